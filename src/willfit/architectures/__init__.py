@@ -1,0 +1,1 @@
+"""From a config to tensors, layers and what each layer keeps."""

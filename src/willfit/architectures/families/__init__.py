@@ -1,0 +1,1 @@
+"""One module per family: from a config to an `Architecture`."""

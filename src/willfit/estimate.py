@@ -1,0 +1,239 @@
+"""Terms, estimates and verdicts: what every rule produces and every surface shows.
+
+A `Term` is one named amount of bytes on one device, with the interval that it is believed to lie in, the
+formula with its numbers filled in, and where the rule comes from. A sum of terms is a `DeviceEstimate`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from math import erf, sqrt
+from typing import Any, Literal
+
+Verdict = Literal["fits", "tight", "does_not_fit", "unknown"]
+VERDICTS: tuple[Verdict, ...] = ("fits", "unknown", "tight", "does_not_fit")
+
+#: A 90 % interval of a normal distribution is this many standard deviations on each side.
+_Z90 = 1.6448536269514722
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One named amount of bytes on one device.
+
+    Attributes
+    ----------
+    name
+        `weights`, `kv_cache`, `activations`, `logits`, `runtime`, `cuda_graphs`, `communication`, ...
+    bytes, low_bytes, high_bytes
+        The estimate and its 90 % interval; the three are equal where a rule is exact.
+    formula
+        The rule with its numbers filled in: `8190735360 parameters x 2 B (bf16)`.
+    reference
+        Where the rule comes from: an engine's source file and version, a paper, or the calibration.
+    """
+
+    name: str
+    bytes: int
+    low_bytes: int
+    high_bytes: int
+    formula: str = ""
+    reference: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """The term as the published JSON has it."""
+        return {
+            "name": self.name,
+            "bytes": self.bytes,
+            "low_bytes": self.low_bytes,
+            "high_bytes": self.high_bytes,
+            "formula": self.formula,
+            "reference": self.reference,
+        }
+
+
+def exact(name: str, size: int, formula: str = "", reference: str = "") -> Term:
+    """A term without uncertainty."""
+    return Term(name, size, size, size, formula, reference)
+
+
+def between(name: str, size: int, low: int, high: int, formula: str = "", reference: str = "") -> Term:
+    """A term with an interval."""
+    return Term(name, size, min(low, size), max(high, size), formula, reference)
+
+
+def combined(terms: Iterable[Term]) -> tuple[int, int, int]:
+    """Sum of terms with its interval: bytes, low, high.
+
+    Independent errors add in quadrature, each side on its own, so the interval of the sum is narrower
+    than the sum of the intervals.
+    """
+    total, below, above = 0, 0.0, 0.0
+    for term in terms:
+        total += term.bytes
+        below += float(term.bytes - term.low_bytes) ** 2
+        above += float(term.high_bytes - term.bytes) ** 2
+    return total, total - int(sqrt(below)), total + int(sqrt(above))
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceEstimate:
+    """What one device, or the host, would hold.
+
+    Attributes
+    ----------
+    name, index
+        The device's name and which one it is.
+    usable_bytes
+        What a program can allocate there; None if the device is not known.
+    terms
+        What is allocated at the peak.
+    limit_bytes
+        What the engine allows itself (a fraction of the device), if that is less than usable; None otherwise.
+    """
+
+    name: str
+    index: int
+    usable_bytes: int | None
+    terms: tuple[Term, ...]
+
+    @property
+    def peak_bytes(self) -> int:
+        """The sum of the terms."""
+        return sum(term.bytes for term in self.terms)
+
+    @property
+    def interval_bytes(self) -> tuple[int, int]:
+        """The 90 % interval of the sum."""
+        return combined(self.terms)[1:]
+
+    @property
+    def probability(self) -> float | None:
+        """Probability that the peak stays within usable memory; None if that is not known."""
+        if self.usable_bytes is None:
+            return None
+        total, low, high = combined(self.terms)
+        return probability_of_fitting(total, low, high, self.usable_bytes)
+
+    @property
+    def verdict(self) -> Verdict:
+        """`tight` if the interval straddles the limit."""
+        if self.usable_bytes is None:
+            return "unknown"
+        _, low, high = combined(self.terms)
+        if high <= self.usable_bytes:
+            return "fits"
+        return "does_not_fit" if low > self.usable_bytes else "tight"
+
+    def as_json(self) -> dict[str, Any]:
+        """The device as the published JSON has it."""
+        _, low, high = combined(self.terms)
+        return {
+            "name": self.name,
+            "index": self.index,
+            "usable_bytes": self.usable_bytes,
+            "peak_bytes": self.peak_bytes,
+            "low_bytes": low,
+            "high_bytes": high,
+            "terms": [term.as_json() for term in self.terms],
+        }
+
+
+def probability_of_fitting(size: int, low: int, high: int, limit: int) -> float:
+    """Probability that a size with a 90 % interval is at most `limit` (two half normal distributions)."""
+    if size <= limit:
+        spread = (high - size) / _Z90
+        return 1.0 if spread <= 0 else 0.5 * (1 + erf((limit - size) / spread / sqrt(2)))
+    spread = (size - low) / _Z90
+    return 0.0 if spread <= 0 else 0.5 * (1 - erf((size - limit) / spread / sqrt(2)))
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What the memory left after the fixed terms can hold.
+
+    Attributes
+    ----------
+    kv_cache_tokens
+        Tokens that the cache holds over all sequences.
+    max_context
+        Longest sequence that a single user can have, at most the model's own limit.
+    max_concurrency
+        How many sequences of the asked context fit at once; may be below 1.
+    """
+
+    kv_cache_tokens: int
+    max_context: int
+    max_concurrency: float
+
+    def as_json(self) -> dict[str, Any]:
+        """The capacity as the published JSON has it."""
+        return {
+            "kv_cache_tokens": self.kv_cache_tokens,
+            "max_context": self.max_context,
+            "max_concurrency": round(self.max_concurrency, 4),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """The answer to "will it fit?": terms per device and on the host, and the verdict.
+
+    Attributes
+    ----------
+    refusal
+        Why the engine would not start at all, although memory may suffice; empty otherwise.
+    """
+
+    model: str
+    engine: str
+    engine_version: str
+    kind: Literal["serve", "generate", "train"]
+    devices: tuple[DeviceEstimate, ...]
+    host: DeviceEstimate
+    capacity: Capacity | None = None
+    notes: tuple[str, ...] = ()
+    refusal: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> Verdict:
+        """That of the worst device, the host included."""
+        if self.refusal:
+            return "does_not_fit"
+        places = [*self.devices, self.host] if self.host.usable_bytes is not None else list(self.devices)
+        return max((place.verdict for place in places), key=VERDICTS.index, default="unknown")
+
+    @property
+    def probability(self) -> float | None:
+        """Probability that every device fits, taking the worst one; None if a device is not known."""
+        if self.refusal:
+            return 0.0
+        chances = [device.probability for device in (*self.devices, self.host)]
+        known = [chance for chance in chances if chance is not None]
+        return min(known) if known else None
+
+    def as_json(self) -> dict[str, Any]:
+        """The estimate as the published JSON has it (see `docs/design.md`)."""
+        probability = self.probability
+        _, host_low, host_high = combined(self.host.terms)
+        return {
+            "model": self.model,
+            "engine": self.engine,
+            "engine_version": self.engine_version,
+            "kind": self.kind,
+            "verdict": self.verdict,
+            "probability": None if probability is None else round(probability, 4),
+            "devices": [device.as_json() for device in self.devices],
+            "host": {
+                "usable_bytes": self.host.usable_bytes,
+                "peak_bytes": self.host.peak_bytes,
+                "low_bytes": host_low,
+                "high_bytes": host_high,
+                "terms": [term.as_json() for term in self.host.terms],
+            },
+            "capacity": None if self.capacity is None else self.capacity.as_json(),
+            "notes": list(self.notes),
+            **({"refusal": self.refusal} if self.refusal else {}),
+        }

@@ -1,0 +1,1 @@
+"""The device table, usable memory, and detection of this machine."""

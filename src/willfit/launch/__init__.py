@@ -1,0 +1,1 @@
+"""Reading launch commands, one module per launcher."""

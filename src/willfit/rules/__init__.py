@@ -1,0 +1,1 @@
+"""The well-known rules of thumb, each with its own arithmetic."""

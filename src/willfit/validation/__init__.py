@@ -1,0 +1,1 @@
+"""Cases, predictions of cases, scoring."""
