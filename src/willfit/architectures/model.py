@@ -307,7 +307,9 @@ class Architecture:
             for layer, times in blocks:
                 ffn = layer.feed_forward
                 if ffn and ffn.experts:
-                    routed = sum(t.elements for t in layer.tensors if t.part == "experts" and t.kind != "buffer")
+                    routed = sum(
+                        t.elements for t in layer.tensors if t.part == "experts" and t.kind != "buffer"
+                    )
                     idle += times * (routed - routed * ffn.top_k // ffn.experts)
         return self.parameters - idle
 

@@ -88,7 +88,12 @@ class Config:
         value = self.raw(*names)
         if value is None:
             return self._absent(names, default)  # type: ignore[no-any-return]
-        if isinstance(value, bool) or not isinstance(value, int | float) or value != value or abs(value) > 1e300:
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or value != value
+            or abs(value) > 1e300
+        ):
             raise self._wrong(names, value, "a finite number")
         return float(value)
 
@@ -184,7 +189,9 @@ class Config:
     def _absent(self, names: tuple[str, ...], default: Any) -> Any:
         if isinstance(default, _Required):
             also = f" (or {', '.join(names[1:])})" if len(names) > 1 else ""
-            raise BadInput(f"{self.where}: the field {names[0]!r}{also} is missing", "it is needed to size the model")
+            raise BadInput(
+                f"{self.where}: the field {names[0]!r}{also} is missing", "it is needed to size the model"
+            )
         return default
 
     def _wrong(self, names: tuple[str, ...], value: Any, expected: str) -> BadInput:

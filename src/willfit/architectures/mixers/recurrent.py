@@ -71,13 +71,17 @@ def gated_delta(
     """Gated delta rule: a (key_dim, value_dim) matrix per value head; convolutions over q, k and v."""
     keys, values = key_heads * key_dim, value_heads * value_dim
     channels = 2 * keys + values
-    return Recurrent(kind, channels, kernel, value_heads * key_dim * value_dim, value_heads, channels + values, values)
+    return Recurrent(
+        kind, channels, kernel, value_heads * key_dim * value_dim, value_heads, channels + values, values
+    )
 
 
 def linear_attention(heads: int, head_dim: int, kind: str = "linear attention") -> Recurrent:
     """Linear (lightning) attention: a (head_dim, head_dim) matrix per head, no convolution."""
     inner = heads * head_dim
-    return Recurrent(kind, recurrent=inner * head_dim, heads=heads, projected_width=4 * inner, output_width=inner)
+    return Recurrent(
+        kind, recurrent=inner * head_dim, heads=heads, projected_width=4 * inner, output_width=inner
+    )
 
 
 def short_convolution(channels: int, kernel: int) -> Recurrent:

@@ -1,0 +1,60 @@
+"""Tensors of softmax attention: separate or fused projections, optional biases and query/key norms."""
+
+from __future__ import annotations
+
+from willfit.architectures.blocks.tensors import column, linear, rms_norm, row
+from willfit.architectures.mixers import Attention
+from willfit.architectures.model import Part, Split, Tensor
+
+
+def attention_tensors(
+    prefix: str,
+    hidden: int,
+    attention: Attention,
+    *,
+    bias: bool = False,
+    out_bias: bool = False,
+    qk_norm: bool = False,
+    names: tuple[str, str, str, str] = ("q_proj", "k_proj", "v_proj", "o_proj"),
+    part: Part = "attention",
+) -> tuple[Tensor, ...]:
+    """Separate query, key, value and output projections.
+
+    Parameters
+    ----------
+    prefix
+        Name of the attention module, without a trailing dot.
+    hidden
+        Width of the layer's input and output.
+    attention
+        Head counts and widths. With `value_is_key` there is no value projection; with `shares_cache`
+        there are no key and value projections.
+    bias, out_bias
+        Whether q/k/v and the output projection have biases.
+    qk_norm
+        An RMS norm over each head's query and key (`q_norm`, `k_norm`).
+    """
+    query, key, value, output = (f"{prefix}.{name}" for name in names)
+    heads, kv_heads = attention.heads, attention.kv_heads
+    tensors = linear(query, hidden, heads * attention.head_dim, part, bias=bias, split=column(heads))
+    if not attention.shares_cache:
+        tensors += linear(key, hidden, kv_heads * attention.head_dim, part, bias=bias, split=column(kv_heads))
+        if not attention.value_is_key:
+            tensors += linear(
+                value, hidden, kv_heads * attention.value_dim, part, bias=bias, split=column(kv_heads)
+            )
+    tensors += linear(output, heads * attention.value_dim, hidden, part, bias=out_bias, split=row(heads))
+    if qk_norm:
+        tensors += rms_norm(f"{prefix}.q_norm", attention.head_dim)
+        if not attention.shares_cache:
+            tensors += rms_norm(f"{prefix}.k_norm", attention.head_dim)
+    return tensors
+
+
+def fused_qkv(
+    name: str, hidden: int, attention: Attention, *, bias: bool = False, part: Part = "attention"
+) -> tuple[Tensor, ...]:
+    """One projection that makes queries, keys and values together."""
+    return linear(
+        name, hidden, attention.projected_width, part, bias=bias, split=Split(0, attention.kv_heads)
+    )

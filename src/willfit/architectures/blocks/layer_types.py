@@ -1,0 +1,46 @@
+"""Which layers slide, chunk or see everything: the ways in which configs say so."""
+
+from __future__ import annotations
+
+from willfit.checkpoints.config import Config
+
+
+def windows_of(
+    config: Config, layers: int, *, default_pattern: int = 1, always: bool = False
+) -> tuple[int, ...]:
+    """The sliding window of each layer in tokens; 0 where a layer sees everything.
+
+    Parameters
+    ----------
+    layers
+        Number of layers.
+    default_pattern
+        Without `layer_types`, every n-th layer sees everything: 1 means that no layer slides unless
+        `always`; 2 alternates, the first layer sliding.
+    always
+        Without `layer_types`, every layer slides if the config has a window (Mistral 7B v0.1).
+
+    Notes
+    -----
+    `use_sliding_window: false` switches the window off whatever `sliding_window` says (Qwen2).
+    """
+    window = config.optional_integer("sliding_window", "window_size", "attention_window") or 0
+    if not window or config.boolean("use_sliding_window", default=True) is False:
+        return (0,) * layers
+    kinds = config.strings("layer_types")
+    if kinds:
+        return tuple(window if "sliding" in kind else 0 for kind in _fitted(kinds, layers))
+    pattern = config.integer("sliding_window_pattern", default=default_pattern)
+    if pattern > 1:
+        return tuple(0 if (index + 1) % pattern == 0 else window for index in range(layers))
+    return (window,) * layers if always else (0,) * layers
+
+
+def kinds_of(config: Config, layers: int) -> list[str] | None:
+    """`layer_types` cut to the number of layers (MTP entries may trail), or None if absent."""
+    kinds = config.strings("layer_types", "layers_block_type")
+    return _fitted(kinds, layers) if kinds else None
+
+
+def _fitted(kinds: list[str], layers: int) -> list[str]:
+    return (kinds * -(-layers // len(kinds)))[:layers]

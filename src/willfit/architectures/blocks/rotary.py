@@ -1,0 +1,36 @@
+"""Rotary embedding settings from a config, in the spellings of all transformers versions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from willfit.architectures.model import Rope
+from willfit.checkpoints.config import Config
+
+
+def ropes_of(config: Config, head_dim: int) -> tuple[Rope, ...]:
+    """The distinct rotary tables of a model.
+
+    Newer configs hold `rope_parameters` (one section, or one per kind of attention), older ones
+    `rope_scaling` beside `rope_theta` and `partial_rotary_factor`.
+    """
+    partial = config.number("partial_rotary_factor", "rotary_pct", "rope_pct", default=1.0)
+    section = config.section("rope_parameters", "rope_scaling")
+    if section is None:
+        sections: Iterable[Config] = (Config({}, config.where),)
+    else:
+        nested = [section.section(name) for name in section if isinstance(section.fields[name], dict)]
+        sections = [part for part in nested if part is not None] or [section]
+    ropes = []
+    for part in sections:
+        factor = part.number("partial_rotary_factor", default=partial)
+        raw_factor = part.raw("factor")
+        rope = Rope(
+            dim=int(head_dim * factor),
+            kind=part.text("rope_type", "type", default="default"),
+            factor=float(raw_factor) if isinstance(raw_factor, int | float) else 1.0,
+            original_positions=part.integer("original_max_position_embeddings", default=0),
+        )
+        if rope not in ropes:
+            ropes.append(rope)
+    return tuple(ropes)

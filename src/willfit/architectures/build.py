@@ -1,0 +1,47 @@
+"""From a config to an `Architecture`: which family module reads which `model_type`.
+
+Adding a family is one module in `families/` with a `build(config)` and one line in `FAMILIES`.
+Modules are imported when first needed, so that a run loads one family, not all of them.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from willfit.architectures.model import Architecture
+from willfit.checkpoints.config import Config
+from willfit.errors import BadInput
+
+#: `model_type` -> module in `families/`.
+FAMILIES: dict[str, str] = {
+    # decoders with one kind of MLP
+    "llama": "llama",
+    "mistral": "llama",
+    "ministral3": "llama",
+    "qwen2": "llama",
+    "qwen3": "llama",
+    # mixtures of experts and latent attention
+    # state-space, linear-attention and hybrid models
+    # encoders, encoder-decoders, vision and audio
+}
+
+
+def build(config: Config) -> Architecture:
+    """The architecture that a config describes.
+
+    Raises
+    ------
+    BadInput
+        If a field that is needed is missing or wrong; the message names it. An unknown `model_type` is no
+        error: the generic family reads what it can and says so in `notes`.
+    """
+    model_type = config.text("model_type", default="")
+    family = FAMILIES.get(model_type, "generic")
+    module = import_module(f"willfit.architectures.families.{family}")
+    try:
+        architecture: Architecture = module.build(config)
+    except (ZeroDivisionError, OverflowError) as error:
+        raise BadInput(
+            f"{config.where}: a size is 0 or too large for a {model_type or 'model'} config"
+        ) from error
+    return architecture
