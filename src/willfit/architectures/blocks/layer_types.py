@@ -22,7 +22,8 @@ def windows_of(
 
     Notes
     -----
-    `use_sliding_window: false` switches the window off whatever `sliding_window` says (Qwen2).
+    `use_sliding_window: false` switches the window off whatever `sliding_window` says; where it is
+    true, layers slide from the layer `max_window_layers` on (Qwen2).
     """
     window = config.optional_integer("sliding_window", "window_size", "attention_window") or 0
     if not window or config.boolean("use_sliding_window", default=True) is False:
@@ -30,6 +31,9 @@ def windows_of(
     kinds = config.strings("layer_types")
     if kinds:
         return tuple(window if "sliding" in kind else 0 for kind in _fitted(kinds, layers))
+    first = config.optional_integer("max_window_layers")
+    if first is not None and config.boolean("use_sliding_window", default=False):
+        return tuple(window if index >= first else 0 for index in range(layers))
     pattern = config.integer("sliding_window_pattern", default=default_pattern)
     if pattern > 1:
         return tuple(0 if (index + 1) % pattern == 0 else window for index in range(layers))

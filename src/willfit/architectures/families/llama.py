@@ -50,8 +50,14 @@ VARIANTS: dict[str, Variant] = {
 }
 
 
-def build(config: Config) -> Architecture:
-    """The architecture of a Llama-like config."""
+def build(config: Config, prefix: str = "model", head_name: str = "lm_head") -> Architecture:
+    """The architecture of a Llama-like config.
+
+    Parameters
+    ----------
+    prefix, head_name
+        Names of the decoder and of its output projection in the checkpoint (longer inside a larger model).
+    """
     variant = VARIANTS.get(config.text("model_type", default="llama"), Variant())
     shape = shape_of(config)
     qkv_bias = config.boolean("attention_bias", default=variant.qkv_bias)
@@ -60,20 +66,20 @@ def build(config: Config) -> Architecture:
 
     def layer(window: int) -> Layer:
         attention = shape.attention(window=window)
-        prefix = "model.layers.{layer}"
+        block = f"{prefix}.layers.{{layer}}"
         return Layer(
             (
-                *rms_norm(f"{prefix}.input_layernorm", shape.hidden),
+                *rms_norm(f"{block}.input_layernorm", shape.hidden),
                 *attention_tensors(
-                    f"{prefix}.self_attn",
+                    f"{block}.self_attn",
                     shape.hidden,
                     attention,
                     bias=qkv_bias,
                     out_bias=out_bias,
                     qk_norm=variant.qk_norm,
                 ),
-                *rms_norm(f"{prefix}.post_attention_layernorm", shape.hidden),
-                *gated_mlp(f"{prefix}.mlp", shape.hidden, shape.width, bias=mlp_bias),
+                *rms_norm(f"{block}.post_attention_layernorm", shape.hidden),
+                *gated_mlp(f"{block}.mlp", shape.hidden, shape.width, bias=mlp_bias),
             ),
             (attention,),
             FeedForward(shape.width),
@@ -87,4 +93,6 @@ def build(config: Config) -> Architecture:
         vocab=shape.vocab,
         rope_dim=shape.head_dim,
         tied_default=variant.tied,
+        prefix=prefix,
+        head_name=head_name,
     )
