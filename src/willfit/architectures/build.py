@@ -15,12 +15,38 @@ from willfit.errors import BadInput
 #: `model_type` -> module in `families/`.
 FAMILIES: dict[str, str] = {
     # decoders with one kind of MLP
+    "arcee": "llama",
+    "cwm": "llama",
+    "ernie4_5": "llama",
+    "gemma": "llama",
+    "granite": "llama",
+    "helium": "llama",
+    "hunyuan_v1_dense": "llama",
+    "internlm": "llama",
+    "internlm3": "llama",
+    "iquestcoder": "llama",
     "llama": "llama",
-    "mistral": "llama",
+    "minicpm": "llama",
+    "ministral": "llama",
     "ministral3": "llama",
+    "mistral": "llama",
     "qwen2": "llama",
     "qwen3": "llama",
+    "seed_oss": "llama",
+    "smollm3": "llama",
+    "solar": "llama",
+    "xverse": "llama",
     # mixtures of experts and latent attention
+    "axk1": "deepseek",
+    "deepseek_v2": "deepseek",
+    "deepseek_v3": "deepseek",
+    "deepseek_v32": "deepseek",
+    "glm4_moe_lite": "deepseek",
+    "glm_moe_dsa": "deepseek",
+    "kimi_k2": "deepseek",
+    "minicpm3": "deepseek",
+    "mistral4": "deepseek",
+    "youtu": "deepseek",
     # state-space, linear-attention and hybrid models
     # encoders, encoder-decoders, vision and audio
 }

@@ -50,10 +50,14 @@ class Split:
     units
         How many indivisible units lie along it: attention heads, KV heads, intermediate channels.
         With more ranks than units each rank holds one unit (KV heads are then replicated).
+    sections
+        For a fused tensor whose sections divide differently (queries by heads, keys and values by KV
+        heads): size along the axis and units of each section. Empty if the whole axis divides alike.
     """
 
     axis: int
     units: int
+    sections: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,11 @@ class Tensor:
         """Elements that one of `ranks` tensor-parallel ranks holds (the fullest one)."""
         if self.split is None or ranks == 1:
             return self.elements
+        if self.split.sections:
+            per_index = self.elements // self.shape[self.split.axis]
+            return per_index * sum(
+                size // units * max(1, -(-units // ranks)) for size, units in self.split.sections
+            )
         units = self.split.units
         return self.elements // units * max(1, -(-units // ranks))
 

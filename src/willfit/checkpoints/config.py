@@ -48,6 +48,11 @@ class Config:
     def __iter__(self) -> Iterator[str]:
         return iter(self.fields)
 
+    def with_defaults(self, **fields: Any) -> Config:
+        """This config where fields that are absent or null have the given values."""
+        present = {name: value for name, value in self.fields.items() if value is not None}
+        return Config(fields | present, self.where)
+
     def raw(self, *names: str) -> Any:
         """The first of `names` that is present and not null, else None."""
         for name in names:

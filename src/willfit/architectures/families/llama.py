@@ -1,7 +1,7 @@
 """Llama and its many twins: RMS norms, rotary grouped-query attention, a gated MLP.
 
-Source: transformers `models/llama/modeling_llama.py`. The twins differ in biases, query/key norms and
-sliding windows, which their configs or the table below state.
+Source: transformers `models/llama/modeling_llama.py`. The twins differ in biases, query/key norms,
+sliding windows and the gate of the MLP, which their configs or the table below state.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from willfit.architectures.blocks.attention import attention_tensors
 from willfit.architectures.blocks.decoder import causal_decoder, repeated, shape_of
-from willfit.architectures.blocks.feed_forward import gated_mlp
+from willfit.architectures.blocks.feed_forward import gated_mlp, plain_mlp
 from willfit.architectures.blocks.layer_types import windows_of
 from willfit.architectures.blocks.tensors import rms_norm
 from willfit.architectures.model import Architecture, FeedForward, Layer
@@ -23,30 +23,48 @@ class Variant:
 
     Attributes
     ----------
-    qkv_bias, out_bias
-        Biases of the attention projections where the config has no `attention_bias`.
+    qkv_bias, out_bias, mlp_bias
+        Names of the config fields that say whether these projections have biases.
+    biased
+        Whether queries, keys and values have biases if no such field is present.
     qk_norm
-        RMS norm over each head's query and key.
+        Names of the RMS norms over each head's query and key; empty without them.
+    gated
+        Gate, up and down projections; False for up and down alone.
     slides
         Every layer slides if the config has a window and no `layer_types`.
     tied
         What an absent `tie_word_embeddings` means.
     """
 
-    qkv_bias: bool = False
-    out_bias: bool = False
-    qk_norm: bool = False
+    qkv_bias: tuple[str, ...] = ("attention_bias",)
+    out_bias: tuple[str, ...] = ("attention_bias",)
+    mlp_bias: tuple[str, ...] = ("mlp_bias",)
+    biased: bool = False
+    qk_norm: tuple[str, str] | None = None
+    gated: bool = True
     slides: bool = False
     tied: bool = False
 
 
 #: By `model_type`.
 VARIANTS: dict[str, Variant] = {
-    "llama": Variant(),
-    "mistral": Variant(slides=True),
+    "arcee": Variant(gated=False),
+    "cwm": Variant(qkv_bias=(), out_bias=()),
+    "ernie4_5": Variant(qkv_bias=("use_bias",), out_bias=("use_bias",), mlp_bias=("use_bias",), tied=True),
+    "gemma": Variant(tied=True),
+    "helium": Variant(out_bias=()),
+    "hunyuan_v1_dense": Variant(qk_norm=("query_layernorm", "key_layernorm")),
+    "internlm": Variant(qkv_bias=("bias",), out_bias=("bias",)),
+    "internlm3": Variant(qkv_bias=("qkv_bias", "attention_bias"), out_bias=("bias",), mlp_bias=("bias",)),
+    "minicpm": Variant(tied=True),
+    "ministral": Variant(slides=True),
     "ministral3": Variant(slides=True),
-    "qwen2": Variant(qkv_bias=True),
-    "qwen3": Variant(qk_norm=True),
+    "mistral": Variant(slides=True),
+    "qwen2": Variant(qkv_bias=(), out_bias=(), mlp_bias=(), biased=True),
+    "qwen3": Variant(qk_norm=("q_norm", "k_norm")),
+    "seed_oss": Variant(out_bias=("attention_out_bias",), biased=True),
+    "smollm3": Variant(tied=True),
 }
 
 
@@ -60,9 +78,10 @@ def build(config: Config, prefix: str = "model", head_name: str = "lm_head") -> 
     """
     variant = VARIANTS.get(config.text("model_type", default="llama"), Variant())
     shape = shape_of(config)
-    qkv_bias = config.boolean("attention_bias", default=variant.qkv_bias)
-    out_bias = config.boolean("attention_bias", default=variant.out_bias)
-    mlp_bias = config.boolean("mlp_bias", default=False)
+    qkv_bias = config.boolean(*variant.qkv_bias, default=variant.biased)
+    out_bias = config.boolean(*variant.out_bias, default=False)
+    mlp_bias = config.boolean(*variant.mlp_bias, default=False)
+    mlp = gated_mlp if variant.gated else plain_mlp
 
     def layer(window: int) -> Layer:
         attention = shape.attention(window=window)
@@ -76,13 +95,14 @@ def build(config: Config, prefix: str = "model", head_name: str = "lm_head") -> 
                     attention,
                     bias=qkv_bias,
                     out_bias=out_bias,
-                    qk_norm=variant.qk_norm,
+                    qk_norm=variant.qk_norm is not None,
+                    qk_norm_names=variant.qk_norm or ("", ""),
                 ),
                 *rms_norm(f"{block}.post_attention_layernorm", shape.hidden),
-                *gated_mlp(f"{block}.mlp", shape.hidden, shape.width, bias=mlp_bias),
+                *mlp(f"{block}.mlp", shape.hidden, shape.width, bias=mlp_bias),
             ),
             (attention,),
-            FeedForward(shape.width),
+            FeedForward(shape.width, gated=variant.gated),
         )
 
     return causal_decoder(
