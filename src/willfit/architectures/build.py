@@ -19,6 +19,11 @@ FAMILIES: dict[str, str] = {
     "cwm": "llama",
     "ernie4_5": "llama",
     "gemma": "llama",
+    "gemma2": "gemma",
+    "gemma3_text": "gemma",
+    "gemma3n_text": "gemma3n",
+    "gemma4_text": "gemma4",
+    "gemma4_unified_text": "gemma4",
     "granite": "llama",
     "helium": "llama",
     "hunyuan_v1_dense": "llama",
@@ -35,6 +40,7 @@ FAMILIES: dict[str, str] = {
     "seed_oss": "llama",
     "smollm3": "llama",
     "solar": "llama",
+    "vaultgemma": "gemma",
     "xverse": "llama",
     # mixtures of experts and latent attention
     "axk1": "deepseek",
@@ -49,6 +55,19 @@ FAMILIES: dict[str, str] = {
     "youtu": "deepseek",
     # state-space, linear-attention and hybrid models
     # encoders, encoder-decoders, vision and audio
+    "bert": "bert",
+    "roberta": "bert",
+    "xlm-roberta": "bert",
+    "camembert": "bert",
+    "distilbert": "distilbert",
+    "modernbert": "modernbert",
+    "deberta-v2": "deberta",
+    "t5": "t5",
+    "mt5": "t5",
+    "umt5": "t5",
+    "bart": "bart",
+    "mbart": "bart",
+    "whisper": "whisper",
 }
 
 

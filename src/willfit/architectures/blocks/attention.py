@@ -43,7 +43,9 @@ def attention_tensors(
     tensors = linear(query, hidden, heads * attention.head_dim, part, bias=bias, split=column(heads))
     if not attention.shares_cache:
         biased = bias if key_bias is None else key_bias
-        tensors += linear(key, hidden, kv_heads * attention.head_dim, part, bias=biased, split=column(kv_heads))
+        tensors += linear(
+            key, hidden, kv_heads * attention.head_dim, part, bias=biased, split=column(kv_heads)
+        )
         if not attention.value_is_key:
             tensors += linear(
                 value, hidden, kv_heads * attention.value_dim, part, bias=bias, split=column(kv_heads)
