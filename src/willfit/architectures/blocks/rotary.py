@@ -12,7 +12,8 @@ def ropes_of(config: Config, head_dim: int) -> tuple[Rope, ...]:
     """The distinct rotary tables of a model.
 
     Newer configs hold `rope_parameters` (one section, or one per kind of attention), older ones
-    `rope_scaling` beside `rope_theta` and `partial_rotary_factor`.
+    `rope_scaling` beside `rope_theta` and `partial_rotary_factor`; `rope_local_base_freq` beside these
+    makes a second, unscaled table for sliding layers (Gemma 3). Tables that differ in theta are distinct.
     """
     partial = config.number("partial_rotary_factor", "rotary_pct", "rope_pct", default=1.0)
     section = config.section("rope_parameters", "rope_scaling")
@@ -21,7 +22,7 @@ def ropes_of(config: Config, head_dim: int) -> tuple[Rope, ...]:
     else:
         nested = [section.section(name) for name in section if isinstance(section.fields[name], dict)]
         sections = [part for part in nested if part is not None] or [section]
-    ropes = []
+    ropes: dict[tuple[Rope, float], Rope] = {}
     for part in sections:
         factor = part.number("partial_rotary_factor", default=partial)
         raw_factor = part.raw("factor")
@@ -31,6 +32,9 @@ def ropes_of(config: Config, head_dim: int) -> tuple[Rope, ...]:
             factor=float(raw_factor) if isinstance(raw_factor, int | float) else 1.0,
             original_positions=part.integer("original_max_position_embeddings", default=0),
         )
-        if rope not in ropes:
-            ropes.append(rope)
-    return tuple(ropes)
+        ropes[rope, part.number("rope_theta", default=0.0)] = rope
+    local_theta = config.number("rope_local_base_freq", default=0.0)
+    if local_theta and len(ropes) == 1:
+        local = Rope(dim=head_dim)
+        ropes[local, local_theta] = local
+    return tuple(ropes.values())
