@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from willfit.checkpoints.config import Config
+from willfit.errors import BadInput
 
 
 def windows_of(
@@ -44,6 +45,25 @@ def kinds_of(config: Config, layers: int) -> list[str] | None:
     """`layer_types` cut to the number of layers (MTP entries may trail), or None if absent."""
     kinds = config.strings("layer_types", "layers_block_type")
     return _fitted(kinds, layers) if kinds else None
+
+
+def sparse_layers(config: Config, layers: int) -> tuple[bool, ...]:
+    """Which layers route their tokens to experts instead of one MLP.
+
+    Configs say so by `mlp_layer_types`, by a list `moe_layer_freq`, or by DeepSeek's pair of numbers: the
+    first `first_k_dense_replace` layers are dense, and of the others every `moe_layer_freq`-th has experts.
+    """
+    kinds = config.strings("mlp_layer_types")
+    if kinds:
+        return tuple(kind != "dense" for kind in _fitted(kinds, layers))
+    if isinstance(config.raw("moe_layer_freq"), list):
+        flags = config.integers("moe_layer_freq")
+        if len(flags) < layers:
+            raise BadInput(f"{config.where}: 'moe_layer_freq' has {len(flags)} entries for {layers} layers")
+        return tuple(flag != 0 for flag in flags[:layers])
+    dense = config.integer("first_k_dense_replace", default=0)
+    step = config.integer("moe_layer_freq", default=1)
+    return tuple(index >= dense and index % step == 0 for index in range(layers))
 
 
 def _fitted(kinds: list[str], layers: int) -> list[str]:
