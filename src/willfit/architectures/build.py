@@ -43,6 +43,13 @@ FAMILIES: dict[str, str] = {
     "vaultgemma": "gemma",
     "xverse": "llama",
     # mixtures of experts and latent attention
+    "deepseek": "glm4_moe",
+    "dots1": "glm4_moe",
+    "exaone_moe": "glm4_moe",
+    "glm4_moe": "glm4_moe",
+    "glm4v_moe_text": "glm4_moe",
+    "hy_v3": "glm4_moe",
+    "solar_open": "glm4_moe",
     "axk1": "deepseek",
     "deepseek_v2": "deepseek",
     "deepseek_v3": "deepseek",

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from willfit.architectures.model import Layer
+from willfit.architectures.blocks.tensors import column, embedding, linear, rms_norm
+from willfit.architectures.model import Layer, Tensor
 
 
 def mtp_modules(layers: Sequence[Layer], first: int = 0) -> dict[str, Any]:
@@ -26,3 +27,25 @@ def mtp_modules(layers: Sequence[Layer], first: int = 0) -> dict[str, Any]:
         for tensor in layer.tensors
     )
     return {"mtp": tensors, "mtp_layers": tuple(layers)}
+
+
+def deepseek_mtp_tensors(block: str, hidden: int, vocab: int, *, copies: bool) -> tuple[Tensor, ...]:
+    """What a module has beyond a decoder layer, as DeepSeek-V3 stores it.
+
+    Parameters
+    ----------
+    block
+        Name of the module, with `{layer}`.
+    hidden, vocab
+        Width of the residual stream and rows of the token table.
+    copies
+        Whether it stores a token table and a head of its own, copies of the model's.
+    """
+    return (
+        *(embedding(f"{block}.embed_tokens", vocab, hidden) if copies else ()),
+        *rms_norm(f"{block}.enorm", hidden),
+        *rms_norm(f"{block}.hnorm", hidden),
+        *linear(f"{block}.eh_proj", 2 * hidden, hidden, "mtp"),
+        *rms_norm(f"{block}.shared_head.norm", hidden),
+        *(linear(f"{block}.shared_head.head", hidden, vocab, "head", split=column(vocab)) if copies else ()),
+    )

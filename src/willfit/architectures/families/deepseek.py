@@ -14,8 +14,8 @@ from willfit.architectures.blocks.experts import expert_tensors, experts_of
 from willfit.architectures.blocks.feed_forward import gated_mlp
 from willfit.architectures.blocks.latent import latent_attention_of, latent_attention_tensors
 from willfit.architectures.blocks.layer_types import sparse_layers
-from willfit.architectures.blocks.mtp import mtp_modules
-from willfit.architectures.blocks.tensors import buffer, column, embedding, linear, rms_norm
+from willfit.architectures.blocks.mtp import deepseek_mtp_tensors, mtp_modules
+from willfit.architectures.blocks.tensors import buffer, rms_norm
 from willfit.architectures.model import Architecture, FeedForward, Layer, Tensor
 from willfit.checkpoints.config import Config
 
@@ -100,7 +100,8 @@ def build(config: Config, prefix: str = "model", head_name: str = "lm_head") -> 
         return Layer(tensors + extra, (attention,), FeedForward(width))
 
     module = layer(
-        (sparse[-1], "index_n_heads" in config), mtp_tensors(block, hidden, vocab, copies=variant.mtp_head)
+        (sparse[-1], "index_n_heads" in config),
+        deepseek_mtp_tensors(block, hidden, vocab, copies=variant.mtp_head),
     )
     modules = (module,) * config.integer("num_nextn_predict_layers", default=0)
     return causal_decoder(
@@ -132,25 +133,3 @@ def indexed_layers(config: Config, layers: int) -> tuple[bool, ...]:
     step = config.integer("index_topk_freq", default=1) or 1
     offset = config.integer("index_skip_topk_offset", default=2)
     return tuple(max(index - offset + 1, 0) % step == 0 for index in range(layers))
-
-
-def mtp_tensors(block: str, hidden: int, vocab: int, *, copies: bool) -> tuple[Tensor, ...]:
-    """What a multi-token-prediction module has beyond a decoder layer.
-
-    Parameters
-    ----------
-    block
-        Name of the module, with `{layer}`.
-    hidden, vocab
-        Width of the residual stream and rows of the token table.
-    copies
-        Whether it stores a token table and a head of its own, copies of the model's.
-    """
-    return (
-        *(embedding(f"{block}.embed_tokens", vocab, hidden) if copies else ()),
-        *rms_norm(f"{block}.enorm", hidden),
-        *rms_norm(f"{block}.hnorm", hidden),
-        *linear(f"{block}.eh_proj", 2 * hidden, hidden, "mtp"),
-        *rms_norm(f"{block}.shared_head.norm", hidden),
-        *(linear(f"{block}.shared_head.head", hidden, vocab, "head", split=column(vocab)) if copies else ()),
-    )
