@@ -28,7 +28,7 @@ def ropes_of(config: Config, head_dim: int) -> tuple[Rope, ...]:
         raw_factor = part.raw("factor")
         rope = Rope(
             dim=int(head_dim * factor),
-            kind=part.text("rope_type", "type", default="default"),
+            kind=_kind(part),
             factor=float(raw_factor) if isinstance(raw_factor, int | float) else 1.0,
             original_positions=part.integer("original_max_position_embeddings", default=0),
         )
@@ -38,3 +38,10 @@ def ropes_of(config: Config, head_dim: int) -> tuple[Rope, ...]:
         local = Rope(dim=head_dim)
         ropes[local, local_theta] = local
     return tuple(ropes.values())
+
+
+def _kind(part: Config) -> str:
+    """`mrope` where positions have three axes that are not interleaved, whatever else the section says."""
+    if "mrope_section" in part and not part.boolean("mrope_interleaved", default=False):
+        return "mrope"
+    return part.text("rope_type", "type", default="default")

@@ -1,0 +1,83 @@
+"""What every engine is given: the model as it is stored, the devices, and what is asked of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from willfit.architectures.model import Architecture
+    from willfit.formats.recipe import Recipe
+    from willfit.formats.weights import WeightLine
+    from willfit.hardware.device import Device
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A model as it is stored.
+
+    Attributes
+    ----------
+    model
+        How to call it.
+    architecture
+        Its tensors and layers.
+    recipe
+        Which tensor is stored in which format.
+    lines
+        The stored tensors with their bytes, identical ones together. Read from the file headers where
+        these were at hand, else what architecture and recipe imply.
+    from_headers
+        Whether `lines` come from file headers.
+    notes
+        What a reader should know: a family that is not known, tensors that the architecture does not explain.
+    """
+
+    model: str
+    architecture: Architecture
+    recipe: Recipe
+    lines: tuple[WeightLine, ...]
+    from_headers: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def mtp_bytes(self) -> int:
+        """Bytes of the multi-token-prediction modules."""
+        return sum(line.bytes for line in self.lines if line.tensor.part == "mtp")
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of all stored tensors but the multi-token-prediction modules."""
+        return sum(line.bytes for line in self.lines if line.tensor.part != "mtp")
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The devices that may be used, and the host around them.
+
+    Attributes
+    ----------
+    devices
+        In the order in which an engine would use them.
+    host_bytes
+        RAM that a program can use; None if it is not known.
+    """
+
+    devices: tuple[Device, ...]
+    host_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What is asked of a server or a generate() call.
+
+    Attributes
+    ----------
+    context
+        Tokens of the longest sequence, prompt and answer together; None for the engine's own default.
+    users
+        Sequences that run at once.
+    """
+
+    context: int | None = None
+    users: int = 1

@@ -1,0 +1,47 @@
+"""Version numbers of engines, compared as their release order."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+
+from willfit.errors import BadInput
+
+Version = tuple[int, ...]
+
+_RELEASE = re.compile(r"^v?(\d+(?:\.\d+)*)(.*)$")
+
+
+def parse_version(text: str) -> Version:
+    """The release numbers of a version: '0.19.2rc1.dev206' is (0, 19, 2).
+
+    A release candidate counts as the release it leads to, because it already behaves so.
+
+    Raises
+    ------
+    BadInput
+        If the text does not begin with numbers.
+    """
+    match = _RELEASE.match(text.strip())
+    if match is None:
+        raise BadInput(f"cannot read the version {text!r}", "write it as 0.25.1")
+    return tuple(int(part) for part in match.group(1).split("."))
+
+
+class _Dated(Protocol):
+    @property
+    def since(self) -> Version: ...
+
+
+EraT = TypeVar("EraT", bound=_Dated)
+
+
+def era_of(version: str, eras: Sequence[EraT]) -> EraT:
+    """The last of `eras`, oldest first, that a version has reached; the oldest one for versions before it."""
+    numbers = parse_version(version)
+    found = eras[0]
+    for era in eras:
+        if numbers >= era.since:
+            found = era
+    return found

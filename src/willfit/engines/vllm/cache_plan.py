@@ -1,0 +1,157 @@
+"""How vLLM divides its cache into groups and blocks, and what it reports of it.
+
+`v1/core/kv_cache_planning.py` (0.33), before 0.29 `v1/core/kv_cache_utils.py`. All layers draw blocks of one
+size from one pool, so layers that need different numbers of blocks are put into groups of equally many layers.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from willfit.engines.vllm.cache_specs import CacheSpec
+from willfit.engines.vllm.settings import Resolved
+from willfit.quantities import ceil_div
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Layers that share one block table."""
+
+    specs: tuple[CacheSpec, ...]
+
+    @property
+    def page_bytes(self) -> int:
+        """Bytes of one block over all layers of the group."""
+        return sum(spec.page_bytes for spec in self.specs)
+
+    def blocks_per_request(self, length: int, resolved: Resolved) -> int:
+        """Blocks that one sequence takes from this group."""
+        return max(spec.blocks_per_request(length, resolved) for spec in self.specs)
+
+
+@dataclass(frozen=True, slots=True)
+class CachePlan:
+    """The cache of one rank.
+
+    Attributes
+    ----------
+    groups
+        Empty if the model keeps no cache.
+    bytes_per_block
+        Bytes that one block takes from the pool.
+    """
+
+    groups: tuple[Group, ...]
+    bytes_per_block: int
+    resolved: Resolved
+
+    def blocks_per_request(self, length: int) -> int:
+        """Blocks that one sequence of `length` tokens needs over all groups."""
+        return sum(group.blocks_per_request(length, self.resolved) for group in self.groups)
+
+    def bytes_for(self, length: int, sequences: int = 1) -> int:
+        """Bytes that sequences of `length` tokens need."""
+        return self.blocks_per_request(length) * self.bytes_per_block * sequences
+
+    def blocks_in(self, pool_bytes: int) -> int:
+        """Blocks of a pool."""
+        return max(0, pool_bytes) // self.bytes_per_block if self.bytes_per_block else 0
+
+    def concurrency(self, blocks: int, length: int | None = None) -> float:
+        """"Maximum concurrency": how many sequences of `length` (max_model_len) tokens fit at once."""
+        needed = self.blocks_per_request(length or self.resolved.max_model_len)
+        return blocks / needed if needed else float("inf")
+
+    def reported_tokens(self, blocks: int) -> int:
+        """The start-up log's "GPU KV cache size" in tokens, in the meaning of the engine's version."""
+        if not self.groups:
+            return 0
+        smallest = min(spec.block_size for group in self.groups for spec in group.specs)
+        match self.resolved.era.capacity:
+            case "blocks":
+                return blocks * smallest
+            case "per_group":
+                return blocks // len(self.groups) * smallest
+            case "concurrency":
+                return int(self.concurrency(blocks) * self.resolved.max_model_len)
+
+    def longest(self, pool_bytes: int, limit: int, sequences: int = 1) -> int:
+        """Longest length at which `sequences` sequences fit into a pool; 0 if not even one token does.
+
+        The engine's own bisection (`estimate_max_model_len`): needed blocks never fall as the length grows.
+        """
+        blocks = self.blocks_in(pool_bytes)
+        low, high = 0, limit
+        while low < high:
+            middle = (low + high + 1) // 2
+            if self.blocks_per_request(middle) * sequences <= blocks:
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
+
+def plan_cache(specs: Sequence[CacheSpec], resolved: Resolved, hybrid_manager: bool = True) -> CachePlan:
+    """Group layers and size a block.
+
+    Parameters
+    ----------
+    specs
+        One per layer and cache.
+    hybrid_manager
+        False: window and chunk layers are kept in full beside full-attention layers, in one group.
+    """
+    if not specs:
+        return CachePlan((), 0, resolved)
+    hybrid = hybrid_manager and resolved.era.generation == "v1"
+    if not hybrid and any(spec.kind == "full" for spec in specs):
+        specs = [_promoted(spec) for spec in specs]
+    if _uniform(specs):
+        group = Group(tuple(specs))
+        return CachePlan((group,), group.page_bytes, resolved)
+    groups = _groups_of_equal_size(_unified(specs), resolved.era.group_slack)
+    return CachePlan(groups, max(group.page_bytes for group in groups), resolved)
+
+
+def _promoted(spec: CacheSpec) -> CacheSpec:
+    return replace(spec, kind="full", reach=0) if spec.kind in ("sliding", "chunked") else spec
+
+
+def _uniform(specs: Sequence[CacheSpec]) -> bool:
+    """Whether all layers need the same token slots, so that one group holds them all."""
+    first = specs[0]
+    kinds = {"full": "all", "mla": "all", "indexer": "all"}
+    return all(
+        kinds.get(spec.kind, spec.kind) == kinds.get(first.kind, first.kind)
+        and spec.block_size == first.block_size
+        and spec.reach == first.reach
+        and spec.state_blocks == first.state_blocks
+        and (spec.kind != "state" or spec.page_bytes == first.page_bytes)
+        for spec in specs
+    )
+
+
+def _unified(specs: Sequence[CacheSpec]) -> list[CacheSpec]:
+    """Give every layer the same page: longer blocks where that divides evenly, padding elsewhere."""
+    page = max(spec.page_bytes for spec in specs)
+    unified = []
+    for spec in specs:
+        if spec.is_attention and page % spec.page_bytes == 0:
+            unified.append(spec.with_block(spec.block_size * (page // spec.page_bytes)))
+        else:
+            unified.append(replace(spec, page_bytes=page))
+    return unified
+
+
+def _groups_of_equal_size(specs: Sequence[CacheSpec], slack: float) -> tuple[Group, ...]:
+    counts = Counter(specs)
+    smallest, largest = min(counts.values()), max(counts.values())
+    size = largest if largest < smallest * slack else smallest
+    groups: list[Group] = []
+    for spec, count in counts.items():
+        # A kind's layers are dealt out evenly, so a group may hold fewer than `size`.
+        number = ceil_div(count, size)
+        groups.extend(Group((spec,) * (len(range(index, count, number)))) for index in range(number))
+    return tuple(groups)
