@@ -1,1 +1,5 @@
-"""The device table, usable memory, and detection of this machine."""
+"""Devices: the table, usable memory, MIG slices, and what this machine has.
+
+Start with `find_device`, `parse_devices` and `all_devices` in `table`, `detect_devices` and `detect_host` in
+`detect`; `Device` is in `device`.
+"""
