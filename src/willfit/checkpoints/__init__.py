@@ -1,1 +1,1 @@
-"""Reading config.json, safetensors and GGUF headers, locally or by HTTP range; the hub; the bundled catalogue."""
+"""Reading config.json, safetensors and GGUF headers: from disk, the bundled catalogue or the network."""

@@ -1,0 +1,115 @@
+"""Parsing of JSON that came with a model: bounded, strict, and with one line per fault."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, NoReturn
+
+from willfit.errors import BadInput
+
+#: A config is a few kB; the longest published ones (per-tensor quantization lists) are below 3 MB.
+MAX_CONFIG_BYTES = 16 * 2**20
+#: An index has one short line for each tensor; a million tensors take about 100 MB.
+MAX_INDEX_BYTES = 128 * 2**20
+
+#: Published configs nest at most nine deep.
+_MAX_DEPTH = 64
+
+
+def parse_object(data: bytes, where: str, max_bytes: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
+    """Parse a JSON object.
+
+    A byte order mark is accepted. Duplicate keys, NaN and infinities are not: readers disagree about
+    what they mean.
+
+    Parameters
+    ----------
+    data
+        The whole file.
+    where
+        How to name the file in an error.
+    max_bytes
+        A longer file is refused unread.
+
+    Raises
+    ------
+    BadInput
+        If it is no JSON object, is too large, or nests too deeply.
+    """
+    if len(data) > max_bytes:
+        raise BadInput(f"{where} is larger than {max_bytes // 2**20} MiB", "is it the right file?")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{where} is not UTF-8 text: byte {error.start}") from None
+    try:
+        value = json.loads(
+            text,
+            object_pairs_hook=_unique,
+            parse_constant=_no_constant,
+            parse_float=_finite,
+            parse_int=_short_int,
+        )
+    except json.JSONDecodeError as error:
+        raise BadInput(
+            f"{where} is not JSON: {error.msg} in line {error.lineno}, column {error.colno}"
+        ) from None
+    except _Fault as fault:
+        raise BadInput(f"{where} cannot be used: {fault}") from None
+    except RecursionError:
+        raise BadInput(f"{where} nests too deeply") from None
+    if not isinstance(value, dict):
+        raise BadInput(f"{where} is not a JSON object")
+    if _deeper_than(value, _MAX_DEPTH):
+        raise BadInput(f"{where} nests too deeply")
+    if "\\ud" in text or "\\uD" in text:
+        try:  # half of a surrogate pair is a string that no terminal and no file can take
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise BadInput(f"{where} holds a character that does not exist (half a surrogate pair)") from None
+    return value
+
+
+class _Fault(ValueError):
+    """Valid JSON syntax that we refuse."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise _Fault(f"the key {twice[:80]!r} occurs twice")
+    return fields
+
+
+def _no_constant(text: str) -> NoReturn:
+    raise _Fault(f"{text} is not a number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise _Fault(f"the number {text[:40]} is too large")
+    return value
+
+
+def _short_int(text: str) -> int:
+    if len(text) > 40:
+        raise _Fault(f"the number {text[:40]}... is too large")
+    return int(text)
+
+
+def _deeper_than(value: Any, limit: int) -> bool:
+    level: list[Any] = [value]
+    for _ in range(limit):
+        level = [
+            child
+            for parent in level
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return False
+    return True
