@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from math import prod
 
 from willfit.errors import BadInput
+from willfit.formats.base import Piece, Pieced
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,3 +109,31 @@ def ggml_bytes(type_name: str, ne: Sequence[int]) -> int:
             f"a {kind.name} tensor of dimensions {tuple(ne)} is not a whole number of blocks of {kind.block}"
         )
     return prod(ne) // kind.block * kind.bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Ggml(Pieced):
+    """A ggml type as a format.
+
+    Attributes
+    ----------
+    type
+        A key of `GGML_TYPES`.
+    """
+
+    type: str
+
+    @property
+    def name(self) -> str:
+        """See `Format.name`."""
+        return self.type
+
+    def pieces(self, shape: tuple[int, ...]) -> tuple[Piece, ...]:
+        """See `Format.pieces`.
+
+        Raises
+        ------
+        BadInput
+            If a row is not a whole number of blocks.
+        """
+        return (Piece("weight", self.type, shape, ggml_bytes(self.type, shape[::-1] or (1,))),)

@@ -1,0 +1,41 @@
+"""ExLlama checkpoints: EXL2 and EXL3 at an average number of bits, the head at its own.
+
+Embeddings and norms stay in fp16. Which row or tensor gets how many bits was decided by a measurement, so
+single tensors are averages; the model's total is what the bits were chosen to meet.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from willfit.architectures.model import Tensor
+from willfit.checkpoints.config import Config
+from willfit.formats.base import Format
+from willfit.formats.codebook import Exl2, Exl3
+from willfit.formats.plain import Plain
+from willfit.formats.recipe import Recipe
+from willfit.formats.recipes.select import Uniform
+
+_NOTE = "ExLlama bit widths are averages over the model; single tensors differ"
+
+
+@dataclass(frozen=True)
+class _WithHead:
+    """The usual rule, with another format for the head."""
+
+    usual: Uniform
+    head: Format
+
+    def __call__(self, name: str, tensor: Tensor) -> Format | None:
+        """See `Rule`."""
+        return self.head if tensor.part == "head" and tensor.kind == "linear" else self.usual(name, tensor)
+
+
+def from_config(quant: Config, dtype: str) -> Recipe:
+    """See `willfit.formats.recipes`."""
+    bits = quant.number("bits", default=4.0)
+    head_bits = quant.number("head_bits", default=6.0)
+    kind = Exl3 if quant.text("quant_method", default="exl2") == "exl3" else Exl2
+    stored = kind(bits)
+    rule = _WithHead(Uniform(stored, mtp=False), kind(head_bits))
+    return Recipe(stored.name, Plain("fp16"), rule, notes=(_NOTE,))
