@@ -58,6 +58,15 @@ def attention_tensors(
     return tensors
 
 
+def wide_qk_norms(prefix: str, attention: Attention) -> tuple[Tensor, ...]:
+    """RMS norms over all query heads together and over all key heads together (`q_norm`, `k_norm`)."""
+    heads, kv_heads, head_dim = attention.heads, attention.kv_heads, attention.head_dim
+    return (
+        Tensor(f"{prefix}.q_norm.weight", (heads * head_dim,), "norm", "norm", column(heads)),
+        Tensor(f"{prefix}.k_norm.weight", (kv_heads * head_dim,), "norm", "norm", column(kv_heads)),
+    )
+
+
 def fused_qkv(
     name: str, hidden: int, attention: Attention, *, bias: bool = False, part: Part = "attention"
 ) -> tuple[Tensor, ...]:

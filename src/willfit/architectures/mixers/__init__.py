@@ -2,7 +2,16 @@
 
 from willfit.architectures.mixers.attention import Attention, CrossAttention
 from willfit.architectures.mixers.base import FixedState, Mixer
+from willfit.architectures.mixers.indexed import IndexedAttention
 from willfit.architectures.mixers.latent import LatentAttention
 from willfit.architectures.mixers.recurrent import Recurrent
 
-__all__ = ["Attention", "CrossAttention", "FixedState", "LatentAttention", "Mixer", "Recurrent"]
+__all__ = [
+    "Attention",
+    "CrossAttention",
+    "FixedState",
+    "IndexedAttention",
+    "LatentAttention",
+    "Mixer",
+    "Recurrent",
+]
