@@ -98,7 +98,7 @@ def dtype_of(config: Config, default: str = "bf16") -> str:
 def is_headless(config: Config) -> bool:
     """Whether the config names a bare model class (`MistralModel`): an embedding model without an output head."""
     names = config.strings("architectures")
-    return bool(names) and names[0].endswith("Model")
+    return bool(names) and names[0].endswith("Model") and not names[0].endswith("LMHeadModel")
 
 
 def repeated(make: Callable[[Any], Layer], keys: Iterable[Any]) -> tuple[Layer, ...]:

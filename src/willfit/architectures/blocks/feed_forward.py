@@ -44,12 +44,17 @@ def plain_mlp(
 
 
 def fused_gate_up_mlp(
-    prefix: str, hidden: int, width: int, *, names: tuple[str, str] = ("gate_up_proj", "down_proj")
+    prefix: str,
+    hidden: int,
+    width: int,
+    *,
+    bias: bool = False,
+    names: tuple[str, str] = ("gate_up_proj", "down_proj"),
 ) -> tuple[Tensor, ...]:
     """Gate and up in one projection (2 * width, hidden), and down."""
     return (
-        *linear(f"{prefix}.{names[0]}", hidden, 2 * width, "mlp", split=column(width)),
-        *linear(f"{prefix}.{names[1]}", width, hidden, "mlp", split=row(width)),
+        *linear(f"{prefix}.{names[0]}", hidden, 2 * width, "mlp", bias=bias, split=column(width)),
+        *linear(f"{prefix}.{names[1]}", width, hidden, "mlp", bias=bias, split=row(width)),
     )
 
 
