@@ -89,14 +89,16 @@ class DeviceEstimate:
         What a program can allocate there; None if the device is not known.
     terms
         What is allocated at the peak.
-    limit_bytes
-        What the engine allows itself (a fraction of the device), if that is less than usable; None otherwise.
+    interval
+        The 90 % interval of the sum where terms make up for each other (a cache that takes what others leave);
+        None to combine the terms' own intervals.
     """
 
     name: str
     index: int
     usable_bytes: int | None
     terms: tuple[Term, ...]
+    interval: tuple[int, int] | None = None
 
     @property
     def peak_bytes(self) -> int:
@@ -106,29 +108,25 @@ class DeviceEstimate:
     @property
     def interval_bytes(self) -> tuple[int, int]:
         """The 90 % interval of the sum."""
-        return combined(self.terms)[1:]
+        return self.interval or combined(self.terms)[1:]
 
     @property
     def probability(self) -> float | None:
         """Probability that the peak stays within usable memory; None if that is not known."""
         if self.usable_bytes is None:
             return None
-        total, low, high = combined(self.terms)
-        return probability_of_fitting(total, low, high, self.usable_bytes)
+        return probability_of_fitting(self.peak_bytes, *self.interval_bytes, self.usable_bytes)
 
     @property
     def verdict(self) -> Verdict:
         """`tight` if the interval straddles the limit."""
         if self.usable_bytes is None:
             return "unknown"
-        _, low, high = combined(self.terms)
-        if high <= self.usable_bytes:
-            return "fits"
-        return "does_not_fit" if low > self.usable_bytes else "tight"
+        return verdict_of(*self.interval_bytes, self.usable_bytes)
 
     def as_json(self) -> dict[str, Any]:
         """The device as the published JSON has it."""
-        _, low, high = combined(self.terms)
+        low, high = self.interval_bytes
         return {
             "name": self.name,
             "index": self.index,
@@ -140,6 +138,13 @@ class DeviceEstimate:
         }
 
 
+def verdict_of(low: int, high: int, limit: int) -> Verdict:
+    """Verdict of a size that lies between `low` and `high`."""
+    if high <= limit:
+        return "fits"
+    return "does_not_fit" if low > limit else "tight"
+
+
 def probability_of_fitting(size: int, low: int, high: int, limit: int) -> float:
     """Probability that a size with a 90 % interval is at most `limit` (two half normal distributions)."""
     if size <= limit:
@@ -147,6 +152,39 @@ def probability_of_fitting(size: int, low: int, high: int, limit: int) -> float:
         return 1.0 if spread <= 0 else 0.5 * (1 + erf((limit - size) / spread / sqrt(2)))
     spread = (size - low) / _Z90
     return 0.0 if spread <= 0 else 0.5 * (1 - erf((size - limit) / spread / sqrt(2)))
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """Something that must fit into a pool which the engine allocates whatever is asked of it.
+
+    Attributes
+    ----------
+    what
+        In words: `4 sequences of 32,768 tokens`.
+    needed_bytes
+        What that takes of the pool.
+    pool_bytes, pool_low_bytes, pool_high_bytes
+        The pool and its 90 % interval.
+    """
+
+    what: str
+    needed_bytes: int
+    pool_bytes: int
+    pool_low_bytes: int
+    pool_high_bytes: int
+
+    @property
+    def verdict(self) -> Verdict:
+        """`tight` if the need lies inside the pool's interval."""
+        return verdict_of(-self.pool_high_bytes, -self.pool_low_bytes, -self.needed_bytes)
+
+    @property
+    def probability(self) -> float:
+        """Probability that the pool holds what is needed."""
+        return probability_of_fitting(
+            -self.pool_bytes, -self.pool_high_bytes, -self.pool_low_bytes, -self.needed_bytes
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +220,14 @@ class Estimate:
 
     Attributes
     ----------
+    demands
+        What must fit into pools that the engine sizes itself.
     refusal
         Why the engine would not start at all, although memory may suffice; empty otherwise.
+    remedies
+        If it does not fit: what to change, most promising first.
+    details
+        Figures that an engine logs and that are no terms (blocks, groups, resolved settings).
     """
 
     model: str
@@ -193,8 +237,10 @@ class Estimate:
     devices: tuple[DeviceEstimate, ...]
     host: DeviceEstimate
     capacity: Capacity | None = None
+    demands: tuple[Demand, ...] = ()
     notes: tuple[str, ...] = ()
     refusal: str = ""
+    remedies: tuple[str, ...] = ()
     details: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -202,22 +248,26 @@ class Estimate:
         """That of the worst device, the host included."""
         if self.refusal:
             return "does_not_fit"
-        places = [*self.devices, self.host] if self.host.usable_bytes is not None else list(self.devices)
-        return max((place.verdict for place in places), key=VERDICTS.index, default="unknown")
+        verdicts = [device.verdict for device in self.devices]
+        verdicts += [demand.verdict for demand in self.demands]
+        if self.host.usable_bytes is not None:
+            verdicts.append(self.host.verdict)
+        return max(verdicts, key=VERDICTS.index, default="unknown")
 
     @property
     def probability(self) -> float | None:
-        """Probability that every device fits, taking the worst one; None if a device is not known."""
+        """Probability that everything fits, taking the worst place; None if no limit is known."""
         if self.refusal:
             return 0.0
-        chances = [device.probability for device in (*self.devices, self.host)]
+        chances = [place.probability for place in (*self.devices, self.host)]
         known = [chance for chance in chances if chance is not None]
+        known += [demand.probability for demand in self.demands]
         return min(known) if known else None
 
     def as_json(self) -> dict[str, Any]:
         """The estimate as the published JSON has it (see `docs/design.md`)."""
         probability = self.probability
-        _, host_low, host_high = combined(self.host.terms)
+        host_low, host_high = self.host.interval_bytes
         return {
             "model": self.model,
             "engine": self.engine,
@@ -236,4 +286,5 @@ class Estimate:
             "capacity": None if self.capacity is None else self.capacity.as_json(),
             "notes": list(self.notes),
             **({"refusal": self.refusal} if self.refusal else {}),
+            **({"remedies": list(self.remedies)} if self.remedies else {}),
         }

@@ -1,0 +1,11 @@
+"""vLLM: its own accounting, by version.
+
+`eras` says what changed when, `settings` fills in defaults, `weights`, `profile` and `cache_specs` size the
+parts, `cache_plan` groups the cache, `estimate` puts them together.
+"""
+
+from willfit.engines.vllm.eras import NEWEST
+from willfit.engines.vllm.estimate import NAME, estimate
+from willfit.engines.vllm.settings import Settings
+
+__all__ = ["NAME", "NEWEST", "Settings", "estimate"]

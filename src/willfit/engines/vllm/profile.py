@@ -1,0 +1,129 @@
+"""What vLLM's profile run and graph capture take beside weights and cache.
+
+The profile runs the model once on `max_num_batched_tokens` tokens, then the sampler on `max_num_seqs` rows
+(`v1/worker/gpu_model_runner.py: profile_run`). Tensors of one layer are freed before the next, so the peak is
+the largest instant, not their sum.
+"""
+
+from __future__ import annotations
+
+from willfit.architectures.mixers import LatentAttention
+from willfit.architectures.model import Architecture, Layer
+from willfit.calibration import constant
+from willfit.engines.vllm.settings import Resolved, Settings
+from willfit.estimate import Term, between
+from willfit.quantities import DTYPE_BYTES, ceil_div
+
+_RUNNER = "vllm/v1/worker/gpu_model_runner.py: profile_run"
+
+
+def layer_activation_elements(layer: Layer, hidden: int, ranks: int) -> int:
+    """Elements per token that are alive at the widest instant of a layer.
+
+    The MLP holds gate and up (or up alone) and their product beside the residual stream and two copies of it;
+    attention holds queries, keys, values and the output of the heads.
+    """
+    widest = 0
+    for mixer in layer.mixers:
+        live = mixer.projected_width + mixer.output_width
+        if isinstance(mixer, LatentAttention):
+            live = mixer.projected_width + mixer.heads * (mixer.nope_dim + mixer.value_dim)
+        widest = max(widest, ceil_div(live, ranks) + 3 * hidden)
+    ffn = layer.feed_forward
+    if ffn is not None:
+        if ffn.width:
+            wide = (3 if ffn.gated else 2) * ffn.width
+            widest = max(widest, ceil_div(wide, ranks) + 3 * hidden)
+        if ffn.experts:
+            # Workspaces of the fused kernel: gate-up and down outputs of every routed token, each the larger of
+            # the two widths that share it (`fused_moe/experts/triton_moe.py`).
+            up = ceil_div((2 if ffn.gated else 1) * ffn.expert_width, ranks)
+            routed = ffn.top_k * (max(up // 2, hidden) + max(up, hidden))
+            widest = max(widest, routed + 3 * hidden)
+    return widest
+
+
+def activation_term(architecture: Architecture, resolved: Resolved, settings: Settings, dtype: str) -> Term:
+    """The peak of the profile run above the weights."""
+    size = DTYPE_BYTES[dtype]
+    tokens = resolved.max_num_batched_tokens
+    ranks = settings.tensor_parallel
+    elements = max(
+        (layer_activation_elements(layer, architecture.hidden_size, ranks) for layer, _ in architecture.blocks),
+        default=3 * architecture.hidden_size,
+    )
+    model = tokens * elements * size
+    rows = min(resolved.max_num_seqs, tokens)
+    if settings.runner == "pooling":
+        per_logit, rows = 0.0, 0
+    elif resolved.era.activation == "fused":
+        per_logit = size + 4.0
+    else:
+        per_logit = constant("vllm.sampler_bytes_per_logit").value
+    sampler = int(per_logit * rows * architecture.vocab_size)
+    towers = 0 if settings.language_model_only else _tower_bytes(architecture, tokens, size)
+    name = "sampler" if sampler > model else "model"
+    peak = max(model, sampler) + towers
+    spread = constant(f"vllm.activation_ratio.{resolved.era.activation}")
+    formula = (
+        f"max({tokens} tokens x {elements} elements x {size} B = {model}, "
+        f"{rows} rows x {architecture.vocab_size} logits x {per_logit:.3g} B = {sampler}): the {name}"
+    )
+    if towers:
+        formula += f" + image and audio encoders {towers}"
+    low, high = int(peak * spread.low), int(peak * (spread.high if not towers else max(2.0, spread.high)))
+    return between("activations", int(peak * spread.value), low, high, formula, f"{_RUNNER}; {spread.reference}")
+
+
+def _tower_bytes(architecture: Architecture, tokens: int, size: int) -> int:
+    """The encoder's live set at its largest item, and its output, which stays during the profile run."""
+    total = 0
+    for tower in architecture.towers:
+        items = max(tokens, tower.tokens)
+        patches = 4 * items if tower.modality == "vision" else 2 * items
+        total += items * architecture.hidden_size * size
+        total += patches * (3 * tower.width + 3 * tower.hidden_size) * size
+    return total
+
+
+def runtime_term(settings: Settings) -> Term:
+    """What libraries take outside the allocator during the profile run: workspaces, NCCL buffers."""
+    spread = constant("vllm.non_torch.one_rank" if _world(settings) == 1 else "vllm.non_torch.many_ranks")
+    return Term(
+        "runtime",
+        int(spread.value),
+        int(spread.low),
+        int(spread.high),
+        f"library workspaces of {_world(settings)} rank(s)",
+        spread.reference,
+    )
+
+
+def context_term(name: str = "cuda.context") -> Term:
+    """The driver's context and loaded kernels, which exist before the budget's first reading."""
+    spread = constant(name)
+    return Term(
+        "context", int(spread.value), int(spread.low), int(spread.high), "driver context", spread.reference
+    )
+
+
+def graph_term(architecture: Architecture, resolved: Resolved) -> Term | None:
+    """What captured CUDA graphs take; None if they are off."""
+    sizes = len(resolved.capture_sizes)
+    if not sizes:
+        return None
+    layers = len(architecture.layers)
+    spread = constant("vllm.graph_bytes_per_layer_and_size")
+    count = layers * sizes
+    return Term(
+        "cuda_graphs",
+        int(count * spread.value),
+        int(count * spread.low),
+        int(count * spread.high),
+        f"{layers} layers x {sizes} captured sizes x {spread.value:.0f} B",
+        spread.reference,
+    )
+
+
+def _world(settings: Settings) -> int:
+    return settings.tensor_parallel * settings.pipeline_parallel
