@@ -31,8 +31,8 @@ _FILLERS = frozenset({
     "core", "nvlink", "oam", "ac", "ecc", "memory", "accelerator",
 })
 _PREFIXES = (
-    "geforce", "nvidia", "quadro", "instinct", "radeon", "tesla", "titan", "ascend", "apple", "rtx", "gtx", "rx",
-    "pro",
+    "geforce", "nvidia", "quadro", "instinct", "radeon", "tesla", "titan", "ascend", "apple", "rtx", "gtx",
+    "rx", "pro",
 )
 # fmt: on
 
