@@ -318,7 +318,7 @@ def test_host_in_a_cgroup_v2(tmp_path: Path) -> None:
 
 def test_host_in_a_cgroup_v1_container(tmp_path: Path) -> None:
     files = {
-        "proc/self/cgroup": "5:cpu,cpuacct:/docker/ab\n4:memory:/docker/ab\n",  # the host's path, not mounted here
+        "proc/self/cgroup": "5:cpu,cpuacct:/docker/ab\n4:memory:/docker/ab\n",  # the host's path
         "sys/fs/cgroup/memory/memory.limit_in_bytes": str(16 * GIB),
         "sys/fs/cgroup/memory/memory.usage_in_bytes": str(6 * GIB),
         "sys/fs/cgroup/memory/memory.stat": f"inactive_file 7\ntotal_inactive_file {2 * GIB}\n",

