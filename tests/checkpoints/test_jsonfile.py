@@ -23,6 +23,12 @@ def test_what_json_writes_is_read_back(fields, escaped):
     assert parse_object(b"\xef\xbb\xbf" + data, "x") == fields
 
 
+def test_infinity_as_published_mamba2_configs_have_it():
+    assert parse_object(b'{"time_step_limit": [0.0, Infinity]}', "x") == {
+        "time_step_limit": [0.0, float("inf")]
+    }
+
+
 @given(st.binary(max_size=200))
 def test_any_bytes_parse_or_are_bad_input(data):
     with contextlib.suppress(BadInput):
@@ -36,8 +42,6 @@ def test_any_bytes_parse_or_are_bad_input(data):
         (b'{"a": 1', "line 1, column 8"),
         (b"[1]", "not a JSON object"),
         (b'{"a": NaN}', "NaN is not a number"),
-        (b'{"a": -Infinity}', "-Infinity is not a number"),
-        (b'{"a": 1e999}', "too large"),
         (b'{"a": ' + b"9" * 10_000 + b"}", "too large"),
         (b'{"a": 1, "b": {"c": 1, "c": 2}}', "'c' occurs twice"),
         (b'{"a": "\xff"}', "not UTF-8"),
