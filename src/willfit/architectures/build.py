@@ -15,17 +15,22 @@ from willfit.errors import BadInput
 #: `model_type` -> module in `families/`.
 FAMILIES: dict[str, str] = {
     # decoders with one kind of MLP
+    "RefinedWeb": "falcon",
+    "RefinedWebModel": "falcon",
     "apertus": "apertus",
     "arcee": "llama",
     "baichuan": "baichuan",
     "bitnet": "bitnet",
+    "bloom": "bloom",
     "chatglm": "chatglm",
+    "codegen": "gptj",
     "cohere": "cohere",
     "cohere2": "cohere",
     "cwm": "llama",
     "ernie4_5": "llama",
     "exaone": "exaone",
     "exaone4": "post_normed",
+    "falcon": "falcon",
     "fuyu": "persimmon",
     "gemma": "llama",
     "gemma2": "gemma",
@@ -35,6 +40,11 @@ FAMILIES: dict[str, str] = {
     "gemma4_unified_text": "gemma4",
     "glm": "glm",
     "glm4": "glm",
+    "gpt2": "gpt2",
+    "gpt_bigcode": "gpt2",
+    "gpt_neo": "gpt_neo",
+    "gpt_neox": "gpt_neox",
+    "gptj": "gptj",
     "granite": "llama",
     "helium": "llama",
     "hunyuan_v1_dense": "llama",
@@ -44,15 +54,20 @@ FAMILIES: dict[str, str] = {
     "iquestcoder": "llama",
     "jais2": "layer_normed",
     "llama": "llama",
+    "mimo": "mimo",
     "minicpm": "llama",
     "ministral": "llama",
     "ministral3": "llama",
     "mistral": "llama",
+    "mpt": "mpt",
+    "muse_glimmer": "muse_glimmer",
+    "muse_glimmer_text": "muse_glimmer",
     "nemotron": "layer_normed",
     "nemotron-nas": "nemotron_nas",
     "olmo": "post_normed",
     "olmo2": "post_normed",
     "olmo3": "post_normed",
+    "opt": "opt",
     "orion": "layer_normed",
     "persimmon": "persimmon",
     "phi": "phi",
@@ -147,8 +162,13 @@ FAMILIES: dict[str, str] = {
 }
 
 
-def build(config: Config) -> Architecture:
+def build(config: Config, **names: str) -> Architecture:
     """The architecture that a config describes.
+
+    Parameters
+    ----------
+    names
+        For a language model inside a larger one: `prefix` and `head_name`, as families take them.
 
     Raises
     ------
@@ -160,7 +180,7 @@ def build(config: Config) -> Architecture:
     family = FAMILIES.get(model_type, "generic")
     module = import_module(f"willfit.architectures.families.{family}")
     try:
-        architecture: Architecture = module.build(config)
+        architecture: Architecture = module.build(config, **names)
     except (ZeroDivisionError, OverflowError) as error:
         raise BadInput(
             f"{config.where}: a size is 0 or too large for a {model_type or 'model'} config"
