@@ -1,0 +1,34 @@
+"""What a launch command says, once read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A launch command, understood.
+
+    Attributes
+    ----------
+    engine
+        Name of the engine module that answers it.
+    model
+        The model as the command names it.
+    revision
+        The revision that it pins; None for the newest.
+    settings
+        The engine's own `Settings`.
+    format_name
+        Format that the command asks the engine to quantize to while loading; None to load as stored.
+    notes
+        What was understood but is not counted, and what was assumed.
+    """
+
+    engine: str
+    model: str
+    revision: str | None
+    settings: Any
+    format_name: str | None = None
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,211 @@
+"""Reading `vllm serve MODEL ...` and `python -m vllm.entrypoints.openai.api_server --model MODEL ...`.
+
+Flags as vLLM 0.33 has them (`engine/arg_utils.py`, `entrypoints/**/cli_args.py`), with those of older versions.
+Flags without effect on memory are read and left alone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from willfit.engines.vllm.settings import AUTO, Settings
+from willfit.errors import BadInput
+from willfit.launch.base import Launch
+from willfit.launch.flags import Arity, scan
+
+PROGRAM = "vllm serve"
+
+_ALIASES = {
+    "-tp": "--tensor-parallel-size",
+    "-pp": "--pipeline-parallel-size",
+    "-dp": "--data-parallel-size",
+    "-dcp": "--decode-context-parallel-size",
+    "-pcp": "--prefill-context-parallel-size",
+    "-ep": "--enable-expert-parallel",
+    "-q": "--quantization",
+    "-sc": "--speculative-config",
+    "-cc": "--compilation-config",
+    "-ac": "--attention-config",
+    "-n": "--nnodes",
+    "-r": "--node-rank",
+    "--device-memory-utilization": "--gpu-memory-utilization",
+    "--kv-cache-memory": "--kv-cache-memory-bytes",
+}
+
+#: What is read but does not change the estimate yet, in words.
+_NOT_COUNTED = {
+    "--enable-lora": "adapter slots",
+    "--kv-offloading-size": "offloaded cache in host RAM",
+    "--decode-context-parallel-size": "decode context parallelism",
+    "--enable-eplb": "redundant experts",
+}
+
+#: `--quantization` that turns a 16-bit checkpoint into this format while loading.
+_ONLINE = {"fp8": "fp8", "fp8_per_tensor": "fp8", "experts_int8": "int8"}
+
+
+@cache
+def _arities() -> dict[str, Arity]:
+    text = files("willfit.launch").joinpath("data", "vllm_flags.txt").read_text(encoding="utf-8")
+    flags: dict[str, Arity] = {}
+    for line in text.splitlines():
+        if line.startswith("--"):
+            name, arity = line.split()
+            flags[name] = arity  # type: ignore[assignment]
+    return flags
+
+
+def recognises(words: Sequence[str]) -> bool:
+    """Whether a command starts vLLM's server."""
+    if len(words) >= 2 and words[0].rsplit("/", 1)[-1] == "vllm":
+        return True
+    return any(word.startswith("vllm.entrypoints") for word in words[:4])
+
+
+def parse(words: Sequence[str], version: str | None = None) -> Launch:
+    """Read a command that starts vLLM's server.
+
+    Parameters
+    ----------
+    words
+        The command, split as a shell would.
+    version
+        Version of vLLM; None for the newest that is known.
+
+    Raises
+    ------
+    BadInput
+        For a flag that vLLM does not have, a value that it would refuse, or a command without a model.
+    """
+    rest = _arguments(words)
+    scanned = scan(rest, _arities(), _ALIASES, PROGRAM)
+    options = scanned.options
+    model = scanned.positionals[0] if scanned.positionals else options.get("--model")
+    if not isinstance(model, str):
+        raise BadInput(f"{PROGRAM}: no model is named", "write vllm serve MODEL ...")
+    if len(scanned.positionals) > 1:
+        raise BadInput(f"{PROGRAM}: {scanned.positionals[1]!r} belongs to no flag")
+    settings: dict[str, Any] = {"version": version} if version else {}
+    for flag, name, read in (
+        ("--tensor-parallel-size", "tensor_parallel", _count),
+        ("--pipeline-parallel-size", "pipeline_parallel", _count),
+        ("--data-parallel-size", "data_parallel", _count),
+        ("--max-model-len", "max_model_len", _tokens),
+        ("--max-num-seqs", "max_num_seqs", _count),
+        ("--max-num-batched-tokens", "max_num_batched_tokens", _tokens),
+        ("--block-size", "block_size", _count),
+        ("--num-gpu-blocks-override", "num_gpu_blocks_override", _count),
+        ("--kv-cache-memory-bytes", "kv_cache_memory_bytes", _tokens),
+        ("--max-cudagraph-capture-size", "cudagraph_max_capture_size", _count),
+        ("--gpu-memory-utilization", "gpu_memory_utilization", _fraction),
+        ("--cpu-offload-gb", "cpu_offload_gb", _number),
+        ("--swap-space", "swap_space", _number),
+    ):
+        if flag in options:
+            settings[name] = read(flag, str(options[flag]))
+    for flag, name in (
+        ("--dtype", "dtype"),
+        ("--kv-cache-dtype", "kv_cache_dtype"),
+        ("--mamba-ssm-cache-dtype", "mamba_ssm_cache_dtype"),
+    ):
+        if flag in options:
+            settings[name] = str(options[flag])
+    for flag, name, inverted in (
+        ("--enforce-eager", "enforce_eager", False),
+        ("--enable-expert-parallel", "expert_parallel", False),
+        ("--enable-prefix-caching", "enable_prefix_caching", False),
+        ("--enable-chunked-prefill", "enable_chunked_prefill", False),
+        ("--async-scheduling", "async_scheduling", False),
+        ("--language-model-only", "language_model_only", False),
+        ("--disable-hybrid-kv-cache-manager", "hybrid_cache_manager", True),
+    ):
+        if flag in options:
+            settings[name] = (options[flag] is True) != inverted
+    if options.get("--runner") == "pooling" or options.get("--task") in (
+        "embed",
+        "score",
+        "classify",
+        "reward",
+    ):
+        settings["runner"] = "pooling"
+    settings |= _speculation(options)
+    notes = tuple(
+        f"{what} ({flag}) are not counted" for flag, what in _NOT_COUNTED.items() if options.get(flag)
+    )
+    quantization = options.get("--quantization")
+    return Launch(
+        engine="vllm",
+        model=model,
+        revision=str(options["--revision"]) if "--revision" in options else None,
+        settings=Settings(**settings),
+        format_name=_ONLINE.get(quantization) if isinstance(quantization, str) else None,
+        notes=notes,
+    )
+
+
+def _arguments(words: Sequence[str]) -> list[str]:
+    """The words after `vllm serve` or after the module's name."""
+    for index, word in enumerate(words):
+        if word.startswith("vllm.entrypoints"):
+            return list(words[index + 1 :])
+    if len(words) < 2 or words[1] != "serve":
+        given = words[1] if len(words) > 1 else ""
+        raise BadInput(f"vllm {given}: only 'vllm serve' starts a server", "write vllm serve MODEL ...")
+    return list(words[2:])
+
+
+def _speculation(options: dict[str, Any]) -> dict[str, Any]:
+    text = options.get("--speculative-config")
+    if isinstance(text, str):
+        try:
+            config = json.loads(text)
+        except ValueError as error:
+            raise BadInput(f"{PROGRAM}: --speculative-config is not JSON: {error}") from error
+        if not isinstance(config, dict):
+            raise BadInput(f"{PROGRAM}: --speculative-config is not a JSON object")
+        method, tokens = str(config.get("method", "")), config.get("num_speculative_tokens", 1)
+    elif "--spec-tokens" in options or "--num-speculative-tokens" in options:
+        method = str(options.get("--spec-method", ""))
+        tokens = options.get("--spec-tokens", options.get("--num-speculative-tokens"))
+    else:
+        return {}
+    return {"speculative_tokens": _count("speculative tokens", str(tokens)), "mtp": "mtp" in method.lower()}
+
+
+def _count(flag: str, text: str) -> int:
+    if not text.isdigit() or int(text) == 0:
+        raise BadInput(f"{PROGRAM}: {flag} is {text!r}, expected a whole number of at least 1")
+    return int(text)
+
+
+def _tokens(flag: str, text: str) -> int:
+    """vLLM's own reading: `32k` is 32,000 and `32K` is 32,768; `auto` and -1 are as long as fits."""
+    if text in ("auto", "-1"):
+        return AUTO
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmMgG]?)", text)
+    if match is None:
+        raise BadInput(f"{PROGRAM}: {flag} is {text!r}, expected a number such as 32768, 32k or 32K")
+    scale = {"": 1, "k": 10**3, "K": 2**10, "m": 10**6, "M": 2**20, "g": 10**9, "G": 2**30}[match.group(2)]
+    return int(float(match.group(1)) * scale)
+
+
+def _fraction(flag: str, text: str) -> float:
+    value = _number(flag, text)
+    if not 0 < value <= 1:
+        raise BadInput(f"{PROGRAM}: {flag} is {text}, expected a share above 0 and at most 1")
+    return value
+
+
+def _number(flag: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise BadInput(f"{PROGRAM}: {flag} is {text!r}, expected a number") from None
+    if not 0 <= value < 1e12:
+        raise BadInput(f"{PROGRAM}: {flag} is {text}, expected a number that is not negative")
+    return value
