@@ -48,7 +48,7 @@ class Awq(Pieced):
             multiple = max(1, 128 // self.group) if self.group > 0 else 1
             slots = ceil_div(ceil_div(groups, per_word), multiple) * multiple * per_word
             return (
-                array("qweight", "int16", (*lead, rows // 4, columns)),
+                array("qweight", "int16", (*lead, ceil_div(rows, 4), columns)),
                 array("scales", "fp16", (*lead, slots, rows)),
                 array("qzeros", "fp16", (*lead, slots, rows)),
             )

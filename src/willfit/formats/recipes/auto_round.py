@@ -17,9 +17,9 @@ from willfit.formats.fp4 import Mxfp4, Nvfp4
 from willfit.formats.gptq import Gptq
 from willfit.formats.plain import Plain
 from willfit.formats.recipe import Recipe
-from willfit.formats.recipes.awq import group_size
 from willfit.formats.recipes.patterns import module_of, without_prefix
 from willfit.formats.recipes.select import Uniform
+from willfit.formats.recipes.settings import bit_width, group_size
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def from_config(quant: Config, dtype: str) -> Recipe:
 
 
 def _format(settings: Config, usual: Config) -> Format:
-    bits = settings.integer("bits", default=usual.integer("bits", default=4))
+    bits = bit_width(settings, "bits", default=bit_width(usual, "bits", most=8), most=8)
     group = group_size(settings, group_size(usual))
     data_type = settings.text("data_type", default=usual.text("data_type", default="int")).lower()
     packing = usual.text("packing_format", default="auto_round:auto_gptq").lower()

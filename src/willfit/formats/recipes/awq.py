@@ -13,11 +13,12 @@ from willfit.formats.plain import Plain
 from willfit.formats.recipe import Recipe
 from willfit.formats.recipes.patterns import Patterns
 from willfit.formats.recipes.select import Uniform
+from willfit.formats.recipes.settings import bit_width, group_size
 
 
 def from_config(quant: Config, dtype: str) -> Recipe:
     """See `willfit.formats.recipes`."""
-    bits = quant.integer("bits", "w_bit", default=4)
+    bits = bit_width(quant, "bits", "w_bit", most=8)
     group = group_size(quant)
     fast = quant.text("version", default="gemm").lower() == "gemv_fast"
     version: Literal["gemm", "gemv_fast"] = "gemv_fast" if fast else "gemm"
@@ -26,9 +27,3 @@ def from_config(quant: Config, dtype: str) -> Recipe:
     # A matrix that is no whole number of words cannot be packed and stays as it is.
     rule = Uniform(stored, skip, mtp=False, multiple=(32 // bits, max(group, 1)))
     return Recipe(stored.name, Plain(dtype), rule, skip.by_layer)
-
-
-def group_size(quant: Config, default: int = 128) -> int:
-    """Inputs that share a scale; -1 for all of them (which `Config.integer` would refuse)."""
-    value = quant.raw("group_size", "q_group_size")
-    return -1 if value in (-1, 0) else quant.integer("group_size", "q_group_size", default=default)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from willfit.architectures.model import Tensor
 from willfit.checkpoints.config import Config
+from willfit.errors import BadInput
 from willfit.formats.base import Format
 from willfit.formats.codebook import Exl2, Exl3
 from willfit.formats.plain import Plain
@@ -33,8 +34,9 @@ class _WithHead:
 
 def from_config(quant: Config, dtype: str) -> Recipe:
     """See `willfit.formats.recipes`."""
-    bits = quant.number("bits", default=4.0)
-    head_bits = quant.number("head_bits", default=6.0)
+    bits, head_bits = quant.number("bits", default=4.0), quant.number("head_bits", default=6.0)
+    if not (0 < bits <= 16 and 0 < head_bits <= 16):
+        raise BadInput(f"{quant.where}: 'bits' is {bits:g} and 'head_bits' {head_bits:g}, expected up to 16")
     kind = Exl3 if quant.text("quant_method", default="exl2") == "exl3" else Exl2
     stored = kind(bits)
     rule = _WithHead(Uniform(stored, mtp=False), kind(head_bits))

@@ -17,9 +17,9 @@ from willfit.formats.base import Format
 from willfit.formats.gptq import Gptq
 from willfit.formats.plain import Plain
 from willfit.formats.recipe import Recipe
-from willfit.formats.recipes.awq import group_size
 from willfit.formats.recipes.patterns import Patterns, module_of
 from willfit.formats.recipes.select import Uniform
+from willfit.formats.recipes.settings import bit_width, group_size
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,12 @@ class _Overridden:
 
 def from_config(quant: Config, dtype: str) -> Recipe:
     """See `willfit.formats.recipes`."""
-    bits = quant.integer("bits", "w_bit", "wbits", default=4)
+    bits = bit_width(quant, "bits", "w_bit", "wbits", most=8)
     group = group_size(quant)
     stored = Gptq(bits, group)
     skip = Patterns(quant.strings("modules_to_not_convert", "modules_in_block_to_not_quantize"), quant.where)
     rule = Uniform(
-        stored, skip, head=quant.boolean("lm_head", default=False), mtp=False, multiple=(32 // bits or 1, 32)
+        stored, skip, head=quant.boolean("lm_head", default=False), mtp=False, multiple=(32 // bits, 32)
     )
     dynamic = quant.section("dynamic")
     if dynamic is None:
@@ -67,4 +67,6 @@ def _override(text: str, dynamic: Config, usual: Gptq) -> tuple[re.Pattern[str],
     changes = dynamic.section(text)
     if changes is None:
         return pattern, usual
-    return pattern, Gptq(changes.integer("bits", default=usual.bits), group_size(changes, usual.group))
+    return pattern, Gptq(
+        bit_width(changes, "bits", default=usual.bits, most=8), group_size(changes, usual.group)
+    )

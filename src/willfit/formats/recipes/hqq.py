@@ -13,9 +13,9 @@ from willfit.formats.base import Format
 from willfit.formats.packed import Hqq
 from willfit.formats.plain import Plain
 from willfit.formats.recipe import Recipe
-from willfit.formats.recipes.awq import group_size
 from willfit.formats.recipes.patterns import Patterns
 from willfit.formats.recipes.select import Uniform
+from willfit.formats.recipes.settings import bit_width, group_size
 
 
 @dataclass(frozen=True)
@@ -55,4 +55,4 @@ def from_config(quant: Config, dtype: str) -> Recipe:
 
 
 def _format(params: Config, dtype: str) -> Hqq:
-    return Hqq(params.integer("nbits", default=4), group_size(params, 64), dtype)
+    return Hqq(bit_width(params, "nbits", most=8), group_size(params, 64), dtype)

@@ -17,6 +17,7 @@ from willfit.formats.packed import PackedInt
 from willfit.formats.plain import Plain
 from willfit.formats.recipe import Recipe
 from willfit.formats.recipes.patterns import module_of
+from willfit.formats.recipes.settings import bit_width
 
 
 @dataclass(frozen=True)
@@ -56,4 +57,4 @@ def _format(settings: Config, dtype: str) -> Format:
     if mode == "nvfp4":
         return Nvfp4(False)
     group = settings.integer("group_size", default=64)
-    return PackedInt("mlx", settings.integer("bits", default=4), group, dtype, dtype, word=32)
+    return PackedInt("mlx", bit_width(settings, "bits", most=8), group, dtype, dtype, word=32)

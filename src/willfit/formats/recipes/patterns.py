@@ -20,6 +20,9 @@ from fnmatch import translate
 
 from willfit.errors import BadInput
 
+#: A digit, or a regular expression that may stand for one: the entry may tell layers apart.
+_NAMES_INDEX = re.compile(r"[0-9\[]|\\d")
+
 _ENCODERS = ("vision", "visual", "audio", "encoder", "tower", "mtp")
 
 
@@ -61,7 +64,7 @@ class Patterns:
         regexes: list[re.Pattern[str]] = []
         self.by_layer = False
         for text in texts:
-            self.by_layer = self.by_layer or any(sign.isdigit() or sign in "\\[" for sign in text)
+            self.by_layer = self.by_layer or _NAMES_INDEX.search(text) is not None
             if text.startswith("re:"):
                 regexes.append(_compiled(text[3:], text, where))
                 continue

@@ -13,12 +13,17 @@ _MTP_PLAIN = frozenset(
     {"eh_proj", "fc", "head", "lm_head", "gate", "router", "shared_expert_gate", "mtp_proj", "input_proj"}
 )
 
+#: The sparse indexer's head weights, which DeepSeek-V3.2 and GLM-5 keep in the model's dtype.
+_INDEXER_PLAIN = "indexer.weights_proj.weight"
+
 NOTHING = Patterns(())
 
 
 def is_linear(name: str, tensor: Tensor) -> bool:
     """Whether a tensor is the weight of a linear layer that methods quantize at all; routers are not."""
     if tensor.kind != "linear" or tensor.part in ("router", "embedding", "norm"):
+        return False
+    if name.endswith(_INDEXER_PLAIN):
         return False
     return tensor.part != "mtp" or module_of(name).rpartition(".")[2] not in _MTP_PLAIN
 

@@ -12,9 +12,9 @@ from willfit.formats.base import Format
 from willfit.formats.packed import PackedInt
 from willfit.formats.plain import Plain
 from willfit.formats.recipe import Recipe
-from willfit.formats.recipes.awq import group_size
 from willfit.formats.recipes.patterns import Patterns
 from willfit.formats.recipes.select import Uniform
+from willfit.formats.recipes.settings import group_size
 from willfit.formats.scaled import Scaled
 
 
