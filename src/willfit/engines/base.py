@@ -67,17 +67,31 @@ class Machine:
     host_bytes: int | None = None
 
 
+#: Where the question names no context, this many tokens, or the model's limit if that is less.
+DEFAULT_CONTEXT = 8192
+
+
 @dataclass(frozen=True, slots=True)
-class Workload:
-    """What is asked of a server or a generate() call.
+class Question:
+    """What is asked, in words that every engine understands.
 
     Attributes
     ----------
     context
-        Tokens of the longest sequence, prompt and answer together; None for the engine's own default.
+        Tokens of the longest sequence, prompt and answer together; None if it is left open.
     users
         Sequences that run at once.
+    kv_dtype
+        Dtype of the cache; `auto` for the engine's own choice.
+    version
+        Version of the engine; None for the newest that is known.
     """
 
     context: int | None = None
     users: int = 1
+    kv_dtype: str = "auto"
+    version: str | None = None
+
+    def context_for(self, architecture: Architecture) -> int:
+        """The context that was asked for, or the default within the model's limit."""
+        return self.context or min(DEFAULT_CONTEXT, architecture.max_positions or DEFAULT_CONTEXT)

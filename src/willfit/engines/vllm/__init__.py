@@ -5,7 +5,7 @@ parts, `cache_plan` groups the cache, `estimate` puts them together.
 """
 
 from willfit.engines.vllm.eras import NEWEST
-from willfit.engines.vllm.estimate import NAME, estimate
+from willfit.engines.vllm.estimate import NAME, answer, estimate
 from willfit.engines.vllm.settings import Settings
 
-__all__ = ["NAME", "NEWEST", "Settings", "estimate"]
+__all__ = ["NAME", "NEWEST", "Settings", "answer", "estimate"]

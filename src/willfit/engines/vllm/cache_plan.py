@@ -59,8 +59,12 @@ class CachePlan:
         """Blocks of a pool."""
         return max(0, pool_bytes) // self.bytes_per_block if self.bytes_per_block else 0
 
+    def usable_blocks(self, pool_bytes: int) -> int:
+        """Blocks that sequences can use: newer versions keep one back as the null block."""
+        return self.blocks_in(pool_bytes) - (1 if self.resolved.era.null_block else 0)
+
     def concurrency(self, blocks: int, length: int | None = None) -> float:
-        """"Maximum concurrency": how many sequences of `length` (max_model_len) tokens fit at once."""
+        """ "Maximum concurrency": how many sequences of `length` (max_model_len) tokens fit at once."""
         needed = self.blocks_per_request(length or self.resolved.max_model_len)
         return blocks / needed if needed else float("inf")
 
@@ -82,7 +86,7 @@ class CachePlan:
 
         The engine's own bisection (`estimate_max_model_len`): needed blocks never fall as the length grows.
         """
-        blocks = self.blocks_in(pool_bytes)
+        blocks = self.usable_blocks(pool_bytes)
         low, high = 0, limit
         while low < high:
             middle = (low + high + 1) // 2

@@ -143,7 +143,10 @@ def cache_specs(
     """One spec per layer and cache, in layer order; layers that keep nothing have none."""
     ranks = settings.tensor_parallel
     block = block_size_for(architecture, settings, kv_dtype, device)
-    caching = settings.enable_prefix_caching
+    # Models of state layers alone do not cache prefixes.
+    caching = settings.enable_prefix_caching and any(
+        not mixer.fixed_states for mixer in _mixers(architecture)
+    )
     specs: list[CacheSpec] = []
     layers = (*architecture.layers, *(architecture.mtp_layers if settings.mtp else ()))
     for layer in layers:

@@ -43,6 +43,8 @@ class Era:
         Window layers hold all tokens in flight instead of one batch.
     checkpoint_blocks
         Mamba-2 and gated-delta layers keep one more state block for prefix caching.
+    null_block
+        The check whether one sequence fits leaves out the block that is never handed out.
     sparse_capture
         CUDA graphs are captured every 16 sizes above 256 instead of every 8.
     """
@@ -57,6 +59,7 @@ class Era:
     group_slack: float = 1.0
     in_flight: bool = False
     checkpoint_blocks: bool = False
+    null_block: bool = False
     sparse_capture: bool = False
 
 
@@ -75,7 +78,7 @@ def _table() -> tuple[Era, ...]:
     changed((0, 20), utilization=0.92, graphs_inside=True)
     changed((0, 20, 1), capacity="concurrency")
     changed((0, 26), in_flight=True)
-    changed((0, 29), checkpoint_blocks=True)
+    changed((0, 29), checkpoint_blocks=True, null_block=True)
     return tuple(eras)
 
 

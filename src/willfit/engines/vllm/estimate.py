@@ -6,12 +6,13 @@ from dataclasses import replace
 from math import ceil
 from typing import Any
 
-from willfit.engines.base import Machine, Subject, Workload
+from willfit.architectures.mixers import Attention, LatentAttention
+from willfit.engines.base import Machine, Question, Subject
 from willfit.engines.vllm.cache_plan import CachePlan, plan_cache
 from willfit.engines.vllm.cache_specs import cache_specs, kv_dtype_of
-from willfit.engines.vllm.eras import era_for
+from willfit.engines.vllm.eras import NEWEST, era_for
 from willfit.engines.vllm.profile import activation_term, context_term, graph_term, runtime_term
-from willfit.engines.vllm.settings import Resolved, Settings, resolve
+from willfit.engines.vllm.settings import AUTO, Resolved, Settings, resolve
 from willfit.engines.vllm.weights import (
     buffer_bytes,
     is_loaded,
@@ -27,7 +28,30 @@ from willfit.quantities import DTYPE_BYTES, GIB, dtype_name, format_bytes
 NAME = "vllm"
 
 
-def estimate(subject: Subject, machine: Machine, workload: Workload, settings: Settings) -> Estimate:
+def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:
+    """vLLM with as many tensor-parallel ranks as the heads allow, the rest of the devices in pipeline."""
+    ranks = len(machine.devices)
+    heads = [
+        mixer.heads
+        for layer, _ in subject.architecture.blocks
+        for mixer in layer.mixers
+        if isinstance(mixer, Attention | LatentAttention)
+    ]
+    tensor = max(
+        size for size in range(1, ranks + 1) if ranks % size == 0 and all(n % size == 0 for n in heads)
+    )
+    settings = Settings(
+        version=question.version or NEWEST,
+        tensor_parallel=tensor,
+        pipeline_parallel=ranks // tensor,
+        kv_cache_dtype=question.kv_dtype,
+        max_model_len=question.context_for(subject.architecture),
+        runner="pooling" if subject.architecture.encoder_only else "generate",
+    )
+    return estimate(subject, machine, settings, question.users)
+
+
+def estimate(subject: Subject, machine: Machine, settings: Settings, users: int = 1) -> Estimate:
     """What vLLM would allocate on each device, and whether it would start and hold the workload.
 
     Parameters
@@ -35,18 +59,17 @@ def estimate(subject: Subject, machine: Machine, workload: Workload, settings: S
     subject
         The model as stored.
     machine
-        As many devices as there are ranks; the first is used for all if there is only one.
-    workload
-        `context` sets `max_model_len` where the settings leave it open; `users` sequences of that length must fit.
+        At least as many devices as there are ranks.
     settings
         Under vLLM's own names.
+    users
+        Sequences of `max_model_len` tokens that shall run at once.
 
     Raises
     ------
     BadInput
         If there are fewer devices than ranks, or the length of a sequence is not known.
     """
-    settings = replace(settings, max_model_len=settings.max_model_len or workload.context)
     architecture = subject.architecture
     ranks = settings.tensor_parallel * settings.pipeline_parallel
     devices = _devices(machine, ranks)
@@ -64,7 +87,9 @@ def estimate(subject: Subject, machine: Machine, workload: Workload, settings: S
     graphs = graph_term(architecture, resolved)
     context = context_term()
 
-    subtract_graphs = era.graphs_inside if settings.estimate_cudagraphs is None else settings.estimate_cudagraphs
+    subtract_graphs = (
+        era.graphs_inside if settings.estimate_cudagraphs is None else settings.estimate_cudagraphs
+    )
     inside = [weights, activations, runtime]
     if era.context_inside:
         inside.append(context)
@@ -81,11 +106,14 @@ def estimate(subject: Subject, machine: Machine, workload: Workload, settings: S
         pool, pool_low, pool_high = requested - taken, requested - taken_high, requested - taken_low
     if settings.num_gpu_blocks_override is not None and plan.groups:
         pool = pool_low = pool_high = settings.num_gpu_blocks_override * plan.bytes_per_block
+    if settings.max_model_len == AUTO:
+        resolved = replace(resolved, max_model_len=max(1, plan.longest(pool, resolved.max_model_len)))
+        plan = replace(plan, resolved=resolved)
     blocks = plan.blocks_in(pool)
     cache = _cache_term(plan, blocks, pool_low, pool_high, requested, inside, settings)
 
     length = resolved.max_model_len
-    demand = _demand(plan, length, workload.users, pool, pool_low, pool_high)
+    demand = _demand(plan, length, users, pool, pool_low, pool_high)
     refusal = refusal_of(subject, settings, total, requested, pool, pool_high, plan, length)
     terms = (*inside, *((cache,) if plan.groups else ()), *outside)
     return Estimate(
@@ -108,7 +136,7 @@ def estimate(subject: Subject, machine: Machine, workload: Workload, settings: S
         demands=(demand,) if demand else (),
         notes=(*subject.notes, *subject.recipe.notes, *_notes(plan, architecture, length, settings)),
         refusal=refusal,
-        remedies=_remedies(plan, pool, length, workload, settings, subject, architecture.max_positions),
+        remedies=_remedies(plan, pool, length, users, settings, subject, architecture.max_positions),
         details=_details(resolved, plan, blocks, pool, (pool_low, pool_high), dtype, kv_dtype, requested),
     )
 
@@ -132,9 +160,13 @@ def _has_bf16(device: Device) -> bool:
 def weights_term(subject: Subject, settings: Settings, dtype: str) -> Term:
     """Parameters and buffers of the fullest rank, as the start-up log counts them."""
     ranks = settings.tensor_parallel
-    stored = sum(rank_bytes(line, ranks) for line in subject.lines if is_loaded(line, subject, settings))
+    stored = sum(
+        rank_bytes(line, subject, ranks, dtype)
+        for line in subject.lines
+        if is_loaded(line, subject, settings)
+    )
     if settings.pipeline_parallel > 1:
-        stored = _fullest_stage(subject, settings)
+        stored = _fullest_stage(subject, settings, dtype)
     buffers = buffer_bytes(subject.architecture, dtype)
     copies = latent_copy_bytes(subject, settings)
     size = stored + buffers + copies
@@ -153,7 +185,7 @@ def weights_term(subject: Subject, settings: Settings, dtype: str) -> Term:
     )
 
 
-def _fullest_stage(subject: Subject, settings: Settings) -> int:
+def _fullest_stage(subject: Subject, settings: Settings, dtype: str) -> int:
     """Bytes of the fullest pipeline stage: its share of the layers, with the embedding or the head."""
     ranks = settings.tensor_parallel
     layers = len(subject.architecture.layers)
@@ -163,7 +195,7 @@ def _fullest_stage(subject: Subject, settings: Settings) -> int:
     for line in subject.lines:
         if not is_loaded(line, subject, settings):
             continue
-        size = rank_bytes(line, ranks)
+        size = rank_bytes(line, subject, ranks, dtype)
         if line.tensor.part in ends:
             ends[line.tensor.part] += size
         else:
@@ -219,7 +251,8 @@ def _demand(plan: CachePlan, length: int, users: int, pool: int, low: int, high:
     if not plan.groups:
         return None
     what = f"{users} sequence{'s' if users > 1 else ''} of {length:,} tokens"
-    return Demand(what, plan.bytes_for(length, users), pool, low, high)
+    null = plan.bytes_per_block if plan.resolved.era.null_block else 0
+    return Demand(what, plan.bytes_for(length, users) + null, pool, low, high)
 
 
 def refusal_of(
@@ -276,7 +309,9 @@ def _notes(plan: CachePlan, architecture: Any, length: int, settings: Settings) 
     notes = []
     if plan.groups:
         held = sum(
-            times * mixer.cached_elements(length) for layer, times in architecture.blocks for mixer in layer.mixers
+            times * mixer.cached_elements(length)
+            for layer, times in architecture.blocks
+            for mixer in layer.mixers
         )
         size = DTYPE_BYTES.get(architecture.dtype, 2)
         minimum = held * size // settings.tensor_parallel
@@ -294,21 +329,21 @@ def _remedies(
     plan: CachePlan,
     pool: int,
     length: int,
-    workload: Workload,
+    users: int,
     settings: Settings,
     subject: Subject,
     limit: int,
 ) -> tuple[str, ...]:
     """What would make it fit, if the cache is too small or the weights too large."""
-    if not plan.groups or plan.bytes_for(length, workload.users) <= pool:
+    if not plan.groups or plan.bytes_for(length, users) <= pool:
         return ()
     remedies = []
-    longest = plan.longest(pool, length, workload.users)
+    longest = plan.longest(pool, length, users)
     if longest >= 256:
-        each = f" for each of {workload.users} users" if workload.users > 1 else ""
+        each = f" for each of {users} users" if users > 1 else ""
         remedies.append(f"a context of {longest // 16 * 16:,} tokens{each} (--max-model-len)")
     fitting = int(plan.concurrency(plan.blocks_in(pool), length))
-    if 1 <= fitting < workload.users:
+    if 1 <= fitting < users:
         remedies.append(f"{fitting} user{'s' if fitting > 1 else ''} at {length:,} tokens")
     if settings.kv_cache_dtype == "auto" and subject.recipe.kv_cache_dtype is None:
         remedies.append("an 8-bit cache (--kv-cache-dtype fp8) halves what each token takes")

@@ -7,40 +7,14 @@ the largest instant, not their sum.
 
 from __future__ import annotations
 
-from willfit.architectures.mixers import LatentAttention
-from willfit.architectures.model import Architecture, Layer
+from willfit.architectures.model import Architecture
 from willfit.calibration import constant
+from willfit.engines.activations import widest_layer_elements
 from willfit.engines.vllm.settings import Resolved, Settings
 from willfit.estimate import Term, between
-from willfit.quantities import DTYPE_BYTES, ceil_div
+from willfit.quantities import DTYPE_BYTES
 
 _RUNNER = "vllm/v1/worker/gpu_model_runner.py: profile_run"
-
-
-def layer_activation_elements(layer: Layer, hidden: int, ranks: int) -> int:
-    """Elements per token that are alive at the widest instant of a layer.
-
-    The MLP holds gate and up (or up alone) and their product beside the residual stream and two copies of it;
-    attention holds queries, keys, values and the output of the heads.
-    """
-    widest = 0
-    for mixer in layer.mixers:
-        live = mixer.projected_width + mixer.output_width
-        if isinstance(mixer, LatentAttention):
-            live = mixer.projected_width + mixer.heads * (mixer.nope_dim + mixer.value_dim)
-        widest = max(widest, ceil_div(live, ranks) + 3 * hidden)
-    ffn = layer.feed_forward
-    if ffn is not None:
-        if ffn.width:
-            wide = (3 if ffn.gated else 2) * ffn.width
-            widest = max(widest, ceil_div(wide, ranks) + 3 * hidden)
-        if ffn.experts:
-            # Workspaces of the fused kernel: gate-up and down outputs of every routed token, each the larger of
-            # the two widths that share it (`fused_moe/experts/triton_moe.py`).
-            up = ceil_div((2 if ffn.gated else 1) * ffn.expert_width, ranks)
-            routed = ffn.top_k * (max(up // 2, hidden) + max(up, hidden))
-            widest = max(widest, routed + 3 * hidden)
-    return widest
 
 
 def activation_term(architecture: Architecture, resolved: Resolved, settings: Settings, dtype: str) -> Term:
@@ -48,10 +22,7 @@ def activation_term(architecture: Architecture, resolved: Resolved, settings: Se
     size = DTYPE_BYTES[dtype]
     tokens = resolved.max_num_batched_tokens
     ranks = settings.tensor_parallel
-    elements = max(
-        (layer_activation_elements(layer, architecture.hidden_size, ranks) for layer, _ in architecture.blocks),
-        default=3 * architecture.hidden_size,
-    )
+    elements = widest_layer_elements(architecture, ranks)
     model = tokens * elements * size
     rows = min(resolved.max_num_seqs, tokens)
     if settings.runner == "pooling":
@@ -72,7 +43,9 @@ def activation_term(architecture: Architecture, resolved: Resolved, settings: Se
     if towers:
         formula += f" + image and audio encoders {towers}"
     low, high = int(peak * spread.low), int(peak * (spread.high if not towers else max(2.0, spread.high)))
-    return between("activations", int(peak * spread.value), low, high, formula, f"{_RUNNER}; {spread.reference}")
+    return between(
+        "activations", int(peak * spread.value), low, high, formula, f"{_RUNNER}; {spread.reference}"
+    )
 
 
 def _tower_bytes(architecture: Architecture, tokens: int, size: int) -> int:

@@ -11,6 +11,9 @@ from willfit.errors import BadInput
 from willfit.hardware.device import Device
 from willfit.quantities import GIB
 
+#: `--max-model-len auto`: as long as the cache allows.
+AUTO = -1
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -89,7 +92,7 @@ def resolve(settings: Settings, architecture: Architecture, device: Device, era:
     BadInput
         If neither the settings nor the config say how long a sequence can be.
     """
-    length = settings.max_model_len or architecture.max_positions
+    length = architecture.max_positions if settings.max_model_len in (None, AUTO) else settings.max_model_len
     if not length:
         raise BadInput("the config names no longest sequence", "give --context (vLLM: --max-model-len)")
     tokens, sequences = _batch_defaults(settings, device, era)
@@ -99,7 +102,7 @@ def resolve(settings: Settings, architecture: Architecture, device: Device, era:
         chunked = length > 32768 if era.generation == "v0" else True
     if era.generation == "v0":
         tokens = 512 if chunked and era.since < (0, 7) else 2048
-    if not chunked or settings.runner == "pooling":
+    if not chunked or architecture.encoder_only:
         tokens = max(tokens, length)
     tokens = settings.max_num_batched_tokens or tokens
     sequences = settings.max_num_seqs or sequences

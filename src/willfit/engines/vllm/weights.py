@@ -38,14 +38,21 @@ def is_loaded(line: WeightLine, subject: Subject, settings: Settings) -> bool:
     return tensor.kind != "buffer" or tensor.part == "router"
 
 
-def rank_bytes(line: WeightLine, ranks: int) -> int:
-    """Bytes of a line on one tensor-parallel rank, vocabulary padding included."""
+def rank_bytes(line: WeightLine, subject: Subject, ranks: int, dtype: str) -> int:
+    """Bytes of a line on one tensor-parallel rank, as loaded.
+
+    Vocabularies are padded, and what no method quantizes is converted to the model's dtype.
+    """
     tensor = line.tensor
-    if tensor.kind == "embedding" and tensor.part == "embedding" and tensor.split is not None:
-        return _padded(line, tensor, ranks)
-    if tensor.part == "head" and tensor.kind in ("linear", "bias"):
-        return _padded(line, tensor, ranks)
-    return line.on_rank(ranks)
+    is_vocabulary = tensor.kind == "embedding" and tensor.part == "embedding" and tensor.split is not None
+    if is_vocabulary or (tensor.part == "head" and tensor.kind in ("linear", "bias")):
+        size = _padded(line, tensor, ranks)
+    else:
+        size = line.on_rank(ranks)
+    base = subject.recipe.base
+    if line.format == base and base.name in DTYPE_BYTES:
+        size = size * DTYPE_BYTES[dtype] // DTYPE_BYTES[base.name]
+    return size
 
 
 def _padded(line: WeightLine, tensor: Tensor, ranks: int) -> int:

@@ -1,0 +1,64 @@
+"""PyTorch's CUDA caching allocator: what a tensor really occupies, and what stays reserved.
+
+Source: `c10/cuda/CUDACachingAllocator.cpp` (unchanged in this from torch 2.0 to 2.13). A block counts as
+allocated with its whole size, and a block is split only if more than 1 MiB would remain of it.
+"""
+
+from __future__ import annotations
+
+from willfit.quantities import GIB, KIB, MIB, at_least, round_up
+
+REFERENCE = "torch c10/cuda/CUDACachingAllocator.cpp"
+
+#: `kMinBlockSize`, `kSmallSize`, `kMinLargeAlloc`, `kRoundLarge`.
+MIN_BLOCK = 512
+SMALL = MIB
+MIN_LARGE = 10 * MIB
+ROUND_LARGE = 2 * MIB
+
+
+def block_bytes(size: int) -> int:
+    """Bytes that a tensor counts for if it opens a segment of its own.
+
+    From 10 MiB on a segment is rounded up to 2 MiB, and what remains of it is given back only if it is more
+    than 1 MiB. Smaller tensors share segments and are taken as they are.
+    """
+    size = round_up(size, MIN_BLOCK)
+    if size < MIN_LARGE:
+        return size
+    segment = round_up(size, ROUND_LARGE)
+    return segment if segment - size <= SMALL else size
+
+
+def most_slack(size: int) -> int:
+    """The most that a block may hold beyond a tensor of this size, once blocks are reused."""
+    return SMALL if size > SMALL else 0
+
+
+def size_classes(first: int, last: int) -> int:
+    """Sum of the segments that a tensor leaves behind while it grows from `first` to `last` bytes.
+
+    A segment that became too small cannot serve the next request, so each size class of 2 MiB that the
+    tensor passes through stays reserved. Below 10 MiB segments are shared, and nothing is left behind.
+    """
+    low = round_up(at_least(first, MIN_LARGE), ROUND_LARGE) // ROUND_LARGE
+    high = round_up(last, ROUND_LARGE) // ROUND_LARGE
+    if last < MIN_LARGE or high < low:
+        return 0
+    return (low + high) * (high - low + 1) // 2 * ROUND_LARGE
+
+
+def cublas_workspace(compute_capability: str) -> int:
+    """Bytes of cuBLAS's workspace, which torch takes from the same allocator at the first matrix product.
+
+    `aten/src/ATen/cuda/CublasHandlePool.cpp`: 32 MiB from compute capability 9.0 on, else 2 x 4 MiB and
+    8 x 16 KiB.
+    """
+    major = compute_capability.split(".")[0]
+    if major.isdigit() and int(major) >= 9:
+        return 32 * MIB
+    return 2 * 4096 * KIB + 8 * 16 * KIB
+
+
+#: What `caching_allocator_warmup` of transformers leaves free of a device.
+WARM_UP_MARGIN = int(1.2 * GIB)

@@ -1,0 +1,44 @@
+"""Which engines there are, and which one answers a question that names none."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from willfit.engines.base import Machine, Question, Subject
+from willfit.errors import BadInput
+from willfit.estimate import Estimate
+
+#: Name -> module. Adding an engine is one module with `NAME`, `NEWEST` and `answer`, and one line here.
+ENGINES: dict[str, str] = {
+    "vllm": "vllm",
+    "transformers": "transformers",
+    "minimum": "minimum",
+}
+
+
+def engine_module(name: str) -> Any:
+    """The module of an engine.
+
+    Raises
+    ------
+    BadInput
+        If there is none of that name.
+    """
+    if name not in ENGINES:
+        raise BadInput(f"unknown engine {name!r}", f"known: {', '.join(ENGINES)}")
+    return import_module(f"willfit.engines.{ENGINES[name]}")
+
+
+def default_engine(subject: Subject, machine: Machine, is_gguf: bool) -> str:
+    """vLLM where it runs, transformers on Apple and CPU; GGUF files get the engine-neutral minimum."""
+    if is_gguf:
+        return "minimum"
+    serves = all(device.vendor in ("NVIDIA", "AMD", "") and not device.is_cpu for device in machine.devices)
+    return "vllm" if serves and not subject.architecture.encoder_only else "transformers"
+
+
+def ask(engine: str, subject: Subject, machine: Machine, question: Question) -> Estimate:
+    """What an engine answers to a question."""
+    estimate: Estimate = engine_module(engine).answer(subject, machine, question)
+    return estimate

@@ -1,0 +1,83 @@
+"""What changed in transformers' loading and generation, and when.
+
+Read in the released wheels: `modeling_utils.py` (dtype, warm-up), `generation/utils.py` (cache, logits),
+`cache_utils.py`, `integrations/sdpa_attention.py`, `integrations/moe.py`, `models/llama`, `models/qwen2`,
+`models/deepseek_v3`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from willfit.engines.versions import Version, era_of
+
+NEWEST = "5.23.0"
+
+
+@dataclass(frozen=True, slots=True)
+class Era:
+    """How transformers behaves from a version on.
+
+    Attributes
+    ----------
+    since
+        First version that behaves so.
+    loads_fp32
+        Without a dtype a model is loaded in fp32, whatever the checkpoint has.
+    sdpa
+        Attention is `sdpa` unless told otherwise; before, eager.
+    native_gqa
+        `sdpa` attends with fewer key/value heads than query heads; before, both are repeated.
+    rope_tables
+        Which models keep a cos/sin table of all positions in each layer: `all`, `others` (all but Llama), `none`.
+    tuple_cache
+        generate() hands the cache on as tuples, so that the old and the new one are alive together.
+    prompt_logits
+        generate() computes the logits of all prompt positions, and upcasts them to fp32.
+    warm_up
+        Loading allocates all weights in one piece first, from which the tensors are then cut.
+    windows
+        Layers with a sliding window or chunks keep no more than that while decoding.
+    latent_cache
+        Latent attention caches the latent; before, the keys and values of all heads.
+    grouped_experts
+        Experts are one tensor and run in one grouped product; before, one after the other.
+    """
+
+    since: Version
+    loads_fp32: bool = True
+    sdpa: bool = False
+    native_gqa: bool = False
+    rope_tables: Literal["all", "others", "none"] = "all"
+    tuple_cache: bool = True
+    prompt_logits: bool = True
+    warm_up: bool = False
+    windows: bool = False
+    latent_cache: bool = False
+    grouped_experts: bool = False
+
+
+def _table() -> tuple[Era, ...]:
+    eras = [Era((0, 0))]
+
+    def changed(since: Version, **fields: object) -> None:
+        eras.append(replace(eras[-1], since=since, **fields))  # type: ignore[arg-type]
+
+    changed((4, 36), sdpa=True)
+    changed((4, 39), rope_tables="others")
+    changed((4, 42), tuple_cache=False)
+    changed((4, 45), prompt_logits=False, rope_tables="none")
+    changed((4, 50), warm_up=True)
+    changed((4, 56), windows=True, native_gqa=True)
+    changed((5, 0), loads_fp32=False, grouped_experts=True)
+    changed((5, 15), latent_cache=True)
+    return tuple(eras)
+
+
+ERAS = _table()
+
+
+def era_for(version: str) -> Era:
+    """The era of a version."""
+    return era_of(version, ERAS)
