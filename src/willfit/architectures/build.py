@@ -159,6 +159,19 @@ FAMILIES: dict[str, str] = {
     "bart": "bart",
     "mbart": "bart",
     "whisper": "whisper",
+    "llava": "llava",
+    "llava_next": "llava",
+    "mistral3": "llava",
+    "idefics3": "idefics3",
+    "smolvlm": "idefics3",
+    "qwen2_vl": "qwen_vl",
+    "qwen2_5_vl": "qwen_vl",
+    "qwen3_vl": "qwen_vl",
+    "qwen3_vl_moe": "qwen_vl",
+    "qwen3_5": "qwen_vl",
+    "qwen3_5_moe": "qwen_vl",
+    "qwen4_exp": "qwen_vl",
+    "exaone4_5": "exaone4_5",
 }
 
 
