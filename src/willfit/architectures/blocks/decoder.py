@@ -84,10 +84,24 @@ def layer_count(config: Config, *names: str) -> int:
         If the field is missing, or larger than any real model has.
     """
     names = names or ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-    layers = config.integer(*names)
-    if not 0 < layers <= MAX_LAYERS:
-        raise BadInput(f"{config.where}: {names[0]!r} is {layers}, expected 1 to {MAX_LAYERS}")
+    layers = bounded_count(config, *names)
+    if layers == 0:
+        raise BadInput(f"{config.where}: {names[0]!r} is 0, expected 1 to {MAX_LAYERS}")
     return layers
+
+
+def bounded_count(config: Config, *names: str, default: int | None = None) -> int:
+    """A number of layers, modules or streams, each of which becomes a record of its own.
+
+    Raises
+    ------
+    BadInput
+        If the field is missing and has no default, or is larger than any real model's.
+    """
+    count = config.integer(*names) if default is None else config.integer(*names, default=default)
+    if count > MAX_LAYERS:
+        raise BadInput(f"{config.where}: {names[0]!r} is {count}, expected at most {MAX_LAYERS}")
+    return count
 
 
 def dtype_of(config: Config, default: str = "bf16") -> str:

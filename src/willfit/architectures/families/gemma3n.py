@@ -7,7 +7,13 @@ cache of an earlier layer. Their key and value projections are in the checkpoint
 from __future__ import annotations
 
 from willfit.architectures.blocks.attention import attention_tensors
-from willfit.architectures.blocks.decoder import causal_decoder, layer_count, repeated, shape_of
+from willfit.architectures.blocks.decoder import (
+    bounded_count,
+    causal_decoder,
+    layer_count,
+    repeated,
+    shape_of,
+)
 from willfit.architectures.blocks.feed_forward import gated_mlp
 from willfit.architectures.blocks.layer_types import windows_of
 from willfit.architectures.blocks.per_layer_inputs import (
@@ -35,7 +41,7 @@ def build(config: Config, prefix: str = "model", head_name: str = "lm_head") -> 
     widths = _widths(config, layers)
     shape = shape_of(Config({**config.fields, "intermediate_size": max(widths)}, config.where))
     hidden = shape.hidden
-    streams = config.integer("altup_num_inputs")
+    streams = bounded_count(config, "altup_num_inputs")
     rank = config.integer("laurel_rank")
     per_layer = config.integer("hidden_size_per_layer_input")
     first_shared = layers - min(layers, config.integer("num_kv_shared_layers"))

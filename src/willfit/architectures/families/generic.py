@@ -155,7 +155,7 @@ def _is_object(config: Config, name: str) -> bool:
 
 
 def _normalised(config: Config, notes: list[str]) -> Config:
-    """The config with the fields of `_SPELLINGS` under their first names, and their largest value if per layer."""
+    """The config with the fields of `_SPELLINGS` under their first names; of a list, the largest value."""
     fields: dict[str, Any] = {}
     for name, others in _SPELLINGS.items():
         value = config.raw(name, *others)

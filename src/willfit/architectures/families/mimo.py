@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from willfit.architectures.blocks.decoder import bounded_count
 from willfit.architectures.blocks.mtp import mtp_modules
 from willfit.architectures.blocks.tensors import linear, rms_norm
 from willfit.architectures.families import llama
@@ -35,5 +36,5 @@ def build(config: Config, prefix: str = "model", head_name: str = "lm_head") -> 
             *rms_norm(f"{block}.final_layernorm", hidden),
         ),
     )
-    modules = (module,) * config.integer("num_nextn_predict_layers", default=0)
+    modules = (module,) * bounded_count(config, "num_nextn_predict_layers", default=0)
     return replace(model, model_type="mimo", family="mimo", **mtp_modules(modules))

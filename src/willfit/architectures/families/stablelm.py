@@ -7,7 +7,7 @@ keys with a scale of its own.
 from __future__ import annotations
 
 from willfit.architectures.blocks.attention import attention_tensors
-from willfit.architectures.blocks.decoder import causal_decoder, shape_of
+from willfit.architectures.blocks.decoder import bounded_count, causal_decoder, shape_of
 from willfit.architectures.blocks.feed_forward import gated_mlp
 from willfit.architectures.blocks.tensors import layer_norm
 from willfit.architectures.model import Architecture, FeedForward, Layer
@@ -20,7 +20,11 @@ def build(config: Config, prefix: str = "model", head_name: str = "lm_head") -> 
     shape = shape_of(config)
     attention = shape.attention()
     block = f"{prefix}.layers.{{layer}}"
-    head_norms = [("q_layernorm", shape.heads), ("k_layernorm", shape.kv_heads)]
+    head_norms = []
+    if config.boolean("qk_layernorm", default=False):
+        query_heads = bounded_count(config, "num_attention_heads")
+        key_heads = bounded_count(config, "num_key_value_heads", default=query_heads)
+        head_norms = [("q_layernorm", query_heads), ("k_layernorm", key_heads)]
     layer = Layer(
         (
             *layer_norm(f"{block}.input_layernorm", shape.hidden),
@@ -33,7 +37,6 @@ def build(config: Config, prefix: str = "model", head_name: str = "lm_head") -> 
             *(
                 tensor
                 for name, heads in head_norms
-                if config.boolean("qk_layernorm", default=False)
                 for head in range(heads)
                 for tensor in layer_norm(f"{block}.self_attn.{name}.norms.{head}", shape.head_dim, bias=False)
             ),
