@@ -9,7 +9,9 @@ from willfit.checkpoints.config import Config
 from willfit.errors import BadInput
 
 
-def latent_attention_of(config: Config, *, index_heads: int = 0, index_dim: int = 0) -> LatentAttention:
+def latent_attention_of(
+    config: Config, *, index_heads: int = 0, index_dim: int = 0, index_pool: int = 1
+) -> LatentAttention:
     """Read the widths of multi-head latent attention (`kv_lora_rank`, `qk_rope_head_dim`, ...).
 
     `q_lora_rank` absent or null means that queries are projected directly (DeepSeek-V2-Lite).
@@ -31,6 +33,7 @@ def latent_attention_of(config: Config, *, index_heads: int = 0, index_dim: int 
         query_rank=config.integer("q_lora_rank", default=0),
         index_heads=index_heads,
         index_dim=index_dim,
+        index_pool=index_pool,
     )
 
 

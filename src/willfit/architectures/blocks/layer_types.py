@@ -66,5 +66,22 @@ def sparse_layers(config: Config, layers: int) -> tuple[bool, ...]:
     return tuple(index >= dense and index % step == 0 for index in range(layers))
 
 
+def indexed_layers(config: Config, layers: int) -> tuple[bool, ...]:
+    """Which layers choose tokens with an indexer of their own.
+
+    Without `index_n_heads` none does. A layer marked `shared` in `indexer_types` attends to the tokens that
+    the last `full` one chose; where only `index_topk_freq` is given, every so many layers choose, from the
+    layer `index_skip_topk_offset` - 1 on.
+    """
+    if "index_n_heads" not in config:
+        return (False,) * layers
+    kinds = config.strings("indexer_types")
+    if kinds:
+        return tuple(kinds[index % len(kinds)] == "full" for index in range(layers))
+    step = config.integer("index_topk_freq", default=1) or 1
+    offset = config.integer("index_skip_topk_offset", default=2)
+    return tuple(max(index - offset + 1, 0) % step == 0 for index in range(layers))
+
+
 def _fitted(kinds: list[str], layers: int) -> list[str]:
     return (kinds * -(-layers // len(kinds)))[:layers]

@@ -13,7 +13,7 @@ from willfit.architectures.blocks.decoder import causal_decoder, layer_count, re
 from willfit.architectures.blocks.experts import expert_tensors, experts_of
 from willfit.architectures.blocks.feed_forward import gated_mlp
 from willfit.architectures.blocks.latent import latent_attention_of, latent_attention_tensors
-from willfit.architectures.blocks.layer_types import sparse_layers
+from willfit.architectures.blocks.layer_types import indexed_layers, sparse_layers
 from willfit.architectures.blocks.mtp import deepseek_mtp_tensors, mtp_modules
 from willfit.architectures.blocks.tensors import buffer, rms_norm
 from willfit.architectures.model import Architecture, FeedForward, Layer, Tensor
@@ -116,20 +116,3 @@ def build(config: Config, prefix: str = "model", head_name: str = "lm_head") -> 
         head_name=head_name,
         **mtp_modules(modules, first=count),
     )
-
-
-def indexed_layers(config: Config, layers: int) -> tuple[bool, ...]:
-    """Which layers choose tokens with an indexer of their own.
-
-    Without `index_n_heads` none does. A layer marked `shared` in `indexer_types` attends to the tokens that
-    the last `full` one chose; where only `index_topk_freq` is given, every so many layers choose, from the
-    layer `index_skip_topk_offset` - 1 on.
-    """
-    if "index_n_heads" not in config:
-        return (False,) * layers
-    kinds = config.strings("indexer_types")
-    if kinds:
-        return tuple(kinds[index % len(kinds)] == "full" for index in range(layers))
-    step = config.integer("index_topk_freq", default=1) or 1
-    offset = config.integer("index_skip_topk_offset", default=2)
-    return tuple(max(index - offset + 1, 0) % step == 0 for index in range(layers))

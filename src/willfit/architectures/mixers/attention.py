@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from willfit.architectures.mixers.base import FixedState
-from willfit.quantities import at_most
+from willfit.quantities import at_most, ceil_div
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,10 @@ class Attention:
     value_is_key
         There is no value projection: values are made from the keys' projection (both are still cached,
         because keys are rotated and values are not).
+    gated
+        A gate as wide as the output is projected beside the queries (Qwen3-Next).
+    index_dim, index_pool
+        Width of the key that a sparse indexer caches for every `index_pool` tokens; 0 without one.
     """
 
     heads: int
@@ -44,6 +48,9 @@ class Attention:
     shares_cache: bool = False
     keeps_cache: bool = True
     value_is_key: bool = False
+    gated: bool = False
+    index_dim: int = 0
+    index_pool: int = 1
 
     @property
     def kind(self) -> str:
@@ -59,7 +66,7 @@ class Attention:
         else:
             reach = "full "
         size = f" {self.window or self.chunk}" if self.window or self.chunk else ""
-        return f"{reach}attention{size}"
+        return f"{reach}attention{size}{' + indexer' if self.index_dim else ''}"
 
     @property
     def elements_per_token(self) -> int:
@@ -71,7 +78,8 @@ class Attention:
         if self.shares_cache or not self.keeps_cache:
             return 0 * tokens
         reach = self.window or self.chunk
-        return (at_most(tokens, reach) if reach else tokens) * self.elements_per_token
+        index = ceil_div(tokens, self.index_pool) * self.index_dim
+        return (at_most(tokens, reach) if reach else tokens) * self.elements_per_token + index
 
     @property
     def fixed_states(self) -> tuple[FixedState, ...]:
@@ -81,7 +89,8 @@ class Attention:
     @property
     def projected_width(self) -> int:
         """See `Mixer.projected_width`."""
-        return self.heads * self.head_dim + self.elements_per_token
+        gate = self.output_width if self.gated else 0
+        return self.heads * self.head_dim + self.elements_per_token + gate
 
     @property
     def output_width(self) -> int:

@@ -24,11 +24,14 @@ class FixedState:
         Elements for one sequence in one layer.
     units
         How many indivisible heads or channels tensor parallelism can divide it into.
+    dtype
+        The dtype that the config states for it; empty if the engine decides.
     """
 
     name: Literal["conv", "recurrent"]
     elements: int
     units: int = 1
+    dtype: str = ""
 
 
 class Mixer(Protocol):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from willfit.architectures.mixers.base import FixedState
+from willfit.quantities import ceil_div
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,8 @@ class LatentAttention:
         Width of the compressed query; 0 if queries are projected directly.
     index_heads, index_dim
         Heads and width of the sparse indexer; 0 without one.
+    index_pool
+        Tokens whose index keys are pooled into one.
     """
 
     heads: int
@@ -39,6 +42,7 @@ class LatentAttention:
     query_rank: int = 0
     index_heads: int = 0
     index_dim: int = 0
+    index_pool: int = 1
 
     @property
     def kind(self) -> str:
@@ -52,7 +56,7 @@ class LatentAttention:
 
     def cached_elements(self, tokens: Any, source_tokens: Any = 0) -> Any:
         """See `Mixer.cached_elements`."""
-        return tokens * (self.latent_per_token + self.index_dim)
+        return tokens * self.latent_per_token + ceil_div(tokens, self.index_pool) * self.index_dim
 
     @property
     def fixed_states(self) -> tuple[FixedState, ...]:

@@ -1,4 +1,4 @@
-"""Mixers whose state does not grow: Mamba, Mamba-2, gated delta nets, linear attention, RWKV, short convolutions.
+"""Mixers whose state does not grow: Mamba, gated delta nets, linear attention, RWKV, short convolutions.
 
 They differ in their tensors, which the families spell out, and in two numbers that stay: the inputs that
 a short convolution remembers and the recurrent state. The constructors below name the published shapes.
@@ -28,6 +28,8 @@ class Recurrent:
         Heads (or channels) into which tensor parallelism can divide the state.
     projected_width, output_width
         See `Mixer`.
+    state_dtype
+        The dtype that the config states for the recurrent state; empty if the engine decides.
     """
 
     kind: str
@@ -37,6 +39,7 @@ class Recurrent:
     heads: int = 1
     projected_width: int = 0
     output_width: int = 0
+    state_dtype: str = ""
 
     def cached_elements(self, tokens: Any, source_tokens: Any = 0) -> Any:
         """See `Mixer.cached_elements`: nothing grows."""
@@ -49,7 +52,7 @@ class Recurrent:
         if self.conv_channels:
             states.append(FixedState("conv", self.conv_channels * (self.conv_kernel - 1), self.heads))
         if self.recurrent:
-            states.append(FixedState("recurrent", self.recurrent, self.heads))
+            states.append(FixedState("recurrent", self.recurrent, self.heads, self.state_dtype))
         return tuple(states)
 
 
@@ -58,22 +61,31 @@ def mamba(inner: int, state: int, kernel: int, rank: int) -> Recurrent:
     return Recurrent("mamba", inner, kernel, inner * state, inner, 2 * inner + rank + 2 * state, inner)
 
 
-def mamba2(heads: int, head_dim: int, groups: int, state: int, kernel: int) -> Recurrent:
+def mamba2(
+    heads: int, head_dim: int, groups: int, state: int, kernel: int, state_dtype: str = ""
+) -> Recurrent:
     """Mamba-2: a (head_dim, state) matrix per head; the convolution also runs over B and C of each group."""
     inner = heads * head_dim
     channels = inner + 2 * groups * state
-    return Recurrent("mamba2", channels, kernel, inner * state, heads, inner + channels + heads, inner)
+    return Recurrent(
+        "mamba2", channels, kernel, inner * state, heads, inner + channels + heads, inner, state_dtype
+    )
 
 
 def gated_delta(
-    key_heads: int, key_dim: int, value_heads: int, value_dim: int, kernel: int, kind: str = "gated delta"
+    key_heads: int,
+    key_dim: int,
+    value_heads: int,
+    value_dim: int,
+    kernel: int,
+    kind: str = "gated delta",
+    state_dtype: str = "",
 ) -> Recurrent:
     """Gated delta rule: a (key_dim, value_dim) matrix per value head; convolutions over q, k and v."""
     keys, values = key_heads * key_dim, value_heads * value_dim
     channels = 2 * keys + values
-    return Recurrent(
-        kind, channels, kernel, value_heads * key_dim * value_dim, value_heads, channels + values, values
-    )
+    recurrent = value_heads * key_dim * value_dim
+    return Recurrent(kind, channels, kernel, recurrent, value_heads, channels + values, values, state_dtype)
 
 
 def linear_attention(heads: int, head_dim: int, kind: str = "linear attention") -> Recurrent:
