@@ -1,1 +1,1 @@
-"""The well-known rules of thumb, each with its own arithmetic."""
+"""Rules of thumb that people use, one module each, to show beside a real estimate."""
