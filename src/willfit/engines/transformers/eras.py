@@ -30,7 +30,7 @@ class Era:
     native_gqa
         `sdpa` attends with fewer key/value heads than query heads; before, both are repeated.
     rope_tables
-        Which models keep a cos/sin table of all positions in each layer: `all`, `others` (all but Llama), `none`.
+        Which models keep a cos/sin table of all positions in each layer: `all`, `some` (`LATE_TABLES`), `none`.
     tuple_cache
         generate() hands the cache on as tuples, so that the old and the new one are alive together.
     prompt_logits
@@ -49,7 +49,7 @@ class Era:
     loads_fp32: bool = True
     sdpa: bool = False
     native_gqa: bool = False
-    rope_tables: Literal["all", "others", "none"] = "all"
+    rope_tables: Literal["all", "some", "none"] = "all"
     tuple_cache: bool = True
     prompt_logits: bool = True
     warm_up: bool = False
@@ -65,7 +65,7 @@ def _table() -> tuple[Era, ...]:
         eras.append(replace(eras[-1], since=since, **fields))  # type: ignore[arg-type]
 
     changed((4, 36), sdpa=True)
-    changed((4, 39), rope_tables="others")
+    changed((4, 41), rope_tables="some")
     changed((4, 42), tuple_cache=False)
     changed((4, 45), prompt_logits=False, rope_tables="none")
     changed((4, 50), warm_up=True)
@@ -76,6 +76,11 @@ def _table() -> tuple[Era, ...]:
 
 
 ERAS = _table()
+
+#: Model types whose rotary tables outlived those of Llama, Mistral and Gemma.
+LATE_TABLES = frozenset(
+    ("falcon", "gpt_neox", "mixtral", "persimmon", "phi", "qwen2", "qwen2_moe", "stablelm", "starcoder2")
+)
 
 
 def era_for(version: str) -> Era:

@@ -69,15 +69,17 @@ class Settings:
         """What the version does."""
         return era_for(self.version)
 
-    def resolved_dtype(self, checkpoint: str) -> str:
+    def resolved_dtype(self, checkpoint: str, quantized: bool) -> str:
         """Dtype that weights are loaded and computed in.
 
         Parameters
         ----------
         checkpoint
             The dtype that the config names.
+        quantized
+            Whether the checkpoint is quantized: such a one was never loaded in fp32.
         """
-        if self.dtype == "auto" or (self.dtype is None and not self.era.loads_fp32):
+        if self.dtype == "auto" or (self.dtype is None and (quantized or not self.era.loads_fp32)):
             return checkpoint
         name = dtype_name(self.dtype) if self.dtype else "fp32"
         if DTYPE_BYTES[name] not in (2, 4, 8) or not name.startswith(("fp", "bf")):

@@ -1,0 +1,107 @@
+"""What generate() keeps per token and per sequence: `cache_utils.py`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from willfit.architectures.mixers import Attention, LatentAttention, Mixer, Recurrent
+from willfit.architectures.model import Architecture
+from willfit.engines.transformers.activations import larger
+from willfit.engines.transformers.eras import Era
+from willfit.quantities import at_least
+
+#: `QuantizedCacheConfig`: newest tokens that stay unquantized, and elements that share a scale.
+RESIDUAL_TOKENS = 128
+QUANTIZED_GROUP = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Elements that one sequence keeps.
+
+    Attributes
+    ----------
+    elements
+        Keys, values and states of all layers.
+    largest_layer
+        Keys and values of the largest layer.
+    tensors
+        How many growing tensors there are.
+    largest_tensor
+        Elements of the largest one.
+    """
+
+    elements: Any
+    largest_layer: Any
+    tensors: int
+    largest_tensor: Any
+
+
+def kept(
+    architecture: Architecture, era: Era, tokens: Any, source_tokens: int, ranks: int, windowed: bool
+) -> Kept:
+    """Elements that one sequence keeps after so many tokens.
+
+    Parameters
+    ----------
+    tokens
+        Tokens so far, or an array of them.
+    source_tokens
+        Encoder positions, for an encoder-decoder.
+    ranks
+        Tensor-parallel ranks; key/value heads are divided by them where they can be.
+    windowed
+        Layers with a window hold no more than it. During a prefill they still hold the whole prompt: what
+        is kept is a view of it.
+    """
+    total: Any = 0
+    largest: Any = 0
+    tensors = 0
+    for layer, times in architecture.blocks:
+        here: Any = 0
+        for mixer in layer.mixers:
+            size = _elements(mixer, era, tokens, source_tokens, windowed) + _state(mixer)
+            here = here + size // _divisor(mixer, ranks)
+            tensors += 2 * times * (_grows(mixer))
+        total = total + here * times
+        largest = larger(largest, here)
+    return Kept(total, largest, tensors, largest // 2)
+
+
+def _grows(mixer: Mixer) -> bool:
+    if isinstance(mixer, Attention):
+        return mixer.keeps_cache and not mixer.shares_cache
+    return isinstance(mixer, LatentAttention)
+
+
+def _divisor(mixer: Mixer, ranks: int) -> int:
+    heads = getattr(mixer, "kv_heads", 1)
+    return ranks if ranks > 1 and heads % ranks == 0 else 1
+
+
+def _elements(mixer: Mixer, era: Era, tokens: Any, source_tokens: int, windowed: bool) -> Any:
+    if isinstance(mixer, LatentAttention):
+        if era.latent_cache:
+            return mixer.cached_elements(tokens)
+        per_head = mixer.nope_dim + mixer.rope_dim + mixer.value_dim
+        return tokens * (mixer.heads * per_head + mixer.index_dim)
+    if isinstance(mixer, Attention) and not (windowed and era.windows):
+        return tokens * mixer.elements_per_token if _grows(mixer) else 0 * tokens
+    return mixer.cached_elements(tokens, source_tokens)
+
+
+def _state(mixer: Mixer) -> int:
+    """States of fixed size, in the compute dtype; a convolution keeps as many inputs as its kernel is long."""
+    if isinstance(mixer, Recurrent):
+        return mixer.conv_channels * mixer.conv_kernel + mixer.recurrent
+    return 0
+
+
+def quantized_bytes(elements: Any, tokens: Any, bits: int, width: int) -> Any:
+    """Bytes of a quantized cache: `bits` an element and a 16-bit scale and zero point per group.
+
+    The newest tokens stay as they are; they are counted in full.
+    """
+    residual = elements // at_least(tokens, 1) * RESIDUAL_TOKENS * width
+    return elements * bits // 8 + elements // QUANTIZED_GROUP * 4 + residual

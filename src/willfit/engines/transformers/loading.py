@@ -1,0 +1,144 @@
+"""What from_pretrained() leaves on each device: weights in the dtype they are loaded in, and buffers.
+
+`modeling_utils.py`, `core_model_loading.py`, `integrations/accelerate.py`, `quantizers/`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+from willfit.architectures.model import Architecture
+from willfit.engines.base import Subject
+from willfit.engines.caching_allocator import block_bytes
+from willfit.engines.transformers.eras import LATE_TABLES, Era
+from willfit.formats.plain import Plain
+from willfit.formats.weights import WeightLine, rank_shape
+from willfit.hardware.device import Device
+from willfit.quantities import DTYPE_BYTES
+
+#: Methods that fall back to 16 bits below a compute capability (`quantizers/quantizer_*.py: validate_environment`).
+_NEEDS_CAPABILITY = {"fp8 block": (8, 9), "mxfp4": (7, 5)}
+
+#: Model types with a square causal mask (one byte per pair of positions) as a buffer of the whole model.
+_SQUARE_MASK = frozenset(("gpt_bigcode",))
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Bytes of a loaded model, by where a device map can cut it.
+
+    Attributes
+    ----------
+    first
+        Input side: embeddings, towers, tensors shared by layers.
+    layers, layer
+        How many layers, and the bytes of all of them together.
+    last
+        Final norm and output projection.
+    slack
+        What the allocator's blocks hold beyond the tensors, if each is allocated for itself.
+    buffers
+        Rotary tables and masks that are computed, not loaded.
+    largest
+        Bytes of the largest single tensor.
+    merged
+        Bytes of the sources that are held beside the largest tensor that is merged from several.
+    dequantized
+        Bytes of the largest quantized matrix of a layer in the compute dtype; 0 if nothing is quantized.
+    """
+
+    first: int
+    layers: int
+    layer: int
+    last: int
+    slack: int
+    buffers: int
+    largest: int
+    merged: int
+    dequantized: int
+
+    @property
+    def total(self) -> int:
+        """Bytes of all weights."""
+        return self.first + self.layer + self.last
+
+
+def runs_dequantized(subject: Subject, device: Device) -> bool:
+    """Whether the weights are expanded to 16 bits because the device lacks the kernels."""
+    for prefix, needed in _NEEDS_CAPABILITY.items():
+        if subject.recipe.name.startswith(prefix):
+            parts = device.compute_capability.split(".")
+            if len(parts) == 2 and all(part.isdigit() for part in parts):
+                return (int(parts[0]), int(parts[1])) < needed
+    return False
+
+
+def load(subject: Subject, era: Era, dtype: str, ranks: int, dequantize: bool) -> Loaded:
+    """The model as loaded.
+
+    Parameters
+    ----------
+    dtype
+        What plain tensors are converted to.
+    ranks
+        Tensor-parallel ranks; the sizes are those of one of them.
+    dequantize
+        Quantized tensors are expanded to `dtype`.
+    """
+    width = DTYPE_BYTES[dtype]
+    architecture = subject.architecture
+    sums = {"first": 0, "layer": 0, "last": 0}
+    slack = largest = merged = dequantized = 0
+    for line in subject.lines:
+        tensor = line.tensor
+        if tensor.part == "mtp":
+            continue
+        in_layer = "{layer}" in tensor.name
+        place = "layer" if in_layer else "last" if tensor.part == "head" else "first"
+        arrays = _arrays(line, width, ranks, dequantize)
+        count = tensor.copies * line.times
+        size = sum(arrays)
+        sums[place] += size * count
+        if not era.warm_up:
+            slack += sum(block_bytes(array) - array for array in arrays) * count
+        if era.grouped_experts and tensor.copies > 1:
+            size *= tensor.copies
+            merged = max(merged, size)
+        largest = max(largest, size)
+        if in_layer and tensor.kind == "linear" and _packed(line) and not dequantize:
+            dequantized = max(dequantized, prod(rank_shape(tensor, ranks)) * width)
+    layers = len(architecture.layers) + len(architecture.encoder)
+    return Loaded(
+        first=sums["first"],
+        layers=layers,
+        layer=sums["layer"],
+        last=sums["last"],
+        slack=slack,
+        buffers=buffer_bytes(architecture, era, width),
+        largest=largest,
+        merged=merged,
+        dequantized=dequantized,
+    )
+
+
+def buffer_bytes(architecture: Architecture, era: Era, width: int) -> int:
+    """Rotary tables of versions that keep them in every layer, and square causal masks."""
+    model_type, positions = architecture.model_type, architecture.max_positions
+    total = positions * positions if model_type in _SQUARE_MASK else 0
+    if era.rope_tables == "all" or (era.rope_tables == "some" and model_type in LATE_TABLES):
+        dims = max((rope.dim for rope in architecture.ropes), default=0)
+        total += len(architecture.layers) * 2 * positions * dims * width
+    return total
+
+
+def _packed(line: WeightLine) -> bool:
+    return not isinstance(line.format, Plain) or DTYPE_BYTES[line.format.dtype] < 2
+
+
+def _arrays(line: WeightLine, width: int, ranks: int, dequantize: bool) -> list[int]:
+    """Bytes of each array that one tensor of a line becomes."""
+    shape = rank_shape(line.tensor, ranks)
+    if line.tensor.kind != "buffer" and (dequantize or not _packed(line)):
+        return [prod(shape) * width]
+    return [piece.bytes for piece in line.format.pieces(shape)]
