@@ -73,9 +73,9 @@ def kimi_delta_tensors(
     head_dim: int,
     kernel: int,
     *,
-    low_rank_gates: bool = True,
+    forget_rank: int = 0,
+    gate_rank: int = 0,
     decay_shape: tuple[int, ...] = (),
-    output: str = "o_proj",
 ) -> tuple[Tensor, ...]:
     """Kimi delta attention (Kimi Linear, section 3): a delta net whose state decays by channel.
 
@@ -85,12 +85,10 @@ def kimi_delta_tensors(
         Name of the mixer, without a trailing dot.
     hidden, heads, head_dim, kernel
         Width of the residual stream, heads and their width, taps of the three convolutions.
-    low_rank_gates
-        The forget and output gates go through a bottleneck of `head_dim`.
+    forget_rank, gate_rank
+        Width of the bottleneck through which the forget and the output gate go; 0 without one.
     decay_shape
-        Shape of `A_log`, one value a head; (heads,) if empty.
-    output
-        Name of the projection out.
+        Shape of `A_log`; (heads,) if empty.
     """
     inner, by_head = heads * head_dim, column(heads)
     decay = decay_shape or (heads,)
@@ -99,17 +97,18 @@ def kimi_delta_tensors(
         tensors += linear(f"{prefix}.{name}_proj", hidden, inner, "mixer", split=by_head)
     for name in ("q", "k", "v"):
         tensors += convolution(f"{prefix}.{name}_conv1d", inner, kernel, split=by_head)
-    tensors += parameter(f"{prefix}.A_log", decay, "mixer", Split(decay.index(heads), heads))
+    decay_split = Split(decay.index(heads), heads) if heads in decay else None
+    tensors += parameter(f"{prefix}.A_log", decay, "mixer", decay_split)
     tensors += parameter(f"{prefix}.dt_bias", (inner,), "mixer", by_head)
-    for name in ("f", "g"):
-        if low_rank_gates:
-            tensors += linear(f"{prefix}.{name}_a_proj", hidden, head_dim, "mixer")
-            tensors += linear(f"{prefix}.{name}_b_proj", head_dim, inner, "mixer", split=by_head)
+    for name, rank in (("f", forget_rank), ("g", gate_rank)):
+        if rank:
+            tensors += linear(f"{prefix}.{name}_a_proj", hidden, rank, "mixer")
+            tensors += linear(f"{prefix}.{name}_b_proj", rank, inner, "mixer", split=by_head)
         else:
             tensors += linear(f"{prefix}.{name}_proj", hidden, inner, "mixer", split=by_head)
     return (
         *tensors,
         *linear(f"{prefix}.b_proj", hidden, heads, "mixer", split=by_head),
         *rms_norm(f"{prefix}.o_norm", head_dim),
-        *linear(f"{prefix}.{output}", inner, hidden, "mixer", split=row(heads)),
+        *linear(f"{prefix}.o_proj", inner, hidden, "mixer", split=row(heads)),
     )

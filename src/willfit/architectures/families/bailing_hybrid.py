@@ -42,7 +42,7 @@ def build(config: Config) -> Architecture:
         tensors = (
             *rms_norm(f"{block}.input_layernorm", hidden),
             *(
-                kimi_delta_tensors(prefix, hidden, heads, head_dim, kernel, low_rank_gates=False)
+                kimi_delta_tensors(prefix, hidden, heads, head_dim, kernel)
                 if is_delta
                 else _latent_tensors(prefix, hidden, latent)
             ),

@@ -47,7 +47,9 @@ def build(config: Config, prefix: str = "model", head_name: str = "lm_head") -> 
         mixer: Mixer
         if is_delta:
             mixer = delta
-            tensors = kimi_delta_tensors(attention, hidden, heads, head_dim, kernel)
+            tensors = kimi_delta_tensors(
+                attention, hidden, heads, head_dim, kernel, forget_rank=head_dim, gate_rank=head_dim
+            )
         else:
             latent = mixer = latent_attention_of(
                 config,

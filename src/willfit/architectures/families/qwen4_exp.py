@@ -145,7 +145,7 @@ def _memory(
     rows = _table_rows(config, heads, which)
     if heads <= 0 or width % heads or parts == 0 or rows % parts:
         raise BadInput(
-            f"{config.where}: an n-gram table of {rows} rows does not divide into {heads} heads, {parts} parts"
+            f"{config.where}: an n-gram table of {rows} rows does not divide into {heads} heads by {parts}"
         )
     table = f"{prefix}.ple_embedding"
     shard = (rows // parts, width // heads)
