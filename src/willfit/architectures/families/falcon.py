@@ -19,7 +19,8 @@ _MLP_NAMES = ("dense_h_to_4h", "dense_4h_to_h")
 def build(config: Config, prefix: str = "transformer", head_name: str = "lm_head") -> Architecture:
     """The architecture of a Falcon config."""
     hidden = config.integer("hidden_size")
-    shape = shape_of(config, width_default=4 * hidden)
+    width = config.integer("ffn_hidden_size", default=4 * hidden)
+    shape = shape_of(config, width_default=width)
     bias = config.boolean("bias", default=False)
     new = config.boolean("new_decoder_architecture", default=False)
     one_kv_head = not new and config.boolean("multi_query", default=True)
@@ -45,10 +46,10 @@ def build(config: Config, prefix: str = "transformer", head_name: str = "lm_head
                 bias=bias,
                 split=row(shape.heads),
             ),
-            *plain_mlp(f"{block}.mlp", hidden, shape.width, bias=bias, names=_MLP_NAMES),
+            *plain_mlp(f"{block}.mlp", hidden, width, bias=bias, names=_MLP_NAMES),
         ),
         (attention,),
-        FeedForward(shape.width, gated=False),
+        FeedForward(width, gated=False),
     )
     return causal_decoder(
         config,
