@@ -38,12 +38,9 @@ from willfit.formats.recipes.patterns import Patterns
         ("re:self_attn.*", "model.layers.0.self_attn.q_proj.weight", False),
         # one expert stands for all
         ("model.layers.3.mlp.experts.0.up_proj", "model.layers.3.mlp.experts.{expert}.up_proj.weight", True),
-        # a list that lost every `.weight`, also inside a name
-        (
-            "model.layers.5.self_attn.indexers_proj",
-            "model.layers.5.self_attn.indexer.weights_proj.weight",
-            True,
-        ),
+        # encoders, with and without the prefix of the whole model
+        ("model.vision_tower", "vision_tower.transformer.layers.0.mlp.fc1.weight", True),
+        ("model.visual*", "model.visual.blocks.3.attn.qkv.weight", True),
     ],
 )
 def test_what_an_entry_means(entry: str, name: str, meant: bool) -> None:

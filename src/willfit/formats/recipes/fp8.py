@@ -2,9 +2,10 @@
 
 `weight_block_size` gives one scale per block, its absence one per tensor; `activation_scheme: static` adds
 a scale for the activations (Transformers `FP8Linear`). `modules_to_not_convert` or `ignored_layers` (vLLM)
-lists what stays; the head and the token table always stay. Encoders of images and sound are quantized only
-where a list exists and does not name them. `expert_dtype: fp4` stores routed experts in MXFP4;
-`quantized_layers` is ModelOpt's list of modules that it stored differently.
+lists what stays. The head and the token table always stay, and so do matrices with fewer rows than a block:
+the published files of DeepSeek-V3.2 (the indexer's head weights) and Qwen3.5 (decay projections, the shared
+expert's gate) have them in bf16. Encoders of images and sound are quantized only where a list exists and
+does not name them. `expert_dtype: fp4` stores routed experts in MXFP4, `moe_quant_algo: NVFP4` in NVFP4.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def from_config(quant: Config, dtype: str) -> Recipe:
     skip = Patterns(listed, quant.where)
     fp4_experts = quant.text("expert_dtype", default="") == "fp4"
     stored = _format(quant, small_scales=fp4_experts)
-    rule = Uniform(stored, skip, towers=bool(listed))
+    rule = Uniform(stored, skip, towers=bool(listed), least_rows=stored.block[0])
     if quant.text("moe_quant_algo", default="") == "NVFP4":
         kept = Patterns(quant.strings("ignore"), quant.where)
         return Recipe(f"{stored.name}, nvfp4 experts", Plain(dtype), _ExpertsApart(rule, Nvfp4(), kept), True)

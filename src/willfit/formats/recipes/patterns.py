@@ -32,10 +32,10 @@ def module_of(name: str) -> str:
 
 
 def without_prefix(module: str) -> str:
-    """Cut off what stands before `layers.` in a decoder's module name."""
+    """Cut off what stands before `layers.` in a decoder's module name; of any other, a leading `model.`."""
     at = module.find("layers.")
     if at <= 0 or module[at - 1] != "." or any(word in module[:at] for word in _ENCODERS):
-        return module
+        return module.removeprefix("model.")
     return module[at:]
 
 
@@ -90,7 +90,7 @@ class Patterns:
         """Whether the list means the module of the tensor of this name, or a module above it."""
         module = module_of(name)
         short = without_prefix(module)
-        if self._whole and self._match_whole(short, module):
+        if self._whole and self._match_whole(short):
             return True
         if self._anywhere and self._match_anywhere(module):
             return True
@@ -98,14 +98,13 @@ class Patterns:
             return True
         return any(regex.match(short) or regex.match(module) for regex in self._regexes)
 
-    def _match_whole(self, short: str, module: str) -> bool:
+    def _match_whole(self, short: str) -> bool:
         at = len(short)
         while at > 0:
             if short[:at] in self._whole:
                 return True
             at = short.rfind(".", 0, at)
-        # Some lists were made by deleting every `.weight`, also the one in `indexer.weights_proj`.
-        return ".weights" in short and without_prefix(module).replace(".weight", "") in self._whole
+        return False
 
     def _match_anywhere(self, module: str) -> bool:
         words = module.split(".")

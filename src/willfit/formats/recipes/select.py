@@ -13,17 +13,12 @@ _MTP_PLAIN = frozenset(
     {"eh_proj", "fc", "head", "lm_head", "gate", "router", "shared_expert_gate", "mtp_proj", "input_proj"}
 )
 
-#: The sparse indexer's head weights, which DeepSeek-V3.2 and GLM-5 keep in the model's dtype.
-_INDEXER_PLAIN = "indexer.weights_proj.weight"
-
 NOTHING = Patterns(())
 
 
 def is_linear(name: str, tensor: Tensor) -> bool:
     """Whether a tensor is the weight of a linear layer that methods quantize at all; routers are not."""
     if tensor.kind != "linear" or tensor.part in ("router", "embedding", "norm"):
-        return False
-    if name.endswith(_INDEXER_PLAIN):
         return False
     return tensor.part != "mtp" or module_of(name).rpartition(".")[2] not in _MTP_PLAIN
 
@@ -45,6 +40,8 @@ class Uniform:
         Whether experts stored as one 3-D parameter are quantized.
     multiple
         A matrix is left alone unless its rows and columns are multiples of these.
+    least_rows
+        A matrix with fewer rows is left alone.
     """
 
     format: Format
@@ -54,6 +51,7 @@ class Uniform:
     mtp: bool = True
     fused: bool = True
     multiple: tuple[int, int] = (1, 1)
+    least_rows: int = 1
 
     def __call__(self, name: str, tensor: Tensor) -> Format | None:
         """See `Rule`."""
@@ -64,6 +62,7 @@ class Uniform:
             return None
         if not self.fused and len(tensor.shape) > 2:
             return None
-        if tensor.shape[-2] % self.multiple[0] or tensor.shape[-1] % self.multiple[1]:
+        rows, columns = tensor.shape[-2:]
+        if rows < self.least_rows or rows % self.multiple[0] or columns % self.multiple[1]:
             return None
         return None if self.skip and self.skip.match(name) else self.format
