@@ -174,6 +174,10 @@ FAMILIES: dict[str, str] = {
     "bart": "bart",
     "mbart": "bart",
     "whisper": "whisper",
+    "gemma3": "gemma3_multimodal",
+    "gemma3n": "gemma3n_multimodal",
+    "gemma4": "gemma4_multimodal",
+    "gemma4_unified": "gemma4_multimodal",
     "llava": "llava",
     "llava_next": "llava",
     "mistral3": "llava",
@@ -187,6 +191,11 @@ FAMILIES: dict[str, str] = {
     "qwen3_5_moe": "qwen_vl",
     "qwen4_exp": "qwen_vl",
     "exaone4_5": "exaone4_5",
+}
+
+#: First of `architectures` -> module in `families/`, for published files without a `model_type`.
+FAMILIES_BY_CLASS: dict[str, str] = {
+    "LongcatFlashNgramForCausalLM": "longcat",
 }
 
 
@@ -205,7 +214,7 @@ def build(config: Config, **names: str) -> Architecture:
         error: the generic family reads what it can and says so in `notes`.
     """
     model_type = config.text("model_type", default="")
-    family = FAMILIES.get(model_type, "generic")
+    family = FAMILIES.get(model_type, "generic") if model_type else _family_by_class(config)
     module = import_module(f"willfit.architectures.families.{family}")
     try:
         architecture: Architecture = module.build(config, **names)
@@ -214,3 +223,8 @@ def build(config: Config, **names: str) -> Architecture:
             f"{config.where}: a size is 0 or too large for a {model_type or 'model'} config"
         ) from error
     return architecture
+
+
+def _family_by_class(config: Config) -> str:
+    classes = config.strings("architectures")
+    return FAMILIES_BY_CLASS.get(classes[0], "generic") if classes else "generic"
