@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
-from willfit.checkpoints.source import ByteSource, Cursor, what_instead
+from willfit.checkpoints.source import ByteSource, Cursor, is_instead
 from willfit.errors import BadInput
 from willfit.formats.ggml import GGML_TYPES_BY_ID
 
@@ -207,8 +207,7 @@ class _Reader:
     def header(self) -> GgufHeader:
         head = self.source.read(0, 100)
         if not head.startswith(b"GGUF"):
-            kind, hint = what_instead(head)
-            raise BadInput(f"{self.name} is {kind}", hint)
+            raise is_instead(self.name, head)
         self.cursor.skip(4)
         version = self.scalar("I")
         if version & 0xFFFF == 0 and version:  # as gguf.cpp tells that the bytes are the other way round

@@ -39,13 +39,22 @@ class RemoteFile:
         How to name it in an error; the URL without its query by default.
     headers
         Sent to the URL's own host only, never to where it redirects: this is where a token belongs.
+    locked_hint
+        What to do if the server denies access.
     """
 
-    def __init__(self, url: str, name: str = "", headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        name: str = "",
+        headers: dict[str, str] | None = None,
+        locked_hint: str = "it needs a token",
+    ) -> None:
         self.name = name or url.partition("?")[0]
         self.size: int | None = None
         self._url = url
         self._private = headers or {}
+        self._locked_hint = locked_hint
         self._origin = _origin(url, self.name)
         self._target = url  # where redirects led to: the next range is asked for there
         self._start = 0
@@ -185,9 +194,7 @@ class RemoteFile:
 
     def _refused(self, status: int) -> BadInput:
         if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-            return Forbidden(
-                f"{self.name}: access denied (HTTP {status})", "it needs a token, or a licence accepted"
-            )
+            return Forbidden(f"{self.name}: access denied (HTTP {status})", self._locked_hint)
         if status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
             return NotFound(f"{self.name}: not found (HTTP {status})", "check the spelling")
         if status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:

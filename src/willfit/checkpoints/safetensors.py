@@ -12,7 +12,7 @@ from math import prod
 from typing import Any
 
 from willfit.checkpoints.jsonfile import parse_object
-from willfit.checkpoints.source import ByteSource, what_instead
+from willfit.checkpoints.source import ByteSource, is_instead
 from willfit.errors import BadInput
 from willfit.quantities import dtype_name
 
@@ -66,9 +66,8 @@ def read_header(source: ByteSource) -> tuple[StoredTensor, ...]:
     length = int.from_bytes(head, "little")
     first = source.read(8, 1) if len(head) == 8 else b""
     if first != b"{" or length > _MAX_HEADER_BYTES:
-        kind, hint = what_instead(source.read(0, 100))
-        if kind != "a safetensors file":
-            raise BadInput(f"{name} is {kind}", hint)
+        if first != b"{":
+            raise is_instead(name, source.read(0, 100))
         raise BadInput(f"{name} is no safetensors file: its header would be {length} bytes long")
     if source.size is not None and 8 + length > source.size:
         raise BadInput(f"{name} is truncated: its header ends early", "download it again")

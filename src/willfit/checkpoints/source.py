@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self
 
@@ -56,7 +55,7 @@ class LocalFile:
     def __init__(self, path: str | os.PathLike[str], name: str | None = None) -> None:
         self.name = name or str(path)
         try:
-            if not Path(path).is_file():  # a pipe or a device would block or never end
+            if not os.path.isfile(path):  # a pipe or a device would block or never end
                 fault = "is not a file" if os.path.lexists(path) else "does not exist"
                 raise NotFound(f"{self.name} {fault}")
             self._file: BinaryIO = open(path, "rb", buffering=0)  # noqa: SIM115 (closed by close)
@@ -90,6 +89,11 @@ def reason(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 
+def shortened(text: str) -> str:
+    """A text for an error, at most 120 characters long."""
+    return text if len(text) <= 120 else f"{text[:80]}...{text[-37:]}"
+
+
 def read_all(source: ByteSource, limit: int) -> bytes:
     """The whole of a small file.
 
@@ -106,17 +110,33 @@ def read_all(source: ByteSource, limit: int) -> bytes:
     return data
 
 
-def what_instead(head: bytes) -> tuple[str, str]:
-    """What a file is that should hold tensors but does not: a description and a hint.
+def is_instead(name: str, head: bytes) -> BadInput:
+    """The error for a file that should be something else: what it is, and what to do.
 
     Parameters
     ----------
+    name
+        How to name the file.
     head
-        The first bytes of the file, about 100.
+        Its first bytes, about 100.
+
+    Returns
+    -------
+    BadInput
+        A `NotFound` if the file only stands for one that is elsewhere.
     """
+    kind, hint = _kind(head)
+    fault = NotFound if kind == _POINTER else BadInput
+    return fault(f"{name} is {kind}", hint)
+
+
+_POINTER = "a Git LFS pointer, not the file itself"
+
+
+def _kind(head: bytes) -> tuple[str, str]:
     start = head.lstrip()[:80].lower()
     if head.startswith(b"version https://git-lfs.github.com/"):
-        return "a Git LFS pointer, not the file itself", "run `git lfs pull`, or download the file"
+        return _POINTER, "run `git lfs pull`, or download the file"
     if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
         return "an HTML page, not a model file", "download the file itself, not the page that shows it"
     if head.startswith(b"PK\x03\x04"):

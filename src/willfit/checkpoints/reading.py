@@ -1,0 +1,277 @@
+"""From a place with model files to a `Checkpoint`: the same rules for a directory, a hub and a web server."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import Any, Protocol
+
+from willfit.checkpoints.checkpoint import Checkpoint, Source
+from willfit.checkpoints.config import Config
+from willfit.checkpoints.gguf import GgufHeader, read_gguf, split_names
+from willfit.checkpoints.jsonfile import MAX_CONFIG_BYTES, parse_object
+from willfit.checkpoints.safetensors import StoredTensor
+from willfit.checkpoints.shards import (
+    INDEX_NAMES,
+    read_headers,
+    read_index,
+    read_shards,
+    series_of,
+    without_index,
+)
+from willfit.checkpoints.source import ByteSource, Forbidden, NotFound, Unreachable, is_instead, read_all
+from willfit.errors import BadInput
+
+#: Files beside config.json that say how the weights are quantized.
+_SIDECARS = ("hf_quant_config.json", "quantize_config.json")
+
+#: How the file names of GGUF repositories call a quantization.
+_TAG = re.compile(r"(?:UD-)?(?:I?Q[1-8]_\w+|TQ[12]_0|BF16|F16|F32|MXFP4\w*|NVFP4\w*)", re.IGNORECASE)
+
+_Tensors = tuple[tuple[StoredTensor, ...] | None, int | None, tuple[str, ...]]
+
+
+class Place(Protocol):
+    """Somewhere that model files lie side by side.
+
+    Attributes
+    ----------
+    name
+        How to call the model that lies there.
+    source
+        What kind of place it is.
+    revision
+        The commit, where there is one.
+    notes
+        What a user should know about the place.
+    """
+
+    name: str
+    source: Source
+    revision: str | None
+    notes: tuple[str, ...]
+
+    def open(self, name: str) -> ByteSource:
+        """Open the file called `name`.
+
+        Raises
+        ------
+        BadInput
+            A `NotFound` if there is no such file.
+        """
+        ...
+
+
+def read_place(place: Place, names: Collection[str], tag: str = "") -> Checkpoint:
+    """Read the model that a directory or repository holds.
+
+    Parameters
+    ----------
+    place
+        Where the files lie.
+    names
+        All of them, with `/` between a subdirectory and a name.
+    tag
+        Which of several GGUF files is meant: a quantization (`Q4_K_M`) or a file name.
+
+    Raises
+    ------
+    BadInput
+        If there is no model, it is not clear which, or a file is broken.
+    """
+    ggufs = _gguf_files(names)
+    weights = any(name.endswith((".safetensors", ".bin", ".pt", ".pth")) for name in names)
+    if tag or (ggufs and not weights):
+        return read_file(place, _choose(place, ggufs, tag))
+    if "config.json" in names:
+        config = _config(place, "config.json", [name for name in _SIDECARS if name in names])
+        tensors, stored_bytes, notes = _tensors(place, names)
+    elif "adapter_config.json" in names:
+        raise _adapter(place)
+    else:
+        config = None
+        tensors, stored_bytes, notes = _tensors(place, names)
+        if tensors is None:
+            raise BadInput(
+                f"{place.name} holds no config.json, no safetensors and no GGUF file"
+                + "".join(f"; {n}" for n in notes),
+                "give a model's directory or file, or a hub id",
+            )
+    return Checkpoint(
+        place.name,
+        place.source,
+        config,
+        tensors,
+        stored_bytes,
+        None,
+        place.revision,
+        notes=place.notes + notes,
+    )
+
+
+def read_file(place: Place, name: str) -> Checkpoint:
+    """Read the model that one file belongs to.
+
+    Parameters
+    ----------
+    place
+        Where it and its siblings lie.
+    name
+        Its name: a GGUF file, a safetensors file or index, or a config.
+
+    Raises
+    ------
+    BadInput
+        If it is none of these, or broken.
+    """
+    kind = name.lower()
+    if kind.endswith(".gguf"):
+        return _from_gguf(place, read_gguf(name, place.open))
+    config: Config | None = None
+    tensors: tuple[StoredTensor, ...] | None = None
+    stored_bytes: int | None = None
+    notes: tuple[str, ...] = ()
+    if kind.endswith(".safetensors"):
+        headers = read_headers(series_of(name), place.open)
+        tensors = tuple(tensor for header in headers.values() for tensor in header)
+        stored_bytes = _sum(tensors)
+        config = _config_beside(place)
+    elif kind.endswith(".safetensors.index.json"):
+        tensors, stored_bytes, notes = _indexed(place, name)
+        config = _config_beside(place)
+    elif kind.endswith(".json"):
+        config = _config(place, name, _SIDECARS if name == "config.json" else ())
+    else:
+        source = place.open(name)
+        head = source.read(0, 100)
+        source.close()
+        raise is_instead(source.name, head)
+    return Checkpoint(
+        place.name,
+        place.source,
+        config,
+        tensors,
+        stored_bytes,
+        None,
+        place.revision,
+        notes=place.notes + notes,
+    )
+
+
+def _from_gguf(place: Place, header: GgufHeader) -> Checkpoint:
+    stored_bytes = sum(tensor.bytes for tensor in header.tensors)
+    return Checkpoint(
+        place.name, "gguf file", None, None, stored_bytes, header, place.revision, notes=place.notes
+    )
+
+
+def _sum(tensors: Collection[StoredTensor]) -> int:
+    return sum(tensor.bytes for tensor in tensors)
+
+
+def _tensors(place: Place, names: Collection[str]) -> _Tensors:
+    """Tensors, stored bytes and notes of a place; without tensors where their files are not at hand."""
+    names = {name for name in names if "/" not in name}
+    index = next((name for name in INDEX_NAMES if name in names), None)
+    if index is not None:
+        return _indexed(place, index)
+    try:
+        files = without_index(names)
+        if not files:
+            return None, None, ()
+        headers = read_headers(files, place.open)
+    except (Unreachable, NotFound, Forbidden) as error:
+        return None, None, (f"sizes are computed from the config: {error.message}",)
+    tensors = tuple(tensor for header in headers.values() for tensor in header)
+    return tensors, _sum(tensors), ()
+
+
+def _indexed(place: Place, name: str) -> _Tensors:
+    try:
+        source = place.open(name)
+        index = read_index(source)
+        source.close()
+    except (Unreachable, NotFound, Forbidden) as error:
+        return None, None, (f"sizes are computed from the config: {error.message}",)
+    try:
+        tensors = read_shards(index, place.open)
+    except (Unreachable, NotFound, Forbidden) as error:
+        return (
+            None,
+            index.total_bytes,
+            (f"sizes are computed from the config and the index: {error.message}",),
+        )
+    return tensors, _sum(tensors), ()
+
+
+def _config(place: Place, name: str, sidecars: Collection[str]) -> Config:
+    fields, where = _json(place, name)
+    for sidecar in sidecars:
+        try:
+            fields[sidecar.removesuffix(".json")] = _json(place, sidecar)[0]
+        except NotFound:
+            continue
+    return Config(fields, where)
+
+
+def _config_beside(place: Place) -> Config | None:
+    try:
+        return _config(place, "config.json", _SIDECARS)
+    except (NotFound, Forbidden):
+        return None
+
+
+def _json(place: Place, name: str) -> tuple[dict[str, Any], str]:
+    """The object in a JSON file, and how to name the file."""
+    source = place.open(name)
+    try:
+        data = read_all(source, MAX_CONFIG_BYTES)
+    finally:
+        source.close()
+    if data.lstrip()[:1] not in (b"{", b"[", b"\xef"):
+        raise is_instead(source.name, data[:100])
+    return parse_object(data, source.name), source.name
+
+
+def _adapter(place: Place) -> BadInput:
+    base = _json(place, "adapter_config.json")[0].get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        return BadInput(f"{place.name} is a LoRA adapter without its base model", "give the base model")
+    return BadInput(f"{place.name} is a LoRA adapter for {base[:200]}", f"give the base model: {base[:200]}")
+
+
+def _gguf_files(names: Collection[str]) -> list[str]:
+    """The GGUF models among the files, of a split one its first file; not vision projectors and the like."""
+    files = sorted(name for name in names if name.lower().endswith(".gguf"))
+    models = [
+        name for name in files if not re.search(r"mmproj|imatrix", name.rpartition("/")[2], re.IGNORECASE)
+    ]
+    return list(dict.fromkeys(split_names(name)[0] for name in models))
+
+
+def _choose(place: Place, files: list[str], tag: str) -> str:
+    if not tag:
+        if len(files) == 1:
+            return files[0]
+        how = (
+            "give one of the files"
+            if place.source == "local directory"
+            else f"give one, as {place.name}:{_label(files[0])}"
+        )
+        raise BadInput(f"{place.name} holds {len(files)} GGUF models: {_labels(files)}", how)
+    delimited = re.compile(rf"(?:^|[-./]){re.escape(tag)}(?=[-./]|$)", re.IGNORECASE)
+    found = [name for name in files if name == tag or delimited.search(name)]
+    if not found:
+        known = f"there are: {_labels(files)}" if files else "it has no GGUF files"
+        raise BadInput(f"{place.name} has no GGUF file {tag[:80]!r}", known)
+    return min(found, key=lambda name: (len(name), name))
+
+
+def _label(name: str) -> str:
+    tags = _TAG.findall(name)
+    return str(tags[-1]) if tags else name
+
+
+def _labels(files: list[str]) -> str:
+    labels = list(dict.fromkeys(map(_label, files)))
+    return ", ".join(labels[:12]) + (", ..." if len(labels) > 12 else "")
