@@ -92,7 +92,7 @@ class Tensor:
 
     def on_rank(self, ranks: int) -> int:
         """Elements that one of `ranks` tensor-parallel ranks holds (the fullest one)."""
-        if self.split is None or ranks == 1:
+        if self.split is None or ranks == 1 or self.elements == 0:
             return self.elements
         if self.split.sections:
             per_index = self.elements // self.shape[self.split.axis]

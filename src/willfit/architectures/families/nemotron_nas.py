@@ -54,6 +54,8 @@ def build(config: Config, prefix: str = "model", head_name: str = "lm_head") -> 
         if not (_flag(attention, "no_op") or _flag(attention, "replace_with_linear")):
             window = attention.integer("window_length", default=0)
             group = attention.integer("n_heads_in_group")
+            if not 0 < group <= shape.heads:
+                raise BadInput(f"{config.where}: block_configs[{index}] has 'n_heads_in_group' {group}")
             mixer = replace(shape.attention(window=window), kv_heads=shape.heads // group)
         width = 0
         if not (_flag(mlp, "no_op") or _flag(mlp, "replace_with_linear")):
