@@ -177,7 +177,7 @@ def _mlp(architecture: Architecture, step: Pass, layer: Layer, ffn: FeedForward)
 
 
 def _experts(architecture: Architecture, era: Era, step: Pass, ffn: FeedForward) -> tuple[Any, str]:
-    """The routed experts. One after the other, the busiest is taken to see twice the mean of tokens."""
+    """The routed experts; where they run one after the other, one sees its even share of the tokens."""
     hidden, inner = architecture.hidden_size, ffn.expert_width // step.ranks
     rows = step.tokens * ffn.top_k
     one_hot = rows * ffn.experts * 8
@@ -187,7 +187,7 @@ def _experts(architecture: Architecture, era: Era, step: Pass, ffn: FeedForward)
         size = _AFTER * step.tokens * hidden * step.width + rows * larger(wide, 3 * hidden) * step.width
         return (
             size,
-            f"tokens x ({_AFTER} x {hidden} + {ffn.top_k} experts x {max(wide, 3 * hidden)}) x {step.width} B",
+            f"tokens x ({_AFTER} x {hidden} + {ffn.top_k} x {max(wide, 3 * hidden)}) x {step.width} B",
         )
     share = rows // ffn.experts + 1
     size = base + one_hot + share * (2 * hidden + 3 * inner) * step.width

@@ -92,7 +92,7 @@ def _elements(mixer: Mixer, era: Era, tokens: Any, source_tokens: int, windowed:
 
 
 def _state(mixer: Mixer) -> int:
-    """States of fixed size, in the compute dtype; a convolution keeps as many inputs as its kernel is long."""
+    """States of fixed size, in the compute dtype; a convolution keeps its kernel's length of inputs."""
     if isinstance(mixer, Recurrent):
         return mixer.conv_channels * mixer.conv_kernel + mixer.recurrent
     return 0

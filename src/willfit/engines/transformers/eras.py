@@ -30,7 +30,8 @@ class Era:
     native_gqa
         `sdpa` attends with fewer key/value heads than query heads; before, both are repeated.
     rope_tables
-        Which models keep a cos/sin table of all positions in each layer: `all`, `some` (`LATE_TABLES`), `none`.
+        Which models keep a cos/sin table of all positions in each layer: `all`, `some` (`LATE_TABLES`) or
+        `none`.
     tuple_cache
         generate() hands the cache on as tuples, so that the old and the new one are alive together.
     prompt_logits

@@ -17,7 +17,7 @@ from willfit.formats.weights import WeightLine, rank_shape
 from willfit.hardware.device import Device
 from willfit.quantities import DTYPE_BYTES
 
-#: Methods that fall back to 16 bits below a compute capability (`quantizers/quantizer_*.py: validate_environment`).
+#: Methods that fall back to 16 bits below a compute capability (`validate_environment` in `quantizers/`).
 _NEEDS_CAPABILITY = {"fp8 block": (8, 9), "mxfp4": (7, 5)}
 
 #: Model types with a square causal mask (one byte per pair of positions) as a buffer of the whole model.

@@ -38,7 +38,8 @@ class Settings:
     tensor_parallel
         Ranks of `tp_plan="auto"`; 1 spreads whole layers over the devices instead.
     offload
-        Weights that do not fit may go to RAM or disk; False: they have to fit on the devices.
+        Layers that do not fit may stay in RAM (`device_map="auto"` does so); False: they have to fit on the
+        devices.
     prefill_chunk_size
         Prompt tokens that run at once; None for all.
     """
@@ -54,7 +55,7 @@ class Settings:
     phase: Phase = "generate"
     device_map: bool = True
     tensor_parallel: int = 1
-    offload: bool = True
+    offload: bool = False
     prefill_chunk_size: int | None = None
 
     def __post_init__(self) -> None:

@@ -1,0 +1,1 @@
+"""One module per engine: from which cases its constants are fitted."""
