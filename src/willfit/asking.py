@@ -1,0 +1,192 @@
+"""From what someone types to an estimate: find the model, the machine and the engine, and ask.
+
+Every surface goes through here, so that the same question has the same answer everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from willfit.checkpoints.locate import locate
+from willfit.engines.base import Machine, Question, Subject
+from willfit.engines.subject import subject_of
+from willfit.engines.table import ask, default_engine, engine_module
+from willfit.errors import BadInput
+from willfit.estimate import Estimate
+from willfit.hardware.device import Device
+from willfit.hardware.table import find_device, parse_devices
+from willfit.quantities import parse_bytes
+
+#: Devices that people ask about most, small to large; the table of answers if no device is named.
+COMMON_DEVICES = (
+    "RTX 3060 12GB",
+    "RTX 4060 Ti 16GB",
+    "RTX 3090",
+    "RTX 4090",
+    "RTX 5090",
+    "M3 Max 64GB",
+    "L4",
+    "L40S",
+    "A100 40GB SXM",
+    "A100 80GB SXM",
+    "H100 SXM",
+    "H200",
+    "B200",
+    "MI300X",
+)
+COMMON_COUNTS = (1, 2, 4, 8)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One device set of the table of answers, with its estimate."""
+
+    device: Device
+    count: int
+    estimate: Estimate
+
+
+def find_subject(
+    model: str, format_name: str | None = None, revision: str | None = None, offline: bool = False
+) -> tuple[Subject, bool]:
+    """The model as stored, and whether it is a GGUF file.
+
+    Raises
+    ------
+    BadInput
+        If the model cannot be found or read.
+    """
+    checkpoint = locate(model, revision, offline)
+    return subject_of(checkpoint, format_name), checkpoint.gguf is not None
+
+
+def machine_of(gpu: str, host_ram: str | None = None) -> Machine:
+    """The devices that `--gpu` names, with the host's RAM if that is given.
+
+    Raises
+    ------
+    BadInput
+        If a device is not known.
+    """
+    host = parse_bytes(host_ram) if host_ram else None
+    devices = parse_devices(gpu)
+    if all(device.is_cpu for device in devices) and host is None:
+        host = _host_total()
+    return Machine(devices, host)
+
+
+def this_machine() -> Machine | None:
+    """The devices of this machine with what is free on them now; None if it has none."""
+    from willfit.hardware.detect import detect_devices, detect_host
+
+    found = detect_devices()
+    if not found:
+        return None
+    devices = tuple(
+        replace(one.device, usable_bytes=one.free_bytes, usable_source="free on this machine now")
+        for one in found
+    )
+    host = detect_host()
+    return Machine(devices, host.available_bytes if host else None)
+
+
+def ask_about(
+    model: str,
+    machine: Machine,
+    question: Question,
+    engine: str | None = None,
+    format_name: str | None = None,
+    revision: str | None = None,
+    offline: bool = False,
+) -> Estimate:
+    """The answer for a model on a machine.
+
+    Parameters
+    ----------
+    engine
+        None for the engine that people would use there.
+
+    Raises
+    ------
+    BadInput
+        If anything that was given cannot be used.
+    """
+    if engine is not None:
+        engine_module(engine)
+    subject, is_gguf = find_subject(model, format_name, revision, offline)
+    chosen = engine or default_engine(subject, machine, is_gguf)
+    return _with_assumptions(ask(chosen, subject, machine, question), machine)
+
+
+def ask_candidates(
+    model: str,
+    question: Question,
+    engine: str | None = None,
+    format_name: str | None = None,
+    revision: str | None = None,
+    offline: bool = False,
+) -> tuple[Candidate, ...]:
+    """The answers for one to eight of each common device."""
+    if engine is not None:
+        engine_module(engine)
+    subject, is_gguf = find_subject(model, format_name, revision, offline)
+    candidates = []
+    for name in COMMON_DEVICES:
+        device = find_device(name)
+        for count in COMMON_COUNTS if not device.unified_memory else (1,):
+            machine = Machine((device,) * count)
+            chosen = engine or default_engine(subject, machine, is_gguf)
+            candidates.append(Candidate(device, count, ask(chosen, subject, machine, question)))
+    return tuple(candidates)
+
+
+def ask_command(
+    words: Sequence[str],
+    machine: Machine,
+    users: int = 1,
+    version: str | None = None,
+    offline: bool = False,
+) -> Estimate:
+    """The answer for a launch command.
+
+    Raises
+    ------
+    BadInput
+        If the command is not understood, or anything that it names cannot be used.
+    """
+    from willfit.launch.table import parse_command
+
+    launch = parse_command(words, version)
+    subject, _ = find_subject(launch.model, launch.format_name, launch.revision, offline)
+    estimate: Estimate = engine_module(launch.engine).estimate(subject, machine, launch.settings, users)
+    estimate = replace(estimate, notes=(*launch.notes, *estimate.notes))
+    return _with_assumptions(estimate, machine)
+
+
+def _with_assumptions(estimate: Estimate, machine: Machine) -> Estimate:
+    """Say what was taken where a device's name left a choice."""
+    assumed = tuple(dict.fromkeys(device.assumption for device in machine.devices if device.assumption))
+    return replace(estimate, notes=(*assumed, *estimate.notes)) if assumed else estimate
+
+
+def _host_total() -> int | None:
+    from willfit.hardware.detect import detect_host
+
+    host = detect_host()
+    return host.available_bytes if host else None
+
+
+def require_devices(machine: Machine | None) -> Machine:
+    """The machine, or a clear refusal if there is none.
+
+    Raises
+    ------
+    BadInput
+        If no device was named and this machine has none.
+    """
+    if machine is None:
+        raise BadInput(
+            "no GPU was named and this machine has none that can be seen", "name one with --gpu rtx4090"
+        )
+    return machine

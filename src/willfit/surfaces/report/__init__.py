@@ -1,0 +1,1 @@
+"""Estimates and facts as people see them in a terminal. Nothing here computes memory."""

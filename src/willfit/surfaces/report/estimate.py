@@ -1,0 +1,218 @@
+"""An estimate in the terminal: verdict, a bar for each device, the table, what to change."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from willfit.estimate import DeviceEstimate, Estimate, Term, Verdict
+from willfit.quantities import GIB, format_bytes
+
+#: One colour per term, the same in every picture.
+COLOURS: dict[str, str] = {
+    "weights": "#4c8dff",
+    "kv_cache": "#2fbf71",
+    "recurrent_state": "#7fd1ae",
+    "activations": "#f2a33a",
+    "logits": "#e8c547",
+    "cuda_graphs": "#b06fe0",
+    "runtime": "#e2677f",
+    "context": "#8a94a6",
+    "fragmentation": "#c98f62",
+    "communication": "#5fc4d6",
+}
+_OTHER_COLOUR = "#d0d4dc"
+
+VERDICT_STYLE: dict[Verdict, tuple[str, str, str]] = {
+    "fits": ("✔", "fits", "bold #2fbf71"),
+    "tight": ("≈", "is tight", "bold #f2a33a"),
+    "does_not_fit": ("✘", "does not fit", "bold #e2677f"),
+    "unknown": ("?", "cannot be judged", "bold #8a94a6"),
+}
+
+_WORDS = {
+    "weights": "weights",
+    "kv_cache": "KV cache",
+    "recurrent_state": "recurrent state",
+    "activations": "activations",
+    "logits": "logits",
+    "cuda_graphs": "CUDA graphs",
+    "runtime": "run-time libraries",
+    "context": "driver context",
+    "fragmentation": "fragmentation",
+    "communication": "communication",
+}
+
+
+def render(estimate: Estimate, console: Console, explain: bool = False) -> None:
+    """Print an estimate.
+
+    Parameters
+    ----------
+    explain
+        Also print each term's formula with its numbers, and its reference.
+    """
+    console.print()
+    console.print(headline(estimate))
+    console.print()
+    width = max(30, min(console.width, 110) - 4)
+    for places in _alike(estimate.devices):
+        console.print(Padding(_device(places, width), (0, 2)))
+    if estimate.host.terms:
+        console.print(Padding(_device([estimate.host], width), (0, 2)))
+    table_of = estimate.devices[0] if estimate.devices else estimate.host
+    console.print(Padding(term_table(table_of, estimate, explain), (0, 2)))
+    for line in _facts(estimate):
+        console.print(Padding(line, (0, 2)))
+    if estimate.verdict in ("does_not_fit", "tight") and estimate.remedies:
+        console.print()
+        console.print(Padding(Text("What would make it fit", style="bold"), (0, 2)))
+        for remedy in estimate.remedies:
+            console.print(Padding(Text(f"→ {remedy}"), (0, 2)))
+    if estimate.notes:
+        console.print()
+        for note in estimate.notes:
+            console.print(Padding(Text(f"· {note}", style="dim"), (0, 2)))
+    console.print()
+
+
+def headline(estimate: Estimate) -> Text:
+    """The verdict in one line."""
+    sign, words, style = VERDICT_STYLE[estimate.verdict]
+    line = Text(f" {sign} ", style=style)
+    line.append(estimate.model, style="bold")
+    line.append(f" {words}", style=style)
+    line.append(f" on {devices_in_words(estimate)}")
+    line.append(f" with {estimate.engine} {estimate.engine_version}".rstrip(), style="")
+    reason = _reason(estimate)
+    if reason:
+        line.append(f": {reason}")
+    chance = estimate.probability
+    if chance is not None:
+        line.append(
+            f"  {_percent(chance)} sure it fits"
+            if chance >= 0.5
+            else f"  {_percent(1 - chance)} sure it does not",
+            style="dim",
+        )
+    return line
+
+
+def devices_in_words(estimate: Estimate) -> str:
+    """`4 x L40S`, `RTX 3090 + RTX 4090`."""
+    counted = [
+        (name, len(list(group))) for name, group in groupby(device.name for device in estimate.devices)
+    ]
+    return " + ".join(f"{count} × {name}" if count > 1 else name for name, count in counted)
+
+
+def _reason(estimate: Estimate) -> str:
+    if estimate.refusal:
+        return estimate.refusal
+    for demand in estimate.demands:
+        if demand.verdict != "fits":
+            pool = format_bytes(max(0, demand.pool_bytes))
+            return f"{demand.what} need {format_bytes(demand.needed_bytes)} of cache, {pool} are left for it"
+    worst = max(
+        estimate.devices, key=lambda place: place.peak_bytes / (place.usable_bytes or place.peak_bytes or 1)
+    )
+    if worst.usable_bytes is None:
+        return f"it needs {format_bytes(worst.peak_bytes)}"
+    return f"{format_bytes(worst.peak_bytes)} of {format_bytes(worst.usable_bytes)}"
+
+
+def _percent(chance: float) -> str:
+    if chance > 0.995:
+        return ">99 %"
+    return f"{100 * chance:.0f} %"
+
+
+def _alike(devices: tuple[DeviceEstimate, ...]) -> list[list[DeviceEstimate]]:
+    """Runs of devices that hold the same."""
+    return [list(group) for _, group in groupby(devices, key=lambda place: (place.name, place.terms))]
+
+
+def _device(places: list[DeviceEstimate], width: int) -> RenderableType:
+    place = places[0]
+    title = Text(f"{len(places)} × {place.name}, each" if len(places) > 1 else place.name, style="bold")
+    low, high = place.interval_bytes
+    size = format_bytes(place.peak_bytes)
+    if high - low > place.peak_bytes // 500:
+        size += f" ({low / GIB:.1f} to {high / GIB:.1f})"
+    if place.usable_bytes is not None:
+        size += f" of {format_bytes(place.usable_bytes)} usable"
+    title.append(f"   {size}", style="dim")
+    return Group(title, bar(place, width), Text(""))
+
+
+def bar(place: DeviceEstimate, width: int) -> Text:
+    """The terms as one stacked bar, scaled so that usable memory, and anything beyond it, is seen."""
+    scale = max(place.usable_bytes or 0, place.peak_bytes) or 1
+    limit = place.usable_bytes
+    line = Text()
+    done = 0.0
+    drawn = 0
+    for term in place.terms:
+        done += term.bytes
+        until = round(width * done / scale)
+        cells = until - drawn
+        if term.bytes and not cells and drawn < width:
+            cells = 1
+        line.append("█" * cells, style=COLOURS.get(term.name, _OTHER_COLOUR))
+        drawn += cells
+    line.append("░" * max(0, width - drawn), style="dim")
+    if limit is not None and place.peak_bytes > limit:
+        mark = min(width - 1, round(width * limit / scale))
+        line = Text.assemble(line[:mark], ("┃", "bold red"), line[mark + 1 :])
+    return line
+
+
+def term_table(place: DeviceEstimate, estimate: Estimate, explain: bool) -> Table:
+    """The terms of one device with their sizes and intervals."""
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    table.add_column("term")
+    table.add_column("size", justify="right")
+    table.add_column("interval", style="dim")
+    table.add_column("share", justify="right", style="dim")
+    total = place.peak_bytes or 1
+    for term in place.terms:
+        table.add_row(
+            _name(term), format_bytes(term.bytes), _range(term), f"{100 * term.bytes / total:.0f} %"
+        )
+        if explain:
+            if term.formula:
+                table.add_row("", "", Text(f"= {term.formula}", style="italic"), "")
+            if term.reference:
+                table.add_row("", "", Text(term.reference, style="dim"), "")
+    table.add_row(Text("  total", style="bold"), Text(format_bytes(place.peak_bytes), style="bold"), "", "")
+    return table
+
+
+def _name(term: Term) -> Text:
+    colour = COLOURS.get(term.name, _OTHER_COLOUR)
+    return Text.assemble(("■ ", colour), _WORDS.get(term.name, term.name.replace("_", " ")))
+
+
+def _range(term: Term) -> str:
+    if term.high_bytes - term.low_bytes <= max(1, term.bytes // 500):
+        return ""
+    return f"{format_bytes(term.low_bytes)} to {format_bytes(term.high_bytes)}"
+
+
+def _facts(estimate: Estimate) -> list[Text]:
+    capacity = estimate.capacity
+    if capacity is None:
+        return []
+    lines = [Text("")]
+    line = Text("The cache holds ")
+    line.append(f"{capacity.kv_cache_tokens:,} tokens", style="bold")
+    line.append(f"; the longest context is {capacity.max_context:,} tokens")
+    asked = estimate.details.get("max_model_len") or estimate.details.get("context")
+    if asked and capacity.max_concurrency < 1e6:
+        line.append(f"; {capacity.max_concurrency:.2f} sequences of {asked:,} tokens fit at once")
+    lines.append(line)
+    return lines
