@@ -7,9 +7,9 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
+from willfit.architectures.model import Architecture
 from willfit.checkpoints.config import Config
 from willfit.errors import BadInput
-from willfit.formats.ggml import GGML_TYPES
 from willfit.formats.recipe import Recipe, plain_recipe
 from willfit.quantities import dtype_name
 
@@ -98,6 +98,10 @@ NAMED: dict[str, tuple[str, dict[str, Any]]] = {
     **{f"mlx{bits}": ("mlx", {"bits": bits, "group_size": 64}) for bits in (2, 3, 4, 5, 6, 8)},
 }
 
+#: Dtypes that are file types of llama.cpp, too: without `gguf-` before them they mean the dtype.
+_PLAIN = ("bf16", "f16", "f32", "fp16", "fp32")
+
+_EXL_EXAMPLES = ("exl2-4.0bpw", "exl3-4.0bpw")
 _EXL = re.compile(r"^(exl[23])-([0-9]+(?:\.[0-9]+)?)bpw$")
 
 
@@ -131,8 +135,8 @@ def recipe_for(config: Config, dtype: str) -> Recipe:
     )
 
 
-def recipe_named(text: str, dtype: str) -> Recipe:
-    """The recipe that a user names: a dtype, a method, or a ggml type used throughout.
+def recipe_named(text: str, dtype: str, architecture: Architecture | None = None) -> Recipe:
+    """The recipe that a user names: a dtype, a method, or a file type of llama.cpp.
 
     Parameters
     ----------
@@ -140,11 +144,13 @@ def recipe_named(text: str, dtype: str) -> Recipe:
         `bf16`, `fp8`, `awq`, `nf4`, `w4a16`, `exl3-4.0bpw`, `q8_0`, ...
     dtype
         The dtype of what the method leaves alone.
+    architecture
+        The model. A file type of llama.cpp mixes tensor types by layer and role, so it needs to know it.
 
     Raises
     ------
     BadInput
-        If nothing is called that; the hint has the nearest names.
+        If nothing is called that, or a file type is named without a model; the hint has the nearest names.
     """
     key = text.strip().lower()
     if key in NAMED:
@@ -153,10 +159,17 @@ def recipe_named(text: str, dtype: str) -> Recipe:
     if found := _EXL.match(key):
         fields = {"quant_method": found.group(1), "bits": float(found.group(2))}
         return _from_config(found.group(1), Config(fields, f"format {key}"), dtype)
+    file_types = import_module("willfit.formats.recipes.gguf_mix")
+    kind = key.removeprefix("gguf-").upper()
+    if kind in file_types.BASES and key not in _PLAIN:
+        if architecture is None:
+            raise BadInput(f"the file type {text!r} needs a model", "it mixes tensor types by layer")
+        mixed: Recipe = file_types.gguf_mix(kind, architecture)
+        return mixed
     try:
         return plain_recipe(dtype_name(key))
     except BadInput:
-        known = [*NAMED, "bf16", "fp16", "fp32", "exl2-4.0bpw", "exl3-4.0bpw", *map(str.lower, GGML_TYPES)]
+        known = list(dict.fromkeys([*NAMED, *_PLAIN, *_EXL_EXAMPLES, *map(str.lower, file_types.BASES)]))
         close = get_close_matches(key, known, n=3, cutoff=0.5)
         hint = f"did you mean {', '.join(close)}?" if close else f"known: {', '.join(known)}"
         raise BadInput(f"unknown format {text!r}", hint) from None
