@@ -2,6 +2,7 @@ import contextlib
 import json
 
 import pytest
+from checkpoint_files import traced_peak
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -49,11 +50,16 @@ def test_any_bytes_parse_or_are_bad_input(data):
         (b'{"a":' + b"[" * 70 + b"]" * 70 + b"}", "nests too deeply"),
         (b'{"a":' * 5_000_000, "larger than 16 MiB"),
         (b"[" * 10_000_000, "nests too deeply"),
+        (b"[" * 200_000, "nests too deeply"),
         (b'{"a":' * 2_000_000, "nests too deeply"),
+        (b'{"a": [' + b"[]," * 5_000_000 + b"[]]}", "objects and lists"),
     ],
 )
 def test_faults_are_named(data, says):
-    with pytest.raises(BadInput, match=says) as caught:
-        parse_object(data, "config.json")
-    assert "config.json" in caught.value.message
-    assert len(str(caught.value)) < 300
+    def parse() -> None:
+        with pytest.raises(BadInput, match=says) as caught:
+            parse_object(data, "config.json")
+        assert "config.json" in caught.value.message
+        assert len(str(caught.value)) < 300
+
+    assert traced_peak(parse) < 4 * len(data) + 2**20

@@ -90,6 +90,24 @@ def test_missing_files_leave_the_config_and_what_the_index_announces(model):
     assert "model-00002-of-00002.safetensors is missing" in found.notes[0]
 
 
+def test_an_index_alone_is_no_model(model):
+    sharded(model)
+    for name in ("config.json", "model-00001-of-00002.safetensors"):
+        (model / name).unlink()
+    for path in (model, model / "model.safetensors.index.json"):
+        with pytest.raises(
+            BadInput, match=r"no config.json, and .*model-00001-of-00002.safetensors does not exist"
+        ):
+            locate(str(path))
+
+
+def test_two_files_with_the_same_tensor(model):
+    for number in (1, 2):
+        save_file({"a.weight": torch.zeros(4, 2)}, model / f"model-0000{number}-of-00002.safetensors")
+    with pytest.raises(BadInput, match="same name"):
+        locate(str(model))
+
+
 def test_a_broken_file_is_not_passed_over(model):
     sharded(model)
     (model / "model-00002-of-00002.safetensors").write_bytes(b"<html>")
@@ -143,7 +161,7 @@ def test_gguf_files(model):
     (model / "config.json").unlink()
     assert locate(str(model / "a-Q4_K_M.gguf")).stored_bytes == 128
     (model / "a-Q8_0.gguf").write_bytes(data)
-    with pytest.raises(BadInput, match="holds 2 GGUF models: Q4_K_M, Q8_0.*give one of the files"):
+    with pytest.raises(BadInput, match=r"holds 2 GGUF models: Q4_K_M, Q8_0.*give one of the files"):
         locate(str(model))
     (model / "config.json").write_text(json.dumps(CONFIG))
     save_file({"a.weight": torch.zeros(4, 2)}, model / "model.safetensors")
@@ -237,6 +255,7 @@ def test_reading_loads_nothing_heavy(model):
     code = (
         "import sys; from willfit.checkpoints.locate import locate; "
         f"locate('Qwen/Qwen3-8B'); locate({str(model)!r}); "
-        "print([m for m in ('numpy', 'torch', 'huggingface_hub', 'httpx2', 'urllib.request', 'ssl') if m in sys.modules])"
+        "heavy = {'numpy', 'torch', 'huggingface_hub', 'httpx2', 'urllib.request', 'ssl'}; "
+        "print(sorted(heavy & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

@@ -14,9 +14,14 @@ MAX_INDEX_BYTES = 128 * 2**20
 
 #: Published configs nest at most nine deep.
 _MAX_DEPTH = 64
+#: Parsed, an empty list takes 30 times its two characters: the number of objects and lists bounds the memory.
+#: The longest published configs hold 30,000.
+_MAX_CONTAINERS = 2**18
 
 
-def parse_object(data: bytes, where: str, max_bytes: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
+def parse_object(
+    data: bytes, where: str, max_bytes: int = MAX_CONFIG_BYTES, max_containers: int = _MAX_CONTAINERS
+) -> dict[str, Any]:
     """Parse a JSON object.
 
     A byte order mark is accepted, and so is `Infinity`: published configs of Mamba2 hybrids hold it
@@ -30,6 +35,8 @@ def parse_object(data: bytes, where: str, max_bytes: int = MAX_CONFIG_BYTES) -> 
         How to name the file in an error.
     max_bytes
         A longer file is refused unread.
+    max_containers
+        So is one with more objects and lists.
 
     Raises
     ------
@@ -38,6 +45,8 @@ def parse_object(data: bytes, where: str, max_bytes: int = MAX_CONFIG_BYTES) -> 
     """
     if len(data) > max_bytes:
         raise BadInput(f"{where} is larger than {max_bytes // 2**20} MiB", "is it the right file?")
+    if data.count(b"{") + data.count(b"[") > max_containers:
+        raise BadInput(f"{where} holds more than {max_containers} objects and lists, or nests too deeply")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from willfit.checkpoints.checkpoint import Checkpoint, Source
@@ -28,7 +29,14 @@ _SIDECARS = ("hf_quant_config.json", "quantize_config.json")
 #: How the file names of GGUF repositories call a quantization.
 _TAG = re.compile(r"(?:UD-)?(?:I?Q[1-8]_\w+|TQ[12]_0|BF16|F16|F32|MXFP4\w*|NVFP4\w*)", re.IGNORECASE)
 
-_Tensors = tuple[tuple[StoredTensor, ...] | None, int | None, tuple[str, ...]]
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """The tensors of a place and what they take; without them, why, and what an index announces."""
+
+    tensors: tuple[StoredTensor, ...] | None = None
+    bytes: int | None = None
+    why: str = ""
 
 
 class Place(Protocol):
@@ -83,30 +91,12 @@ def read_place(place: Place, names: Collection[str], tag: str = "") -> Checkpoin
     weights = any(name.endswith((".safetensors", ".bin", ".pt", ".pth")) for name in names)
     if tag or (ggufs and not weights):
         return read_file(place, _choose(place, ggufs, tag))
+    config = None
     if "config.json" in names:
         config = _config(place, "config.json", [name for name in _SIDECARS if name in names])
-        tensors, stored_bytes, notes = _tensors(place, names)
     elif "adapter_config.json" in names:
         raise _adapter(place)
-    else:
-        config = None
-        tensors, stored_bytes, notes = _tensors(place, names)
-        if tensors is None:
-            raise BadInput(
-                f"{place.name} holds no config.json, no safetensors and no GGUF file"
-                + "".join(f"; {n}" for n in notes),
-                "give a model's directory or file, or a hub id",
-            )
-    return Checkpoint(
-        place.name,
-        place.source,
-        config,
-        tensors,
-        stored_bytes,
-        None,
-        place.revision,
-        notes=place.notes + notes,
-    )
+    return _checkpoint(place, config, _stored(place, names))
 
 
 def read_file(place: Place, name: str) -> Checkpoint:
@@ -127,34 +117,30 @@ def read_file(place: Place, name: str) -> Checkpoint:
     kind = name.lower()
     if kind.endswith(".gguf"):
         return _from_gguf(place, read_gguf(name, place.open))
-    config: Config | None = None
-    tensors: tuple[StoredTensor, ...] | None = None
-    stored_bytes: int | None = None
-    notes: tuple[str, ...] = ()
     if kind.endswith(".safetensors"):
-        headers = read_headers(series_of(name), place.open)
-        tensors = tuple(tensor for header in headers.values() for tensor in header)
-        stored_bytes = _sum(tensors)
-        config = _config_beside(place)
-    elif kind.endswith(".safetensors.index.json"):
-        tensors, stored_bytes, notes = _indexed(place, name)
-        config = _config_beside(place)
-    elif kind.endswith(".json"):
-        config = _config(place, name, _SIDECARS if name == "config.json" else ())
-    else:
-        source = place.open(name)
-        head = source.read(0, 100)
-        source.close()
-        raise is_instead(source.name, head)
+        return _checkpoint(place, _config_beside(place), _together(place, series_of(name)))
+    if kind.endswith(".safetensors.index.json"):
+        return _checkpoint(place, _config_beside(place), _indexed(place, name))
+    if kind.endswith(".json"):
+        return _checkpoint(place, _config(place, name, _SIDECARS if name == "config.json" else ()), _Stored())
+    source = place.open(name)
+    head = source.read(0, 100)
+    source.close()
+    raise is_instead(source.name, head)
+
+
+def _checkpoint(place: Place, config: Config | None, stored: _Stored) -> Checkpoint:
+    if config is None and stored.tensors is None:
+        raise BadInput(
+            f"{place.name} holds no config.json"
+            + (f", and {stored.why}" if stored.why else ", no safetensors and no GGUF file"),
+            "give a model's directory or file, or a hub id",
+        )
+    notes = place.notes
+    if stored.why:
+        notes += (f"sizes are computed from the config: {stored.why}",)
     return Checkpoint(
-        place.name,
-        place.source,
-        config,
-        tensors,
-        stored_bytes,
-        None,
-        place.revision,
-        notes=place.notes + notes,
+        place.name, place.source, config, stored.tensors, stored.bytes, revision=place.revision, notes=notes
     )
 
 
@@ -165,43 +151,46 @@ def _from_gguf(place: Place, header: GgufHeader) -> Checkpoint:
     )
 
 
-def _sum(tensors: Collection[StoredTensor]) -> int:
-    return sum(tensor.bytes for tensor in tensors)
-
-
-def _tensors(place: Place, names: Collection[str]) -> _Tensors:
-    """Tensors, stored bytes and notes of a place; without tensors where their files are not at hand."""
+def _stored(place: Place, names: Collection[str]) -> _Stored:
+    """The tensors of a place, by its index or the names of its files."""
     names = {name for name in names if "/" not in name}
     index = next((name for name in INDEX_NAMES if name in names), None)
     if index is not None:
         return _indexed(place, index)
     try:
         files = without_index(names)
-        if not files:
-            return None, None, ()
-        headers = read_headers(files, place.open)
+        return _together(place, files) if files else _Stored()
     except (Unreachable, NotFound, Forbidden) as error:
-        return None, None, (f"sizes are computed from the config: {error.message}",)
+        return _Stored(why=error.message)
+
+
+def _together(place: Place, files: Collection[str]) -> _Stored:
+    """The tensors of files that have no index."""
+    headers = read_headers(files, place.open)
     tensors = tuple(tensor for header in headers.values() for tensor in header)
-    return tensors, _sum(tensors), ()
+    if len({tensor.name for tensor in tensors}) != len(tensors):
+        raise BadInput(f"{place.name}: two of its safetensors files hold a tensor of the same name")
+    return _Stored(tensors, _sum(tensors))
 
 
-def _indexed(place: Place, name: str) -> _Tensors:
+def _indexed(place: Place, name: str) -> _Stored:
+    """The tensors of the files that an index names."""
+    total_bytes = None
     try:
         source = place.open(name)
-        index = read_index(source)
-        source.close()
-    except (Unreachable, NotFound, Forbidden) as error:
-        return None, None, (f"sizes are computed from the config: {error.message}",)
-    try:
+        try:
+            index = read_index(source)
+        finally:
+            source.close()
+        total_bytes = index.total_bytes
         tensors = read_shards(index, place.open)
     except (Unreachable, NotFound, Forbidden) as error:
-        return (
-            None,
-            index.total_bytes,
-            (f"sizes are computed from the config and the index: {error.message}",),
-        )
-    return tensors, _sum(tensors), ()
+        return _Stored(bytes=total_bytes, why=error.message)
+    return _Stored(tensors, _sum(tensors))
+
+
+def _sum(tensors: Iterable[StoredTensor]) -> int:
+    return sum(tensor.bytes for tensor in tensors)
 
 
 def _config(place: Place, name: str, sidecars: Collection[str]) -> Config:

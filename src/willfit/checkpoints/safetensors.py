@@ -81,7 +81,7 @@ def read_header(source: ByteSource) -> tuple[StoredTensor, ...]:
         or data.count(b",") > 16 * _MAX_TENSORS
     ):
         raise BadInput(f"{name}: the header lists more than {_MAX_TENSORS} tensors")
-    entries = parse_object(data, f"the header of {name}", _MAX_HEADER_BYTES)
+    entries = parse_object(data, f"the header of {name}", _MAX_HEADER_BYTES, 3 * _MAX_TENSORS)
     return _tensors(entries, name, None if source.size is None else source.size - 8 - length)
 
 
