@@ -214,6 +214,45 @@ def test_buffers_keep_their_own_dtype() -> None:
     assert made.format_of(positions.name, positions).name == "int64"
 
 
+def test_mlx_names_itself_by_its_field_and_overrides_modules() -> None:
+    settings = {"group_size": 64, "bits": 4, "model.layers.0.mlp.gate": {"group_size": 64, "bits": 8}}
+    made = recipe_for(
+        Config({"quantization": {**settings, "lm_head": False}, "quantization_config": settings}), "bf16"
+    )
+    assert stored(made, UP) == "mlx int4 g64"
+    assert stored(made, "model.embed_tokens.weight", "embedding") == "mlx int4 g64"
+    assert stored(made, "model.layers.0.mlp.gate.weight", "router") == "mlx int8 g64"
+    assert stored(made, "lm_head.weight", "head") == "bf16"
+
+
+def test_hqq_tags_and_quark_layers() -> None:
+    params = {"weight_quant_params": {"nbits": 2, "group_size": 16}}
+    made = recipe("hqq", quant_config={"mlp.up_proj": params}, skip_modules=["lm_head"])
+    assert stored(made, UP) == "hqq int2 g16"
+    assert stored(made, "model.layers.3.mlp.down_proj.weight") == "bf16"
+    made = recipe(
+        "quark",
+        global_quant_config={"weight": {"dtype": "fp8_e4m3", "qscheme": "per_tensor"}},
+        layer_quant_config={"*down_proj": {"weight": {"dtype": "fp4", "qscheme": "per_group"}}},
+        exclude=["lm_head"],
+    )
+    assert stored(made, UP) == "fp8 per tensor"
+    assert stored(made, "model.layers.3.mlp.down_proj.weight") == "mxfp4"
+    assert stored(made, "lm_head.weight", "head") == "bf16"
+
+
+def test_fp8_checkpoints_with_fp4_experts() -> None:
+    config = {
+        "expert_dtype": "fp4",
+        "quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128], "scale_fmt": "ue8m0"},
+    }
+    made = recipe_for(Config(config), "bf16")
+    assert stored(made, "layers.{layer}.ffn.experts.{expert}.w1.weight", "experts") == "mxfp4"
+    attention = Tensor("layers.0.attn.wq_a.weight", (1024, 4096), "attention")
+    # 8 x 32 blocks, each with an exponent of one byte
+    assert made.format_of(attention.name, attention).bytes(attention.shape) == 1024 * 4096 + 8 * 32
+
+
 def test_quantization_inside_the_text_config_is_found() -> None:
     inner = {"quant_method": "awq", "bits": 4, "group_size": 64}
     made = recipe_for(Config({"text_config": {"quantization_config": inner}}), "fp16")

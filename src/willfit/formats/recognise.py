@@ -45,7 +45,8 @@ METHODS: dict[str, str] = {
     "torchao": "torchao",
 }
 
-_FIELDS = ("quantization_config", "compression_config", "hf_quant_config", "quantize_config", "quantization")
+#: `quantization` is MLX's, which repeats it as `quantization_config` without naming a method.
+_FIELDS = ("quantization", "quantization_config", "compression_config", "hf_quant_config", "quantize_config")
 _SECTIONS = ("text_config", "llm_config", "language_config", "thinker_config")
 
 _GROUPED = {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 128, "symmetric": True}
