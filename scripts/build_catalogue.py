@@ -29,6 +29,11 @@ KEPT = (
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 
 
+def _plain(value: object) -> object:
+    """A fact with its writer called as the reader knows them: what a model file has from a helper is from us."""
+    return value.replace("helper", "the authors'") if isinstance(value, str) else value
+
+
 def line(path: Path) -> tuple[str, str]:
     """The key and the line of one model file."""
     config = json.loads(path.read_text(encoding="utf-8"))
@@ -36,7 +41,7 @@ def line(path: Path) -> tuple[str, str]:
     name = facts["hf_id"]
     if not ID.fullmatch(name):
         sys.exit(f"{path}: {name!r} is no model id")
-    kept = {key: facts[key] for key in KEPT if facts.get(key) is not None}
+    kept = {key: _plain(facts[key]) for key in KEPT if facts.get(key) is not None}
     entry = {"key": name.lower(), "id": name, "config": config, "catalog": kept}
     return name.lower(), json.dumps(entry, ensure_ascii=True, separators=(",", ":"))
 
