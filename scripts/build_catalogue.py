@@ -30,7 +30,7 @@ ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 
 
 def _plain(value: object) -> object:
-    """A fact with its writer called as the reader knows them: what a model file has from a helper is from us."""
+    """A fact in the words of the catalogue: what a model file has from a helper, its authors wrote."""
     return value.replace("helper", "the authors'") if isinstance(value, str) else value
 
 
