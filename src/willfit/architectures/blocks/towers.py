@@ -92,6 +92,8 @@ class LayerStyle:
         RMS norms instead of layer norms with a shift.
     attention_bias, mlp_bias
         Whether the linear layers of attention and of the MLP have biases.
+    output_bias
+        Whether attention's output projection has one, where it differs from the others (InternViT).
     """
 
     norms: tuple[str, str]
@@ -100,6 +102,7 @@ class LayerStyle:
     rms: bool = False
     attention_bias: bool = True
     mlp_bias: bool = True
+    output_bias: bool | None = None
 
 
 #: CLIP's layers, which SigLIP, Idefics and many others copied.
@@ -127,6 +130,7 @@ def tower_layers(
     norm = rms_norm if style.rms else layer_norm
     names = [f"{prefix}.{name}" for name in style.projections]
     bias = style.attention_bias
+    output_bias = bias if style.output_bias is None else style.output_bias
     if len(names) == 2:
         split = Split(0, kv_heads, ((inner, heads), (keys, kv_heads), (keys, kv_heads)))
         attention = linear(names[0], hidden, inner + 2 * keys, part, bias=bias, split=split)
@@ -140,7 +144,7 @@ def tower_layers(
     tensors = (
         *norm(f"{prefix}.{style.norms[0]}", hidden, part=part),
         *attention,
-        *linear(names[-1], inner, hidden, part, bias=bias, split=row(heads)),
+        *linear(names[-1], inner, hidden, part, bias=output_bias, split=row(heads)),
         *norm(f"{prefix}.{style.norms[1]}", hidden, part=part),
         *(
             tensor

@@ -1,4 +1,4 @@
-"""Gemma 4 with its vision and audio encoders, and the unified one, which embeds patches and waveforms directly.
+"""Gemma 4 with its vision and audio encoders, and the unified one, which embeds patches and samples directly.
 
 Source: transformers `models/gemma4`, `models/gemma4_unified`.
 """
