@@ -120,13 +120,13 @@ def core_attention_tensors(prefix: str, shape: Shape) -> tuple[Tensor, ...]:
     )
 
 
-def hyper_connection_tensors(block: str, shape: Shape) -> tuple[Tensor, ...]:
+def hyper_connection_tensors(block: str, hidden: int, streams: int) -> tuple[Tensor, ...]:
     """How the residual streams are collapsed, expanded and mixed around each half of a layer."""
-    mixes = shape.streams * (2 + shape.streams)
+    mixes = streams * (2 + streams)
     tensors: tuple[Tensor, ...] = ()
     for half in ("attn", "ffn"):
         tensors += (
-            *parameter(f"{block}.hc_{half}_fn", (mixes, shape.streams * shape.hidden), "mlp"),
+            *parameter(f"{block}.hc_{half}_fn", (mixes, streams * hidden), "mlp"),
             *parameter(f"{block}.hc_{half}_base", (mixes,), "mlp"),
             *parameter(f"{block}.hc_{half}_scale", (3,), "mlp"),
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from willfit.architectures.blocks.decoder import causal_decoder, layer_count, repeated
+from willfit.architectures.blocks.decoder import bounded_count, causal_decoder, layer_count, repeated
 from willfit.architectures.blocks.delta import kimi_delta_tensors
 from willfit.architectures.blocks.experts import expert_tensors, experts_of
 from willfit.architectures.blocks.feed_forward import gated_mlp
@@ -67,8 +67,8 @@ def build(config: Config) -> Architecture:
         *linear(f"{block}.eh_proj", 2 * hidden, hidden, "mtp"),
         *rms_norm(f"{block}.final_layernorm", hidden),
     )
-    modules = (replace(module, tensors=module.tensors + fusion),) * config.integer(
-        "num_nextn_predict_layers", "num_mtp_layers", default=0
+    modules = (replace(module, tensors=module.tensors + fusion),) * bounded_count(
+        config, "num_nextn_predict_layers", "num_mtp_layers", default=0
     )
     keys = zip((kind == "linear_attention" for kind in kinds), sparse, strict=True)
     return causal_decoder(

@@ -54,7 +54,7 @@ def build(config: Config, prefix: str = "", head_name: str = "head") -> Architec
         attention = f"{block}.attn"
         table = buffer(f"{block}.ffn.gate.tid2eid", (shape.vocab, experts.top_k), "router") if by_hash else ()
         tensors = (
-            *hyper_connection_tensors(block, shape),
+            *hyper_connection_tensors(block, shape.hidden, shape.streams),
             *rms_norm(f"{block}.attn_norm", shape.hidden),
             *core_attention_tensors(attention, shape),
             *(_compressor(f"{attention}.compressor", shape.hidden, shape.head_dim, ratio) if ratio else ()),

@@ -70,7 +70,7 @@ def _decoder(config: Config, prefix: str, head_name: str) -> Architecture:
         attention = f"{block}.attn"
         tensors = (
             *(_engram(f"{block}.engram", config, shape, rows) if rows else ()),
-            *hyper_connection_tensors(block, shape),
+            *hyper_connection_tensors(block, shape.hidden, shape.streams),
             *rms_norm(f"{block}.attn_norm", shape.hidden),
             *core_attention_tensors(attention, shape),
             *(_compressor(f"{attention}.compressor", shape, ratio) if makes else ()),

@@ -7,7 +7,8 @@ residual stream to `hc_mult` streams, which each half of a layer collapses, expa
 
 from __future__ import annotations
 
-from willfit.architectures.blocks.decoder import causal_decoder, layer_count, repeated
+from willfit.architectures.blocks.compressed import hyper_connection_tensors
+from willfit.architectures.blocks.decoder import bounded_count, causal_decoder, layer_count, repeated
 from willfit.architectures.blocks.delta import kimi_delta_tensors
 from willfit.architectures.blocks.experts import expert_tensors, experts_of
 from willfit.architectures.blocks.feed_forward import gated_mlp
@@ -80,8 +81,8 @@ def build(config: Config, prefix: str = "model", head_name: str = "lm_head") -> 
     sparse = sparse_layers(config, count)
     fusion = deepseek_mtp_tensors(block, hidden, vocab, copies=False)
     module = layer((False, True, sparse[-1]), fusion)
-    modules = (module,) * config.integer("num_nextn_predict_layers", default=1)
-    connections = _hyper_connection_tensors(block, hidden, streams)
+    modules = (module,) * bounded_count(config, "num_nextn_predict_layers", default=1)
+    connections = hyper_connection_tensors(block, hidden, streams)
     keys = zip(
         (kind == "linear_attention" for kind in kinds),
         indexed_layers(config, count),
@@ -98,15 +99,4 @@ def build(config: Config, prefix: str = "model", head_name: str = "lm_head") -> 
         prefix=prefix,
         head_name=head_name,
         **mtp_modules(modules, first=count),
-    )
-
-
-def _hyper_connection_tensors(block: str, hidden: int, streams: int) -> tuple[Tensor, ...]:
-    """What computes the weights with which each half of a layer reads, writes and mixes the streams."""
-    weights = streams * (streams + 2)
-    return tuple(
-        tensor
-        for half in ("attn", "ffn")
-        for name, shape in (("fn", (weights, streams * hidden)), ("base", (weights,)), ("scale", (3,)))
-        for tensor in parameter(f"{block}.hc_{half}_{name}", shape, "mixer")
     )

@@ -19,6 +19,7 @@ from willfit.architectures.mixers import Mixer
 from willfit.architectures.mixers.recurrent import gated_delta
 from willfit.architectures.model import Architecture, FeedForward, Layer, Tensor
 from willfit.checkpoints.config import Config
+from willfit.quantities import round_up
 
 
 def build(config: Config, prefix: str = "model", head_name: str = "lm_head") -> Architecture:
@@ -40,7 +41,7 @@ def build(config: Config, prefix: str = "model", head_name: str = "lm_head") -> 
     residuals = "attn_res_block_size" in config
     block = f"{prefix}.layers.{{layer}}"
     attention = f"{block}.self_attn"
-    # Kimi K3 stores a decay for each of `head_dim` (128) heads although it has 96.
+    # Kimi K3 stores the decays of its 96 heads in a vector padded to 128.
     full_rank = section.boolean("use_full_rank_gate", default=False)
     delta_tensors = kimi_delta_tensors(
         attention,
@@ -50,7 +51,7 @@ def build(config: Config, prefix: str = "model", head_name: str = "lm_head") -> 
         kernel,
         forget_rank=head_dim,
         gate_rank=0 if full_rank else head_dim,
-        decay_shape=(head_dim,) if full_rank else (1, 1, heads, 1),
+        decay_shape=(round_up(heads, 128),) if full_rank else (1, 1, heads, 1),
     )
     latent_tensors = latent_attention_tensors(attention, hidden, latent)
     if config.boolean("mla_use_output_gate", default=False):
@@ -99,7 +100,7 @@ def build(config: Config, prefix: str = "model", head_name: str = "lm_head") -> 
 
 def _residual(name: str, hidden: int) -> tuple[Tensor, ...]:
     """What weighs the outputs of earlier blocks of layers by attention over depth."""
-    return (*rms_norm(f"{name}_norm", hidden), *linear(f"{name}_proj", hidden, 1, "mixer"))
+    return (*rms_norm(f"{name}_norm", hidden), *linear(f"{name}_proj", hidden, 1, "mlp"))
 
 
 def _expert_tensors(config: Config, prefix: str, hidden: int, experts: Experts) -> tuple[Tensor, ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from willfit.architectures.blocks.attention import attention_tensors
-from willfit.architectures.blocks.decoder import MAX_LAYERS, causal_decoder, repeated
+from willfit.architectures.blocks.decoder import MAX_LAYERS, bounded_count, causal_decoder, repeated
 from willfit.architectures.blocks.feed_forward import plain_mlp, router
 from willfit.architectures.blocks.mtp import mtp_modules
 from willfit.architectures.blocks.state_space import mamba2_tensors, state_dtype_of
@@ -30,7 +30,7 @@ _KINDS = {"linear_attention": "mamba", "full_attention": "attention"}
 def build(config: Config) -> Architecture:
     """The architecture of a Nemotron-H or Nemotron 3 config."""
     hidden = config.integer("hidden_size")
-    steps = config.integer("num_nextn_predict_layers", default=0)
+    steps = bounded_count(config, "num_nextn_predict_layers", default=0)
     modules = _mtp_layers(config, hidden) * steps if steps else ()
     kinds = _kinds(config, "hybrid_override_pattern", "layers_block_type")
     return causal_decoder(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from willfit.architectures.blocks.decoder import causal_decoder, repeated, shape_of
+from willfit.architectures.blocks.decoder import bounded_count, causal_decoder, repeated, shape_of
 from willfit.architectures.blocks.delta import delta_net_tensors, gated_attention_tensors
 from willfit.architectures.blocks.feed_forward import fused_experts, gated_mlp, router
 from willfit.architectures.blocks.layer_types import kinds_of
@@ -131,7 +131,7 @@ def _sparse_layers(config: Config, layers: int) -> tuple[bool, ...]:
 
 def _mtp_layers(config: Config, hidden: int, vocab: int, module: Layer, default: int) -> tuple[Layer, ...]:
     """Attention layers after a fusion of embedding and state, with one norm after the last."""
-    count = config.integer("mtp_num_hidden_layers", "num_nextn_predict_layers", default=default)
+    count = bounded_count(config, "mtp_num_hidden_layers", "num_nextn_predict_layers", default=default)
     if not count:
         return ()
     fusion = (

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from willfit.architectures.blocks.decoder import causal_decoder, repeated, shape_of
+from willfit.architectures.blocks.decoder import bounded_count, causal_decoder, repeated, shape_of
 from willfit.architectures.blocks.delta import delta_net_tensors, gated_attention_tensors
 from willfit.architectures.blocks.mtp import mtp_modules
 from willfit.architectures.blocks.state_space import convolution, state_dtype_of
@@ -99,7 +99,7 @@ def build(config: Config, prefix: str = "model", head_name: str = "lm_head") -> 
         *linear("mtp.fc_embedding", hidden, hidden, "mtp"),
         *linear("mtp.fc_hidden", hidden, hidden, "mtp"),
     )
-    modules = [module] * config.integer("mtp_num_hidden_layers", default=0)
+    modules = [module] * bounded_count(config, "mtp_num_hidden_layers", default=0)
     if modules:
         final = _connection("mtp.hyper_connection_mixer", hidden, streams, rank, injects=False)
         modules[0] = replace(module, tensors=fusion + module.tensors)
@@ -121,11 +121,11 @@ def build(config: Config, prefix: str = "model", head_name: str = "lm_head") -> 
 def _connection(prefix: str, hidden: int, streams: int, rank: int, *, injects: bool) -> tuple[Tensor, ...]:
     """What mixes the streams into one input, and weighs the output for each stream unless it is the last."""
     wide = streams * hidden
-    inject = linear(f"{prefix}.block_inject_weight", wide, streams, "mixer") if injects else ()
+    inject = linear(f"{prefix}.block_inject_weight", wide, streams, "mlp") if injects else ()
     return (
         *rms_norm(f"{prefix}.hc_norm", wide),
-        *linear(f"{prefix}.input_mix_weight_down", wide, rank, "mixer"),
-        *linear(f"{prefix}.input_mix_weight_up", rank, wide, "mixer"),
+        *linear(f"{prefix}.input_mix_weight_down", wide, rank, "mlp"),
+        *linear(f"{prefix}.input_mix_weight_up", rank, wide, "mlp"),
         *inject,
     )
 
