@@ -3,6 +3,8 @@
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from willfit.architectures.model import Part, Tensor
 from willfit.checkpoints.config import Config
@@ -155,6 +157,8 @@ def test_compressed_tensors_groups_targets_and_ignore() -> None:
         ({"num_bits": 8, "type": "float", "strategy": "tensor"}, {"dynamic": False}, "fp8 per tensor"),
         ({"num_bits": 8, "type": "float", "strategy": "block", "block_structure": [128, 128]}, None,
          "fp8 block 128x128"),
+        ({"num_bits": 8, "type": "float", "strategy": "block", "block_structure": "128x64"}, None,
+         "fp8 block 128x64"),
         ({"num_bits": 4, "type": "float", "strategy": "tensor_group", "group_size": 16}, {"dynamic": "local"},
          "nvfp4"),
         ({"num_bits": 4, "type": "float", "strategy": "tensor_group", "group_size": 16}, None, "nvfp4 w4a16"),
@@ -281,3 +285,69 @@ def test_quantization_inside_the_text_config_is_found() -> None:
 def test_broken_settings_end_in_one_line(fields: dict[str, Any]) -> None:
     with pytest.raises(BadInput):
         recipe_for(Config({"quantization_config": fields}), "bf16")
+
+
+#: Every field that a recipe reads, with values of every sort.
+_FIELDS = st.sampled_from(
+    [
+        "bits",
+        "nbits",
+        "group_size",
+        "weight_block_size",
+        "activation_scheme",
+        "dynamic",
+        "mode",
+        "modules_to_not_convert",
+        "ignore",
+        "exclude_modules",
+        "config_groups",
+        "format",
+        "quant_algo",
+        "quantization",
+        "quantized_layers",
+        "kv_cache_scheme",
+        "kv_cache_quant_algo",
+        "extra_config",
+        "packing_format",
+        "quant_config",
+        "weights",
+        "quant_type",
+        "global_quant_config",
+        "layer_quant_config",
+        "load_in_8bit",
+        "expert_dtype",
+        "version",
+        "moe_quant_algo",
+        "num_codebooks",
+        "nbits_per_codebook",
+        "head_bits",
+        "skip_modules",
+        "targets",
+        "num_bits",
+        "type",
+        "strategy",
+        "block_structure",
+        "weight",
+        "dtype",
+        "group_0",
+        "lm_head",
+    ]
+)
+_WORDS = ["FP8", "NVFP4", "MIXED_PRECISION", "int", "float", "re:.*", "fp4", "int4", "group", "block"]
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 300) | st.floats(allow_nan=False) | st.sampled_from(_WORDS),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_FIELDS, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=400)
+@given(method=st.sampled_from(list(METHODS)), fields=st.dictionaries(_FIELDS, _VALUES, max_size=8))
+def test_any_settings_size_or_end_in_one_line(method: str, fields: dict[str, Any]) -> None:
+    try:
+        made = recipe_for(Config({"quantization_config": {"quant_method": method, **fields}}), "bf16")
+    except BadInput:
+        return
+    for shape in ((512, 256), (3, 512, 256)):
+        size = made.format_of(UP, Tensor(UP, shape, "experts")).bytes(shape)
+        assert size > 0

@@ -103,6 +103,15 @@ def kv_dtype(quant: Config) -> str | None:
     return {("float", 8): "fp8_e4m3", ("int", 8): "int8", ("float", 4): "nvfp4"}.get(kind)
 
 
+def _block(weights: Config) -> tuple[int, int]:
+    """Rows and columns of a block, written as `[128, 128]` or, in older files, as `128x128`."""
+    raw = weights.raw("block_structure")
+    sizes = raw.split("x") if isinstance(raw, str) else weights.items("block_structure")
+    if len(sizes) != 2 or not all(str(size).isdecimal() and int(size) > 0 for size in sizes):
+        raise BadInput(f"{weights.where}: 'block_structure' is {raw!r}, expected two positive numbers")
+    return int(sizes[0]), int(sizes[1])
+
+
 def _format(group: Config, weights: Config, layout: str, dtype: str) -> Format:
     bits = weights.integer("num_bits", default=8)
     kind = weights.text("type", default="int")
@@ -124,7 +133,7 @@ def _format(group: Config, weights: Config, layout: str, dtype: str) -> Format:
     label = "fp8" if kind == "float" else "int8"
     if layout.startswith("mxfp8") or weights.text("scale_dtype", default="").endswith("uint8"):
         return Scaled("mxfp8", "fp8_e4m3", "group", (1, size or 32), "uint8")
-    block = weights.integers("block_structure") or [1, size or 1]
+    block = _block(weights) if strategy == "block" else (1, size or 1)
     granularity: Granularity = (
         "tensor" if strategy == "tensor"
         else "channel" if strategy == "channel"
@@ -135,7 +144,7 @@ def _format(group: Config, weights: Config, layout: str, dtype: str) -> Format:
         label,
         "fp8_e4m3" if kind == "float" else "int8",
         granularity,
-        (block[0], block[1]),
+        block,
         scale_dtype=dtype,
         zero_dtype="" if symmetric else "int8",
         input_dtype=dtype if static else "",
