@@ -1,0 +1,234 @@
+"""vLLM's start-up, in its own order: resolve settings, load weights, profile, subtract, size the cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import ceil
+
+from willfit.engines.base import Machine, Subject
+from willfit.engines.vllm.cache_plan import CachePlan, plan_cache
+from willfit.engines.vllm.cache_specs import CacheSpec, cache_specs, kv_dtype_of
+from willfit.engines.vllm.eras import era_for
+from willfit.engines.vllm.profile import activation_term, context_term, graph_term, runtime_term
+from willfit.engines.vllm.settings import AUTO, Resolved, Settings, resolve
+from willfit.engines.vllm.weights import (
+    buffer_bytes,
+    is_loaded,
+    latent_copy_bytes,
+    pipeline_stages,
+    rank_bytes,
+)
+from willfit.errors import BadInput
+from willfit.estimate import Demand, Term, combined, exact
+from willfit.hardware.device import Device
+from willfit.quantities import GIB, dtype_name, format_bytes
+
+_LATENT_COPY = "16-bit copies of the latent up-projection"
+
+
+@dataclass(frozen=True, slots=True)
+class Sizing:
+    """What vLLM decides and allocates at start-up, on the fullest rank.
+
+    Attributes
+    ----------
+    inside, outside
+        Terms that count against `requested_bytes`, and terms that come on top of it.
+    requested_bytes
+        What vLLM allows itself of the device.
+    pool_bytes, pool_interval
+        Bytes for the cache, before rounding to blocks; negative if nothing is left.
+    plan
+        How the cache is divided.
+    latent_copy_bytes
+        Part of the weights that is made after loading.
+    refusal
+        Why it would not start whatever the memory, or because nothing is left for a cache.
+    """
+
+    resolved: Resolved
+    dtype: str
+    kv_dtype: str
+    inside: tuple[Term, ...]
+    outside: tuple[Term, ...]
+    requested_bytes: int
+    pool_bytes: int
+    pool_interval: tuple[int, int]
+    plan: CachePlan
+    latent_copy_bytes: int
+    refusal: str
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of the pool."""
+        return self.plan.blocks_in(self.pool_bytes)
+
+    @property
+    def block_size(self) -> int:
+        """Tokens in the smallest block; 0 without a cache."""
+        return min((spec.block_size for group in self.plan.groups for spec in group.specs), default=0)
+
+    def demand(self, sequences: int) -> Demand | None:
+        """What `sequences` sequences of the longest length need of the pool; None without a cache."""
+        if not self.plan.groups:
+            return None
+        length = self.resolved.max_model_len
+        null = self.plan.bytes_per_block if self.resolved.era.null_block else 0
+        return Demand(
+            f"{sequences} sequence{'s' if sequences > 1 else ''} of {length:,} tokens",
+            self.plan.bytes_for(length, sequences) + null,
+            self.pool_bytes,
+            *self.pool_interval,
+        )
+
+
+def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
+    """Go through vLLM's start-up.
+
+    Raises
+    ------
+    BadInput
+        If there are fewer devices than ranks, or the length of a sequence is not known.
+    """
+    architecture = subject.architecture
+    device = smallest_device(machine, settings)
+    era = era_for(settings.version, settings.generation)
+    resolved = resolve(settings, architecture, device, era)
+    dtype = model_dtype(subject, settings, device)
+    kv_dtype = kv_dtype_of(settings, subject.recipe.kv_cache_dtype, dtype)
+    specs = cache_specs(architecture, settings, resolved, kv_dtype, dtype, device)
+    plan = plan_cache(_widest_stage(specs, settings), resolved, settings.hybrid_cache_manager)
+
+    copies = latent_copy_bytes(subject, settings)
+    weights = weights_term(subject, settings, dtype, copies)
+    context = context_term()
+    graphs = graph_term(architecture, resolved)
+    subtracted = era.graphs_inside if settings.estimate_cudagraphs is None else settings.estimate_cudagraphs
+    inside = [weights, activation_term(architecture, resolved, settings, dtype), runtime_term(settings)]
+    outside: list[Term] = []
+    (inside if era.context_inside else outside).append(context)
+    if graphs is not None:
+        (inside if subtracted else outside).append(graphs)
+
+    total = device.usable_bytes or 0
+    requested = ceil(total * resolved.gpu_memory_utilization)
+    taken, taken_low, taken_high = combined(inside)
+    pool, low, high = requested - taken, requested - taken_high, requested - taken_low
+    if settings.kv_cache_memory_bytes is not None:
+        pool = low = high = settings.kv_cache_memory_bytes
+    if settings.num_gpu_blocks_override is not None and plan.groups:
+        pool = low = high = settings.num_gpu_blocks_override * plan.bytes_per_block
+    if settings.max_model_len == AUTO:
+        longest = plan.longest(pool, resolved.max_model_len)
+        resolved = replace(resolved, max_model_len=max(1, longest))
+        plan = replace(plan, resolved=resolved)
+    refusal = _indivisible(subject, settings)
+    if not refusal and plan.groups and total and high <= 0:
+        refusal = (
+            f"weights and run-time memory leave nothing of the {format_bytes(requested)} "
+            "that vLLM allows itself for a cache"
+        )
+    return Sizing(
+        resolved=resolved,
+        dtype=dtype,
+        kv_dtype=kv_dtype,
+        inside=tuple(inside),
+        outside=tuple(outside),
+        requested_bytes=requested,
+        pool_bytes=pool,
+        pool_interval=(low, high),
+        plan=plan,
+        latent_copy_bytes=copies,
+        refusal=refusal,
+    )
+
+
+def ranks_of(settings: Settings) -> int:
+    """Devices that one replica takes."""
+    return settings.tensor_parallel * settings.pipeline_parallel
+
+
+def smallest_device(machine: Machine, settings: Settings) -> Device:
+    """The device that decides: all ranks get as many blocks as the one with the fewest.
+
+    Raises
+    ------
+    BadInput
+        If there are fewer devices than ranks.
+    """
+    ranks = ranks_of(settings)
+    given = len(machine.devices)
+    if given < ranks:
+        raise BadInput(f"{ranks} ranks need {ranks} devices, {given} given", f"write --gpu {ranks}x...")
+    return min(machine.devices[:ranks], key=lambda device: device.usable_bytes or 0)
+
+
+def model_dtype(subject: Subject, settings: Settings, device: Device) -> str:
+    """The activation dtype: as asked, else the config's; fp32 checkpoints run in 16 bits (`config/model.py`).
+
+    Cards before Ampere have no bf16.
+    """
+    asked = settings.dtype not in (None, "auto")
+    dtype = dtype_name(settings.dtype) if settings.dtype and asked else subject.architecture.dtype
+    has_bf16 = _has_bf16(device)
+    if not asked and dtype == "fp32":
+        dtype = "bf16" if has_bf16 else "fp16"
+    return "fp16" if dtype == "bf16" and not has_bf16 else dtype
+
+
+def _has_bf16(device: Device) -> bool:
+    major = device.compute_capability.split(".")[0]
+    return not major.isdigit() or int(major) >= 8
+
+
+def weights_term(subject: Subject, settings: Settings, dtype: str, copies: int) -> Term:
+    """Parameters and buffers of the fullest rank, as the start-up log counts them."""
+    ranks = settings.tensor_parallel
+    if settings.pipeline_parallel > 1:
+        stored = _fullest_stage(subject, settings, dtype)
+    else:
+        loaded = (line for line in subject.lines if is_loaded(line, subject, settings))
+        stored = sum(rank_bytes(line, subject, ranks, dtype) for line in loaded)
+    buffers = buffer_bytes(subject.architecture, dtype)
+    size = stored + buffers + copies
+    offloaded = min(int(settings.cpu_offload_gb * GIB), size)
+    formula = f"{stored} B of tensors" + (f" on one of {ranks} ranks" if ranks > 1 else "")
+    formula += f" + {buffers} B of rotary tables and scales"
+    if copies:
+        formula += f" + {copies} B of {_LATENT_COPY}"
+    if offloaded:
+        formula += f" - {offloaded} B kept in host RAM"
+    reference = "vllm/model_executor/layers: sharded parameters, rotary tables"
+    return exact("weights", size - offloaded, formula, reference)
+
+
+def _fullest_stage(subject: Subject, settings: Settings, dtype: str) -> int:
+    """Bytes of the fullest pipeline stage: its share of the layers, with the embedding or the head."""
+    layers = len(subject.architecture.layers)
+    stages = pipeline_stages(layers, settings.pipeline_parallel)
+    sizes = {"embedding": 0, "head": 0, "inner": 0}
+    for line in subject.lines:
+        if is_loaded(line, subject, settings):
+            part = line.tensor.part if line.tensor.part in sizes else "inner"
+            sizes[part] += rank_bytes(line, subject, settings.tensor_parallel, dtype)
+    inner = sizes["inner"]
+    first = inner * stages[0] // layers + sizes["embedding"]
+    last = inner * stages[-1] // layers + (sizes["head"] or sizes["embedding"])
+    return max(first, last, inner * max(stages) // layers)
+
+
+def _widest_stage(specs: list[CacheSpec], settings: Settings) -> list[CacheSpec]:
+    """Cache layers of the stage that holds most of them: the pool's blocks are the minimum over stages."""
+    if settings.pipeline_parallel == 1:
+        return specs
+    return specs[: max(pipeline_stages(len(specs), settings.pipeline_parallel))]
+
+
+def _indivisible(subject: Subject, settings: Settings) -> str:
+    ranks = settings.tensor_parallel
+    for layer, _ in subject.architecture.blocks:
+        for mixer in layer.mixers:
+            heads = getattr(mixer, "heads", 0)
+            if heads and not mixer.fixed_states and heads % ranks:
+                return f"{heads} attention heads cannot be divided over {ranks} ranks"
+    return ""

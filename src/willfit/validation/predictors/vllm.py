@@ -1,0 +1,201 @@
+"""Predictions for cases of vLLM: start-up logs, and what its own planner computed without a GPU."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import Any
+
+from willfit.checkpoints.catalogue import find
+from willfit.checkpoints.config import Config
+from willfit.engines.base import Machine, Subject
+from willfit.engines.subject import subject_from_config
+from willfit.engines.vllm import Settings
+from willfit.engines.vllm.sizing import Sizing, size_up
+from willfit.engines.vllm.weights import buffer_bytes
+from willfit.estimate import Term
+from willfit.hardware.device import Device
+from willfit.hardware.table import find_device
+from willfit.quantities import GIB
+from willfit.validation.cases import Case
+from willfit.validation.scoring import Prediction, Unpredictable
+
+#: The newest release at a date, where a source does not state its version.
+_RELEASES = (
+    ("2023-12", "0.2.4"), ("2024-04", "0.4.0"), ("2024-06", "0.5.0"), ("2024-09", "0.6.1"),
+    ("2024-12", "0.6.4"), ("2025-02", "0.7.2"), ("2025-04", "0.8.5"), ("2025-06", "0.9.1"),
+    ("2025-08", "0.10.0"), ("2025-10", "0.11.0"), ("2025-12", "0.13.0"), ("2026-02", "0.15.0"),
+    ("2026-04", "0.19.0"), ("2026-06", "0.22.0"), ("2026-08", "0.25.0"), ("2026-10", "0.31.0"),
+)  # fmt: skip
+
+#: How weights are stored, by the name that a repository gives it, where the catalogue's config does not say.
+_FORMATS = {
+    "awq-int4": "awq", "gptq-int4": "gptq-int4", "gptq-int8": "gptq-int8", "fp8": "fp8", "nvfp4": "nvfp4",
+    "mxfp4": "mxfp4", "bnb-4bit": "nf4-double", "w8a8": "int8", "w4a16": "w4a16", "int4": "w4a16",
+}  # fmt: skip
+
+_QUANTIZATIONS = {"bitsandbytes": "nf4", "fp8": "fp8"}
+
+_SETTINGS = frozenset(field.name for field in fields(Settings))
+
+
+def predict(case: Case) -> dict[str, Any]:
+    """What vLLM logs at start-up; see `scoring.Predictor`.
+
+    Raises
+    ------
+    Unpredictable
+        If no config of the model is known, or the format of its weights.
+    """
+    subject = subject_of(case)
+    settings = settings_of(case)
+    machine = machine_of(case, settings)
+    sizing = size_up(subject, machine, settings)
+    found = _sizes(case, subject, sizing, settings)
+    if machine.devices[0].usable_bytes is not None or settings.kv_cache_memory_bytes is not None:
+        if "gpu_memory_utilization" not in case.unknown_settings:
+            found |= _pool(case, sizing)
+    found |= _per_token(case, sizing)
+    return found
+
+
+def subject_of(case: Case) -> Subject:
+    """The case's model with its weights as they were stored.
+
+    Raises
+    ------
+    Unpredictable
+        If no config of the architecture is known.
+    """
+    given = case.fields.get("config")
+    name = case.fields.get("catalogue")
+    if given is None:
+        entry = find(name) if name else None
+        if entry is None:
+            raise Unpredictable(f"{case.fields.get('model')}: no config of this architecture is known")
+        given = {**entry.config, **(case.fields.get("model_overrides") or {})}
+    config = Config(given, str(name or case.fields.get("model")))
+    format_name = None
+    if not any(key in config for key in ("quantization_config", "hf_quant_config")):
+        stored = case.fields.get("checkpoint_format")
+        asked = case.settings.get("quantization")
+        if stored is not None and stored not in _FORMATS:
+            raise Unpredictable(f"the bytes of a {stored} checkpoint are not known")
+        format_name = _FORMATS.get(stored) if stored else _QUANTIZATIONS.get(asked or "")
+    return subject_from_config(str(case.fields.get("model")), config, format_name)
+
+
+def settings_of(case: Case) -> Settings:
+    """The case's settings under vLLM's names."""
+    given = {key: value for key, value in case.settings.items() if key in _SETTINGS and value is not None}
+    if "disable_hybrid_kv_cache_manager" in case.settings:
+        given["hybrid_cache_manager"] = not case.settings["disable_hybrid_kv_cache_manager"]
+    if "estimate_cudagraphs" in case.settings:
+        given["estimate_cudagraphs"] = bool(case.settings["estimate_cudagraphs"])
+    speculative = case.settings.get("speculative") or {}
+    if speculative:
+        given["speculative_tokens"] = int(speculative.get("num_tokens") or 1)
+        given["mtp"] = "mtp" in str(speculative.get("method", ""))
+    if given.get("quantization"):
+        given.pop("quantization")
+    return Settings(version=_version(case), generation=case.fields.get("engine_generation"), **given)
+
+
+def machine_of(case: Case, settings: Settings) -> Machine:
+    """The case's devices, with the visible total where it was logged."""
+    gpu = case.fields.get("gpu")
+    device = find_device(gpu) if isinstance(gpu, str) else Device("unknown")
+    total = case.measured.get("gpu_total_gib")
+    if total is not None:
+        device = replace(device, usable_bytes=int(total * GIB))
+    ranks = settings.tensor_parallel * settings.pipeline_parallel
+    return Machine((device,) * max(ranks, int(case.fields.get("n_gpus") or 1)))
+
+
+def _version(case: Case) -> str:
+    version = case.fields.get("engine_version")
+    if version and version[0].isdigit() and "." in version:
+        return str(version)
+    date = str(case.fields.get("date") or "2026-10")
+    newest = _RELEASES[0][1]
+    for since, release in _RELEASES:
+        if date >= since:
+            newest = release
+    return newest
+
+
+def _sizes(case: Case, subject: Subject, sizing: Sizing, settings: Settings) -> dict[str, Any]:
+    """What does not depend on the card: weights, profile, graphs."""
+    terms = {term.name: term for term in (*sizing.inside, *sizing.outside)}
+    found: dict[str, Any] = {"weights_gib": _in_gib(terms["weights"])}
+    buffers = buffer_bytes(subject.architecture, sizing.dtype)
+    if "params_bytes" in case.measured:
+        stored = float(terms["weights"].bytes - buffers - sizing.latent_copy_bytes)
+        found["params_bytes"] = Prediction(stored, stored, stored)
+        found["buffers_bytes"] = Prediction(buffers, buffers, buffers)
+        logged = (terms["weights"].bytes - sizing.latent_copy_bytes) / GIB
+        found["weights_gib"] = Prediction(logged, logged, logged)
+        found["block_size_resolved"] = _exactly(sizing.block_size)
+    for key, name in (
+        ("activation_peak_gib", "activations"),
+        ("non_torch_gib", "runtime"),
+        ("cuda_graph_gib", "cuda_graphs"),
+    ):
+        if name in terms:
+            found[key] = _in_gib(terms[name])
+    return found
+
+
+def _pool(case: Case, sizing: Sizing) -> dict[str, Any]:
+    plan = sizing.plan
+    pool, (low, high) = sizing.pool_bytes, sizing.pool_interval
+    found: dict[str, Any] = {}
+    if "fits" in case.measured:
+        demand = sizing.demand(1)
+        found["fits"] = 0.0 if sizing.refusal else demand.probability if demand else 1.0
+    if not plan.groups or case.measured.get("fits") is False:
+        return found | _lengths(case, sizing)
+    found["kv_cache_gib"] = Prediction(pool / GIB, low / GIB, high / GIB)
+    blocks = [plan.blocks_in(size) for size in (pool, low, high)]
+    found["num_gpu_blocks"] = Prediction(*map(float, blocks))
+    found["kv_cache_tokens"] = Prediction(*(float(plan.reported_tokens(count)) for count in blocks))
+    length = case.measured.get("max_concurrency_at_len")
+    found["max_concurrency"] = Prediction(*(plan.concurrency(count, length) for count in blocks))
+    return found
+
+
+def _lengths(case: Case, sizing: Sizing) -> dict[str, Any]:
+    plan = sizing.plan
+    if not plan.groups:
+        return {}
+    length = sizing.resolved.max_model_len
+    needed = plan.bytes_for(length) / GIB
+    longest = plan.longest(sizing.pool_bytes, length)
+    return {
+        "kv_needed_for_max_len_gib": Prediction(needed, needed, needed),
+        "estimated_max_model_len": _exactly(longest),
+    }
+
+
+def _per_token(case: Case, sizing: Sizing) -> dict[str, Any]:
+    """Tokens that this version would report for the pool that was logged, as bytes per token."""
+    pool, tokens = case.measured.get("kv_cache_gib"), case.measured.get("kv_cache_tokens")
+    if not pool or not tokens or not sizing.plan.groups:
+        return {}
+    size = pool * GIB
+    reported = sizing.plan.reported_tokens(sizing.plan.blocks_in(int(size)))
+    if not reported:
+        return {}
+    guess = size / reported
+    # The pool is printed with two digits after the point.
+    slack = 0.005 / pool
+    return {
+        "kv_bytes_per_token": (size / tokens, Prediction(guess, guess * (1 - slack), guess * (1 + slack)))
+    }
+
+
+def _in_gib(term: Term) -> Prediction:
+    return Prediction(term.bytes / GIB, term.low_bytes / GIB, term.high_bytes / GIB)
+
+
+def _exactly(value: float) -> Prediction:
+    return Prediction(value, value, value)

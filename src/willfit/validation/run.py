@@ -1,0 +1,59 @@
+"""Scoring whole files of cases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from importlib import import_module
+from pathlib import Path
+
+from willfit.validation.cases import Case, read_cases
+from willfit.validation.scoring import Predictor, Score, Unpredictable, score_cases
+
+#: (kind, engine) -> module in `predictors/`.
+PREDICTORS: dict[tuple[str, str], str] = {
+    ("serve", "vllm"): "vllm",
+    ("generate", "transformers"): "transformers",
+    ("generate", "litgpt"): "transformers",
+}
+
+
+def predictor_for(case: Case) -> Predictor:
+    """The predictor of a case.
+
+    Raises
+    ------
+    Unpredictable
+        If there is none for its kind and engine, or the source left out what decides.
+    """
+    missing = case.fields.get("missing")
+    if missing:
+        raise Unpredictable(
+            f"the source does not state {missing if isinstance(missing, str) else ', '.join(missing)}"
+        )
+    module = PREDICTORS.get((case.kind, case.engine))
+    if module is None:
+        raise Unpredictable(f"no predictor for engine {case.engine!r}, kind {case.kind!r}")
+    predictor: Predictor = import_module(f"willfit.validation.predictors.{module}").predict
+    return predictor
+
+
+def validate_files(files: Sequence[Path], progress: bool = False) -> Score:
+    """Predict and score all cases of some files.
+
+    Parameters
+    ----------
+    progress
+        Show a progress bar on standard error.
+
+    Raises
+    ------
+    BadInput
+        If a file cannot be read or a line is no case.
+    """
+    cases: Iterable[Case] = [case for file in files for case in read_cases(file)]
+    if progress:
+        from rich.console import Console
+        from rich.progress import track
+
+        cases = track(cases, "predicting", console=Console(stderr=True), transient=True)
+    return score_cases(cases, predictor_for)
