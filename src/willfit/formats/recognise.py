@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
@@ -171,6 +170,8 @@ def recipe_named(text: str, dtype: str, architecture: Architecture | None = None
         return plain_recipe(dtype_name(key))
     except BadInput:
         known = list(dict.fromkeys([*NAMED, *_PLAIN, *_EXL_EXAMPLES, *map(str.lower, file_types.BASES)]))
+        from difflib import get_close_matches
+
         close = get_close_matches(key, known, n=3, cutoff=0.5)
         hint = f"did you mean {', '.join(close)}?" if close else f"known: {', '.join(known)}"
         raise BadInput(f"unknown format {text!r}", hint) from None
