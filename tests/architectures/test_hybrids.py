@@ -48,8 +48,9 @@ NEMOTRON = {
 GLM_TEXT = {
     **WIDE, **MLA, "model_type": "glm5_next_text", "num_key_value_heads": 8, "n_routed_experts": 5,
     "num_experts_per_tok": 2, "moe_intermediate_size": 18, "q_lora_rank": 26, "qk_rope_head_dim": 0,
-    "mlp_layer_types": ["dense", "sparse", "sparse", "sparse"], "n_shared_experts": 1,
-    "linear_num_heads": 3, "linear_head_dim": 10, "index_n_heads": 2, "index_head_dim": 8, "index_kpool": 4, "hc_mult": 3, "pad_token_id": 0,
+    "mlp_layer_types": ["dense", "sparse", "sparse", "sparse"], "n_shared_experts": 1, "hc_mult": 3,
+    "linear_num_heads": 3, "linear_head_dim": 10, "index_n_heads": 2, "index_head_dim": 8,
+    "index_kpool": 4, "pad_token_id": 0,
 }  # fmt: skip
 QWEN4 = {
     **WIDE, **DELTA, **SPARSE, "model_type": "qwen4_exp_text", "full_attention_interval": 2, "hc_count": 3,
@@ -69,6 +70,11 @@ SMALL: list[dict[str, Any]] = [
      "expert_layer_period": 3, "expert_layer_offset": 2, "mamba_d_state": 10, "mamba_dt_rank": 7},
     {**NARROW, "model_type": "zamba", "num_hidden_layers": 8, "attn_layer_period": 3, "attn_layer_offset": 2,
      "num_key_value_heads": 8, "attention_hidden_size": 128, "mamba_d_state": 10, "mamba_dt_rank": 7},
+    {**NARROW, "model_type": "zamba2", "num_hidden_layers": 6, "num_key_value_heads": 8, "n_mamba_heads": 8,
+     "mamba_ngroups": 2, "add_bias_linear": True, "mamba_d_state": 10, "num_mem_blocks": 2, "adapter_rank": 6,
+     "use_shared_attention_adapter": True,
+     "layers_block_type": ["linear_attention", "hybrid", "hybrid", "linear_attention", "hybrid", "hybrid"]},
+    {**NARROW, "model_type": "recurrent_gemma", "lru_width": 80, "attention_window_size": 16},
     {**WIDE, **MAMBA2, "model_type": "falcon_h1", "mamba_rms_norm": True},
     {**WIDE, **MAMBA2, "model_type": "falcon_h1", "tie_word_embeddings": True},
     {**NARROW, **MAMBA2, "model_type": "bamba", "mamba_n_heads": 8, "mamba_d_head": 16, "mamba_n_groups": 4,
@@ -295,6 +301,16 @@ HELD = {
 @pytest.mark.parametrize("name", HELD)
 def test_what_a_sequence_must_hold(name: str) -> None:
     assert held_bytes(build(Config(catalogued(name))), 32768) == HELD[name]
+
+
+def test_recurrent_gemma_holds_a_window_and_a_vector() -> None:
+    fields = {
+        "model_type": "recurrent_gemma", "vocab_size": 256000, "hidden_size": 2560, "num_hidden_layers": 26,
+        "num_attention_heads": 10, "num_key_value_heads": 1, "intermediate_size": 15360, "lru_width": 2560,
+        "attention_window_size": 2048,
+    }  # fmt: skip
+    # 8 sliding attention, one KV head of 256 over 2048 tokens; 18 x (2560*4 + 2560*3*2)
+    assert held_bytes(build(Config(fields)), 32768) == 8 * 2_097_152 + 18 * (10_240 + 15_360)
 
 
 def test_an_index_key_serves_a_pool_of_tokens() -> None:
