@@ -6,7 +6,7 @@ allocated with its whole size, and a block is split only if more than 1 MiB woul
 
 from __future__ import annotations
 
-from willfit.quantities import GIB, KIB, MIB, at_least, round_up
+from willfit.quantities import KIB, MIB, at_least, round_up
 
 REFERENCE = "torch c10/cuda/CUDACachingAllocator.cpp"
 
@@ -30,9 +30,15 @@ def block_bytes(size: int) -> int:
     return segment if segment - size <= SMALL else size
 
 
-def most_slack(size: int) -> int:
-    """The most that a block may hold beyond a tensor of this size, once blocks are reused."""
-    return SMALL if size > SMALL else 0
+def block_slack(size: int) -> tuple[int, int]:
+    """What a block is expected to hold beyond a tensor of this size, and the most, once blocks are reused.
+
+    What remains of a block stays with it up to 1 MiB. In shared segments any such rest is as likely as
+    another; from 10 MiB on, where segments end at multiples of 2 MiB, every other rest is given back.
+    """
+    if size <= SMALL:
+        return 0, 0
+    return (SMALL // 2 if size < MIN_LARGE else SMALL // 4), SMALL
 
 
 def size_classes(first: int, last: int) -> int:
@@ -58,7 +64,3 @@ def cublas_workspace(compute_capability: str) -> int:
     if major.isdigit() and int(major) >= 9:
         return 32 * MIB
     return 2 * 4096 * KIB + 8 * 16 * KIB
-
-
-#: What `caching_allocator_warmup` of transformers leaves free of a device.
-WARM_UP_MARGIN = int(1.2 * GIB)

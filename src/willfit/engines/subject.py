@@ -87,7 +87,9 @@ def subject_from_config(
     """
     architecture = build(config)
     dtype = architecture.dtype
-    recipe = recipe_for(config, dtype) if format_name is None else recipe_named(format_name, dtype)
+    recipe = (
+        recipe_for(config, dtype) if format_name is None else recipe_named(format_name, dtype, architecture)
+    )
     return Subject(
         model, architecture, recipe, weight_lines(architecture, recipe), notes=(*notes, *architecture.notes)
     )

@@ -42,6 +42,8 @@ class Pass:
         `eager`, `sdpa` or `flash_attention_2`.
     ranks
         Tensor-parallel ranks.
+    expanded
+        Bytes of a quantized matrix that a kernel expands for a product with this many rows.
     """
 
     batch: Any
@@ -50,6 +52,7 @@ class Pass:
     dtype: str
     attention: str
     ranks: int = 1
+    expanded: int = 0
 
     @property
     def width(self) -> int:
@@ -173,6 +176,10 @@ def _mlp(architecture: Architecture, step: Pass, layer: Layer, ffn: FeedForward)
     times = (4 if fused else 3) if ffn.gated else 2
     size = step.tokens * (_AFTER * architecture.hidden_size + times * width) * step.width
     text = f"tokens x ({_AFTER} x {architecture.hidden_size} hidden + {times} x {width} MLP) x {step.width} B"
+    if step.expanded:
+        # The expanded matrix is gone before the gate is multiplied.
+        size = larger(size, size - step.tokens * width * step.width + step.expanded)
+        text += f", or one MLP less and {step.expanded} B of an expanded matrix"
     return size, text
 
 

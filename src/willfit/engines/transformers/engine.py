@@ -6,13 +6,14 @@ or the last decoding step. The terms are those of that moment.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from willfit.calibration import constant
 from willfit.engines.base import Machine, Subject
 from willfit.engines.caching_allocator import REFERENCE as ALLOCATOR
 from willfit.engines.caching_allocator import cublas_workspace
-from willfit.engines.transformers.loading import load, runs_dequantized
+from willfit.engines.transformers.loading import load, runs_dequantized, scratch_bytes
 from willfit.engines.transformers.moments import Moment, Run, moments, stale_segments
 from willfit.engines.transformers.placement import Share, place
 from willfit.engines.transformers.settings import Settings
@@ -25,6 +26,26 @@ NAME = "transformers"
 
 #: How many tensors `core_model_loading.py` reads ahead.
 _LOADERS = 4
+
+#: A value with its 90 % interval: bytes, low, high.
+Interval = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """One device with what it holds of the model."""
+
+    index: int
+    device: Device
+    share: Share
+    part: float
+    alone: bool
+
+    def size(self, moment: Moment) -> float:
+        """Bytes of a moment on this device. The logits end up where the prompt came from."""
+        returned = self.share.first and not self.share.last
+        logits = moment.logits * self.share.last + moment.returned * returned
+        return (moment.kv_cache + moment.slack) * self.part + moment.activations + logits
 
 
 def estimate(subject: Subject, machine: Machine, settings: Settings) -> Estimate:
@@ -42,8 +63,9 @@ def estimate(subject: Subject, machine: Machine, settings: Settings) -> Estimate
     Returns
     -------
     Estimate
-        `details["devices"]` has for each device `moment`, the name of its worst moment, and as (bytes, low,
-        high) `allocated`, `reserved` (torch's two counters) and `process` (reserved and the CUDA context).
+        `details["devices"]` has for each device `moment`, the name of its worst moment; as (bytes, low, high)
+        `allocated`, `reserved` (torch's two counters) and `process` (what the driver counts, with the CUDA
+        context); and `stages`, the bytes of all stages of the prefill together.
 
     Raises
     ------
@@ -60,18 +82,24 @@ def estimate(subject: Subject, machine: Machine, settings: Settings) -> Estimate
     if settings.tensor_parallel > 1 or not devices:
         shares, left = [Share(loaded.layers, True, True)] * len(devices), Share(0)
     else:
-        shares, left = place(loaded, [device.usable_bytes for device in devices], settings.offload)
+        usable = [device.usable_bytes for device in devices]
+        shares, left = place(loaded, usable, settings.device_map == "sequential", settings.offload)
     found = moments(run)
-    stale = stale_segments(run)
     parts = [
-        _device(run, index, device, shares[index], left, found, stale) for index, device in enumerate(devices)
+        _device(
+            run,
+            _Place(index, device, share, share.layers / max(loaded.layers, 1), len(devices) == 1),
+            left,
+            found,
+        )
+        for index, (device, share) in enumerate(zip(devices, shares, strict=True))
     ]
     notes = list(subject.notes)
     if dequantized:
         notes.append(
             f"{devices[0].name} has no kernels for {recipe.name}: the weights are expanded to {dtype}"
         )
-    if left.layers or left.first or left.last:
+    if left.weights(loaded):
         notes.append(f"{left.layers} of {loaded.layers} layers stay in RAM and are brought in one by one")
     return Estimate(
         model=subject.model,
@@ -86,73 +114,12 @@ def estimate(subject: Subject, machine: Machine, settings: Settings) -> Estimate
 
 
 def _device(
-    run: Run,
-    index: int,
-    device: Device,
-    share: Share,
-    left: Share,
-    found: list[Moment],
-    stale: tuple[int, int, int],
+    run: Run, place: _Place, left: Share, found: list[Moment]
 ) -> tuple[DeviceEstimate, dict[str, Any]]:
-    loaded, version = run.loaded, f"transformers {run.settings.version}"
-    part = share.layers / max(loaded.layers, 1)
-    worst = max(found, key=lambda moment: moment.size(part, share.last))
-    weights = share.weights(loaded)
-    terms = [
-        exact(
-            "weights",
-            weights,
-            f"{share.layers} of {loaded.layers} layers of {loaded.total} B, plain tensors in {run.dtype}",
-            f"{version} modeling_utils.py",
-        )
-    ]
-
-    def add(term: Term) -> None:
-        if term.bytes or term.high_bytes:
-            terms.append(term)
-
-    streamed = loaded.layer // max(loaded.layers, 1) if index == 0 and left.layers else 0
-    add(
-        exact(
-            "staging",
-            streamed,
-            "one layer that is brought in from RAM",
-            "accelerate hooks.py: AlignDevicesHook",
-        )
-    )
-    buffers = int(loaded.buffers * part)
-    add(
-        exact(
-            "buffers", buffers, "rotary tables and masks, one per layer", f"{version} models/*/modeling_*.py"
-        )
-    )
-    add(exact("kv_cache", int(worst.kv_cache * part), worst.kv_formula, f"{version} cache_utils.py"))
-    add(
-        exact(
-            "activations",
-            worst.activations,
-            f"{worst.name}: {worst.activations_formula}",
-            f"{version} models/llama/modeling_llama.py",
-        )
-    )
-    if share.last:
-        add(exact("logits", worst.logits, worst.logits_formula, f"{version} generation/utils.py"))
-    slack, slack_high = int(worst.slack * part), int(worst.slack_high * part)
-    rounding = loaded.slack * weights // max(loaded.total, 1)
-    add(
-        between(
-            "fragmentation",
-            rounding + slack,
-            rounding,
-            rounding + slack_high,
-            f"{rounding} B of rounded weight blocks + up to 1 MiB in each block of a growing cache",
-            ALLOCATOR,
-        )
-    )
-    if worst.name != "loading":
-        workspace = cublas_workspace(device.compute_capability)
-        add(exact("workspace", workspace, "cuBLAS workspace", "torch CublasHandlePool.cpp"))
-    allocated = combined(terms)
+    device, share, part = place.device, place.share, place.part
+    worst = max(found, key=place.size)
+    terms = [*_resident(run, place, left), *_passing(run, place, worst)]
+    allocated = _spread(combined(terms), constant("transformers.allocated_ratio"))
     context = constant("transformers.cuda_context")
     runtime = between(
         "runtime",
@@ -162,80 +129,36 @@ def _device(
         "CUDA context and loaded kernels",
         context.reference,
     )
-    reserved = _reserved(run, device, allocated, weights + buffers + rounding, worst, part, stale, runtime)
+    resident = sum(term.bytes for term in terms if term.name not in ("kv_cache", "activations", "logits"))
+    stages = sum(
+        int(moment.activations + moment.logits * share.last)
+        for moment in found
+        if moment.name.startswith("prefill")
+    )
+    stages += int(
+        max((moment.kv_cache for moment in found if moment.name.startswith("prefill")), default=0) * part
+    )
+    reserved = _reserved(run, device, allocated, resident + stages, worst, part, runtime)
+    shown = allocated[0] if worst.name.startswith("decoding") else reserved[0]
     detail = {
         "moment": worst.name,
         "allocated": allocated,
         "reserved": reserved,
         "process": (
-            reserved[0] + runtime.bytes,
-            min(reserved[1], allocated[1]) + runtime.low_bytes,
+            shown + runtime.bytes,
+            allocated[1] + runtime.low_bytes,
             reserved[2] + runtime.high_bytes,
         ),
+        "resident": resident,
+        "stages": stages,
     }
-    return DeviceEstimate(device.name, index, device.usable_bytes, (*terms, runtime)), detail
-
-
-def _reserved(
-    run: Run,
-    device: Device,
-    allocated: tuple[int, int, int],
-    resident: int,
-    worst: Moment,
-    part: float,
-    stale: tuple[int, int, int],
-    runtime: Term,
-) -> tuple[int, int, int]:
-    """What torch keeps reserved: value, low, high.
-
-    Blocks of one stage are cut up for the next, which costs a share of everything that is not resident from
-    the start; segments that a growing cache outgrew come on top. torch gives cached segments back before
-    it fails, so the device's size is the limit.
-    """
-    ratio = constant("transformers.reserved_ratio")
-    moving = allocated[0] - resident
-    value = resident + int(moving * ratio.value)
-    low = allocated[1] + int(moving * (ratio.low - 1))
-    high = allocated[2] + int(moving * (ratio.high - 1))
-    if worst.name.startswith("decoding"):
-        cache = int(worst.kv_cache * part)
-        value = allocated[0] + max(int(stale[0] * part) - cache, 0)
-        low = allocated[1]
-        high = max(high, allocated[2] + max(int(stale[2] * part) - cache, 0))
-    if device.usable_bytes is not None:
-        limit = int(at_least(device.usable_bytes - runtime.bytes, allocated[0]))
-        value, low, high = min(value, limit), min(low, limit), min(high, limit)
-    return value, low, high
-
-
-def _host(run: Run, machine: Machine, left: Share) -> DeviceEstimate:
-    loaded, settings = run.loaded, run.settings
-    version = f"transformers {settings.version}"
-    terms = []
-    if not machine.devices or not settings.device_map:
-        terms.append(
-            exact(
-                "weights",
-                loaded.total,
-                f"the whole model in {run.dtype}, before it is moved",
-                f"{version} modeling_utils.py",
-            )
-        )
-    else:
-        most = _LOADERS * loaded.largest
-        terms.append(
-            between(
-                "staging",
-                loaded.largest,
-                0,
-                most,
-                f"up to {_LOADERS} tensors on their way, of at most {loaded.largest} B each",
-                f"{version} core_model_loading.py",
-            )
-        )
-    if left.weights(loaded):
-        terms.append(exact("offloaded_weights", left.weights(loaded), f"{left.layers} layers", "accelerate"))
-    if settings.cache == "offloaded" and settings.phase == "generate":
-        size = settings.batch * run.kept(run.last_tokens, True).elements * run.width
-        terms.append(exact("offloaded_cache", size, "all layers of the cache", f"{version} cache_utils.py"))
-    return DeviceEstimate("host", 0, machine.host_bytes, tuple(terms))
+    total, low, high = combined(terms)
+    widened = between(
+        "unexplained",
+        0,
+        (allocated[1] - low) if allocated[1] < low else 0,
+        (allocated[2] - high) if allocated[2] > high else 0,
+        "spread of published peaks around these rules",
+        constant("transformers.allocated_ratio").reference,
+    )
+    return DeviceEstimate(device.name, place.index, device.usable_bytes, (*terms, widened, runtime)), detail

@@ -42,6 +42,8 @@ class Era:
         Layers with a sliding window or chunks keep no more than that while decoding.
     latent_cache
         Latent attention caches the latent; before, the keys and values of all heads.
+    exllama
+        4-bit GPTQ runs on ExLlama's kernels, which keep a scratch buffer; later on GPTQModel's.
     grouped_experts
         Experts are one tensor and run in one grouped product; before, one after the other.
     """
@@ -56,6 +58,7 @@ class Era:
     warm_up: bool = False
     windows: bool = False
     latent_cache: bool = False
+    exllama: bool = True
     grouped_experts: bool = False
 
 
@@ -69,6 +72,7 @@ def _table() -> tuple[Era, ...]:
     changed((4, 41), rope_tables="some")
     changed((4, 42), tuple_cache=False)
     changed((4, 45), prompt_logits=False, rope_tables="none")
+    changed((4, 49), exllama=False)
     changed((4, 50), warm_up=True)
     changed((4, 56), windows=True, native_gqa=True)
     changed((5, 0), loads_fp32=False, grouped_experts=True)

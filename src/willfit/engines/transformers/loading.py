@@ -45,7 +45,11 @@ class Loaded:
     merged
         Bytes of the sources that are held beside the largest tensor that is merged from several.
     dequantized
-        Bytes of the largest quantized matrix of a layer in the compute dtype; 0 if nothing is quantized.
+        Bytes of the largest quantized matrix in the compute dtype; 0 if nothing is quantized.
+    widest
+        Output features of the widest quantized matrix.
+    matrices
+        Elements of all matrices.
     """
 
     first: int
@@ -57,6 +61,8 @@ class Loaded:
     largest: int
     merged: int
     dequantized: int
+    widest: int
+    matrices: int
 
     @property
     def total(self) -> int:
@@ -89,7 +95,7 @@ def load(subject: Subject, era: Era, dtype: str, ranks: int, dequantize: bool) -
     width = DTYPE_BYTES[dtype]
     architecture = subject.architecture
     sums = {"first": 0, "layer": 0, "last": 0}
-    slack = largest = merged = dequantized = 0
+    slack = largest = merged = dequantized = widest = matrices = 0
     for line in subject.lines:
         tensor = line.tensor
         if tensor.part == "mtp":
@@ -106,8 +112,13 @@ def load(subject: Subject, era: Era, dtype: str, ranks: int, dequantize: bool) -
             size *= tensor.copies
             merged = max(merged, size)
         largest = max(largest, size)
-        if in_layer and tensor.kind == "linear" and _packed(line) and not dequantize:
-            dequantized = max(dequantized, prod(rank_shape(tensor, ranks)) * width)
+        if tensor.kind != "linear":
+            continue
+        shape = rank_shape(tensor, ranks)
+        matrices += prod(shape) * count
+        if _packed(line) and not dequantize:
+            dequantized = max(dequantized, prod(shape[-2:]) * width)
+            widest = max(widest, shape[-2])
     layers = len(architecture.layers) + len(architecture.encoder)
     return Loaded(
         first=sums["first"],
@@ -119,6 +130,8 @@ def load(subject: Subject, era: Era, dtype: str, ranks: int, dequantize: bool) -
         largest=largest,
         merged=merged,
         dequantized=dequantized,
+        widest=widest,
+        matrices=matrices,
     )
 
 
@@ -130,6 +143,17 @@ def buffer_bytes(architecture: Architecture, era: Era, width: int) -> int:
         dims = max((rope.dim for rope in architecture.ropes), default=0)
         total += len(architecture.layers) * 2 * positions * dims * width
     return total
+
+
+def scratch_bytes(subject: Subject, era: Era, kernel: str | None, loaded: Loaded) -> int:
+    """Bytes that a quantized kernel keeps for itself.
+
+    ExLlama keeps room for one expanded matrix; ExLlamaV2 also for its fp32 products, 8 sequences of 2048
+    tokens (AutoGPTQ `nn_modules/qlinear/qlinear_exllamav2.py: scratch_space`).
+    """
+    if not (era.exllama and subject.recipe.name.startswith("gptq int4")):
+        return 0
+    return loaded.dequantized + (loaded.widest * 2048 * 8 * 4 if kernel == "exllamav2" else 0)
 
 
 def _packed(line: WeightLine) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from willfit.engines.base import Subject
-from willfit.engines.caching_allocator import most_slack, size_classes
+from willfit.engines.caching_allocator import block_slack, size_classes
 from willfit.engines.transformers.activations import Pass, stages
 from willfit.engines.transformers.cache import Kept, kept, quantized_bytes
 from willfit.engines.transformers.eras import Era
@@ -14,8 +14,8 @@ from willfit.engines.transformers.settings import Settings
 from willfit.quantities import DTYPE_BYTES
 
 #: Rows from which a kernel expands a whole matrix to 16 bits: AutoAWQ `modules/linear/gemm.py`, bitsandbytes
-#: `autograd/_functions.py: MatMul4Bit`, the scratch buffer of AutoGPTQ's kernels.
-_EXPANDS_FROM = {"awq": 1024, "nf4": 2, "fp4": 2, "gptq": 2}
+#: `autograd/_functions.py: MatMul4Bit`, AutoGPTQ `nn_modules/qlinear/qlinear_cuda_old.py`.
+_EXPANDS_FROM = {"awq": 1024, "nf4": 2, "fp4": 2, "gptq": 128}
 
 #: What the sampler holds for each logit: fp32 scores, sorted scores with int64 indices, probabilities.
 _SAMPLER_BYTES = 4 + 4 + 8 + 4
@@ -61,7 +61,17 @@ class Run:
     def forward(self, queries: int, length: int) -> Pass:
         """A forward pass of this call."""
         settings = self.settings
-        return Pass(settings.batch, queries, length, self.dtype, settings.attention, settings.tensor_parallel)
+        name = self.subject.recipe.name.split()[0]
+        rows = settings.batch * queries
+        return Pass(
+            settings.batch,
+            queries,
+            length,
+            self.dtype,
+            settings.attention,
+            settings.tensor_parallel,
+            self.loaded.dequantized if rows >= _EXPANDS_FROM.get(name, rows + 1) else 0,
+        )
 
     def kept(self, tokens: int, windowed: bool) -> Kept:
         """What one sequence keeps after so many tokens."""
@@ -142,19 +152,13 @@ def _cache(run: Run, tokens: int, windowed: bool) -> tuple[int, str]:
     return batch * held.elements * width, text
 
 
-def _slack(run: Run, tokens: int) -> int:
-    """The most that the blocks of a growing cache hold beyond its tensors."""
+def _slack(run: Run, tokens: int) -> tuple[int, int]:
+    """What the blocks of a growing cache hold beyond its tensors: the expected value and the most."""
     if run.settings.cache != "dynamic":
-        return 0
+        return 0, 0
     held = run.kept(tokens, True)
-    return held.tensors * most_slack(held.largest_tensor * run.settings.batch * run.width)
-
-
-def _expanded(run: Run, queries: int) -> int:
-    """Bytes of the quantized matrix that a kernel expands to multiply with many rows."""
-    name = run.subject.recipe.name.split()[0]
-    rows = run.settings.batch * queries
-    return run.loaded.dequantized if rows >= _EXPANDS_FROM.get(name, rows + 1) else 0
+    mean, most = block_slack(held.largest_tensor * run.settings.batch * run.width)
+    return held.tensors * mean, held.tensors * most
 
 
 def _prefill(run: Run) -> list[Moment]:
@@ -162,11 +166,9 @@ def _prefill(run: Run) -> list[Moment]:
     tokens = run.first_tokens
     queries = min(settings.input_len, settings.prefill_chunk_size or settings.input_len)
     size, text = _cache(run, tokens, windowed=False)
-    slack = _slack(run, tokens)
-    expanded = _expanded(run, queries)
-    note = f" + {expanded} B of an expanded matrix" if expanded else ""
+    slack = _slack(run, tokens)[1]
     found = [
-        Moment(f"prefill, {name}", size, text, activations + expanded, formula + note, slack_high=slack)
+        Moment(f"prefill, {name}", size, text, activations, formula, slack_high=slack)
         for name, (activations, formula) in stages(
             architecture, era, run.forward(queries, settings.input_len)
         ).items()
@@ -203,13 +205,14 @@ def _decoding(run: Run) -> list[Moment]:
         moments.append(("first step", run.first_tokens + 1, settings.batch * run.first_tokens * 4))
     for name, tokens, rows in moments:
         size, text = _cache(run, tokens, windowed=True)
-        slack = _slack(run, tokens)
+        slack, slack_high = _slack(run, tokens)
         growing = 0
         if settings.cache == "dynamic":
             growing = run.kept(tokens, True).largest_tensor * scale
             if era.tuple_cache:
                 old = run.kept(tokens - 1, True).elements * scale
-                size, text, slack = size + old, f"old and new cache together: {text} + {old} B", 2 * slack
+                size, text = size + old, f"old and new cache together: {text} + {old} B"
+                slack, slack_high = 2 * slack, 2 * slack_high
         stage = max(
             stages(architecture, era, run.forward(1, tokens)).values(), key=lambda entry: int(entry[0])
         )
@@ -224,8 +227,8 @@ def _decoding(run: Run) -> list[Moment]:
                 logits + rows * architecture.vocab_size,
                 f"{settings.batch} x {architecture.vocab_size} x {run.width + _SAMPLER_BYTES} B"
                 + (f" + {rows // 4} rows of fp32 prompt logits" if rows else ""),
-                slack // 2,
                 slack,
+                slack_high,
             )
         )
     return found

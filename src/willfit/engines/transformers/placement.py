@@ -29,7 +29,9 @@ class Share:
         return size + loaded.first * self.first + loaded.last * self.last
 
 
-def place(loaded: Loaded, usable: list[int | None], offload: bool) -> tuple[list[Share], Share]:
+def place(
+    loaded: Loaded, usable: list[int | None], sequential: bool, offload: bool
+) -> tuple[list[Share], Share]:
     """Layers per device, in order, and what is left for the host.
 
     With one device all goes there; with several, each but the last takes its even share of the model and 1.25
@@ -39,6 +41,8 @@ def place(loaded: Loaded, usable: list[int | None], offload: bool) -> tuple[list
     ----------
     usable
         Bytes that can be used on each device; None if that is not known.
+    sequential
+        Fill one device after the other instead.
     offload
         Whether layers may be left for the host.
     """
@@ -46,8 +50,9 @@ def place(loaded: Loaded, usable: list[int | None], offload: bool) -> tuple[list
     block = max(loaded.layer // max(loaded.layers, 1), loaded.first, loaded.last)
     limits: list[float] = []
     for index, limit in enumerate(usable):
-        most = float("inf") if limit is None or not offload else limit * (0.9 if count == 1 else 1.0)
-        if index < count - 1:
+        bounded = limit is not None and (sequential or offload)
+        most = limit * (0.9 if count == 1 else 1.0) if limit is not None and bounded else float("inf")
+        if index < count - 1 and not sequential:
             most = min(most, loaded.total // count + 1.25 * block)
         if index == 0 and (count > 1 or offload):
             most -= loaded.layer // max(loaded.layers, 1)

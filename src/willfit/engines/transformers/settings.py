@@ -34,7 +34,8 @@ class Settings:
         `load`: weights only; `prefill`: one forward pass over the prompt, logits of all positions;
         `generate`.
     device_map
-        False: the model is built in RAM and then moved to the first device.
+        `auto` shares layers out evenly, `sequential` fills one device after the other; None: the model is built
+        in RAM and then moved to the first device.
     tensor_parallel
         Ranks of `tp_plan="auto"`; 1 spreads whole layers over the devices instead.
     offload
@@ -42,6 +43,10 @@ class Settings:
         devices.
     prefill_chunk_size
         Prompt tokens that run at once; None for all.
+    quantization_kernel
+        Kernel of a quantized model, where it matters: `exllamav2`.
+    autocast
+        The forward pass runs under autocast, which keeps 16-bit copies of the matrices.
     """
 
     version: str = NEWEST
@@ -53,10 +58,12 @@ class Settings:
     cache: CacheKind = "dynamic"
     cache_bits: int = 4
     phase: Phase = "generate"
-    device_map: bool = True
+    device_map: Literal["auto", "sequential"] | None = "auto"
     tensor_parallel: int = 1
     offload: bool = False
     prefill_chunk_size: int | None = None
+    quantization_kernel: str | None = None
+    autocast: bool = False
 
     def __post_init__(self) -> None:
         for name in ("batch", "input_len", "output_len", "tensor_parallel"):

@@ -78,7 +78,13 @@ class CacheSpec:
         return ceil_div(length, self.block_size)
 
 
-def kv_dtype_of(settings: Settings, checkpoint_kv_dtype: str | None, model_dtype: str) -> str:
+def kv_dtype_of(
+    settings: Settings,
+    checkpoint_kv_dtype: str | None,
+    model_dtype: str,
+    architecture: Architecture,
+    device: Device,
+) -> str:
     """What `kv_cache_dtype` means: `auto` is the checkpoint's own scheme if it has one, else the model's dtype.
 
     Layouts with a name of their own (`fp8_ds_mla`, `int8_per_token_head`, `nvfp4`, ...) are returned as they are.
@@ -86,6 +92,10 @@ def kv_dtype_of(settings: Settings, checkpoint_kv_dtype: str | None, model_dtype
     asked = settings.kv_cache_dtype
     if asked == "auto":
         return checkpoint_kv_dtype or model_dtype
+    sparse = any(isinstance(mixer, LatentAttention) and mixer.index_dim for mixer in _mixers(architecture))
+    if asked == "fp8" and sparse and not device.compute_capability.startswith("10."):
+        # Sparse MLA kernels read 8 bits only in their own layout, but for FlashInfer's on Blackwell servers.
+        return "fp8_ds_mla"
     if asked.endswith(("_per_token_head", "_ds_mla")) or asked == "nvfp4":
         return asked
     return dtype_name(asked)
@@ -153,6 +163,14 @@ def cache_specs(
         for mixer in layer.mixers:
             specs.extend(_specs_of(mixer, block, ranks, kv_dtype, model_dtype, settings, resolved, caching))
     return _align_states(specs, resolved, architecture, caching)
+
+
+def _caches_states(architecture: Architecture, settings: Settings, resolved: Resolved) -> bool:
+    """Whether states are kept for prefix caching; models of state layers alone never do."""
+    if all(mixer.fixed_states for mixer in _mixers(architecture)):
+        return False
+    asked = settings.enable_prefix_caching
+    return resolved.era.state_caching if asked is None else asked
 
 
 def _specs_of(

@@ -41,6 +41,8 @@ class Era:
         smallest.
     in_flight
         Window layers hold all tokens in flight instead of one batch.
+    state_caching
+        Prefix caching is on by default for models with state layers.
     checkpoint_blocks
         Mamba-2 and gated-delta layers keep one more state block for prefix caching.
     null_block
@@ -58,6 +60,7 @@ class Era:
     capacity: Literal["blocks", "per_group", "concurrency"] = "blocks"
     group_slack: float = 1.0
     in_flight: bool = False
+    state_caching: bool = False
     checkpoint_blocks: bool = False
     null_block: bool = False
     sparse_capture: bool = False
@@ -70,15 +73,14 @@ def _table() -> tuple[Era, ...]:
         eras.append(replace(eras[-1], since=since, **fields))  # type: ignore[arg-type]
 
     changed((0, 8), generation="v1", activation="sampler", context_inside=True)
-    changed((0, 9), context_inside=False)
-    changed((0, 11), capacity="per_group")
+    changed((0, 9), context_inside=False, capacity="per_group")
     changed((0, 14), group_slack=1.25, sparse_capture=True)
     changed((0, 16), activation="fused")
     changed((0, 19), group_slack=1.5)
     changed((0, 20), utilization=0.92, graphs_inside=True)
     changed((0, 20, 1), capacity="concurrency")
     changed((0, 26), in_flight=True)
-    changed((0, 29), checkpoint_blocks=True, null_block=True)
+    changed((0, 29), state_caching=True, checkpoint_blocks=True, null_block=True)
     return tuple(eras)
 
 

@@ -48,7 +48,7 @@ class Settings:
     num_gpu_blocks_override: int | None = None
     block_size: int | None = None
     enforce_eager: bool = False
-    enable_prefix_caching: bool = True
+    enable_prefix_caching: bool | None = None
     enable_chunked_prefill: bool | None = None
     async_scheduling: bool = True
     hybrid_cache_manager: bool = True

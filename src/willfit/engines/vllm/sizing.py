@@ -95,7 +95,7 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
     era = era_for(settings.version, settings.generation)
     resolved = resolve(settings, architecture, device, era)
     dtype = model_dtype(subject, settings, device)
-    kv_dtype = kv_dtype_of(settings, subject.recipe.kv_cache_dtype, dtype)
+    kv_dtype = kv_dtype_of(settings, subject.recipe.kv_cache_dtype, dtype, architecture, device)
     specs = cache_specs(architecture, settings, resolved, kv_dtype, dtype, device)
     plan = plan_cache(_widest_stage(specs, settings), resolved, settings.hybrid_cache_manager)
 

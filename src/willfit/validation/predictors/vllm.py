@@ -81,6 +81,8 @@ def subject_of(case: Case) -> Subject:
         if stored is not None and stored not in _FORMATS:
             raise Unpredictable(f"the bytes of a {stored} checkpoint are not known")
         format_name = _FORMATS.get(stored) if stored else _QUANTIZATIONS.get(asked or "")
+        if format_name == "awq" and asked == "compressed-tensors":
+            format_name = "w4a16"
     return subject_from_config(str(case.fields.get("model")), config, format_name)
 
 
@@ -95,8 +97,10 @@ def settings_of(case: Case) -> Settings:
     if speculative:
         given["speculative_tokens"] = int(speculative.get("num_tokens") or 1)
         given["mtp"] = "mtp" in str(speculative.get("method", ""))
-    if given.get("quantization"):
-        given.pop("quantization")
+    if case.settings.get("limit_mm_per_prompt") and not any(case.settings["limit_mm_per_prompt"].values()):
+        given["language_model_only"] = True
+    if "Embedding" in str(case.fields.get("model")):
+        given["runner"] = "pooling"  # vLLM knows embedding models by files that are not in a config
     return Settings(version=_version(case), generation=case.fields.get("engine_generation"), **given)
 
 
