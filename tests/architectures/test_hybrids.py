@@ -377,6 +377,8 @@ def test_quantized_qwen3_5_stores_experts_one_by_one() -> None:
     assert (fused.parameters, fused.mtp_parameters) == (apart.parameters, apart.mtp_parameters)
     assert "model.layers.0.mlp.experts.gate_up_proj" in dict(fused.tensors())
     assert "model.layers.0.mlp.experts.{expert}.gate_proj.weight" in dict(apart.tensors())
+    names = dict(build(Config(catalogued("Qwen/Qwen3.6-35B-A3B-FP8"))).tensors())
+    assert "model.language_model.layers.0.mlp.experts.{expert}.gate_proj.weight" in names
 
 
 @pytest.mark.parametrize(

@@ -283,7 +283,11 @@ def text_model(
         tied = config.boolean(
             "tie_word_embeddings", default=text.boolean("tie_word_embeddings", default=tied_default)
         )
-    filled = text.with_defaults(**_TEXT_DEFAULTS.get(model_type, {}), **defaults)
+    # A quantized checkpoint may store experts otherwise, which the language model's family decides.
+    quantization = config.raw("quantization_config")
+    filled = text.with_defaults(
+        **_TEXT_DEFAULTS.get(model_type, {}), **defaults, quantization_config=quantization
+    )
     fields = {**filled.fields, "model_type": model_type, "tie_word_embeddings": tied}
     return build(Config(fields, text.where), prefix=prefix, head_name=head_name)
 
