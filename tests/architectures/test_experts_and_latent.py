@@ -114,6 +114,19 @@ MIMO_V25_PRO = {
     "tie_word_embeddings": False,
 }  # fmt: skip
 
+STEP_37_FLASH = {
+    "model_type": "step3p7", "vision_config": {"width": 1536, "layers": 47, "heads": 16},
+    "text_config": {
+        "model_type": "step3p5", "hidden_size": 4096, "intermediate_size": 11264, "num_hidden_layers": 45,
+        "num_attention_heads": 64, "num_attention_groups": 8, "head_dim": 128, "vocab_size": 128896,
+        "moe_num_experts": 288, "moe_top_k": 8, "moe_intermediate_size": 1280, "share_expert_dim": 1280,
+        "moe_layers_enum": ",".join(str(index) for index in range(3, 45)), "sliding_window": 512,
+        "layer_types": ["full_attention", *["sliding_attention"] * 3] * 12, "use_moe_router_bias": True,
+        "attention_other_setting": {"num_attention_heads": 96, "num_attention_groups": 8, "head_dim": 128},
+        "num_nextn_predict_layers": 3,
+    },
+}  # fmt: skip
+
 
 def _architecture(fields: dict[str, Any]) -> Architecture:
     return build(Config(fields))
@@ -167,8 +180,18 @@ def test_deepseek_v3_with_its_prediction_module() -> None:
         (KIMI_K3, 2_779_931_837_184),
         (LONGCAT_LITE, 69_073_335_552),
         (MIMO_V25_PRO, 1_023_182_841_600),
+        (STEP_37_FLASH, 201_365_316_160),
     ],
-    ids=["glm-4.5", "gpt-oss-20b", "v4-pro", "v4.1-flash", "kimi-k3", "longcat-lite", "mimo-v2.5-pro"],
+    ids=[
+        "glm-4.5",
+        "gpt-oss-20b",
+        "v4-pro",
+        "v4.1-flash",
+        "kimi-k3",
+        "longcat-lite",
+        "mimo-v2.5-pro",
+        "step-3.7",
+    ],
 )
 def test_published_totals(fields: dict[str, Any], total: int) -> None:
     """The total that the hub lists for the checkpoint, block scales aside."""
@@ -379,7 +402,8 @@ def test_shapes_are_those_of_transformers(model_type: str) -> None:
 
 REAL = {
     "mixtral": MIXTRAL_8X7B, "deepseek_v3": DEEPSEEK_V3, "deepseek_v4": DEEPSEEK_V4_PRO,
-    "deepseek_v41": DEEPSEEK_V41_FLASH, "kimi_k3": KIMI_K3, "longcat": LONGCAT_LITE, "mimo_v2": MIMO_V25_PRO,
+    "deepseek_v41": DEEPSEEK_V41_FLASH, "kimi_k3": KIMI_K3, "longcat": LONGCAT_LITE,
+    "step3p7": STEP_37_FLASH, "mimo_v2": MIMO_V25_PRO,
 } | {model_type: _fields(model_type) for model_type in TYPES}  # fmt: skip
 
 

@@ -17,6 +17,11 @@ from willfit.architectures.model import Architecture, FeedForward, Layer, Split,
 from willfit.checkpoints.config import Config
 from willfit.errors import BadInput
 
+_UNSTATED_HEADS = (
+    "the config does not state the heads of sliding layers (`attention_other_setting`): sized with those of"
+    " full layers, published Step models have half as many again"
+)
+
 
 def build(config: Config, prefix: str = "model", head_name: str = "lm_head") -> Architecture:
     """The architecture of a Step-3.5 config.
@@ -64,6 +69,7 @@ def build(config: Config, prefix: str = "model", head_name: str = "lm_head") -> 
         *linear(f"{block}.transformer.shared_head.output", hidden, vocab, "head", split=column(vocab)),
     )
     sliding = ["sliding" in kind for kind in kinds]
+    stated = "attention_other_setting" in config or "num_sliding_attention_heads" in config
     return causal_decoder(
         config,
         family="step3p5",
@@ -73,6 +79,7 @@ def build(config: Config, prefix: str = "model", head_name: str = "lm_head") -> 
         rope_dim=config.integer("head_dim"),
         prefix=prefix,
         head_name=head_name,
+        notes=(_UNSTATED_HEADS,) if any(sliding) and not stated else (),
         **mtp_modules([layer((slides, False), extra) for slides in sliding[count:]], first=count),
     )
 
