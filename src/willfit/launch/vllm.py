@@ -1,7 +1,7 @@
 """Reading `vllm serve MODEL ...` and `python -m vllm.entrypoints.openai.api_server --model MODEL ...`.
 
-Flags as vLLM 0.33 has them (`engine/arg_utils.py`, `entrypoints/**/cli_args.py`), with those of older versions.
-Flags without effect on memory are read and left alone.
+Flags as vLLM 0.33 has them (`engine/arg_utils.py`, `entrypoints/**/cli_args.py`), with those of older
+versions. Flags without effect on memory are read and left alone.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ def _arities() -> dict[str, Arity]:
 
 def recognises(words: Sequence[str]) -> bool:
     """Whether a command starts vLLM's server."""
-    if len(words) >= 2 and words[0].rsplit("/", 1)[-1] == "vllm":
-        return True
-    return any(word.startswith("vllm.entrypoints") for word in words[:4])
+    return words[0].rsplit("/", 1)[-1] == "vllm" or any(
+        word.startswith("vllm.entrypoints") for word in words[:4]
+    )
 
 
 def parse(words: Sequence[str], version: str | None = None) -> Launch:
@@ -154,8 +154,8 @@ def _arguments(words: Sequence[str]) -> list[str]:
         if word.startswith("vllm.entrypoints"):
             return list(words[index + 1 :])
     if len(words) < 2 or words[1] != "serve":
-        given = words[1] if len(words) > 1 else ""
-        raise BadInput(f"vllm {given}: only 'vllm serve' starts a server", "write vllm serve MODEL ...")
+        given = " ".join(words[:2])
+        raise BadInput(f"{given}: only 'vllm serve' starts a server", "write vllm serve MODEL ...")
     return list(words[2:])
 
 

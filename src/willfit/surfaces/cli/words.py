@@ -1,41 +1,60 @@
 """Arranging the words of a command line before it is parsed.
 
-`willfit MODEL` means `willfit estimate MODEL`, and in `willfit --gpu X vllm serve MODEL --flag` everything from
-`vllm` on belongs to vLLM.
+`willfit MODEL` means `willfit estimate MODEL`, and in `willfit --gpu X vllm serve MODEL --flag` everything
+from `vllm` on belongs to vLLM.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 from willfit.launch.table import PROGRAMS
 
-#: Commands of their own. Anything else in first place is a model or a launch command.
-COMMANDS: frozenset[str] = frozenset(
-    {"estimate", "inspect", "rules", "gpus", "models", "validate", "calibrate", "schema"}
-)
+#: The command that is meant where none is named.
+DEFAULT_COMMAND = "estimate"
 
-#: Options of `estimate` that take no value.
-_SWITCHES: frozenset[str] = frozenset({"--json", "--explain", "--offline", "--help", "-h"})
-
-_PASSED_ON: frozenset[str] = frozenset(
-    {"--help", "-h", "--version", "--install-completion", "--show-completion"}
-)
+#: Options that take no value, of all commands.
+SWITCHES: frozenset[str] = frozenset({"--json", "--explain", "--offline", "--tensors", "--help", "-h"})
 
 
-def arranged(words: Sequence[str]) -> list[str]:
-    """The words with `estimate` in front where no command is named, and `--` before a launch command."""
-    if not words or words[0] in COMMANDS - {"estimate"} or words[0] in _PASSED_ON:
-        return list(words)
-    rest = list(words[1:] if words[0] == "estimate" else words)
-    at = first_positional(rest)
-    if at is not None and is_program(rest[at]) and rest[at + 1 :]:
-        if "--" not in rest[:at]:
-            rest.insert(at, "--")
-    elif at is not None and rest[at] in COMMANDS:
+class Arranged(NamedTuple):
+    """A command line in its parts.
+
+    Attributes
+    ----------
+    command
+        Which of our commands is meant.
+    words
+        Its options and arguments.
+    launch
+        The launch command behind them; empty if there is none.
+    """
+
+    command: str
+    words: list[str]
+    launch: list[str]
+
+
+def arranged(words: Sequence[str], commands: Collection[str]) -> Arranged:
+    """Tell our command, its words and a launch command apart."""
+    at = first_positional(words)
+    if at is None:
+        return Arranged(DEFAULT_COMMAND, list(words), [])
+    options, rest = list(words[:at]), list(words[at:])
+    separated = bool(options) and options[-1] == "--"
+    if separated:
+        options.pop()
+    elif rest[0] in commands:
         # `willfit --json inspect MODEL`: options may stand before the command as well.
-        return [rest[at], *rest[:at], *rest[at + 1 :]]
-    return ["estimate", *rest]
+        command, options, rest = rest[0], [*options, *rest[1:]], []
+        if command != DEFAULT_COMMAND:
+            return Arranged(command, options, [])
+        return arranged(options, ())
+    if is_program(rest[0]) or (separated and len(rest) > 1):
+        return Arranged(DEFAULT_COMMAND, options, rest)
+    return Arranged(DEFAULT_COMMAND, [*options, *rest], [])
 
 
 def first_positional(words: Sequence[str]) -> int | None:
@@ -45,12 +64,13 @@ def first_positional(words: Sequence[str]) -> int | None:
         word = words[index]
         if word == "--":
             return index + 1 if index + 1 < len(words) else None
-        if not word.startswith("-"):
+        if not word.startswith("-") or word == "-":
             return index
-        index += 1 if word in _SWITCHES or "=" in word else 2
+        joined = "=" in word or (not word.startswith("--") and len(word) > 2)
+        index += 1 if word in SWITCHES or joined else 2
     return None
 
 
 def is_program(word: str) -> bool:
-    """Whether a word starts a launch command."""
-    return word.rsplit("/", 1)[-1] in PROGRAMS
+    """Whether a word starts a launch command. A directory of that name is a model."""
+    return os.path.basename(word) in PROGRAMS and not os.path.isdir(word)

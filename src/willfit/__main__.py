@@ -1,0 +1,5 @@
+"""`python -m willfit`."""
+
+from willfit.surfaces.cli import run
+
+run()

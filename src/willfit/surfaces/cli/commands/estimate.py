@@ -1,0 +1,115 @@
+"""`willfit MODEL`, and `willfit` in front of a launch command."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from willfit.engines.table import ENGINES
+from willfit.errors import BadInput
+from willfit.quantities import parse_tokens
+from willfit.surfaces.cli.parsing import Parser, add_context, add_json, add_source, if_given, whole
+
+if TYPE_CHECKING:
+    from willfit.asking import Candidate
+    from willfit.engines.base import Machine
+    from willfit.estimate import Estimate
+
+HELP = "Will it fit? The command that is meant where none is named."
+
+
+def declare(parser: Parser) -> None:
+    """Add the command's options."""
+    parser.add_argument(
+        "model",
+        metavar="MODEL | COMMAND...",
+        nargs="?",
+        help="hub id, directory, config.json, .safetensors or .gguf file, or URL; or the command that would "
+        "start it, behind the options",
+    )
+    parser.add_argument(
+        "-g",
+        "--gpu",
+        metavar="GPU",
+        help="devices: rtx4090, 8xh100, 2x3090+4090, m3-max-64g, 24GiB, cpu; default: this machine's",
+    )
+    add_context(parser)
+    parser.add_argument(
+        "-u", "--users", metavar="N", type=whole("--users"), default=1, help="sequences at once (1)"
+    )
+    parser.add_argument(
+        "--kv-dtype", metavar="DTYPE", default="auto", help="dtype of the KV cache, such as fp8"
+    )
+    parser.add_argument("-e", "--engine", metavar="ENGINE", help=", ".join(ENGINES))
+    parser.add_argument(
+        "--engine-version", metavar="VERSION", help="such as 0.25.1; default: the newest that is known"
+    )
+    parser.add_argument("--host-ram", metavar="SIZE", help="RAM of the host, such as 64GiB")
+    add_source(parser)
+    add_json(parser)
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="show each term's formula with its numbers, and where the rule is from",
+    )
+
+
+def run(given: Namespace, launch: Sequence[str]) -> int:
+    """Print the answer; 0 if it fits, 1 if it does not, 2 if that cannot be judged."""
+    from willfit.asking import ask_about, ask_candidates, machine_of, this_machine
+    from willfit.engines.base import Question
+
+    if launch:
+        return _show(_ask_command(given, launch), given)
+    if given.model is None:
+        raise BadInput("no model was given", "write willfit MODEL --gpu rtx4090")
+    question = Question(
+        if_given(given.context, parse_tokens), given.users, given.kv_dtype, given.engine_version
+    )
+    machine = this_machine() if given.gpu is None else machine_of(given.gpu, given.host_ram)
+    chosen = (given.engine, given.format, given.revision, given.offline)
+    if machine is None:
+        return _show_candidates(ask_candidates(given.model, question, *chosen), given)
+    return _show(ask_about(given.model, machine, question, *chosen), given)
+
+
+def _ask_command(given: Namespace, launch: Sequence[str]) -> Estimate:
+    from willfit.asking import ask_command, machine_of, require_devices, this_machine
+
+    for option in ("model", "context", "format", "engine", "revision"):
+        if getattr(given, option) is not None:
+            raise BadInput(f"--{option} does not go with a launch command", "the command itself says so")
+    machine: Machine | None = this_machine() if given.gpu is None else machine_of(given.gpu, given.host_ram)
+    try:
+        return ask_command(launch, require_devices(machine), given.users, given.engine_version, given.offline)
+    except BadInput as error:
+        ours = [f"--{name.replace('_', '-')}" for name in vars(given)]
+        late = next((word for word in launch if word in ours and error.message.endswith(f" {word}")), None)
+        if late is None:
+            raise
+        raise BadInput(error.message, f"options of willfit stand before {launch[0]}") from None
+
+
+def _show(answer: Estimate, given: Namespace) -> int:
+    if given.json:
+        print(json.dumps(answer.as_json()))
+    else:
+        from willfit.surfaces.report.console import console
+        from willfit.surfaces.report.estimate import render
+
+        render(answer, console(), given.explain)
+    return {"does_not_fit": 1, "unknown": 2}.get(answer.verdict, 0)
+
+
+def _show_candidates(candidates: Sequence[Candidate], given: Namespace) -> int:
+    from willfit.surfaces.report.candidates import as_json, render
+
+    if given.json:
+        print(json.dumps(as_json(candidates)))
+    else:
+        from willfit.surfaces.report.console import console
+
+        render(candidates, console())
+    return 0 if any(one.estimate.verdict in ("fits", "tight") for one in candidates) else 1
