@@ -33,13 +33,12 @@ Interval = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """One device with what it holds of the model."""
+    """One device with what it holds of the model, and its part of all layers."""
 
     index: int
     device: Device
     share: Share
     part: float
-    alone: bool
 
     def size(self, moment: Moment) -> float:
         """Bytes of a moment on this device. The logits end up where the prompt came from."""
@@ -82,13 +81,14 @@ def estimate(subject: Subject, machine: Machine, settings: Settings) -> Estimate
     if settings.tensor_parallel > 1 or not devices:
         shares, left = [Share(loaded.layers, True, True)] * len(devices), Share(0)
     else:
-        usable = [device.usable_bytes for device in devices]
+        context = int(constant("transformers.cuda_context").value)
+        usable = [device.usable_bytes and device.usable_bytes - context for device in devices]
         shares, left = place(loaded, usable, settings.device_map == "sequential", settings.offload)
     found = moments(run)
     parts = [
         _device(
             run,
-            _Place(index, device, share, share.layers / max(loaded.layers, 1), len(devices) == 1),
+            _Place(index, device, share, share.layers / max(loaded.layers, 1)),
             left,
             found,
         )
@@ -116,10 +116,9 @@ def estimate(subject: Subject, machine: Machine, settings: Settings) -> Estimate
 def _device(
     run: Run, place: _Place, left: Share, found: list[Moment]
 ) -> tuple[DeviceEstimate, dict[str, Any]]:
-    device, share, part = place.device, place.share, place.part
     worst = max(found, key=place.size)
-    terms = [*_resident(run, place, left), *_passing(run, place, worst)]
-    allocated = _spread(combined(terms), constant("transformers.allocated_ratio"))
+    resident = _resident(run, place, left, worst)
+    passing = _passing(run, place, worst, sum(term.bytes for term in resident))
     context = constant("transformers.cuda_context")
     runtime = between(
         "runtime",
@@ -129,16 +128,13 @@ def _device(
         "CUDA context and loaded kernels",
         context.reference,
     )
-    resident = sum(term.bytes for term in terms if term.name not in ("kv_cache", "activations", "logits"))
-    stages = sum(
-        int(moment.activations + moment.logits * share.last)
-        for moment in found
-        if moment.name.startswith("prefill")
-    )
-    stages += int(
-        max((moment.kv_cache for moment in found if moment.name.startswith("prefill")), default=0) * part
-    )
-    reserved = _reserved(run, device, allocated, resident + stages, worst, part, runtime)
+    terms = (*resident, *passing, runtime)
+    allocated = combined((*resident, *passing))
+    prefill = [moment for moment in found if moment.name.startswith("prefill")]
+    stages = sum(int(place.size(moment) - moment.kv_cache * place.part) for moment in prefill)
+    stages += max((int(moment.kv_cache * place.part) for moment in prefill), default=0)
+    fixed = sum(term.bytes for term in resident)
+    reserved = _reserved(run, place, allocated, fixed + stages, worst, runtime)
     shown = allocated[0] if worst.name.startswith("decoding") else reserved[0]
     detail = {
         "moment": worst.name,
@@ -149,16 +145,141 @@ def _device(
             allocated[1] + runtime.low_bytes,
             reserved[2] + runtime.high_bytes,
         ),
-        "resident": resident,
+        "resident": fixed,
         "stages": stages,
     }
-    total, low, high = combined(terms)
-    widened = between(
-        "unexplained",
-        0,
-        (allocated[1] - low) if allocated[1] < low else 0,
-        (allocated[2] - high) if allocated[2] > high else 0,
-        "spread of published peaks around these rules",
-        constant("transformers.allocated_ratio").reference,
-    )
-    return DeviceEstimate(device.name, place.index, device.usable_bytes, (*terms, widened, runtime)), detail
+    return DeviceEstimate(place.device.name, place.index, place.device.usable_bytes, terms), detail
+
+
+def _resident(run: Run, place: _Place, left: Share, worst: Moment) -> list[Term]:
+    """What stays from loading on: weights and what belongs to them, and cuBLAS's workspace."""
+    loaded, share, version = run.loaded, place.share, f"transformers {run.settings.version}"
+    weights = share.weights(loaded)
+    streamed = loaded.layer // max(loaded.layers, 1) if place.index == 0 and left.layers else 0
+    copies = int(loaded.matrices * place.part) * 2 if run.settings.autocast else 0
+    kernel = run.settings.quantization_kernel
+    workspace = scratch_bytes(run.subject, run.era, kernel, loaded)
+    if worst.name != "loading":
+        workspace += cublas_workspace(place.device.compute_capability)
+    terms = [
+        exact(
+            "weights",
+            weights,
+            f"{share.layers} of {loaded.layers} layers of {loaded.total} B, plain tensors in {run.dtype}",
+            f"{version} modeling_utils.py",
+        ),
+        exact("staging", streamed, "one layer, brought in from RAM", "accelerate hooks.py: AlignDevicesHook"),
+        exact(
+            "autocast_copies",
+            copies,
+            "16-bit copies of the matrices",
+            "torch aten/src/ATen/autocast_mode.cpp",
+        ),
+        exact(
+            "buffers",
+            int(loaded.buffers * place.part),
+            f"rotary tables and masks of {share.layers} layers",
+            f"{version} models/*/modeling_*.py",
+        ),
+        exact("workspace", workspace, "cuBLAS and quantized kernels", "torch CublasHandlePool.cpp"),
+        exact(
+            "rounding",
+            loaded.slack * weights // max(loaded.total, 1),
+            "blocks of weights from 10 MiB on, rounded up to 2 MiB",
+            ALLOCATOR,
+        ),
+    ]
+    return [term for term in terms if term.bytes]
+
+
+def _passing(run: Run, place: _Place, worst: Moment, resident: int) -> list[Term]:
+    """What comes and goes: cache, activations, logits, and how far published peaks lie around these rules."""
+    version = f"transformers {run.settings.version}"
+    cache, slack = int(worst.kv_cache * place.part), int(worst.slack * place.part)
+    returned = place.share.first and not place.share.last
+    logits = worst.logits * place.share.last + worst.returned * returned
+    spread = constant("transformers.allocated_ratio")
+    total = resident + cache + worst.activations + logits
+    low = max(worst.activations - int(total * (1 - spread.low)), 0)
+    high = worst.activations + int(total * (spread.high - 1))
+    terms = [
+        exact("kv_cache", cache, worst.kv_formula, f"{version} cache_utils.py"),
+        between(
+            "activations",
+            worst.activations,
+            low,
+            high,
+            f"{worst.name}: {worst.activations_formula}",
+            f"{version} models/*/modeling_*.py; {spread.reference}",
+        ),
+        exact("logits", logits, worst.logits_formula, f"{version} generation/utils.py"),
+        between(
+            "fragmentation",
+            slack,
+            0,
+            int(worst.slack_high * place.part),
+            "up to 1 MiB in each block of a growing cache",
+            ALLOCATOR,
+        ),
+    ]
+    return [term for term in terms if term.high_bytes]
+
+
+def _reserved(
+    run: Run, place: _Place, allocated: Interval, stages: int, worst: Moment, runtime: Term
+) -> Interval:
+    """What torch keeps reserved.
+
+    Blocks of one stage are rarely of use to another, so all stages of the prefill add up; a growing cache
+    leaves outgrown segments behind. torch gives cached segments back before it fails, so the device's size
+    is the limit.
+    """
+    ratio = constant("transformers.reserved_ratio")
+    value = max(int(stages * ratio.value), allocated[0])
+    low, high = allocated[1], max(int(stages * ratio.high), allocated[2])
+    if worst.name.startswith("decoding"):
+        once = [
+            max(int(bytes_ * place.part - worst.kv_cache * place.part), 0) for bytes_ in stale_segments(run)
+        ]
+        value = max(value, allocated[0] + once[0])
+        high = max(high, allocated[2] + once[2])
+    usable = place.device.usable_bytes
+    if usable is not None:
+        limit = int(at_least(usable - runtime.bytes, allocated[0]))
+        value, low, high = min(value, limit), min(low, limit), min(high, max(limit, allocated[2]))
+    return value, low, high
+
+
+def _host(run: Run, machine: Machine, left: Share) -> DeviceEstimate:
+    loaded, settings = run.loaded, run.settings
+    version = f"transformers {settings.version}"
+    terms = []
+    if not machine.devices or settings.device_map is None:
+        terms.append(
+            exact(
+                "weights",
+                loaded.total,
+                f"the whole model in {run.dtype}, before it is moved",
+                f"{version} modeling_utils.py",
+            )
+        )
+    else:
+        terms.append(
+            between(
+                "staging",
+                loaded.largest,
+                0,
+                _LOADERS * loaded.largest,
+                f"1 to {_LOADERS} tensors on their way, of at most {loaded.largest} B each; files are mapped",
+                f"{version} core_model_loading.py",
+            )
+        )
+    offloaded = left.weights(loaded)
+    if offloaded:
+        terms.append(
+            exact("offloaded_weights", offloaded, f"{left.layers} layers", "accelerate big_modeling.py")
+        )
+    if settings.cache == "offloaded" and settings.phase == "generate":
+        size = settings.batch * run.kept(run.last_tokens, True).elements * run.width
+        terms.append(exact("offloaded_cache", size, "all layers of the cache", f"{version} cache_utils.py"))
+    return DeviceEstimate("host", 0, machine.host_bytes, tuple(terms))

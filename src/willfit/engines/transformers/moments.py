@@ -63,6 +63,8 @@ class Run:
         settings = self.settings
         name = self.subject.recipe.name.split()[0]
         rows = settings.batch * queries
+        # An expanded matrix of another dtype is converted, so that it is there twice.
+        copies = 2 if settings.quantization_kernel == "bitsandbytes-0.42" and self.dtype != "fp16" else 1
         return Pass(
             settings.batch,
             queries,
@@ -70,7 +72,7 @@ class Run:
             self.dtype,
             settings.attention,
             settings.tensor_parallel,
-            self.loaded.dequantized if rows >= _EXPANDS_FROM.get(name, rows + 1) else 0,
+            copies * self.loaded.dequantized if rows >= _EXPANDS_FROM.get(name, rows + 1) else 0,
         )
 
     def kept(self, tokens: int, windowed: bool) -> Kept:
@@ -85,8 +87,10 @@ class Moment:
 
     Attributes
     ----------
-    slack_high
-        The most that the cache's blocks may hold beyond its tensors.
+    returned
+        Bytes of the logits as they are copied to the first device, if another one computed them.
+    slack, slack_high
+        What the cache's blocks are expected to hold beyond its tensors, and the most.
     """
 
     name: str
@@ -96,12 +100,9 @@ class Moment:
     activations_formula: str = ""
     logits: int = 0
     logits_formula: str = ""
+    returned: int = 0
     slack: int = 0
     slack_high: int = 0
-
-    def size(self, share: float, last: bool) -> float:
-        """Bytes on a device with this share of the layers."""
-        return (self.kv_cache + self.slack) * share + self.activations + self.logits * last
 
 
 def moments(run: Run) -> list[Moment]:
@@ -189,6 +190,7 @@ def _prefill(run: Run) -> list[Moment]:
             rows * architecture.vocab_size * per_logit,
             f"{rows} rows x {architecture.vocab_size} x {per_logit} B"
             + (" (with the fp32 copy)" if per_logit > run.width else ""),
+            rows * architecture.vocab_size * (4 if era.prompt_logits else run.width),
             slack_high=slack,
         )
     )
@@ -227,8 +229,8 @@ def _decoding(run: Run) -> list[Moment]:
                 logits + rows * architecture.vocab_size,
                 f"{settings.batch} x {architecture.vocab_size} x {run.width + _SAMPLER_BYTES} B"
                 + (f" + {rows // 4} rows of fp32 prompt logits" if rows else ""),
-                slack,
-                slack_high,
+                slack=slack,
+                slack_high=slack_high,
             )
         )
     return found

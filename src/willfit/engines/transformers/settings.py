@@ -34,8 +34,8 @@ class Settings:
         `load`: weights only; `prefill`: one forward pass over the prompt, logits of all positions;
         `generate`.
     device_map
-        `auto` shares layers out evenly, `sequential` fills one device after the other; None: the model is built
-        in RAM and then moved to the first device.
+        `auto` shares layers out evenly, `sequential` fills one device after the other; None: the model is
+        built in RAM and then moved to the first device.
     tensor_parallel
         Ranks of `tp_plan="auto"`; 1 spreads whole layers over the devices instead.
     offload
@@ -44,7 +44,8 @@ class Settings:
     prefill_chunk_size
         Prompt tokens that run at once; None for all.
     quantization_kernel
-        Kernel of a quantized model, where it matters: `exllamav2`.
+        Kernel of a quantized model, where it matters: `exllamav2`, or `bitsandbytes-0.42` for the versions up to
+        that one, which expand to fp16 whatever the compute dtype.
     autocast
         The forward pass runs under autocast, which keeps 16-bit copies of the matrices.
     """

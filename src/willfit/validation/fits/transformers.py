@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from willfit.engines.transformers import estimate
+from willfit.estimate import Estimate
 from willfit.quantities import GIB
 from willfit.validation.cases import Case
 from willfit.validation.fits.base import Fit
@@ -10,32 +11,47 @@ from willfit.validation.predictors.transformers import hidden_bytes, machine_of,
 
 
 def _context(case: Case) -> float | None:
-    """What the driver shows beyond torch's reserved memory and its own reserve, while the card is not full."""
-    measured = case.measured
-    whole, reserved = measured.get("nvidia_smi_gib"), measured.get("peak_reserved_gib")
-    if case.kind != "generate" or whole is None or reserved is None:
+    """What the driver shows beyond torch's reserved memory and its own reserve, if the card is not full."""
+    whole, reserved = case.measured.get("nvidia_smi_gib"), case.measured.get("peak_reserved_gib")
+    if case.engine != "transformers" or whole is None:
         return None
-    if case.settings.get("phase") != "prefill":
+    if reserved is None and case.settings.get("batch") == 1 and not case.settings.get("quantization"):
+        # One sequence leaves little behind, so what the rules give for torch will do.
+        reserved = _estimate(case).details["devices"][0]["allocated"][0] / GIB
+    elif case.settings.get("phase") != "prefill":
+        return None
+    if reserved is None:
         return None
     return float(whole - reserved) * GIB - sum(map(hidden_bytes, machine_of(case).devices))
 
 
 def _reserved_ratio(case: Case) -> float | None:
-    """Reserved over allocated, of what comes on top of the loaded weights in a prefill."""
-    measured = case.measured
-    allocated, reserved = measured.get("peak_allocated_gib"), measured.get("peak_reserved_gib")
-    if case.engine != "transformers" or allocated is None or reserved is None:
+    """Reserved memory over weights and all stages of the prefill together."""
+    reserved = case.measured.get("peak_reserved_gib")
+    if case.engine != "transformers" or reserved is None or case.settings.get("phase") != "prefill":
         return None
-    if case.settings.get("phase") != "prefill":
+    detail = _estimate(case).details["devices"][0]
+    return float(reserved) * GIB / float(detail["resident"] + detail["stages"])
+
+
+def _allocated_ratio(case: Case) -> float | None:
+    """torch's peak over what the rules give."""
+    allocated = case.measured.get("peak_allocated_gib")
+    if case.engine != "transformers" or allocated is None:
         return None
+    details = _estimate(case).details["devices"]
+    if case.fields.get("measured_scope") != "sum_over_gpus":
+        details = details[:1]
+    return float(allocated) * GIB / float(sum(detail["allocated"][0] for detail in details))
+
+
+def _estimate(case: Case) -> Estimate:
     subject = subject_of(case)
-    _, settings, _ = settings_of(case, subject)
-    terms = estimate(subject, machine_of(case), settings).devices[0].terms
-    resident = sum(term.bytes for term in terms if term.name in ("weights", "buffers", "fragmentation"))
-    return (float(reserved) * GIB - resident) / (float(allocated) * GIB - resident)
+    return estimate(subject, machine_of(case), settings_of(case)[1])
 
 
 FITS = (
     Fit("transformers.cuda_context", "bytes", _context),
     Fit("transformers.reserved_ratio", "ratio", _reserved_ratio),
+    Fit("transformers.allocated_ratio", "ratio", _allocated_ratio),
 )

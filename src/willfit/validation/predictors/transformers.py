@@ -6,11 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 from willfit.architectures.build import build
+from willfit.architectures.model import Architecture, Tensor
 from willfit.checkpoints.catalogue import find
 from willfit.checkpoints.config import Config
 from willfit.engines.base import Machine, Subject
 from willfit.engines.transformers import Settings, estimate
 from willfit.estimate import Estimate
+from willfit.formats.base import Format
 from willfit.formats.plain import Plain
 from willfit.formats.recipe import Recipe
 from willfit.formats.recognise import recipe_for, recipe_named
@@ -28,7 +30,10 @@ _RELEASES = (
     ("2025-04", "4.51.3"), ("2025-08", "4.55.4"), ("2025-12", "4.57.3"),
 )  # fmt: skip
 
-#: LitGPT neither warms up the allocator nor keeps tables or prompt logits in fp32: a version that does neither.
+#: accelerate 0.9 (2022-05) brought balanced device maps; tables of the year it came out are older.
+_BALANCED_SINCE = "2023"
+
+#: LitGPT neither warms up the allocator nor keeps tables or prompt logits: a version that does neither.
 _PLAIN_LOOP = "4.49.0"
 
 #: A short prompt is a sentence: one to 64 tokens.
@@ -36,7 +41,8 @@ _SHORT_PROMPT = (1, 16, 64)
 
 _QUANTIZED = {
     ("gptq", 4): "gptq-int4", ("gptq", 8): "gptq-int8", ("awq", 4): "awq", ("nf4", 4): "nf4",
-    ("fp4", 4): "fp4", ("int8", 8): "bnb-int8", ("bnb_4bit", 4): "nf4", ("fp8", 8): "fp8-block",
+    ("fp4", 4): "fp4", ("bitsandbytes", None): "fp4", ("int8", 8): "bnb-int8", ("bnb_4bit", 4): "nf4",
+    ("fp8", 8): "fp8-block",
 }  # fmt: skip
 
 
@@ -49,7 +55,11 @@ def predict(case: Case) -> dict[str, Any]:
         If the model, its format or the device is not known.
     """
     subject, machine = subject_of(case), machine_of(case)
-    low, middle, high = (estimate(subject, machine, settings) for settings in settings_of(case, subject))
+    least = _least(case, subject)
+    low, middle, high = (
+        estimate(one, machine, settings)
+        for one, settings in zip((least, subject, subject), settings_of(case), strict=True)
+    )
     measured = case.measured
     summed = case.fields.get("measured_scope") == "sum_over_gpus"
     found: dict[str, Any] = {}
@@ -92,7 +102,47 @@ def subject_of(case: Case) -> Subject:
     config = Config(fields, entry.id)
     architecture = build(config)
     recipe = _recipe(case, config, architecture.dtype)
+    if case.engine == "litgpt":
+        architecture, recipe = _as_litgpt(case, architecture, recipe)
     return Subject(str(case.fields.get("model")), architecture, recipe, weight_lines(architecture, recipe))
+
+
+def _as_litgpt(case: Case, architecture: Architecture, recipe: Recipe) -> tuple[Architecture, Recipe]:
+    """What LitGPT does otherwise: the first device has embedding, head and its even share of the layers
+    (`litgpt/generate/sequentially.py`), tensor parallelism leaves embedding and head whole
+    (`generate/tp.py`), the head is quantized too and never shared.
+    """
+    stages = int(case.settings.get("pipeline_parallel", 1))
+    layers = architecture.layers[: -(-len(architecture.layers) // stages)]
+    head = architecture.head
+    if architecture.tied:
+        table = architecture.embeddings[0]
+        head = (*head, replace(table, name="lm_head.weight", part="head", kind="linear"))
+    whole = [
+        tuple(replace(tensor, split=None) for tensor in part) for part in (architecture.embeddings, head)
+    ]
+    architecture = replace(architecture, layers=layers, embeddings=whole[0], head=whole[1], tied=False)
+    rule = recipe.rule
+    if rule is None:
+        return architecture, recipe
+
+    def with_head(name: str, tensor: Tensor) -> Format | None:
+        if tensor.part == "head" and tensor.kind == "linear":
+            name, tensor = "model.layers.0.mlp.up_proj.weight", replace(tensor, part="mlp")
+        return rule(name, tensor)
+
+    return architecture, replace(recipe, rule=with_head)
+
+
+def _least(case: Case, subject: Subject) -> Subject:
+    """The subject in the smallest format that the case leaves possible: GPTQ without groups."""
+    quantization = case.settings.get("quantization") or {}
+    if quantization.get("method") != "gptq" or "group_size" in quantization or not case.settings.get("dtype"):
+        return subject
+    fields = {"quant_method": "gptq", "bits": quantization.get("bits"), "group_size": -1}
+    config = Config({"quantization_config": fields}, case.id)
+    recipe = recipe_for(config, subject.architecture.dtype)
+    return replace(subject, recipe=recipe, lines=weight_lines(subject.architecture, recipe))
 
 
 def _recipe(case: Case, config: Config, dtype: str) -> Recipe:
@@ -115,10 +165,12 @@ def machine_of(case: Case) -> Machine:
     """The case's devices; one that is not named has no known size."""
     gpu, count = case.fields.get("gpu"), int(case.fields.get("n_gpus") or 1)
     device = find_device(gpu) if isinstance(gpu, str) else Device("unknown")
+    if case.engine == "litgpt":
+        count = 1
     return Machine((device,) * count)
 
 
-def settings_of(case: Case, subject: Subject) -> tuple[Settings, Settings, Settings]:
+def settings_of(case: Case) -> tuple[Settings, Settings, Settings]:
     """The case's settings with the shortest, the likely and the longest prompt."""
     given = case.settings
     litgpt = case.engine == "litgpt"
@@ -135,9 +187,17 @@ def settings_of(case: Case, subject: Subject) -> tuple[Settings, Settings, Setti
         phase=given.get("phase", "generate"),
         tensor_parallel=int(given.get("tensor_parallel", 1)),
         offload=bool(given.get("offload")),
+        device_map="sequential" if str(case.fields.get("date")) < _BALANCED_SINCE else "auto",
+        quantization_kernel=(given.get("quantization") or {}).get("kernel") or _bitsandbytes(case),
+        autocast="autocast" in given,
     )
     low, middle, high = (replace(settings, input_len=length) for length in prompts)
     return low, middle, high
+
+
+def _bitsandbytes(case: Case) -> str | None:
+    """The kernel of bitsandbytes up to 0.42, which LitGPT pinned."""
+    return "bitsandbytes-0.42" if case.engine == "litgpt" else None
 
 
 def _release(case: Case) -> str:
