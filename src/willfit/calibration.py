@@ -5,10 +5,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
+
+_FILE = Path(__file__).parent / "calibration.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,23 +47,48 @@ class Constant:
         return f"calibration.json: {self.name} (median of {self.cases} published measurements)"
 
 
-@cache
-def _constants() -> dict[str, dict[str, Any]]:
-    import json
-
-    text = files("willfit").joinpath("calibration.json").read_text(encoding="utf-8")
-    constants: dict[str, dict[str, Any]] = json.loads(text)["constants"]
-    return constants
+#: While constants are being fitted: those that are fitted already.
+_FITTING: ContextVar[Mapping[str, Constant] | None] = ContextVar("fitting", default=None)
 
 
-@cache
 def constant(name: str) -> Constant:
     """A constant by name.
+
+    While constants are being fitted, one that is not fitted yet is neutral: 1 for a ratio, 0 for bytes. So the
+    result depends on the cases and on the order of the fits alone, never on an earlier calibration.
 
     Raises
     ------
     KeyError
         If there is none of that name: a defect in the code that asks, not in what the user gave.
     """
+    fitting = _FITTING.get()
+    if fitting is None:
+        return _committed(name)
+    neutral = 1.0 if "_ratio" in name else 0.0
+    return fitting.get(name) or Constant(name, neutral, neutral, neutral, "", 0)
+
+
+@contextmanager
+def fitting(constants: Mapping[str, Constant]) -> Iterator[None]:
+    """Use these constants instead of the committed ones, and neutral values for all others."""
+    token = _FITTING.set(constants)
+    try:
+        yield
+    finally:
+        _FITTING.reset(token)
+
+
+@cache
+def _committed(name: str) -> Constant:
     fields = _constants()[name]
     return Constant(name, fields["value"], fields["low"], fields["high"], fields["unit"], fields["cases"])
+
+
+@cache
+def _constants() -> dict[str, dict[str, Any]]:
+    import json
+
+    text = _FILE.read_text(encoding="utf-8")
+    constants: dict[str, dict[str, Any]] = json.loads(text)["constants"]
+    return constants

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Sequence
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from willfit.engines.vllm.settings import AUTO, Settings
@@ -19,6 +19,8 @@ from willfit.launch.base import Launch
 from willfit.launch.flags import Arity, scan
 
 PROGRAM = "vllm serve"
+
+_FLAGS = Path(__file__).parent / "data" / "vllm_flags.txt"
 
 _ALIASES = {
     "-tp": "--tensor-parallel-size",
@@ -51,7 +53,7 @@ _ONLINE = {"fp8": "fp8", "fp8_per_tensor": "fp8", "experts_int8": "int8"}
 
 @cache
 def _arities() -> dict[str, Arity]:
-    text = files("willfit.launch").joinpath("data", "vllm_flags.txt").read_text(encoding="utf-8")
+    text = _FLAGS.read_text(encoding="utf-8")
     flags: dict[str, Arity] = {}
     for line in text.splitlines():
         if line.startswith("--"):
