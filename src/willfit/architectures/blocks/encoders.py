@@ -9,7 +9,7 @@ from willfit.architectures.blocks.tensors import linear
 from willfit.architectures.model import Architecture, Layer, Tensor
 from willfit.checkpoints.config import Config
 
-#: Class-name endings of the task heads that families know, the longest first where one contains another.
+#: Class-name endings of the task heads that families know.
 TASKS = (
     "ForPreTraining",
     "ForMaskedLM",

@@ -72,7 +72,7 @@ def tower_shape(
         heads=count,
         width=config.integer(*width),
         kv_heads=config.integer("num_key_value_heads", default=count),
-        head_dim=config.integer("head_dim", default=size // count),
+        head_dim=size // count,
     )
 
 

@@ -5,6 +5,8 @@ Source: transformers `models/gemma4`, `models/gemma4_unified`.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from willfit.architectures.blocks.conformer import ConformerNames, conformer
 from willfit.architectures.blocks.tensors import buffer, column, layer_norm, linear, parameter, rms_norm, row
 from willfit.architectures.blocks.towers import (
@@ -49,7 +51,12 @@ def build(config: Config) -> Architecture:
     """The architecture of a multimodal Gemma 4 config."""
     unified = config.text("model_type") == "gemma4_unified"
     text = text_model(
-        config, prefix="model.language_model", head_name="lm_head", text_type="gemma4_text", tied_default=True
+        config,
+        prefix="model.language_model",
+        head_name="lm_head",
+        text_type="gemma4_text",
+        tied_default=True,
+        **({"hidden_size_per_layer_input": 0} if unified else {}),
     )
     towers = []
     vision, audio = config.section("vision_config"), config.section("audio_config")
@@ -65,7 +72,7 @@ def build(config: Config) -> Architecture:
 
 def _vision(vision: Config, hidden: int, tokens: int) -> Tower:
     vision = vision.with_defaults(**_VISION)
-    shape = tower_shape(vision)
+    shape = replace(tower_shape(vision), head_dim=vision.integer("head_dim"))
     prefix = "model.vision_tower"
     patch, size = vision.integer("patch_size"), shape.hidden
     positions = (2, vision.integer("position_embedding_size"), size)
@@ -112,8 +119,8 @@ def _vision_layer(vision: Config, shape: TowerShape, prefix: str) -> tuple[Tenso
 
 def _audio(audio: Config, hidden: int) -> Tower:
     audio = audio.with_defaults(**_AUDIO)
-    audio = audio.with_defaults(intermediate_size=4 * audio.integer("hidden_size"))
-    shape = tower_shape(audio)
+    hidden_size = audio.integer("hidden_size")
+    shape = tower_shape(Config({**audio.fields, "intermediate_size": 4 * hidden_size}, audio.where))
     channels = audio.integers("subsampling_conv_channels")
     if len(channels) != 2:
         raise BadInput(f"{audio.where}: 'subsampling_conv_channels' must name two channel counts")

@@ -37,6 +37,7 @@ def build(config: Config) -> Architecture:
         head_name="lm_head",
         text_type="glm4v_moe_text" if config.text("model_type") == "glm4v_moe" else "glm4",
         tying="either",
+        attention_bias=True,
         partial_rotary_factor=0.5,
     )
     return with_towers(text, config, "glm4v", (_tower(vision_section(config, **_VISION)),))

@@ -22,7 +22,7 @@ from willfit.checkpoints.config import Config
 
 _LAYER = LayerStyle(norms=("norm0", "norm1"), projections=("wqkv", "wo"), mlp=("mlp.fc0", "mlp.fc1"))
 
-#: Defaults of `MoonViTConfig` and of Kimi K2.5's vision section, which is spelled differently.
+#: Defaults of `MoonViTConfig` and of Kimi K2.5's vision section, in the latter's spelling.
 _VISION = {
     "vt_hidden_size": 1152, "vt_intermediate_size": 4304, "vt_num_hidden_layers": 27,
     "vt_num_attention_heads": 16, "init_pos_emb_height": 64, "init_pos_emb_width": 64,
@@ -42,7 +42,8 @@ def build(config: Config) -> Architecture:
         width=("intermediate_size", "vt_intermediate_size"),
     )
     hidden, patch = shape.hidden, side_of(vision, "patch_size")
-    positions = (vision.integer("init_pos_emb_height"), vision.integer("init_pos_emb_width"), hidden)
+    height = vision.integer("pos_emb_height", "init_pos_emb_height")
+    positions = (height, vision.integer("pos_emb_width", "init_pos_emb_width"), hidden)
     merged = hidden
     for merge in vision.integers("merge_kernel_size"):
         merged *= merge

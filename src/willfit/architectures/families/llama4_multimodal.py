@@ -55,7 +55,7 @@ def build(config: Config) -> Architecture:
         *tower_layers(f"{prefix}.model.layers.{{layer}}", shape, _LAYER, "vision"),
         *layer_norm(f"{prefix}.layernorm_post", hidden, part="vision"),
         *linear(f"{prefix}.vision_adapter.mlp.fc1", shape.width, inner, "vision", bias=bias),
-        *linear(f"{prefix}.vision_adapter.mlp.fc2", inner, outputs, "vision", bias=bias),
+        *linear(f"{prefix}.vision_adapter.mlp.fc2", outputs, outputs, "vision", bias=bias),
         *linear(
             "multi_modal_projector.linear_1", vision.integer("vision_output_dim"), text.hidden_size, "vision"
         ),
