@@ -1,7 +1,8 @@
 """Fitting the constants that no rule gives.
 
 A constant is the median of what published measurements say of it; its interval holds the middle 90 % of them,
-widened where there are few. The same files give the same constants, digit for digit.
+or what their spread suggests where there are few. Constants are fitted one after another, each with those before it in force, so the
+same files give the same constants, digit for digit.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from willfit.calibration import Constant, fitting
 from willfit.errors import BadInput
 from willfit.validation.cases import Case, read_cases
 from willfit.validation.fits.base import Fit
@@ -22,8 +24,11 @@ from willfit.validation.scoring import Unpredictable, quantile
 #: Modules in `fits/`, each with its `FITS`.
 MODULES: tuple[str, ...] = ("transformers", "vllm")
 
-#: Fewer observations than this cannot show 5 % and 95 % quantiles; the interval is widened instead.
+#: From this many observations on, their own 5 % and 95 % quantiles are used.
 _ENOUGH = 20
+
+#: Half the width of a normal 90 % interval in standard deviations, and the deviation of one whose MAD is 1.
+_Z90, _PER_MAD = 1.645, 1.4826
 
 
 def calibration_of(files: Sequence[Path]) -> str:
@@ -35,34 +40,47 @@ def calibration_of(files: Sequence[Path]) -> str:
         If a file cannot be read, or a constant has no observation in them.
     """
     cases = [case for file in files for case in read_cases(file) if case.scored]
-    constants: dict[str, dict[str, Any]] = {}
+    constants: dict[str, Constant] = {}
     for name in MODULES:
         fits: tuple[Fit, ...] = import_module(f"willfit.validation.fits.{name}").FITS
         for fit in fits:
-            constants[fit.name] = _fitted(fit, cases)
+            with fitting(constants):
+                constants[fit.name] = _fitted(fit, cases)
     body = {
         "about": "Fitted by `willfit calibrate`: median and middle 90 % of what published measurements show.",
-        "constants": dict(sorted(constants.items())),
+        "constants": {name: _as_json(constants[name]) for name in sorted(constants)},
     }
     return json.dumps(body, indent=1) + "\n"
 
 
-def _fitted(fit: Fit, cases: Sequence[Case]) -> dict[str, Any]:
+def _fitted(fit: Fit, cases: Sequence[Case]) -> Constant:
     seen = sorted(value for case in cases if (value := _observed(fit, case)) is not None)
     if not seen:
         raise BadInput(f"no case says anything about the constant {fit.name}", "give all files of cases")
     value = median(seen)
-    low, high = quantile(seen, 0.05), quantile(seen, 0.95)
-    if len(seen) < _ENOUGH:
-        # Of n observations the largest is exceeded by the next one with probability 1 / (n + 1).
-        widen = 1 + 2 / (len(seen) + 1)
-        low, high = value - (value - seen[0]) * widen, value + (seen[-1] - value) * widen
+    low, high = _interval(seen, value)
+    return Constant(fit.name, _digits(value), _digits(max(low, 0.0)), _digits(high), fit.unit, len(seen))
+
+
+def _interval(seen: list[float], value: float) -> tuple[float, float]:
+    """The interval that 90 % of further observations are expected in.
+
+    Few observations have no quantiles of their own: their spread is then taken from the median absolute
+    deviation, which a single odd measurement cannot move, and widened for their small number.
+    """
+    if len(seen) >= _ENOUGH:
+        return quantile(seen, 0.05), quantile(seen, 0.95)
+    spread = _Z90 * _PER_MAD * median(abs(one - value) for one in seen) * (1 + 2 / len(seen))
+    return value - spread, value + spread
+
+
+def _as_json(constant: Constant) -> dict[str, Any]:
     return {
-        "value": _digits(value),
-        "low": _digits(max(low, 0.0)),
-        "high": _digits(high),
-        "unit": fit.unit,
-        "cases": len(seen),
+        "value": constant.value,
+        "low": constant.low,
+        "high": constant.high,
+        "unit": constant.unit,
+        "cases": constant.cases,
     }
 
 

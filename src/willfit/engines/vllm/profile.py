@@ -16,6 +16,13 @@ from willfit.quantities import DTYPE_BYTES
 
 _RUNNER = "vllm/v1/worker/gpu_model_runner.py: profile_run"
 
+#: Bytes per logit, beside the logits themselves and their fp32 copy, of a sampler that sorts the vocabulary: sorted
+#: values and int64 indices, the sort's own buffers of the same size, probabilities and their running sums in fp32.
+_SORTING_SAMPLER = 12 + 12 + 8
+
+#: What encoders hold depends on attention kernels that are not established: from nothing to this many times the rule.
+_UNSURE_OF_ENCODERS = 4
+
 
 def activation_term(architecture: Architecture, resolved: Resolved, settings: Settings, dtype: str) -> Term:
     """The peak of the profile run above the weights."""
@@ -26,37 +33,41 @@ def activation_term(architecture: Architecture, resolved: Resolved, settings: Se
     model = tokens * elements * size
     rows = min(resolved.max_num_seqs, tokens)
     if settings.runner == "pooling":
-        per_logit, rows = 0.0, 0
-    elif resolved.era.activation == "fused":
-        per_logit = size + 4.0
+        per_logit, rows = 0, 0
     else:
-        per_logit = constant("vllm.sampler_bytes_per_logit").value
-    sampler = int(per_logit * rows * architecture.vocab_size)
-    towers = 0 if settings.language_model_only else _tower_bytes(architecture, tokens, size)
-    name = "sampler" if sampler > model else "model"
-    peak = max(model, sampler) + towers
-    spread = constant(f"vllm.activation_ratio.{resolved.era.activation}")
+        per_logit = size + 4 + (0 if resolved.era.activation == "fused" else _SORTING_SAMPLER)
+    sampler = per_logit * rows * architecture.vocab_size
+    encoders, outputs = (0, 0) if settings.language_model_only else _encoder_bytes(architecture, tokens, size)
+    stages = {"model": model, "sampler": sampler, "encoder": encoders}
+    name = max(stages, key=lambda stage: stages[stage])
+    peak = stages[name] + outputs
+    spread = constant(f"vllm.activation_ratio.{resolved.era.generation}")
     formula = (
-        f"max({tokens} tokens x {elements} elements x {size} B = {model}, "
-        f"{rows} rows x {architecture.vocab_size} logits x {per_logit:.3g} B = {sampler}): the {name}"
+        f"the {name}, largest of {tokens} tokens x {elements} elements x {size} B = {model}, "
+        f"{rows} rows x {architecture.vocab_size} logits x {per_logit} B = {sampler}"
     )
-    if towers:
-        formula += f" + image and audio encoders {towers}"
-    low, high = int(peak * spread.low), int(peak * (spread.high if not towers else max(2.0, spread.high)))
-    return between(
-        "activations", int(peak * spread.value), low, high, formula, f"{_RUNNER}; {spread.reference}"
-    )
+    if outputs:
+        formula += f", {encoders} in the encoders; + {outputs} of encoder outputs"
+    reference = f"{_RUNNER}; interval: {spread.reference}"
+    low, high = int(max(model, sampler) * spread.low), int(peak * spread.high)
+    if outputs:
+        high = max(high, outputs + _UNSURE_OF_ENCODERS * encoders)
+    return between("activations", peak, low, high, formula, reference)
 
 
-def _tower_bytes(architecture: Architecture, tokens: int, size: int) -> int:
-    """The encoder's live set at its largest item, and its output, which stays during the profile run."""
-    total = 0
+def _encoder_bytes(architecture: Architecture, tokens: int, size: int) -> tuple[int, int]:
+    """What image and audio encoders hold while they run, and their outputs, which stay during the profile run.
+
+    The encoder budget is that of the scheduler, or one item if that is larger. An image token is made of four
+    patches, an audio token of two frames.
+    """
+    live = outputs = 0
     for tower in architecture.towers:
         items = max(tokens, tower.tokens)
-        patches = 4 * items if tower.modality == "vision" else 2 * items
-        total += items * architecture.hidden_size * size
-        total += patches * (3 * tower.width + 3 * tower.hidden_size) * size
-    return total
+        patches = (4 if tower.modality == "vision" else 2) * items
+        live = max(live, patches * (3 * tower.width + 3 * tower.hidden_size) * size)
+        outputs = max(outputs, items * architecture.hidden_size * size)
+    return live, outputs
 
 
 def runtime_term(settings: Settings) -> Term:
@@ -80,13 +91,13 @@ def context_term(name: str = "cuda.context") -> Term:
     )
 
 
-def graph_term(architecture: Architecture, resolved: Resolved) -> Term | None:
-    """What captured CUDA graphs take; None if they are off."""
+def graph_term(architecture: Architecture, resolved: Resolved, estimated: bool) -> Term | None:
+    """What captured CUDA graphs take, or what vLLM estimates that they will; None if they are off."""
     sizes = len(resolved.capture_sizes)
     if not sizes:
         return None
     layers = len(architecture.layers)
-    spread = constant("vllm.graph_bytes_per_layer_and_size")
+    spread = constant("vllm.graphs_estimated" if estimated else "vllm.graphs_taken")
     count = layers * sizes
     return Term(
         "cuda_graphs",

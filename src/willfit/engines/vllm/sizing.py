@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import ceil
 
+from willfit.calibration import constant
 from willfit.engines.base import Machine, Subject
 from willfit.engines.vllm.cache_plan import CachePlan, plan_cache
 from willfit.engines.vllm.cache_specs import CacheSpec, cache_specs, kv_dtype_of
@@ -19,7 +20,7 @@ from willfit.engines.vllm.weights import (
     rank_bytes,
 )
 from willfit.errors import BadInput
-from willfit.estimate import Demand, Term, combined, exact
+from willfit.estimate import Demand, Term, between, combined
 from willfit.hardware.device import Device
 from willfit.quantities import GIB, dtype_name, format_bytes
 
@@ -102,8 +103,8 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
     copies = latent_copy_bytes(subject, settings)
     weights = weights_term(subject, settings, dtype, copies)
     context = context_term()
-    graphs = graph_term(architecture, resolved)
     subtracted = era.graphs_inside if settings.estimate_cudagraphs is None else settings.estimate_cudagraphs
+    graphs = graph_term(architecture, resolved, subtracted)
     inside = [weights, activation_term(architecture, resolved, settings, dtype), runtime_term(settings)]
     outside: list[Term] = []
     (inside if era.context_inside else outside).append(context)
@@ -198,8 +199,10 @@ def weights_term(subject: Subject, settings: Settings, dtype: str, copies: int) 
         formula += f" + {copies} B of {_LATENT_COPY}"
     if offloaded:
         formula += f" - {offloaded} B kept in host RAM"
-    reference = "vllm/model_executor/layers: sharded parameters, rotary tables"
-    return exact("weights", size - offloaded, formula, reference)
+    spread = constant("vllm.weights_ratio")
+    reference = f"vllm/model_executor/layers: sharded parameters, rotary tables; interval: {spread.reference}"
+    held = size - offloaded
+    return between("weights", held, int(held * spread.low), int(held * spread.high), formula, reference)
 
 
 def _fullest_stage(subject: Subject, settings: Settings, dtype: str) -> int:

@@ -51,7 +51,7 @@ def _estimate(case: Case) -> Estimate:
 
 
 FITS = (
-    Fit("transformers.cuda_context", "bytes", _context),
+    Fit("cuda.context", "bytes", _context),
     Fit("transformers.reserved_ratio", "ratio", _reserved_ratio),
     Fit("transformers.allocated_ratio", "ratio", _allocated_ratio),
 )
