@@ -437,10 +437,18 @@ def test_a_clip_tower_has_the_closed_form_count(hidden: int, layers: int, width:
     assert sum(tensor.elements for tensor in tower.tensors) == layers * layer + frame + projector
 
 
+def test_an_unknown_language_model_is_guessed() -> None:
+    config = {"model_type": "llava", "text_config": text("new"), "vision_config": VIT}
+    guess = build(Config(config))
+    assert any("'new' is unknown" in note for note in guess.notes)
+    assert guess.parameters == build(Config({**config, "text_config": text()})).parameters
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
         ({"vision_config": None}, "'vision_config' is missing"),
+        ({"text_config": None}, "'text_config' is missing"),
         ({"vision_config": {**VIT, "model_type": "eva"}}, "'eva' is not known"),
         ({"vision_config": {**VIT, "num_attention_heads": 0}}, "num_attention_heads"),
         ({"vision_config": {**VIT, "num_hidden_layers": 10**6}}, "num_hidden_layers"),

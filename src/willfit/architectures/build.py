@@ -7,6 +7,7 @@ Modules are imported when first needed, so that a run loads one family, not all 
 from __future__ import annotations
 
 from importlib import import_module
+from inspect import signature
 
 from willfit.architectures.model import Architecture
 from willfit.checkpoints.config import Config
@@ -220,7 +221,8 @@ def build(config: Config, **names: str) -> Architecture:
     Parameters
     ----------
     names
-        For a language model inside a larger one: `prefix` and `head_name`, as families take them.
+        For a language model inside a larger one: `prefix` and `head_name`. A family that has never been
+        published inside another model takes none, and keeps its own names.
 
     Raises
     ------
@@ -232,7 +234,8 @@ def build(config: Config, **names: str) -> Architecture:
     family = FAMILIES.get(model_type, "generic") if model_type else _family_by_class(config)
     module = import_module(f"willfit.architectures.families.{family}")
     try:
-        architecture: Architecture = module.build(config, **names)
+        taken = {name: names[name] for name in names if name in signature(module.build).parameters}
+        architecture: Architecture = module.build(config, **taken)
     except (ZeroDivisionError, OverflowError) as error:
         raise BadInput(
             f"{config.where}: a size is 0 or too large for a {model_type or 'model'} config"

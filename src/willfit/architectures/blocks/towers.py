@@ -267,13 +267,24 @@ def text_model(
     text_type
         `model_type` under which the family knows the text section, if it is another than the section's.
     section
-        Name of the text section. Without it the fields lie at the top (Qwen2-VL).
+        Name of the text section. With a `text_type` its fields may lie at the top instead (Qwen2-VL).
     tying, tied_default
         Whose `tie_word_embeddings` counts, and what its absence means.
     defaults
         Fields that published text sections leave out.
+
+    Raises
+    ------
+    BadInput
+        If the text section is missing, or a field in it is missing or wrong.
     """
-    text = config.section(section) or config
+    text = config.section(section)
+    if text is None:
+        if not text_type:
+            raise BadInput(
+                f"{config.where}: the section {section!r} is missing", "it holds the language model"
+            )
+        text = config
     model_type = text_type or text.text("model_type", default="llama")
     if tying == "never":
         tied = False

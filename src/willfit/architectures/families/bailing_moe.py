@@ -6,7 +6,7 @@ Source: `modeling_bailing_moe_v2.py` of the checkpoints.
 from __future__ import annotations
 
 from willfit.architectures.blocks.attention import fused_qkv
-from willfit.architectures.blocks.decoder import causal_decoder, repeated, shape_of
+from willfit.architectures.blocks.decoder import bounded_count, causal_decoder, repeated, shape_of
 from willfit.architectures.blocks.experts import expert_tensors, experts_of
 from willfit.architectures.blocks.feed_forward import gated_mlp
 from willfit.architectures.blocks.layer_types import sparse_layers
@@ -68,7 +68,7 @@ def build(config: Config, prefix: str = "model", head_name: str = "lm_head") -> 
             *rms_norm(f"{block}.final_layernorm", hidden),
         ),
     )
-    modules = (module,) * config.integer("num_nextn_predict_layers", default=0)
+    modules = (module,) * bounded_count(config, "num_nextn_predict_layers", default=0)
     return causal_decoder(
         config,
         family="bailing_moe",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from willfit.architectures.blocks.decoder import causal_decoder, layer_count, repeated
+from willfit.architectures.blocks.decoder import bounded_count, causal_decoder, layer_count, repeated
 from willfit.architectures.blocks.experts import expert_tensors, experts_of
 from willfit.architectures.blocks.feed_forward import gated_mlp
 from willfit.architectures.blocks.latent import latent_attention_of, latent_attention_tensors
@@ -103,7 +103,7 @@ def build(config: Config, prefix: str = "model", head_name: str = "lm_head") -> 
         (sparse[-1], "index_n_heads" in config),
         deepseek_mtp_tensors(block, hidden, vocab, copies=variant.mtp_head),
     )
-    modules = (module,) * config.integer("num_nextn_predict_layers", default=0)
+    modules = (module,) * bounded_count(config, "num_nextn_predict_layers", default=0)
     return causal_decoder(
         config,
         family="deepseek",

@@ -17,7 +17,7 @@ from willfit.architectures.blocks.compressed import (
     mixture_tensors,
     ratios_of,
 )
-from willfit.architectures.blocks.decoder import causal_decoder, layer_count, repeated
+from willfit.architectures.blocks.decoder import bounded_count, causal_decoder, layer_count, repeated
 from willfit.architectures.blocks.experts import experts_of
 from willfit.architectures.blocks.mtp import mtp_modules
 from willfit.architectures.blocks.tensors import buffer, linear, parameter, rms_norm
@@ -96,7 +96,7 @@ def build(config: Config, prefix: str = "", head_name: str = "head") -> Architec
             *rms_norm(f"{dot}norm", shape.hidden),
             *head_connection_tensors(dot, shape),
         ),
-        **mtp_modules((module,) * config.integer("num_nextn_predict_layers", default=0)),
+        **mtp_modules((module,) * bounded_count(config, "num_nextn_predict_layers", default=0)),
     )
 
 

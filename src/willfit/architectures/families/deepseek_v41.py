@@ -19,7 +19,7 @@ from willfit.architectures.blocks.compressed import (
     mixture_tensors,
     ratios_of,
 )
-from willfit.architectures.blocks.decoder import causal_decoder, layer_count, repeated
+from willfit.architectures.blocks.decoder import bounded_count, causal_decoder, layer_count, repeated
 from willfit.architectures.blocks.experts import Experts, experts_of
 from willfit.architectures.blocks.mtp import mtp_modules
 from willfit.architectures.blocks.tensors import column, embedding, linear, parameter, rms_norm
@@ -84,7 +84,7 @@ def _decoder(config: Config, prefix: str, head_name: str) -> Architecture:
         (ratio, index in makers, index in choosers, tables.get(index, 0))
         for index, ratio in enumerate(ratios_of(config, count))
     ]
-    drafts = config.integer("num_nextn_predict_layers", default=0)
+    drafts = bounded_count(config, "num_nextn_predict_layers", default=0)
     modules: list[Layer] = []
     for index in range(drafts):
         block = f"{dot}mtp.{index}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from willfit.architectures.blocks.attention import attention_tensors
-from willfit.architectures.blocks.decoder import causal_decoder, repeated, shape_of
+from willfit.architectures.blocks.decoder import bounded_count, causal_decoder, repeated, shape_of
 from willfit.architectures.blocks.experts import Experts, expert_tensors
 from willfit.architectures.blocks.feed_forward import gated_mlp
 from willfit.architectures.blocks.layer_types import sparse_layers
@@ -62,7 +62,7 @@ def build(config: Config, prefix: str = "model", head_name: str = "lm_head") -> 
         )
         return Layer(dense.tensors + extra, dense.mixers, dense.feed_forward)
 
-    count = config.integer("num_nextn_predict_layers", default=0)
+    count = bounded_count(config, "num_nextn_predict_layers", default=0)
     return causal_decoder(
         config,
         family="ernie_moe",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from willfit.architectures.blocks.decoder import bounded_count
 from willfit.architectures.blocks.mtp import mtp_modules
 from willfit.architectures.blocks.qwen_vision import qwen2_5_vision
 from willfit.architectures.blocks.tensors import linear, rms_norm
@@ -23,7 +24,7 @@ def build(config: Config) -> Architecture:
     text = text_model(config, prefix=_PREFIX, head_name="lm_head", text_type="exaone4")
     tower = qwen2_5_vision(vision_section(config), "model.visual", text.hidden_size)
     section = config.section("text_config") or config
-    modules = section.integer("num_nextn_predict_layers", "_num_mtp_layers", default=0)
+    modules = bounded_count(section, "num_nextn_predict_layers", "_num_mtp_layers", default=0)
     # Modules that share their layers are stored once.
     stored = min(modules, 1) if section.boolean("mtp_share_layers", default=False) else modules
     return with_towers(text, config, "exaone4_5", (tower,), **mtp_modules((_module(text),) * stored))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from willfit.architectures.blocks.attention import attention_tensors
-from willfit.architectures.blocks.decoder import causal_decoder, repeated, shape_of
+from willfit.architectures.blocks.decoder import bounded_count, causal_decoder, repeated, shape_of
 from willfit.architectures.blocks.experts import expert_tensors, experts_of
 from willfit.architectures.blocks.feed_forward import gated_mlp
 from willfit.architectures.blocks.layer_types import sparse_layers, windows_of
@@ -104,7 +104,7 @@ def build(config: Config, prefix: str = "model", head_name: str = "lm_head") -> 
         return Layer(tensors + extra, (attention,), FeedForward(shape.width))
 
     def modules() -> dict[str, Any]:
-        count = config.integer("num_nextn_predict_layers", default=0)
+        count = bounded_count(config, "num_nextn_predict_layers", default=0)
         if not count:
             return {}
         if variant.mtp == "apart":

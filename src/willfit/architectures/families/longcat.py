@@ -7,7 +7,7 @@ weights. Every published checkpoint has one multi-token-prediction module, which
 
 from __future__ import annotations
 
-from willfit.architectures.blocks.decoder import causal_decoder, layer_count, repeated
+from willfit.architectures.blocks.decoder import bounded_count, causal_decoder, layer_count, repeated
 from willfit.architectures.blocks.experts import Experts
 from willfit.architectures.blocks.feed_forward import gated_mlp, router
 from willfit.architectures.blocks.latent import latent_attention_of, latent_attention_tensors
@@ -93,7 +93,7 @@ def build(config: Config, prefix: str = "model", head_name: str = "lm_head") -> 
             *embedding(f"{prefix}.embed_tokens", vocab, hidden),
             *_ngram_embeddings(f"{prefix}.ngram_embeddings", config, hidden, vocab),
         ),
-        **mtp_modules((draft,) * config.integer("num_nextn_predict_layers", default=1)),
+        **mtp_modules((draft,) * bounded_count(config, "num_nextn_predict_layers", default=1)),
     )
 
 

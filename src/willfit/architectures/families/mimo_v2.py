@@ -8,7 +8,7 @@ configs do not mention.
 from __future__ import annotations
 
 from willfit.architectures.blocks.attention import attention_tensors, fused_qkv
-from willfit.architectures.blocks.decoder import causal_decoder, layer_count, repeated
+from willfit.architectures.blocks.decoder import bounded_count, causal_decoder, layer_count, repeated
 from willfit.architectures.blocks.experts import expert_tensors, experts_of
 from willfit.architectures.blocks.feed_forward import gated_mlp
 from willfit.architectures.blocks.layer_types import kinds_of, sparse_layers
@@ -81,7 +81,7 @@ def build(config: Config, prefix: str = "model", head_name: str = "lm_head") -> 
         )
         return Layer(tensors, (attention,), FeedForward(width))
 
-    modules = (module(),) * config.integer("num_nextn_predict_layers", default=3)
+    modules = (module(),) * bounded_count(config, "num_nextn_predict_layers", default=3)
     return causal_decoder(
         config,
         family="mimo_v2",

@@ -7,7 +7,7 @@ Multi-token-prediction modules are dense, slide, and have a head of their own.
 from __future__ import annotations
 
 from willfit.architectures.blocks.attention import attention_tensors
-from willfit.architectures.blocks.decoder import causal_decoder, layer_count, repeated
+from willfit.architectures.blocks.decoder import bounded_count, causal_decoder, layer_count, repeated
 from willfit.architectures.blocks.feed_forward import gated_mlp, router
 from willfit.architectures.blocks.layer_types import kinds_of, sparse_layers
 from willfit.architectures.blocks.mtp import mtp_modules
@@ -35,7 +35,7 @@ def build(config: Config, prefix: str = "model", head_name: str = "lm_head") -> 
     vocab = config.integer("vocab_size")
     width = config.integer("intermediate_size")
     count = layer_count(config)
-    drafts = config.integer("num_nextn_predict_layers", default=0)
+    drafts = bounded_count(config, "num_nextn_predict_layers", default=0)
     # The list of kinds goes on over the modules.
     kinds = kinds_of(config, count + drafts) or ["full_attention"] * (count + drafts)
     block = f"{prefix}.layers.{{layer}}"
