@@ -56,7 +56,8 @@ def build(config: Config) -> Architecture:
         head_name="lm_head",
         text_type="gemma4_text",
         tied_default=True,
-        **({"hidden_size_per_layer_input": 0} if unified else {}),
+        # The unified model has no per-layer inputs; the class default of the other is 256.
+        hidden_size_per_layer_input=0 if unified else 256,
     )
     towers = []
     vision, audio = config.section("vision_config"), config.section("audio_config")
