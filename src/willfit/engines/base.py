@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from willfit.calibration import constant
+
 if TYPE_CHECKING:
     from willfit.architectures.model import Architecture
     from willfit.formats.recipe import Recipe
@@ -49,6 +51,14 @@ class Subject:
     def weight_bytes(self) -> int:
         """Bytes of all stored tensors but the multi-token-prediction modules."""
         return sum(line.bytes for line in self.lines if line.tensor.part != "mtp")
+
+    @property
+    def weight_sureness(self) -> tuple[float, float]:
+        """By what factors the true weights may be less or more than the lines: an unknown family is a guess."""
+        if self.from_headers or self.architecture.family != "generic":
+            return 1.0, 1.0
+        spread = constant("generic.parameters_ratio")
+        return min(1.0, spread.low), max(1.0, spread.high)
 
 
 @dataclass(frozen=True, slots=True)

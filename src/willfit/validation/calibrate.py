@@ -16,13 +16,14 @@ from statistics import median
 from typing import Any
 
 from willfit.calibration import Constant, fitting
+from willfit.checkpoints.catalogue import catalogue_ids, find
 from willfit.errors import BadInput
 from willfit.validation.cases import Case, read_cases
-from willfit.validation.fits.base import Fit
+from willfit.validation.fits.base import CatalogueFit, Fit
 from willfit.validation.scoring import Unpredictable, quantile
 
 #: Modules in `fits/`, each with its `FITS`.
-MODULES: tuple[str, ...] = ("transformers", "vllm")
+MODULES: tuple[str, ...] = ("generic", "transformers", "vllm")
 
 #: From this many observations on, their own 5 % and 95 % quantiles are used.
 _ENOUGH = 20
@@ -42,7 +43,7 @@ def calibration_of(files: Sequence[Path]) -> str:
     cases = [case for file in files for case in read_cases(file) if case.scored]
     constants: dict[str, Constant] = {}
     for name in MODULES:
-        fits: tuple[Fit, ...] = import_module(f"willfit.validation.fits.{name}").FITS
+        fits: tuple[Fit | CatalogueFit, ...] = import_module(f"willfit.validation.fits.{name}").FITS
         for fit in fits:
             with fitting(constants):
                 constants[fit.name] = _fitted(fit, cases)
@@ -53,8 +54,11 @@ def calibration_of(files: Sequence[Path]) -> str:
     return json.dumps(body, indent=1) + "\n"
 
 
-def _fitted(fit: Fit, cases: Sequence[Case]) -> Constant:
-    seen = sorted(value for case in cases if (value := _observed(fit, case)) is not None)
+def _fitted(fit: Fit | CatalogueFit, cases: Sequence[Case]) -> Constant:
+    things: Sequence[Any] = cases
+    if isinstance(fit, CatalogueFit):
+        things = [entry for name in catalogue_ids() if (entry := find(name)) is not None]
+    seen = sorted(value for thing in things if (value := _observed(fit, thing)) is not None)
     if not seen:
         raise BadInput(f"no case says anything about the constant {fit.name}", "give all files of cases")
     value = median(seen)
@@ -84,9 +88,9 @@ def _as_json(constant: Constant) -> dict[str, Any]:
     }
 
 
-def _observed(fit: Fit, case: Case) -> float | None:
+def _observed(fit: Fit | CatalogueFit, thing: Any) -> float | None:
     try:
-        return fit.observe(case)
+        return fit.observe(thing)
     except (Unpredictable, BadInput):
         return None
 

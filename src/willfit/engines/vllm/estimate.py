@@ -76,7 +76,7 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
             for index, device in enumerate(machine.devices[: ranks_of(settings)])
         ),
         host=_host(machine, settings, sizing),
-        capacity=_capacity(sizing) if sizing.plan.groups else None,
+        capacity=_capacity(sizing, subject.architecture.max_positions) if sizing.plan.groups else None,
         demands=(demand,) if demand else (),
         notes=(*subject.notes, *subject.recipe.notes, *_notes(subject, sizing, settings)),
         refusal=sizing.refusal,
@@ -114,11 +114,12 @@ def _interval(terms: tuple[Term, ...], sizing: Sizing, settings: Settings) -> tu
     return peak - (outside - low), peak + (high - outside)
 
 
-def _capacity(sizing: Sizing) -> Capacity:
+def _capacity(sizing: Sizing, limit: int) -> Capacity:
+    """The longest context is the model's limit or what the cache holds, whatever `max_model_len` was set."""
     plan = sizing.plan
     return Capacity(
         kv_cache_tokens=plan.reported_tokens(sizing.blocks),
-        max_context=plan.longest(sizing.pool_bytes, sizing.resolved.max_model_len),
+        max_context=plan.longest(sizing.pool_bytes, limit or sizing.resolved.max_model_len),
         max_concurrency=plan.concurrency(sizing.blocks),
     )
 

@@ -202,7 +202,9 @@ def weights_term(subject: Subject, settings: Settings, dtype: str, copies: int) 
     spread = constant("vllm.weights_ratio")
     reference = f"vllm/model_executor/layers: sharded parameters, rotary tables; interval: {spread.reference}"
     held = size - offloaded
-    return between("weights", held, int(held * spread.low), int(held * spread.high), formula, reference)
+    less, more = subject.weight_sureness
+    low, high = int(held * spread.low * less), int(held * spread.high * more)
+    return between("weights", held, low, high, formula, reference)
 
 
 def _fullest_stage(subject: Subject, settings: Settings, dtype: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from willfit.checkpoints.catalogue import CatalogueEntry
 from willfit.validation.cases import Case
 
 
@@ -25,3 +26,20 @@ class Fit:
     name: str
     unit: str
     observe: Callable[[Case], float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogueFit:
+    """One constant that bundled models show, not measurements.
+
+    Attributes
+    ----------
+    name, unit
+        As in `Fit`.
+    observe
+        One observation of it from a bundled model; None if the model says nothing about it.
+    """
+
+    name: str
+    unit: str
+    observe: Callable[[CatalogueEntry], float | None]
