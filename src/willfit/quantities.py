@@ -10,6 +10,7 @@ plain arithmetic only and never import NumPy.
 from __future__ import annotations
 
 import re
+from math import inf
 from typing import Any, TypeVar
 
 from willfit.errors import BadInput
@@ -96,6 +97,9 @@ def at_least(a: Number, limit: int) -> Number:
     return (a + limit + abs(a - limit)) // 2  # type: ignore[no-any-return]
 
 
+#: What a float holds exactly; nobody has that many bytes or tokens.
+_LARGEST = 2**53
+
 _SIZE = re.compile(r"^\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*$")
 _SIZE_UNITS = {
     "b": 1, "k": KIB, "kib": KIB, "m": MIB, "mib": MIB, "g": GIB, "gib": GIB, "t": 2**40, "tib": 2**40,
@@ -113,9 +117,10 @@ def parse_bytes(text: str) -> int:
     """
     match = _SIZE.match(text)
     unit = match.group(2).lower() if match else ""
-    if match is None or unit not in _SIZE_UNITS:
-        raise BadInput(f"cannot read the size {text!r}", "write it as 24GiB, 80GB or 512MiB")
-    return int(float(match.group(1)) * _SIZE_UNITS[unit])
+    size = float(match.group(1)) * _SIZE_UNITS[unit] if match and unit in _SIZE_UNITS else inf
+    if size >= _LARGEST:
+        raise BadInput(f"cannot read the size {text[:40]!r}", "write it as 24GiB, 80GB or 512MiB")
+    return int(size)
 
 
 def parse_tokens(text: str) -> int:
@@ -129,8 +134,8 @@ def parse_tokens(text: str) -> int:
     match = _SIZE.match(text.replace(",", "").replace("_", ""))
     scale = {"": 1, "k": 1024, "m": 1024 * 1024}.get(match.group(2).lower()) if match else None
     tokens = float(match.group(1)) * scale if match and scale else 0.0
-    if tokens < 1 or tokens != int(tokens):
-        raise BadInput(f"cannot read {text!r} as a number of tokens", "write it as 4096 or 32k")
+    if not 1 <= tokens < _LARGEST or tokens != int(tokens):
+        raise BadInput(f"cannot read {text[:40]!r} as a number of tokens", "write it as 4096 or 32k")
     return int(tokens)
 
 

@@ -20,7 +20,8 @@ class Scanned:
     positionals
         Words that belong to no flag.
     options
-        By flag name: a string, a list of strings, or True or False for a switch. The last one wins.
+        By flag name: a string, a list of strings, or True or False for a switch. The last one wins. Fields of
+        JSON options (`--flag.key value`) stand under the flag with a dot behind it, as `key=value` each.
     """
 
     positionals: list[str] = field(default_factory=list)
@@ -53,19 +54,22 @@ def scan(
     while index < len(words):
         word = words[index]
         index += 1
+        if word == "--":
+            scanned.positionals.extend(words[index:])
+            break
         if not word.startswith("-") or word == "-" or _is_number(word):
             scanned.positionals.append(word)
             continue
-        name, _, joined = word.partition("=")
+        name, equals, joined = word.partition("=")
+        has_value = bool(equals)
+        name, dot, key = name.partition(".")
         name = aliases.get(name, name)
-        has_value = "=" in word
         if name.startswith("--"):
             name = "--" + name[2:].replace("_", "-")
-        if "." in name and name.split(".")[0] in arities:
+        if dot and name in arities:
             # `--compilation-config.level 3`: one field of a JSON option.
-            base, _, key = name.partition(".")
-            value, index = (joined, index) if has_value else _next(words, index, name, program)
-            fields = scanned.options.setdefault(base + ".", [])
+            value, index = (joined, index) if has_value else _next(words, index, f"{name}.{key}", program)
+            fields = scanned.options.setdefault(name + ".", [])
             if isinstance(fields, list):
                 fields.append(f"{key}={value}")
             continue

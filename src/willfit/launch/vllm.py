@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,11 @@ from willfit.launch.base import Launch
 from willfit.launch.flags import Arity, scan
 
 PROGRAM = "vllm serve"
+
+#: Numbers above this are no longer exact when vLLM's own reader multiplies them by a unit.
+_LARGEST = 2**53
+
+_LEVEL = re.compile(r"-O=?\d")
 
 _FLAGS = Path(__file__).parent / "data" / "vllm_flags.txt"
 
@@ -33,6 +38,7 @@ _ALIASES = {
     "-sc": "--speculative-config",
     "-cc": "--compilation-config",
     "-ac": "--attention-config",
+    "-O": "--optimization-level",
     "-n": "--nnodes",
     "-r": "--node-rank",
     "--device-memory-utilization": "--gpu-memory-utilization",
@@ -45,6 +51,7 @@ _NOT_COUNTED = {
     "--kv-offloading-size": "offloaded cache in host RAM",
     "--decode-context-parallel-size": "decode context parallelism",
     "--enable-eplb": "redundant experts",
+    "--config": "the settings of a file",
 }
 
 #: `--quantization` that turns a 16-bit checkpoint into this format while loading.
@@ -135,7 +142,7 @@ def parse(words: Sequence[str], version: str | None = None) -> Launch:
         "reward",
     ):
         settings["runner"] = "pooling"
-    settings |= _speculation(options)
+    settings |= _graphs(options) | _speculation(options)
     notes = tuple(
         f"{what} ({flag}) are not counted" for flag, what in _NOT_COUNTED.items() if options.get(flag)
     )
@@ -151,7 +158,12 @@ def parse(words: Sequence[str], version: str | None = None) -> Launch:
 
 
 def _arguments(words: Sequence[str]) -> list[str]:
-    """The words after `vllm serve` or after the module's name."""
+    """The words after `vllm serve` or after the module's name, `-O3` written out."""
+    words = [
+        part
+        for word in words
+        for part in (("-O", word[2:].lstrip("=")) if _LEVEL.fullmatch(word) else (word,))
+    ]
     for index, word in enumerate(words):
         if word.startswith("vllm.entrypoints"):
             return list(words[index + 1 :])
@@ -161,15 +173,22 @@ def _arguments(words: Sequence[str]) -> list[str]:
     return list(words[2:])
 
 
-def _speculation(options: dict[str, Any]) -> dict[str, Any]:
-    text = options.get("--speculative-config")
-    if isinstance(text, str):
-        try:
-            config = json.loads(text)
-        except ValueError as error:
-            raise BadInput(f"{PROGRAM}: --speculative-config is not JSON: {error}") from error
-        if not isinstance(config, dict):
-            raise BadInput(f"{PROGRAM}: --speculative-config is not a JSON object")
+def _graphs(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What compilation settings say of CUDA graphs: `-O0` captures none."""
+    config = _json_option(options, "--compilation-config")
+    settings: dict[str, Any] = {}
+    level_without = str(options.get("--optimization-level")) == "0" and "cudagraph_mode" not in config
+    if level_without or str(config.get("cudagraph_mode")).upper() in ("NONE", "0"):
+        settings["enforce_eager"] = True
+    largest = config.get("max_cudagraph_capture_size")
+    if largest is not None:
+        settings["cudagraph_max_capture_size"] = _count("max_cudagraph_capture_size", str(largest))
+    return settings
+
+
+def _speculation(options: Mapping[str, Any]) -> dict[str, Any]:
+    config = _json_option(options, "--speculative-config")
+    if config:
         method, tokens = str(config.get("method", "")), config.get("num_speculative_tokens", 1)
     elif "--spec-tokens" in options or "--num-speculative-tokens" in options:
         method = str(options.get("--spec-method", ""))
@@ -179,9 +198,23 @@ def _speculation(options: dict[str, Any]) -> dict[str, Any]:
     return {"speculative_tokens": _count("speculative tokens", str(tokens)), "mtp": "mtp" in method.lower()}
 
 
+def _json_option(options: Mapping[str, Any], flag: str) -> dict[str, Any]:
+    """A JSON option with the fields that were given one by one."""
+    config: Any = {}
+    if flag in options:
+        try:
+            config = json.loads(options[flag])
+        except ValueError as error:
+            raise BadInput(f"{PROGRAM}: {flag} is not JSON: {error}") from error
+        if not isinstance(config, dict):
+            raise BadInput(f"{PROGRAM}: {flag} is not a JSON object")
+    fields = (text.partition("=") for text in options.get(flag + ".", ()))
+    return {**config, **{key: value for key, _, value in fields}}
+
+
 def _count(flag: str, text: str) -> int:
-    if not text.isdigit() or int(text) == 0:
-        raise BadInput(f"{PROGRAM}: {flag} is {text!r}, expected a whole number of at least 1")
+    if not (text.isascii() and text.isdigit()) or len(text) > 15 or int(text) == 0:
+        raise BadInput(f"{PROGRAM}: {flag} is {text[:40]!r}, expected a whole number of at least 1")
     return int(text)
 
 
@@ -193,7 +226,10 @@ def _tokens(flag: str, text: str) -> int:
     if match is None:
         raise BadInput(f"{PROGRAM}: {flag} is {text!r}, expected a number such as 32768, 32k or 32K")
     scale = {"": 1, "k": 10**3, "K": 2**10, "m": 10**6, "M": 2**20, "g": 10**9, "G": 2**30}[match.group(2)]
-    return int(float(match.group(1)) * scale)
+    value = float(match.group(1)) * scale
+    if not 1 <= value < _LARGEST:
+        raise BadInput(f"{PROGRAM}: {flag} is {text[:40]}, expected at least 1 and less than 2^53")
+    return int(value)
 
 
 def _fraction(flag: str, text: str) -> float:

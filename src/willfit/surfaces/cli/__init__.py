@@ -22,8 +22,7 @@ def run() -> None:
         status = main(sys.argv[1:])
         sys.stdout.flush()
     except BadInput as error:
-        hint = f" ({error.hint})" if error.hint else ""
-        print(f"willfit: {error.message}{hint}", file=sys.stderr)
+        print(f"willfit: {_printable(error)}", file=sys.stderr)
         status = EXIT_BAD_INPUT
     except BrokenPipeError:
         # The reader went away (`willfit models | head`); keep Python from complaining at shutdown.
@@ -32,3 +31,10 @@ def run() -> None:
     except KeyboardInterrupt:
         status = 130
     raise SystemExit(status)
+
+
+def _printable(error: BadInput) -> str:
+    """An error for a terminal: what the user gave may be long, and may hold escape sequences."""
+    message = error.message if len(error.message) <= 500 else f"{error.message[:500]}..."
+    line = f"{message} ({error.hint})" if error.hint else message
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)

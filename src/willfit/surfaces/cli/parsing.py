@@ -60,6 +60,9 @@ class Parser(argparse.ArgumentParser):
                 raise self._no_such_option(word.partition("=")[0])
         if rest:
             raise BadInput(f"{rest[0]!r} is one word too many", f"{self.prog} --help")
+        for action in self._actions:
+            if action.option_strings and getattr(given, action.dest, None) == "":
+                raise BadInput(f"{action.option_strings[-1]} is empty", f"{self.prog} --help")
         return given
 
     def _no_such_option(self, name: str) -> BadInput:
@@ -79,7 +82,7 @@ class Help(argparse.HelpFormatter):
         super().__init__(prog, max_help_position=30)
 
 
-def whole(name: str, least: int = 1) -> Callable[[str], int]:
+def whole(name: str, least: int = 1, most: int = 10**9) -> Callable[[str], int]:
     """A reader of whole numbers.
 
     Parameters
@@ -92,9 +95,9 @@ def whole(name: str, least: int = 1) -> Callable[[str], int]:
         try:
             value = int(text)
         except ValueError:
-            raise BadInput(f"{name} is {text!r}, expected a whole number") from None
-        if value < least:
-            raise BadInput(f"{name} is {value}, expected at least {least}")
+            raise BadInput(f"{name} is {text[:40]!r}, expected a whole number") from None
+        if not least <= value <= most:
+            raise BadInput(f"{name} is {text[:40]}, expected {least:,} to {most:,}")
         return value
 
     return read
