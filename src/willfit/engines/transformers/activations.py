@@ -19,6 +19,15 @@ from willfit.quantities import DTYPE_BYTES
 #: attention also the new residual.
 _BEFORE, _AFTER = 3, 4
 
+#: int64 token ids, their copy in generate(), positions and 2-D mask.
+_IDS = 4 * 8
+
+#: int64 indices of an expert's rows: unsorted, sorted, their order and its inverse.
+_INDICES = 4 * 8
+
+#: Names of norms over each head's query.
+_QUERY_NORMS = ("q_norm.weight", "query_layernorm.weight", "q_layernorm.weight")
+
 #: Bytes per attention score of the eager softmax: scores, its fp32 result and the cast back. bf16 scores are
 #: converted to fp32 first, fp16 ones inside the kernel (torch `aten/src/ATen/native/SoftMax.cpp`).
 _SCORE_BYTES = {"bf16": 10, "fp16": 8, "fp32": 8, "fp64": 20}
@@ -44,6 +53,8 @@ class Pass:
         Tensor-parallel ranks.
     expanded
         Bytes of a quantized matrix that a kernel expands for a product with this many rows.
+    chunked
+        A later part of a prompt, which attends to more than itself.
     """
 
     batch: Any
@@ -53,6 +64,7 @@ class Pass:
     attention: str
     ranks: int = 1
     expanded: int = 0
+    chunked: bool = False
 
     @property
     def width(self) -> int:
@@ -73,8 +85,10 @@ def larger(a: Any, b: Any) -> Any:
 def stages(architecture: Architecture, era: Era, step: Pass) -> dict[str, tuple[Any, str]]:
     """Bytes of the largest attention, MLP and expert stage over all layers, each with its formula."""
     found: dict[str, tuple[Any, str]] = {}
+    lasting = always(architecture, era, step)
 
     def note(name: str, size: Any, formula: str) -> None:
+        size = size + lasting
         if name not in found:
             found[name] = size, formula
         else:
@@ -84,7 +98,7 @@ def stages(architecture: Architecture, era: Era, step: Pass) -> dict[str, tuple[
 
     for layer, _ in (*architecture.encoder_blocks, *architecture.blocks):
         for mixer in layer.mixers:
-            note("attention", *_mixer(architecture, era, step, mixer))
+            note("attention", *_mixer(architecture, era, step, layer, mixer))
         if layer.feed_forward and layer.feed_forward.width:
             note("mlp", *_mlp(architecture, step, layer, layer.feed_forward))
         if layer.feed_forward and layer.feed_forward.experts:
@@ -97,73 +111,79 @@ def _is(most: Any, size: Any) -> bool:
     return bool(same.all()) if hasattr(same, "all") else bool(same)
 
 
-def _mixer(architecture: Architecture, era: Era, step: Pass, mixer: Mixer) -> tuple[Any, str]:
+def always(architecture: Architecture, era: Era, step: Pass) -> Any:
+    """What lives through all layers: token ids, positions, 2-D mask, cos and sin, and the attention masks."""
+    rotary = sum(2 * rope.dim * step.width for rope in architecture.ropes[:1])
+    mask: Any = 0
+    if step.attention == "eager":
+        mask = step.batch * step.queries * step.length * step.width
+    elif step.attention == "sdpa" and _masked(architecture, step):
+        mask = step.queries * step.length * (1 if era.windows else step.width)
+    return step.tokens * (_IDS + rotary) + mask
+
+
+def _masked(architecture: Architecture, step: Pass) -> bool:
+    """Whether SDPA needs an explicit mask: for part of a prompt, or where a window is shorter than it."""
+    if step.chunked:
+        return True
+    reaches = [
+        mixer.window or mixer.chunk
+        for layer, _ in architecture.blocks
+        for mixer in layer.mixers
+        if isinstance(mixer, Attention)
+    ]
+    return any(reach and _any(step.queries > 1) and _any(step.length > reach) for reach in reaches)
+
+
+def _any(truth: Any) -> bool:
+    return bool(truth.any()) if hasattr(truth, "any") else bool(truth)
+
+
+def _mixer(architecture: Architecture, era: Era, step: Pass, layer: Layer, mixer: Mixer) -> tuple[Any, str]:
     """Attention of one layer, beyond its keys and values in the cache."""
-    hidden = step.tokens * architecture.hidden_size * step.width
-    base = _BEFORE * hidden
-    prefix = f"{_BEFORE} x {architecture.hidden_size} hidden"
-    rotary = sum(2 * step.tokens * rope.dim * step.width for rope in architecture.ropes[:1])
+    base = _BEFORE * step.tokens * architecture.hidden_size * step.width
+    text = f"{_BEFORE} x {architecture.hidden_size} hidden"
     if isinstance(mixer, Recurrent):
-        projected = step.tokens * (mixer.projected_width + mixer.output_width) // step.ranks * step.width
-        states = step.batch * mixer.recurrent * 4
-        return base + 2 * projected + states, f"({prefix} + 2 x {mixer.projected_width} projected) x tokens"
-    if isinstance(mixer, CrossAttention | Attention):
-        value_dim = mixer.value_dim if isinstance(mixer, Attention) else mixer.head_dim
-        heads, groups = mixer.heads // step.ranks or 1, mixer.heads // mixer.kv_heads
-        return _softmax_attention(
-            era, step, base + rotary, prefix, heads, groups, mixer.head_dim, value_dim, 0
-        )
+        projected = mixer.projected_width + mixer.output_width
+        size = base + 2 * step.tokens * projected // step.ranks * step.width
+        return size + step.batch * mixer.recurrent * 4, f"tokens x ({text} + 2 x {projected} projected)"
     if isinstance(mixer, LatentAttention):
         heads = mixer.heads // step.ranks or 1
-        expanded = 0
-        if era.latent_cache:
-            expanded = step.batch * step.length * heads * (mixer.nope_dim + mixer.rope_dim + mixer.value_dim)
-        return _softmax_attention(
-            era,
-            step,
-            base + rotary,
-            prefix,
-            heads,
-            1,
-            mixer.nope_dim + mixer.rope_dim,
-            mixer.value_dim,
-            expanded * step.width,
-        )
-    return base, prefix
-
-
-def _softmax_attention(
-    era: Era,
-    step: Pass,
-    base: Any,
-    prefix: str,
-    heads: int,
-    groups: int,
-    head_dim: int,
-    value_dim: int,
-    expanded: Any,
-) -> tuple[Any, str]:
+        head_dim, value_dim = mixer.nope_dim + mixer.rope_dim, mixer.value_dim
+        expanded = heads * (head_dim + value_dim) if era.latent_cache else 0
+    elif isinstance(mixer, CrossAttention | Attention):
+        heads = mixer.heads // step.ranks or 1
+        head_dim = mixer.head_dim
+        value_dim = mixer.value_dim if isinstance(mixer, Attention) else head_dim
+        expanded = heads * (head_dim + value_dim) if _repeats(architecture, era, step, mixer) else 0
+    else:
+        return base, text
     query = step.tokens * heads * head_dim * step.width
     output = step.tokens * heads * value_dim * step.width
-    # Rotating the queries holds them, two products and the sum of these.
-    rotate = base + 4 * query
-    repeated: Any = 0
-    if groups > 1 and (step.attention == "eager" or (step.attention == "sdpa" and not era.native_gqa)):
-        repeated = step.batch * step.length * heads * (head_dim + value_dim) * step.width
+    # Rotating the queries holds them, two products and their sum; norming them two fp32 copies.
+    normed = any(tensor.name.endswith(_QUERY_NORMS) for tensor in layer.tensors)
+    prepare = query * (1 + 8 // step.width if normed else 4)
     scores: Any = 0
-    text = f"{prefix} + {heads} x ({head_dim} + {value_dim}) query and output"
     if step.attention == "eager":
-        positions = step.batch * step.queries * step.length
-        scores = positions * heads * _SCORE_BYTES[step.dtype] + positions * step.width
-        text += f" + {heads} heads x {_SCORE_BYTES[step.dtype]} B a score and a mask"
-    if groups > 1 and not _is_zero(repeated):
-        text += f" + keys and values repeated {groups} times"
-    attend = base + query + output + repeated + scores + expanded
-    return larger(rotate, attend), text
+        scores = step.batch * step.queries * step.length * heads * _SCORE_BYTES[step.dtype]
+        text += f" + {heads} heads x {_SCORE_BYTES[step.dtype]} B a score"
+    converted: Any = 0
+    if era.windows and step.attention == "sdpa" and _masked(architecture, step):
+        converted = (
+            step.queries * step.length * step.width
+        )  # SDPA makes a boolean mask one of the query's dtype
+    attend = query + larger(output, scores) + converted + step.batch * step.length * expanded * step.width
+    text += f" + {heads} x ({head_dim} + {value_dim}) query and output"
+    if expanded:
+        text += f" + {expanded} keys and values of all {heads} heads"
+    return base + larger(prepare, attend), text
 
 
-def _is_zero(value: Any) -> bool:
-    return bool(value == 0) if not hasattr(value, "all") else bool((value == 0).all())
+def _repeats(architecture: Architecture, era: Era, step: Pass, mixer: Attention | CrossAttention) -> bool:
+    """Whether keys and values are repeated for all query heads."""
+    if mixer.heads == mixer.kv_heads or step.attention == "flash_attention_2":
+        return False
+    return step.attention == "eager" or not era.native_gqa or _masked(architecture, step)
 
 
 def _mlp(architecture: Architecture, step: Pass, layer: Layer, ffn: FeedForward) -> tuple[Any, str]:
@@ -190,12 +210,11 @@ def _experts(architecture: Architecture, era: Era, step: Pass, ffn: FeedForward)
     one_hot = rows * ffn.experts * 8
     base = (_AFTER + 1) * step.tokens * hidden * step.width
     if era.grouped_experts:
-        wide = hidden + 4 * inner
-        size = _AFTER * step.tokens * hidden * step.width + rows * larger(wide, 3 * hidden) * step.width
-        return (
-            size,
-            f"tokens x ({_AFTER} x {hidden} + {ffn.top_k} x {max(wide, 3 * hidden)}) x {step.width} B",
-        )
+        # Selected tokens, gate and up in one, activation and product; or four times the selected tokens, on
+        # their way through down projection, weighting and reordering.
+        wide = max(hidden + 4 * inner, 4 * hidden)
+        size = _AFTER * step.tokens * hidden * step.width + rows * (wide * step.width + _INDICES)
+        return size, f"tokens x ({_AFTER} x {hidden} + {ffn.top_k} x {wide}) x {step.width} B"
     share = rows // ffn.experts + 1
     size = base + one_hot + share * (2 * hidden + 3 * inner) * step.width
     return (

@@ -81,7 +81,7 @@ def estimate(subject: Subject, machine: Machine, settings: Settings) -> Estimate
     if settings.tensor_parallel > 1 or not devices:
         shares, left = [Share(loaded.layers, True, True)] * len(devices), Share(0)
     else:
-        context = int(constant("transformers.cuda_context").value)
+        context = int(constant("cuda.context").value)
         usable = [device.usable_bytes and device.usable_bytes - context for device in devices]
         shares, left = place(loaded, usable, settings.device_map == "sequential", settings.offload)
     found = moments(run)
@@ -119,7 +119,7 @@ def _device(
     worst = max(found, key=place.size)
     resident = _resident(run, place, left, worst)
     passing = _passing(run, place, worst, sum(term.bytes for term in resident))
-    context = constant("transformers.cuda_context")
+    context = constant("cuda.context")
     runtime = between(
         "runtime",
         int(context.value),

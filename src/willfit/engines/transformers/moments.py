@@ -73,6 +73,7 @@ class Run:
             settings.attention,
             settings.tensor_parallel,
             copies * self.loaded.dequantized if rows >= _EXPANDS_FROM.get(name, rows + 1) else 0,
+            1 < queries < length,
         )
 
     def kept(self, tokens: int, windowed: bool) -> Kept:

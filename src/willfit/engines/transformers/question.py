@@ -76,5 +76,7 @@ def _remedies(
         remedies.append(f"a batch of {capacity.max_concurrency:.0f}")
     if subject.recipe.name in ("bf16", "fp16", "fp32"):
         remedies.append("4-bit weights (--format nf4)")
-    remedies.append(f"{format_bytes(max(short))} more memory, or another device beside it (device_map='auto')")
+    remedies.append(
+        f"{format_bytes(max(short))} more memory, or another device beside it (device_map='auto')"
+    )
     return tuple(remedies)

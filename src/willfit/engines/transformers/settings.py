@@ -44,7 +44,7 @@ class Settings:
     prefill_chunk_size
         Prompt tokens that run at once; None for all.
     quantization_kernel
-        Kernel of a quantized model, where it matters: `exllamav2`, or `bitsandbytes-0.42` for the versions up to
+        Kernel of a quantized model, where it matters: `exllamav2`, or `bitsandbytes-0.42` for versions up to
         that one, which expand to fp16 whatever the compute dtype.
     autocast
         The forward pass runs under autocast, which keeps 16-bit copies of the matrices.
