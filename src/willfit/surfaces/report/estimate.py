@@ -29,9 +29,9 @@ _OTHER_COLOUR = "#d0d4dc"
 
 VERDICT_STYLE: dict[Verdict, tuple[str, str, str]] = {
     "fits": ("✔", "fits", "bold #2fbf71"),
-    "tight": ("≈", "is tight", "bold #f2a33a"),
+    "tight": ("≈", "tight", "bold #f2a33a"),
     "does_not_fit": ("✘", "does not fit", "bold #e2677f"),
-    "unknown": ("?", "cannot be judged", "bold #8a94a6"),
+    "unknown": ("?", "unknown", "bold #8a94a6"),
 }
 
 _WORDS = {
@@ -57,49 +57,63 @@ def render(estimate: Estimate, console: Console, explain: bool = False) -> None:
         Also print each term's formula with its numbers, and its reference.
     """
     console.print()
-    console.print(headline(estimate))
+    console.print(headline(estimate), no_wrap=True, overflow="ellipsis", crop=False)
+    console.print(Padding(reason(estimate), (0, 3)))
     console.print()
     width = max(30, min(console.width, 110) - 4)
     for places in _alike(estimate.devices):
         console.print(Padding(_device(places, width), (0, 2)))
+        console.print(Padding(term_table(places[0]), (0, 2, 1, 2)))
     if estimate.host.terms:
         console.print(Padding(_device([estimate.host], width), (0, 2)))
-    table_of = estimate.devices[0] if estimate.devices else estimate.host
-    console.print(Padding(term_table(table_of, estimate, explain), (0, 2)))
-    for line in _facts(estimate):
-        console.print(Padding(line, (0, 2)))
+        console.print(Padding(term_table(estimate.host), (0, 2, 1, 2)))
+    if estimate.capacity is not None:
+        console.print(Padding(_capacity(estimate), (0, 2, 1, 2)))
     if estimate.verdict in ("does_not_fit", "tight") and estimate.remedies:
-        console.print()
         console.print(Padding(Text("What would make it fit", style="bold"), (0, 2)))
         for remedy in estimate.remedies:
             console.print(Padding(Text(f"→ {remedy}"), (0, 2)))
+        console.print()
+    if explain:
+        _explain(estimate, console)
+    for note in estimate.notes:
+        console.print(Padding(Text(f"· {note}", style="dim"), (0, 2)))
     if estimate.notes:
         console.print()
-        for note in estimate.notes:
-            console.print(Padding(Text(f"· {note}", style="dim"), (0, 2)))
-    console.print()
 
 
 def headline(estimate: Estimate) -> Text:
     """The verdict in one line."""
     sign, words, style = VERDICT_STYLE[estimate.verdict]
     line = Text(f" {sign} ", style=style)
+    line.append(words, style=style)
+    line.append("  ")
     line.append(estimate.model, style="bold")
-    line.append(f" {words}", style=style)
-    line.append(f" on {devices_in_words(estimate)}")
-    line.append(f" with {estimate.engine} {estimate.engine_version}".rstrip(), style="")
-    reason = _reason(estimate)
-    if reason:
-        line.append(f": {reason}")
+    line.append(f" on {devices_in_words(estimate)}, {estimate.engine} {estimate.engine_version}".rstrip())
+    return line
+
+
+def reason(estimate: Estimate) -> Text:
+    """What decides, and how sure that is."""
+    line = Text(_reason(estimate))
     chance = estimate.probability
     if chance is not None:
-        line.append(
-            f"  {_percent(chance)} sure it fits"
-            if chance >= 0.5
-            else f"  {_percent(1 - chance)} sure it does not",
-            style="dim",
-        )
+        what = "it fits" if chance >= 0.5 else "it does not fit"
+        line.append(f"; {_percent(max(chance, 1 - chance))} sure that {what}", style="dim")
     return line
+
+
+def _explain(estimate: Estimate, console: Console) -> None:
+    """Each term's formula with its numbers, and where the rule is from."""
+    console.print(Padding(Text("How each term comes about", style="bold"), (0, 2)))
+    for places in [*_alike(estimate.devices), *([[estimate.host]] if estimate.host.terms else [])]:
+        for term in places[0].terms:
+            text = Text.assemble(_name(term), f"  {term.bytes:,} B")
+            if term.formula:
+                text.append(f"\n  = {term.formula}")
+            if term.reference:
+                text.append(f"\n  {term.reference}", style="dim")
+            console.print(Padding(text, (0, 2, 1, 2)))
 
 
 def devices_in_words(estimate: Estimate) -> str:
@@ -116,7 +130,7 @@ def _reason(estimate: Estimate) -> str:
     for demand in estimate.demands:
         if demand.verdict != "fits":
             pool = format_bytes(max(0, demand.pool_bytes))
-            return f"{demand.what} need {format_bytes(demand.needed_bytes)} of cache, {pool} are left for it"
+            return f"{demand.what}: {format_bytes(demand.needed_bytes)} of cache needed, {pool} left for it"
     worst = max(
         estimate.devices, key=lambda place: place.peak_bytes / (place.usable_bytes or place.peak_bytes or 1)
     )
@@ -171,23 +185,18 @@ def bar(place: DeviceEstimate, width: int) -> Text:
     return line
 
 
-def term_table(place: DeviceEstimate, estimate: Estimate, explain: bool) -> Table:
+def term_table(place: DeviceEstimate) -> Table:
     """The terms of one device with their sizes and intervals."""
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     table.add_column("term")
     table.add_column("size", justify="right")
-    table.add_column("interval", style="dim")
     table.add_column("share", justify="right", style="dim")
+    table.add_column("interval", style="dim")
     total = place.peak_bytes or 1
     for term in place.terms:
         table.add_row(
-            _name(term), format_bytes(term.bytes), _range(term), f"{100 * term.bytes / total:.0f} %"
+            _name(term), format_bytes(term.bytes), f"{100 * term.bytes / total:.0f} %", _range(term)
         )
-        if explain:
-            if term.formula:
-                table.add_row("", "", Text(f"= {term.formula}", style="italic"), "")
-            if term.reference:
-                table.add_row("", "", Text(term.reference, style="dim"), "")
     table.add_row(Text("  total", style="bold"), Text(format_bytes(place.peak_bytes), style="bold"), "", "")
     return table
 
@@ -203,16 +212,14 @@ def _range(term: Term) -> str:
     return f"{format_bytes(term.low_bytes)} to {format_bytes(term.high_bytes)}"
 
 
-def _facts(estimate: Estimate) -> list[Text]:
+def _capacity(estimate: Estimate) -> Text:
     capacity = estimate.capacity
     if capacity is None:
-        return []
-    lines = [Text("")]
-    line = Text("The cache holds ")
+        return Text("")
+    line = Text("Room for ")
     line.append(f"{capacity.kv_cache_tokens:,} tokens", style="bold")
-    line.append(f"; the longest context is {capacity.max_context:,} tokens")
+    line.append(f" in all; one user's longest context is {capacity.max_context:,} tokens")
     asked = estimate.details.get("max_model_len") or estimate.details.get("context")
     if asked and capacity.max_concurrency < 1e6:
         line.append(f"; {capacity.max_concurrency:.2f} sequences of {asked:,} tokens fit at once")
-    lines.append(line)
-    return lines
+    return line
