@@ -29,12 +29,15 @@ class Gptq(Pieced):
     group
         Inputs that share a scale; -1 for all of them.
     indexed
-        Whether `g_idx` is stored. AutoRound and engines leave it out where activations are not ordered.
+        Whether `g_idx` is stored. AutoRound leaves it out where activations are not ordered.
+    ordered
+        Whether inputs were quantized in the order of their activations (`desc_act`), so that `g_idx` is needed.
     """
 
     bits: int = 4
     group: int = 128
     indexed: bool = True
+    ordered: bool = False
 
     @property
     def name(self) -> str:

@@ -34,6 +34,8 @@ class Recipe:
         The dtype that the checkpoint asks the KV cache to have; None if it says nothing.
     notes
         Assumptions that a reader should know.
+    method
+        The quantization method under the name that configs give it (`fp8`, `gptq`); empty without one.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Recipe:
     by_layer: bool = False
     kv_cache_dtype: str | None = None
     notes: tuple[str, ...] = ()
+    method: str = ""
 
     def format_of(self, name: str, tensor: Tensor) -> Format:
         """Format of a tensor.

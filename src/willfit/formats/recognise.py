@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
@@ -180,7 +181,7 @@ def recipe_named(text: str, dtype: str, architecture: Architecture | None = None
 def _from_config(method: str, quant: Config, dtype: str) -> Recipe:
     module = import_module(f"willfit.formats.recipes.{METHODS.get(method, 'grouped')}")
     recipe: Recipe = module.from_config(quant, dtype)
-    return recipe
+    return replace(recipe, method=method)
 
 
 def _quantization(config: Config) -> Config | None:

@@ -8,7 +8,7 @@ module alone, `+:` or nothing overrides `bits` and `group_size`; the first match
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from willfit.architectures.model import Tensor
 from willfit.checkpoints.config import Config
@@ -45,7 +45,7 @@ def from_config(quant: Config, dtype: str) -> Recipe:
     """See `willfit.formats.recipes`."""
     bits = bit_width(quant, "bits", "w_bit", "wbits", most=8)
     group = group_size(quant)
-    stored = Gptq(bits, group)
+    stored = Gptq(bits, group, ordered=quant.boolean("desc_act", default=False))
     skip = Patterns(quant.strings("modules_to_not_convert", "modules_in_block_to_not_quantize"), quant.where)
     rule = Uniform(
         stored, skip, head=quant.boolean("lm_head", default=False), mtp=False, multiple=(32 // bits, 32)
@@ -67,6 +67,5 @@ def _override(text: str, dynamic: Config, usual: Gptq) -> tuple[re.Pattern[str],
     changes = dynamic.section(text)
     if changes is None:
         return pattern, usual
-    return pattern, Gptq(
-        bit_width(changes, "bits", default=usual.bits, most=8), group_size(changes, usual.group)
-    )
+    bits = bit_width(changes, "bits", default=usual.bits, most=8)
+    return pattern, replace(usual, bits=bits, group=group_size(changes, usual.group))
