@@ -21,6 +21,19 @@ Kind = Literal["full", "sliding", "chunked", "mla", "indexer", "cross", "state"]
 DEFAULT_BLOCK = 16
 FLASHMLA_BLOCK = 64
 CUTLASS_MLA_BLOCK = 128
+#: FlashAttention's kernel for heads of 512 that reads an 8-bit cache on Hopper, and its kernel for heads of 256
+#: on Blackwell servers (`v1/attention/backends/flash_attn.py`).
+FLASH_FP8_512_BLOCK = 64
+FLASH_256_BLOCK = 128
+
+#: Models whose scores are soft-capped or whose images are attended both ways: other kernels run them.
+_NOT_FLASH_256 = frozenset({"gemma2", "gemma3", "gemma3n", "gemma4"})
+
+#: Dtype of the recurrent state where neither settings nor config name one, by kind of layer and by model type
+#: (`layers/mamba/mamba_utils.py: kda_state_dtype`, `models/config.py: NemotronHForCausalLMConfig`).
+_STATE_DTYPES = {"kimi delta": "fp32", "nemotron_h": "fp32"}
+
+_DELTA = "gated delta"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +101,19 @@ def kv_dtype_of(
     """What `kv_cache_dtype` means: `auto` is the checkpoint's own scheme if it has one, else the model's dtype.
 
     Layouts with a name of their own (`fp8_ds_mla`, `int8_per_token_head`, `nvfp4`, ...) are returned as they are.
+    GLM-5 defaults to 8 bits on Blackwell servers (`models/config.py: GlmMoeDsaForCausalLM`).
     """
     asked = settings.kv_cache_dtype
+    if asked == "auto" and checkpoint_kv_dtype is None:
+        return (
+            "fp8_e4m3"
+            if architecture.model_type == "glm_moe_dsa" and _generation(device) == 10
+            else model_dtype
+        )
     if asked == "auto":
         return checkpoint_kv_dtype or model_dtype
     sparse = any(isinstance(mixer, LatentAttention) and mixer.index_dim for mixer in _mixers(architecture))
-    if asked == "fp8" and sparse and not device.compute_capability.startswith("10."):
+    if asked == "fp8" and sparse and _generation(device) != 10:
         # Sparse MLA kernels read 8 bits only in their own layout, but for FlashInfer's on Blackwell servers.
         return "fp8_ds_mla"
     if asked.endswith(("_per_token_head", "_ds_mla")) or asked == "nvfp4":
@@ -128,18 +148,51 @@ def index_bytes_per_token(latent: LatentAttention) -> int:
 
 
 def block_size_for(architecture: Architecture, settings: Settings, kv_dtype: str, device: Device) -> int:
-    """Tokens in a block before state layers are considered (`platforms/interface.py`)."""
+    """Tokens in a block before state layers are considered (`platforms/interface.py`).
+
+    The kernels are those of vLLM's own wheels; an installed FlashInfer takes smaller blocks on Blackwell.
+    """
     if settings.block_size:
         return settings.block_size
     latents = [mixer for mixer in _mixers(architecture) if isinstance(mixer, LatentAttention)]
+    quantized = DTYPE_BYTES.get(kv_dtype, 1) == 1
+    generation = _generation(device)
     if not latents:
-        return DEFAULT_BLOCK
+        widths = {mixer.head_dim for mixer in _mixers(architecture) if isinstance(mixer, Attention)}
+        if generation == 9 and quantized and 512 in widths:
+            return FLASH_FP8_512_BLOCK
+        flash_256 = widths == {256} and architecture.model_type not in _NOT_FLASH_256
+        return FLASH_256_BLOCK if generation == 10 and flash_256 and not quantized else DEFAULT_BLOCK
     if any(latent.index_dim for latent in latents):
         return FLASHMLA_BLOCK
-    if device.compute_capability.startswith("10."):
+    if generation == 10:
         return CUTLASS_MLA_BLOCK
-    quantized = DTYPE_BYTES.get(kv_dtype, 1) == 1
-    return FLASHMLA_BLOCK if quantized and device.compute_capability.startswith("9.") else DEFAULT_BLOCK
+    return FLASHMLA_BLOCK if quantized and generation == 9 else DEFAULT_BLOCK
+
+
+def _generation(device: Device) -> int:
+    """Major compute capability; 0 if it is not known."""
+    major = device.compute_capability.split(".")[0]
+    return int(major) if major.isdigit() else 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Rank:
+    """What all layers of one rank have in common."""
+
+    block: int
+    ranks: int
+    kv_dtype: str
+    model_dtype: str
+    state_dtype: str
+    default_state_dtype: str
+    state_length: int
+    state_blocks: int
+    checkpointed: frozenset[str]
+
+    def heads(self, kv_heads: int) -> int:
+        """KV heads on a rank: with more ranks than heads each holds one."""
+        return max(1, ceil_div(kv_heads, self.ranks))
 
 
 def cache_specs(
@@ -151,18 +204,28 @@ def cache_specs(
     device: Device,
 ) -> list[CacheSpec]:
     """One spec per layer and cache, in layer order; layers that keep nothing have none."""
-    ranks = settings.tensor_parallel
-    block = block_size_for(architecture, settings, kv_dtype, device)
-    # Models of state layers alone do not cache prefixes.
-    caching = settings.enable_prefix_caching and any(
-        not mixer.fixed_states for mixer in _mixers(architecture)
+    caching = _caches_states(architecture, settings, resolved)
+    checkpointed = (
+        _checkpointed(architecture, device) if caching and resolved.era.checkpoint_blocks else frozenset()
     )
-    specs: list[CacheSpec] = []
+    asked = settings.mamba_ssm_cache_dtype
+    rank = _Rank(
+        block=block_size_for(architecture, settings, kv_dtype, device),
+        ranks=settings.tensor_parallel,
+        kv_dtype=kv_dtype,
+        model_dtype=model_dtype,
+        state_dtype="" if asked == "auto" else dtype_name(asked),
+        default_state_dtype=_STATE_DTYPES.get(architecture.model_type, model_dtype),
+        state_length=resolved.max_model_len,
+        # With prefix caching ("align" mode): the running state and the one before it.
+        state_blocks=(2 if caching else 1) + settings.speculative_tokens,
+        checkpointed=checkpointed,
+    )
     layers = (*architecture.layers, *(architecture.mtp_layers if settings.mtp else ()))
-    for layer in layers:
-        for mixer in layer.mixers:
-            specs.extend(_specs_of(mixer, block, ranks, kv_dtype, model_dtype, settings, resolved, caching))
-    return _align_states(specs, resolved, architecture, caching)
+    specs = [spec for layer in layers for mixer in layer.mixers for spec in _specs_of(mixer, rank)]
+    # Gated-delta kernels hand over their state every 64 tokens.
+    kinds = {mixer.kind for mixer in _mixers(architecture) if mixer.fixed_states}
+    return _align_states(specs, 64 if kinds == {_DELTA} and kinds <= checkpointed else 1)
 
 
 def _caches_states(architecture: Architecture, settings: Settings, resolved: Resolved) -> bool:
@@ -173,64 +236,57 @@ def _caches_states(architecture: Architecture, settings: Settings, resolved: Res
     return resolved.era.state_caching if asked is None else asked
 
 
-def _specs_of(
-    mixer: Mixer,
-    block: int,
-    ranks: int,
-    kv_dtype: str,
-    model_dtype: str,
-    settings: Settings,
-    resolved: Resolved,
-    caching: bool,
-) -> list[CacheSpec]:
+def _checkpointed(architecture: Architecture, device: Device) -> frozenset[str]:
+    """Kinds of layers that export a state from inside a prefill, which takes one more block.
+
+    Mamba-2 always does, Qwen's gated delta rule with FlashInfer's kernels, which exist for Hopper and Blackwell
+    (`layers/mamba/mamba_mixer2.py`, `layers/mamba/gdn/qwen_gdn_linear_attn.py: _resolve_gdn_prefill_backend`).
+    """
+    flashinfer = device.compute_capability == "9.0" or _generation(device) in (10, 12)
+    delta = flashinfer and architecture.model_type.startswith("qwen")
+    return frozenset({"mamba2", _DELTA} if delta else {"mamba2"})
+
+
+def _specs_of(mixer: Mixer, rank: _Rank) -> list[CacheSpec]:
+    block = rank.block
     if isinstance(mixer, LatentAttention):
         # The latent is the same for all heads, so every rank holds all of it.
         specs = []
         if mixer.index_dim:
             specs.append(CacheSpec("indexer", block, block * index_bytes_per_token(mixer)))
-        return [*specs, CacheSpec("mla", block, block * latent_bytes_per_token(mixer, kv_dtype))]
+        return [*specs, CacheSpec("mla", block, block * latent_bytes_per_token(mixer, rank.kv_dtype))]
     if isinstance(mixer, CrossAttention):
-        heads = max(1, ceil_div(mixer.kv_heads, ranks))
-        size = attention_bytes_per_token(heads, mixer.head_dim, mixer.head_dim, kv_dtype)
+        heads = rank.heads(mixer.kv_heads)
+        size = attention_bytes_per_token(heads, mixer.head_dim, mixer.head_dim, rank.kv_dtype)
         return [CacheSpec("cross", block, block * size, mixer.source_tokens)]
     if isinstance(mixer, Attention):
         if mixer.shares_cache or not mixer.keeps_cache:
             return []
-        heads = max(1, ceil_div(mixer.kv_heads, ranks))
-        size = attention_bytes_per_token(heads, mixer.head_dim, mixer.value_dim, kv_dtype)
+        heads = rank.heads(mixer.kv_heads)
+        size = attention_bytes_per_token(heads, mixer.head_dim, mixer.value_dim, rank.kv_dtype)
         kind: Kind = "sliding" if mixer.window else "chunked" if mixer.chunk else "full"
         return [CacheSpec(kind, block, block * size, mixer.window or mixer.chunk)]
-    states = mixer.fixed_states
-    if not states:
+    if not mixer.fixed_states:
         return []
+    blocks = rank.state_blocks + (mixer.kind in rank.checkpointed)
+    return [CacheSpec("state", rank.state_length, _state_bytes(mixer, rank), state_blocks=blocks)]
+
+
+def _state_bytes(mixer: Mixer, rank: _Rank) -> int:
+    """Bytes of a sequence's state in one layer: convolutions in the model's dtype, the recurrence in its own."""
+    default = _STATE_DTYPES.get(mixer.kind, rank.default_state_dtype)
     size = 0
-    for state in states:
-        elements = state.elements * max(1, ceil_div(state.units, ranks)) // state.units
-        if state.name == "conv":
-            dtype = model_dtype
-        elif settings.mamba_ssm_cache_dtype != "auto":
-            dtype = dtype_name(settings.mamba_ssm_cache_dtype)
-        else:
-            dtype = state.dtype or model_dtype
-        size += elements * DTYPE_BYTES[dtype]
-    blocks = 1 + settings.speculative_tokens
-    if caching:
-        # "align" mode: the running state, the one before it, and one more while a prefill is checkpointed.
-        checkpoint = resolved.era.checkpoint_blocks and _checkpointed(mixer.kind)
-        blocks = 2 + settings.speculative_tokens + (1 if checkpoint else 0)
-    return [CacheSpec("state", resolved.max_model_len, size, state_blocks=blocks)]
+    for state in mixer.fixed_states:
+        elements = state.elements * max(1, ceil_div(state.units, rank.ranks)) // state.units
+        recurrent = rank.state_dtype or state.dtype or default
+        size += elements * DTYPE_BYTES[rank.model_dtype if state.name == "conv" else recurrent]
+    return size
 
 
-def _checkpointed(kind: str) -> bool:
-    return kind in ("mamba2", "gated delta")
-
-
-def _align_states(
-    specs: list[CacheSpec], resolved: Resolved, architecture: Architecture, caching: bool
-) -> list[CacheSpec]:
+def _align_states(specs: list[CacheSpec], multiple: int) -> list[CacheSpec]:
     """Grow attention blocks until their page covers a state page, and pad the states to it.
 
-    `platforms/interface.py: _align_hybrid_block_size`.
+    `platforms/interface.py: _align_hybrid_block_size`; blocks are multiples of `multiple` tokens.
     """
     states = [spec for spec in specs if spec.kind == "state"]
     attention = [spec for spec in specs if spec.is_attention]
@@ -239,9 +295,7 @@ def _align_states(
     largest = max(spec.page_bytes for spec in states)
     block = attention[0].block_size
     align = max(block, 128) if any(spec.kind == "mla" for spec in attention) else block
-    if caching and resolved.era.checkpoint_blocks and _all_delta(architecture):
-        # Gated-delta kernels hand over their state every 64 tokens.
-        align = lcm(align, 64)
+    align = lcm(align, multiple)
     per_token = max(spec.bytes_per_token for spec in attention)
     needed = align * ceil_div(largest, align * per_token)
     block = round_up(max(block, needed), block)
@@ -250,11 +304,6 @@ def _align_states(
         replace(spec, block_size=block, page_bytes=page) if spec.kind == "state" else spec.with_block(block)
         for spec in specs
     ]
-
-
-def _all_delta(architecture: Architecture) -> bool:
-    kinds = {mixer.kind for mixer in _mixers(architecture) if mixer.fixed_states}
-    return kinds == {"gated delta"}
 
 
 def _mixers(architecture: Architecture) -> list[Mixer]:

@@ -8,7 +8,7 @@ from math import ceil
 from willfit.calibration import constant
 from willfit.engines.base import Machine, Subject
 from willfit.engines.vllm.cache_plan import CachePlan, plan_cache
-from willfit.engines.vllm.cache_specs import CacheSpec, cache_specs, kv_dtype_of
+from willfit.engines.vllm.cache_specs import DEFAULT_BLOCK, CacheSpec, cache_specs, kv_dtype_of
 from willfit.engines.vllm.eras import era_for
 from willfit.engines.vllm.profile import activation_term, context_term, graph_term, runtime_term
 from willfit.engines.vllm.settings import AUTO, Resolved, Settings, resolve
@@ -66,8 +66,9 @@ class Sizing:
 
     @property
     def block_size(self) -> int:
-        """Tokens in the smallest block; 0 without a cache."""
-        return min((spec.block_size for group in self.plan.groups for spec in group.specs), default=0)
+        """Tokens in the smallest block of an attention layer; vLLM's default if none keeps a cache."""
+        specs = [spec for group in self.plan.groups for spec in group.specs if spec.is_attention]
+        return min((spec.block_size for spec in specs), default=DEFAULT_BLOCK)
 
     def demand(self, sequences: int) -> Demand | None:
         """What `sequences` sequences of the longest length need of the pool; None without a cache."""
