@@ -4,7 +4,8 @@
 
 Each file is a model's config.json with one more key, `_catalog`: what else is known of the model (`hf_id`,
 how many parameters the published files hold, how that was counted). The output has one line a model, sorted
-by lower-cased id, so that a change of one model is a change of one line.
+by lower-cased id, so that a change of one model is a change of one line. `catalogue_corrections.json` holds fields
+that a copy lacked or had wrong, each with the evidence.
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 OUTPUT = Path(__file__).parents[1] / "src" / "willfit" / "checkpoints" / "data" / "catalogue.jsonl"
+
+CORRECTIONS = Path(__file__).with_name("catalogue_corrections.json")
 
 #: What is kept of `_catalog`: what was counted, how, and where the config comes from.
 KEPT = (
@@ -34,11 +38,24 @@ def _plain(value: object) -> object:
     return value.replace("helper", "the authors'") if isinstance(value, str) else value
 
 
-def line(path: Path) -> tuple[str, str]:
+def corrected(config: dict[str, Any], changes: dict[str, object]) -> None:
+    """Set fields, named by their path (`text_config.index_kpool`)."""
+    for path, value in changes.items():
+        *sections, field = path.split(".")
+        place = config
+        for section in sections:
+            place = place[section]
+        place[field] = value
+
+
+def line(path: Path, corrections: dict[str, Any]) -> tuple[str, str]:
     """The key and the line of one model file."""
     config = json.loads(path.read_text(encoding="utf-8"))
     facts = config.pop("_catalog")
     name = facts["hf_id"]
+    if name in corrections:
+        corrected(config, corrections[name]["set"])
+        facts["source"] = f"{facts.get('source', '')}; corrected: {corrections[name]['why']}"
     if not ID.fullmatch(name):
         sys.exit(f"{path}: {name!r} is no model id")
     kept = {key: _plain(facts[key]) for key in KEPT if facts.get(key) is not None}
@@ -53,7 +70,8 @@ def main() -> None:
     parser.add_argument("directory", type=Path)
     parser.add_argument("output", type=Path, nargs="?", default=OUTPUT)
     arguments = parser.parse_args()
-    lines = sorted(line(path) for path in arguments.directory.glob("*.json"))
+    corrections = json.loads(CORRECTIONS.read_text(encoding="utf-8"))
+    lines = sorted(line(path, corrections) for path in arguments.directory.glob("*.json"))
     keys = [key for key, _ in lines]
     if len(set(keys)) != len(keys):
         sys.exit("two files describe the same model")

@@ -81,6 +81,10 @@ DECOMPOSED = [
     "EleutherAI/gpt-neo-1.3B",
     "zai-org/glm-4-9b-chat",
     "skt/A.X-K1",
+    "zai-org/GLM-5.3-Flash",
+    "tencent/Hy3",
+    "baidu/ERNIE-4.5-21B-A3B-PT",
+    "stepfun-ai/Step-3.7-Flash",
 ]
 
 
