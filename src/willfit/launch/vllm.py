@@ -177,8 +177,10 @@ def _graphs(options: Mapping[str, Any]) -> dict[str, Any]:
     """What compilation settings say of CUDA graphs: `-O0` captures none."""
     config = _json_option(options, "--compilation-config")
     settings: dict[str, Any] = {}
-    level_without = str(options.get("--optimization-level")) == "0" and "cudagraph_mode" not in config
-    if level_without or str(config.get("cudagraph_mode")).upper() in ("NONE", "0"):
+    mode = config.get("cudagraph_mode")
+    if mode is None and options.get("--optimization-level") == "0":
+        mode = "NONE"
+    if mode is not None and str(mode).upper() in ("NONE", "0"):
         settings["enforce_eager"] = True
     largest = config.get("max_cudagraph_capture_size")
     if largest is not None:
