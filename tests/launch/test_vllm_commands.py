@@ -99,7 +99,7 @@ def test_the_checkpoints_own_draft_is_told_from_others(method, mtp):
 def test_flags_without_effect_on_memory_are_read_with_their_values():
     settings = read(
         "--host 0.0.0.0 --port 8000 --served-model-name a b c --enable-auto-tool-choice "
-        "--tool-call-parser hermes --api-key -k --trust-remote-code -tp 2"
+        "--tool-call-parser hermes --api-key k --trust-remote-code -tp 2"
     )
     assert settings == Settings(tensor_parallel=2)
 

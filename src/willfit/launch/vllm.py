@@ -95,7 +95,7 @@ def parse(words: Sequence[str], version: str | None = None) -> Launch:
     scanned = scan(rest, _arities(), _ALIASES, PROGRAM)
     options = scanned.options
     model = scanned.positionals[0] if scanned.positionals else options.get("--model")
-    if not isinstance(model, str):
+    if not isinstance(model, str) or not model:
         raise BadInput(f"{PROGRAM}: no model is named", "write vllm serve MODEL ...")
     if len(scanned.positionals) > 1:
         raise BadInput(f"{PROGRAM}: {scanned.positionals[1]!r} belongs to no flag")
