@@ -76,7 +76,7 @@ def _cell(candidate: Candidate | None) -> Text:
     verdict = candidate.estimate.verdict
     sign, _, style = VERDICT_STYLE[verdict]
     capacity = candidate.estimate.capacity
-    cell = Text(sign, style=style)
+    cell = Text.assemble((sign, style))
     if verdict != "does_not_fit" and capacity is not None:
         cell.append(f" {capacity.max_context / 1024:.0f}k", style="dim")
     return cell

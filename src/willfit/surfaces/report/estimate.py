@@ -85,10 +85,7 @@ def render(estimate: Estimate, console: Console, explain: bool = False) -> None:
 def headline(estimate: Estimate) -> Text:
     """The verdict in one line."""
     sign, words, style = VERDICT_STYLE[estimate.verdict]
-    line = Text(f" {sign} ", style=style)
-    line.append(words, style=style)
-    line.append("  ")
-    line.append(estimate.model, style="bold")
+    line = Text.assemble((f" {sign} {words}", style), "  ", (estimate.model, "bold"))
     line.append(f" on {devices_in_words(estimate)}, {estimate.engine} {estimate.engine_version}".rstrip())
     return line
 

@@ -1,0 +1,187 @@
+"""Write the pages and pictures that come from the code: command help, accuracy, terminal pictures.
+
+python scripts/build_docs.py            # write
+python scripts/build_docs.py --check    # only say whether they are as the code has them
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import re
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+
+from rich.console import Console
+from rich.terminal_theme import TerminalTheme
+
+from willfit.asking import ask_about, ask_candidates, machine_of
+from willfit.engines.base import Question
+from willfit.surfaces.cli.app import COMMANDS, main
+from willfit.surfaces.report import candidates, estimate
+from willfit.validation.run import validate_files
+from willfit.validation.scoring import Score
+
+ROOT = Path(__file__).parents[1]
+CASES = ROOT / "tests" / "data" / "cases"
+
+#: Files of published measurements whose metrics are shown, with the engine's title.
+SHOWN = (
+    ("vllm.jsonl", "vLLM"),
+    ("vllm_oracle.jsonl", "vLLM's own planner"),
+    ("transformers.jsonl", "transformers"),
+)
+
+#: What a metric means, in words; metrics not listed are not shown.
+METRICS = {
+    "vllm.weights_gib": ("weights of a rank", "单卡权重"),
+    "vllm.kv_bytes_per_token": ("cache bytes per token", "每个 token 的缓存字节数"),
+    "vllm.kv_cache_gib": ("cache pool, end to end", "缓存池（端到端）"),
+    "vllm.num_gpu_blocks": ("cache blocks", "缓存块数"),
+    "vllm.kv_cache_tokens": ("cache tokens", "缓存 token 数"),
+    "vllm.max_concurrency": ("concurrency", "最大并发"),
+    "vllm.params_bytes": ("parameter bytes of a rank", "单卡参数字节数"),
+    "transformers.peak_allocated_gib": ("peak allocated", "分配峰值"),
+    "transformers.peak_reserved_gib": ("peak reserved", "保留峰值"),
+    "transformers.nvidia_smi_gib": ("whole device", "整卡占用"),
+    "litgpt.peak_allocated_gib": ("peak allocated, LitGPT", "分配峰值（LitGPT）"),
+}
+
+THEME = TerminalTheme(
+    (16, 20, 30),
+    (222, 226, 234),
+    [(40, 46, 60), (226, 103, 127), (47, 191, 113), (242, 163, 58), (76, 141, 255), (176, 111, 224),
+     (95, 196, 214), (208, 212, 220)],
+)  # fmt: skip
+
+
+def commands_page() -> str:
+    """The help of every command, as the program prints it."""
+    parts = ["# Commands\n\nThis page is written by `scripts/build_docs.py` from the program's own help.\n"]
+    for words in ([], *([command] for command in COMMANDS)):
+        out = io.StringIO()
+        with redirect_stdout(out):
+            try:
+                main([*words, "--help"])
+            except SystemExit:
+                pass
+        title = " ".join(["willfit", *words])
+        parts.append(f"## `{title}`\n\n```text\n{out.getvalue().rstrip()}\n```\n")
+    return "\n".join(parts)
+
+
+def accuracy_tables() -> tuple[str, str, str]:
+    """The accuracy table in English and Chinese, and the whole page."""
+    scores = {name: validate_files([CASES / name]) for name, _ in SHOWN}
+    english = ["| engine | what | n | median error | 90th percentile | inside the 90 % interval |",
+               "| --- | --- | ---: | ---: | ---: | ---: |"]  # fmt: skip
+    chinese = ["| 引擎 | 指标 | 样本数 | 误差中位数 | 90 分位误差 | 落在 90 % 区间内 |",
+               "| --- | --- | ---: | ---: | ---: | ---: |"]  # fmt: skip
+    page = [
+        "# Accuracy\n",
+        "This page is written by `scripts/build_docs.py` from `willfit validate` over the measurements in",
+        "`tests/data/cases/`. Each was published by someone else: a start-up log, a benchmark table. Predictions",
+        "use the settings alone.\n",
+    ]
+    for name, title in SHOWN:
+        score = scores[name]
+        for metric, figures in score.metrics().items():
+            if metric not in METRICS or "share" in figures:
+                continue
+            row = (
+                f"{figures['n']:.0f} | {figures['median_ape']:.2f} % | {figures['p90_ape']:.2f} % | "
+                f"{100 * figures['coverage90']:.0f} % |"
+            )
+            english.append(f"| {title} | {METRICS[metric][0]} | {row}")
+            chinese.append(f"| {title} | {METRICS[metric][1]} | {row}")
+        page.append(_page_of(name, title, score))
+    return "\n".join(english), "\n".join(chinese), "\n".join(page)
+
+
+def _page_of(name: str, title: str, score: Score) -> str:
+    lines = [f"## {title}\n", f"`{name}`: {score.n_predicted} of {score.n_cases} cases predicted.\n"]
+    lines += ["| metric | n | median error | 90th percentile | bias | in interval | under |",
+              "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"]  # fmt: skip
+    for metric, figures in score.metrics().items():
+        if "share" in figures:
+            lines.append(f"| {metric} | {figures['n']:.0f} | {100 * figures['share']:.1f} % wrong | | | | |")
+            continue
+        lines.append(
+            f"| {metric} | {figures['n']:.0f} | {figures['median_ape']:.2f} % | {figures['p90_ape']:.2f} % | "
+            f"{figures['bias']:+.2f} % | {100 * figures['coverage90']:.0f} % | {100 * figures['under']:.0f} % |"
+        )
+    reasons: dict[str, int] = {}
+    for _, reason in score.skipped:
+        reasons[reason] = reasons.get(reason, 0) + 1
+    lines += [f"\nSkipped: {reason} ({count})." for reason, count in sorted(reasons.items())]
+    return "\n".join(lines) + "\n"
+
+
+def pictures() -> dict[str, str]:
+    """Terminal pictures by file name."""
+    drawn = {}
+    console = _recorder(96)
+    machine = machine_of("rtx4090")
+    estimate.render(ask_about("Qwen/Qwen3-8B", machine, Question(32768, 4), "vllm"), console)
+    drawn["estimate.svg"] = _svg(console, "willfit Qwen/Qwen3-8B --gpu rtx4090 --context 32k --users 4")
+    console = _recorder(96)
+    candidates.render(ask_candidates("Qwen/Qwen3-32B", Question()), console)
+    drawn["candidates.svg"] = _svg(console, "willfit Qwen/Qwen3-32B")
+    return drawn
+
+
+def _recorder(width: int) -> Console:
+    return Console(
+        record=True,
+        width=width,
+        file=io.StringIO(),
+        force_terminal=True,
+        color_system="truecolor",
+        highlight=False,
+    )
+
+
+def _svg(console: Console, title: str) -> str:
+    text = console.export_svg(title=title, theme=THEME, unique_id="willfit")
+    # The exporter refers to a web font; the picture must not need the network.
+    return re.sub(r"@font-face\s*\{[^}]*\}\s*", "", text).replace("Fira Code", "ui-monospace")
+
+
+def replaced(text: str, mark: str, body: str) -> str:
+    """`text` with what stands between `<!-- mark -->` and `<!-- /mark -->` replaced."""
+    pattern = re.compile(rf"(<!-- {mark} -->\n).*?(\n<!-- /{mark} -->)", re.DOTALL)
+    if not pattern.search(text):
+        sys.exit(f"no place marked {mark!r}")
+    return pattern.sub(lambda match: match.group(1) + body + match.group(2), text)
+
+
+def everything() -> dict[Path, str]:
+    """All files that this script writes, with their texts."""
+    english, chinese, page = accuracy_tables()
+    files = {ROOT / "docs" / "commands.md": commands_page(), ROOT / "docs" / "accuracy.md": page}
+    for name, table in (("README.md", english), ("README.zh-CN.md", chinese)):
+        files[ROOT / name] = replaced((ROOT / name).read_text(encoding="utf-8"), "accuracy", table)
+    for name, picture in pictures().items():
+        files[ROOT / "docs" / "pictures" / name] = picture
+    return files
+
+
+def run() -> None:
+    parser = argparse.ArgumentParser(description="Write the pages and pictures that come from the code.")
+    parser.add_argument("--check", action="store_true", help="only say whether they are up to date")
+    check = parser.parse_args().check
+    stale = []
+    for path, text in everything().items():
+        text = text if text.endswith("\n") else text + "\n"
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            stale.append(path.relative_to(ROOT))
+            if not check:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, encoding="utf-8")
+    print("\n".join(f"{'stale' if check else 'written'}: {path}" for path in stale) or "all up to date")
+    raise SystemExit(1 if check and stale else 0)
+
+
+if __name__ == "__main__":
+    run()
