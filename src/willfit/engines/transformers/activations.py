@@ -102,7 +102,7 @@ def stages(architecture: Architecture, era: Era, step: Pass) -> dict[str, tuple[
         if layer.feed_forward and layer.feed_forward.width:
             note("mlp", *_mlp(architecture, step, layer, layer.feed_forward))
         if layer.feed_forward and layer.feed_forward.experts:
-            note("experts", *_experts(architecture, era, step, layer.feed_forward))
+            note("experts", *_experts(architecture, era, step, layer, layer.feed_forward))
     return found
 
 
@@ -113,7 +113,7 @@ def _is(most: Any, size: Any) -> bool:
 
 def always(architecture: Architecture, era: Era, step: Pass) -> Any:
     """What lives through all layers: token ids, positions, 2-D mask, cos and sin, and the attention masks."""
-    rotary = sum(2 * rope.dim * step.width for rope in architecture.ropes[:1])
+    rotary = sum(2 * rope.dim * step.width for rope in architecture.ropes)
     mask: Any = 0
     if step.attention == "eager":
         mask = step.batch * step.queries * step.length * step.width
@@ -148,10 +148,9 @@ def _mixer(architecture: Architecture, era: Era, step: Pass, layer: Layer, mixer
         size = base + 2 * step.tokens * projected // step.ranks * step.width
         return size + step.batch * mixer.recurrent * 4, f"tokens x ({text} + 2 x {projected} projected)"
     if isinstance(mixer, LatentAttention):
-        heads = mixer.heads // step.ranks or 1
-        head_dim, value_dim = mixer.nope_dim + mixer.rope_dim, mixer.value_dim
-        expanded = heads * (head_dim + value_dim) if era.latent_cache else 0
-    elif isinstance(mixer, CrossAttention | Attention):
+        size, formula = _latent(era, step, mixer)
+        return base + size, f"{text} + {formula}"
+    if isinstance(mixer, CrossAttention | Attention):
         heads = mixer.heads // step.ranks or 1
         head_dim = mixer.head_dim
         value_dim = mixer.value_dim if isinstance(mixer, Attention) else head_dim
@@ -160,9 +159,13 @@ def _mixer(architecture: Architecture, era: Era, step: Pass, layer: Layer, mixer
         return base, text
     query = step.tokens * heads * head_dim * step.width
     output = step.tokens * heads * value_dim * step.width
-    # Rotating the queries holds them, two products and their sum; norming them two fp32 copies.
+    # Rotating the queries holds them, two products and their sum; norming them two fp32 copies, before there
+    # are keys and values.
     normed = any(tensor.name.endswith(_QUERY_NORMS) for tensor in layer.tensors)
-    prepare = query * (1 + 8 // step.width if normed else 4)
+    prepare = 4 * query
+    if normed:
+        unmade = step.tokens * mixer.elements_per_token // step.ranks * step.width
+        prepare = larger(prepare, query * (1 + 8 // step.width) - unmade)
     scores: Any = 0
     if step.attention == "eager":
         scores = step.batch * step.queries * step.length * heads * _SCORE_BYTES[step.dtype]
@@ -177,6 +180,22 @@ def _mixer(architecture: Architecture, era: Era, step: Pass, layer: Layer, mixer
     if expanded:
         text += f" + {expanded} keys and values of all {heads} heads"
     return base + larger(prepare, attend), text
+
+
+def _latent(era: Era, step: Pass, mixer: LatentAttention) -> tuple[Any, str]:
+    """Latent attention: queries before and after rotation, latent and expanded latent, keys, output twice."""
+    heads = mixer.heads // step.ranks or 1
+    head_dim = mixer.nope_dim + mixer.rope_dim
+    per_token = heads * (2 * head_dim + mixer.rope_dim + 2 * mixer.value_dim) + mixer.latent_per_token
+    per_key = heads * (mixer.nope_dim + mixer.value_dim)
+    per_key += heads * head_dim if era.latent_cache else 0
+    text = f"tokens x {per_token} queries, latents and outputs + keys x {per_key} expanded"
+    scores: Any = 0
+    if step.attention == "eager":
+        scores = step.batch * step.queries * step.length * heads * _SCORE_BYTES[step.dtype]
+        text += f" + {heads} heads x {_SCORE_BYTES[step.dtype]} B a score"
+    size = (step.tokens * per_token + step.batch * step.length * per_key) * step.width
+    return size + scores, text
 
 
 def _repeats(architecture: Architecture, era: Era, step: Pass, mixer: Attention | CrossAttention) -> bool:
@@ -203,7 +222,9 @@ def _mlp(architecture: Architecture, step: Pass, layer: Layer, ffn: FeedForward)
     return size, text
 
 
-def _experts(architecture: Architecture, era: Era, step: Pass, ffn: FeedForward) -> tuple[Any, str]:
+def _experts(
+    architecture: Architecture, era: Era, step: Pass, layer: Layer, ffn: FeedForward
+) -> tuple[Any, str]:
     """The routed experts; where they run one after the other, one sees its even share of the tokens."""
     hidden, inner = architecture.hidden_size, ffn.expert_width // step.ranks
     rows = step.tokens * ffn.top_k
@@ -212,7 +233,10 @@ def _experts(architecture: Architecture, era: Era, step: Pass, ffn: FeedForward)
     if era.grouped_experts:
         # Selected tokens, gate and up in one, activation and product; or four times the selected tokens, on
         # their way through down projection, weighting and reordering.
-        wide = max(hidden + 4 * inner, 4 * hidden)
+        # A router with a correction bias weights in fp32.
+        upcast = any(tensor.part == "router" and tensor.kind == "buffer" for tensor in layer.tensors)
+        weighted = 2 * 4 // step.width if upcast else 2
+        wide = max(hidden + 4 * inner, (2 + weighted) * hidden)
         size = _AFTER * step.tokens * hidden * step.width + rows * (wide * step.width + _INDICES)
         return size, f"tokens x ({_AFTER} x {hidden} + {ffn.top_k} x {wide}) x {step.width} B"
     share = rows // ffn.experts + 1

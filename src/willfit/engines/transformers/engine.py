@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from willfit.architectures.mixers import Recurrent
 from willfit.calibration import constant
 from willfit.engines.base import Machine, Subject
 from willfit.engines.caching_allocator import REFERENCE as ALLOCATOR
@@ -99,6 +100,10 @@ def estimate(subject: Subject, machine: Machine, settings: Settings) -> Estimate
         notes.append(
             f"{devices[0].name} has no kernels for {recipe.name}: the weights are expanded to {dtype}"
         )
+    if any(
+        isinstance(mixer, Recurrent) for layer, _ in subject.architecture.blocks for mixer in layer.mixers
+    ):
+        notes.append("recurrent layers are counted with fused kernels; transformers' own fallback needs more")
     if left.weights(loaded):
         notes.append(f"{left.layers} of {loaded.layers} layers stay in RAM and are brought in one by one")
     return Estimate(
