@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import re
 import sys
 from contextlib import redirect_stdout
@@ -58,6 +59,7 @@ THEME = TerminalTheme(
 
 def commands_page() -> str:
     """The help of every command, as the program prints it."""
+    os.environ["COLUMNS"] = "100"  # what argparse wraps its help to
     parts = ["# Commands\n\nThis page is written by `scripts/build_docs.py` from the program's own help.\n"]
     for words in ([], *([command] for command in COMMANDS)):
         out = io.StringIO()
