@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from willfit.checkpoints.gguf import GgufArray, GgufTensor, read_gguf, read_header
 from willfit.checkpoints.source import LocalFile
 from willfit.errors import BadInput
-from willfit.formats.ggml import GGML_TYPES
+from willfit.ggml_types import GGML_TYPES
 
 U32, STRING, ARRAY = 4, 8, 9
 

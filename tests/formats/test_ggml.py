@@ -4,7 +4,8 @@ import gguf
 import pytest
 
 from willfit.errors import BadInput
-from willfit.formats.ggml import GGML_TYPES, GGML_TYPES_BY_ID, ggml_bytes
+from willfit.formats.ggml import ggml_bytes
+from willfit.ggml_types import GGML_TYPES, GGML_TYPES_BY_ID
 
 
 def test_every_type_of_the_gguf_package_has_its_number_and_size() -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from willfit.checkpoints.source import ByteSource, Cursor, is_instead
 from willfit.errors import BadInput
-from willfit.formats.ggml import GGML_TYPES_BY_ID
+from willfit.ggml_types import GGML_TYPES_BY_ID
 
 #: The largest headers (merges of a 260k vocabulary) take 20 MiB.
 _MAX_HEADER_BYTES = 256 * 2**20
@@ -61,7 +61,7 @@ class GgufTensor:
     name
         Its name: `blk.0.attn_q.weight`.
     type
-        Its ggml type, a key of `formats.ggml.GGML_TYPES`: `Q4_K`, `F16`.
+        Its ggml type, a key of `ggml_types.GGML_TYPES`: `Q4_K`, `F16`.
     ne
         Its dimensions in ggml's order, the contiguous one first.
     bytes

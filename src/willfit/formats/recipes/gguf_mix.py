@@ -15,9 +15,10 @@ from functools import lru_cache
 from willfit.architectures.mixers import Attention, LatentAttention
 from willfit.architectures.model import Architecture, Layer, Tensor
 from willfit.formats.base import Format, Piece, Pieced
-from willfit.formats.ggml import GGML_TYPES, Ggml
+from willfit.formats.ggml import Ggml
 from willfit.formats.recipe import Recipe
 from willfit.formats.recipes.patterns import module_of
+from willfit.ggml_types import GGML_TYPES
 
 #: File type -> the type that most of its tensors have.
 BASES: dict[str, str] = {
