@@ -6,7 +6,7 @@ or the last decoding step. The terms are those of that moment.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from willfit.architectures.mixers import Recurrent
@@ -72,13 +72,16 @@ def estimate(subject: Subject, machine: Machine, settings: Settings) -> Estimate
     BadInput
         If a setting makes no sense.
     """
+    if settings.fused_modules:
+        settings = replace(settings, cache="static")
     recipe = subject.recipe
     quantized = recipe.rule is not None or not isinstance(recipe.base, Plain)
     dtype = settings.resolved_dtype(subject.architecture.dtype, quantized)
     devices = machine.devices
     dequantized = bool(devices) and runs_dequantized(subject, devices[0])
-    loaded = load(subject, settings.era, dtype, settings.tensor_parallel, dequantized)
-    run = Run(subject, settings, settings.era, dtype, loaded)
+    era = replace(settings.era, rope_tables="none") if settings.fused_modules else settings.era
+    loaded = load(subject, era, dtype, settings.tensor_parallel, dequantized)
+    run = Run(subject, settings, era, dtype, loaded)
     if settings.tensor_parallel > 1 or not devices:
         shares, left = [Share(loaded.layers, True, True)] * len(devices), Share(0)
     else:
@@ -124,15 +127,7 @@ def _device(
     worst = max(found, key=place.size)
     resident = _resident(run, place, left, worst)
     passing = _passing(run, place, worst, sum(term.bytes for term in resident))
-    context = constant("cuda.context")
-    runtime = between(
-        "runtime",
-        int(context.value),
-        int(context.low),
-        int(context.high),
-        "CUDA context and loaded kernels",
-        context.reference,
-    )
+    runtime = _runtime(place.device)
     terms = (*resident, *passing, runtime)
     allocated = combined((*resident, *passing))
     prefill = [moment for moment in found if moment.name.startswith("prefill")]
@@ -156,6 +151,20 @@ def _device(
     return DeviceEstimate(place.device.name, place.index, place.device.usable_bytes, terms), detail
 
 
+def _runtime(device: Device) -> Term:
+    if device.is_cpu:
+        return exact("runtime", 0, "no context on a processor")
+    context = constant("cuda.context")
+    return between(
+        "runtime",
+        int(context.value),
+        int(context.low),
+        int(context.high),
+        "CUDA context and loaded kernels",
+        context.reference,
+    )
+
+
 def _resident(run: Run, place: _Place, left: Share, worst: Moment) -> list[Term]:
     """What stays from loading on: weights and what belongs to them, and cuBLAS's workspace."""
     loaded, share, version = run.loaded, place.share, f"transformers {run.settings.version}"
@@ -164,7 +173,7 @@ def _resident(run: Run, place: _Place, left: Share, worst: Moment) -> list[Term]
     copies = int(loaded.matrices * place.part) * 2 if run.settings.autocast else 0
     kernel = run.settings.quantization_kernel
     workspace = scratch_bytes(run.subject, run.era, kernel, loaded)
-    if worst.name != "loading":
+    if worst.name != "loading" and not place.device.is_cpu:
         workspace += cublas_workspace(place.device.compute_capability)
     terms = [
         exact(

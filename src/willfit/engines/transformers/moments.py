@@ -21,6 +21,10 @@ _EXPANDS_FROM = {"awq": 1024, "nf4": 2, "fp4": 2, "gptq": 128}
 _SAMPLER_BYTES = 4 + 4 + 8 + 4
 
 
+#: Model types whose own code computes the last position's logits in every version (`modeling_chatglm.py`).
+_LAST_LOGITS = frozenset(("chatglm",))
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """One call, with what all its moments share.
@@ -41,6 +45,11 @@ class Run:
     def width(self) -> int:
         """Bytes of one element."""
         return DTYPE_BYTES[self.dtype]
+
+    @property
+    def prompt_logits(self) -> bool:
+        """Whether generate() computes the logits of all prompt positions, and upcasts them."""
+        return self.era.prompt_logits and self.subject.architecture.model_type not in _LAST_LOGITS
 
     @property
     def source_tokens(self) -> int:
@@ -175,10 +184,10 @@ def _prefill(run: Run) -> list[Moment]:
             architecture, era, run.forward(queries, settings.input_len)
         ).items()
     ]
-    full = era.prompt_logits or settings.phase == "prefill"
+    full = run.prompt_logits or settings.phase == "prefill"
     last = (run.first_tokens if architecture.encoder else queries) if full else 1
     rows = settings.batch * last
-    upcast = era.prompt_logits or settings.phase == "generate"
+    upcast = run.prompt_logits or settings.phase == "generate"
     per_logit = run.width + (4 if upcast and run.width < 4 else 0)
     hidden = settings.batch * queries * architecture.hidden_size * run.width
     found.append(
@@ -191,7 +200,7 @@ def _prefill(run: Run) -> list[Moment]:
             rows * architecture.vocab_size * per_logit,
             f"{rows} rows x {architecture.vocab_size} x {per_logit} B"
             + (" (with the fp32 copy)" if per_logit > run.width else ""),
-            rows * architecture.vocab_size * (4 if era.prompt_logits else run.width),
+            rows * architecture.vocab_size * (4 if run.prompt_logits else run.width),
             slack_high=slack,
         )
     )
@@ -203,7 +212,7 @@ def _decoding(run: Run) -> list[Moment]:
     scale = settings.batch * run.width
     found = []
     moments = [("last step", run.last_tokens, 0)]
-    if era.prompt_logits and not architecture.encoder:
+    if run.prompt_logits and not architecture.encoder:
         # The prompt's logits live until the first step has replaced them.
         moments.append(("first step", run.first_tokens + 1, settings.batch * run.first_tokens * 4))
     for name, tokens, rows in moments:

@@ -46,6 +46,8 @@ class Settings:
     quantization_kernel
         Kernel of a quantized model, where it matters: `exllamav2`, or `bitsandbytes-0.42` for versions up to
         that one, which expand to fp16 whatever the compute dtype.
+    fused_modules
+        AutoAWQ's fused attention, which has a preallocated cache and no rotary tables per layer.
     autocast
         The forward pass runs under autocast, which keeps 16-bit copies of the matrices.
     """
@@ -64,6 +66,7 @@ class Settings:
     offload: bool = False
     prefill_chunk_size: int | None = None
     quantization_kernel: str | None = None
+    fused_modules: bool = False
     autocast: bool = False
 
     def __post_init__(self) -> None:

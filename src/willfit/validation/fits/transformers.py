@@ -37,7 +37,7 @@ def _reserved_ratio(case: Case) -> float | None:
 def _allocated_ratio(case: Case) -> float | None:
     """torch's peak over what the rules give."""
     allocated = case.measured.get("peak_allocated_gib")
-    if case.engine != "transformers" or allocated is None:
+    if case.kind != "generate" or allocated is None:
         return None
     details = _estimate(case).details["devices"]
     if case.fields.get("measured_scope") != "sum_over_gpus":

@@ -78,9 +78,10 @@ def predict(case: Case) -> dict[str, Any]:
         interval = middle.host.interval_bytes
         found["host_ram_gib"] = Prediction(middle.host.peak_bytes / GIB, interval[0] / GIB, interval[1] / GIB)
     if case.fields.get("ambiguous"):
-        allocated = _figure(low, middle, high, machine, "allocated", summed)
+        # Which counter was read is not known: most sources read what torch holds or the driver shows.
+        reserved = _figure(low, middle, high, machine, "reserved", summed)
         process = _figure(low, middle, high, machine, "process", summed)
-        found["ambiguous_gib"] = replace(allocated, high=max(allocated.high, process.high))
+        found["ambiguous_gib"] = replace(reserved, high=max(reserved.high, process.high))
     if "fits" in measured:
         found["fits"] = 1.0 if middle.probability is None else middle.probability
     return found
@@ -181,7 +182,7 @@ def settings_of(case: Case) -> tuple[Settings, Settings, Settings]:
         dtype=dtype_name(dtype) if dtype else "auto",
         batch=int(given.get("batch", 1)),
         input_len=prompts[1],
-        output_len=int(given.get("output_len", 50 if given.get("short_prompt") else 1)),
+        output_len=_new_tokens(case),
         attn_impl=given.get("attn_impl"),
         cache="static" if litgpt else "dynamic",
         phase=given.get("phase", "generate"),
@@ -189,10 +190,20 @@ def settings_of(case: Case) -> tuple[Settings, Settings, Settings]:
         offload=bool(given.get("offload")),
         device_map="sequential" if str(case.fields.get("date")) < _BALANCED_SINCE else "auto",
         quantization_kernel=(given.get("quantization") or {}).get("kernel") or _bitsandbytes(case),
+        fused_modules=bool(given.get("fused_modules")),
         autocast="autocast" in given,
     )
     low, middle, high = (replace(settings, input_len=length) for length in prompts)
     return low, middle, high
+
+
+def _new_tokens(case: Case) -> int:
+    """New tokens, or as many as LitGPT's pipeline has cache for: the whole context (`sequentially.py`)."""
+    given = case.settings
+    entry = find(str(case.fields.get("catalogue"))) if "pipeline_parallel" in given else None
+    if entry is not None and case.engine == "litgpt":
+        return int(entry.config["max_position_embeddings"]) - _SHORT_PROMPT[-1]
+    return int(given.get("output_len", 50 if given.get("short_prompt") else 1))
 
 
 def _bitsandbytes(case: Case) -> str | None:
