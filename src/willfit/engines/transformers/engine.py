@@ -65,7 +65,8 @@ def estimate(subject: Subject, machine: Machine, settings: Settings) -> Estimate
     Estimate
         `details["devices"]` has for each device `moment`, the name of its worst moment; as (bytes, low, high)
         `allocated`, `reserved` (torch's two counters) and `process` (what the driver counts, with the CUDA
-        context); and `stages`, the bytes of all stages of the prefill together.
+        context); `resident`, the bytes that stay from loading on, and `stages`, those of the cache and of all
+        stages of the prefill added up.
 
     Raises
     ------

@@ -138,7 +138,9 @@ def _as_litgpt(case: Case, architecture: Architecture, recipe: Recipe) -> tuple[
 def _least(case: Case, subject: Subject) -> Subject:
     """The subject in the smallest format that the case leaves possible: GPTQ without groups."""
     quantization = case.settings.get("quantization") or {}
-    if quantization.get("method") != "gptq" or "group_size" in quantization or not case.settings.get("dtype"):
+    entry = find(str(case.fields.get("catalogue")))
+    stated = "group_size" in quantization or (entry is not None and "quantization_config" in entry.config)
+    if quantization.get("method") != "gptq" or stated:
         return subject
     fields = {"quant_method": "gptq", "bits": quantization.get("bits"), "group_size": -1}
     config = Config({"quantization_config": fields}, case.id)
