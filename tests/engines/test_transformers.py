@@ -53,7 +53,7 @@ def run(model: Subject, device: Device = A100, count: int = 1, **asked: Any) -> 
 
 
 def sizes(device: DeviceEstimate) -> dict[str, int]:
-    return {term.name: term.bytes for term in device.terms if term.name != "runtime"}
+    return {term.name: term.bytes for term in device.terms if term.name != "context"}
 
 
 def test_llama_2_prefill_with_eager_attention_in_4_35() -> None:
@@ -215,7 +215,7 @@ def test_more_is_never_less(
         assert place.peak_bytes == sum(term.bytes for term in place.terms)
     assert large.devices[0].peak_bytes >= small.devices[0].peak_bytes
     detail = small.details["devices"][0]
-    runtime = next(term.bytes for term in small.devices[0].terms if term.name == "runtime")
+    runtime = next(term.bytes for term in small.devices[0].terms if term.name == "context")
     assert detail["allocated"][0] + runtime == small.devices[0].peak_bytes
     assert detail["reserved"][0] >= detail["allocated"][0]
     for value, low, high in (detail["allocated"], detail["reserved"], detail["process"]):

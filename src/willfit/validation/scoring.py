@@ -44,7 +44,7 @@ class Row:
     @property
     def error(self) -> float:
         """Signed error in percent of the measurement."""
-        return 100 * (self.predicted - self.measured) / self.measured if self.measured else 0.0
+        return 100 * (self.predicted - self.measured) / self.measured
 
     @property
     def covered(self) -> bool:
@@ -149,7 +149,8 @@ def _rows(case: Case, predicted: dict[str, Any]) -> Iterable[Row]:
         values = value if isinstance(value, dict) else {"": value}
         for place, one in tables.items():
             seen = values.get(place)
-            if isinstance(seen, int | float) and not isinstance(seen, bool):
+            # A measured 0 has no error in percent.
+            if isinstance(seen, int | float) and not isinstance(seen, bool) and seen:
                 yield Row(case.id, f"{case.prefix}.{key}", seen, one.value, one.low, one.high, case.scored)
     ambiguous = case.fields.get("ambiguous")
     if ambiguous and "ambiguous_gib" in predicted:

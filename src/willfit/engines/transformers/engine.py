@@ -128,7 +128,7 @@ def _device(
     worst = max(found, key=place.size)
     resident = _resident(run, place, left, worst)
     passing = _passing(run, place, worst, sum(term.bytes for term in resident))
-    runtime = _runtime(place.device)
+    runtime = _context(place.device)
     terms = (*resident, *passing, runtime)
     allocated = combined((*resident, *passing))
     prefill = [moment for moment in found if moment.name.startswith("prefill")]
@@ -152,12 +152,12 @@ def _device(
     return DeviceEstimate(place.device.name, place.index, place.device.usable_bytes, terms), detail
 
 
-def _runtime(device: Device) -> Term:
+def _context(device: Device) -> Term:
     if device.is_cpu:
-        return exact("runtime", 0, "no context on a processor")
+        return exact("context", 0, "no context on a processor")
     context = constant("cuda.context")
     return between(
-        "runtime",
+        "context",
         int(context.value),
         int(context.low),
         int(context.high),
@@ -176,10 +176,13 @@ def _resident(run: Run, place: _Place, left: Share, worst: Moment) -> list[Term]
     workspace = scratch_bytes(run.subject, run.era, kernel, loaded)
     if worst.name != "loading" and not place.device.is_cpu:
         workspace += cublas_workspace(place.device.compute_capability)
+    less, more = run.subject.weight_sureness
     terms = [
-        exact(
+        between(
             "weights",
             weights,
+            int(weights * less),
+            int(weights * more),
             f"{share.layers} of {loaded.layers} layers of {loaded.total} B, plain tensors in {run.dtype}",
             f"{version} modeling_utils.py",
         ),
