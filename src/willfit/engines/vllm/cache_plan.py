@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from willfit.engines.vllm.cache_specs import CacheSpec
 from willfit.engines.vllm.settings import Resolved
@@ -20,6 +20,11 @@ class Group:
     """Layers that share one block table."""
 
     specs: tuple[CacheSpec, ...]
+    distinct: frozenset[CacheSpec] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Most layers are alike, and finding the longest context asks for the blocks of many lengths.
+        object.__setattr__(self, "distinct", frozenset(self.specs))
 
     @property
     def page_bytes(self) -> int:
@@ -28,7 +33,7 @@ class Group:
 
     def blocks_per_request(self, length: int, resolved: Resolved) -> int:
         """Blocks that one sequence takes from this group."""
-        return max(spec.blocks_per_request(length, resolved) for spec in self.specs)
+        return max(spec.blocks_per_request(length, resolved) for spec in self.distinct)
 
 
 @dataclass(frozen=True, slots=True)
