@@ -90,8 +90,8 @@ class DeviceEstimate:
     terms
         What is allocated at the peak.
     interval
-        The 90 % interval of the sum where terms make up for each other (a cache that takes what others leave);
-        None to combine the terms' own intervals.
+        The 90 % interval of the sum where terms make up for each other (a cache that takes what others
+        leave); None to combine the terms' own intervals.
     """
 
     name: str
