@@ -6,7 +6,7 @@ stream. Source: transformers `models/gemma3n/modeling_gemma3n.py`, `models/gemma
 
 from __future__ import annotations
 
-from willfit.architectures.blocks.tensors import buffer, embedding, linear, rms_norm
+from willfit.architectures.blocks.tensors import buffer, column, embedding, linear, rms_norm
 from willfit.architectures.mixers import Attention
 from willfit.architectures.model import Tensor
 
@@ -21,7 +21,13 @@ def per_layer_embeddings(
     return (
         *tensors,
         *embedding(f"{prefix}.embed_tokens_per_layer", layer_vocab, layers * width),
-        *linear(f"{prefix}.per_layer_model_projection", hidden, layers * width, "embedding"),
+        *linear(
+            f"{prefix}.per_layer_model_projection",
+            hidden,
+            layers * width,
+            "embedding",
+            split=column(layers * width),
+        ),
         *rms_norm(f"{prefix}.per_layer_projection_norm", width),
     )
 

@@ -6,7 +6,7 @@ covers `temporal_patch_size` frames; a square of patches is merged into one toke
 
 from __future__ import annotations
 
-from willfit.architectures.blocks.tensors import layer_norm, linear, rms_norm
+from willfit.architectures.blocks.tensors import column, layer_norm, linear, rms_norm, row
 from willfit.architectures.blocks.towers import (
     LayerStyle,
     TowerShape,
@@ -108,6 +108,6 @@ def _merged(vision: Config, shape: TowerShape) -> int:
 
 def _merger(prefix: str, names: tuple[str, str], merged: int, hidden: int) -> tuple[Tensor, ...]:
     return (
-        *linear(f"{prefix}.{names[0]}", merged, merged, "vision", bias=True),
-        *linear(f"{prefix}.{names[1]}", merged, hidden, "vision", bias=True),
+        *linear(f"{prefix}.{names[0]}", merged, merged, "vision", bias=True, split=column(merged)),
+        *linear(f"{prefix}.{names[1]}", merged, hidden, "vision", bias=True, split=row(merged)),
     )

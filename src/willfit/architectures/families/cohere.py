@@ -52,4 +52,6 @@ def build(config: Config, prefix: str = "model", head_name: str = "lm_head") -> 
         prefix=prefix,
         head_name=head_name,
         final_norm=layer_norm(f"{prefix}.norm", shape.hidden, bias=False),
+        # The first Command R states here how far it was trained, beside a shorter `max_position_embeddings`.
+        max_positions=config.integer("model_max_length", "max_position_embeddings", default=0),
     )

@@ -21,7 +21,7 @@ from willfit.architectures.blocks.per_layer_inputs import (
     per_layer_projections,
     unused_key_values,
 )
-from willfit.architectures.blocks.tensors import linear, parameter, rms_norm
+from willfit.architectures.blocks.tensors import column, linear, parameter, rms_norm, row
 from willfit.architectures.model import Architecture, FeedForward, Layer
 from willfit.checkpoints.config import Config
 from willfit.errors import BadInput
@@ -64,8 +64,8 @@ def build(config: Config, prefix: str = "model", head_name: str = "lm_head") -> 
                 *linear(f"{block}.altup.prediction_coefs", streams, streams**2, "mlp"),
                 *linear(f"{block}.altup.modality_router", hidden, streams, "mlp"),
                 *rms_norm(f"{block}.altup.router_norm", hidden),
-                *linear(f"{block}.laurel.linear_left", hidden, rank, "mlp"),
-                *linear(f"{block}.laurel.linear_right", rank, hidden, "mlp"),
+                *linear(f"{block}.laurel.linear_left", hidden, rank, "mlp", split=column(rank)),
+                *linear(f"{block}.laurel.linear_right", rank, hidden, "mlp", split=row(rank)),
                 *rms_norm(f"{block}.laurel.post_laurel_norm", hidden),
                 *per_layer_projections(block, hidden, per_layer),
             ),
@@ -92,7 +92,7 @@ def build(config: Config, prefix: str = "model", head_name: str = "lm_head") -> 
             tensor
             for stream in range(streams - 1)
             for name in ("altup_projections", "altup_unembed_projections")
-            for tensor in linear(f"{prefix}.{name}.{stream}", hidden, hidden, "mlp")
+            for tensor in linear(f"{prefix}.{name}.{stream}", hidden, hidden, "mlp", split=column(hidden))
         ),
     )
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from willfit.architectures.blocks.conformer import ConformerNames, conformer
 from willfit.architectures.blocks.mobilenet import OUTPUT, mobilenet_v5
-from willfit.architectures.blocks.tensors import linear, rms_norm
+from willfit.architectures.blocks.tensors import linear, rms_norm, row
 from willfit.architectures.blocks.towers import TowerShape, text_model, with_towers
-from willfit.architectures.model import Architecture, Part, Tensor, Tower
+from willfit.architectures.model import Architecture, Part, Split, Tensor, Tower
 from willfit.checkpoints.config import Config
 from willfit.errors import BadInput
 
@@ -85,8 +85,8 @@ def _embedder(prefix: str, section: Config, width: int, hidden: int, part: Part)
     """A small table of special tokens beside the encoder's output, both projected to the model's width."""
     rows = section.integer("vocab_size", default=128)
     return (
-        Tensor(f"{prefix}.embedding.weight", (rows, width), part, "embedding"),
+        Tensor(f"{prefix}.embedding.weight", (rows, width), part, "embedding", Split(0, rows)),
         *rms_norm(f"{prefix}.hard_embedding_norm", width, part),
         *rms_norm(f"{prefix}.soft_embedding_norm", width, part),
-        *linear(f"{prefix}.embedding_projection", width, hidden, part),
+        *linear(f"{prefix}.embedding_projection", width, hidden, part, split=row(width)),
     )

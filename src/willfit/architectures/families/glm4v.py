@@ -7,7 +7,7 @@ Source: transformers `models/glm4v`, `models/glm4v_moe`. The encoder's MLPs are 
 from __future__ import annotations
 
 from willfit.architectures.blocks.feed_forward import gated_mlp
-from willfit.architectures.blocks.tensors import layer_norm, linear, rms_norm
+from willfit.architectures.blocks.tensors import column, layer_norm, linear, rms_norm
 from willfit.architectures.blocks.towers import (
     LayerStyle,
     convolution,
@@ -72,7 +72,7 @@ def _tower(vision: Config) -> Tower:
         *tower_layers(f"{prefix}.blocks.{{layer}}", shape, style, "vision"),
         *rms_norm(f"{prefix}.post_layernorm", hidden, "vision"),
         *convolution(f"{prefix}.downsample", (outputs, hidden, merge, merge), "vision"),
-        *linear(f"{prefix}.merger.proj", outputs, outputs, "vision"),
+        *linear(f"{prefix}.merger.proj", outputs, outputs, "vision", split=column(outputs)),
         *layer_norm(f"{prefix}.merger.post_projection_norm", outputs, part="vision"),
         *gated_mlp(f"{prefix}.merger", outputs, vision.integer("intermediate_size"), part="vision"),
     )

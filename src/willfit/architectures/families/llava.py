@@ -6,7 +6,7 @@ Source: transformers `models/llava`, `models/llava_next`, `models/mistral3`, `mo
 from __future__ import annotations
 
 from willfit.architectures.blocks.clip import clip_encoder, siglip_encoder
-from willfit.architectures.blocks.tensors import linear, parameter, rms_norm
+from willfit.architectures.blocks.tensors import column, linear, parameter, rms_norm, row
 from willfit.architectures.blocks.towers import (
     LayerStyle,
     TowerShape,
@@ -92,10 +92,7 @@ def _pixtral(vision: Config) -> tuple[TowerShape, tuple[Tensor, ...], int]:
 def _projector(config: Config, vision: int, hidden: int) -> tuple[Tensor, ...]:
     bias = config.boolean("multimodal_projector_bias", default=True)
     prefix = "multi_modal_projector"
-    return (
-        *linear(f"{prefix}.linear_1", vision * _feature_layers(config), hidden, "vision", bias=bias),
-        *linear(f"{prefix}.linear_2", hidden, hidden, "vision", bias=bias),
-    )
+    return _two_layers(prefix, vision * _feature_layers(config), hidden, bias)
 
 
 def _merging_projector(config: Config, vision: int, hidden: int) -> tuple[Tensor, ...]:
@@ -107,8 +104,14 @@ def _merging_projector(config: Config, vision: int, hidden: int) -> tuple[Tensor
     return (
         *rms_norm(f"{prefix}.norm", vision, "vision"),
         *linear(f"{prefix}.patch_merger.merging_layer", merged, vision, "vision"),
-        *linear(f"{prefix}.linear_1", vision * features, hidden, "vision", bias=bias),
-        *linear(f"{prefix}.linear_2", hidden, hidden, "vision", bias=bias),
+        *_two_layers(prefix, vision * features, hidden, bias),
+    )
+
+
+def _two_layers(prefix: str, inputs: int, hidden: int, bias: bool) -> tuple[Tensor, ...]:
+    return (
+        *linear(f"{prefix}.linear_1", inputs, hidden, "vision", bias=bias, split=column(hidden)),
+        *linear(f"{prefix}.linear_2", hidden, hidden, "vision", bias=bias, split=row(hidden)),
     )
 
 
