@@ -7,18 +7,13 @@ from math import ceil
 
 from willfit.calibration import constant
 from willfit.engines.base import Machine, Subject
+from willfit.engines.vllm.buffers import buffer_bytes
 from willfit.engines.vllm.cache_plan import CachePlan, plan_cache
 from willfit.engines.vllm.cache_specs import DEFAULT_BLOCK, CacheSpec, cache_specs, kv_dtype_of
 from willfit.engines.vllm.eras import era_for
 from willfit.engines.vllm.profile import activation_term, context_term, graph_term, runtime_term
 from willfit.engines.vllm.settings import AUTO, Resolved, Settings, resolve
-from willfit.engines.vllm.weights import (
-    buffer_bytes,
-    is_loaded,
-    latent_copy_bytes,
-    pipeline_stages,
-    rank_bytes,
-)
+from willfit.engines.vllm.weights import latent_copy_bytes, parameter_bytes, pipeline_stages
 from willfit.errors import BadInput
 from willfit.estimate import Demand, Term, between, combined
 from willfit.hardware.device import Device
@@ -102,7 +97,7 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
     plan = plan_cache(_widest_stage(specs, settings), resolved, settings.hybrid_cache_manager)
 
     copies = latent_copy_bytes(subject, settings)
-    weights = weights_term(subject, settings, dtype, copies)
+    weights = weights_term(subject, settings, dtype, device, copies)
     context = context_term()
     subtracted = era.graphs_inside if settings.estimate_cudagraphs is None else settings.estimate_cudagraphs
     graphs = graph_term(architecture, resolved, subtracted)
@@ -114,7 +109,7 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
 
     total = device.usable_bytes or 0
     requested = ceil(total * resolved.gpu_memory_utilization)
-    taken, taken_low, taken_high = combined(inside)
+    taken, taken_low, taken_high = combined([*inside, _visible_memory(requested)])
     pool, low, high = requested - taken, requested - taken_high, requested - taken_low
     if settings.kv_cache_memory_bytes is not None:
         pool = low = high = settings.kv_cache_memory_bytes
@@ -143,6 +138,13 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
         latent_copy_bytes=copies,
         refusal=refusal,
     )
+
+
+def _visible_memory(requested: int) -> Term:
+    """What drivers and systems show more or less of a card than the table has, as a term around nothing."""
+    spread = constant("device.visible_ratio")
+    more, less = int(requested * (spread.high - 1)), int(requested * (spread.low - 1))
+    return between("visible", 0, -more, -less)
 
 
 def ranks_of(settings: Settings) -> int:
@@ -183,15 +185,11 @@ def _has_bf16(device: Device) -> bool:
     return not major.isdigit() or int(major) >= 8
 
 
-def weights_term(subject: Subject, settings: Settings, dtype: str, copies: int) -> Term:
+def weights_term(subject: Subject, settings: Settings, dtype: str, device: Device, copies: int) -> Term:
     """Parameters and buffers of the fullest rank, as the start-up log counts them."""
     ranks = settings.tensor_parallel
-    if settings.pipeline_parallel > 1:
-        stored = _fullest_stage(subject, settings, dtype)
-    else:
-        loaded = (line for line in subject.lines if is_loaded(line, subject, settings))
-        stored = sum(rank_bytes(line, subject, ranks, dtype) for line in loaded)
-    buffers = buffer_bytes(subject.architecture, dtype)
+    stored = parameter_bytes(subject, settings, dtype, device)
+    buffers = buffer_bytes(subject, settings, dtype)
     size = stored + buffers + copies
     offloaded = min(int(settings.cpu_offload_gb * GIB), size)
     formula = f"{stored} B of tensors" + (f" on one of {ranks} ranks" if ranks > 1 else "")
@@ -206,21 +204,6 @@ def weights_term(subject: Subject, settings: Settings, dtype: str, copies: int) 
     less, more = subject.weight_sureness
     low, high = int(held * spread.low * less), int(held * spread.high * more)
     return between("weights", held, low, high, formula, reference)
-
-
-def _fullest_stage(subject: Subject, settings: Settings, dtype: str) -> int:
-    """Bytes of the fullest pipeline stage: its share of the layers, with the embedding or the head."""
-    layers = len(subject.architecture.layers)
-    stages = pipeline_stages(layers, settings.pipeline_parallel)
-    sizes = {"embedding": 0, "head": 0, "inner": 0}
-    for line in subject.lines:
-        if is_loaded(line, subject, settings):
-            part = line.tensor.part if line.tensor.part in sizes else "inner"
-            sizes[part] += rank_bytes(line, subject, settings.tensor_parallel, dtype)
-    inner = sizes["inner"]
-    first = inner * stages[0] // layers + sizes["embedding"]
-    last = inner * stages[-1] // layers + (sizes["head"] or sizes["embedding"])
-    return max(first, last, inner * max(stages) // layers)
 
 
 def _widest_stage(specs: list[CacheSpec], settings: Settings) -> list[CacheSpec]:

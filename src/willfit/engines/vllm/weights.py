@@ -1,98 +1,279 @@
-"""What vLLM loads on each rank: sharded tensors, padded vocabularies, rotary tables.
+"""What vLLM loads on each rank: sharded tensors, padded vocabularies, scales, in the dtypes that it chooses.
 
-`model_executor/layers/vocab_parallel_embedding.py`, `layers/rotary_embedding/`, `distributed/utils.py`.
+`model_executor/layers/linear.py`, `layers/vocab_parallel_embedding.py`, `layers/quantization/`,
+`distributed/utils.py` (0.33).
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from math import gcd
 
-from willfit.architectures.mixers import LatentAttention
-from willfit.architectures.model import Architecture, Split, Tensor
+from willfit.architectures.mixers import Attention, LatentAttention
+from willfit.architectures.model import Architecture, Tensor
 from willfit.engines.base import Subject
+from willfit.engines.vllm.buffers import is_correction_bias, through_transformers
 from willfit.engines.vllm.settings import Settings
-from willfit.formats.weights import WeightLine
+from willfit.formats.base import Format
+from willfit.formats.fp4 import Mxfp4
+from willfit.formats.gptq import Gptq
+from willfit.formats.plain import Plain
+from willfit.formats.scaled import Scaled
+from willfit.formats.weights import WeightLine, rank_shape
+from willfit.hardware.device import Device
 from willfit.quantities import DTYPE_BYTES, ceil_div, round_up
 
 #: Vocabularies are padded to a multiple of this before they are divided over ranks.
 VOCAB_PADDING = 64
 
-#: fp32 scalars that every attention layer keeps: key, value, query and probability scales.
-_SCALES_PER_ATTENTION = 4
+#: Ends of names of what is kept in fp32 whatever the model's dtype, for all models and by model type.
+_FP32 = (
+    "A_log",
+    "classifier.dense.weight",
+    "classifier.dense.bias",
+    "classifier.out_proj.weight",
+    "classifier.out_proj.bias",
+)
+_FP32_OF = {
+    "deepseek_v32": ("indexer.k_norm.weight", "indexer.k_norm.bias"),
+    "gemma3n": ("altup.correct_output_scale",),
+    "gemma3n_text": ("altup.correct_output_scale",),
+    "glm_moe_dsa": ("indexer.k_norm.weight", "indexer.k_norm.bias"),
+    "kimi_linear": ("dt_bias", "conv1d.weight"),
+    "kimi_k3": ("dt_bias", "conv1d.weight"),
+}
+
+#: Models whose router is kept in fp32 (`params_dtype` of the gate in `models/glm4_moe.py` and others).
+_FP32_ROUTERS = frozenset(
+    {
+        "afmoe", "ernie4_5_moe", "ernie4_5_vl_moe", "glm4_moe", "glm4v_moe", "hy_v3", "longcat_flash", "minimax_m2",
+        "minimax_m3_vl", "step3p5", "step3p7",
+    }
+)  # fmt: skip
+
+#: Ends of names of what is loaded unquantized although the checkpoint has it quantized, because it is fused with
+#: an unquantized projection (`models/deepseek_v32/attention.py`).
+_PLAIN_OF = {"deepseek_v32": ("indexer.wk.weight",), "glm_moe_dsa": ("indexer.wk.weight",)}
+
+#: Methods that have no kernels for experts, which stay as the model's dtype (`layers/quantization/fbgemm_fp8.py`).
+_NO_EXPERTS = frozenset({"fbgemm_fp8"})
+
+#: Norms over all heads, which every rank holds whole (`models/olmoe.py`).
+_WHOLE_OF = {"olmoe": ("q_norm.weight", "k_norm.weight")}
+
+#: Image and audio encoders that are Transformers' modules, whole on every rank (`models/gemma3n_mm.py`,
+#: `models/gemma4_mm.py`).
+_WHOLE_TOWERS = frozenset({"gemma3n", "gemma4", "gemma4_unified"})
+
+#: Experts are padded to this width on a rank (`models/kimi_k3/nvidia/model.py`).
+_LEAST_EXPERT_WIDTH = {"kimi_linear": 256, "kimi_k3": 256}
+
+#: Projections that vLLM fuses into the one before them, so that they have no `weight_shape` of their own.
+_FUSED = ("k_proj.weight", "v_proj.weight", "up_proj.weight")
+
+#: Scales of a quantized cache that each attention layer holds as parameters, by method: (in the model's dtype,
+#: in fp32, whether latent attention has them) (`layers/quantization/kv_cache.py`, `modelopt.py`,
+#: `compressed_tensors/compressed_tensors.py: CompressedTensorsKVCacheMethod`).
+_CACHE_SCALES = {
+    "fp8": (4, 0, False),
+    "modelopt": (4, 0, True),
+    "modelopt_fp4": (4, 0, True),
+    "compressed-tensors": (3, 3, False),
+    "compressed_tensors": (3, 3, False),
+}
 
 
 def is_loaded(line: WeightLine, subject: Subject, settings: Settings) -> bool:
-    """Whether vLLM loads a tensor at all.
+    """Whether vLLM loads a tensor as a parameter at all.
 
-    The head is dropped for pooling, towers if only the language model is asked for, multi-token-prediction
-    modules unless they draft. Buffers of old checkpoints (positions, rotary frequencies) are computed anew;
-    a router's correction bias is loaded.
+    The head is dropped for pooling unless it classifies, towers if only the language model is asked for,
+    multi-token-prediction modules unless they draft. Buffers of checkpoints (positions, rotary frequencies) are
+    computed anew; a router's correction bias is loaded.
     """
     tensor = line.tensor
     if tensor.part == "head" and settings.runner == "pooling" and tensor.kind != "norm":
-        return False
+        return tensor.name.startswith("classifier.")
     if tensor.part in ("vision", "audio") and settings.language_model_only:
         return False
     if tensor.part == "mtp" and not settings.mtp:
         return False
-    return tensor.kind != "buffer" or tensor.part == "router"
+    if is_correction_bias(tensor):
+        return not through_transformers(subject.architecture, settings)
+    return tensor.kind != "buffer"
 
 
-def rank_bytes(line: WeightLine, subject: Subject, ranks: int, dtype: str) -> int:
-    """Bytes of a line on one tensor-parallel rank, as loaded.
+def parameter_bytes(subject: Subject, settings: Settings, dtype: str, device: Device) -> int:
+    """Bytes of the parameters of the fullest rank.
 
-    Vocabularies are padded, and what no method quantizes is converted to the model's dtype.
+    Under pipeline parallelism each stage has its share of the layers, the first the embedding, the last the head.
     """
-    tensor = line.tensor
-    is_vocabulary = tensor.kind == "embedding" and tensor.part == "embedding" and tensor.split is not None
-    if is_vocabulary or (tensor.part == "head" and tensor.kind in ("linear", "bias")):
-        size = _padded(line, tensor, ranks)
-    else:
-        size = line.on_rank(ranks)
-    base = subject.recipe.base
-    if line.format == base and base.name in DTYPE_BYTES:
-        size = size * DTYPE_BYTES[dtype] // DTYPE_BYTES[base.name]
-    return size
+    sizes = {"embedding": 0, "head": 0, "inner": added_bytes(subject, settings, dtype)}
+    for line in subject.lines:
+        if is_loaded(line, subject, settings):
+            part = line.tensor.part if line.tensor.part in sizes else "inner"
+            sizes[part] += rank_bytes(line, subject, settings, dtype, device)
+    if settings.pipeline_parallel == 1:
+        return sum(sizes.values())
+    layers = len(subject.architecture.layers)
+    stages = pipeline_stages(layers, settings.pipeline_parallel)
+    inner = sizes["inner"]
+    first = inner * stages[0] // layers + sizes["embedding"]
+    last = inner * stages[-1] // layers + (sizes["head"] or sizes["embedding"])
+    return max(first, last, inner * max(stages) // layers)
 
 
-def _padded(line: WeightLine, tensor: Tensor, ranks: int) -> int:
-    rows = tensor.shape[0]
-    padded = round_up(rows, VOCAB_PADDING)
-    if padded == rows and padded % ranks == 0:
-        return line.on_rank(ranks)
-    wider = replace(tensor, shape=(padded, *tensor.shape[1:]), split=Split(0, padded))
-    return line.format.bytes((ceil_div(padded, ranks), *wider.shape[1:])) * line.times
+def rank_bytes(line: WeightLine, subject: Subject, settings: Settings, dtype: str, device: Device) -> int:
+    """Bytes of a line on one rank, as loaded.
 
-
-def rope_bytes(architecture: Architecture, dtype: str) -> int:
-    """Bytes of the cos/sin tables: one per distinct rotary setting, as long as the scaled context.
-
-    `positions x rotary dim x dtype`: positions are the model's own limit, times the factor for linear scaling,
-    the original limit times the factor for YaRN, and four times the limit for multi-axis positions, whose
-    largest index follows a video's duration.
+    Parameters
+    ----------
+    dtype
+        The model's dtype; what no method quantizes is converted to it.
+    device
+        The card, on whose kernels the padding of MXFP4 experts depends.
     """
+    tensor, architecture = line.tensor, subject.architecture
+    shape, copies = _shape_on_rank(line, architecture, settings)
+    stored = _as_loaded(line, subject, dtype, shape)
+    if isinstance(stored, Mxfp4) and tensor.part == "experts":
+        shape = _padded_for_kernel(tensor, shape, device)
+    without = ""
+    if isinstance(stored, Gptq) and not stored.ordered:
+        without = "g_idx"
+    elif tensor.name.endswith(_FUSED):
+        without = "weight_shape"
+    return _bytes_of(stored, shape, without) * copies * line.times
+
+
+def _bytes_of(stored: Format, shape: tuple[int, ...], without: str) -> int:
+    if not without:
+        return stored.bytes(shape)
+    return sum(piece.bytes for piece in stored.pieces(shape) if piece.suffix != without)
+
+
+def _shape_on_rank(
+    line: WeightLine, architecture: Architecture, settings: Settings
+) -> tuple[tuple[int, ...], int]:
+    """Shape and number of a tensor's parts on a rank."""
+    tensor, ranks, kind = line.tensor, settings.tensor_parallel, architecture.model_type
+    if _is_vocabulary(tensor, architecture):
+        rows = ceil_div(round_up(tensor.shape[0], VOCAB_PADDING), ranks)
+        return (rows, *tensor.shape[1:]), tensor.copies
+    whole = kind in _WHOLE_TOWERS and "_tower." in tensor.name
+    if whole or tensor.name.endswith(_WHOLE_OF.get(kind, ())):
+        return tensor.shape, tensor.copies
+    if tensor.part != "experts":
+        return rank_shape(tensor, ranks), tensor.copies
+    if settings.expert_parallel:
+        # Whole experts, those of all data-parallel replicas shared out.
+        ranks *= settings.data_parallel
+        if tensor.copies > 1:
+            return tensor.shape, ceil_div(tensor.copies, ranks)
+        return (ceil_div(tensor.shape[0], ranks), *tensor.shape[1:]), 1
+    shape = rank_shape(tensor, ranks)
+    least = _LEAST_EXPERT_WIDTH.get(kind, 0)
+    if tensor.split is not None and ranks > 1 and shape[tensor.split.axis] < least:
+        axis = tensor.split.axis
+        shape = (*shape[:axis], least, *shape[axis + 1 :])
+    return shape, tensor.copies
+
+
+def _is_vocabulary(tensor: Tensor, architecture: Architecture) -> bool:
+    """Token tables and heads; BERT's positions and token types are held like vocabularies, too."""
+    if tensor.part == "embedding" and len(tensor.shape) == 2:
+        table = tensor.kind == "embedding" and tensor.split is not None
+        return table or (architecture.family == "bert" and tensor.kind == "other")
+    return tensor.part == "head" and tensor.kind in ("linear", "bias") and tensor.split is not None
+
+
+def _as_loaded(line: WeightLine, subject: Subject, dtype: str, shape: tuple[int, ...]) -> Format:
+    tensor, stored, kind = line.tensor, line.format, subject.architecture.model_type
+    base, name = subject.recipe.base, line.tensor.name
+    if tensor.kind == "buffer":
+        return stored
+    fp32_router = tensor.part == "router" and tensor.kind == "linear" and kind in _FP32_ROUTERS
+    if fp32_router or name.endswith((*_FP32, *_FP32_OF.get(kind, ()))):
+        return Plain("fp32")
+    if stored == base and base.name in DTYPE_BYTES:
+        return Plain(dtype)
+    if name.endswith(_PLAIN_OF.get(kind, ())) or (
+        tensor.part == "experts" and subject.recipe.method in _NO_EXPERTS
+    ):
+        return Plain(dtype)
+    if isinstance(stored, Scaled):
+        return _scaled_as_loaded(stored, subject, tensor, shape)
+    return stored
+
+
+def _scaled_as_loaded(stored: Scaled, subject: Subject, tensor: Tensor, shape: tuple[int, ...]) -> Scaled:
+    """Scales of compressed-tensors are held in fp32; blocks of experts are refined until they divide a shard.
+
+    `compressed_tensors/schemes/`, `fused_moe/oracle/fp8.py: refine_fp8_moe_block_shape`.
+    """
+    if subject.recipe.method.startswith("compressed"):
+        stored = replace(stored, scale_dtype="fp32")
+    if stored.granularity == "block" and tensor.part == "experts" and tensor.split is not None:
+        width = shape[tensor.split.axis]
+        refined = gcd(*stored.block, width, subject.architecture.hidden_size)
+        if width % stored.block[0] and refined >= 32:
+            stored = replace(stored, block=(refined, refined))
+    return stored
+
+
+def _padded_for_kernel(tensor: Tensor, shape: tuple[int, ...], device: Device) -> tuple[int, ...]:
+    """MXFP4 experts as wide as the card's kernel needs them (`layers/quantization/utils/mxfp4_utils.py`).
+
+    Triton's kernels (Hopper) pad the intermediate width to 64; Marlin (older cards and Blackwell workstations) to
+    128 and the hidden width to 256; TensorRT-LLM's (Blackwell servers) both to 256.
+    """
+    major = device.compute_capability.split(".")[0]
+    intermediate, hidden = {"9": (64, 1), "10": (256, 256)}.get(major, (128, 256))
+    lead, (rows, columns) = shape[:-2], shape[-2:]
+    if tensor.split is not None and tensor.split.axis == len(shape) - 1:
+        return (*lead, round_up(rows, hidden), round_up(columns, intermediate))
+    fused = 2 if "gate_up" in tensor.name else 1
+    return (*lead, fused * round_up(rows // fused, intermediate), round_up(columns, hidden))
+
+
+def added_bytes(subject: Subject, settings: Settings, dtype: str) -> int:
+    """Parameters of one rank that the checkpoint need not have: cache scales, values copied from keys."""
+    architecture = subject.architecture
+    plain, single, latent = _CACHE_SCALES.get(subject.recipe.method, (0, 0, False))
+    size = plain * DTYPE_BYTES[dtype] + single * 4
+    kinds = (Attention, LatentAttention) if latent else (Attention,)
     total = 0
-    for rope in architecture.ropes:
-        positions = architecture.max_positions
-        if rope.kind in ("yarn", "deepseek_yarn") and rope.original_positions:
-            positions = int(rope.original_positions * rope.factor)
-        elif rope.kind in ("linear", "dynamic", "deepseek_llama_scaling"):
-            positions = int(positions * rope.factor)
-        elif rope.kind == "mrope":
-            positions *= 4
-        total += positions * rope.dim * DTYPE_BYTES[dtype]
+    for layer, times in architecture.blocks:
+        for mixer in layer.mixers:
+            total += times * size * isinstance(mixer, kinds)
+    total += sum(line.on_rank(settings.tensor_parallel) for line in _keys_that_are_values(subject))
+    if any(isinstance(line.format, Gptq) and line.tensor.part == "experts" for line in subject.lines):
+        total += _expert_bias_bytes(architecture, settings, dtype)
     return total
 
 
-def buffer_bytes(architecture: Architecture, dtype: str) -> int:
-    """Rotary tables and the scale scalars of the attention layers."""
-    attention = sum(
-        times
-        for layer, times in architecture.blocks
-        for mixer in layer.mixers
-        if not mixer.fixed_states and mixer.kind != "cross attention"
-    )
-    return rope_bytes(architecture, dtype) + attention * _SCALES_PER_ATTENTION * 4
+def _expert_bias_bytes(architecture: Architecture, settings: Settings, dtype: str) -> int:
+    """GPTQ experts are given biases (`layers/quantization/auto_gptq.py: AutoGPTQMoEMethod`)."""
+    sharing, whole = settings.tensor_parallel, 1
+    if settings.expert_parallel:
+        sharing, whole = 1, settings.tensor_parallel * settings.data_parallel
+    total = 0
+    for layer, times in architecture.blocks:
+        if layer.feed_forward:
+            width = 2 * layer.feed_forward.expert_width // sharing + architecture.hidden_size
+            total += times * ceil_div(layer.feed_forward.experts, whole) * width
+    return total * DTYPE_BYTES[dtype]
+
+
+def _keys_that_are_values(subject: Subject) -> list[WeightLine]:
+    """Key projections that vLLM loads a second time in the place of values (`models/gemma4.py`)."""
+    doubled = {
+        id(tensor)
+        for layer, _ in subject.architecture.blocks
+        if any(isinstance(mixer, Attention) and mixer.value_is_key for mixer in layer.mixers)
+        for tensor in layer.tensors
+        if tensor.name.endswith("k_proj.weight")
+    }
+    return [line for line in subject.lines if id(line.tensor) in doubled] if doubled else []
 
 
 def latent_copy_bytes(subject: Subject, settings: Settings) -> int:

@@ -10,8 +10,8 @@ from willfit.checkpoints.config import Config
 from willfit.engines.base import Machine, Subject
 from willfit.engines.subject import subject_from_config
 from willfit.engines.vllm import Settings
+from willfit.engines.vllm.buffers import buffer_bytes
 from willfit.engines.vllm.sizing import Sizing, size_up
-from willfit.engines.vllm.weights import buffer_bytes
 from willfit.estimate import Term
 from willfit.hardware.device import Device
 from willfit.hardware.table import find_device
@@ -131,7 +131,7 @@ def _sizes(case: Case, subject: Subject, sizing: Sizing, settings: Settings) -> 
     """What does not depend on the card: weights, profile, graphs."""
     terms = {term.name: term for term in (*sizing.inside, *sizing.outside)}
     found: dict[str, Any] = {"weights_gib": _in_gib(terms["weights"])}
-    buffers = buffer_bytes(subject.architecture, sizing.dtype)
+    buffers = buffer_bytes(subject, settings, sizing.dtype)
     if "params_bytes" in case.measured:
         stored = float(terms["weights"].bytes - buffers - sizing.latent_copy_bytes)
         found["params_bytes"] = Prediction(stored, stored, stored)
