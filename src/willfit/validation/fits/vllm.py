@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from willfit.engines.vllm.sizing import Sizing, size_up
+from willfit.hardware.table import find_device
 from willfit.quantities import GIB
 from willfit.validation.cases import Case
 from willfit.validation.fits.base import Fit
@@ -91,6 +92,15 @@ def _graphs(key: str) -> Callable[[Case], float | None]:
     return observe
 
 
+def _visible(case: Case) -> float | None:
+    """The total that a program saw over the table's: it differs by driver and system."""
+    logged, gpu = case.measured.get("gpu_total_gib"), case.fields.get("gpu")
+    if logged is None or not isinstance(gpu, str):
+        return None
+    usable = find_device(gpu).usable_bytes
+    return float(logged) * GIB / usable if usable else None
+
+
 def _weights(case: Case) -> float | None:
     """The logged peak of loading over the parameters and buffers, where nothing unknown is loaded as well."""
     logged = case.measured.get("weights_gib")
@@ -103,6 +113,7 @@ def _weights(case: Case) -> float | None:
 
 
 FITS = (
+    Fit("device.visible_ratio", "ratio", _visible),
     Fit("vllm.weights_ratio", "ratio", _weights),
     Fit("vllm.non_torch.one_rank", "bytes", _non_torch(many=False)),
     Fit("vllm.non_torch.many_ranks", "bytes", _non_torch(many=True)),

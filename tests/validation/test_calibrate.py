@@ -1,0 +1,63 @@
+"""The committed constants are what the cases give, to the byte; and how one is fitted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from willfit.calibration import Constant, constant, fitting
+from willfit.errors import BadInput
+from willfit.validation import calibrate
+from willfit.validation.cases import Case
+from willfit.validation.fits.base import Fit
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_committed_constants_are_reproduced_to_the_byte() -> None:
+    files = sorted((ROOT / "tests" / "data" / "cases").glob("*.jsonl"))
+    committed = (ROOT / "src" / "willfit" / "calibration.json").read_text(encoding="utf-8")
+    assert calibrate.calibration_of(files) == committed
+    assert calibrate.calibration_of(files[::-1]) == committed
+
+
+def _fit(values: list[float]) -> Constant:
+    cases = [Case(str(index), {"value": value}) for index, value in enumerate(values)]
+    return calibrate._fitted(Fit("x", "bytes", lambda case: case.fields["value"]), cases)
+
+
+def test_many_observations_give_their_own_quantiles() -> None:
+    # 0, 1, ..., 100: median 50, 5 % at 5, 95 % at 95.
+    found = _fit([float(value) for value in range(101)])
+    assert (found.value, found.low, found.high, found.cases) == (50, 5, 95, 101)
+
+
+def test_few_observations_are_not_moved_by_an_odd_one() -> None:
+    # Median 102, deviations 2, 1, 0, 1, 898: their median is 1; 1.645 x 1.4826 x 1 x (1 + 2/5) = 3.414.
+    found = _fit([100, 101, 102, 103, 1000])
+    assert found.value == 102
+    assert found.low == pytest.approx(98.59)
+    assert found.high == pytest.approx(105.4)
+
+
+def test_nothing_observed_is_an_error() -> None:
+    with pytest.raises(BadInput, match="no case says anything about the constant x"):
+        calibrate._fitted(Fit("x", "bytes", lambda case: None), [Case("a", {})])
+
+
+def test_unfitted_constants_are_neutral_while_fitting() -> None:
+    with fitting({"a": Constant("a", 3.0, 2.0, 4.0, "bytes", 1)}):
+        assert constant("a").value == 3.0
+        assert constant("some.other_ratio").value == 1.0
+        assert constant("some.bytes").value == 0.0
+    with pytest.raises(KeyError):
+        constant("a")
+
+
+def test_every_constant_says_what_it_rests_on() -> None:
+    body = json.loads((ROOT / "src" / "willfit" / "calibration.json").read_text(encoding="utf-8"))
+    for name, fields in body["constants"].items():
+        assert fields["low"] <= fields["value"] <= fields["high"], name
+        assert fields["cases"] >= 5, name
