@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import median
 
 MODEL = "Qwen/Qwen3-8B"
-ENGINES = ("vllm", "minimum")
+ENGINES = ("vllm", "transformers", "minimum")
 
 #: Run inside the measured interpreter: microseconds of one estimate, the model already read.
 IN_PROCESS = """

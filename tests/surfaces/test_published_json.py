@@ -32,7 +32,7 @@ MODELS = (
     "Qwen/Qwen3-8B-AWQ",
 )
 DEVICES = ("rtx4090", "8xh100", "12GiB", "mi300x", "2x3090+4090")
-ENGINES = ("vllm", "minimum")
+ENGINES = ("vllm", "transformers", "minimum")
 
 
 def checked(answer):
