@@ -131,6 +131,7 @@ def parse(words: Sequence[str], version: str | None = None) -> Launch:
         ("--enable-chunked-prefill", "enable_chunked_prefill", False),
         ("--async-scheduling", "async_scheduling", False),
         ("--language-model-only", "language_model_only", False),
+        ("--allow-deprecated-quantization", "allow_deprecated_quantization", False),
         ("--disable-hybrid-kv-cache-manager", "hybrid_cache_manager", True),
     ):
         if flag in options:

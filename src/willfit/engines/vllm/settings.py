@@ -61,6 +61,7 @@ class Settings:
     estimate_cudagraphs: bool | None = None
     speculative_tokens: int = 0
     mtp: bool = False
+    allow_deprecated_quantization: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from willfit.engines.vllm.cache_plan import CachePlan, plan_cache
 from willfit.engines.vllm.cache_specs import DEFAULT_BLOCK, CacheSpec, cache_specs, kv_dtype_of
 from willfit.engines.vllm.eras import era_for
 from willfit.engines.vllm.profile import activation_term, context_term, graph_term, runtime_term
+from willfit.engines.vllm.refusals import refusal
 from willfit.engines.vllm.settings import AUTO, Resolved, Settings, resolve
 from willfit.engines.vllm.weights import latent_copy_bytes, parameter_bytes, pipeline_stages
 from willfit.errors import BadInput
@@ -72,7 +73,7 @@ class Sizing:
         length = self.resolved.max_model_len
         null = self.plan.bytes_per_block if self.resolved.era.null_block else 0
         return Demand(
-            f"{sequences} sequence{'s' if sequences > 1 else ''} of {length:,} tokens",
+            f"{sequences:,} sequence{'s' if sequences > 1 else ''} of {length:,} tokens",
             self.plan.bytes_for(length, sequences) + null,
             self.pool_bytes,
             *self.pool_interval,
@@ -119,9 +120,9 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
         longest = plan.longest(pool, resolved.max_model_len)
         resolved = replace(resolved, max_model_len=max(1, longest))
         plan = replace(plan, resolved=resolved)
-    refusal = _indivisible(subject, settings)
-    if not refusal and plan.groups and total and high <= 0:
-        refusal = (
+    reason = refusal(subject, settings)
+    if not reason and plan.groups and total and high <= 0:
+        reason = (
             f"weights and run-time memory leave nothing of the {format_bytes(requested)} "
             "that vLLM allows itself for a cache"
         )
@@ -136,7 +137,7 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
         pool_interval=(low, high),
         plan=plan,
         latent_copy_bytes=copies,
-        refusal=refusal,
+        refusal=reason,
     )
 
 
@@ -211,13 +212,3 @@ def _widest_stage(specs: list[CacheSpec], settings: Settings) -> list[CacheSpec]
     if settings.pipeline_parallel == 1:
         return specs
     return specs[: max(pipeline_stages(len(specs), settings.pipeline_parallel))]
-
-
-def _indivisible(subject: Subject, settings: Settings) -> str:
-    ranks = settings.tensor_parallel
-    for layer, _ in subject.architecture.blocks:
-        for mixer in layer.mixers:
-            heads = getattr(mixer, "heads", 0)
-            if heads and not mixer.fixed_states and heads % ranks:
-                return f"{heads} attention heads cannot be divided over {ranks} ranks"
-    return ""

@@ -1,0 +1,107 @@
+"""Why vLLM would not start, whatever the memory: models, formats and divisions that it does not have."""
+
+from __future__ import annotations
+
+from math import gcd
+
+from willfit.architectures.mixers import Attention, Mixer, Recurrent
+from willfit.architectures.model import Architecture
+from willfit.engines.base import Subject
+from willfit.engines.versions import Version, parse_version
+from willfit.engines.vllm.buffers import mamba_groups
+from willfit.engines.vllm.implementations import last_version
+from willfit.engines.vllm.settings import Settings
+from willfit.formats.ggml import Ggml
+from willfit.formats.scaled import Scaled
+from willfit.formats.weights import rank_shape
+
+#: Quantization methods that vLLM has never loaded, and those that it has dropped, with the last version that is
+#: known to load them (`layers/quantization/__init__.py`).
+_NEVER = frozenset({"bitnet", "eetq", "exl2", "exl3", "mlx", "quanto"})
+_UNTIL: dict[str, Version] = {"aqlm": (0, 28), "bitsandbytes": (0, 28), "gguf": (0, 25), "hqq": (0, 28)}
+
+#: Methods that need `--allow-deprecated-quantization`, and since when (`DEPRECATED_QUANTIZATION_METHODS`).
+_DEPRECATED: dict[str, Version] = {"fbgemm_fp8": (0, 33)}
+
+#: Block-quantized experts whose shards cut a block are refused before this version, later their scales are refined
+#: (`fused_moe/oracle/fp8.py: refine_fp8_moe_block_shape`).
+_REFINES: Version = (0, 12)
+
+
+def refusal(subject: Subject, settings: Settings) -> str:
+    """Why this version does not start with the model as it is stored; empty if it does."""
+    version = parse_version(settings.version)
+    return (
+        _model(subject.architecture, version)
+        or _method(subject, settings, version)
+        or _heads(subject.architecture, settings.tensor_parallel)
+        or _blocks(subject, settings, version)
+    )
+
+
+def _model(architecture: Architecture, version: Version) -> str:
+    last = last_version(architecture.model_type)
+    if not last or version <= parse_version(last):
+        return ""
+    return f"vLLM runs {architecture.model_type!r} models up to version {last} only; use that version"
+
+
+def _method(subject: Subject, settings: Settings, version: Version) -> str:
+    method = "gguf" if isinstance(subject.recipe.base, Ggml) else subject.recipe.method
+    if method in _NEVER:
+        return f"vLLM does not load {method} checkpoints; take one in fp8, awq or gptq"
+    until = _UNTIL.get(method)
+    if until is not None and version[:2] > until:
+        known = ".".join(map(str, until))
+        return f"this version of vLLM does not load {method} any more; {known} does, or take fp8, awq or gptq"
+    since = _DEPRECATED.get(method)
+    if since is not None and version >= since and not settings.allow_deprecated_quantization:
+        return f"{method} is deprecated in this version of vLLM; add --allow-deprecated-quantization"
+    return ""
+
+
+def _heads(architecture: Architecture, ranks: int) -> str:
+    """Heads and groups must divide over ranks; KV heads may also be repeated (`layers/linear.py`)."""
+    for layer, _ in architecture.blocks:
+        for mixer in layer.mixers:
+            if found := _undivided(mixer, ranks):
+                return f"{found} cannot be divided over {ranks} tensor-parallel ranks"
+    return ""
+
+
+def _undivided(mixer: Mixer, ranks: int) -> str:
+    heads = getattr(mixer, "heads", 0)
+    if heads % ranks and not mixer.fixed_states:
+        return f"{heads} attention heads"
+    if isinstance(mixer, Attention) and mixer.kv_heads % ranks and ranks % mixer.kv_heads:
+        return f"{mixer.kv_heads} key/value heads"
+    if isinstance(mixer, Recurrent) and mixer.kind == "mamba2":
+        if mixer.heads % ranks:
+            return f"{mixer.heads} state heads"
+        if mamba_groups(mixer) > 1 and mamba_groups(mixer) % ranks:
+            return f"{mamba_groups(mixer)} groups of states"
+    return ""
+
+
+def _blocks(subject: Subject, settings: Settings, version: Version) -> str:
+    """Shards of block-quantized weights must be whole blocks (`fp8_utils.py: validate_fp8_block_shape`)."""
+    ranks = settings.tensor_parallel
+    if ranks == 1:
+        return ""
+    for line in subject.lines:
+        tensor, stored = line.tensor, line.format
+        experts = tensor.part == "experts"
+        if not isinstance(stored, Scaled) or stored.granularity != "block" or tensor.split is None:
+            continue
+        if tensor.part == "mtp" or (experts and settings.expert_parallel):
+            continue
+        width = rank_shape(tensor, ranks)[tensor.split.axis]
+        block = stored.block[tensor.split.axis - len(tensor.shape)]
+        refined = experts and version >= _REFINES and gcd(width, *stored.block) >= 32
+        if width % block and not refined:
+            what = f"{tensor.name.removesuffix('.weight').rpartition('.')[2]}: {width} of {tensor.shape[tensor.split.axis]}"
+            return (
+                f"{what} channels on each of {ranks} ranks are no multiple of the {block} that share a scale; use "
+                "fewer ranks" + (" or --enable-expert-parallel" if experts else "")
+            )
+    return ""
