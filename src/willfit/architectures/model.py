@@ -284,6 +284,12 @@ class Architecture:
             for tensor in self.mtp:
                 yield tensor.name, tensor
 
+    @property
+    def logits_per_row(self) -> int:
+        """Scores that the head gives for a position: the vocabulary, or 0 for a model without such a head."""
+        scored = any(tensor.kind == "linear" and tensor.shape[0] == self.vocab_size for tensor in self.head)
+        return self.vocab_size if self.tied or scored else 0
+
     @cached_property
     def blocks(self) -> tuple[tuple[Layer, int], ...]:
         """Distinct decoder layers with how often each occurs, in order of first appearance."""

@@ -34,7 +34,7 @@ def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:
     tokens = min(context, PREFILL_CHUNK)
     widest = widest_layer_elements(architecture, 1)
     activations = tokens * widest * DTYPE_BYTES[dtype]
-    logits = question.users * architecture.vocab_size * 4
+    logits = question.users * architecture.logits_per_row * 4
     runtime = constant("cuda.context")
     devices = machine.devices
     usable = [device.usable_bytes or 0 for device in devices]
@@ -65,7 +65,7 @@ def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:
             )
         )
         if index == len(devices) - 1:
-            formula = f"{question.users} rows x {architecture.vocab_size} x 4 B"
+            formula = f"{question.users} rows x {architecture.logits_per_row} x 4 B"
             terms.append(exact("logits", logits, formula, "the next token's scores in fp32"))
         if not device.is_cpu:
             terms.append(

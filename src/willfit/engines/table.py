@@ -31,11 +31,18 @@ def engine_module(name: str) -> Any:
 
 
 def default_engine(subject: Subject, machine: Machine, is_gguf: bool) -> str:
-    """vLLM where it runs, transformers on Apple and CPU; GGUF files get the engine-neutral minimum."""
+    """vLLM where it runs, transformers on Apple and CPU; GGUF files get the engine-neutral minimum.
+
+    vLLM serves decoders, and of the encoder-decoders those for speech, whose encoder has a fixed length.
+    """
     if is_gguf:
         return "minimum"
-    serves = all(device.vendor in ("NVIDIA", "AMD", "") and not device.is_cpu for device in machine.devices)
-    return "vllm" if serves and not subject.architecture.encoder_only else "transformers"
+    architecture = subject.architecture
+    if not all(device.vendor in ("NVIDIA", "AMD", "") and not device.is_cpu for device in machine.devices):
+        return "transformers"
+    if architecture.encoder_only or (architecture.encoder and not architecture.encoder_tokens):
+        return "transformers"
+    return "vllm"
 
 
 def ask(engine: str, subject: Subject, machine: Machine, question: Question) -> Estimate:

@@ -166,9 +166,10 @@ def causal_decoder(
         Further fields of `Architecture`.
     """
     dot = f"{prefix}." if prefix else ""
-    tied = config.boolean("tie_word_embeddings", default=tied_default)
+    headless = is_headless(config)
+    tied = config.boolean("tie_word_embeddings", default=tied_default) and not headless
     head = final_norm if final_norm is not None else rms_norm(f"{dot}{norm_name}", hidden)
-    if not tied and not is_headless(config):
+    if not tied and not headless:
         head += linear(head_name, hidden, vocab, "head", bias=head_bias, split=column(vocab))
     fields: dict[str, Any] = {
         "model_type": config.text("model_type", default="unknown"),

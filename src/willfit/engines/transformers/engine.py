@@ -93,7 +93,7 @@ def estimate(subject: Subject, machine: Machine, settings: Settings) -> Estimate
     parts = [
         _device(
             run,
-            _Place(index, device, share, share.layers / max(loaded.layers, 1)),
+            _Place(index, _with_ram(device, machine), share, share.layers / max(loaded.layers, 1)),
             left,
             found,
         )
@@ -152,10 +152,18 @@ def _device(
     return DeviceEstimate(place.device.name, place.index, place.device.usable_bytes, terms), detail
 
 
+def _with_ram(device: Device, machine: Machine) -> Device:
+    """A processor computes in the host's RAM."""
+    return replace(device, usable_bytes=machine.host_bytes) if device.is_cpu else device
+
+
 def _context(device: Device) -> Term:
     if device.is_cpu:
         return exact("context", 0, "no context on a processor")
     context = constant("cuda.context")
+    if device.vendor not in ("NVIDIA", ""):
+        formula = f"not established for {device.vendor}: at most what CUDA takes"
+        return between("context", 0, 0, int(context.high), formula, context.reference)
     return between(
         "context",
         int(context.value),

@@ -197,10 +197,10 @@ def _prefill(run: Run) -> list[Moment]:
             text,
             hidden,
             f"{settings.batch} x {queries} tokens x {architecture.hidden_size} hidden x {run.width} B",
-            rows * architecture.vocab_size * per_logit,
-            f"{rows} rows x {architecture.vocab_size} x {per_logit} B"
+            rows * architecture.logits_per_row * per_logit,
+            f"{rows} rows x {architecture.logits_per_row} x {per_logit} B"
             + (" (with the fp32 copy)" if per_logit > run.width else ""),
-            rows * architecture.vocab_size * (4 if run.prompt_logits else run.width),
+            rows * architecture.logits_per_row * (4 if run.prompt_logits else run.width),
             slack_high=slack,
         )
     )
@@ -228,7 +228,7 @@ def _decoding(run: Run) -> list[Moment]:
         stage = max(
             stages(architecture, era, run.forward(1, tokens)).values(), key=lambda entry: int(entry[0])
         )
-        logits = settings.batch * architecture.vocab_size * (run.width + _SAMPLER_BYTES)
+        logits = settings.batch * architecture.logits_per_row * (run.width + _SAMPLER_BYTES)
         found.append(
             Moment(
                 f"decoding, {name}",
@@ -236,8 +236,8 @@ def _decoding(run: Run) -> list[Moment]:
                 text,
                 stage[0] + growing,
                 f"{stage[1]} + {growing} B of one growing tensor" if growing else stage[1],
-                logits + rows * architecture.vocab_size,
-                f"{settings.batch} x {architecture.vocab_size} x {run.width + _SAMPLER_BYTES} B"
+                logits + rows * architecture.logits_per_row,
+                f"{settings.batch} x {architecture.logits_per_row} x {run.width + _SAMPLER_BYTES} B"
                 + (f" + {rows // 4} rows of fp32 prompt logits" if rows else ""),
                 slack=slack,
                 slack_high=slack_high,

@@ -39,6 +39,9 @@ _SCALARS = {
 #: Scalars in the model's dtype that come with inputs made for each layer (`models/gemma4.py`).
 _PER_LAYER_INPUT_SCALARS = 3
 
+#: A Gemma 3n conformer layer's mask of 12 x 24 positions, and four scalars.
+_CONFORMER_BYTES = 12 * 24 + 16
+
 #: Models whose indexer has a rotary table of its own (`models/deepseek_v32/attention.py`).
 _SECOND_TABLE = frozenset({"deepseek_v32"})
 
@@ -164,6 +167,8 @@ def _tower_bytes(architecture: Architecture, tower: Tower, size: int) -> int:
                 t.elements for t in tower.tensors if t.name.endswith(("std_bias", "std_scale"))
             )
             return 2 * head + standardised * size
+        case "gemma3n_multimodal" if tower.modality == "audio":
+            return tower.layers * (2 * tower.hidden_size + _CONFORMER_BYTES)
     return 0
 
 

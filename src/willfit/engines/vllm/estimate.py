@@ -163,13 +163,13 @@ def _remedies(subject: Subject, sizing: Sizing, settings: Settings, users: int) 
     plan, length = sizing.plan, sizing.resolved.max_model_len
     remedies = []
     longest = plan.longest(sizing.pool_bytes, length, users) // _CONTEXT_STEP * _CONTEXT_STEP
-    if longest:
+    if 0 < longest < length:
         each = f" for each of {users} users" if users > 1 else ""
         remedies.append(f"a context of {longest:,} tokens{each} (--max-model-len {longest})")
     fitting = int(plan.concurrency(sizing.blocks))
     if 1 <= fitting < users:
         remedies.append(f"{fitting} user{'s' if fitting > 1 else ''} at {length:,} tokens")
-    if settings.kv_cache_dtype == "auto" and subject.recipe.kv_cache_dtype is None:
+    if sizing.pool_bytes > 0 and settings.kv_cache_dtype == "auto" and subject.recipe.kv_cache_dtype is None:
         remedies.append("an 8-bit cache, half the bytes for each token (--kv-cache-dtype fp8)")
     if subject.recipe.name in ("bf16", "fp16", "fp32"):
         remedies.append("quantized weights: --format fp8 halves them, awq or nvfp4 quarters them")

@@ -36,7 +36,7 @@ def activation_term(architecture: Architecture, resolved: Resolved, settings: Se
         per_logit, rows = 0, 0
     else:
         per_logit = size + 4 + (0 if resolved.era.activation == "fused" else _SORTING_SAMPLER)
-    sampler = per_logit * rows * architecture.vocab_size
+    sampler = per_logit * rows * architecture.logits_per_row
     encoders, outputs = (0, 0) if settings.language_model_only else _encoder_bytes(architecture, tokens, size)
     stages = {"model": model, "sampler": sampler, "encoder": encoders}
     name = max(stages, key=lambda stage: stages[stage])
@@ -44,7 +44,7 @@ def activation_term(architecture: Architecture, resolved: Resolved, settings: Se
     spread = constant(f"vllm.activation_ratio.{resolved.era.generation}")
     formula = (
         f"the {name}, largest of {tokens} tokens x {elements} elements x {size} B = {model}, "
-        f"{rows} rows x {architecture.vocab_size} logits x {per_logit} B = {sampler}"
+        f"{rows} rows x {architecture.logits_per_row} logits x {per_logit} B = {sampler}"
     )
     if outputs:
         formula += f", {encoders} in the encoders; + {outputs} of encoder outputs"

@@ -67,7 +67,7 @@ def render(estimate: Estimate, console: Console, explain: bool = False) -> None:
     if estimate.host.terms:
         console.print(Padding(_device([estimate.host], width), (0, 2)))
         console.print(Padding(term_table(estimate.host), (0, 2, 1, 2)))
-    if estimate.capacity is not None:
+    if estimate.capacity is not None and estimate.capacity.max_context:
         console.print(Padding(_capacity(estimate), (0, 2, 1, 2)))
     if estimate.verdict in ("does_not_fit", "tight") and estimate.remedies:
         console.print(Padding(Text("What would make it fit", style="bold"), (0, 2)))
@@ -170,7 +170,7 @@ def bar(place: DeviceEstimate, width: int) -> Text:
     for term in place.terms:
         done += term.bytes
         until = round(width * done / scale)
-        cells = until - drawn
+        cells = max(0, until - drawn)
         if term.bytes and not cells and drawn < width:
             cells = 1
         line.append("█" * cells, style=COLOURS.get(term.name, _OTHER_COLOUR))
