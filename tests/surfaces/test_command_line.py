@@ -2,11 +2,14 @@
 
 import json
 import re
+from argparse import Namespace
 
 import pytest
 from program import in_terminal, willfit
 
+from willfit.estimate import DeviceEstimate, Estimate, exact
 from willfit.surfaces.cli.app import COMMANDS, _module
+from willfit.surfaces.cli.commands.estimate import _show
 from willfit.surfaces.cli.parsing import Parser
 from willfit.surfaces.cli.words import SWITCHES, arranged
 
@@ -35,6 +38,13 @@ def test_exit_status_says_whether_it_fits(words, status):
     assert (done.returncode, done.stderr) == (status, "")
     assert ("does not fit" in done.stdout) == (status == 1)
     assert MODEL in done.stdout
+
+
+def test_what_cannot_be_judged_passes_for_nothing(capsys):
+    blind = DeviceEstimate("GPU", 0, None, (exact("weights", 5),))
+    answer = Estimate("m", "e", "1", "serve", (blind,), DeviceEstimate("host", 0, None, ()))
+    assert _show(answer, Namespace(json=True)) == 2
+    assert json.loads(capsys.readouterr().out)["verdict"] == "unknown"
 
 
 WRONG = {
