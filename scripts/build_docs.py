@@ -11,7 +11,7 @@ import io
 import os
 import re
 import sys
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -63,11 +63,8 @@ def commands_page() -> str:
     parts = ["# Commands\n\nThis page is written by `scripts/build_docs.py` from the program's own help.\n"]
     for words in ([], *([command] for command in COMMANDS)):
         out = io.StringIO()
-        with redirect_stdout(out):
-            try:
-                main([*words, "--help"])
-            except SystemExit:
-                pass
+        with redirect_stdout(out), suppress(SystemExit):
+            main([*words, "--help"])
         title = " ".join(["willfit", *words])
         parts.append(f"## `{title}`\n\n```text\n{out.getvalue().rstrip()}\n```\n")
     return "\n".join(parts)

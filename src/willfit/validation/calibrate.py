@@ -1,8 +1,8 @@
 """Fitting the constants that no rule gives.
 
 A constant is the median of what published measurements say of it; its interval holds the middle 90 % of them,
-or what their spread suggests where there are few. Constants are fitted one after another, each with those before it in force, so the
-same files give the same constants, digit for digit.
+or what their spread suggests where there are few. Constants are fitted one after another, each with those before
+it in force, so the same files give the same constants, digit for digit.
 """
 
 from __future__ import annotations

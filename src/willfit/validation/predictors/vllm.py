@@ -51,9 +51,9 @@ def predict(case: Case) -> dict[str, Any]:
     machine = machine_of(case, settings)
     sizing = size_up(subject, machine, settings)
     found = _sizes(case, subject, sizing, settings)
-    if machine.devices[0].usable_bytes is not None or settings.kv_cache_memory_bytes is not None:
-        if "gpu_memory_utilization" not in case.unknown_settings:
-            found |= _pool(case, sizing)
+    known = machine.devices[0].usable_bytes is not None or settings.kv_cache_memory_bytes is not None
+    if known and "gpu_memory_utilization" not in case.unknown_settings:
+        found |= _pool(case, sizing)
     found |= _per_token(case, sizing)
     return found
 
