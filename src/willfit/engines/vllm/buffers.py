@@ -45,6 +45,9 @@ _CONFORMER_BYTES = 12 * 24 + 16
 #: Models whose indexer has a rotary table of its own (`models/deepseek_v32/attention.py`).
 _SECOND_TABLE = frozenset({"deepseek_v32"})
 
+#: Models whose rotary table is kept in fp32 (`models/gpt_oss.py`, `models/hy_v3.py`).
+_FP32_TABLES = frozenset({"deepseek_v4", "gpt_oss", "hy_v3"})
+
 #: Rotary modules of Transformers' classes that have one for each kind of layer.
 _TABLES = {"olmo3": 2}
 
@@ -111,7 +114,7 @@ def rope_bytes(architecture: Architecture, dtype: str) -> int:
                 (mixer.head_dim for mixer in _mixers(architecture) if isinstance(mixer, Attention)),
                 default=dim,
             )
-        total += positions * dim * DTYPE_BYTES[dtype]
+        total += positions * dim * DTYPE_BYTES["fp32" if architecture.model_type in _FP32_TABLES else dtype]
     return total * (2 if architecture.model_type in _SECOND_TABLE else 1)
 
 

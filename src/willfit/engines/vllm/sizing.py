@@ -14,13 +14,13 @@ from willfit.engines.vllm.eras import era_for
 from willfit.engines.vllm.profile import activation_term, context_term, graph_term, runtime_term
 from willfit.engines.vllm.refusals import refusal
 from willfit.engines.vllm.settings import AUTO, Resolved, Settings, resolve
-from willfit.engines.vllm.weights import latent_copy_bytes, parameter_bytes, pipeline_stages
+from willfit.engines.vllm.weights import latent_copy_bytes, layout_bytes, parameter_bytes, pipeline_stages
 from willfit.errors import BadInput
 from willfit.estimate import Demand, Term, between, combined
 from willfit.hardware.device import Device
 from willfit.quantities import GIB, dtype_name, format_bytes
 
-_LATENT_COPY = "16-bit copies of the latent up-projection"
+_AFTER_LOADING = "what is made after loading (16-bit copies of latent up-projections, kernels' layouts)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
     specs = cache_specs(architecture, settings, resolved, kv_dtype, dtype, device)
     plan = plan_cache(_widest_stage(specs, settings), resolved, settings.hybrid_cache_manager)
 
-    copies = latent_copy_bytes(subject, settings)
+    copies = latent_copy_bytes(subject, settings) + layout_bytes(subject, settings, device)
     weights = weights_term(subject, settings, dtype, device, copies)
     context = context_term()
     subtracted = era.graphs_inside if settings.estimate_cudagraphs is None else settings.estimate_cudagraphs
@@ -196,7 +196,7 @@ def weights_term(subject: Subject, settings: Settings, dtype: str, device: Devic
     formula = f"{stored} B of tensors" + (f" on one of {ranks} ranks" if ranks > 1 else "")
     formula += f" + {buffers} B of rotary tables and scales"
     if copies:
-        formula += f" + {copies} B of {_LATENT_COPY}"
+        formula += f" + {copies} B of {_AFTER_LOADING}"
     if offloaded:
         formula += f" - {offloaded} B kept in host RAM"
     spread = constant("vllm.weights_ratio")

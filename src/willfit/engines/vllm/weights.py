@@ -7,11 +7,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from math import gcd
+from math import gcd, prod
 
 from willfit.architectures.mixers import Attention, LatentAttention
 from willfit.architectures.model import Architecture, Tensor
 from willfit.engines.base import Subject
+from willfit.engines.versions import parse_version
 from willfit.engines.vllm.buffers import is_correction_bias, through_transformers
 from willfit.engines.vllm.settings import Settings
 from willfit.formats.base import Format
@@ -67,6 +68,9 @@ _WHOLE_TOWERS = frozenset({"gemma3n", "gemma4", "gemma4_unified"})
 
 #: Experts are padded to this width on a rank (`models/kimi_k3/nvidia/model.py`).
 _LEAST_EXPERT_WIDTH = {"kimi_linear": 256, "kimi_k3": 256}
+
+#: Inputs of a tile of Triton's MXFP4 layout on Hopper.
+_TRITON_TILE = 256
 
 #: Projections that vLLM fuses into the one before them, so that they have no `weight_shape` of their own.
 _FUSED = ("k_proj.weight", "v_proj.weight", "up_proj.weight")
@@ -135,8 +139,8 @@ def rank_bytes(line: WeightLine, subject: Subject, settings: Settings, dtype: st
     tensor, architecture = line.tensor, subject.architecture
     shape, copies = _shape_on_rank(line, architecture, settings)
     stored = _as_loaded(line, subject, dtype, shape)
-    if isinstance(stored, Mxfp4) and tensor.part == "experts":
-        shape = _padded_for_kernel(tensor, shape, device)
+    if tensor.part == "experts" and subject.recipe.method == "mxfp4":
+        shape = _padded_for_kernel(tensor, shape, settings, device)
     without = ""
     if isinstance(stored, Gptq) and not stored.ordered:
         without = "g_idx"
@@ -220,19 +224,45 @@ def _scaled_as_loaded(stored: Scaled, subject: Subject, tensor: Tensor, shape: t
     return stored
 
 
-def _padded_for_kernel(tensor: Tensor, shape: tuple[int, ...], device: Device) -> tuple[int, ...]:
-    """MXFP4 experts as wide as the card's kernel needs them (`layers/quantization/utils/mxfp4_utils.py`).
+def _padded_for_kernel(
+    tensor: Tensor, shape: tuple[int, ...], settings: Settings, device: Device
+) -> tuple[int, ...]:
+    """MXFP4 experts and their biases as wide as the card's kernel needs them.
 
-    Triton's kernels (Hopper) pad the intermediate width to 64; Marlin (older cards and Blackwell workstations) to
-    128 and the hidden width to 256; TensorRT-LLM's (Blackwell servers) both to 256.
+    `fused_moe/oracle/mxfp4.py: mxfp4_round_up_hidden_size_and_intermediate_size`: Triton's kernels pad the
+    intermediate width to 64; Marlin's (older cards) and TensorRT-LLM's (Blackwell) to 128 and the hidden width to 256.
     """
-    major = device.compute_capability.split(".")[0]
-    intermediate, hidden = {"9": (64, 1), "10": (256, 256)}.get(major, (128, 256))
-    lead, (rows, columns) = shape[:-2], shape[-2:]
-    if tensor.split is not None and tensor.split.axis == len(shape) - 1:
-        return (*lead, round_up(rows, hidden), round_up(columns, intermediate))
+    intermediate, hidden = (64, 1) if _runs_triton_mxfp4(settings, device) else (128, 256)
+    inner = "down_proj" in tensor.name
     fused = 2 if "gate_up" in tensor.name else 1
-    return (*lead, fused * round_up(rows // fused, intermediate), round_up(columns, hidden))
+    outer, least = (hidden, 1) if inner else (intermediate, fused)
+    if tensor.kind == "bias":
+        return (*shape[:-1], least * round_up(shape[-1] // least, outer))
+    rows, columns = shape[-2:]
+    columns = round_up(columns, intermediate if inner else hidden)
+    return (*shape[:-2], least * round_up(rows // least, outer), columns)
+
+
+def _runs_triton_mxfp4(settings: Settings, device: Device) -> bool:
+    """Hopper runs MXFP4 experts with Triton's kernels; until 0.10 it needed Marlin's for that."""
+    return device.compute_capability.startswith("9.") and parse_version(settings.version) >= (0, 11)
+
+
+def layout_bytes(subject: Subject, settings: Settings, device: Device) -> int:
+    """What Triton's layout of MXFP4 experts adds after loading: inputs in tiles of 256.
+
+    The logs of gpt-oss-120b on an H100 have 64.38 GiB (0.11.0, 0.14.1) where 60.80 GiB were loaded.
+    """
+    if not _runs_triton_mxfp4(settings, device):
+        return 0
+    total = 0
+    for line in subject.lines:
+        if isinstance(line.format, Mxfp4) and line.tensor.part == "experts":
+            shape, copies = _shape_on_rank(line, subject.architecture, settings)
+            *lead, rows, columns = _padded_for_kernel(line.tensor, shape, settings, device)
+            added = round_up(columns, _TRITON_TILE) - columns
+            total += prod(lead) * rows * added // 2 * copies * line.times
+    return total
 
 
 def added_bytes(subject: Subject, settings: Settings, dtype: str) -> int:
