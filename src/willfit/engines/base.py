@@ -33,6 +33,9 @@ class Subject:
         Whether `lines` come from file headers.
     notes
         What a reader should know: a family that is not known, tensors that the architecture does not explain.
+    announced_bytes
+        What the checkpoint's index says that its tensors take, where that differs from the lines and no
+        headers were at hand; None otherwise.
     """
 
     model: str
@@ -41,6 +44,7 @@ class Subject:
     lines: tuple[WeightLine, ...]
     from_headers: bool = False
     notes: tuple[str, ...] = ()
+    announced_bytes: int | None = None
 
     @property
     def mtp_bytes(self) -> int:
@@ -54,7 +58,13 @@ class Subject:
 
     @property
     def weight_sureness(self) -> tuple[float, float]:
-        """By what factors the true weights may be less or more than the lines: an unknown family is a guess."""
+        """By what factors the true weights may be less or more than the lines.
+
+        An unknown family is a guess; an index that contradicts the config may be right.
+        """
+        if self.announced_bytes is not None:
+            ratio = self.announced_bytes / (self.weight_bytes + self.mtp_bytes)
+            return min(1.0, ratio), max(1.0, ratio)
         if self.from_headers or self.architecture.family != "generic":
             return 1.0, 1.0
         spread = constant("generic.parameters_ratio")

@@ -3,32 +3,62 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from math import prod
 
 from willfit.architectures.build import build
 from willfit.architectures.gguf import architecture_of
-from willfit.architectures.model import Architecture, Tensor
+from willfit.architectures.model import Architecture, Part, Tensor
 from willfit.checkpoints.checkpoint import Checkpoint
 from willfit.checkpoints.config import Config
 from willfit.checkpoints.gguf import GgufHeader
 from willfit.checkpoints.safetensors import StoredTensor
 from willfit.engines.base import Subject
+from willfit.engines.matching import Matcher
 from willfit.errors import BadInput
 from willfit.formats.base import Format, Piece
 from willfit.formats.ggml import Ggml
+from willfit.formats.plain import Plain
 from willfit.formats.recipe import Recipe
 from willfit.formats.recognise import recipe_for, recipe_named
 from willfit.formats.weights import WeightLine, weight_lines
-from willfit.quantities import format_bytes
+from willfit.quantities import DTYPE_BYTES, format_bytes
 
-_EXPERT = re.compile(r"(experts\.)\d+\.")
+#: What a format leaves open: the digits of a quantization state's text, scales that are single numbers.
+_OPEN_BYTES = 64
+#: An index and a config that differ by more than this do not describe the same files.
+_TOLERANCE = 0.01
+#: Computed anew when a model is loaded: positions, rotary frequencies, causal masks.
+_COMPUTED = re.compile(
+    r"(inv_freq|position_ids|masked_bias|att(n|ention)\.bias|(cos|sin)_cached|causal_mask)$"
+)
+_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|block)\.(\d+)\.")
+_MODALITIES: tuple[tuple[Part, re.Pattern[str]], ...] = (
+    ("mtp", re.compile(r"mtp|nextn|eagle")),
+    ("vision", re.compile(r"visual|vision|image|mm_projector|multi_modal_projector")),
+    ("audio", re.compile(r"audio|speech")),
+    ("experts", re.compile(r"experts\.")),
+    ("head", re.compile(r"lm_head|score\.|classifier")),
+    ("embedding", re.compile(r"embed|wte|wpe")),
+    ("attention", re.compile(r"att")),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class AsStored:
-    """The format of a tensor whose bytes were read from a file header; a part of it takes its share."""
+    """The format of a tensor whose bytes were read from a file header; a part of it takes its share.
+
+    Attributes
+    ----------
+    name
+        The stored dtype.
+    elements
+        Logical elements of the tensor, all copies.
+    stored_bytes
+        What they take in the files.
+    """
 
     name: str
     elements: int
@@ -40,7 +70,24 @@ class AsStored:
 
     def bytes(self, shape: tuple[int, ...]) -> int:
         """See `Format.bytes`."""
-        return self.stored_bytes * prod(shape) // self.elements
+        return -(-self.stored_bytes * prod(shape) // max(1, self.elements))
+
+
+@dataclass(slots=True)
+class _Found:
+    """What the files hold of one tensor."""
+
+    bytes: int = 0
+    largest: StoredTensor | None = None
+    copies: set[str] | None = None
+
+    def add(self, item: StoredTensor, copy: str) -> None:
+        self.bytes += item.bytes
+        if self.largest is None or item.bytes > self.largest.bytes:
+            self.largest = item
+        if self.copies is None:
+            self.copies = set()
+        self.copies.add(copy)
 
 
 def subject_of(checkpoint: Checkpoint, format_name: str | None = None) -> Subject:
@@ -70,9 +117,11 @@ def subject_of(checkpoint: Checkpoint, format_name: str | None = None) -> Subjec
             "give the directory that holds both",
         )
     subject = subject_from_config(checkpoint.model, checkpoint.config, format_name, checkpoint.notes)
-    if checkpoint.tensors is not None and format_name is None:
+    if format_name is not None:
+        return subject
+    if checkpoint.tensors is not None:
         return _from_headers(subject, checkpoint.tensors)
-    return subject
+    return _checked(subject, checkpoint.stored_bytes)
 
 
 def subject_from_config(
@@ -95,97 +144,188 @@ def subject_from_config(
     )
 
 
+def _checked(subject: Subject, announced: int | None) -> Subject:
+    """Compare what an index announces with what the config implies."""
+    implied = subject.weight_bytes + subject.mtp_bytes
+    if announced is None or not implied or abs(announced - implied) <= _TOLERANCE * implied:
+        return subject
+    sizes = f"{format_bytes(announced)} of tensors, the config implies {format_bytes(implied)}"
+    return replace(subject, announced_bytes=announced, notes=(*subject.notes, f"the index announces {sizes}"))
+
+
 def _from_gguf(model: str, header: GgufHeader, notes: tuple[str, ...]) -> Subject:
     architecture = architecture_of(header)
     formats = {tensor.name: (Ggml(tensor.type), tensor.bytes) for tensor in header.tensors}
-    grouped: dict[tuple[int, Format], list[int]] = {}
-    tensors: dict[int, Tensor] = {}
-    for name, tensor in architecture.tensors():
-        stored, size = formats[name]
-        tensors[id(tensor)] = tensor
-        grouped.setdefault((id(tensor), stored), []).append(size)
-    lines = tuple(
-        WeightLine(tensors[key], len(sizes), stored, sum(sizes)) for (key, stored), sizes in grouped.items()
-    )
-    types = Counter(
-        line.format.name for line in lines for _ in range(line.times) if len(line.tensor.shape) > 1
-    )
-    main = types.most_common(1)[0][0] if types else "F16"
+    lines = _lines((tensor, *formats[name]) for name, tensor in architecture.tensors())
+    sizes: Counter[str] = Counter()
+    for line in lines:
+        if len(line.tensor.shape) > 1:
+            sizes[line.format.name] += line.bytes
+    main = sizes.most_common(1)[0][0] if sizes else "F16"
     return Subject(model, architecture, Recipe(main, Ggml("F16")), lines, from_headers=True, notes=notes)
 
 
 def _from_headers(subject: Subject, stored: tuple[StoredTensor, ...]) -> Subject:
     """Replace what the recipe implies by what the file headers say."""
-    known = _by_stem(subject.architecture)
-    sizes: dict[str, int] = {}
-    dtypes: dict[str, str] = {}
-    unknown_bytes = unknown = 0
-    owner: dict[str, Tensor] = {}
-    for item in stored:
-        stem = _EXPERT.sub(r"\1{expert}.", item.name).rpartition(".")[0]
-        tensor = known.get(_EXPERT.sub(r"\1{expert}.", item.name)) or known.get(stem)
-        if tensor is None:
-            if not _is_ignored(item.name, subject.architecture):
-                unknown += 1
-                unknown_bytes += item.bytes
-            continue
-        key = stem if known.get(stem) is tensor else item.name
-        owner[key] = tensor
-        sizes[key] = sizes.get(key, 0) + item.bytes
-        if len(item.shape) > 1 or key not in dtypes:
-            dtypes[key] = item.dtype
-    grouped: dict[tuple[int, str, int], int] = {}
-    tensors: dict[int, Tensor] = {}
-    for key, tensor in owner.items():
-        tensors[id(tensor)] = tensor
-        group = (id(tensor), dtypes[key], sizes[key])
-        grouped[group] = grouped.get(group, 0) + 1
-    lines = [
-        WeightLine(tensors[key], times, AsStored(dtype, tensors[key].elements, size), size * times)
-        for (key, dtype, size), times in grouped.items()
-    ]
-    notes = list(subject.notes)
-    if unknown:
-        notes.append(
-            f"{unknown} stored tensors ({format_bytes(unknown_bytes)}) are not part of the architecture as it "
-            "is known; they are counted as weights"
-        )
-        extra = Tensor("(other tensors)", (unknown_bytes,), "mlp", "other")
-        lines.append(
-            WeightLine(extra, 1, AsStored("bytes", unknown_bytes or 1, unknown_bytes), unknown_bytes)
-        )
-    if not lines:
+    matcher = Matcher(subject.architecture)
+    found, strange = _matched(matcher, stored)
+    tied = [item for item in strange if _is_tied_head(item, subject.architecture)]
+    strange = [item for item in strange if item not in tied and not _is_computed(item)]
+    lacking = {
+        key: tensor
+        for key, tensor in matcher.tensors.items()
+        if key not in found and tensor.kind != "buffer" and tensor.part != "mtp"
+    }
+    refused, strange = _fused_otherwise(lacking, strange)
+    if not found and not refused:
         raise BadInput(f"{subject.model}: none of the stored tensors belongs to the config's architecture")
-    found = {id(tensor) for tensor in owner.values()}
-    missing = sum(1 for _, tensor in subject.architecture.tensors(mtp=False) if _lacks(tensor, found))
-    if missing:
-        notes.append(f"{missing} tensors that the config implies are not in the files")
-    return Subject(
-        subject.model,
-        subject.architecture,
-        subject.recipe,
-        tuple(lines),
+    entries: list[tuple[Tensor, Format, int]] = []
+    for key, parts in found.items():
+        tensor = matcher.tensors[key]
+        entries.append((tensor, _format_of(matcher.names[key], tensor, parts, subject.recipe), parts.bytes))
+    for key, size in refused.items():
+        tensor = lacking.pop(key)
+        entries.append((tensor, AsStored("as stored", tensor.elements, size), size))
+    extra: Counter[Part] = Counter()
+    for item in strange:
+        extra[_part_of(item.name, len(subject.architecture.layers))] += item.bytes
+    for part, size in extra.items():
+        tensor = Tensor("(other tensors)", (size,), part, "other")
+        entries.append((tensor, AsStored("bytes", size, size), size))
+    return replace(
+        subject,
+        lines=_lines(entries),
         from_headers=True,
-        notes=tuple(notes),
+        notes=(*subject.notes, *_notes(strange, lacking, found, matcher.tensors, tied)),
     )
 
 
-def _lacks(tensor: Tensor, found: set[int]) -> bool:
-    return tensor.kind != "buffer" and id(tensor) not in found
+def _matched(
+    matcher: Matcher, stored: Iterable[StoredTensor]
+) -> tuple[dict[str, _Found], list[StoredTensor]]:
+    """What the files hold of each tensor by its key, and what belongs to none."""
+    found: defaultdict[str, _Found] = defaultdict(_Found)
+    others = []
+    for item in stored:
+        match = matcher.named(item.name)
+        if match is None:
+            others.append(item)
+        else:
+            found[match[0]].add(item, match[1])
+    taken, strange = set(found), []
+    for item in others:
+        match = matcher.similar(item.name, taken)
+        if match is None:
+            strange.append(item)
+        else:
+            found[match[0]].add(item, match[1])
+    return dict(found), strange
 
 
-def _by_stem(architecture: Architecture) -> dict[str, Tensor]:
-    """Tensors by full name, and linear weights also by the module's name: `...q_proj` owns `...q_proj.scales`."""
-    known: dict[str, Tensor] = {}
-    for name, tensor in architecture.tensors():
-        known[name] = tensor
-        if tensor.kind == "linear" and name.endswith(".weight"):
-            known[name.removesuffix(".weight")] = tensor
-    return known
+def _format_of(name: str, tensor: Tensor, parts: _Found, recipe: Recipe) -> Format:
+    """The recipe's format if the stored bytes are what it implies, else what the header says."""
+    implied = recipe.format_of(name, tensor)
+    if abs(implied.bytes(tensor.shape) * tensor.copies - parts.bytes) <= _OPEN_BYTES * tensor.copies:
+        return implied
+    dtype = parts.largest.dtype if parts.largest else "bytes"
+    if parts.bytes == tensor.elements * DTYPE_BYTES.get(dtype, 0):
+        return Plain(dtype)
+    return AsStored(dtype, tensor.elements, parts.bytes)
 
 
-def _is_ignored(name: str, architecture: Architecture) -> bool:
-    """A head stored although it is tied, and buffers that are computed anew."""
-    return (architecture.tied and name.startswith("lm_head")) or name.endswith(
-        ("inv_freq", "position_ids", ".masked_bias", ".attn.bias")
+def _fused_otherwise(
+    lacking: Mapping[str, Tensor], strange: list[StoredTensor]
+) -> tuple[dict[str, int], list[StoredTensor]]:
+    """Tensors that are stored in other pieces than the architecture names: fused, or one by one.
+
+    What a module lacks and what is strange in it are taken for the same numbers if they are as many.
+    """
+    expected: Counter[str] = Counter()
+    for key, tensor in lacking.items():
+        for module in _modules(key):
+            expected[module] += tensor.elements
+    held: Counter[str] = Counter()
+    for item in strange:
+        for module in _modules(item.name):
+            held[module] += prod(item.shape)
+    sizes: Counter[str] = Counter()
+    left: list[StoredTensor] = []
+    for item in strange:
+        whole = next((m for m in _modules(item.name) if 0 < held[m] == expected[m]), None)
+        if whole is None:
+            left.append(item)
+        else:
+            sizes[whole] += item.bytes
+    shares = {}
+    for key, tensor in lacking.items():
+        whole = next((module for module in _modules(key) if module in sizes), None)
+        if whole is not None:
+            shares[key] = sizes[whole] * tensor.elements // expected[whole]
+    return shares, left
+
+
+def _modules(name: str) -> list[str]:
+    """The modules that a tensor lies in, the innermost first, without indices of experts."""
+    words = re.sub(r"(experts)\.(?:\d+|#)\.", r"\1.", name).split(".")
+    return [".".join(words[:count]) for count in range(len(words) - 1, max(0, len(words) - 4), -1)]
+
+
+def _lines(entries: Iterable[tuple[Tensor, Format, int]]) -> tuple[WeightLine, ...]:
+    """Tensors with format and bytes, those that are stored alike together."""
+    times: Counter[tuple[int, Format, int]] = Counter()
+    tensors: dict[int, Tensor] = {}
+    for tensor, stored, size in entries:
+        tensors[id(tensor)] = tensor
+        times[id(tensor), stored, size] += 1
+    return tuple(
+        WeightLine(tensors[key], count, stored, size * count) for (key, stored, size), count in times.items()
     )
+
+
+def _notes(
+    strange: list[StoredTensor],
+    lacking: Mapping[str, Tensor],
+    found: Mapping[str, _Found],
+    tensors: Mapping[str, Tensor],
+    tied: list[StoredTensor],
+) -> list[str]:
+    notes = []
+    # Single numbers are scales of a cache or an activation.
+    unknown = [item for item in strange if prod(item.shape) > 1]
+    if unknown:
+        size = format_bytes(sum(item.bytes for item in unknown))
+        notes.append(
+            f"{len(unknown)} stored tensors ({size}) are not part of the architecture as it is known, "
+            f"such as {unknown[0].name}; they are counted as weights"
+        )
+    short = {
+        key: tensors[key].copies - len(parts.copies or ())
+        for key, parts in found.items()
+        if tensors[key].copies > len(parts.copies or ())
+    }
+    missing = sum(tensor.copies for tensor in lacking.values()) + sum(short.values())
+    if missing:
+        example = next(iter([*lacking, *short]))
+        notes.append(f"{missing} tensors that the config implies are not in the files, such as {example}")
+    if tied:
+        size = format_bytes(sum(item.bytes for item in tied))
+        notes.append(f"{tied[0].name} ({size}) is stored, but the head shares the token table when loaded")
+    return notes
+
+
+def _part_of(name: str, layers: int) -> Part:
+    """Where a tensor that the architecture does not have belongs by its name."""
+    index = _LAYER.search(name)
+    if index is not None and int(index.group(1)) >= layers:
+        return "mtp"
+    return next((part for part, pattern in _MODALITIES if pattern.search(name)), "mlp")
+
+
+def _is_tied_head(item: StoredTensor, architecture: Architecture) -> bool:
+    return architecture.tied and "lm_head." in f".{item.name}"
+
+
+def _is_computed(item: StoredTensor) -> bool:
+    """Masks have more axes than the one of a bias."""
+    named = _COMPUTED.search(item.name) is not None
+    return named and not (item.name.endswith(".bias") and len(item.shape) < 2)
