@@ -111,18 +111,19 @@ def parameter_bytes(subject: Subject, settings: Settings, dtype: str, device: De
 
     Under pipeline parallelism each stage has its share of the layers, the first the embedding, the last the head.
     """
-    sizes = {"embedding": 0, "head": 0, "inner": added_bytes(subject, settings, dtype)}
+    architecture = subject.architecture
+    ends = {id(tensor): "first" for tensor in architecture.embeddings}
+    ends |= {id(tensor): "last" for tensor in architecture.head}
+    sizes = {"first": 0, "last": 0, "inner": added_bytes(subject, settings, dtype)}
     for line in subject.lines:
         if is_loaded(line, subject, settings):
-            part = line.tensor.part if line.tensor.part in sizes else "inner"
-            sizes[part] += rank_bytes(line, subject, settings, dtype, device)
+            sizes[ends.get(id(line.tensor), "inner")] += rank_bytes(line, subject, settings, dtype, device)
     if settings.pipeline_parallel == 1:
         return sum(sizes.values())
-    layers = len(subject.architecture.layers)
+    layers, inner = len(architecture.layers), sizes["inner"]
     stages = pipeline_stages(layers, settings.pipeline_parallel)
-    inner = sizes["inner"]
-    first = inner * stages[0] // layers + sizes["embedding"]
-    last = inner * stages[-1] // layers + (sizes["head"] or sizes["embedding"])
+    first = inner * stages[0] // layers + sizes["first"]
+    last = inner * stages[-1] // layers + sizes["last"] + (sizes["first"] if architecture.tied else 0)
     return max(first, last, inner * max(stages) // layers)
 
 

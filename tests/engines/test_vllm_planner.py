@@ -1,0 +1,371 @@
+"""vLLM's parameters, buffers and cache: its own planner as an oracle, worked examples, refusals, properties."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from willfit.checkpoints.catalogue import find
+from willfit.checkpoints.config import Config
+from willfit.engines.base import Machine, Subject
+from willfit.engines.subject import subject_from_config
+from willfit.engines.vllm import Settings, estimate
+from willfit.engines.vllm.buffers import buffer_bytes
+from willfit.engines.vllm.refusals import refusal
+from willfit.engines.vllm.sizing import Sizing, size_up
+from willfit.engines.vllm.weights import is_loaded, layout_bytes, parameter_bytes, pipeline_stages
+from willfit.hardware.table import find_device
+from willfit.quantities import GIB
+from willfit.validation.cases import Case, read_cases
+from willfit.validation.predictors.vllm import predict
+
+A100 = find_device("A100 SXM4 80GB")
+B200 = find_device("B200 SXM 180GB")
+H100 = find_device("H100 SXM5 80GB")
+ORACLE = read_cases(Path(__file__).parents[1] / "data" / "cases" / "vllm_oracle.jsonl")
+
+#: Metrics that must be equal, and how far a rounded one may be off.
+METRICS = {
+    "params_bytes": 0.0, "buffers_bytes": 0.0, "num_gpu_blocks": 0.0, "kv_cache_tokens": 0.0,
+    "block_size_resolved": 0.0, "estimated_max_model_len": 0.0, "max_concurrency": 1e-6,
+    "kv_needed_for_max_len_gib": 0.005,
+}  # fmt: skip
+
+CACHE = {"num_gpu_blocks", "kv_cache_tokens", "max_concurrency"}
+
+#: Models whose rows differ: in what, and why.
+DIFFERENT: dict[str, tuple[set[str], str]] = {
+    "Qwen/Qwen3-32B-FP8-Static-PerTensor": (
+        {"params_bytes", "estimated_max_model_len", "kv_needed_for_max_len_gib", "fits", *CACHE},
+        "config.json names no method, which is in hf_quant_config.json: the planner did not have that file",
+    ),
+    "Qwen/Qwen3.5-35B-A3B-FP8": (
+        {"params_bytes", "fits"},
+        "the row's config lacks the published list of what stays in 16 bits, so the planner quantized the encoder",
+    ),
+    "Qwen/Qwen3.6-27B-FP8": (
+        {"params_bytes", "fits"},
+        "the row's config lacks the published list of what stays in 16 bits, so the planner quantized the encoder",
+    ),
+    "qwen3_30b_a3b_fp8": (
+        {"params_bytes"},
+        "a config without the list that published ones have, so the planner quantized the router",
+    ),
+    "qwen3_30b_a3b_gptq4": (
+        {"params_bytes"},
+        "a config without the list that published ones have, so the planner quantized the router",
+    ),
+    "mistralai/Ministral-3-8B-Instruct-2512": (
+        {"params_bytes"},
+        "the list names the encoder differently from vLLM's module, so the planner quantized it, its file does not",
+    ),
+    "mistralai/Mistral-Large-3-675B-Instruct-2512": (
+        {"params_bytes"},
+        "the row's config lacks `topk_method`, so the planner left out the correction biases (512 B a layer)",
+    ),
+    "moonshotai/Kimi-VL-A3B-Instruct": (
+        {"params_bytes"},
+        "the row's config lacks `topk_method`, so the planner left out the correction biases (256 B a layer)",
+    ),
+    "google/gemma-4-E4B-it": ({"buffers_bytes"}, "2,904 B of clipping bounds and audio positions are not counted"),
+    "meta-llama/Llama-4-Maverick-17B-128E-Instruct-FP8": (
+        {"params_bytes"},
+        "under a deprecated method the planner has other layers in 8 bits than the checkpoint (0.9 %)",
+    ),
+    "nvidia/Qwen3.6-27B-NVFP4": ({"params_bytes"}, "1,154 B of scalars of fused projections are not counted"),
+    "stabilityai/stablelm-2-12b": (
+        {"params_bytes"},
+        "vLLM leaves out the norms of queries and keys and has a second layer norm instead (7,680 B a layer)",
+    ),
+}  # fmt: skip
+
+
+def differing(case: Case) -> set[str]:
+    """Metrics in which the prediction is not what the planner said."""
+    found = predict(case)
+    wrong = set()
+    for metric, slack in METRICS.items():
+        # A refused start has no figures of a cache.
+        if metric not in case.measured or metric not in found:
+            continue
+        measured = case.measured[metric]
+        if abs(found[metric].value - measured) > slack * max(1.0, measured):
+            wrong.add(metric)
+    if "fits" in case.measured and (found["fits"] >= 0.5) != case.measured["fits"]:
+        wrong.add("fits")
+    return wrong
+
+
+@pytest.mark.parametrize("case", ORACLE, ids=lambda case: case.id.removeprefix("vllm-oracle-"))
+def test_equal_to_the_planner(case: Case) -> None:
+    allowed, _ = DIFFERENT.get(str(case.fields["model"]), (set(), ""))
+    assert differing(case) <= allowed
+
+
+@pytest.mark.parametrize("model", DIFFERENT)
+def test_listed_differences_exist(model: str) -> None:
+    rows = [case for case in ORACLE if case.fields["model"] == model]
+    assert set().union(*(differing(case) for case in rows)) == DIFFERENT[model][0]
+
+
+# Worked examples
+
+
+def subject(name: str) -> Subject:
+    entry = find(name)
+    assert entry is not None
+    return subject_from_config(name, Config(entry.config))
+
+
+LLAMA: dict[str, Any] = {
+    "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+    "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 8, "vocab_size": 100,
+    "max_position_embeddings": 256, "tie_word_embeddings": False, "torch_dtype": "bfloat16",
+}  # fmt: skip
+
+
+def llama(**fields: Any) -> Subject:
+    return subject_from_config("llama", Config({**LLAMA, **fields}))
+
+
+def parameters(model: Subject, device: Any = H100, **asked: Any) -> int:
+    return parameter_bytes(model, Settings(**asked), "bf16", device)
+
+
+def plan(model: Subject, device: Any = H100, **asked: Any) -> Sizing:
+    settings = Settings(**{"kv_cache_memory_bytes": 10 * GIB, **asked})
+    return size_up(model, Machine((device,) * settings.tensor_parallel), settings)
+
+
+def test_weights_of_a_small_llama() -> None:
+    # Table and head: 100 rows padded to 128, x 64 = 8,192 each. A layer: q and o 64 x 64, k and v 16 x 64,
+    # MLP 3 x 128 x 64, two norms of 64: 8,192 + 2,048 + 24,576 + 128 = 34,944. Final norm 64.
+    assert parameters(llama()) == 2 * (2 * 8192 + 2 * 34944 + 64)
+
+
+def test_key_value_heads_are_repeated_on_eight_ranks() -> None:
+    # A rank has 16 rows of table and head, one query head (8 x 64, o 64 x 8), one of the 2 KV heads (8 x 64 each,
+    # held by four ranks), 16 of 128 channels (3 x 16 x 64) and whole norms.
+    layer = 4 * 8 * 64 + 3 * 16 * 64 + 128
+    assert parameters(llama(), tensor_parallel=8) == 2 * (2 * 16 * 64 + 2 * layer + 64)
+
+
+def test_pipeline_stages() -> None:
+    # 61 = 4 x 15 + 1: the one more goes to the stage before the last.
+    assert pipeline_stages(61, 4) == (15, 15, 16, 15)
+    # Two layers on two stages: the last has one of them, the final norm, and the head or the table it shares.
+    assert parameters(llama(), pipeline_parallel=2) == 2 * (8192 + 34944 + 64)
+    assert parameters(llama(tie_word_embeddings=True), pipeline_parallel=2) == 2 * (8192 + 34944 + 64)
+
+
+def test_buffers_of_qwen3_8b() -> None:
+    # One rotary table: 40,960 positions x 128 x 2 B; 36 layers x 4 scales x 4 B.
+    assert buffer_bytes(subject("Qwen/Qwen3-8B"), Settings(), "bf16") == 40960 * 128 * 2 + 36 * 16
+
+
+def test_models_run_through_transformers_have_no_rotary_table() -> None:
+    # SmolLM3: two copies of 64 fp32 frequencies instead of 65,536 x 128 x 2 B; 36 layers' scales.
+    smollm = subject("HuggingFaceTB/SmolLM3-3B")
+    assert buffer_bytes(smollm, Settings(), "bf16") == 2 * 64 * 4 + 36 * 16
+    assert buffer_bytes(smollm, Settings(version="0.15.0"), "bf16") == 65536 * 128 * 2 + 36 * 16
+
+
+def test_fp8_checkpoints_have_cache_scales_as_parameters() -> None:
+    model = subject("Qwen/Qwen3-8B-FP8")
+    stored = sum(line.bytes for line in model.lines if is_loaded(line, model, Settings()))
+    # 36 layers x 4 scalars (q, k, v, probabilities) x 2 B.
+    assert parameters(model) == stored + 36 * 8
+
+
+def test_gptq_needs_no_index_unless_ordered() -> None:
+    quant = {"quant_method": "gptq", "bits": 4, "group_size": 32, "desc_act": False}
+    plain = llama(quantization_config=quant)
+    ordered = llama(quantization_config={**quant, "desc_act": True})
+    # int32 for each input: five projections of 64 inputs and two of 64, and down's 128, in two layers.
+    assert parameters(ordered) - parameters(plain) == 2 * 4 * (6 * 64 + 128)
+
+
+def test_gpt_oss_is_padded_for_the_kernels_of_the_card() -> None:
+    model = subject("openai/gpt-oss-20b")
+    # Marlin: 2,880 channels become 2,944, 2,880 hidden 3,072. An expert grows by 5,888 x 3,072 - 5,760 x 2,880 and
+    # 3,072 x 2,944 - 2,880 x 2,880 numbers of 17/32 B, and by 128 + 192 biases of 2 B. 24 layers x 32 experts.
+    numbers = (5888 * 3072 - 5760 * 2880) + (3072 * 2944 - 2880 * 2880)
+    grown = 24 * 32 * (numbers * 17 // 32 + 320 * 2)
+    assert parameters(model, A100) - parameters(model, H100) == grown
+    assert parameters(model, H100, version="0.10.1") == parameters(model, A100)
+    # Hopper's layout: 2,880 inputs in tiles of 256 are 3,072, half a byte each; 3 x 2,880 rows an expert.
+    assert layout_bytes(model, Settings(), H100) == 24 * 32 * 3 * 2880 * 192 // 2
+    assert layout_bytes(model, Settings(), A100) == 0
+
+
+def test_expert_parallel_ranks_hold_whole_experts_and_a_map() -> None:
+    model = subject("Qwen/Qwen3-30B-A3B")
+    shared = Settings(tensor_parallel=4, expert_parallel=True)
+    # 128 experts on four ranks either way; 48 layers x 128 int32.
+    assert parameters(model, tensor_parallel=4) == parameters(model, tensor_parallel=4, expert_parallel=True)
+    without = buffer_bytes(model, Settings(tensor_parallel=4), "bf16")
+    assert buffer_bytes(model, shared, "bf16") - without == 48 * 128 * 4
+
+
+def test_groups_of_gemma_3_27b() -> None:
+    sizing = plan(subject("google/gemma-3-27b-it"), max_model_len=8192)
+    # 52 sliding and 10 full layers: groups of 10, so six of 9, 9, 9, 9, 8 and 8, and one.
+    assert [len(group.specs) for group in sizing.plan.groups] == [9, 9, 9, 9, 8, 8, 10]
+    # A block of 16 tokens x 16 heads x 2 x 128 x 2 B in ten layers, although the sliding groups have fewer.
+    assert sizing.plan.bytes_per_block == 10 * 16 * 16 * 2 * 128 * 2
+    # A request of 8,192 tokens: 512 blocks, and in each sliding group as many and one more.
+    assert sizing.plan.blocks_per_request(8192) == 512 + 6 * 513
+
+
+@pytest.mark.parametrize(
+    ("device", "caching", "block", "blocks"),
+    [(H100, True, 576, 3), (H100, False, 544, 1), (A100, True, 544, 2)],
+)
+def test_blocks_of_qwen3_next_cover_a_state(device: Any, caching: bool, block: int, blocks: int) -> None:
+    model = subject("Qwen/Qwen3-Next-80B-A3B-Instruct")
+    sizing = plan(model, device, enable_prefix_caching=caching, max_model_len=4096)
+    # A state is 3 x 8,192 inputs and 32 x 128 x 128 elements in bf16: 1,097,728 B. A token of attention is
+    # 2 x 2 x 256 x 2 = 2,048 B, so 536 tokens cover it: 544 in sixteens, 576 where FlashInfer's kernels hand
+    # over a state every 64 tokens and one more block keeps it.
+    states = [spec for group in sizing.plan.groups for spec in group.specs if spec.kind == "state"]
+    assert sizing.block_size == block
+    assert {(spec.page_bytes, spec.state_blocks) for spec in states} == {(block * 2048, blocks)}
+
+
+def test_one_block_is_never_handed_out() -> None:
+    model = subject("Qwen/Qwen3-8B")
+    page = 36 * 16 * 8 * 2 * 128 * 2
+    # 4,096 tokens are 256 blocks; the null block is one more since 0.29.
+    for version, blocks, fits in (("0.33.0", 256, False), ("0.33.0", 257, True), ("0.26.0", 256, True)):
+        settings = Settings(version=version, max_model_len=4096, kv_cache_memory_bytes=blocks * page)
+        assert (estimate(model, Machine((H100,)), settings).verdict == "fits") is fits
+
+
+# Refusals
+
+
+BLOCK_FP8 = {"quant_method": "fp8", "weight_block_size": [128, 128]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "asked", "words"),
+    [
+        ({}, {"tensor_parallel": 3}, "8 attention heads"),
+        ({"num_attention_heads": 12, "num_key_value_heads": 6}, {"tensor_parallel": 4}, "6 key/value heads"),
+        ({"quantization_config": {"load_in_4bit": True}}, {}, "bitsandbytes"),
+        ({"quantization_config": {"load_in_4bit": True}}, {"version": "0.15.0"}, ""),
+        ({"quantization_config": {"quant_method": "fbgemm_fp8"}}, {}, "--allow-deprecated-quantization"),
+        (
+            {"quantization_config": {"quant_method": "fbgemm_fp8"}},
+            {"allow_deprecated_quantization": True},
+            "",
+        ),
+        ({"quantization_config": {"quant_method": "exl3", "bits": 4.0}}, {}, "does not load exl3"),
+        (
+            {
+                "hidden_size": 256,
+                "head_dim": 128,
+                "intermediate_size": 640,
+                "quantization_config": BLOCK_FP8,
+            },
+            {"tensor_parallel": 2},
+            "320 of 640",
+        ),
+        (
+            {
+                "hidden_size": 256,
+                "head_dim": 128,
+                "intermediate_size": 1024,
+                "quantization_config": BLOCK_FP8,
+            },
+            {"tensor_parallel": 2},
+            "",
+        ),
+    ],
+)
+def test_refusals(fields: dict[str, Any], asked: dict[str, Any], words: str) -> None:
+    found = refusal(llama(**fields), Settings(**asked))
+    assert words in found
+    assert bool(found) == bool(words)
+
+
+def test_models_that_a_version_has_dropped() -> None:
+    mpt = subject("mosaicml/mpt-7b")
+    assert "0.28.0" in refusal(mpt, Settings())
+    assert refusal(mpt, Settings(version="0.28.0")) == ""
+    answer = estimate(mpt, Machine((H100,)), Settings())
+    assert answer.verdict == "does_not_fit"
+    assert answer.probability == 0.0
+
+
+def test_groups_of_states_must_divide() -> None:
+    falcon = subject("tiiuae/Falcon-H1-34B-Instruct")
+    assert "2 groups of states" in refusal(falcon, Settings(tensor_parallel=4))
+    assert refusal(falcon, Settings(tensor_parallel=2)) == ""
+
+
+# Properties
+
+
+PLANS = [
+    plan(subject(name), max_model_len=32768, **asked).plan
+    for name, asked in (
+        ("Qwen/Qwen3-8B", {}),
+        ("google/gemma-3-27b-it", {}),
+        ("openai/gpt-oss-20b", {}),
+        ("Qwen/Qwen3-Next-80B-A3B-Instruct", {"tensor_parallel": 4}),
+        ("deepseek-ai/DeepSeek-V3", {"tensor_parallel": 8}),
+    )
+]
+
+
+@given(st.sampled_from(PLANS), st.integers(1, 32768), st.integers(0, 4096))
+def test_longer_sequences_need_no_fewer_blocks(cache: Any, length: int, more: int) -> None:
+    assert cache.blocks_per_request(length) <= cache.blocks_per_request(length + more)
+
+
+@given(st.sampled_from(PLANS), st.integers(0, 64 * GIB), st.integers(0, GIB))
+def test_larger_pools_hold_no_less(cache: Any, pool: int, more: int) -> None:
+    assert cache.blocks_in(pool) <= cache.blocks_in(pool + more)
+    assert cache.longest(pool, 32768) <= cache.longest(pool + more, 32768)
+
+
+@given(st.sampled_from(PLANS), st.integers(0, 16 * GIB), st.integers(1, 4))
+def test_longest_is_the_last_length_that_fits(cache: Any, pool: int, sequences: int) -> None:
+    null = cache.bytes_per_block
+    longest = cache.longest(pool, 32768, sequences)
+    if longest:
+        assert cache.bytes_for(longest, sequences) + null <= pool
+    if longest < 32768:
+        assert cache.bytes_for(longest + 1, sequences) + null > pool
+
+
+@given(
+    heads=st.sampled_from([8, 16, 32]),
+    kv_heads=st.sampled_from([1, 2, 4, 8]),
+    vocab=st.integers(1, 5000),
+    ranks=st.sampled_from([1, 2, 4, 8]),
+    tied=st.booleans(),
+)
+def test_ranks_together_hold_at_least_the_model(
+    heads: int, kv_heads: int, vocab: int, ranks: int, tied: bool
+) -> None:
+    model = llama(
+        num_attention_heads=heads, num_key_value_heads=kv_heads, vocab_size=vocab, tie_word_embeddings=tied
+    )
+    whole, part = model.weight_bytes, parameters(model, tensor_parallel=ranks)
+    assert part * ranks >= whole
+    # What is more: padded vocabularies, repeated KV heads and norms.
+    table = (1 if tied else 2) * 64 * 64 * 2
+    repeated = 2 * 2 * max(0, ranks - kv_heads) * 8 * 64 * 2 + (2 * 2 + 1) * 64 * 2 * (ranks - 1)
+    assert part * ranks <= whole + table + repeated
+
+
+@given(st.sampled_from(["0.8.5", "0.11.0", "0.20.0", "0.33.0"]), st.integers(1, 8))
+def test_every_version_plans(version: str, speculative: int) -> None:
+    sizing = plan(llama(), version=version, speculative_tokens=speculative, max_model_len=64)
+    assert sizing.plan.blocks_per_request(64) == 4
