@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from willfit.checkpoints.catalogue import find
+from willfit.checkpoints.checkpoint import Checkpoint
 from willfit.checkpoints.config import Config
+from willfit.checkpoints.safetensors import StoredTensor
 from willfit.engines.base import Machine, Subject
-from willfit.engines.subject import subject_from_config
+from willfit.engines.subject import subject_from_config, subject_of
 from willfit.engines.vllm import Settings, estimate
 from willfit.engines.vllm.buffers import buffer_bytes
 from willfit.engines.vllm.refusals import refusal
@@ -152,6 +154,17 @@ def test_key_value_heads_are_repeated_on_eight_ranks() -> None:
     # held by four ranks), 16 of 128 channels (3 x 16 x 64) and whole norms.
     layer = 4 * 8 * 64 + 3 * 16 * 64 + 128
     assert parameters(llama(), tensor_parallel=8) == 2 * (2 * 16 * 64 + 2 * layer + 64)
+
+
+def test_fp32_files_are_loaded_in_sixteen_bits() -> None:
+    config = Config({**LLAMA, "torch_dtype": "float32"})
+    tensors = tuple(
+        StoredTensor(name, "fp32", tensor.shape, 4 * tensor.elements)
+        for name, tensor in subject_from_config("llama", config).architecture.tensors()
+    )
+    stored = subject_of(Checkpoint("llama", "local directory", config, tensors))
+    assert stored.from_headers
+    assert parameters(stored) == parameters(llama())
 
 
 def test_pipeline_stages() -> None:

@@ -99,9 +99,10 @@ def _blocks(subject: Subject, settings: Settings, version: Version) -> str:
         block = stored.block[tensor.split.axis - len(tensor.shape)]
         refined = experts and version >= _REFINES and gcd(width, *stored.block) >= 32
         if width % block and not refined:
-            what = f"{tensor.name.removesuffix('.weight').rpartition('.')[2]}: {width} of {tensor.shape[tensor.split.axis]}"
+            name = tensor.name.removesuffix(".weight").rpartition(".")[2]
             return (
-                f"{what} channels on each of {ranks} ranks are no multiple of the {block} that share a scale; use "
-                "fewer ranks" + (" or --enable-expert-parallel" if experts else "")
+                f"{name}: {width} of {tensor.shape[tensor.split.axis]} channels on each of {ranks} ranks are no "
+                f"multiple of the {block} that share a scale; use fewer ranks"
+                + (" or --enable-expert-parallel" if experts else "")
             )
     return ""

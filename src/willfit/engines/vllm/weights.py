@@ -69,6 +69,9 @@ _WHOLE_TOWERS = frozenset({"gemma3n", "gemma4", "gemma4_unified"})
 #: Experts are padded to this width on a rank (`models/kimi_k3/nvidia/model.py`).
 _LEAST_EXPERT_WIDTH = {"kimi_linear": 256, "kimi_k3": 256}
 
+#: Formats of plain numbers that are converted to the model's dtype.
+_FLOATS = frozenset({"fp32", "fp16", "bf16"})
+
 #: Inputs of a tile of Triton's MXFP4 layout on Hopper.
 _TRITON_TILE = 256
 
@@ -193,13 +196,13 @@ def _is_vocabulary(tensor: Tensor, architecture: Architecture) -> bool:
 
 def _as_loaded(line: WeightLine, subject: Subject, dtype: str, shape: tuple[int, ...]) -> Format:
     tensor, stored, kind = line.tensor, line.format, subject.architecture.model_type
-    base, name = subject.recipe.base, line.tensor.name
+    name = line.tensor.name
     if tensor.kind == "buffer":
         return stored
     fp32_router = tensor.part == "router" and tensor.kind == "linear" and kind in _FP32_ROUTERS
     if fp32_router or name.endswith((*_FP32, *_FP32_OF.get(kind, ()))):
         return Plain("fp32")
-    if stored == base and base.name in DTYPE_BYTES:
+    if _is_plain(line):
         return Plain(dtype)
     if name.endswith(_PLAIN_OF.get(kind, ())) or (
         tensor.part == "experts" and subject.recipe.method in _NO_EXPERTS
@@ -208,6 +211,12 @@ def _as_loaded(line: WeightLine, subject: Subject, dtype: str, shape: tuple[int,
     if isinstance(stored, Scaled):
         return _scaled_as_loaded(stored, subject, tensor, shape)
     return stored
+
+
+def _is_plain(line: WeightLine) -> bool:
+    """Whether a tensor is stored as floating-point numbers one by one, as a recipe or a file header says."""
+    name = line.format.name
+    return name in _FLOATS and line.bytes == line.tensor.elements * line.times * DTYPE_BYTES[name]
 
 
 def _scaled_as_loaded(stored: Scaled, subject: Subject, tensor: Tensor, shape: tuple[int, ...]) -> Scaled:
