@@ -5,24 +5,45 @@ from __future__ import annotations
 from dataclasses import replace
 
 from willfit.engines.base import Machine, Question, Subject
+from willfit.engines.solving import largest
 from willfit.engines.transformers.engine import estimate
 from willfit.engines.transformers.eras import NEWEST
-from willfit.engines.transformers.settings import Settings
+from willfit.engines.transformers.settings import CacheKind, Settings
+from willfit.errors import BadInput
 from willfit.estimate import Capacity, Estimate
 from willfit.quantities import format_bytes
+
+
+#: More sequences than this are not asked of one generate() call.
+MOST_USERS = 4096
 
 
 def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:
     """One generate() call over all users at once, each with a prompt that nearly fills the context.
 
     The longest prompt is the worst case: the answer's tokens only add to the cache, which is as large either way.
+
+    Raises
+    ------
+    BadInput
+        If the cache is asked for in a dtype that transformers has none in.
     """
     context = question.context_for(subject.architecture)
+    cache: CacheKind = "dynamic"
+    if question.kv_dtype in ("int4", "int8"):
+        cache = "quantized"
+    elif question.kv_dtype not in ("auto", subject.architecture.dtype):
+        raise BadInput(
+            f"transformers has no {question.kv_dtype} cache",
+            "int8 and int4 are its quantized caches; or --engine vllm",
+        )
     settings = Settings(
         version=question.version or NEWEST,
         batch=question.users,
         input_len=max(1, context - 1),
         output_len=1,
+        cache=cache,
+        cache_bits=8 if question.kv_dtype == "int8" else 4,
         phase="prefill" if subject.architecture.encoder_only else "generate",
     )
     found = estimate(subject, machine, settings)
@@ -32,31 +53,18 @@ def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:
 
 
 def _capacity(subject: Subject, machine: Machine, settings: Settings, context: int) -> Capacity | None:
-    """Longest prompt of one user, by bisection: memory never falls as the prompt grows."""
+    """The longest prompt of one user, and the most users of the asked context."""
     if any(device.usable_bytes is None and not device.is_cpu for device in machine.devices):
         return None
 
-    def fits(length: int, batch: int) -> bool:
+    def excess(length: int, batch: int) -> float:
         asked = replace(settings, batch=batch, input_len=max(1, length - 1))
-        return estimate(subject, machine, asked).verdict != "does_not_fit"
+        places = estimate(subject, machine, asked).devices
+        return max(place.interval_bytes[0] - (place.usable_bytes or 0) for place in places)
 
-    low, high = 0, subject.architecture.max_positions or context
-    while low < high:
-        middle = (low + high + 1) // 2
-        if fits(middle, 1):
-            low = middle
-        else:
-            high = middle - 1
-    users, above = 0, 1
-    while above <= 4096 and fits(context, above):
-        users, above = above, 2 * above
-    while above - users > 1:
-        middle = (users + above) // 2
-        if fits(context, middle):
-            users = middle
-        else:
-            above = middle
-    return Capacity(users * context or low, low, float(users))
+    longest = largest(lambda length: excess(length, 1), subject.architecture.max_positions or context)
+    users = largest(lambda batch: excess(context, batch), MOST_USERS)
+    return Capacity(users * context or longest, longest, float(users))
 
 
 def _remedies(

@@ -193,7 +193,9 @@ def weights_term(subject: Subject, settings: Settings, dtype: str, device: Devic
     buffers = buffer_bytes(subject, settings, dtype)
     size = stored + buffers + copies
     offloaded = min(int(settings.cpu_offload_gb * GIB), size)
-    formula = f"{stored} B of tensors" + (f" on one of {ranks} ranks" if ranks > 1 else "")
+    formula = f"{stored} B of tensors ({subject.recipe.name})" + (
+        f" on one of {ranks} ranks" if ranks > 1 else ""
+    )
     formula += f" + {buffers} B of rotary tables and scales"
     if copies:
         formula += f" + {copies} B of {_AFTER_LOADING}"
