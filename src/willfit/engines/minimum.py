@@ -5,82 +5,104 @@ No engine allocates exactly this. It is the answer where the engine is not known
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from willfit import __version__
 from willfit.architectures.held import cache_bytes, state_bytes
+from willfit.architectures.model import Architecture
 from willfit.calibration import constant
-from willfit.engines.activations import widest_layer_elements
+from willfit.engines.activations import layer_activation_elements, widest_layer_elements
 from willfit.engines.base import Machine, Question, Subject
 from willfit.estimate import Capacity, DeviceEstimate, Estimate, Term, between, exact
+from willfit.hardware.device import Device
 from willfit.quantities import DTYPE_BYTES, dtype_name, format_bytes
 
 NAME = "minimum"
 NEWEST = __version__
 
-#: Tokens of a prompt that are processed at once.
+#: Tokens of a prompt that are processed at once; an encoder needs all of them.
 PREFILL_CHUNK = 512
+
+#: The longest sequence that is looked at where a model sets no limit.
+_LONGEST = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class _Needs:
+    """What a question takes, whatever the devices.
+
+    Attributes
+    ----------
+    architecture
+        The model.
+    dtype, kv_dtype
+        Of the activations and of the cache.
+    context, users
+        Tokens of each sequence, and how many run at once.
+    """
+
+    architecture: Architecture
+    dtype: str
+    kv_dtype: str
+    context: int
+    users: int
+
+    @property
+    def source(self) -> int:
+        """Tokens that an encoder reads: the prompt, unless the model fixes their number."""
+        architecture = self.architecture
+        return architecture.encoder_tokens or (self.context if architecture.encoder else 0)
+
+    @property
+    def cache(self) -> int:
+        """Bytes of cache of one sequence."""
+        size = DTYPE_BYTES[self.kv_dtype]
+        return int(cache_bytes(self.architecture, self.context, size, self.source))
+
+    @property
+    def state(self) -> int:
+        """Bytes of fixed state of one sequence."""
+        return state_bytes(self.architecture, self.dtype)
+
+    @property
+    def widest(self) -> tuple[int, int]:
+        """(tokens, elements of each) where most is alive at once."""
+        architecture = self.architecture
+        whole = architecture.encoder_only or not architecture.causal
+        tokens = self.context if whole else min(self.context, PREFILL_CHUNK)
+        sizes = [(tokens, widest_layer_elements(architecture, 1))]
+        sizes += [
+            (self.source, layer_activation_elements(layer, architecture.hidden_size, 1))
+            for layer, _ in architecture.encoder_blocks
+        ]
+        return max(sizes, key=lambda size: size[0] * size[1])
+
+    @property
+    def activations(self) -> int:
+        """Bytes that are alive at the widest instant of a layer, for one sequence at a time."""
+        tokens, elements = self.widest
+        return tokens * elements * DTYPE_BYTES[self.dtype]
+
+    @property
+    def logits(self) -> int:
+        """Bytes of the next token's scores of one sequence, in fp32."""
+        return self.architecture.logits_per_row * 4
 
 
 def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:
-    """The minimum for a question, spread over the devices in proportion to their memory."""
-    architecture = subject.architecture
-    context = question.context_for(architecture)
-    dtype = (
-        "fp16" if architecture.dtype == "fp32" and subject.recipe.base.name != "fp32" else architecture.dtype
-    )
-    kv_dtype = dtype if question.kv_dtype == "auto" else dtype_name(question.kv_dtype)
-    element = DTYPE_BYTES[kv_dtype]
-    cache = int(cache_bytes(architecture, context, element)) * question.users
-    state = state_bytes(architecture, dtype) * question.users
-    tokens = min(context, PREFILL_CHUNK)
-    widest = widest_layer_elements(architecture, 1)
-    activations = tokens * widest * DTYPE_BYTES[dtype]
-    logits = question.users * architecture.logits_per_row * 4
-    runtime = constant("cuda.context")
+    """The minimum for a question, spread over the devices so that each is as full as the others."""
+    needs = _needs(subject, question)
     devices = machine.devices
-    usable = [device.usable_bytes or 0 for device in devices]
-    shares = [size / (sum(usable) or 1) if any(usable) else 1 / len(devices) for size in usable]
-    estimates = []
-    for index, (device, share) in enumerate(zip(devices, shares, strict=True)):
-        part = f" x {share:.3f} of the layers" if len(devices) > 1 else ""
-        terms: list[Term] = [
-            exact(
-                "weights",
-                int(subject.weight_bytes * share),
-                f"{subject.weight_bytes} B stored ({subject.recipe.name}){part}",
-                "the tensors of the checkpoint",
-            )
-        ]
-        if cache:
-            formula = (
-                f"{question.users} x {cache // question.users} B for {context} tokens ({kv_dtype}){part}"
-            )
-            terms.append(exact("kv_cache", int(cache * share), formula, "what the layers must hold"))
-        if state:
-            formula = f"{question.users} x {state // question.users} B of recurrent state{part}"
-            terms.append(exact("recurrent_state", int(state * share), formula, "what the layers must hold"))
-        formula = f"{tokens} tokens x {widest} elements x {DTYPE_BYTES[dtype]} B"
-        terms.append(
-            between(
-                "activations", activations, activations // 2, 2 * activations, formula, "the widest layer"
-            )
+    fixed = [_fixed_terms(device, needs, index == len(devices) - 1) for index, device in enumerate(devices)]
+    limits = [machine.host_bytes if device.is_cpu else device.usable_bytes for device in devices]
+    shares = _shares(limits, fixed)
+    places = tuple(
+        DeviceEstimate(
+            device.name, index, limits[index], (*_spread_terms(subject, needs, shares, index), *fixed[index])
         )
-        if index == len(devices) - 1:
-            formula = f"{question.users} rows x {architecture.logits_per_row} x 4 B"
-            terms.append(exact("logits", logits, formula, "the next token's scores in fp32"))
-        if not device.is_cpu:
-            terms.append(
-                Term(
-                    "context",
-                    int(runtime.value),
-                    int(runtime.low),
-                    int(runtime.high),
-                    "driver context",
-                    runtime.reference,
-                )
-            )
-        limit = machine.host_bytes if device.is_cpu else device.usable_bytes
-        estimates.append(DeviceEstimate(device.name, index, limit, tuple(terms)))
-    places = tuple(estimates)
+        for index, device in enumerate(devices)
+    )
     return Estimate(
         model=subject.model,
         engine=NAME,
@@ -88,42 +110,127 @@ def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:
         kind="serve",
         devices=places,
         host=DeviceEstimate("host", 0, machine.host_bytes, ()),
-        capacity=_capacity(subject, places, question, context, element),
-        notes=(
-            *subject.notes,
-            *subject.recipe.notes,
-            "the minimum that the maths needs; an engine adds workspaces, padding and what it reserves",
-        ),
-        remedies=_remedies(places, subject, cache),
-        details={"context": context, "kv_cache_dtype": kv_dtype, "dtype": dtype},
+        capacity=_capacity(subject, limits, fixed, needs),
+        notes=_notes(subject, needs),
+        remedies=_remedies(places, subject, needs),
+        details={"context": needs.context, "kv_cache_dtype": needs.kv_dtype, "dtype": needs.dtype},
     )
 
 
-def _capacity(
-    subject: Subject, places: tuple[DeviceEstimate, ...], question: Question, context: int, element: int
-) -> Capacity | None:
-    """How far the cache could grow into what is free."""
+def _needs(subject: Subject, question: Question) -> _Needs:
     architecture = subject.architecture
-    if any(place.usable_bytes is None for place in places):
+    # Quantized weights are computed with in 16 bits, whatever the model was trained in.
+    halved = architecture.dtype == "fp32" and subject.recipe.base.name != "fp32"
+    dtype = "fp16" if halved else architecture.dtype
+    kv_dtype = dtype if question.kv_dtype == "auto" else dtype_name(question.kv_dtype)
+    return _Needs(architecture, dtype, kv_dtype, question.context_for(architecture), question.users)
+
+
+def _fixed_terms(device: Device, needs: _Needs, last: bool) -> tuple[Term, ...]:
+    """What a device holds beside its share of the model."""
+    tokens, elements = needs.widest
+    size = needs.activations
+    formula = f"{tokens} tokens x {elements} elements x {DTYPE_BYTES[needs.dtype]} B"
+    terms = [between("activations", size, size // 2, 2 * size, formula, "the widest layer")]
+    if last and needs.logits:
+        formula = f"{needs.users} rows x {needs.architecture.logits_per_row} x 4 B"
+        terms.append(exact("logits", needs.users * needs.logits, formula, "the next token's scores in fp32"))
+    if device.is_cpu:
+        return tuple(terms)
+    context = constant("cuda.context")
+    if device.vendor in ("NVIDIA", ""):
+        size, low, formula = int(context.value), int(context.low), "CUDA context and loaded kernels"
+    else:
+        size, low, formula = 0, 0, f"not established for {device.vendor}: at most what CUDA takes"
+    terms.append(between("context", size, low, int(context.high), formula, context.reference))
+    return tuple(terms)
+
+
+def _shares(limits: Sequence[int | None], fixed: Sequence[tuple[Term, ...]]) -> list[int]:
+    """In what proportion the devices hold the layers: that of their free memory, alike if it is not known."""
+    free = [
+        0 if limit is None else max(0, limit - sum(term.bytes for term in terms))
+        for limit, terms in zip(limits, fixed, strict=True)
+    ]
+    return [1] * len(free) if None in limits or not any(free) else free
+
+
+def _spread_terms(subject: Subject, needs: _Needs, shares: Sequence[int], index: int) -> tuple[Term, ...]:
+    """What is divided over the devices, as one of them holds it."""
+    whole, before, own = sum(shares), sum(shares[:index]), shares[index]
+    part = f" x {own}/{whole} (share of the device)" if len(shares) > 1 else ""
+
+    def share(size: int) -> int:
+        return size * (before + own) // whole - size * before // whole
+
+    weights = share(subject.weight_bytes)
+    less, more = subject.weight_sureness
+    formula = f"{subject.weight_bytes} B stored ({subject.recipe.name}){part}"
+    terms = [
+        between(
+            "weights", weights, int(weights * less), int(weights * more), formula, "the checkpoint's tensors"
+        )
+    ]
+    if needs.cache:
+        source = f" and {needs.source} of the source" if needs.source else ""
+        formula = (
+            f"{needs.users} x {needs.cache} B for {needs.context} tokens{source} ({needs.kv_dtype}){part}"
+        )
+        size = share(needs.cache * needs.users)
+        terms.append(exact("kv_cache", size, formula, "what the layers must hold"))
+    if needs.state:
+        formula = f"{needs.users} x {needs.state} B of recurrent state{part}"
+        size = share(needs.state * needs.users)
+        terms.append(exact("recurrent_state", size, formula, "what the layers must hold"))
+    return tuple(terms)
+
+
+def _capacity(
+    subject: Subject, limits: Sequence[int | None], fixed: Sequence[tuple[Term, ...]], needs: _Needs
+) -> Capacity | None:
+    """How many sequences, and how long a single one, the memory of all devices could hold together."""
+    if not (needs.cache or needs.state):
+        return None  # an encoder keeps nothing from one sequence to the next
+    usable = [limit for limit in limits if limit is not None]
+    if len(usable) < len(limits):
         return None
-    held = sum(term.bytes for place in places for term in place.terms if term.name == "kv_cache")
-    free = sum((place.usable_bytes or 0) - place.peak_bytes for place in places) + held
-    limit = architecture.max_positions or context
-    low, high = 0, limit
+    # Logits are counted with the sequences that they belong to.
+    fixed_bytes = sum(term.bytes for terms in fixed for term in terms) - needs.users * needs.logits
+    free = sum(usable) - subject.weight_bytes - fixed_bytes
+    concurrency = max(0.0, free / (needs.cache + needs.state + needs.logits))
+    return Capacity(int(concurrency * needs.context), _longest(needs, free, len(limits)), concurrency)
+
+
+def _longest(needs: _Needs, free: int, devices: int) -> int:
+    """The longest sequence that a single user can have."""
+
+    def fits(tokens: int) -> bool:
+        one = _Needs(needs.architecture, needs.dtype, needs.kv_dtype, tokens, 1)
+        more = devices * (one.activations - needs.activations)
+        return one.cache + one.state + one.logits + more <= free
+
+    low, high = 0, needs.architecture.max_positions or max(needs.context, _LONGEST)
     while low < high:
         middle = (low + high + 1) // 2
-        if int(cache_bytes(architecture, middle, element)) <= free:
-            low = middle
-        else:
-            high = middle - 1
-    one = int(cache_bytes(architecture, context, element))
-    if not one:
-        return None
-    concurrency = max(0.0, free / one)
-    return Capacity(int(concurrency * context), low, concurrency)
+        low, high = (middle, high) if fits(middle) else (low, middle - 1)
+    return low
 
 
-def _remedies(places: tuple[DeviceEstimate, ...], subject: Subject, cache: int) -> tuple[str, ...]:
+def _notes(subject: Subject, needs: _Needs) -> tuple[str, ...]:
+    architecture = subject.architecture
+    notes = [*subject.notes, *subject.recipe.notes]
+    if architecture.max_positions and needs.context > architecture.max_positions:
+        notes.append(
+            f"{needs.context} tokens are asked for, the model was made for {architecture.max_positions}"
+        )
+    if architecture.towers:
+        kinds = " and ".join(dict.fromkeys(tower.modality for tower in architecture.towers))
+        notes.append(f"what the {kinds} encoder needs while it runs is not counted, its weights are")
+    notes.append("the minimum that the maths needs; an engine adds workspaces, padding and what it reserves")
+    return tuple(notes)
+
+
+def _remedies(places: tuple[DeviceEstimate, ...], subject: Subject, needs: _Needs) -> tuple[str, ...]:
     short = [
         place for place in places if place.usable_bytes is not None and place.peak_bytes > place.usable_bytes
     ]
@@ -131,7 +238,7 @@ def _remedies(places: tuple[DeviceEstimate, ...], subject: Subject, cache: int) 
         return ()
     missing = sum(place.peak_bytes - (place.usable_bytes or 0) for place in short)
     remedies = [f"{format_bytes(missing)} more memory, or another device beside it"]
-    if cache > missing:
+    if needs.cache * needs.users > missing:
         remedies.insert(0, "a shorter context or fewer users")
     if subject.recipe.name in ("bf16", "fp16", "fp32"):
         remedies.insert(0, "quantized weights (--format nf4, awq or q4_0)")
