@@ -19,9 +19,10 @@ from willfit.engines.vllm import Settings, estimate
 from willfit.engines.vllm.buffers import buffer_bytes
 from willfit.engines.vllm.refusals import refusal
 from willfit.engines.vllm.sizing import Sizing, size_up
+from willfit.engines.vllm.slack import slack_bytes
 from willfit.engines.vllm.weights import is_loaded, layout_bytes, parameter_bytes, pipeline_stages
 from willfit.hardware.table import find_device
-from willfit.quantities import GIB
+from willfit.quantities import GIB, MIB
 from willfit.validation.cases import Case, read_cases
 from willfit.validation.predictors.vllm import predict
 
@@ -256,6 +257,15 @@ def test_one_block_is_never_handed_out() -> None:
     for version, blocks, fits in (("0.33.0", 256, False), ("0.33.0", 257, True), ("0.26.0", 256, True)):
         settings = Settings(version=version, max_model_len=4096, kv_cache_memory_bytes=blocks * page)
         assert (estimate(model, Machine((H100,)), settings).verdict == "fits") is fits
+
+
+def test_the_log_of_qwen2_7b_counts_what_the_allocator_rounds_up() -> None:
+    # In MiB: qkv 31.5 -> 32, gate_up 259 -> 260, down 129.5 -> 130, o 24.5 (1.5 MiB of 26 are given back); table and
+    # head of 1,039.5 each -> 1,040. Logged: 14.249 GiB, where parameters and buffers are 14.19.
+    model = subject("Qwen/Qwen2-7B-Instruct")
+    assert slack_bytes(model, Settings(), "bf16", H100) // MIB == 28 * 2 + 1
+    weights = next(term for term in plan(model).inside if term.name == "weights")
+    assert round(weights.bytes / GIB, 2) == 14.25
 
 
 # Refusals

@@ -14,13 +14,14 @@ from willfit.engines.vllm.eras import era_for
 from willfit.engines.vllm.profile import activation_term, context_term, graph_term, runtime_term
 from willfit.engines.vllm.refusals import refusal
 from willfit.engines.vllm.settings import AUTO, Resolved, Settings, resolve
+from willfit.engines.vllm.slack import slack_bytes
 from willfit.engines.vllm.weights import latent_copy_bytes, layout_bytes, parameter_bytes, pipeline_stages
 from willfit.errors import BadInput
 from willfit.estimate import Demand, Term, between, combined
 from willfit.hardware.device import Device
 from willfit.quantities import GIB, dtype_name, format_bytes
 
-_AFTER_LOADING = "what is made after loading (16-bit copies of latent up-projections, kernels' layouts)"
+_AFTER_LOADING = "copies and layouts made after loading, and slack of the allocator"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +38,8 @@ class Sizing:
         Bytes for the cache, before rounding to blocks; negative if nothing is left.
     plan
         How the cache is divided.
-    latent_copy_bytes
-        Part of the weights that is made after loading.
+    after_loading_bytes
+        Part of the weights term that is no parameter or buffer: made after loading, or the allocator's slack.
     refusal
         Why it would not start whatever the memory, or because nothing is left for a cache.
     """
@@ -52,7 +53,7 @@ class Sizing:
     pool_bytes: int
     pool_interval: tuple[int, int]
     plan: CachePlan
-    latent_copy_bytes: int
+    after_loading_bytes: int
     refusal: str
 
     @property
@@ -97,7 +98,11 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
     specs = cache_specs(architecture, settings, resolved, kv_dtype, dtype, device)
     plan = plan_cache(_widest_stage(specs, settings), resolved, settings.hybrid_cache_manager)
 
-    copies = latent_copy_bytes(subject, settings) + layout_bytes(subject, settings, device)
+    copies = (
+        latent_copy_bytes(subject, settings)
+        + layout_bytes(subject, settings, device)
+        + slack_bytes(subject, settings, dtype, device)
+    )
     weights = weights_term(subject, settings, dtype, device, copies)
     context = context_term()
     subtracted = era.graphs_inside if settings.estimate_cudagraphs is None else settings.estimate_cudagraphs
@@ -136,7 +141,7 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
         pool_bytes=pool,
         pool_interval=(low, high),
         plan=plan,
-        latent_copy_bytes=copies,
+        after_loading_bytes=copies,
         refusal=reason,
     )
 

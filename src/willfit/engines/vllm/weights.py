@@ -15,7 +15,7 @@ from willfit.engines.base import Subject
 from willfit.engines.versions import parse_version
 from willfit.engines.vllm.buffers import is_correction_bias, through_transformers
 from willfit.engines.vllm.settings import Settings
-from willfit.formats.base import Format
+from willfit.formats.base import Format, Piece
 from willfit.formats.fp4 import Mxfp4
 from willfit.formats.gptq import Gptq
 from willfit.formats.plain import Plain
@@ -131,7 +131,15 @@ def parameter_bytes(subject: Subject, settings: Settings, dtype: str, device: De
 
 
 def rank_bytes(line: WeightLine, subject: Subject, settings: Settings, dtype: str, device: Device) -> int:
-    """Bytes of a line on one rank, as loaded.
+    """Bytes of a line on one rank, as loaded; see `rank_pieces`."""
+    pieces, copies = rank_pieces(line, subject, settings, dtype, device)
+    return sum(piece.bytes for piece in pieces) * copies * line.times
+
+
+def rank_pieces(
+    line: WeightLine, subject: Subject, settings: Settings, dtype: str, device: Device
+) -> tuple[list[Piece], int]:
+    """The arrays that one tensor of a line becomes on a rank, and how many such tensors a layer has there.
 
     Parameters
     ----------
@@ -150,13 +158,7 @@ def rank_bytes(line: WeightLine, subject: Subject, settings: Settings, dtype: st
         without = "g_idx"
     elif tensor.name.endswith(_FUSED):
         without = "weight_shape"
-    return _bytes_of(stored, shape, without) * copies * line.times
-
-
-def _bytes_of(stored: Format, shape: tuple[int, ...], without: str) -> int:
-    if not without:
-        return stored.bytes(shape)
-    return sum(piece.bytes for piece in stored.pieces(shape) if piece.suffix != without)
+    return [piece for piece in stored.pieces(shape) if piece.suffix != without], copies
 
 
 def _shape_on_rank(

@@ -133,10 +133,10 @@ def _sizes(case: Case, subject: Subject, sizing: Sizing, settings: Settings) -> 
     found: dict[str, Any] = {"weights_gib": _in_gib(terms["weights"])}
     buffers = buffer_bytes(subject, settings, sizing.dtype)
     if "params_bytes" in case.measured:
-        stored = float(terms["weights"].bytes - buffers - sizing.latent_copy_bytes)
+        stored = float(terms["weights"].bytes - buffers - sizing.after_loading_bytes)
         found["params_bytes"] = Prediction(stored, stored, stored)
         found["buffers_bytes"] = Prediction(buffers, buffers, buffers)
-        logged = (terms["weights"].bytes - sizing.latent_copy_bytes) / GIB
+        logged = (terms["weights"].bytes - sizing.after_loading_bytes) / GIB
         found["weights_gib"] = Prediction(logged, logged, logged)
         found["block_size_resolved"] = _exactly(sizing.block_size)
     for key, name in (
