@@ -12,6 +12,7 @@ from willfit.checkpoints.locate import locate
 from willfit.engines.base import Machine, Question, Subject
 from willfit.engines.subject import subject_of
 from willfit.engines.table import ask, default_engine, engine_module
+from willfit.engines.versions import parse_version
 from willfit.errors import BadInput
 from willfit.estimate import Estimate
 from willfit.hardware.device import Device
@@ -71,7 +72,7 @@ def machine_of(gpu: str, host_ram: str | None = None) -> Machine:
     """
     host = parse_bytes(host_ram) if host_ram else None
     devices = parse_devices(gpu)
-    if all(device.is_cpu for device in devices) and host is None:
+    if any(device.is_cpu for device in devices) and host is None:
         host = _host_total()
     return Machine(devices, host)
 
@@ -158,16 +159,24 @@ def ask_command(
     from willfit.launch.table import parse_command
 
     launch = parse_command(words, version)
-    subject, _ = find_subject(launch.model, launch.format_name, launch.revision, offline)
+    subject, _ = find_subject(launch.model, None, launch.revision, offline)
+    if launch.format_name is not None and subject.recipe.rule is None:
+        # Engines quantize while loading only what is not quantized yet.
+        subject, _ = find_subject(launch.model, launch.format_name, launch.revision, offline)
     estimate: Estimate = engine_module(launch.engine).estimate(subject, machine, launch.settings, users)
     estimate = replace(estimate, notes=(*launch.notes, *estimate.notes))
     return _with_assumptions(estimate, machine)
 
 
 def _with_assumptions(estimate: Estimate, machine: Machine) -> Estimate:
-    """Say what was taken where a device's name left a choice."""
-    assumed = tuple(dict.fromkeys(device.assumption for device in machine.devices if device.assumption))
-    return replace(estimate, notes=(*assumed, *estimate.notes)) if assumed else estimate
+    """Say what was taken where a device's name left a choice, or a version is newer than what is known."""
+    notes = list(dict.fromkeys(device.assumption for device in machine.devices if device.assumption))
+    newest = engine_module(estimate.engine).NEWEST
+    if parse_version(estimate.engine_version) > parse_version(newest):
+        notes.append(
+            f"{estimate.engine} {estimate.engine_version} is not known; it is taken to behave as {newest} does"
+        )
+    return replace(estimate, notes=(*notes, *estimate.notes)) if notes else estimate
 
 
 def _host_total() -> int | None:
