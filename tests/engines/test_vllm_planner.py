@@ -13,9 +13,9 @@ from willfit.checkpoints.catalogue import find
 from willfit.checkpoints.checkpoint import Checkpoint
 from willfit.checkpoints.config import Config
 from willfit.checkpoints.safetensors import StoredTensor
-from willfit.engines.base import Machine, Subject
+from willfit.engines.base import Machine, Question, Subject
 from willfit.engines.subject import subject_from_config, subject_of
-from willfit.engines.vllm import Settings, estimate
+from willfit.engines.vllm import Settings, answer, estimate
 from willfit.engines.vllm.buffers import buffer_bytes
 from willfit.engines.vllm.refusals import refusal
 from willfit.engines.vllm.sizing import Sizing, size_up
@@ -329,6 +329,14 @@ def test_groups_of_states_must_divide() -> None:
     falcon = subject("tiiuae/Falcon-H1-34B-Instruct")
     assert "2 groups of states" in refusal(falcon, Settings(tensor_parallel=4))
     assert refusal(falcon, Settings(tensor_parallel=2)) == ""
+
+
+def test_a_plain_question_is_laid_out_so_that_it_starts() -> None:
+    # phi-4 has 40 query heads, but 10 KV heads: two ranks, and two stages of them on four cards.
+    found = answer(subject("microsoft/phi-4"), Machine((H100,) * 4), Question())
+    assert found.refusal == ""
+    assert refusal(subject("microsoft/phi-4"), Settings(tensor_parallel=4)) != ""
+    assert len(found.devices) == 4
 
 
 # Properties

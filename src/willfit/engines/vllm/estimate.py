@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from willfit.architectures.held import held_bytes
-from willfit.architectures.mixers import Attention, LatentAttention
 from willfit.engines.base import Machine, Question, Subject
 from willfit.engines.vllm.eras import NEWEST
+from willfit.engines.vllm.refusals import undivided
 from willfit.engines.vllm.settings import Settings
 from willfit.engines.vllm.sizing import Sizing, ranks_of, size_up
 from willfit.estimate import Capacity, DeviceEstimate, Estimate, Term, combined, exact
@@ -18,28 +20,18 @@ _CONTEXT_STEP = 256
 
 
 def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:
-    """vLLM with as many tensor-parallel ranks as the heads allow, the rest of the devices in pipeline."""
+    """vLLM with as many tensor-parallel ranks as the model divides over, the rest of the devices in pipeline."""
     devices = len(machine.devices)
-    heads = [
-        mixer.heads
-        for layer, _ in subject.architecture.blocks
-        for mixer in layer.mixers
-        if isinstance(mixer, Attention | LatentAttention)
-    ]
-    tensor = max(
-        size
-        for size in range(1, devices + 1)
-        if devices % size == 0 and all(count % size == 0 for count in heads)
-    )
     settings = Settings(
         version=question.version or NEWEST,
-        tensor_parallel=tensor,
-        pipeline_parallel=devices // tensor,
         kv_cache_dtype=question.kv_dtype,
         max_model_len=question.context_for(subject.architecture),
         runner="pooling" if subject.architecture.encoder_only else "generate",
     )
-    return estimate(subject, machine, settings, question.users)
+    sizes = (size for size in range(devices, 0, -1) if devices % size == 0)
+    layouts = (replace(settings, tensor_parallel=size, pipeline_parallel=devices // size) for size in sizes)
+    chosen = next((layout for layout in layouts if not undivided(subject, layout)), settings)
+    return estimate(subject, machine, chosen, question.users)
 
 
 def estimate(subject: Subject, machine: Machine, settings: Settings, users: int = 1) -> Estimate:

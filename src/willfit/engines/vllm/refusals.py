@@ -34,9 +34,14 @@ def refusal(subject: Subject, settings: Settings) -> str:
     return (
         _model(subject.architecture, version)
         or _method(subject, settings, version)
-        or _heads(subject.architecture, settings.tensor_parallel)
-        or _blocks(subject, settings, version)
+        or undivided(subject, settings)
     )
+
+
+def undivided(subject: Subject, settings: Settings) -> str:
+    """What cannot be divided over the tensor-parallel ranks; empty if everything can."""
+    heads = _heads(subject.architecture, settings.tensor_parallel)
+    return heads or _blocks(subject, settings, parse_version(settings.version))
 
 
 def _model(architecture: Architecture, version: Version) -> str:
