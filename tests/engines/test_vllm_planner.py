@@ -296,7 +296,7 @@ BLOCK_FP8 = {"quant_method": "fp8", "weight_block_size": [128, 128]}
                 "quantization_config": BLOCK_FP8,
             },
             {"tensor_parallel": 2},
-            "320 of 640",
+            "down_proj: 320 of 640",
         ),
         (
             {

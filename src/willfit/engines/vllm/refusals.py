@@ -89,7 +89,10 @@ def _undivided(mixer: Mixer, ranks: int) -> str:
 
 
 def _blocks(subject: Subject, settings: Settings, version: Version) -> str:
-    """Shards of block-quantized weights must be whole blocks (`fp8_utils.py: validate_fp8_block_shape`)."""
+    """Shards of block-quantized inputs must be whole blocks (`fp8_utils.py: validate_fp8_block_shape`).
+
+    Fused projections may cut a block of outputs (`layers/linear.py: _maybe_allow_fp8_block_shape_mismatch`).
+    """
     ranks = settings.tensor_parallel
     if ranks == 1:
         return ""
@@ -98,7 +101,8 @@ def _blocks(subject: Subject, settings: Settings, version: Version) -> str:
         experts = tensor.part == "experts"
         if not isinstance(stored, Scaled) or stored.granularity != "block" or tensor.split is None:
             continue
-        if tensor.part == "mtp" or (experts and settings.expert_parallel):
+        outputs = tensor.split.axis == len(tensor.shape) - 2
+        if tensor.part == "mtp" or (settings.expert_parallel if experts else outputs):
             continue
         width = rank_shape(tensor, ranks)[tensor.split.axis]
         block = stored.block[tensor.split.axis - len(tensor.shape)]
