@@ -185,7 +185,9 @@ def _cached(repo_id: str, revision: str | None, notes: tuple[str, ...] = ()) -> 
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
-    root = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo_id, repo_type="model")
+    with _said_plainly(repo_id):  # newer versions of the library check the id here
+        name = repo_folder_name(repo_id=repo_id, repo_type="model")
+    root = Path(constants.HF_HUB_CACHE) / name
     commit = revision or "main"
     with suppress(OSError, ValueError):  # a commit has no entry under `refs`
         commit = (root / "refs" / commit).read_text(encoding="ascii").strip()

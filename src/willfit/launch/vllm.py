@@ -58,13 +58,15 @@ _NOT_COUNTED = {
 _ONLINE = {"fp8": "fp8", "fp8_per_tensor": "fp8", "experts_int8": "int8"}
 
 #: What `--quantization` takes, in 0.33 and before (`model_executor/layers/quantization/__init__.py`).
-_QUANTIZATIONS = frozenset(
-    """aqlm auto_awq auto_gptq auto-round awq awq_marlin bitblas bitsandbytes compressed-tensors deepseek_v4_fp8
-    deepspeedfp experts_int8 fbgemm_fp8 fp8 fp8_per_block fp8_per_channel fp8_per_tensor fp_quant gguf gpt_oss_mxfp4
-    gptq gptq_bitblas gptq_marlin gptq_marlin_24 hqq humming inc int8_per_channel_weight_only ipex marlin modelopt
-    modelopt_fp4 modelopt_mixed modelopt_mxfp8 moe_wna16 mxfp4 mxfp8 neuron_quant nvfp4_per_token online petit_nvfp4
-    ptpc_fp8 qqq quark rtn squeezellm torchao tpu_int8""".split()
-)
+_QUANTIZATIONS = frozenset({
+    "aqlm", "auto_awq", "auto_gptq", "auto-round", "awq", "awq_marlin", "bitblas", "bitsandbytes",
+    "compressed-tensors", "deepseek_v4_fp8", "deepspeedfp", "experts_int8", "fbgemm_fp8", "fp8",
+    "fp8_per_block", "fp8_per_channel", "fp8_per_tensor", "fp_quant", "gguf", "gpt_oss_mxfp4", "gptq",
+    "gptq_bitblas", "gptq_marlin", "gptq_marlin_24", "hqq", "humming", "inc",
+    "int8_per_channel_weight_only", "ipex", "marlin", "modelopt", "modelopt_fp4", "modelopt_mixed",
+    "modelopt_mxfp8", "moe_wna16", "mxfp4", "mxfp8", "neuron_quant", "nvfp4_per_token", "online",
+    "petit_nvfp4", "ptpc_fp8", "qqq", "quark", "rtn", "squeezellm", "torchao", "tpu_int8",
+})  # fmt: skip
 
 
 @cache

@@ -13,7 +13,6 @@ from willfit.errors import BadInput
 from willfit.estimate import Capacity, Estimate
 from willfit.quantities import format_bytes
 
-
 #: More sequences than this are not asked of one generate() call.
 MOST_USERS = 4096
 
