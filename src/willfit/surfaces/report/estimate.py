@@ -70,7 +70,12 @@ def render(estimate: Estimate, console: Console, explain: bool = False) -> None:
     if estimate.capacity is not None and estimate.capacity.max_context:
         console.print(Padding(_capacity(estimate), (0, 2, 1, 2)))
     if estimate.verdict in ("does_not_fit", "tight") and estimate.remedies:
-        console.print(Padding(Text("What would make it fit", style="bold"), (0, 2)))
+        title = (
+            "What would make it fit"
+            if estimate.verdict == "does_not_fit"
+            else "What would make it sure to fit"
+        )
+        console.print(Padding(Text(title, style="bold"), (0, 2)))
         for remedy in estimate.remedies:
             console.print(Padding(Text(f"→ {remedy}"), (0, 2)))
         console.print()
