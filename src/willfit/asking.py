@@ -7,17 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from willfit.checkpoints.locate import locate
 from willfit.engines.base import Machine, Question, Subject
 from willfit.engines.subject import subject_of
-from willfit.engines.table import ask, default_engine, engine_module
+from willfit.engines.table import FALLBACK_ENGINE, ask, default_engine, engine_module
 from willfit.engines.versions import parse_version
 from willfit.errors import BadInput
 from willfit.estimate import Estimate
 from willfit.hardware.device import Device
 from willfit.hardware.table import find_device, parse_devices
-from willfit.quantities import parse_bytes
+from willfit.quantities import format_bytes, parse_bytes
+
+if TYPE_CHECKING:
+    from willfit.hardware.probe import DetectedDevice
 
 #: Devices that people ask about most, small to large; the table of answers if no device is named.
 COMMON_DEVICES = (
@@ -37,6 +41,9 @@ COMMON_DEVICES = (
     "MI300X",
 )
 COMMON_COUNTS = (1, 2, 4, 8)
+
+#: A display or a driver's bookkeeping takes up to this share of a card that nothing else uses.
+_IDLE_SHARE = 0.03
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +99,17 @@ def this_machine() -> Machine | None:
     return Machine(devices, host.available_bytes if host else None)
 
 
+def _as_free(found: DetectedDevice) -> Device:
+    """The device with what is free on it; a note says so if something else uses it."""
+    used = found.total_bytes - found.free_bytes
+    note = ""
+    if used > _IDLE_SHARE * found.total_bytes:
+        note = f"{format_bytes(used)} of {found.device.name} are in use now; what is free is what counts"
+    return replace(
+        found.device, usable_bytes=found.free_bytes, usable_source="free on this machine now", assumption=note
+    )
+
+
 def ask_about(
     model: str,
     machine: Machine,
@@ -117,7 +135,12 @@ def ask_about(
         engine_module(engine)
     subject, is_gguf = find_subject(model, format_name, revision, offline)
     chosen = engine or default_engine(subject, machine, is_gguf)
-    return _with_assumptions(ask(chosen, subject, machine, question), machine)
+    answer = ask(chosen, subject, machine, question)
+    if engine is None and answer.refusal and chosen != FALLBACK_ENGINE:
+        notes = (f"{answer.engine} {answer.engine_version}: {answer.refusal}",)
+        answer = ask(FALLBACK_ENGINE, subject, machine, replace(question, version=None))
+        answer = replace(answer, notes=(*notes, *answer.notes))
+    return _with_assumptions(answer, machine)
 
 
 def ask_candidates(

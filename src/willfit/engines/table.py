@@ -16,6 +16,9 @@ ENGINES: dict[str, str] = {
     "minimum": "minimum",
 }
 
+#: Who answers if the engine that people would use does not run the model at all.
+FALLBACK_ENGINE = "transformers"
+
 
 def engine_module(name: str) -> Any:
     """The module of an engine.

@@ -131,20 +131,25 @@ def _host(machine: Machine, settings: Settings, sizing: Sizing) -> DeviceEstimat
 
 
 def _notes(subject: Subject, sizing: Sizing, settings: Settings) -> list[str]:
-    """Where the engine takes much more for a sequence than the maths needs, and why."""
-    plan = sizing.plan
+    """How the devices are used, and where the engine takes much more for a sequence than the maths needs."""
+    plan, notes = sizing.plan, []
+    if settings.pipeline_parallel > 1:
+        notes.append(
+            f"layout: {settings.tensor_parallel} tensor-parallel ranks in each of {settings.pipeline_parallel} "
+            "pipeline stages"
+        )
     if len(plan.groups) < 2:
-        return []
+        return notes
     length = sizing.resolved.max_model_len
     minimum = int(held_bytes(subject.architecture, length, sizing.dtype)) // settings.tensor_parallel
     taken = plan.bytes_for(length)
-    if taken <= 1.1 * minimum:
-        return []
-    return [
-        f"a sequence of {length:,} tokens must hold {format_bytes(minimum)} on a rank; vLLM takes "
-        f"{format_bytes(taken)}, because its {len(plan.groups)} cache groups share one block size and "
-        "window layers also hold the tokens in flight"
-    ]
+    if taken > 1.1 * minimum:
+        notes.append(
+            f"a sequence of {length:,} tokens must hold {format_bytes(minimum)} on a rank; vLLM takes "
+            f"{format_bytes(taken)}, because its {len(plan.groups)} cache groups share one block size and "
+            "window layers also hold the tokens in flight"
+        )
+    return notes
 
 
 def _remedies(subject: Subject, sizing: Sizing, settings: Settings, users: int) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from willfit.engines.vllm.weights import latent_copy_bytes, layout_bytes, parame
 from willfit.errors import BadInput
 from willfit.estimate import Demand, Term, between, combined
 from willfit.hardware.device import Device
-from willfit.quantities import GIB, dtype_name, format_bytes
+from willfit.quantities import GIB, dtype_name
 
 _AFTER_LOADING = "copies and layouts made after loading, and slack of the allocator"
 
@@ -41,7 +41,7 @@ class Sizing:
     after_loading_bytes
         Part of the weights term that is no parameter or buffer: made after loading, or the allocator's slack.
     refusal
-        Why it would not start whatever the memory, or because nothing is left for a cache.
+        Why it would not start whatever the memory; empty otherwise.
     """
 
     resolved: Resolved
@@ -113,8 +113,7 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
     if graphs is not None:
         (inside if subtracted else outside).append(graphs)
 
-    total = device.usable_bytes or 0
-    requested = ceil(total * resolved.gpu_memory_utilization)
+    requested = ceil((device.usable_bytes or 0) * resolved.gpu_memory_utilization)
     taken, taken_low, taken_high = combined([*inside, _visible_memory(requested)])
     pool, low, high = requested - taken, requested - taken_high, requested - taken_low
     if settings.kv_cache_memory_bytes is not None:
@@ -125,12 +124,6 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
         longest = plan.longest(pool, resolved.max_model_len)
         resolved = replace(resolved, max_model_len=max(1, longest))
         plan = replace(plan, resolved=resolved)
-    reason = refusal(subject, settings)
-    if not reason and plan.groups and total and high <= 0:
-        reason = (
-            f"weights and run-time memory leave nothing of the {format_bytes(requested)} "
-            "that vLLM allows itself for a cache"
-        )
     return Sizing(
         resolved=resolved,
         dtype=dtype,
@@ -142,7 +135,7 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
         pool_interval=(low, high),
         plan=plan,
         after_loading_bytes=copies,
-        refusal=reason,
+        refusal=refusal(subject, settings),
     )
 
 

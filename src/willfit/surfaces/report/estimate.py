@@ -90,6 +90,8 @@ def render(estimate: Estimate, console: Console, explain: bool = False) -> None:
 def headline(estimate: Estimate) -> Text:
     """The verdict in one line."""
     sign, words, style = VERDICT_STYLE[estimate.verdict]
+    if estimate.refusal:
+        words = "would not start"
     line = Text.assemble((f" {sign} {words}", style), "  ", (estimate.model, "bold"))
     line.append(f" on {devices_in_words(estimate)}, {estimate.engine} {estimate.engine_version}".rstrip())
     return line
@@ -99,7 +101,7 @@ def reason(estimate: Estimate) -> Text:
     """What decides, and how sure that is."""
     line = Text(_reason(estimate))
     chance = estimate.probability
-    if chance is not None:
+    if chance is not None and not estimate.refusal:
         what = "it fits" if chance >= 0.5 else "it does not fit"
         line.append(f"; {_percent(max(chance, 1 - chance))} sure that {what}", style="dim")
     return line
@@ -131,7 +133,9 @@ def _reason(estimate: Estimate) -> str:
         return estimate.refusal
     for demand in estimate.demands:
         if demand.verdict != "fits":
-            pool = format_bytes(max(0, demand.pool_bytes))
+            if demand.pool_bytes <= 0:
+                return f"weights and run-time memory leave no room for the cache of {demand.what}"
+            pool = format_bytes(demand.pool_bytes)
             return f"{demand.what}: {format_bytes(demand.needed_bytes)} of cache needed, {pool} left for it"
     worst = max(
         estimate.devices, key=lambda place: place.peak_bytes / (place.usable_bytes or place.peak_bytes or 1)
