@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.console import Console
@@ -14,7 +14,9 @@ from willfit.engines.base import Machine, Question, Subject
 from willfit.engines.table import ask, default_engine
 from willfit.estimate import Estimate
 from willfit.quantities import format_bytes
+from willfit.rules.peak_flops import peak_flops
 from willfit.rules.result import RuleResult
+from willfit.rules.shared_model import shared_model
 from willfit.rules.table import rules_for
 
 
@@ -27,12 +29,25 @@ class Compared:
     results: tuple[RuleResult, ...]
 
 
-def compare(subject: Subject, machine: Machine, question: Question, is_gguf: bool) -> Compared:
-    """Ask our engines and apply the rules."""
+def compare(
+    subject: Subject, machine: Machine, question: Question, is_gguf: bool, card: tuple[int, int] | None = None
+) -> Compared:
+    """Ask our engines and apply the rules.
+
+    Parameters
+    ----------
+    card
+        Arithmetic units and clock in MHz, for the rule about peak FLOP/s; None leaves it out.
+    """
     engine = default_engine(subject, machine, is_gguf)
-    card = machine.devices[0].usable_bytes
+    usable = machine.devices[0].usable_bytes
     tokens = question.context_for(subject.architecture)
-    results = rules_for(subject.architecture, tokens=tokens, batch=question.users, card_bytes=card)
+    results = rules_for(subject.architecture, tokens=tokens, batch=question.users, card_bytes=usable)
+    one = ask("minimum", subject, machine, replace(question, users=1)).devices[0]
+    loaded = sum(term.bytes for term in one.terms if term.name in ("weights", "context"))
+    results += (shared_model(loaded, one.peak_bytes, question.users),)
+    if card is not None:
+        results += (peak_flops(*card, 2),)
     return Compared(
         ask(engine, subject, machine, question), ask("minimum", subject, machine, question), results
     )

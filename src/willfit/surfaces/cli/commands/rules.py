@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 
+from willfit.errors import BadInput
 from willfit.quantities import parse_tokens
 from willfit.surfaces.cli.parsing import Parser, add_context, add_json, add_model, add_source, if_given, whole
 
@@ -21,6 +22,10 @@ def declare(parser: Parser) -> None:
     parser.add_argument(
         "-b", "--batch", metavar="N", type=whole("--batch"), default=1, help="sequences at once (1)"
     )
+    parser.add_argument(
+        "--cores", metavar="N", type=whole("--cores"), help="arithmetic units of a card, for its peak FLOP/s"
+    )
+    parser.add_argument("--clock", metavar="MHZ", type=whole("--clock"), help="clock of these units")
     add_source(parser)
     add_json(parser)
 
@@ -33,7 +38,10 @@ def run(given: Namespace) -> int:
 
     subject, is_gguf = find_subject(given.model, given.format, given.revision, given.offline)
     question = Question(if_given(given.context, parse_tokens), given.batch)
-    compared = report.compare(subject, machine_of(given.gpu), question, is_gguf)
+    if (given.cores is None) != (given.clock is None):
+        raise BadInput("--cores and --clock go together", "write --cores 1280 --clock 1400")
+    card = None if given.cores is None else (given.cores, given.clock)
+    compared = report.compare(subject, machine_of(given.gpu), question, is_gguf, card)
     if given.json:
         print(json.dumps(report.as_json(compared)))
     else:
