@@ -135,8 +135,8 @@ def _notes(subject: Subject, sizing: Sizing, settings: Settings) -> list[str]:
     plan, notes = sizing.plan, []
     if settings.pipeline_parallel > 1:
         notes.append(
-            f"layout: {settings.tensor_parallel} tensor-parallel ranks in each of {settings.pipeline_parallel} "
-            "pipeline stages"
+            f"layout: {settings.pipeline_parallel} pipeline stages, each of {settings.tensor_parallel} "
+            f"device{'s' if settings.tensor_parallel > 1 else ''}"
         )
     if len(plan.groups) < 2:
         return notes

@@ -125,7 +125,8 @@ def devices_in_words(estimate: Estimate) -> str:
     counted = [
         (name, len(list(group))) for name, group in groupby(device.name for device in estimate.devices)
     ]
-    return " + ".join(f"{count} × {name}" if count > 1 else name for name, count in counted)
+    short = [(name.removeprefix("GeForce "), count) for name, count in counted]
+    return " + ".join(f"{count} × {name}" if count > 1 else name for name, count in short)
 
 
 def _reason(estimate: Estimate) -> str:
