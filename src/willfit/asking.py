@@ -55,6 +55,14 @@ class Candidate:
     estimate: Estimate
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An estimate with the model that it is about."""
+
+    subject: Subject
+    estimate: Estimate
+
+
 def find_subject(
     model: str, format_name: str | None = None, revision: str | None = None, offline: bool = False
 ) -> tuple[Subject, bool]:
@@ -110,7 +118,7 @@ def _as_free(found: DetectedDevice) -> Device:
     )
 
 
-def ask_about(
+def answer_about(
     model: str,
     machine: Machine,
     question: Question,
@@ -118,7 +126,7 @@ def ask_about(
     format_name: str | None = None,
     revision: str | None = None,
     offline: bool = False,
-) -> Estimate:
+) -> Answer:
     """The answer for a model on a machine.
 
     Parameters
@@ -140,7 +148,20 @@ def ask_about(
         notes = (f"{answer.engine} {answer.engine_version}: {answer.refusal}",)
         answer = ask(FALLBACK_ENGINE, subject, machine, replace(question, version=None))
         answer = replace(answer, notes=(*notes, *answer.notes))
-    return _with_assumptions(answer, machine)
+    return Answer(subject, _with_assumptions(answer, machine))
+
+
+def ask_about(
+    model: str,
+    machine: Machine,
+    question: Question,
+    engine: str | None = None,
+    format_name: str | None = None,
+    revision: str | None = None,
+    offline: bool = False,
+) -> Estimate:
+    """The estimate of `answer_about`."""
+    return answer_about(model, machine, question, engine, format_name, revision, offline).estimate
 
 
 def ask_candidates(
@@ -165,13 +186,13 @@ def ask_candidates(
     return tuple(candidates)
 
 
-def ask_command(
+def answer_command(
     words: Sequence[str],
     machine: Machine,
     users: int = 1,
     version: str | None = None,
     offline: bool = False,
-) -> Estimate:
+) -> Answer:
     """The answer for a launch command.
 
     Raises
@@ -188,7 +209,18 @@ def ask_command(
         subject, _ = find_subject(launch.model, launch.format_name, launch.revision, offline)
     estimate: Estimate = engine_module(launch.engine).estimate(subject, machine, launch.settings, users)
     estimate = replace(estimate, notes=(*launch.notes, *estimate.notes))
-    return _with_assumptions(estimate, machine)
+    return Answer(subject, _with_assumptions(estimate, machine))
+
+
+def ask_command(
+    words: Sequence[str],
+    machine: Machine,
+    users: int = 1,
+    version: str | None = None,
+    offline: bool = False,
+) -> Estimate:
+    """The estimate of `answer_command`."""
+    return answer_command(words, machine, users, version, offline).estimate
 
 
 def _with_assumptions(estimate: Estimate, machine: Machine) -> Estimate:

@@ -113,7 +113,12 @@ def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:
         capacity=_capacity(subject, limits, fixed, needs),
         notes=_notes(subject, needs),
         remedies=_remedies(places, subject, needs),
-        details={"context": needs.context, "kv_cache_dtype": needs.kv_dtype, "dtype": needs.dtype},
+        details={
+            "context": needs.context,
+            "users": needs.users,
+            "kv_cache_dtype": needs.kv_dtype,
+            "dtype": needs.dtype,
+        },
     )
 
 

@@ -48,7 +48,8 @@ def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:
     found = estimate(subject, machine, settings)
     capacity = None if subject.architecture.encoder_only else _capacity(subject, machine, settings, context)
     remedies = _remedies(subject, found, question, capacity)
-    return replace(found, capacity=capacity, remedies=remedies, details={**found.details, "context": context})
+    details = {**found.details, "context": context, "users": question.users}
+    return replace(found, capacity=capacity, remedies=remedies, details=details)
 
 
 def _capacity(subject: Subject, machine: Machine, settings: Settings, context: int) -> Capacity | None:

@@ -46,15 +46,20 @@ class Parser(argparse.ArgumentParser):
             raise BadInput(f"{name} takes no value")
         raise BadInput(f"{name}: {match['what']}")
 
-    def read(self, words: Sequence[str]) -> argparse.Namespace:
+    def read(self, words: Sequence[str], start: argparse.Namespace | None = None) -> argparse.Namespace:
         """Parse the words of a command line.
+
+        Parameters
+        ----------
+        start
+            What holds where the words say nothing, instead of the defaults.
 
         Raises
         ------
         BadInput
             For an option that the command does not have, a missing value or a word too many.
         """
-        given, rest = self.parse_known_args(words)
+        given, rest = self.parse_known_args(words, start or argparse.Namespace())
         for word in rest:
             if word.startswith("-") and word != "-":
                 raise self._no_such_option(word.partition("=")[0])

@@ -209,8 +209,12 @@ def term_table(place: DeviceEstimate) -> Table:
 
 
 def _name(term: Term) -> Text:
-    colour = COLOURS.get(term.name, _OTHER_COLOUR)
-    return Text.assemble(("■ ", colour), _WORDS.get(term.name, term.name.replace("_", " ")))
+    return term_name(term.name)
+
+
+def term_name(name: str) -> Text:
+    """A term in words, with its colour."""
+    return Text.assemble(("■ ", COLOURS.get(name, _OTHER_COLOUR)), _WORDS.get(name, name.replace("_", " ")))
 
 
 def _range(term: Term) -> str:

@@ -13,8 +13,8 @@ from willfit.quantities import parse_tokens
 from willfit.surfaces.cli.parsing import Parser, add_context, add_json, add_source, if_given, whole
 
 if TYPE_CHECKING:
-    from willfit.asking import Candidate
-    from willfit.engines.base import Machine
+    from willfit.asking import Answer, Candidate
+    from willfit.engines.base import Machine, Question
     from willfit.estimate import Estimate
 
 HELP = "Will it fit? The command that is meant where none is named."
@@ -29,6 +29,11 @@ def declare(parser: Parser) -> None:
         help="hub id, directory, config.json, .safetensors or .gguf file, or URL; or the command that would "
         "start it, behind the options",
     )
+    declare_options(parser)
+
+
+def declare_options(parser: Parser) -> None:
+    """Add the options of a question, without the model."""
     parser.add_argument(
         "-g",
         "--gpu",
@@ -58,32 +63,55 @@ def declare(parser: Parser) -> None:
 
 def run(given: Namespace, launch: Sequence[str]) -> int:
     """Print the answer; 0 if it fits, 1 if it does not, 2 if that cannot be judged."""
-    from willfit.asking import ask_about, ask_candidates, machine_of, this_machine
-    from willfit.engines.base import Question
+    answer = answered(given, launch)
+    if answer is None:
+        from willfit.asking import ask_candidates
+
+        return _show_candidates(ask_candidates(given.model, _question(given), *_chosen(given)), given)
+    return _show(answer.estimate, given)
+
+
+def answered(given: Namespace, launch: Sequence[str]) -> Answer | None:
+    """The answer to a question or for a launch command; None if no device is named and there is none here.
+
+    Raises
+    ------
+    BadInput
+        If anything that was given cannot be used.
+    """
+    from willfit.asking import answer_about, machine_of, this_machine
 
     if launch:
-        return _show(_ask_command(given, launch), given)
+        return _answer_command(given, launch)
     if given.model is None:
         raise BadInput("no model was given", "write willfit MODEL --gpu rtx4090")
-    question = Question(
-        if_given(given.context, parse_tokens), given.users, given.kv_dtype, given.engine_version
-    )
+    question = _question(given)
     machine = this_machine() if given.gpu is None else machine_of(given.gpu, given.host_ram)
-    chosen = (given.engine, given.format, given.revision, given.offline)
-    if machine is None:
-        return _show_candidates(ask_candidates(given.model, question, *chosen), given)
-    return _show(ask_about(given.model, machine, question, *chosen), given)
+    return None if machine is None else answer_about(given.model, machine, question, *_chosen(given))
 
 
-def _ask_command(given: Namespace, launch: Sequence[str]) -> Estimate:
-    from willfit.asking import ask_command, machine_of, require_devices, this_machine
+def _question(given: Namespace) -> Question:
+    from willfit.engines.base import Question
+
+    context = if_given(given.context, parse_tokens)
+    return Question(context, given.users, given.kv_dtype, given.engine_version)
+
+
+def _chosen(given: Namespace) -> tuple[str | None, str | None, str | None, bool]:
+    return given.engine, given.format, given.revision, given.offline
+
+
+def _answer_command(given: Namespace, launch: Sequence[str]) -> Answer:
+    from willfit.asking import answer_command, machine_of, require_devices, this_machine
 
     for option in ("model", "context", "format", "engine", "revision"):
         if getattr(given, option) is not None:
             raise BadInput(f"--{option} does not go with a launch command", "the command itself says so")
     machine: Machine | None = this_machine() if given.gpu is None else machine_of(given.gpu, given.host_ram)
     try:
-        return ask_command(launch, require_devices(machine), given.users, given.engine_version, given.offline)
+        return answer_command(
+            launch, require_devices(machine), given.users, given.engine_version, given.offline
+        )
     except BadInput as error:
         ours = [f"--{name.replace('_', '-')}" for name in vars(given)]
         late = next((word for word in launch if word in ours and error.message.endswith(f" {word}")), None)
