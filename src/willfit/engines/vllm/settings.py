@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from willfit.architectures.mixers import LatentAttention
 from willfit.architectures.model import Architecture
+from willfit.engines.versions import parse_version
 from willfit.engines.vllm.eras import NEWEST, Era
 from willfit.errors import BadInput
 from willfit.hardware.device import Device
@@ -13,6 +15,12 @@ from willfit.quantities import GIB
 
 #: `--max-model-len auto`: as long as the cache allows.
 AUTO = -1
+
+#: V0 lets a batch hold at least this many tokens if there are images or sounds (`config.py: SchedulerConfig`).
+_LEAST_MULTIMODAL_TOKENS = 5120
+
+#: The largest batch that gpt-oss is captured for before 0.14.
+_GPT_OSS_LARGEST = 992
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +107,21 @@ def resolve(settings: Settings, architecture: Architecture, device: Device, era:
     tokens, sequences = _batch_defaults(settings, device, era)
     chunked = settings.enable_chunked_prefill
     if chunked is None:
-        # V0 chunks prefill by itself only above 32k; V1 always, but pooling models never do.
-        chunked = length > 32768 if era.generation == "v0" else True
+        # V1 always chunks prefill, but pooling models never do.
+        chunked = (
+            _chunks_by_itself(settings, architecture, device, length) if era.generation == "v0" else True
+        )
     if era.generation == "v0":
-        tokens = 512 if chunked and era.since < (0, 7) else 2048
+        tokens = 512 if chunked and parse_version(settings.version) < (0, 6, 5) else 2048
+        if architecture.towers:
+            tokens = max(tokens, _LEAST_MULTIMODAL_TOKENS)
     if not chunked or architecture.encoder_only:
         tokens = max(tokens, length)
-    tokens = settings.max_num_batched_tokens or tokens
     sequences = settings.max_num_seqs or sequences
-    if not settings.max_num_seqs and (0, 9) <= era.since < (0, 14):
+    if era.since >= (0, 9):
+        tokens = min(tokens, sequences * length)
+    tokens = settings.max_num_batched_tokens or tokens
+    if not settings.max_num_seqs and era.since >= (0, 9):
         sequences = min(sequences, tokens)
     batches = settings.pipeline_parallel
     if settings.async_scheduling and settings.runner == "generate" and era.since >= (0, 14):
@@ -120,8 +134,21 @@ def resolve(settings: Settings, architecture: Architecture, device: Device, era:
         max_num_batched_tokens=tokens,
         max_in_flight_tokens=tokens * batches if era.in_flight else tokens,
         gpu_memory_utilization=era.utilization if utilization is None else utilization,
-        capture_sizes=() if settings.enforce_eager else capture_sizes(settings, sequences, device, era),
+        capture_sizes=()
+        if settings.enforce_eager
+        else capture_sizes(settings, sequences, device, era, architecture.model_type),
     )
+
+
+def _chunks_by_itself(settings: Settings, architecture: Architecture, device: Device, length: int) -> bool:
+    """Whether V0 chunks prefill unasked (`engine/arg_utils.py: _set_default_args_v0`).
+
+    On CUDA above 32k, but not for encoders, latent attention, sliding windows or speculation.
+    """
+    if length <= 32768 or device.vendor == "AMD" or architecture.towers or settings.speculative_tokens:
+        return False
+    mixers = [mixer for layer, _ in architecture.blocks for mixer in layer.mixers]
+    return not any(isinstance(mixer, LatentAttention) or getattr(mixer, "window", None) for mixer in mixers)
 
 
 def _batch_defaults(settings: Settings, device: Device, era: Era) -> tuple[int, int]:
@@ -138,8 +165,13 @@ def _batch_defaults(settings: Settings, device: Device, era: Era) -> tuple[int, 
     return (8192 if server else 16384), 1024
 
 
-def capture_sizes(settings: Settings, sequences: int, device: Device, era: Era) -> tuple[int, ...]:
-    """Batch sizes for which decode graphs are captured (`config/vllm.py: _set_cudagraph_sizes`)."""
+def capture_sizes(
+    settings: Settings, sequences: int, device: Device, era: Era, model_type: str = ""
+) -> tuple[int, ...]:
+    """Batch sizes for which decode graphs are captured (`config/vllm.py: _set_cudagraph_sizes`).
+
+    gpt-oss is given more of them (`models/config.py: GptOssForCausalLMConfig`).
+    """
     if era.generation == "v0":
         return tuple(size for size in (1, 2, 4, *range(8, 257, 8)) if size <= max(sequences, 1))
     ceiling = 512
@@ -148,7 +180,10 @@ def capture_sizes(settings: Settings, sequences: int, device: Device, era: Era) 
     largest = min(2 * sequences * (1 + settings.speculative_tokens), ceiling)
     if era.since < (0, 9):
         largest = 512
+    sparse = era.sparse_capture
+    if model_type == "gpt_oss":
+        largest, sparse = (1024 if era.since >= (0, 14) else _GPT_OSS_LARGEST), True
     largest = settings.cudagraph_max_capture_size or largest
-    step_from = 256 if era.sparse_capture else ceiling + 1
-    sizes = [1, 2, 4, *range(8, step_from, 8), *range(step_from, ceiling + 1, 16)]
+    step_from = 256 if sparse else largest + 1
+    sizes = [1, 2, 4, *range(8, step_from, 8), *range(step_from, largest + 1, 16)]
     return tuple(size for size in sizes if size <= largest)

@@ -35,6 +35,9 @@ _FORMATS = {
 
 _QUANTIZATIONS = {"bitsandbytes": "nf4", "fp8": "fp8"}
 
+#: V0 captures no batch that is larger.
+_V0_LARGEST_CAPTURE = 256
+
 _SETTINGS = frozenset(field.name for field in fields(Settings))
 
 
@@ -99,6 +102,11 @@ def settings_of(case: Case) -> Settings:
         given["mtp"] = "mtp" in str(speculative.get("method", ""))
     if case.settings.get("limit_mm_per_prompt") and not any(case.settings["limit_mm_per_prompt"].values()):
         given["language_model_only"] = True
+    if case.fields.get("engine_generation") == "v0" and "max_num_seqs" not in given:
+        # V0 captures graphs up to max_num_seqs, and no further than 256.
+        captured = given.get("cudagraph_max_capture_size") or 0
+        if 0 < captured < _V0_LARGEST_CAPTURE:
+            given["max_num_seqs"] = captured
     if "Embedding" in str(case.fields.get("model")):
         given["runner"] = "pooling"  # vLLM knows embedding models by files that are not in a config
     return Settings(version=_version(case), generation=case.fields.get("engine_generation"), **given)
