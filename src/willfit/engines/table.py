@@ -13,6 +13,7 @@ from willfit.estimate import Estimate
 ENGINES: dict[str, str] = {
     "vllm": "vllm",
     "transformers": "transformers",
+    "lmdeploy": "lmdeploy",
     "minimum": "minimum",
 }
 
