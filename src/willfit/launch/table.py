@@ -9,10 +9,10 @@ from willfit.errors import BadInput
 from willfit.launch.base import Launch
 
 #: Modules of this folder, asked in turn whether a command is theirs.
-LAUNCHERS: tuple[str, ...] = ("vllm",)
+LAUNCHERS: tuple[str, ...] = ("vllm", "lmdeploy")
 
 #: First words of commands, so that a model's name is not taken for one.
-PROGRAMS: frozenset[str] = frozenset({"vllm", "python", "python3"})
+PROGRAMS: frozenset[str] = frozenset({"vllm", "python", "python3", "lmdeploy"})
 
 
 def parse_command(words: Sequence[str], version: str | None = None) -> Launch:

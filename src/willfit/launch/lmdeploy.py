@@ -1,0 +1,146 @@
+"""Reading `lmdeploy serve api_server MODEL ...`.
+
+Flags as LMDeploy 0.18 has them (`lmdeploy/cli/serve.py`, `cli/utils.py`), with those of older versions. Flags
+without effect on memory are read and left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from willfit.engines.lmdeploy.settings import QUANT_POLICIES, Settings
+from willfit.errors import BadInput
+from willfit.launch.base import Launch
+from willfit.launch.flags import scan
+from willfit.launch.values import choice, flag_table, whole
+
+PROGRAM = "lmdeploy serve api_server"
+
+_FLAGS = "lmdeploy_flags.txt"
+
+#: What is read but does not change the estimate, in words.
+_NOT_COUNTED = {
+    "--adapters": "adapters",
+    "--cp": "context parallelism",
+    "--cudagraph-capture-batch-sizes": "sizes of CUDA graphs",
+    "--dp": "data parallelism",
+    "--enable-eplb": "redundant experts",
+    "--ep": "expert parallelism",
+    "--hf-overrides": "changes of the config",
+    "--nnodes": "further nodes",
+    "--piecewise-cudagraph-max-tokens": "CUDA graphs of prefill steps",
+    "--speculative-algorithm": "the draft model",
+}
+
+#: Names of `--quant-policy` (`messages.py: QuantPolicy`).
+_POLICY_NAMES = {
+    "none": 0, "int4": 4, "int8": 8, "fp8": 16, "fp8_e4m3": 16, "fp8_e5m2": 17, "turbo_quant": 42,
+}  # fmt: skip
+
+
+def recognises(words: Sequence[str]) -> bool:
+    """Whether a command starts LMDeploy."""
+    return words[0].rsplit("/", 1)[-1] == "lmdeploy" or list(words[1:3]) == ["-m", "lmdeploy"]
+
+
+def parse(words: Sequence[str], version: str | None = None) -> Launch:
+    """Read a command that starts LMDeploy's server.
+
+    Parameters
+    ----------
+    words
+        The command, split as a shell would.
+    version
+        Version of LMDeploy; None for the newest that is known.
+
+    Raises
+    ------
+    BadInput
+        For a flag that LMDeploy does not have, a value that it would refuse, or a command without a model.
+    """
+    rest = list(words[3:] if words[1:2] == ["-m"] else words[1:])
+    if rest[:2] != ["serve", "api_server"]:
+        given = " ".join(["lmdeploy", *rest[:2]])
+        raise BadInput(f"{given}: only '{PROGRAM}' starts a server", f"write {PROGRAM} MODEL ...")
+    scanned = scan(rest[2:], flag_table(_FLAGS), {}, PROGRAM)
+    options = scanned.options
+    if not scanned.positionals:
+        raise BadInput(f"{PROGRAM}: no model is named", f"write {PROGRAM} MODEL ...")
+    if len(scanned.positionals) > 1:
+        raise BadInput(f"{PROGRAM}: {scanned.positionals[1]!r} belongs to no flag")
+    settings: dict[str, Any] = _numbers(options) | _words(options)
+    if version:
+        settings["version"] = version
+    return Launch(
+        engine="lmdeploy",
+        model=scanned.positionals[0],
+        revision=str(options["--revision"]) if "--revision" in options else None,
+        settings=Settings(**settings),
+        notes=tuple(
+            f"{what} ({flag}) are not counted"
+            for flag, what in _NOT_COUNTED.items()
+            if options.get(flag) not in (None, False, "1")
+        ),
+    )
+
+
+def _numbers(options: Mapping[str, Any]) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    for flag, name, least in (
+        ("--tp", "tp", 1),
+        ("--session-len", "session_len", 1),
+        ("--max-batch-size", "max_batch_size", 1),
+        ("--cache-block-seq-len", "cache_block_seq_len", 1),
+        ("--max-prefill-token-num", "max_prefill_token_num", 1),
+        ("--num-gpu-blocks", "num_gpu_blocks", 0),
+        ("--prefix-cache-state-budget", "prefix_cache_state_budget", 0),
+    ):
+        if flag in options:
+            settings[name] = whole(PROGRAM, flag, str(options[flag]), least)
+    if "--cache-max-entry-count" in options:
+        settings["cache_max_entry_count"] = _entry_count(str(options["--cache-max-entry-count"]))
+    return settings
+
+
+def _words(options: Mapping[str, Any]) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    if "--backend" in options:
+        settings["backend"] = choice(
+            PROGRAM, "--backend", str(options["--backend"]), ("pytorch", "turbomind")
+        )
+    if "--dtype" in options:
+        settings["dtype"] = choice(
+            PROGRAM, "--dtype", str(options["--dtype"]), ("auto", "float16", "bfloat16")
+        )
+    if "--quant-policy" in options:
+        settings["quant_policy"] = _quant_policy(str(options["--quant-policy"]))
+    for flag, name in (("--eager-mode", "eager_mode"), ("--language-model-only", "language_model_only")):
+        if options.get(flag):
+            settings[name] = True
+    return settings
+
+
+def _entry_count(text: str) -> float:
+    """A share of memory, or a number of blocks."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1e9:
+        raise BadInput(
+            f"{PROGRAM}: --cache-max-entry-count is {text[:40]!r}, expected a share above 0",
+            "write it as 0.8",
+        )
+    return value
+
+
+def _quant_policy(text: str) -> int:
+    policy = _POLICY_NAMES.get(text.lower())
+    if policy is None and text.isascii() and text.isdigit() and len(text) < 4:
+        policy = int(text)
+    if policy is None or (policy and policy not in QUANT_POLICIES):
+        raise BadInput(
+            f"{PROGRAM}: there is no --quant-policy {text[:40]}", f"known: {', '.join(_POLICY_NAMES)}"
+        )
+    return policy
