@@ -14,8 +14,27 @@ from typing import Any, Literal
 Verdict = Literal["fits", "tight", "does_not_fit", "unknown"]
 VERDICTS: tuple[Verdict, ...] = ("fits", "unknown", "tight", "does_not_fit")
 
+#: Terms in words; others are called by their names.
+TERM_WORDS: dict[str, str] = {
+    "weights": "weights",
+    "kv_cache": "KV cache",
+    "recurrent_state": "recurrent state",
+    "activations": "activations",
+    "logits": "logits",
+    "cuda_graphs": "CUDA graphs",
+    "runtime": "run-time libraries",
+    "context": "driver context",
+    "fragmentation": "fragmentation",
+    "communication": "communication",
+}
+
 #: A 90 % interval of a normal distribution is this many standard deviations on each side.
 _Z90 = 1.6448536269514722
+
+
+def term_in_words(name: str) -> str:
+    """What a reader would call a term."""
+    return TERM_WORDS.get(name, name.replace("_", " "))
 
 
 @dataclass(frozen=True, slots=True)

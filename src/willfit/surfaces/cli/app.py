@@ -14,6 +14,7 @@ from willfit.surfaces.cli.words import arranged
 COMMANDS: tuple[str, ...] = (
     "estimate",
     "inspect",
+    "compare",
     "rules",
     "gpus",
     "models",

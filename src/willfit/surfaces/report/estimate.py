@@ -9,7 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from willfit.estimate import DeviceEstimate, Estimate, Term, Verdict
+from willfit.estimate import DeviceEstimate, Estimate, Term, Verdict, term_in_words
 from willfit.quantities import GIB, format_bytes
 
 #: One colour per term, the same in every picture.
@@ -32,19 +32,6 @@ VERDICT_STYLE: dict[Verdict, tuple[str, str, str]] = {
     "tight": ("≈", "tight", "bold #f2a33a"),
     "does_not_fit": ("✘", "does not fit", "bold #e2677f"),
     "unknown": ("?", "unknown", "bold #8a94a6"),
-}
-
-_WORDS = {
-    "weights": "weights",
-    "kv_cache": "KV cache",
-    "recurrent_state": "recurrent state",
-    "activations": "activations",
-    "logits": "logits",
-    "cuda_graphs": "CUDA graphs",
-    "runtime": "run-time libraries",
-    "context": "driver context",
-    "fragmentation": "fragmentation",
-    "communication": "communication",
 }
 
 
@@ -214,7 +201,7 @@ def _name(term: Term) -> Text:
 
 def term_name(name: str) -> Text:
     """A term in words, with its colour."""
-    return Text.assemble(("■ ", COLOURS.get(name, _OTHER_COLOUR)), _WORDS.get(name, name.replace("_", " ")))
+    return Text.assemble(("■ ", COLOURS.get(name, _OTHER_COLOUR)), term_in_words(name))
 
 
 def _range(term: Term) -> str:

@@ -63,31 +63,47 @@ def declare_options(parser: Parser) -> None:
 
 def run(given: Namespace, launch: Sequence[str]) -> int:
     """Print the answer; 0 if it fits, 1 if it does not, 2 if that cannot be judged."""
-    answer = answered(given, launch)
-    if answer is None:
+    machine = machine_given(given)
+    if machine is None and not launch:
         from willfit.asking import ask_candidates
 
-        return _show_candidates(ask_candidates(given.model, _question(given), *_chosen(given)), given)
-    return _show(answer.estimate, given)
+        return _show_candidates(ask_candidates(_model(given), _question(given), *_chosen(given)), given)
+    return _show(answered(given, launch, machine).estimate, given)
 
 
-def answered(given: Namespace, launch: Sequence[str]) -> Answer | None:
-    """The answer to a question or for a launch command; None if no device is named and there is none here.
+def machine_given(given: Namespace) -> Machine | None:
+    """The devices that were named, else those of this machine; None if it has none.
 
     Raises
     ------
     BadInput
-        If anything that was given cannot be used.
+        If a device is not known.
     """
-    from willfit.asking import answer_about, machine_of, this_machine
+    from willfit.asking import machine_of, this_machine
+
+    return this_machine() if given.gpu is None else machine_of(given.gpu, given.host_ram)
+
+
+def answered(given: Namespace, launch: Sequence[str], machine: Machine | None) -> Answer:
+    """The answer to a question, or for a launch command.
+
+    Raises
+    ------
+    BadInput
+        If there is no machine, or anything that was given cannot be used.
+    """
+    from willfit.asking import answer_about, require_devices
 
     if launch:
-        return _answer_command(given, launch)
+        return _answer_command(given, launch, machine)
+    return answer_about(_model(given), require_devices(machine), _question(given), *_chosen(given))
+
+
+def _model(given: Namespace) -> str:
     if given.model is None:
         raise BadInput("no model was given", "write willfit MODEL --gpu rtx4090")
-    question = _question(given)
-    machine = this_machine() if given.gpu is None else machine_of(given.gpu, given.host_ram)
-    return None if machine is None else answer_about(given.model, machine, question, *_chosen(given))
+    model: str = given.model
+    return model
 
 
 def _question(given: Namespace) -> Question:
@@ -101,13 +117,12 @@ def _chosen(given: Namespace) -> tuple[str | None, str | None, str | None, bool]
     return given.engine, given.format, given.revision, given.offline
 
 
-def _answer_command(given: Namespace, launch: Sequence[str]) -> Answer:
-    from willfit.asking import answer_command, machine_of, require_devices, this_machine
+def _answer_command(given: Namespace, launch: Sequence[str], machine: Machine | None) -> Answer:
+    from willfit.asking import answer_command, require_devices
 
     for option in ("model", "context", "format", "engine", "revision"):
         if getattr(given, option) is not None:
             raise BadInput(f"--{option} does not go with a launch command", "the command itself says so")
-    machine: Machine | None = this_machine() if given.gpu is None else machine_of(given.gpu, given.host_ram)
     try:
         return answer_command(
             launch, require_devices(machine), given.users, given.engine_version, given.offline
@@ -128,6 +143,11 @@ def _show(answer: Estimate, given: Namespace) -> int:
         from willfit.surfaces.report.estimate import render
 
         render(answer, console(), given.explain)
+    return status_of(answer)
+
+
+def status_of(answer: Estimate) -> int:
+    """The exit status that a verdict gives."""
     return {"does_not_fit": 1, "unknown": 2}.get(answer.verdict, 0)
 
 
