@@ -5,8 +5,19 @@ from __future__ import annotations
 from willfit.architectures.mixers import Attention
 from willfit.architectures.model import Architecture
 from willfit.engines.base import Subject
+from willfit.formats.weights import WeightLine
 from willfit.hardware.device import Device
 from willfit.quantities import DTYPE_BYTES, ceil_div, dtype_name
+
+#: Formats of plain numbers, which engines convert to the dtype that they compute in.
+_FLOATS = frozenset({"fp32", "fp16", "bf16"})
+
+
+def line_bytes(line: WeightLine, ranks: int, dtype: str) -> int:
+    """Bytes of a line on a tensor-parallel rank, plain numbers as `dtype`."""
+    size = line.on_rank(ranks)
+    name = line.format.name
+    return size // DTYPE_BYTES[name] * DTYPE_BYTES[dtype] if name in _FLOATS else size
 
 
 def undivided_heads(architecture: Architecture, ranks: int, repeats: bool = True) -> str:

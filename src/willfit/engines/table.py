@@ -14,6 +14,7 @@ ENGINES: dict[str, str] = {
     "vllm": "vllm",
     "transformers": "transformers",
     "lmdeploy": "lmdeploy",
+    "lightllm": "lightllm",
     "minimum": "minimum",
 }
 

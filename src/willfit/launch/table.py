@@ -9,7 +9,7 @@ from willfit.errors import BadInput
 from willfit.launch.base import Launch
 
 #: Modules of this folder, asked in turn whether a command is theirs.
-LAUNCHERS: tuple[str, ...] = ("vllm", "lmdeploy")
+LAUNCHERS: tuple[str, ...] = ("vllm", "lmdeploy", "lightllm")
 
 #: First words of commands, so that a model's name is not taken for one.
 PROGRAMS: frozenset[str] = frozenset({"vllm", "python", "python3", "lmdeploy"})

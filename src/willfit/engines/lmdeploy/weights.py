@@ -5,11 +5,9 @@ from __future__ import annotations
 from willfit.calibration import constant
 from willfit.engines.base import Subject
 from willfit.engines.lmdeploy.settings import Backend, Settings
+from willfit.engines.ranks import line_bytes
 from willfit.estimate import Term, between
 from willfit.formats.weights import WeightLine, rank_shape
-from willfit.quantities import DTYPE_BYTES
-
-_FLOATS = frozenset({"fp32", "fp16", "bf16"})
 
 #: Methods whose zero points TurboMind unpacks to 16 bits, one for each scale; it makes them up where the
 #: checkpoint has none (`turbomind/weight_format.py: AWQFormat, GPTQFormat, CompressedTensorFormat`).
@@ -45,13 +43,10 @@ def _is_loaded(line: WeightLine, settings: Settings) -> bool:
 
 def _bytes(line: WeightLine, subject: Subject, tp: int, backend: Backend, dtype: str) -> int:
     tensor, stored = line.tensor, line.format
-    size = line.on_rank(tp)
-    if stored.name in _FLOATS:
-        return size // DTYPE_BYTES[stored.name] * DTYPE_BYTES[dtype]
     if backend == "turbomind" and subject.recipe.method in _GROUPED:
         pieces = stored.pieces(rank_shape(tensor, tp))
         scales = sum(piece.bytes for piece in pieces if piece.suffix in _SCALES)
         kept = sum(piece.bytes for piece in pieces if piece.suffix not in _ZEROS)
         if scales:
             return (kept + scales) * tensor.copies * line.times
-    return size
+    return line_bytes(line, tp, dtype)

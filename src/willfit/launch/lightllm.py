@@ -1,0 +1,131 @@
+"""Reading `python -m lightllm.server.api_server --model_dir MODEL ...`.
+
+Flags as LightLLM 1.2 has them (`lightllm/server/api_cli.py`), with those of 1.0 and 1.1. Flags without effect on
+memory are read and left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from willfit.engines.lightllm import KV_TYPES, Settings
+from willfit.errors import BadInput
+from willfit.launch.base import Launch
+from willfit.launch.flags import scan
+from willfit.launch.values import choice, flag_table, share, whole
+
+PROGRAM = "lightllm.server.api_server"
+
+_FLAGS = "lightllm_flags.txt"
+
+_ALIASES = {"--p_mode": "--performance-mode"}
+
+#: What is read but does not change the estimate, in words.
+_NOT_COUNTED = {
+    "--dp": "data parallelism",
+    "--enable-ep-moe": "expert parallelism",
+    "--enable-prefill-cudagraph": "CUDA graphs of prefill steps",
+    "--enable-cpu-cache": "a cache in host RAM",
+    "--mode": "kernels and caches of --mode",
+    "--mtp-mode": "the draft model",
+    "--nnodes": "further nodes",
+    "--quant-cfg": "the quantization of a file",
+    "--static-quant": "static quantization",
+}
+
+#: `--quant_type` that turns a 16-bit checkpoint into this format while loading, without the names of kernels.
+_ONLINE = {"w8a8": "int8", "fp8w8a8": "fp8", "fp8w8a8-pt": "fp8", "fp8w8a8-b128": "fp8"}
+
+_DATA_TYPES = ("fp16", "float16", "bf16", "bfloat16", "fp32", "float32")
+
+
+def recognises(words: Sequence[str]) -> bool:
+    """Whether a command starts LightLLM."""
+    return any(word.startswith("lightllm.server") for word in words[:4])
+
+
+def parse(words: Sequence[str], version: str | None = None) -> Launch:
+    """Read a command that starts LightLLM's server.
+
+    Parameters
+    ----------
+    words
+        The command, split as a shell would.
+    version
+        Version of LightLLM; None for the newest that is known.
+
+    Raises
+    ------
+    BadInput
+        For a flag that LightLLM does not have, a value that it would refuse, or a command without a model.
+    """
+    start = next(index for index, word in enumerate(words) if word.startswith("lightllm.server"))
+    if words[start] != PROGRAM:
+        raise BadInput(f"{words[start]}: only {PROGRAM} starts a server", f"write python -m {PROGRAM} ...")
+    scanned = scan(words[start + 1 :], flag_table(_FLAGS), _ALIASES, PROGRAM)
+    options = scanned.options
+    if scanned.positionals:
+        raise BadInput(f"{PROGRAM}: {scanned.positionals[0]!r} belongs to no flag", "write --model_dir MODEL")
+    model = options.get("--model-dir")
+    if not isinstance(model, str) or not model:
+        raise BadInput(f"{PROGRAM}: no model is named", "write --model_dir MODEL")
+    settings: dict[str, Any] = _numbers(options) | _words(options)
+    if version:
+        settings["version"] = version
+    notes = [
+        f"{what} ({flag}) are not counted"
+        for flag, what in _NOT_COUNTED.items()
+        if options.get(flag) not in (None, False, "1")
+    ]
+    kind = str(options.get("--quant-type", "none"))
+    online = _ONLINE.get(kind.removeprefix("vllm-").removesuffix("-vllm"))
+    if online is None and kind != "none":
+        notes.append(f"--quant_type {kind[:40]} is not counted: weights are taken as stored")
+    return Launch(
+        engine="lightllm",
+        model=model,
+        revision=None,
+        settings=Settings(**settings),
+        format_name=online,
+        notes=tuple(notes),
+    )
+
+
+def _numbers(options: Mapping[str, Any]) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    for name in (
+        "tp",
+        "max_total_token_num",
+        "max_req_total_len",
+        "batch_max_tokens",
+        "running_max_req_size",
+        "graph_max_batch_size",
+        "graph_split_batch_size",
+        "graph_grow_step_size",
+    ):
+        flag = "--" + name.replace("_", "-")
+        if flag in options:
+            settings[name] = whole(PROGRAM, "--" + name, str(options[flag]))
+    if "--mem-fraction" in options:
+        settings["mem_fraction"] = share(PROGRAM, "--mem_fraction", str(options["--mem-fraction"]))
+    return settings
+
+
+def _words(options: Mapping[str, Any]) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    for name, choices in (
+        ("llm_kv_type", ("None", *KV_TYPES)),
+        ("data_type", _DATA_TYPES),
+        ("linear_att_ssm_data_type", ("bfloat16", "float32")),
+    ):
+        flag = "--" + name.replace("_", "-")
+        if flag in options:
+            settings[name] = choice(PROGRAM, "--" + name, str(options[flag]), choices)
+    for name in ("disable_cudagraph", "disable_vision", "disable_chunked_prefill"):
+        if options.get("--" + name.replace("_", "-")):
+            settings[name] = True
+    if "--performance-mode" in options:
+        choice(PROGRAM, "--performance_mode", str(options["--performance-mode"]), ("personal",))
+        settings["personal"] = True
+    return settings
