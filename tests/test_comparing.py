@@ -133,6 +133,24 @@ def test_between_engines_a_budget_and_a_need_differ_and_the_rest_is_left_unexpla
     assert comparison.changes == ()
 
 
+def test_a_cache_whose_size_was_asked_for():
+    asked_for = launched(f"vllm serve {QWEN} --kv-cache-memory-bytes 4G --max-model-len 8192")
+    found = changed(compare(launched(f"vllm serve {QWEN} --max-model-len 8192"), asked_for))
+    assert found["kv_cache"][1] == ("A fills what its budget leaves; B's size was asked for",)
+
+
+def test_state_layers_keep_a_block_more_since_0_29():
+    hybrid, machine = "Qwen/Qwen3-Next-80B-A3B-Instruct", "4xh100"
+    old, new = (asked(hybrid, machine, "vllm", version=version) for version in ("0.28.0", "0.29.0"))
+    comparison = compare(old, new)
+    needed, _, _, sequences = comparison.figures
+    assert needed.reasons == (*comparison.changes[2:], *comparison.changes[:2])
+    assert len(comparison.changes) == 3
+    assert needed.difference > 0 > sequences.difference
+    assert len(sequences.reasons) == 1
+    assert sequences.reasons[0].startswith("cache needed ")
+
+
 def test_one_answer_beside_itself_differs_in_nothing():
     one = asked(engine="vllm")
     comparison = compare(one, one)

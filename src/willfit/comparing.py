@@ -38,6 +38,7 @@ _OF_CACHE = ("context", *_OF_STATE, "cache a token", "cache dtype")
 _NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?![\w.])")
 _LABEL_END = re.compile(r"\s+[x=+-](?:\s|$)|[,;:]|\s\(|(?<!\(s)\)")
 _ALLOWED = re.compile(r"^(\d+) allowed")
+_AS_ASKED = "(as asked for)"
 _BLOCK = re.compile(r"blocks x (\d+) B")
 _TAKEN = re.compile(r"(\d+) \((\w+)\)")
 
@@ -366,9 +367,11 @@ def _of_cache(
         return (*_left_over(a, b, known, places), *known.changed(*fields)) or _in_blocks(a, b)
     if not any(known.pools):
         return known.of(_OF_CACHE)
+    filling, other = ("A", "B") if left[0] else ("B", "A")
+    if any(left) and _AS_ASKED in (b if left[0] else a):
+        return (f"{filling} fills what its budget leaves; {other}'s size was asked for",)
     if any(left) and not all(known.pools):
-        filling, holding = ("A", "B") if left[0] else ("B", "A")
-        return (f"{filling} fills what its budget leaves; {holding} holds what its sequences need",)
+        return (f"{filling} fills what its budget leaves; {other} holds what its sequences need",)
     return ()
 
 
@@ -458,11 +461,13 @@ def _figures(a: Answer, b: Answer, known: _Known) -> tuple[Figure, ...]:
         figures.append(Figure("cache_needed_bytes", _needed(a.estimate), _needed(b.estimate), held))
     room = _room(a.estimate, b.estimate, known)
     per_token = known.of(("cache a token", "cache dtype"))
-    rules = known.changed("capacity") if _reports_otherwise(a) or _reports_otherwise(b) else ()
+    otherwise = _reports_otherwise(a) or _reports_otherwise(b)
+    rules = known.changed("capacity") if otherwise else ()
+    each = () if per_token or "context" in known.facts else _of_each(a.estimate, b.estimate)
     reasons = {
-        "kv_cache_tokens": (*room, *per_token, *rules),
+        "kv_cache_tokens": (*room, *per_token, *(each if otherwise else ()), *rules),
         "max_context": (*known.of(("model's limit",)), *room, *per_token),
-        "max_concurrency": (*known.of(("context",)), *room, *per_token),
+        "max_concurrency": (*known.of(("context",)), *room, *per_token, *each),
     }
     capacities = (a.estimate.capacity, b.estimate.capacity)
     if capacities != (None, None):
@@ -480,6 +485,15 @@ def _of_capacity(capacity: Capacity | None, name: str) -> float | None:
 def _needed(estimate: Estimate) -> int | None:
     """What the asked sequences need of a pool; None for engines that have none."""
     return sum(demand.needed_bytes for demand in estimate.demands) if estimate.demands else None
+
+
+def _of_each(a: Estimate, b: Estimate) -> tuple[str, ...]:
+    """What the sequences take of a pool, if that differs for as many sequences."""
+    needed = (_needed(a), _needed(b))
+    if needed[0] is None or needed[1] is None or a.details.get("users") != b.details.get("users"):
+        return ()
+    sizes = [format_bytes(size) for size in needed if size is not None]
+    return (f"cache needed {' → '.join(sizes)}",) if needed[0] != needed[1] else ()
 
 
 def _room(a: Estimate, b: Estimate, known: _Known) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ _OF_BOTH = ("json", "explain")
 
 def declare(parser: Parser) -> None:
     """Add the command's options."""
+    parser.epilog = "Exit status: 0 B fits, 1 B does not fit, 2 bad input or not enough known."
     for side in ("A", "B"):
         parser.add_argument(
             f"side_{side.lower()}",
