@@ -67,11 +67,12 @@ class Era:
 
 
 def _table() -> tuple[Era, ...]:
-    eras = [Era((0, 0))]
+    eras = [Era((0, 0), context_inside=True)]
 
     def changed(since: Version, **fields: object) -> None:
         eras.append(replace(eras[-1], since=since, **fields))  # type: ignore[arg-type]
 
+    changed((0, 6, 5), context_inside=False)
     changed((0, 8), generation="v1", activation="sampler", context_inside=True)
     changed((0, 9), context_inside=False, capacity="per_group")
     changed((0, 14), group_slack=1.25, sparse_capture=True)

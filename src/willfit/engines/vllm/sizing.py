@@ -106,15 +106,16 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
     weights = weights_term(subject, settings, dtype, device, copies)
     context = context_term()
     subtracted = era.graphs_inside if settings.estimate_cudagraphs is None else settings.estimate_cudagraphs
-    graphs = graph_term(architecture, resolved, subtracted)
-    inside = [weights, activation_term(architecture, resolved, settings, dtype), runtime_term(settings)]
+    graphs = graph_term(subject, resolved, subtracted, device)
+    activations = activation_term(architecture, resolved, settings, dtype, device)
+    inside = [weights, activations, runtime_term(settings, device)]
     outside: list[Term] = []
     (inside if era.context_inside else outside).append(context)
     if graphs is not None:
         (inside if subtracted else outside).append(graphs)
 
     requested = ceil((device.usable_bytes or 0) * resolved.gpu_memory_utilization)
-    taken, taken_low, taken_high = combined([*inside, _visible_memory(requested)])
+    taken, taken_low, taken_high = combined([*inside, *_unexplained(requested)])
     pool, low, high = requested - taken, requested - taken_high, requested - taken_low
     if settings.kv_cache_memory_bytes is not None:
         pool = low = high = settings.kv_cache_memory_bytes
@@ -139,11 +140,17 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
     )
 
 
-def _visible_memory(requested: int) -> Term:
-    """What drivers and systems show more or less of a card than the table has, as a term around nothing."""
-    spread = constant("device.visible_ratio")
-    more, less = int(requested * (spread.high - 1)), int(requested * (spread.low - 1))
-    return between("visible", 0, -more, -less)
+def _unexplained(requested: int) -> list[Term]:
+    """What shows more or less of a budget than the table and the terms say, as terms around nothing.
+
+    Drivers and systems differ in what they show of a card; the rest is what logged pools missed the rules' intervals
+    by, in shares of the budget.
+    """
+    spreads = (constant("device.visible_ratio"), constant("vllm.pool_ratio"))
+    return [
+        between("", 0, -int(requested * (spread.high - 1)), -int(requested * (spread.low - 1)))
+        for spread in spreads
+    ]
 
 
 def ranks_of(settings: Settings) -> int:

@@ -21,11 +21,14 @@ class Fit:
         `bytes` or `ratio`.
     observe
         One observation of it from a case; None if the case says nothing about it.
+    conformal
+        It widens the interval of a whole prediction, so its quantiles allow for their number being finite.
     """
 
     name: str
     unit: str
     observe: Callable[[Case], float | None]
+    conformal: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import copysign, sqrt
 
+from willfit.calibration import constant
+from willfit.engines.versions import parse_version
+from willfit.engines.vllm.profile import graph_constant, runtime_constant
 from willfit.engines.vllm.sizing import Sizing, size_up
 from willfit.hardware.table import find_device
 from willfit.quantities import GIB
@@ -13,6 +17,9 @@ from willfit.validation.predictors.vllm import machine_of, settings_of, subject_
 
 #: Before this version allocator slack was booked as memory outside torch.
 _CLEAN_BOOKS = (0, 6, 5)
+
+#: From this many captured sizes on, what the first graph takes does not show.
+_MANY_SIZES = 16
 
 
 def _sizing(case: Case) -> Sizing:
@@ -24,19 +31,31 @@ def _is_log(case: Case) -> bool:
     return case.engine == "vllm" and "oracle" not in case.id
 
 
-def _non_torch(many: bool) -> Callable[[Case], float | None]:
+def _non_torch(name: str) -> Callable[[Case], float | None]:
     def observe(case: Case) -> float | None:
         """Memory outside torch, as logged."""
         logged = case.measured.get("non_torch_gib")
         if not _is_log(case) or logged is None:
             return None
         settings = settings_of(case)
-        version = tuple(int(part) for part in settings.version.split(".")[:3] if part.isdigit())
-        if version < _CLEAN_BOOKS or (settings.tensor_parallel > 1) != many:
+        if parse_version(settings.version) < _CLEAN_BOOKS:
+            return None
+        ranks = settings.tensor_parallel * settings.pipeline_parallel
+        if runtime_constant(ranks, machine_of(case, settings).devices[0]) != name:
             return None
         return float(logged) * GIB
 
     return observe
+
+
+def _non_torch_unified(case: Case) -> float | None:
+    """What the profile's peak leaves of the budget where the host's memory is the device's, too."""
+    if not _is_log(case) or not machine_of(case, settings_of(case)).devices[0].unified_memory:
+        return None
+    sizing = _sizing(case)
+    terms = {term.name: term.bytes for term in (*sizing.inside, *sizing.outside)}
+    left = _left_over(case, sizing, terms["activations"], terms.get("cuda_graphs", 0))
+    return None if left is None else left * GIB
 
 
 def _activations(generation: str) -> Callable[[Case], float | None]:
@@ -56,40 +75,88 @@ def _activations(generation: str) -> Callable[[Case], float | None]:
         terms = {term.name: term.bytes for term in (*sizing.inside, *sizing.outside)}
         logged = case.measured.get("activation_peak_gib")
         if logged is None:
-            logged = _left_over(case, sizing, terms)
+            logged = _left_over(case, sizing, terms["runtime"], terms.get("cuda_graphs", 0))
         return None if logged is None else float(logged) * GIB / terms["activations"]
 
     return observe
 
 
-def _left_over(case: Case, sizing: Sizing, terms: dict[str, int]) -> float | None:
-    """GiB of the budget that neither weights, cache, libraries nor counted graphs take."""
+def _left_over(case: Case, sizing: Sizing, known: int, graphs: int) -> float | None:
+    """GiB of the budget that neither weights, cache, counted graphs nor what is known of the rest take."""
     weights, pool = case.measured.get("weights_gib"), case.measured.get("kv_cache_gib")
-    device = case.fields.get("gpu")
-    if weights is None or pool is None or not device or sizing.requested_bytes == 0:
+    if weights is None or pool is None or not case.fields.get("gpu") or sizing.requested_bytes == 0:
         return None
     if sizing.resolved.era.generation == "v0" or "gpu_memory_utilization" not in case.settings:
         return None
-    left = sizing.requested_bytes / GIB - weights - pool - terms["runtime"] / GIB
-    inside = {term.name for term in sizing.inside}
-    if "cuda_graphs" in inside:
-        left -= case.measured.get("cuda_graph_estimated_gib") or terms["cuda_graphs"] / GIB
+    left = (sizing.requested_bytes - known) / GIB - weights - pool
+    if any(term.name == "cuda_graphs" for term in sizing.inside):
+        left -= case.measured.get("cuda_graph_estimated_gib") or graphs / GIB
     # A card whose visible total differs from the table's shows as less than nothing.
     return left if left > 0 else None
 
 
-def _graphs(key: str) -> Callable[[Case], float | None]:
+def _graphs(name: str) -> Callable[[Case], float | None]:
     def observe(case: Case) -> float | None:
-        """Graph memory for each layer and captured size."""
-        logged = case.measured.get(key)
+        """Graph memory for each layer and captured size, where many sizes hide what the first graph takes."""
+        logged = case.measured.get("cuda_graph_gib")
         if not _is_log(case) or not logged or logged <= 0:
             return None
-        sizing = _sizing(case)
-        sizes = len(sizing.resolved.capture_sizes)
-        layers = len(subject_of(case).architecture.layers)
-        return float(logged) * GIB / (layers * sizes) if sizes else None
+        if name == "vllm.graphs_taken" and case.settings.get("enable_lora"):
+            return None  # adapters put kernels of their own into the graphs
+        found, layers, sizes = _captured(case)
+        return float(logged) * GIB / (layers * sizes) if found == name and sizes >= _MANY_SIZES else None
 
     return observe
+
+
+def _few_graphs(case: Case) -> float | None:
+    """What a few graphs take, however few."""
+    logged = case.measured.get("cuda_graph_gib")
+    if not _is_log(case) or not logged or logged <= 0:
+        return None
+    name, _, sizes = _captured(case)
+    return float(logged) * GIB if name == "vllm.graphs_taken" and 0 < sizes < _MANY_SIZES else None
+
+
+def _overestimated(case: Case) -> float | None:
+    """What vLLM expects of its graphs beyond the rule for what they take."""
+    logged = case.measured.get("cuda_graph_estimated_gib")
+    if not _is_log(case) or not logged:
+        return None
+    name, layers, sizes = _captured(case)
+    taken = max(constant("vllm.graphs_least").value, layers * sizes * constant(name).value)
+    return float(logged) * GIB - taken if sizes else None
+
+
+def _captured(case: Case) -> tuple[str, int, int]:
+    """The constant for a case's graphs, its layers and captured sizes."""
+    subject, settings = subject_of(case), settings_of(case)
+    machine = machine_of(case, settings)
+    sizes = len(size_up(subject, machine, settings).resolved.capture_sizes)
+    return graph_constant(subject, machine.devices[0]), len(subject.architecture.layers), sizes
+
+
+def _pool(case: Case) -> float | None:
+    """1 and the share of the budget that the cache got more than its interval explains (0 inside), signed.
+
+    Errors add in quadrature, so what is missing to an error `e` beside a half-width `w` is `sqrt(e^2 - w^2)`. Weights
+    are taken as logged: what is stored otherwise than its name says is no error of the profile.
+    """
+    logged = case.measured.get("kv_cache_gib")
+    if not _is_log(case) or logged is None or "gpu_memory_utilization" in case.unknown_settings:
+        return None
+    sizing = _sizing(case)
+    if sizing.requested_bytes == 0:
+        return None
+    low, high = sizing.pool_interval
+    weights = next(term.bytes for term in sizing.inside if term.name == "weights")
+    loaded = case.measured.get("weights_gib")
+    error = float(logged) * GIB - sizing.pool_bytes
+    if loaded is not None:
+        error += float(loaded) * GIB - weights
+    width = high - sizing.pool_bytes if error > 0 else sizing.pool_bytes - low
+    missing = sqrt(max(0.0, error**2 - width**2))
+    return 1 + copysign(missing, error) / sizing.requested_bytes
 
 
 def _visible(case: Case) -> float | None:
@@ -115,10 +182,16 @@ def _weights(case: Case) -> float | None:
 FITS = (
     Fit("device.visible_ratio", "ratio", _visible),
     Fit("vllm.weights_ratio", "ratio", _weights),
-    Fit("vllm.non_torch.one_rank", "bytes", _non_torch(many=False)),
-    Fit("vllm.non_torch.many_ranks", "bytes", _non_torch(many=True)),
-    Fit("vllm.graphs_taken", "bytes", _graphs("cuda_graph_gib")),
-    Fit("vllm.graphs_estimated", "bytes", _graphs("cuda_graph_estimated_gib")),
+    Fit("vllm.non_torch.one_rank", "bytes", _non_torch("vllm.non_torch.one_rank")),
+    Fit("vllm.non_torch.many_ranks", "bytes", _non_torch("vllm.non_torch.many_ranks")),
+    Fit("vllm.non_torch.amd", "bytes", _non_torch("vllm.non_torch.amd")),
+    Fit("vllm.graphs_taken", "bytes", _graphs("vllm.graphs_taken")),
+    Fit("vllm.graphs_taken.amd", "bytes", _graphs("vllm.graphs_taken.amd")),
+    Fit("vllm.graphs_taken.bitsandbytes", "bytes", _graphs("vllm.graphs_taken.bitsandbytes")),
+    Fit("vllm.graphs_least", "bytes", _few_graphs),
+    Fit("vllm.graphs_overestimated", "bytes", _overestimated),
     Fit("vllm.activation_ratio.v0", "ratio", _activations("v0")),
     Fit("vllm.activation_ratio.v1", "ratio", _activations("v1")),
+    Fit("vllm.non_torch.unified", "bytes", _non_torch_unified),
+    Fit("vllm.pool_ratio", "ratio", _pool, conformal=True),
 )

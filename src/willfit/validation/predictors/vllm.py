@@ -11,8 +11,9 @@ from willfit.engines.base import Machine, Subject
 from willfit.engines.subject import subject_from_config
 from willfit.engines.vllm import Settings
 from willfit.engines.vllm.buffers import buffer_bytes
+from willfit.engines.vllm.profile import graph_term
 from willfit.engines.vllm.sizing import Sizing, size_up
-from willfit.estimate import Term
+from willfit.estimate import Term, combined
 from willfit.hardware.device import Device
 from willfit.hardware.table import find_device
 from willfit.quantities import GIB
@@ -53,7 +54,7 @@ def predict(case: Case) -> dict[str, Any]:
     settings = settings_of(case)
     machine = machine_of(case, settings)
     sizing = size_up(subject, machine, settings)
-    found = _sizes(case, subject, sizing, settings)
+    found = _sizes(case, subject, sizing, settings, machine.devices[0])
     known = machine.devices[0].usable_bytes is not None or settings.kv_cache_memory_bytes is not None
     if known and "gpu_memory_utilization" not in case.unknown_settings:
         found |= _pool(case, sizing)
@@ -115,7 +116,8 @@ def settings_of(case: Case) -> Settings:
 def machine_of(case: Case, settings: Settings) -> Machine:
     """The case's devices, with the visible total where it was logged."""
     gpu = case.fields.get("gpu")
-    device = find_device(gpu) if isinstance(gpu, str) else Device("unknown")
+    vendor = str(case.fields.get("gpu_vendor") or "")
+    device = find_device(gpu) if isinstance(gpu, str) else Device("unknown", vendor=vendor)
     total = case.measured.get("gpu_total_gib")
     if total is not None:
         device = replace(device, usable_bytes=int(total * GIB))
@@ -135,7 +137,9 @@ def _version(case: Case) -> str:
     return newest
 
 
-def _sizes(case: Case, subject: Subject, sizing: Sizing, settings: Settings) -> dict[str, Any]:
+def _sizes(
+    case: Case, subject: Subject, sizing: Sizing, settings: Settings, device: Device
+) -> dict[str, Any]:
     """What does not depend on the card: weights, profile, graphs."""
     terms = {term.name: term for term in (*sizing.inside, *sizing.outside)}
     found: dict[str, Any] = {"weights_gib": _in_gib(terms["weights"])}
@@ -147,13 +151,16 @@ def _sizes(case: Case, subject: Subject, sizing: Sizing, settings: Settings) -> 
         logged = (terms["weights"].bytes - sizing.after_loading_bytes) / GIB
         found["weights_gib"] = Prediction(logged, logged, logged)
         found["block_size_resolved"] = _exactly(sizing.block_size)
-    for key, name in (
-        ("activation_peak_gib", "activations"),
-        ("non_torch_gib", "runtime"),
-        ("cuda_graph_gib", "cuda_graphs"),
-    ):
-        if name in terms:
-            found[key] = _in_gib(terms[name])
+    found["activation_peak_gib"] = _in_gib(terms["activations"])
+    # Where the books have no reading from before the start, the driver's context shows as well.
+    outside = (
+        [terms["runtime"], terms["context"]] if sizing.resolved.era.context_inside else [terms["runtime"]]
+    )
+    found["non_torch_gib"] = Prediction(*(size / GIB for size in combined(outside)))
+    for key, estimated in (("cuda_graph_gib", False), ("cuda_graph_estimated_gib", True)):
+        graphs = graph_term(subject, sizing.resolved, estimated, device)
+        if graphs is not None:
+            found[key] = _in_gib(graphs)
     return found
 
 
