@@ -12,6 +12,8 @@ from willfit.estimate import Estimate
 #: Name -> module. Adding an engine is one module with `NAME`, `NEWEST` and `answer`, and one line here.
 ENGINES: dict[str, str] = {
     "vllm": "vllm",
+    "tensorrt-llm": "tensorrt_llm",
+    "tgi": "tgi",
     "transformers": "transformers",
     "lmdeploy": "lmdeploy",
     "lightllm": "lightllm",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -9,10 +10,26 @@ from willfit.errors import BadInput
 from willfit.launch.base import Launch
 
 #: Modules of this folder, asked in turn whether a command is theirs.
-LAUNCHERS: tuple[str, ...] = ("vllm", "lmdeploy", "lightllm")
+LAUNCHERS: tuple[str, ...] = ("vllm", "trtllm", "tgi", "lmdeploy", "lightllm")
 
 #: First words of commands, so that a model's name is not taken for one.
-PROGRAMS: frozenset[str] = frozenset({"vllm", "python", "python3", "lmdeploy"})
+PROGRAMS: frozenset[str] = frozenset(
+    {"vllm", "trtllm-serve", "text-generation-launcher", "python", "python3", "lmdeploy"}
+)
+
+#: `NAME=value` in front of a command sets a variable for it.
+_VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
+
+
+def variables_before(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """The variables that are set in front of a command, and the command."""
+    variables: dict[str, str] = {}
+    for index, word in enumerate(words):
+        found = _VARIABLE.fullmatch(word)
+        if found is None:
+            return variables, list(words[index:])
+        variables[found.group(1)] = found.group(2)
+    return variables, []
 
 
 def parse_command(words: Sequence[str], version: str | None = None) -> Launch:
@@ -23,9 +40,14 @@ def parse_command(words: Sequence[str], version: str | None = None) -> Launch:
     BadInput
         If no launcher knows the program, or the command is wrong.
     """
-    for name in LAUNCHERS:
+    variables, command = variables_before(words)
+    for name in LAUNCHERS if command else ():
         module = import_module(f"willfit.launch.{name}")
-        if module.recognises(words):
-            launch: Launch = module.parse(words, version)
+        if module.recognises(command):
+            launch: Launch
+            if getattr(module, "READS_VARIABLES", False):
+                launch = module.parse(command, version, variables)
+            else:
+                launch = module.parse(command, version)
             return launch
     raise BadInput(f"cannot read the command {' '.join(words)[:80]!r}", f"known: {', '.join(LAUNCHERS)}")

@@ -10,7 +10,7 @@ import os
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from willfit.launch.table import PROGRAMS
+from willfit.launch.table import PROGRAMS, variables_before
 
 #: The command that is meant where none is named.
 DEFAULT_COMMAND = "estimate"
@@ -52,7 +52,8 @@ def arranged(words: Sequence[str], commands: Collection[str]) -> Arranged:
         if command != DEFAULT_COMMAND:
             return Arranged(command, options, [])
         return arranged(options, ())
-    if is_program(rest[0]) or (separated and len(rest) > 1):
+    started = variables_before(rest)[1]
+    if (started and is_program(started[0])) or (separated and len(rest) > 1):
         return Arranged(DEFAULT_COMMAND, options, rest)
     return Arranged(DEFAULT_COMMAND, [*options, *rest], [])
 

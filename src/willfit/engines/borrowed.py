@@ -1,0 +1,115 @@
+"""Terms of a PyTorch engine whose size no rule gives and no published measurement of that engine shows.
+
+What other PyTorch engines show stands for them. It says nothing sure about this one, so their intervals reach
+from the least that is possible to the most that was seen.
+"""
+
+from __future__ import annotations
+
+from willfit.architectures.model import Architecture
+from willfit.calibration import constant
+from willfit.engines.base import Subject
+from willfit.engines.sharding import Sharding, parameter_bytes
+from willfit.estimate import Term, between
+
+#: What to say of these terms.
+NOTE = (
+    "workspaces, graphs and the activations of {engine}'s kernels are not established; what other PyTorch engines show "
+    "stands for them, and widens the interval"
+)
+
+
+def weights_term(
+    subject: Subject, sharding: Sharding, reference: str, copies: int = 0, maybe_copies: int = 0
+) -> Term:
+    """Parameters of the fullest rank; the allocator and rotary tables may add what they add elsewhere.
+
+    Parameters
+    ----------
+    reference
+        Where the engine's layers are.
+    copies, maybe_copies
+        Bytes of what the engine loads twice, and of what it may load twice.
+    """
+    stored = parameter_bytes(subject, sharding)
+    size = stored + copies
+    spread = constant("vllm.weights_ratio")
+    less, more = subject.weight_sureness
+    formula = f"{stored} B of tensors ({subject.recipe.name})"
+    if sharding.ranks > 1:
+        formula += f" on one of {sharding.ranks} ranks"
+    if copies:
+        formula += f" + {copies} B that are loaded twice"
+    low, high = int(size * spread.low * less), int(size * spread.high * more) + maybe_copies
+    return between("weights", size, low, high, formula, f"{reference}; interval: {spread.reference}")
+
+
+def activation_term(stages: dict[str, tuple[int, str]], maybe: int, reference: str) -> Term:
+    """The largest of several instants that do not coincide.
+
+    Parameters
+    ----------
+    stages
+        Bytes and formula of each instant by name.
+    maybe
+        Bytes that may come on top.
+    reference
+        Where the engine's run is.
+    """
+    size = max(found for found, _ in stages.values())
+    spread = constant("vllm.activation_ratio.v1")
+    formula = "the largest of " + ", ".join(
+        f"{name}: {text} = {found}" for name, (found, text) in stages.items()
+    )
+    low, high = int(size * spread.low), int(size * spread.high) + maybe
+    return between("activations", size, low, high, formula, f"{reference}; interval: {spread.reference}")
+
+
+def library_terms(ranks: int) -> tuple[Term, Term]:
+    """Workspaces of libraries, and the driver's context."""
+    spread = constant("vllm.non_torch.one_rank" if ranks == 1 else "vllm.non_torch.many_ranks")
+    context = constant("cuda.context")
+    return (
+        between(
+            "runtime",
+            int(spread.value),
+            int(spread.low),
+            int(spread.high),
+            f"library workspaces of {ranks} rank(s)",
+            spread.reference,
+        ),
+        between(
+            "context",
+            int(context.value),
+            int(context.low),
+            int(context.high),
+            "driver context",
+            context.reference,
+        ),
+    )
+
+
+def graph_terms(architecture: Architecture, sizes: int, reference: str) -> tuple[Term, ...]:
+    """CUDA graphs of so many batch sizes; empty if there are none."""
+    layers = len(architecture.layers)
+    if not sizes:
+        return ()
+    spread = constant("vllm.graphs_taken")
+    count = layers * sizes
+    formula = f"{layers} layers x {sizes} captured sizes x {spread.value:.0f} B"
+    return (
+        between(
+            "cuda_graphs",
+            int(count * spread.value),
+            0,
+            int(count * spread.high),
+            formula,
+            f"{reference}; size: {spread.reference}",
+        ),
+    )
+
+
+def visible_memory(size: int) -> Term:
+    """What drivers and systems show more or less of a card than the table has, as a term around nothing."""
+    spread = constant("device.visible_ratio")
+    return between("visible", 0, -int(size * (spread.high - 1)), -int(size * (spread.low - 1)))

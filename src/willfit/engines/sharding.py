@@ -1,0 +1,81 @@
+"""What one rank of a tensor- and pipeline-parallel engine holds of the weights, before an engine's own padding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from willfit.engines.base import Subject
+from willfit.formats.plain import Plain
+from willfit.formats.weights import WeightLine, rank_shape
+from willfit.quantities import DTYPE_BYTES, ceil_div
+
+#: Formats of plain numbers, which engines convert to the dtype that they compute in.
+_FLOATS = frozenset({"fp32", "fp16", "bf16"})
+
+
+@dataclass(frozen=True, slots=True)
+class Sharding:
+    """How weights are spread over ranks.
+
+    Attributes
+    ----------
+    tensor, pipeline
+        Degrees of tensor and pipeline parallelism.
+    experts
+        Degree of expert parallelism inside the tensor-parallel ranks: so many groups share the experts out, and
+        the ranks of a group divide each.
+    whole_attention
+        Attention is repeated on every rank (attention data parallelism).
+    """
+
+    tensor: int = 1
+    pipeline: int = 1
+    experts: int = 1
+    whole_attention: bool = False
+
+    @property
+    def ranks(self) -> int:
+        """Devices that one replica takes."""
+        return self.tensor * self.pipeline
+
+
+def parameter_bytes(subject: Subject, sharding: Sharding) -> int:
+    """Bytes of the parameters of the fullest rank, what is not quantized in a 16-bit dtype.
+
+    Multi-token-prediction modules and stored buffers are not loaded. Each stage of a pipeline has its share of the
+    layers, the first the embedding, the last the head.
+    """
+    architecture = subject.architecture
+    ends = {id(tensor): "first" for tensor in architecture.embeddings}
+    ends |= {id(tensor): "last" for tensor in architecture.head}
+    sizes = {"first": 0, "last": 0, "inner": 0}
+    for line in subject.lines:
+        if line.tensor.part != "mtp" and line.tensor.kind != "buffer":
+            sizes[ends.get(id(line.tensor), "inner")] += rank_bytes(line, sharding)
+    if sharding.pipeline == 1:
+        return sum(sizes.values())
+    stage = on_stage(sizes["inner"], len(architecture.layers), sharding.pipeline)
+    return stage + max(sizes["first"], sizes["last"] + (sizes["first"] if architecture.tied else 0))
+
+
+def on_stage(size: int, layers: int, stages: int) -> int:
+    """What the fullest stage of a pipeline holds of something that all layers have alike."""
+    return ceil_div(size * ceil_div(layers, stages), max(layers, 1))
+
+
+def rank_bytes(line: WeightLine, sharding: Sharding) -> int:
+    """Bytes of a line on one rank."""
+    tensor, ranks = line.tensor, sharding.tensor
+    whole, share = 1, 1
+    if tensor.part == "attention" and sharding.whole_attention:
+        ranks = 1
+    if tensor.part == "experts" and sharding.experts > 1:
+        ranks = max(1, ranks // sharding.experts)
+        whole = tensor.copies if tensor.copies > 1 else tensor.shape[0]
+        share = ceil_div(whole, sharding.experts)
+    name = line.format.name
+    if name in _FLOATS and line.bytes == tensor.elements * line.times * DTYPE_BYTES[name]:
+        size = Plain("bf16").bytes(rank_shape(tensor, ranks)) * tensor.copies * line.times
+    else:
+        size = line.on_rank(ranks)
+    return ceil_div(size * share, whole)

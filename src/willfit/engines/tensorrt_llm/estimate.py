@@ -1,0 +1,215 @@
+"""TensorRT-LLM's start-up as an estimate: terms for each device, what the cache holds, what would make it fit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from willfit.architectures.mixers import Attention
+from willfit.engines.base import Machine, Question, Subject
+from willfit.engines.borrowed import NOTE
+from willfit.engines.tensorrt_llm.eras import NEWEST
+from willfit.engines.tensorrt_llm.settings import Settings
+from willfit.engines.tensorrt_llm.sizing import Sizing, size_up
+from willfit.errors import BadInput
+from willfit.estimate import Capacity, DeviceEstimate, Estimate, Term, combined, exact
+
+NAME = "tensorrt-llm"
+
+#: Rounding of a suggested context, so that it is a number that people would type.
+_CONTEXT_STEP = 256
+
+#: Formats of checkpoints that TensorRT-LLM's PyTorch backend has no loader for.
+_NEVER = frozenset({"aqlm", "bitnet", "bitsandbytes", "eetq", "exl2", "exl3", "hqq", "mlx", "quanto"})
+
+
+def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:
+    """TensorRT-LLM's PyTorch backend with as many tensor-parallel ranks as the heads divide over."""
+    devices = len(machine.devices)
+    settings = Settings(
+        version=question.version or NEWEST,
+        kv_cache_dtype=question.kv_dtype,
+        max_seq_len=question.context_for(subject.architecture),
+    )
+    sizes = (size for size in range(devices, 0, -1) if devices % size == 0)
+    layouts = (
+        replace(settings, tensor_parallel_size=size, pipeline_parallel_size=devices // size) for size in sizes
+    )
+    chosen = next(layout for layout in layouts if not _undivided(subject, layout))
+    return estimate(subject, machine, chosen, question.users)
+
+
+def estimate(subject: Subject, machine: Machine, settings: Settings, users: int = 1) -> Estimate:
+    """What TensorRT-LLM would allocate on each device, and whether it would start and hold the workload.
+
+    Parameters
+    ----------
+    subject
+        The model as stored.
+    machine
+        At least as many devices as there are ranks.
+    settings
+        Under TensorRT-LLM's own names.
+    users
+        Sequences of `max_seq_len` tokens that shall run at once.
+
+    Raises
+    ------
+    BadInput
+        If there are fewer devices than ranks, what the model caches is not known, or the length of a sequence.
+    """
+    if subject.architecture.encoder_only or subject.architecture.encoder:
+        raise BadInput(
+            "what TensorRT-LLM allocates for encoders is not worked out", "ask with --engine minimum"
+        )
+    sizing = size_up(subject, machine, settings)
+    resolved, cache = sizing.resolved, sizing.cache
+    terms = (*sizing.terms, _cache_term(sizing))
+    ranks = settings.sharding.ranks
+    demand = sizing.demand(users)
+    return Estimate(
+        model=subject.model,
+        engine=NAME,
+        engine_version=settings.version,
+        kind="serve",
+        devices=tuple(
+            DeviceEstimate(device.name, index, device.usable_bytes, terms, _interval(terms, sizing))
+            for index, device in enumerate(machine.devices[:ranks])
+        ),
+        host=_host(machine, settings),
+        capacity=Capacity(
+            cache.tokens(sizing.pool_bytes),
+            cache.longest(sizing.pool_bytes, subject.architecture.max_positions or resolved.max_seq_len),
+            cache.concurrency(sizing.pool_bytes, resolved.max_seq_len),
+        ),
+        demands=(demand,),
+        notes=(*subject.notes, *subject.recipe.notes, *_notes(subject, sizing, settings, users)),
+        refusal=_refusal(subject, settings),
+        remedies=_remedies(sizing, settings, users),
+        details={
+            "max_seq_len": resolved.max_seq_len,
+            "max_batch_size": resolved.max_batch_size,
+            "max_num_tokens": resolved.max_num_tokens,
+            "free_gpu_memory_fraction": resolved.free_gpu_memory_fraction,
+            "tokens_per_block": resolved.tokens_per_block,
+            "blocks": list(cache.blocks(sizing.pool_bytes)),
+        },
+    )
+
+
+def _cache_term(sizing: Sizing) -> Term:
+    cache, fraction = sizing.cache, sizing.resolved.free_gpu_memory_fraction
+    size = cache.allocated(sizing.pool_bytes)
+    low, high = sizing.pool_interval
+    blocks = " + ".join(
+        f"{count} blocks x {cache.block} tokens x {pool.token_bytes} B"
+        for count, pool in zip(cache.blocks(sizing.pool_bytes), cache.pools, strict=True)
+    )
+    if sizing.limited:
+        formula = f"{blocks} (as asked for)"
+    else:
+        others = " - ".join(f"{term.bytes} ({term.name})" for term in sizing.terms)
+        formula = f"{fraction:g} x ({sizing.total_bytes} - {others}) = {blocks}"
+    reference = "tensorrt_llm/_torch/pyexecutor/_util.py: configure_kv_cache_capacity"
+    return Term("kv_cache", size, max(0, min(low, size)), max(high, size), formula, reference)
+
+
+def _interval(terms: tuple[Term, ...], sizing: Sizing) -> tuple[int, int] | None:
+    """The cache takes its share of what the other terms leave, so the sum is off by the rest of their error."""
+    if sizing.limited or sizing.pool_bytes <= 0:
+        return None
+    others, low, high = combined(sizing.terms)
+    rest = 1 - sizing.resolved.free_gpu_memory_fraction
+    peak = sum(term.bytes for term in terms)
+    return peak - int(rest * (others - low)), peak + int(rest * (high - others))
+
+
+def _host(machine: Machine, settings: Settings) -> DeviceEstimate:
+    terms: tuple[Term, ...] = ()
+    if settings.host_cache_size:
+        ranks = settings.sharding.ranks
+        formula = f"{ranks} ranks x {settings.host_cache_size} B, pinned"
+        size = ranks * settings.host_cache_size
+        terms = (
+            exact(
+                "kv_cache", size, formula, "tensorrt_llm/llmapi/llm_args.py: KvCacheConfig.host_cache_size"
+            ),
+        )
+    return DeviceEstimate("host", 0, machine.host_bytes, terms)
+
+
+def _undivided(subject: Subject, settings: Settings) -> str:
+    """What cannot be divided over the ranks; key/value heads may be repeated."""
+    ranks = settings.cache_ranks
+    for layer, _ in subject.architecture.blocks:
+        for mixer in layer.mixers:
+            heads = getattr(mixer, "heads", 0)
+            if heads % ranks:
+                return f"{heads} heads cannot be divided over {ranks} tensor-parallel ranks"
+            if isinstance(mixer, Attention) and mixer.kv_heads % ranks and ranks % mixer.kv_heads:
+                return f"{mixer.kv_heads} key/value heads cannot be divided over {ranks} ranks"
+    return ""
+
+
+def _refusal(subject: Subject, settings: Settings) -> str:
+    method = subject.recipe.method
+    if method in _NEVER:
+        return f"TensorRT-LLM does not load {method} checkpoints; take one in fp8, nvfp4 or awq"
+    groups = settings.sharding.experts
+    if settings.tensor_parallel_size % groups:
+        return f"{settings.tensor_parallel_size} ranks cannot be divided into {groups} groups of experts"
+    return _undivided(subject, settings)
+
+
+def _notes(subject: Subject, sizing: Sizing, settings: Settings, users: int) -> list[str]:
+    resolved, notes = sizing.resolved, []
+    if settings.pipeline_parallel_size > 1:
+        notes.append(
+            f"layout: {settings.tensor_parallel_size} tensor-parallel ranks in each of "
+            f"{settings.pipeline_parallel_size} pipeline stages"
+        )
+    if resolved.backend == "tensorrt":
+        notes.append(
+            "the activations of a built engine were decided when it was built; they are taken to be those of "
+            f"{resolved.max_num_tokens:,} tokens"
+        )
+    else:
+        notes.append(NOTE.format(engine="TensorRT-LLM"))
+    windows = {
+        mixer.window
+        for layer, _ in subject.architecture.blocks
+        for mixer in layer.mixers
+        if isinstance(mixer, Attention)
+    }
+    if any(windows) and not settings.max_attention_window:
+        notes.append(
+            "window layers are counted with all tokens; kv_cache_config.max_attention_window, or a cache manager "
+            "that derives it, keeps less"
+        )
+    if sizing.cache.state_bytes:
+        notes.append("how recurrent states share the pool with the cache is not established")
+    if users > resolved.max_batch_size:
+        notes.append(f"at most {resolved.max_batch_size} sequences run at once (--max_batch_size)")
+    return notes
+
+
+def _remedies(sizing: Sizing, settings: Settings, users: int) -> tuple[str, ...]:
+    """What would make it fit, if the cache is too small."""
+    if sizing.demand(users).verdict == "fits":
+        return ()
+    cache, resolved, pool = sizing.cache, sizing.resolved, sizing.pool_bytes
+    remedies = []
+    longest = cache.longest(pool, resolved.max_seq_len, users) // _CONTEXT_STEP * _CONTEXT_STEP
+    if 0 < longest < resolved.max_seq_len:
+        each = f" for each of {users} users" if users > 1 else ""
+        remedies.append(f"a context of {longest:,} tokens{each} (--max_seq_len {longest})")
+    fitting = int(cache.concurrency(pool, resolved.max_seq_len))
+    if 1 <= fitting < users:
+        remedies.append(f"{fitting} user{'s' if fitting > 1 else ''} at {resolved.max_seq_len:,} tokens")
+    if pool > 0 and sizing.kv_dtype not in ("nvfp4", "fp8_e4m3"):
+        remedies.append("an 8-bit cache, half the bytes for each token (--kv_cache_dtype fp8)")
+    smaller = resolved.max_num_tokens // 2
+    if smaller >= 1024:
+        remedies.append(f"smaller batches of prompts (--max_num_tokens {smaller})")
+    ranks = settings.sharding.ranks
+    remedies.append(f"{2 * ranks} devices (--tp_size {2 * settings.tensor_parallel_size})")
+    return tuple(remedies)

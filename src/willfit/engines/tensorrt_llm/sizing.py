@@ -1,0 +1,218 @@
+"""TensorRT-LLM's start-up in its own order: load weights, run a full batch, give the cache a share of what is left.
+
+`_torch/pyexecutor/_util.py: KvCacheCreator` and `resource_manager.py: KVCacheManager`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from willfit.architectures.held import layer_state_bytes
+from willfit.architectures.mixers import Attention, LatentAttention, Mixer
+from willfit.architectures.model import Architecture
+from willfit.engines.activations import widest_layer_elements
+from willfit.engines.base import Machine, Subject
+from willfit.engines.borrowed import (
+    activation_term,
+    graph_terms,
+    library_terms,
+    visible_memory,
+    weights_term,
+)
+from willfit.engines.paged import PagedCache, WindowPool
+from willfit.engines.sharding import on_stage
+from willfit.engines.tensorrt_llm.settings import Resolved, Settings, resolve
+from willfit.errors import BadInput
+from willfit.estimate import Demand, Term, combined
+from willfit.quantities import DTYPE_BYTES, ceil_div, dtype_name
+
+_UTIL = "tensorrt_llm/_torch/pyexecutor/_util.py: KvCacheCreator"
+
+#: What a cache can be in.
+_CACHE_DTYPES = ("bf16", "fp16", "fp8_e4m3", "nvfp4")
+
+#: Sixteenths of a byte for one element: NVFP4 has half a byte and an 8-bit scale for every 16.
+_NVFP4 = 9
+
+#: fp32 scales of an indexer's keys, one for so many elements.
+_INDEX_BLOCK = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Sizing:
+    """What TensorRT-LLM decides and allocates at start-up, on the fullest rank.
+
+    Attributes
+    ----------
+    terms
+        What is counted before the cache is sized.
+    total_bytes
+        What the device has.
+    pool_bytes, pool_interval
+        Bytes for the cache before rounding to blocks; negative if nothing is left.
+    limited
+        The cache is as large as was asked for, not as what is left allows.
+    """
+
+    resolved: Resolved
+    kv_dtype: str
+    terms: tuple[Term, ...]
+    total_bytes: int
+    pool_bytes: int
+    pool_interval: tuple[int, int]
+    limited: bool
+    cache: PagedCache
+
+    def demand(self, sequences: int) -> Demand:
+        """What `sequences` sequences of the longest length need of the pool."""
+        length = self.resolved.max_seq_len
+        plural = "s" if sequences > 1 else ""
+        return Demand(
+            f"{sequences:,} sequence{plural} of {length:,} tokens",
+            self.cache.bytes_for(length, sequences),
+            self.pool_bytes,
+            *self.pool_interval,
+        )
+
+
+def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
+    """Go through the start-up.
+
+    Raises
+    ------
+    BadInput
+        If there are fewer devices than ranks, the model has no cache that is known, or the length of a sequence is
+        not known.
+    """
+    architecture, ranks = subject.architecture, settings.sharding.ranks
+    if len(machine.devices) < ranks:
+        given = len(machine.devices)
+        raise BadInput(f"{ranks} ranks need {ranks} devices, {given} given", f"write --gpu {ranks}x...")
+    resolved = resolve(settings, architecture)
+    kv_dtype = kv_dtype_of(subject, settings)
+    cache = cache_of(architecture, settings, resolved, kv_dtype)
+    total = min(device.usable_bytes or 0 for device in machine.devices[:ranks])
+    terms = (
+        weights_term(
+            subject,
+            settings.sharding,
+            "tensorrt_llm/_torch/modules: sharded parameters",
+            maybe_copies=_latent_copies(architecture, settings),
+        ),
+        _activations(architecture, settings, resolved),
+        *library_terms(ranks),
+        # The warm-up captures them before memory is measured.
+        *graph_terms(
+            architecture, len(resolved.graph_sizes), "tensorrt_llm/llmapi/llm_args.py: CudaGraphConfig"
+        ),
+    )
+    fraction = resolved.free_gpu_memory_fraction
+    taken, low, high = combined((*terms, visible_memory(total)))
+    sizes = [int((total - size) * fraction) for size in (taken, high, low)]
+    per_token = sum(pool.token_bytes for pool in cache.pools)
+    limits = [settings.max_gpu_total_bytes] if settings.max_gpu_total_bytes else []
+    if settings.max_tokens is not None:
+        limits.append(settings.max_tokens * per_token)
+    limit = min(limits, default=None)
+    limited = limit is not None and limit <= sizes[1]
+    pool, pool_low, pool_high = (size if limit is None else min(size, limit) for size in sizes)
+    return Sizing(resolved, kv_dtype, terms, total, pool, (pool_low, pool_high), limited, cache)
+
+
+def kv_dtype_of(subject: Subject, settings: Settings) -> str:
+    """Dtype of the cache: as asked, else what the checkpoint's quantization says, else the model's.
+
+    Raises
+    ------
+    BadInput
+        If there is no such cache.
+    """
+    asked = settings.kv_cache_dtype.lower()
+    if asked == "auto":
+        asked = subject.recipe.kv_cache_dtype or "bf16"
+    name = "nvfp4" if asked == "nvfp4" else dtype_name(asked)
+    if name not in _CACHE_DTYPES:
+        raise BadInput(f"TensorRT-LLM has no cache in {asked}", "it has fp8, nvfp4 and the model's dtype")
+    return name
+
+
+def _sized(elements: int, kv_dtype: str) -> int:
+    if kv_dtype == "nvfp4":
+        return ceil_div(elements * _NVFP4, 16)
+    return elements * DTYPE_BYTES[kv_dtype]
+
+
+def _token_bytes(mixer: Mixer, ranks: int, kv_dtype: str) -> int:
+    """Bytes of one token in one layer on a rank; heads are repeated where there are more ranks."""
+    if isinstance(mixer, LatentAttention):
+        index = mixer.index_dim + 4 * ceil_div(mixer.index_dim, _INDEX_BLOCK)
+        return _sized(mixer.latent_per_token, kv_dtype) + (index if mixer.index_dim else 0)
+    if isinstance(mixer, Attention) and mixer.keeps_cache and not mixer.shares_cache:
+        return _sized(ceil_div(mixer.kv_heads, ranks) * (mixer.head_dim + mixer.value_dim), kv_dtype)
+    return 0
+
+
+def cache_of(architecture: Architecture, settings: Settings, resolved: Resolved, kv_dtype: str) -> PagedCache:
+    """How the cache of a rank is divided.
+
+    A pattern of several windows gives each window its own pool, and all pools the same bytes
+    (`calculate_max_num_blocks_for_vswa`).
+
+    Raises
+    ------
+    BadInput
+        If no layer keeps a cache whose rule is known.
+    """
+    ranks, stages = settings.cache_ranks, settings.pipeline_parallel_size
+    pattern = [window if window < resolved.max_seq_len else 0 for window in settings.max_attention_window]
+    sizes: Counter[int] = Counter()
+    keeping = states = 0
+    for layer in architecture.layers:
+        states += layer_state_bytes(layer, "bf16")
+        size = sum(_token_bytes(mixer, ranks, kv_dtype) for mixer in layer.mixers)
+        if size:
+            sizes[pattern[keeping % len(pattern)] if pattern else 0] += size
+            keeping += 1
+    if not sizes:
+        raise BadInput(
+            f"what TensorRT-LLM caches for {architecture.model_type!r} models is not known",
+            "ask with --engine minimum",
+        )
+    layers = len(architecture.layers)
+    return PagedCache(
+        tuple(WindowPool(window, on_stage(size, layers, stages)) for window, size in sorted(sizes.items())),
+        resolved.tokens_per_block,
+        on_stage(ceil_div(states, ranks), layers, stages),
+        resolved.era.partial_block,
+    )
+
+
+def _latent_copies(architecture: Architecture, settings: Settings) -> int:
+    """Up-projections of latent attention that may be kept a second time, transposed (`modules/attention.py`)."""
+    size = 0
+    for layer in architecture.layers:
+        for mixer in layer.mixers:
+            if isinstance(mixer, LatentAttention):
+                heads = ceil_div(mixer.heads, settings.cache_ranks)
+                size += heads * (mixer.nope_dim + mixer.value_dim) * mixer.kv_rank * 2
+    return on_stage(size, len(architecture.layers), settings.pipeline_parallel_size)
+
+
+def _activations(architecture: Architecture, settings: Settings, resolved: Resolved) -> Term:
+    """The peak of a batch of prompts that fills `max_num_tokens`; logits are made for the last token of each.
+
+    Whether the sampler keeps fp32 logits for each of `max_batch_size` slots is not established.
+    """
+    elements = widest_layer_elements(architecture, settings.cache_ranks)
+    tokens, logits = resolved.max_num_tokens, architecture.logits_per_row
+    rows = ceil_div(tokens, min(tokens, max(1, resolved.max_seq_len - 1))) * settings.max_beam_width
+    slots = resolved.max_batch_size * settings.max_beam_width * logits * 4
+    return activation_term(
+        {
+            "layers": (2 * tokens * elements, f"{tokens} tokens x {elements} elements x 2 B"),
+            "logits": (rows * logits * (2 + 4), f"{rows} rows x {logits} logits x (2 + 4) B"),
+        },
+        slots,
+        f"{_UTIL}._create_dummy_context_requests; {resolved.max_batch_size} slots of the sampler",
+    )

@@ -1,0 +1,204 @@
+"""TGI's start-up as an estimate: terms for each device, what the cache holds, what would make it fit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from willfit.architectures.mixers import Attention
+from willfit.engines.base import Machine, Question, Subject
+from willfit.engines.borrowed import NOTE
+from willfit.engines.tgi.eras import NEWEST, era_for
+from willfit.engines.tgi.settings import Settings, kernels
+from willfit.engines.tgi.sizing import Sizing, size_up
+from willfit.errors import BadInput
+from willfit.estimate import Capacity, DeviceEstimate, Estimate, Term, combined
+from willfit.formats.ggml import Ggml
+
+NAME = "tgi"
+
+#: Rounding of a suggested context, so that it is a number that people would type.
+_CONTEXT_STEP = 256
+
+#: Formats of checkpoints that TGI has no loader for.
+_NEVER = frozenset({"aqlm", "bitnet", "exl3", "hqq", "mlx", "modelopt", "mxfp4", "quanto", "torchao"})
+
+#: Models of which TGI has an implementation of its own (3.3.7, `models/__init__.py: ModelType`).
+_OWN = frozenset({
+    "baichuan", "bloom", "cohere", "dbrx", "deepseek_v2", "deepseek_v3", "falcon", "galactica", "gemma", "gemma2",
+    "gemma3", "gemma3_text", "gpt2", "gpt_bigcode", "gpt_neox", "gptj", "granite", "idefics", "idefics2", "idefics3",
+    "llama", "llama4", "llava_next", "mistral", "mixtral", "mllama", "mpt", "opt", "paligemma", "phi", "phi3",
+    "phimoe", "qwen2", "qwen2_5_vl", "qwen2_vl", "santacoder", "starcoder2",
+})  # fmt: skip
+
+
+def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:
+    """TGI with as many shards as the heads divide over, up to the devices."""
+    length = question.context_for(subject.architecture)
+    settings = Settings(
+        version=question.version or NEWEST,
+        kv_cache_dtype=None if question.kv_dtype == "auto" else question.kv_dtype,
+        max_total_tokens=length,
+        max_input_tokens=max(1, length - 1),
+    )
+    sizes = range(len(machine.devices), 0, -1)
+    layouts = (replace(settings, num_shard=size) for size in sizes)
+    chosen = next(layout for layout in layouts if not _undivided(subject, layout))
+    return estimate(subject, machine, chosen, question.users)
+
+
+def estimate(subject: Subject, machine: Machine, settings: Settings, users: int = 1) -> Estimate:
+    """What TGI would allocate on each device, and whether it would start and hold the workload.
+
+    Parameters
+    ----------
+    subject
+        The model as stored.
+    machine
+        At least as many devices as there are shards.
+    settings
+        Under the launcher's own names.
+    users
+        Sequences of `max_total_tokens` tokens that shall run at once.
+
+    Raises
+    ------
+    BadInput
+        If there are fewer devices than shards, or what the model caches is not known.
+    """
+    if subject.architecture.encoder_only or subject.architecture.encoder:
+        raise BadInput("what TGI allocates for encoders is not worked out", "ask with --engine minimum")
+    refusal = _refusal(subject, machine, settings)
+    if refusal:
+        # The cache of heads that cannot be divided has no size.
+        return _refused(subject, machine, settings, refusal)
+    sizing = size_up(subject, machine, settings)
+    cache = sizing.cache
+    terms = (*sizing.inside, _cache_term(sizing, settings), *sizing.outside)
+    return Estimate(
+        model=subject.model,
+        engine=NAME,
+        engine_version=settings.version,
+        kind="serve",
+        devices=tuple(
+            DeviceEstimate(device.name, index, device.usable_bytes, terms, _interval(terms, sizing))
+            for index, device in enumerate(machine.devices[: settings.num_shard])
+        ),
+        host=DeviceEstimate("host", 0, machine.host_bytes, ()),
+        capacity=Capacity(
+            cache.tokens(sizing.pool_bytes),
+            cache.longest(sizing.pool_bytes, subject.architecture.max_positions or sizing.max_total_tokens),
+            cache.concurrency(sizing.pool_bytes, sizing.max_total_tokens),
+        ),
+        demands=(sizing.demand(users),),
+        notes=(*subject.notes, *subject.recipe.notes, *_notes(subject, machine, settings)),
+        remedies=_remedies(sizing, settings, users),
+        details={
+            "attention": sizing.kernels,
+            "block_size": cache.block,
+            "num_blocks": cache.blocks(sizing.pool_bytes)[0],
+            "max_batch_prefill_tokens": sizing.prefill_tokens,
+            "max_total_tokens": sizing.max_total_tokens,
+        },
+    )
+
+
+def _refused(subject: Subject, machine: Machine, settings: Settings, refusal: str) -> Estimate:
+    return Estimate(
+        model=subject.model,
+        engine=NAME,
+        engine_version=settings.version,
+        kind="serve",
+        devices=tuple(
+            DeviceEstimate(device.name, index, device.usable_bytes, ())
+            for index, device in enumerate(machine.devices[: settings.num_shard])
+        ),
+        host=DeviceEstimate("host", 0, machine.host_bytes, ()),
+        notes=(*subject.notes, *subject.recipe.notes),
+        refusal=refusal,
+    )
+
+
+def _cache_term(sizing: Sizing, settings: Settings) -> Term:
+    cache, (count,) = sizing.cache, sizing.cache.blocks(sizing.pool_bytes)
+    size = cache.allocated(sizing.pool_bytes)
+    low, high = sizing.pool_interval
+    blocks = f"{count} blocks x {cache.block} tokens x {cache.pools[0].token_bytes} B"
+    others = " - ".join(f"{term.bytes} ({term.name})" for term in sizing.inside)
+    allowed = f"{sizing.total_bytes} x {settings.cuda_memory_fraction:g}"
+    if sizing.era.share_of == "total":
+        formula = f"{allowed} x {sizing.wiggle:g} - {others} = {blocks}"
+    else:
+        formula = f"({allowed} - {others} - the warm-up's blocks) x {sizing.wiggle:g} + these = {blocks}"
+    reference = "text_generation_server/models/flash_causal_lm.py: warmup"
+    return Term("kv_cache", size, max(0, min(low, size)), max(high, size), formula, reference)
+
+
+def _interval(terms: tuple[Term, ...], sizing: Sizing) -> tuple[int, int] | None:
+    """The cache takes what the others leave, so only what comes after it is uncertain."""
+    if sizing.pool_interval[0] == sizing.pool_interval[1]:
+        return None
+    outside, low, high = combined(sizing.outside)
+    peak = sum(term.bytes for term in terms)
+    return peak - (outside - low), peak + (high - outside)
+
+
+def _undivided(subject: Subject, settings: Settings) -> str:
+    """What cannot be divided over the shards; only a single key/value head may be repeated."""
+    ranks = settings.num_shard
+    for layer, _ in subject.architecture.blocks:
+        for mixer in layer.mixers:
+            heads = getattr(mixer, "heads", 0)
+            if heads % ranks:
+                return f"{heads} heads cannot be divided over {ranks} shards"
+            if isinstance(mixer, Attention) and mixer.kv_heads > 1 and mixer.kv_heads % ranks:
+                return f"{mixer.kv_heads} key/value heads cannot be divided over {ranks} shards"
+    return ""
+
+
+def _refusal(subject: Subject, machine: Machine, settings: Settings) -> str:
+    method = "gguf" if isinstance(subject.recipe.base, Ggml) else subject.recipe.method
+    if method in _NEVER or method == "gguf":
+        return f"TGI does not load {method} checkpoints; take one in fp8, awq or gptq"
+    if method == "exl2" and settings.num_shard > 1:
+        return "TGI does not shard exl2 checkpoints"
+    attention = kernels(settings, subject.architecture, machine.devices[0], era_for(settings.version))
+    if attention == "flashdecoding" and (settings.kv_cache_dtype or "").startswith("fp8"):
+        return "TGI has no 8-bit cache with flashdecoding, which this model needs"
+    return _undivided(subject, settings)
+
+
+def _notes(subject: Subject, machine: Machine, settings: Settings) -> list[str]:
+    architecture, notes = subject.architecture, [NOTE.format(engine="TGI")]
+    unused = len(machine.devices) - settings.num_shard
+    if unused > 0:
+        notes.append(f"{unused} of the devices are not used (--num-shard {settings.num_shard})")
+    if architecture.model_type not in _OWN:
+        notes.append(
+            f"TGI has no implementation of {architecture.model_type!r}; it would run that of Transformers, if at all"
+        )
+    mixers = [mixer for layer, _ in architecture.blocks for mixer in layer.mixers]
+    if any(isinstance(mixer, Attention) and mixer.window for mixer in mixers):
+        notes.append("TGI keeps all tokens in window layers, too")
+    return notes
+
+
+def _remedies(sizing: Sizing, settings: Settings, users: int) -> tuple[str, ...]:
+    """What would make it fit, if the cache is too small."""
+    if sizing.demand(users).verdict == "fits":
+        return ()
+    cache, length, pool = sizing.cache, sizing.max_total_tokens, sizing.pool_bytes
+    remedies = []
+    longest = cache.longest(pool, length, users) // _CONTEXT_STEP * _CONTEXT_STEP
+    if 0 < longest < length:
+        each = f" for each of {users} users" if users > 1 else ""
+        remedies.append(f"a context of {longest:,} tokens{each} (--max-total-tokens {longest})")
+    fitting = int(cache.concurrency(pool, length))
+    if 1 <= fitting < users:
+        remedies.append(f"{fitting} user{'s' if fitting > 1 else ''} at {length:,} tokens")
+    if settings.kv_cache_dtype is None and sizing.kernels == "flashinfer":
+        remedies.append("an 8-bit cache, half the bytes for each token (--kv-cache-dtype fp8_e4m3fn)")
+    if sizing.prefill_tokens >= 2048:
+        half = sizing.prefill_tokens // 2
+        remedies.append(f"shorter prompts at once (--max-batch-prefill-tokens {half})")
+    remedies.append(f"{2 * settings.num_shard} devices (--num-shard {2 * settings.num_shard})")
+    return tuple(remedies)

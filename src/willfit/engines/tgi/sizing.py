@@ -1,0 +1,218 @@
+"""TGI's start-up in its own order: load weights, warm up with prompts, give the cache what is left but a margin.
+
+`server/text_generation_server/models/flash_causal_lm.py: warmup` (3.3.7).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from willfit.architectures.mixers import Attention, LatentAttention, Mixer
+from willfit.architectures.model import Architecture
+from willfit.engines.activations import widest_layer_elements
+from willfit.engines.base import Machine, Subject
+from willfit.engines.borrowed import (
+    activation_term,
+    graph_terms,
+    library_terms,
+    visible_memory,
+    weights_term,
+)
+from willfit.engines.paged import PagedCache, WindowPool
+from willfit.engines.sharding import Sharding, rank_bytes
+from willfit.engines.tgi.eras import Era, era_for
+from willfit.engines.tgi.prefill import prefill_tokens
+from willfit.engines.tgi.settings import BLOCKS, Kernels, Settings, default_length, graph_sizes, kernels
+from willfit.errors import BadInput
+from willfit.estimate import Demand, Term, combined, exact
+from willfit.quantities import DTYPE_BYTES, MIB, ceil_div, dtype_name
+
+_WARMUP = "text_generation_server/models/flash_causal_lm.py: warmup"
+
+#: One buffer that all of flashinfer's kernels share (`layers/attention/flashinfer.py: get_workspace`).
+_WORKSPACE = 128 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Sizing:
+    """What TGI decides and allocates at start-up, on each rank.
+
+    Attributes
+    ----------
+    kernels
+        Which attention runs.
+    prefill_tokens, max_total_tokens
+        Tokens of the warm-up, and of the longest sequence.
+    wiggle
+        Share of the memory that is used.
+    inside, outside
+        Terms that the cache has to leave room for, and what is left to the margin.
+    total_bytes
+        What the device has.
+    pool_bytes, pool_interval
+        Bytes for the cache, before rounding to blocks.
+    """
+
+    era: Era
+    kernels: Kernels
+    prefill_tokens: int
+    max_total_tokens: int
+    wiggle: float
+    inside: tuple[Term, ...]
+    outside: tuple[Term, ...]
+    total_bytes: int
+    pool_bytes: int
+    pool_interval: tuple[int, int]
+    cache: PagedCache
+
+    def demand(self, sequences: int) -> Demand:
+        """What `sequences` sequences of the longest length need of the pool."""
+        plural = "s" if sequences > 1 else ""
+        return Demand(
+            f"{sequences:,} sequence{plural} of {self.max_total_tokens:,} tokens",
+            self.cache.bytes_for(self.max_total_tokens, sequences),
+            self.pool_bytes,
+            *self.pool_interval,
+        )
+
+
+def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
+    """Go through the start-up.
+
+    Raises
+    ------
+    BadInput
+        If there are fewer devices than shards, or the model has no cache that is known.
+    """
+    architecture, ranks = subject.architecture, settings.num_shard
+    if len(machine.devices) < ranks:
+        given = len(machine.devices)
+        raise BadInput(f"{ranks} shards need {ranks} devices, {given} given", f"write --gpu {ranks}x...")
+    device = min(machine.devices[:ranks], key=lambda one: one.usable_bytes or 0)
+    era = era_for(settings.version)
+    attention = kernels(settings, architecture, device, era)
+    cache = cache_of(architecture, settings, BLOCKS[attention])
+    prefill = prefill_tokens(subject, device, settings, era)
+    inside = (
+        weights_term(
+            subject,
+            Sharding(ranks),
+            "text_generation_server/layers/tensor_parallel.py: sharded parameters",
+            copies=_second_table(subject, ranks),
+        ),
+        _activations(architecture, settings, era, prefill),
+        *library_terms(ranks),
+        *_workspace(attention),
+    )
+    outside = graph_terms(architecture, len(graph_sizes(settings)), f"{_WARMUP}, after the cache")
+    total = device.usable_bytes or 0
+    wiggle = era.wiggle if settings.wiggle_room is None else settings.wiggle_room
+    warm = _warm_tokens(architecture, settings, era, prefill, cache.block) * cache.pools[0].token_bytes
+    allowed = total * settings.cuda_memory_fraction
+
+    def pool(taken: int) -> int:
+        """What is free once the warm-up is over, and what the warm-up's own blocks took."""
+        if era.share_of == "total":
+            return warm + max(0, int(allowed * wiggle) - taken - warm)
+        return warm + max(0, int((allowed - taken - warm) * wiggle))
+
+    taken, low, high = combined((*inside, visible_memory(total)))
+    size = pool(taken)
+    length = default_length(settings, architecture, era)
+    if length is None:
+        limit = architecture.max_positions
+        held = cache.tokens(size)
+        length = max(1, min(held, limit) if limit else held)
+    return Sizing(
+        era, attention, prefill, length, wiggle, inside, outside, total, size, (pool(high), pool(low)), cache
+    )
+
+
+def _token_elements(mixer: Mixer, ranks: int) -> int:
+    """Elements of one token in one layer; a single key/value head is repeated on every rank.
+
+    Latent attention is cached as the heads that are made of it, keys and values as wide as the wider
+    (`models/__init__.py: get_model`).
+    """
+    if isinstance(mixer, LatentAttention):
+        return 2 * (mixer.heads // ranks) * max(mixer.nope_dim + mixer.rope_dim, mixer.value_dim)
+    if isinstance(mixer, Attention):
+        heads = mixer.kv_heads // ranks if mixer.kv_heads > 1 else mixer.kv_heads
+        return 2 * heads * mixer.head_dim
+    return 0
+
+
+def _element_bytes(dtype: str | None) -> int:
+    """Bytes of an element: the model's 16 bits unless 8 are asked for (`--kv-cache-dtype fp8_e4m3fn`)."""
+    name = dtype_name(dtype.removesuffix("fn")) if dtype else "bf16"
+    if name not in ("bf16", "fp16", "fp8_e4m3", "fp8_e5m2"):
+        raise BadInput(f"TGI has no cache in {dtype}", "it has fp8_e4m3fn, fp8_e5m2 and the model's dtype")
+    return DTYPE_BYTES[name]
+
+
+def cache_of(architecture: Architecture, settings: Settings, block: int) -> PagedCache:
+    """The cache: all layers keep all tokens, whatever their windows.
+
+    Raises
+    ------
+    BadInput
+        If a layer keeps something else than keys and values, or there is no such cache.
+    """
+    size = _element_bytes(settings.kv_cache_dtype)
+    elements = 0
+    for layer in architecture.layers:
+        for mixer in layer.mixers:
+            found = _token_elements(mixer, settings.num_shard)
+            if not found:
+                raise BadInput(
+                    f"what TGI caches for {mixer.kind} on {settings.num_shard} shard(s) is not known",
+                    "ask with --engine minimum",
+                )
+            elements += found
+    if not elements:
+        raise BadInput("a model without attention has no cache in TGI", "ask with --engine minimum")
+    return PagedCache((WindowPool(0, elements * size),), block)
+
+
+def _second_table(subject: Subject, ranks: int) -> int:
+    """A head that shares the token table is loaded a second time, because the table gets a row of zeros."""
+    if not subject.architecture.tied:
+        return 0
+    tables = {id(tensor) for tensor in subject.architecture.embeddings if tensor.kind == "embedding"}
+    sizes = [rank_bytes(line, Sharding(ranks)) for line in subject.lines if id(line.tensor) in tables]
+    return max(sizes, default=0)
+
+
+def _activations(architecture: Architecture, settings: Settings, era: Era, tokens: int) -> Term:
+    """The peak of the warm-up's prompts."""
+    elements, logits = widest_layer_elements(architecture, settings.num_shard), architecture.logits_per_row
+    if era.all_logits:
+        # Logits and their logarithmic softmax, both in the model's dtype.
+        rows, each = tokens, 2 + 2
+    else:
+        rows, each = ceil_div(tokens, min(settings.max_input_tokens or tokens, tokens)), 2 + 4
+    return activation_term(
+        {
+            "layers": (2 * tokens * elements, f"{tokens} tokens x {elements} elements x 2 B"),
+            "logits": (rows * logits * each, f"{rows} rows x {logits} logits x {each} B"),
+        },
+        0,
+        _WARMUP,
+    )
+
+
+def _workspace(attention: Kernels) -> tuple[Term, ...]:
+    if attention != "flashinfer":
+        return ()
+    reference = "text_generation_server/layers/attention/flashinfer.py: get_workspace"
+    return (exact("workspace", _WORKSPACE, "one buffer of 128 MiB", reference),)
+
+
+def _warm_tokens(architecture: Architecture, settings: Settings, era: Era, tokens: int, block: int) -> int:
+    """Tokens of the blocks that the warm-up's prompts take, with room for their longest answers.
+
+    `backends/v3/src/client/grpc_client.rs: warmup`.
+    """
+    prompt = min(settings.max_input_tokens or tokens, tokens)
+    length = default_length(settings, architecture, era) or 0
+    return ceil_div(tokens, prompt) * ceil_div(max(prompt, length - 1) + settings.speculate, block) * block
