@@ -78,7 +78,7 @@ def scan(
             scanned.options[negated] = False
             continue
         if name not in arities:
-            raise _unknown(name, arities, program)
+            raise unknown_flag(name, arities, program)
         match arities[name]:
             case "switch":
                 scanned.options[name] = joined.lower() not in ("false", "0") if has_value else True
@@ -108,7 +108,8 @@ def _is_number(word: str) -> bool:
     return True
 
 
-def _unknown(name: str, arities: Mapping[str, Arity], program: str) -> BadInput:
+def unknown_flag(name: str, arities: Mapping[str, Arity], program: str) -> BadInput:
+    """What to raise for a flag that a program does not have, naming the closest that it has."""
     from difflib import get_close_matches
 
     close = get_close_matches(name, arities, n=1, cutoff=0.6)

@@ -10,11 +10,11 @@ from willfit.errors import BadInput
 from willfit.launch.base import Launch
 
 #: Modules of this folder, asked in turn whether a command is theirs.
-LAUNCHERS: tuple[str, ...] = ("vllm", "trtllm", "tgi", "lmdeploy", "lightllm")
+LAUNCHERS: tuple[str, ...] = ("vllm", "trtllm", "tgi", "lmdeploy", "lightllm", "docker")
 
 #: First words of commands, so that a model's name is not taken for one.
 PROGRAMS: frozenset[str] = frozenset(
-    {"vllm", "trtllm-serve", "text-generation-launcher", "python", "python3", "lmdeploy"}
+    {"vllm", "trtllm-serve", "text-generation-launcher", "python", "python3", "lmdeploy", "docker", "podman"}
 )
 
 #: `NAME=value` in front of a command sets a variable for it.
@@ -22,9 +22,11 @@ _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 
 
 def variables_before(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """The variables that are set in front of a command, and the command."""
+    """The variables that are set in front of a command, with `env` or without, and the command."""
     variables: dict[str, str] = {}
     for index, word in enumerate(words):
+        if word == "env" and not index:
+            continue
         found = _VARIABLE.fullmatch(word)
         if found is None:
             return variables, list(words[index:])

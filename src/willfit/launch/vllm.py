@@ -13,12 +13,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from willfit.engines.versions import parse_version
+from willfit.engines.vllm.eras import NEWEST
 from willfit.engines.vllm.settings import AUTO, Settings
 from willfit.errors import BadInput
 from willfit.launch.base import Launch
 from willfit.launch.flags import Arity, scan
 
 PROGRAM = "vllm serve"
+
+READS_VARIABLES = True
 
 #: Numbers above this are no longer exact when vLLM's own reader multiplies them by a unit.
 _LARGEST = 2**53
@@ -68,6 +72,16 @@ _QUANTIZATIONS = frozenset({
     "petit_nvfp4", "ptpc_fp8", "qqq", "quark", "rtn", "squeezellm", "torchao", "tpu_int8",
 })  # fmt: skip
 
+#: Variables that change a setting (`vllm/envs.py`), since when one of them has nothing to choose, and those that
+#: do not change memory.
+_VARIABLES = ("VLLM_USE_V1", "VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS")
+_ONE_ENGINE = (0, 11)
+_WITHOUT_EFFECT = frozenset({
+    "VLLM_API_KEY", "VLLM_CACHE_ROOT", "VLLM_CONFIGURE_LOGGING", "VLLM_DO_NOT_TRACK",
+    "VLLM_ENGINE_ITERATION_TIMEOUT_S", "VLLM_HOST_IP", "VLLM_LOGGING_LEVEL", "VLLM_NO_USAGE_STATS", "VLLM_PORT",
+    "VLLM_RPC_TIMEOUT", "VLLM_WORKER_MULTIPROC_METHOD",
+})  # fmt: skip
+
 
 @cache
 def _arities() -> dict[str, Arity]:
@@ -87,7 +101,9 @@ def recognises(words: Sequence[str]) -> bool:
     )
 
 
-def parse(words: Sequence[str], version: str | None = None) -> Launch:
+def parse(
+    words: Sequence[str], version: str | None = None, variables: Mapping[str, str] | None = None
+) -> Launch:
     """Read a command that starts vLLM's server.
 
     Parameters
@@ -96,6 +112,8 @@ def parse(words: Sequence[str], version: str | None = None) -> Launch:
         The command, split as a shell would.
     version
         Version of vLLM; None for the newest that is known.
+    variables
+        What is set in front of it.
 
     Raises
     ------
@@ -154,9 +172,15 @@ def parse(words: Sequence[str], version: str | None = None) -> Launch:
         "reward",
     ):
         settings["runner"] = "pooling"
-    settings |= _graphs(options) | _speculation(options)
+    given = variables or {}
+    settings |= _graphs(options) | _speculation(options) | _environment(given, version)
     notes = tuple(
         f"{what} ({flag}) are not counted" for flag, what in _NOT_COUNTED.items() if options.get(flag)
+    )
+    notes += tuple(
+        f"the variable {name} is not counted"
+        for name in given
+        if name.startswith("VLLM_") and name not in (*_VARIABLES, *_WITHOUT_EFFECT)
     )
     quantization = options.get("--quantization")
     if isinstance(quantization, str) and quantization not in _QUANTIZATIONS:
@@ -188,6 +212,22 @@ def _arguments(words: Sequence[str]) -> list[str]:
         given = " ".join(words[:2])
         raise BadInput(f"{given}: only 'vllm serve' starts a server", "write vllm serve MODEL ...")
     return list(words[2:])
+
+
+def _environment(variables: Mapping[str, str], version: str | None) -> dict[str, Any]:
+    """What variables say, `0` or `1`; later versions have one engine only."""
+    settings: dict[str, Any] = {}
+    for name in _VARIABLES:
+        text = variables.get(name)
+        if text is None:
+            continue
+        if text not in ("0", "1"):
+            raise BadInput(f"{PROGRAM}: {name} is {text[:40]!r}, expected 0 or 1")
+        if name != "VLLM_USE_V1":
+            settings["estimate_cudagraphs"] = text == "1"
+        elif parse_version(version or NEWEST) < _ONE_ENGINE:
+            settings["generation"] = "v1" if text == "1" else "v0"
+    return settings
 
 
 def _graphs(options: Mapping[str, Any]) -> dict[str, Any]:
