@@ -1,7 +1,8 @@
 """What changed in TensorRT-LLM, and when.
 
 Read in `tensorrt_llm/llmapi/llm_args.py` (defaults), `tensorrt_llm/_torch/pyexecutor/_util.py` (budget),
-`resource_manager.py` (blocks) and `commands/serve.py` of 2025 and 2026.
+`resource_manager.py` (blocks) and `commands/serve.py` of 2025 and 2026. The builder's defaults before 1.0 are not
+established, nor the release since which blocks are rounded down, which is a matter of one block.
 """
 
 from __future__ import annotations
