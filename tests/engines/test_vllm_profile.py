@@ -123,6 +123,14 @@ def test_llama_3_2_vision_encodes_an_image_for_each_sequence() -> None:
     assert found / GIB == pytest.approx(36.63, rel=0.05)
 
 
+def test_v0_gives_cross_attention_the_blocks_of_all_layers() -> None:
+    """Logged by 0.6.6: 6001 blocks in 14.65 GiB; 16 tokens x 40 layers x 2 x 8 heads x 128 x 2 B."""
+    plan = sized(MLLAMA, "H100", version="0.6.6", max_model_len=65536).plan
+    assert len(plan.groups) == 1
+    assert plan.bytes_per_block == 16 * 40 * 2 * 8 * 128 * 2
+    assert plan.blocks_in(int(14.65 * GIB)) == pytest.approx(6001, abs=2)
+
+
 @pytest.mark.parametrize(("length", "logged"), [(4096, 2.87), (8192, 10.32)])
 def test_gemma_3_holds_all_scores_on_a_card_without_fused_attention(length: int, logged: float) -> None:
     """Logged by 0.9.0 on two MI50: the peak grows with the square of the prompt."""

@@ -116,7 +116,10 @@ def plan_cache(specs: Sequence[CacheSpec], resolved: Resolved, hybrid_manager: b
         return CachePlan((), 0, resolved)
     hybrid = hybrid_manager and resolved.era.generation == "v1"
     if not hybrid and any(spec.kind == "full" for spec in specs):
-        specs = [_promoted(spec) for spec in specs]
+        bounded = ("sliding", "chunked")
+        # V0 gives every layer the same blocks (`worker/cache_engine.py: get_cache_block_size`).
+        kinds = bounded if resolved.era.generation == "v1" else (*bounded, "cross")
+        specs = [_promoted(spec) if spec.kind in kinds else spec for spec in specs]
     if _uniform(specs):
         group = Group(tuple(specs))
         return CachePlan((group,), group.page_bytes, resolved)
@@ -125,7 +128,7 @@ def plan_cache(specs: Sequence[CacheSpec], resolved: Resolved, hybrid_manager: b
 
 
 def _promoted(spec: CacheSpec) -> CacheSpec:
-    return replace(spec, kind="full", reach=0) if spec.kind in ("sliding", "chunked") else spec
+    return replace(spec, kind="full", reach=0)
 
 
 def _uniform(specs: Sequence[CacheSpec]) -> bool:
