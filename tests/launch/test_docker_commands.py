@@ -1,4 +1,4 @@
-"""`docker run ...` as people published it: which command runs inside, with which variables."""
+"""`docker run ...` as people write it: which command runs inside, with which variables."""
 
 import shlex
 from contextlib import suppress
@@ -17,7 +17,7 @@ def read(line, version=None):
     return parse_command(shlex.split(line), version)
 
 
-def test_vllm_documentation():
+def test_an_image_that_starts_vllm():
     launch = read(
         """docker run --runtime nvidia --gpus all
         -v ~/.cache/huggingface:/root/.cache/huggingface
@@ -29,7 +29,7 @@ def test_vllm_documentation():
     assert launch.notes == ("version 0.8.5 is that of the image's tag",)
 
 
-def test_lmdeploy_documentation():
+def test_a_command_behind_the_image():
     launch = read(
         """docker run --runtime nvidia --gpus all -v ~/.cache/huggingface:/root/.cache/huggingface
         --env "HUGGING_FACE_HUB_TOKEN=<secret>" -p 23333:23333 --ipc=host openmmlab/lmdeploy:latest
@@ -39,7 +39,7 @@ def test_lmdeploy_documentation():
     assert launch.settings == LmdeploySettings(tp=2)
 
 
-def test_tgi_documentation():
+def test_an_image_that_starts_tgi():
     launch = read(
         "docker run --gpus all --shm-size 1g -p 8080:80 -v /srv/data:/data -e NUM_SHARD=2 "
         "ghcr.io/huggingface/text-generation-inference:3.3.5 --model-id HuggingFaceH4/zephyr-7b-beta"
@@ -48,7 +48,7 @@ def test_tgi_documentation():
     assert (launch.settings.version, launch.settings.num_shard) == ("3.3.5", 2)
 
 
-def test_lightllm_documentation():
+def test_a_script_behind_the_image():
     launch = read(
         "docker run -it --gpus all -p 8080:8080 --shm-size 32g -v your_local_path:/data/ "
         "ghcr.io/modeltc/lightllm:main /bin/bash -c "
@@ -56,6 +56,14 @@ def test_lightllm_documentation():
     )
     # A named volume is no folder of this machine.
     assert (launch.engine, launch.model, launch.settings.tp) == ("lightllm", "/data/Qwen3-8B", 2)
+
+
+def test_an_interactive_shell():
+    # LMDeploy's docs/en/get_started/ascend/get_started.md
+    image = "crpi-4crprmm5baj1v8iv.cn-hangzhou.personal.cr.aliyuncs.com/lmdeploy_dlinfer/ascend:a2-latest"
+    script = "lmdeploy serve api_server --backend pytorch --device ascend internlm/internlm2_5-7b-chat"
+    launch = read(f"docker run -it --net=host {image} bash -i -c '{script}'")
+    assert (launch.model, launch.settings.backend) == ("internlm/internlm2_5-7b-chat", "pytorch")
 
 
 @pytest.mark.parametrize(

@@ -46,16 +46,13 @@ def test_flags(line, field, value):
 
 
 def test_a_published_command():
-    # LightLLM's tutorial for DeepSeek-R1 on 8 H200
+    # docs/EN/source/tutorial/deepseek_deployment.rst
     line = (
-        "--model_dir /path/DeepSeek-R1 --tp 8 --port 8088 --enable_fa3 --nccl_port 2732 "
-        "--graph_max_batch_size 16 --host 0.0.0.0 --trust_remote_code --running_max_req_size 100"
+        "LOADWORKER=18 python -m lightllm.server.api_server --port 8088 --model_dir /path/DeepSeek-R1 --tp 8"
     )
-    launch = parse_command([*MODULE, *line.split()], "1.1.0")
+    launch = parse_command(line.split(), "1.2.0")
     assert launch.model == "/path/DeepSeek-R1"
-    assert launch.settings == Settings(
-        version="1.1.0", tp=8, graph_max_batch_size=16, running_max_req_size=100
-    )
+    assert launch.settings == Settings(version="1.2.0", tp=8)
 
 
 def test_quantizing_while_loading():

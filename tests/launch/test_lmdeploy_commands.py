@@ -54,8 +54,7 @@ def test_flags(line, field, value):
     assert getattr(read(line).settings, field) == value
 
 
-def test_a_published_command():
-    # InternVL's model cards
+def test_a_whole_command():
     launch = parse_command(
         [
             "lmdeploy",
