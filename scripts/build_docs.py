@@ -31,6 +31,7 @@ CASES = ROOT / "tests" / "data" / "cases"
 SHOWN = (
     ("vllm.jsonl", "vLLM"),
     ("vllm_oracle.jsonl", "vLLM's own planner"),
+    ("sglang.jsonl", "SGLang"),
     ("transformers.jsonl", "transformers"),
 )
 
@@ -43,6 +44,8 @@ METRICS = {
     "vllm.kv_cache_tokens": ("cache tokens", "缓存 token 数"),
     "vllm.max_concurrency": ("concurrency", "最大并发"),
     "vllm.params_bytes": ("parameter bytes of a rank", "单卡参数字节数"),
+    "sglang.weights_gib": ("weights of a rank", "单卡权重"),
+    "sglang.kv_cache_tokens": ("cache tokens, free memory given", "缓存 token 数（给定空闲显存）"),
     "transformers.peak_allocated_gib": ("peak allocated", "分配峰值"),
     "transformers.peak_reserved_gib": ("peak reserved", "保留峰值"),
     "transformers.nvidia_smi_gib": ("whole device", "整卡占用"),

@@ -12,6 +12,7 @@ from willfit.estimate import Estimate
 #: Name -> module. Adding an engine is one module with `NAME`, `NEWEST` and `answer`, and one line here.
 ENGINES: dict[str, str] = {
     "vllm": "vllm",
+    "sglang": "sglang",
     "tensorrt-llm": "tensorrt_llm",
     "tgi": "tgi",
     "transformers": "transformers",

@@ -10,11 +10,21 @@ from willfit.errors import BadInput
 from willfit.launch.base import Launch
 
 #: Modules of this folder, asked in turn whether a command is theirs.
-LAUNCHERS: tuple[str, ...] = ("vllm", "trtllm", "tgi", "lmdeploy", "lightllm", "docker")
+LAUNCHERS: tuple[str, ...] = ("vllm", "sglang", "trtllm", "tgi", "lmdeploy", "lightllm", "docker")
 
 #: First words of commands, so that a model's name is not taken for one.
 PROGRAMS: frozenset[str] = frozenset(
-    {"vllm", "trtllm-serve", "text-generation-launcher", "python", "python3", "lmdeploy", "docker", "podman"}
+    {
+        "vllm",
+        "sglang",
+        "trtllm-serve",
+        "text-generation-launcher",
+        "python",
+        "python3",
+        "lmdeploy",
+        "docker",
+        "podman",
+    }
 )
 
 #: `NAME=value` in front of a command sets a variable for it.

@@ -12,6 +12,7 @@ from willfit.validation.scoring import Predictor, Score, Unpredictable, score_ca
 #: (kind, engine) -> module in `predictors/`.
 PREDICTORS: dict[tuple[str, str], str] = {
     ("serve", "vllm"): "vllm",
+    ("serve", "sglang"): "sglang",
     ("serve", "tensorrt-llm"): "tensorrt_llm",
     ("generate", "transformers"): "transformers",
     ("generate", "litgpt"): "transformers",
