@@ -1,6 +1,6 @@
 """What changed in SGLang, and when.
 
-Read in the released wheels 0.4.6.post5, 0.4.8, 0.4.10, 0.5.0 to 0.5.4, 0.5.6.post2, 0.5.7, 0.5.9, 0.5.10, 0.5.12,
+Read in the released wheels 0.4.6.post5, 0.4.8, 0.4.10, 0.5.1 to 0.5.4, 0.5.6.post2, 0.5.7, 0.5.9, 0.5.10, 0.5.12,
 0.5.15, 0.5.18, 0.5.21 and 0.5.23: `server_args.py`, later `arg_groups/memory_hook.py` (defaults),
 `model_executor/model_runner.py`, later `model_runner_kv_cache_mixin.py` and `mem_cache/kv_cache_configurator.py`
 with `model_executor/pool_configurator.py` (pools). A change stands at the first of these that has it.

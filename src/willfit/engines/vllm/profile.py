@@ -152,7 +152,7 @@ def context_term(name: str = "cuda.context") -> Term:
     )
 
 
-def graph_term(subject: Subject, resolved: Resolved, estimated: bool, device: Device) -> Term | None:
+def graph_term(subject: Subject, resolved: Resolved, estimated: bool) -> Term | None:
     """What captured CUDA graphs take, or what vLLM estimates that they will; None if they are off.
 
     Each graph has nodes of its own for each layer; a few graphs take no less than the pool that the largest needs.
@@ -162,7 +162,7 @@ def graph_term(subject: Subject, resolved: Resolved, estimated: bool, device: De
     if not sizes:
         return None
     layers = len(subject.architecture.layers)
-    least, each = constant("vllm.graphs_least"), constant(graph_constant(subject, device))
+    least, each = constant("vllm.graphs_least"), constant(graph_constant(subject))
     count = layers * sizes
     spread = each.value * count >= least.value
     parts = [_times(each, count) if spread else _times(least, 1)]
@@ -181,10 +181,8 @@ def _times(one: Constant, count: int) -> Term:
     return Term("", int(count * one.value), int(count * one.low), int(count * one.high))
 
 
-def graph_constant(subject: Subject, device: Device) -> str:
+def graph_constant(subject: Subject) -> str:
     """Name of the constant for a layer's share of one graph: kernels that unpack weights on the way take more."""
-    if device.vendor == "AMD":
-        return "vllm.graphs_taken.amd"
     return (
         "vllm.graphs_taken.bitsandbytes" if subject.recipe.method == "bitsandbytes" else "vllm.graphs_taken"
     )

@@ -106,7 +106,7 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
     weights = weights_term(subject, settings, dtype, device, copies)
     context = context_term()
     subtracted = era.graphs_inside if settings.estimate_cudagraphs is None else settings.estimate_cudagraphs
-    graphs = graph_term(subject, resolved, subtracted, device)
+    graphs = graph_term(subject, resolved, subtracted)
     activations = activation_term(architecture, resolved, settings, dtype, device)
     inside = [weights, activations, runtime_term(settings, device)]
     outside: list[Term] = []

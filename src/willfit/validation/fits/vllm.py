@@ -133,7 +133,7 @@ def _captured(case: Case) -> tuple[str, int, int]:
     subject, settings = subject_of(case), settings_of(case)
     machine = machine_of(case, settings)
     sizes = len(size_up(subject, machine, settings).resolved.capture_sizes)
-    return graph_constant(subject, machine.devices[0]), len(subject.architecture.layers), sizes
+    return graph_constant(subject), len(subject.architecture.layers), sizes
 
 
 def _pool(case: Case) -> float | None:
@@ -186,7 +186,6 @@ FITS = (
     Fit("vllm.non_torch.many_ranks", "bytes", _non_torch("vllm.non_torch.many_ranks")),
     Fit("vllm.non_torch.amd", "bytes", _non_torch("vllm.non_torch.amd")),
     Fit("vllm.graphs_taken", "bytes", _graphs("vllm.graphs_taken")),
-    Fit("vllm.graphs_taken.amd", "bytes", _graphs("vllm.graphs_taken.amd")),
     Fit("vllm.graphs_taken.bitsandbytes", "bytes", _graphs("vllm.graphs_taken.bitsandbytes")),
     Fit("vllm.graphs_least", "bytes", _few_graphs),
     Fit("vllm.graphs_overestimated", "bytes", _overestimated),

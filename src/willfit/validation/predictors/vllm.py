@@ -116,8 +116,7 @@ def settings_of(case: Case) -> Settings:
 def machine_of(case: Case, settings: Settings) -> Machine:
     """The case's devices, with the visible total where it was logged."""
     gpu = case.fields.get("gpu")
-    vendor = str(case.fields.get("gpu_vendor") or "")
-    device = find_device(gpu) if isinstance(gpu, str) else Device("unknown", vendor=vendor)
+    device = find_device(gpu) if isinstance(gpu, str) else Device("unknown")
     total = case.measured.get("gpu_total_gib")
     if total is not None:
         device = replace(device, usable_bytes=int(total * GIB))
@@ -158,7 +157,7 @@ def _sizes(
     )
     found["non_torch_gib"] = Prediction(*(size / GIB for size in combined(outside)))
     for key, estimated in (("cuda_graph_gib", False), ("cuda_graph_estimated_gib", True)):
-        graphs = graph_term(subject, sizing.resolved, estimated, device)
+        graphs = graph_term(subject, sizing.resolved, estimated)
         if graphs is not None:
             found[key] = _in_gib(graphs)
     return found
