@@ -25,7 +25,9 @@ def test_the_committed_constants_are_reproduced_to_the_byte() -> None:
 
 def _fit(values: list[float]) -> Constant:
     cases = [Case(str(index), {"value": value}) for index, value in enumerate(values)]
-    return calibrate._fitted(Fit("x", "bytes", lambda case: case.fields["value"]), cases)
+    found = calibrate._fitted(Fit("x", "bytes", lambda case: case.fields["value"]), cases)
+    assert found is not None
+    return found
 
 
 def test_many_observations_give_their_own_quantiles() -> None:
@@ -60,9 +62,11 @@ def test_differences_may_be_negative() -> None:
     assert _fit([0, 1, 1, 50]).low == 0
 
 
-def test_nothing_observed_is_an_error() -> None:
-    with pytest.raises(BadInput, match="no case says anything about the constant x"):
-        calibrate._fitted(Fit("x", "bytes", lambda case: None), [Case("a", {})])
+def test_nothing_observed_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "none.jsonl").write_text("", encoding="utf-8")
+    with pytest.raises(BadInput, match="says anything about the constant"):
+        calibrate.calibration_of([tmp_path / "none.jsonl"])
+    assert calibrate._fitted(Fit("x", "bytes", lambda case: None), [Case("a", {})]) is None
 
 
 def test_unfitted_constants_are_neutral_while_fitting() -> None:

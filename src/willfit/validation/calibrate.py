@@ -48,12 +48,9 @@ def calibration_of(files: Sequence[Path]) -> str:
         If a file cannot be read, or a constant has no observation in them.
     """
     cases = [case for file in files for case in read_cases(file) if case.scored]
-    constants: dict[str, Constant] = {}
-    for name in MODULES:
-        fits: tuple[Fit | CatalogueFit, ...] = import_module(f"willfit.validation.fits.{name}").FITS
-        for fit in fits:
-            with fitting(constants):
-                constants[fit.name] = _fitted(fit, cases)
+    constants, unseen = fit_constants(cases)
+    if unseen:
+        raise BadInput(f"no case says anything about the constant {unseen[0]}", "give all files of cases")
     body = {
         "about": "Fitted by `willfit calibrate`: median and middle 90 % of what published measurements show.",
         "constants": {name: _as_json(constants[name]) for name in sorted(constants)},
@@ -61,13 +58,29 @@ def calibration_of(files: Sequence[Path]) -> str:
     return json.dumps(body, indent=1) + "\n"
 
 
-def _fitted(fit: Fit | CatalogueFit, cases: Sequence[Case]) -> Constant:
+def fit_constants(cases: Sequence[Case]) -> tuple[dict[str, Constant], list[str]]:
+    """The constants that some cases give, and the names of those that none of them says anything about."""
+    constants: dict[str, Constant] = {}
+    unseen = []
+    for name in MODULES:
+        fits: tuple[Fit | CatalogueFit, ...] = import_module(f"willfit.validation.fits.{name}").FITS
+        for fit in fits:
+            with fitting(constants):
+                fitted = _fitted(fit, cases)
+            if fitted is None:
+                unseen.append(fit.name)
+            else:
+                constants[fit.name] = fitted
+    return constants, unseen
+
+
+def _fitted(fit: Fit | CatalogueFit, cases: Sequence[Case]) -> Constant | None:
     things: Sequence[Any] = cases
     if isinstance(fit, CatalogueFit):
         things = [entry for name in catalogue_ids() if (entry := find(name)) is not None]
     seen = sorted(value for thing in things if (value := _observed(fit, thing)) is not None)
     if not seen:
-        raise BadInput(f"no case says anything about the constant {fit.name}", "give all files of cases")
+        return None
     value = median(seen)
     conformal = isinstance(fit, Fit) and fit.conformal
     low, high = _conformal_interval(seen) if conformal else _interval(seen, value)

@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 from willfit.validation.cases import Case, read_cases
+from willfit.validation.held_out import hold_out
 from willfit.validation.scoring import Predictor, Score, Unpredictable, score_cases
 
 #: (kind, engine) -> module in `predictors/`.
@@ -39,13 +40,18 @@ def predictor_for(case: Case) -> Predictor:
     return predictor
 
 
-def validate_files(files: Sequence[Path], progress: bool = False) -> Score:
+def validate_files(
+    files: Sequence[Path], progress: bool = False, constants_from: Sequence[Path] = ()
+) -> Score:
     """Predict and score all cases of some files.
 
     Parameters
     ----------
     progress
         Show a progress bar on standard error.
+    constants_from
+        Files of cases to fit the constants to anew, leaving out the model in question each time; without any the
+        committed constants are used, whatever they were fitted to.
 
     Raises
     ------
@@ -58,4 +64,7 @@ def validate_files(files: Sequence[Path], progress: bool = False) -> Score:
         from rich.progress import track
 
         cases = track(cases, "predicting", console=Console(stderr=True), transient=True)
+    if constants_from:
+        known = [case for file in constants_from for case in read_cases(file)]
+        return score_cases(cases, hold_out(known, predictor_for))
     return score_cases(cases, predictor_for)

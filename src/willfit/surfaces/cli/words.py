@@ -16,7 +16,9 @@ from willfit.launch.table import PROGRAMS, variables_before
 DEFAULT_COMMAND = "estimate"
 
 #: Options that take no value, of all commands.
-SWITCHES: frozenset[str] = frozenset({"--json", "--explain", "--offline", "--tensors", "--help", "-h"})
+SWITCHES: frozenset[str] = frozenset(
+    {"--json", "--explain", "--offline", "--tensors", "--held-out", "--help", "-h"}
+)
 
 
 class Arranged(NamedTuple):

@@ -17,6 +17,11 @@ def declare(parser: Parser) -> None:
     parser.add_argument(
         "files", metavar="CASES.jsonl", nargs="+", type=Path, help="files of published measurements"
     )
+    parser.add_argument(
+        "--held-out",
+        action="store_true",
+        help="fit the constants anew to the files' other models, so that none was fitted to what it predicts",
+    )
     add_json(parser)
 
 
@@ -24,7 +29,11 @@ def run(given: Namespace) -> int:
     """Print the metrics."""
     from willfit.validation.run import validate_files
 
-    score = validate_files(given.files, progress=not given.json and sys.stderr.isatty())
+    score = validate_files(
+        given.files,
+        progress=not given.json and sys.stderr.isatty(),
+        constants_from=given.files if given.held_out else (),
+    )
     if given.json:
         print(json.dumps(score.as_json()))
     else:
