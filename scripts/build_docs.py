@@ -83,11 +83,11 @@ def accuracy_tables() -> tuple[str, str, str]:
                "| --- | --- | ---: | ---: | ---: | ---: |"]  # fmt: skip
     page = [
         "# Accuracy\n",
-        "This page is written by `scripts/build_docs.py` from `willfit validate --held-out` over the measurements",
-        "in `tests/data/cases/`. Each was published by someone else: a start-up log, a benchmark table. No constant",
-        "was fitted to the model that it helps to predict: models are dealt into five folds, and each is predicted",
-        "with constants fitted to the others. Predictions use the settings; for vLLM also the device's visible",
-        "total, and for SGLang the memory that was free before loading, where the log has them.\n",
+        "This page is written by `scripts/build_docs.py`: the scores of `willfit validate --held-out` over the",
+        "measurements in `tests/data/cases/`. Each was published by someone else: a start-up log, a benchmark table.",
+        "No constant was fitted to the model that it helps to predict: models are dealt into five folds, and each is",
+        "predicted with constants fitted to all files' other models. Predictions use the settings; for vLLM also the",
+        "device's visible total, and for SGLang the memory that was free before loading, where the log has them.\n",
     ]
     for name, title in SHOWN:
         score = scores[name]
