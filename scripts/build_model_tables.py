@@ -34,9 +34,9 @@ from __future__ import annotations
 from willfit.engines.spans import Spans
 
 #: Versions that were read.
-READ = (
+READ = (  # noqa: SIM905
 {read}
-).split()  # noqa: SIM905
+).split()
 '''
 
 
@@ -233,7 +233,7 @@ def main(arguments: list[str]) -> None:
         text += table(name, [(version, tables[name]) for version, tables in found])
     path = ENGINES / options.engine / "model_table.py"
     path.write_text(text, encoding="utf-8")
-    subprocess.run(["ruff", "format", "--quiet", str(path)], check=True)
+    subprocess.run([sys.executable, "-m", "ruff", "format", "--quiet", str(path)], check=True)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,9 @@ from __future__ import annotations
 from willfit.engines.spans import Spans
 
 #: Versions that were read.
-READ = (
+READ = (  # noqa: SIM905
     "0.6.0 0.6.4 0.7.0 0.7.3 0.8.0 0.9.0 0.9.2 0.10.0 0.11.0 0.12.0 0.13.0 0.14.0 0.15.0 0.16.0 0.18.0"
-).split()  # noqa: SIM905
+).split()
 
 CLASSES = Spans(
     READ,

@@ -8,10 +8,10 @@ from __future__ import annotations
 from willfit.engines.spans import Spans
 
 #: Versions that were read.
-READ = (
+READ = (  # noqa: SIM905
     "0.4.4 0.4.6.post5 0.4.10 0.5.2 0.5.4.post3 0.5.6.post2 0.5.7 0.5.9 0.5.10.post1 0.5.12 "
     "0.5.15.post1 0.5.18 0.5.20 0.5.23"
-).split()  # noqa: SIM905
+).split()
 
 CLASSES = Spans(
     READ,

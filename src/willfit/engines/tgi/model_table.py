@@ -8,7 +8,9 @@ from __future__ import annotations
 from willfit.engines.spans import Spans
 
 #: Versions that were read.
-READ = ("1.4.5 2.0.4 2.1.1 2.2.0 2.3.1 2.4.1 3.0.2 3.1.1 3.2.3 3.3.7").split()  # noqa: SIM905
+READ = (  # noqa: SIM905
+    "1.4.5 2.0.4 2.1.1 2.2.0 2.3.1 2.4.1 3.0.2 3.1.1 3.2.3 3.3.7"
+).split()
 
 TYPES = Spans(
     READ,

@@ -8,10 +8,10 @@ from __future__ import annotations
 from willfit.engines.spans import Spans
 
 #: Versions that were read.
-READ = (
+READ = (  # noqa: SIM905
     "4.40.2 4.44.2 4.46.3 4.48.3 4.51.3 4.53.3 4.55.4 4.56.2 4.57.6 5.0.0 5.4.0 5.9.0 5.13.1 "
     "5.18.0 5.21.1 5.23.0"
-).split()  # noqa: SIM905
+).split()
 
 TYPES = Spans(
     READ,

@@ -8,12 +8,12 @@ from __future__ import annotations
 from willfit.engines.spans import Spans
 
 #: Versions that were read.
-READ = (
+READ = (  # noqa: SIM905
     "0.5.0 0.5.4 0.6.1 0.6.2 0.6.3 0.6.6.post1 0.7.3 0.8.0 0.8.1 0.8.5.post1 0.9.0 0.9.1 0.9.2 "
     "0.10.0 0.10.1.1 0.10.2 0.11.0 0.11.1 0.11.2 0.12.0 0.13.0 0.14.0 0.14.1 0.15.0 0.15.1 0.16.0 "
     "0.17.1 0.18.1 0.19.1 0.20.0 0.20.2 0.21.0 0.22.1 0.23.0 0.24.0 0.25.1 0.26.0 0.27.1 0.28.0 "
     "0.29.0 0.30.0 0.31.0 0.32.0 0.33.0"
-).split()  # noqa: SIM905
+).split()
 
 CLASSES = Spans(
     READ,
