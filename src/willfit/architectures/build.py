@@ -6,6 +6,7 @@ Modules are imported when first needed, so that a run loads one family, not all 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import import_module
 from inspect import signature
 
@@ -240,7 +241,7 @@ def build(config: Config, **names: str) -> Architecture:
         raise BadInput(
             f"{config.where}: a size is 0 or too large for a {model_type or 'model'} config"
         ) from error
-    return architecture
+    return replace(architecture, class_names=tuple(config.strings("architectures")))
 
 
 def _family_by_class(config: Config) -> str:

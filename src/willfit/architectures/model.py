@@ -236,6 +236,8 @@ class Architecture:
         An encoder keeps no cache. `causal` is False if attention looks both ways.
     encoder_tokens
         Positions of an encoder-decoder's encoder (1500 for Whisper); 0 if not fixed.
+    class_names
+        The config's `architectures`, by which engines choose their implementation; empty if it has none.
     notes
         What a reader should know: assumptions, fields that were not understood.
     """
@@ -259,6 +261,7 @@ class Architecture:
     encoder_only: bool = False
     causal: bool = True
     encoder_tokens: int = 0
+    class_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     def tensors(self, mtp: bool = True) -> Iterator[tuple[str, Tensor]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from willfit.architectures.blocks.rotary import ropes_of
+from willfit.architectures.blocks.tasks import decoder_task_head
 from willfit.architectures.blocks.tensors import column, embedding, linear, rms_norm
 from willfit.architectures.mixers import Attention
 from willfit.architectures.model import Architecture, Layer, Tensor
@@ -166,9 +167,11 @@ def causal_decoder(
         Further fields of `Architecture`.
     """
     dot = f"{prefix}." if prefix else ""
-    headless = is_headless(config)
+    task_head = decoder_task_head(config, hidden)
+    headless = is_headless(config) or bool(task_head)
     tied = config.boolean("tie_word_embeddings", default=tied_default) and not headless
     head = final_norm if final_norm is not None else rms_norm(f"{dot}{norm_name}", hidden)
+    head += task_head
     if not tied and not headless:
         head += linear(head_name, hidden, vocab, "head", bias=head_bias, split=column(vocab))
     fields: dict[str, Any] = {

@@ -7,8 +7,8 @@ norm to each stack.
 from __future__ import annotations
 
 from willfit.architectures.blocks.decoder import dtype_of, is_headless, layer_count, repeated
-from willfit.architectures.blocks.encoders import classifier, task_of
 from willfit.architectures.blocks.seq2seq import decoder_layer, encoder_layer
+from willfit.architectures.blocks.tasks import classifier, task_of
 from willfit.architectures.blocks.tensors import buffer, column, embedding, layer_norm, linear
 from willfit.architectures.blocks.towers import learned_positions
 from willfit.architectures.model import Architecture, Layer, Tensor

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from willfit.architectures.blocks.attention import attention_tensors
 from willfit.architectures.blocks.decoder import Shape, repeated, shape_of
-from willfit.architectures.blocks.encoders import classifier, encoder_only, task_of
+from willfit.architectures.blocks.encoders import encoder_only
 from willfit.architectures.blocks.feed_forward import plain_mlp
+from willfit.architectures.blocks.tasks import classifier, task_of
 from willfit.architectures.blocks.tensors import column, embedding, layer_norm, linear
 from willfit.architectures.blocks.towers import convolution, learned_positions
 from willfit.architectures.model import Architecture, FeedForward, Layer, Tensor

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from willfit.architectures.blocks.attention import fused_qkv
 from willfit.architectures.blocks.decoder import repeated, shape_of
-from willfit.architectures.blocks.encoders import classifier, encoder_only, task_of
+from willfit.architectures.blocks.encoders import encoder_only
 from willfit.architectures.blocks.layer_types import kinds_of
 from willfit.architectures.blocks.rotary import ropes_of
+from willfit.architectures.blocks.tasks import classifier, task_of
 from willfit.architectures.blocks.tensors import column, embedding, layer_norm, linear, row
 from willfit.architectures.model import Architecture, FeedForward, Layer, Tensor
 from willfit.checkpoints.config import Config
