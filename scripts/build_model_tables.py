@@ -3,8 +3,8 @@
     python scripts/build_model_tables.py ENGINE TREE...
 
 Each tree is a directory `<engine>-<version>` that holds the engine's package as its wheel or its repository has it
-(a few files of it are enough: see `READERS`). The table goes to `src/willfit/engines/<engine>/model_table.py`. Sources are
-parsed, never imported.
+(a few files of it are enough: see the readers). The table goes to `src/willfit/engines/<engine>/model_table.py`.
+Sources are parsed, never imported.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 ENGINES = Path(__file__).parents[1] / "src" / "willfit" / "engines"
@@ -52,10 +53,8 @@ def vllm(tree: Path) -> Found:
             word in name for word in ("PREVIOUS", "OOT", "ROCM", "SPECULATIVE")
         ):
             continue
-        if "TRANSFORMERS_BACKEND" in name or name == "_TRANSFORMERS_MODELS":
-            continue
         found["CLASSES"] |= keys
-        if "TRANSFORMERS" in name:
+        if "TRANSFORMERS_SUPPORTED" in name:
             found["THROUGH_TRANSFORMERS"] |= keys
         if re.search("GENERATION|MULTIMODAL|TRANSFORMERS", name):
             generating |= keys
@@ -80,7 +79,6 @@ def sglang(tree: Path) -> Found:
                 if isinstance(target, ast.Name) and target.id == "EntryClass" and node.value is not None:
                     items = node.value.elts if isinstance(node.value, ast.List | ast.Tuple) else [node.value]
                     found |= {item.id for item in items if isinstance(item, ast.Name)}
-    backend = {name for name in found if name.startswith(("Transformers", "MindSpore"))}
     drafts = {name for name in found if re.search("Eagle|EAGLE|MTP|NextN|DFlash|DSpark|Draft", name)}
     pooling = {
         node.value
@@ -89,7 +87,7 @@ def sglang(tree: Path) -> Found:
         )
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
-    return {"CLASSES": found - backend - drafts, "POOLING": pooling & found}
+    return {"CLASSES": found - drafts, "POOLING": pooling & found}
 
 
 def lmdeploy(tree: Path) -> Found:
@@ -127,7 +125,18 @@ def transformers(tree: Path) -> Found:
     wanted = "CAUSAL_LM|SEQ_TO_SEQ|SEQ2SEQ|SPEECH_SEQ_2_SEQ|VISION_2_SEQ|IMAGE_TEXT_TO_TEXT|MULTIMODAL_LM|MASKED_LM"
     wanted += "|SEQUENCE_CLASSIFICATION|TEXT_ENCODING|RETRIEVAL|AUDIO_TEXT"
     tasks = _pairs(folder / "modeling_auto.py", re.compile(rf"MODEL_FOR_.*({wanted}).*MAPPING_NAMES$"))
-    return {"TYPES": types & tasks}
+    found = {"TYPES": types & tasks}
+    if (folder.parent / "llama").exists():
+        found["HANDING_OVER"] = {name for name in found["TYPES"] if _hands_over(folder, name)}
+    return found
+
+
+def _hands_over(folder: Path, model_type: str) -> bool:
+    """Whether a type's classes leave attention to whoever runs them."""
+    modules = _pairs_of(folder, "SPECIAL_MODEL_TYPE_TO_MODULE_NAME")
+    module = modules.get(model_type, model_type.replace("-", "_"))
+    path = folder.parent / module / f"modeling_{module}.py"
+    return path.exists() and "_supports_attention_backend = True" in path.read_text(encoding="utf-8")
 
 
 READERS: dict[str, tuple[Callable[[Path], Found], str, str]] = {
@@ -173,6 +182,22 @@ def _pairs(path: Path, name: re.Pattern[str]) -> set[str]:
             for inner in ast.walk(node):
                 if isinstance(inner, ast.Tuple) and inner.elts and isinstance(inner.elts[0], ast.Constant):
                     found.add(inner.elts[0].value)
+    return found
+
+
+@cache
+def _pairs_of(folder: Path, name: str) -> dict[str, str]:
+    """The pairs of an ordered dictionary of strings in `models/auto/`."""
+    found: dict[str, str] = {}
+    for path in sorted(folder.glob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+            if isinstance(target, ast.Name) and target.id == name:
+                for inner in ast.walk(node):
+                    if isinstance(inner, ast.Tuple) and len(inner.elts) == 2:
+                        one, two = inner.elts
+                        if isinstance(one, ast.Constant) and isinstance(two, ast.Constant):
+                            found[one.value] = two.value
     return found
 
 
@@ -229,8 +254,12 @@ def main(arguments: list[str]) -> None:
     found = [(version, reader(path)) for version, path in trees]
     read = _rows([version for version, _ in found], "    ")
     text = _HEADER.format(what=what, source=source, read=read)
-    for name in found[0][1]:
-        text += table(name, [(version, tables[name]) for version, tables in found])
+    for name, names in found[-1][1].items():
+        if name in found[0][1]:
+            text += table(name, [(version, tables[name]) for version, tables in found])
+        else:
+            rows = _rows(sorted(names), "    ")
+            text += f"\n#: Of the newest that was read.\n{name} = (  # noqa: SIM905\n{rows}\n).split()\n"
     path = ENGINES / options.engine / "model_table.py"
     path.write_text(text, encoding="utf-8")
     subprocess.run([sys.executable, "-m", "ruff", "format", "--quiet", str(path)], check=True)

@@ -156,7 +156,7 @@ def test_graph_sizes():
 
 def test_refusals():
     assert "NVIDIA" in estimate(subject(LLAMA), Machine((CPU,)), Settings()).refusal
-    assert "does not have olmo" in ask({**LLAMA, "model_type": "olmo"}).refusal
+    assert "does not run 'olmo' models; vLLM does" in ask({**LLAMA, "model_type": "olmo"}).refusal
     with pytest.raises(BadInput, match="2 ranks need 2 devices, 1 given"):
         estimate(subject(LLAMA), Machine((card(),)), Settings(tp=2))
 

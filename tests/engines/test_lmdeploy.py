@@ -261,7 +261,7 @@ def test_refusals():
         "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 256,
         "max_position_embeddings": 1024, "torch_dtype": "bfloat16",
     }  # fmt: skip
-    assert "decoders" in ask(bert).refusal
+    assert "does not run BertModel; vLLM does" in ask(bert).refusal
     with pytest.raises(BadInput, match="2 ranks need 2 devices, 1 given"):
         estimate(subject(LLAMA), Machine((card(),)), Settings(tp=2))
 

@@ -182,10 +182,10 @@ def test_buffers_of_qwen3_8b() -> None:
 
 
 def test_models_run_through_transformers_have_no_rotary_table() -> None:
-    # SmolLM3: two copies of 64 fp32 frequencies instead of 65,536 x 128 x 2 B; 36 layers' scales.
-    smollm = subject("HuggingFaceTB/SmolLM3-3B")
-    assert buffer_bytes(smollm, Settings(), "bf16") == 2 * 64 * 4 + 36 * 16
-    assert buffer_bytes(smollm, Settings(version="0.15.0"), "bf16") == 65536 * 128 * 2 + 36 * 16
+    # OLMo 2: two copies of 64 fp32 frequencies instead of 4,096 x 128 x 2 B; 32 layers' scales. 0.25 had its own class.
+    olmo = subject("allenai/OLMo-2-1124-7B")
+    assert buffer_bytes(olmo, Settings(), "bf16") == 2 * 64 * 4 + 32 * 16
+    assert buffer_bytes(olmo, Settings(version="0.25.0"), "bf16") == 4096 * 128 * 2 + 32 * 16
 
 
 def test_fp8_checkpoints_have_cache_scales_as_parameters() -> None:

@@ -21,6 +21,7 @@ from willfit.engines.ranks import (
     state_bytes_on_rank,
     undivided_heads,
 )
+from willfit.engines.support import Support, model_refusal
 from willfit.engines.versions import Version, era_of
 from willfit.errors import BadInput
 from willfit.estimate import Capacity, Demand, DeviceEstimate, Estimate, Term, between, combined
@@ -105,6 +106,9 @@ _MODELS = frozenset({
     "mixtral", "phi3", "qwen", "qwen2", "qwen2_5_vl", "qwen2_vl", "qwen3", "qwen3_5", "qwen3_5_moe", "qwen3_moe",
     "qwen3_next", "qwen3_omni_moe", "qwen3_vl", "qwen3_vl_moe", "stablelm", "starcoder2",
 })  # fmt: skip
+
+#: What it lacks of those that the source of July 2025 has.
+_DROPPED = frozenset({"chatglm", "cohere"})
 
 #: Rotary tables reach this many positions beyond the model's limit (`models/llama/model.py`).
 _SPARE_POSITIONS = 128 * 1024
@@ -482,8 +486,8 @@ def _refusal(subject: Subject, machine: Machine, settings: Settings, sizing: _Si
     architecture = subject.architecture
     if any(device.is_cpu or device.vendor not in ("NVIDIA", "") for device in machine.devices):
         return "of the devices known here, LightLLM runs on NVIDIA's only"
-    if architecture.model_type not in _MODELS:
-        return f"LightLLM {NEWEST} does not have {architecture.model_type or 'this model'}"
+    if architecture.model_type not in _MODELS | (_DROPPED if sizing.resolved.era.since < (1, 2) else set()):
+        return model_refusal("LightLLM", architecture, settings.version, Support(False))
     if not sizing.slot_bytes:
         return "LightLLM sizes a cache of keys and values, and this model has none"
     return undivided_heads(architecture, settings.tp, _repeats(architecture))

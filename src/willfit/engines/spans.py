@@ -5,11 +5,12 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-from willfit.engines.versions import parse_version
+from willfit.engines.versions import Version, parse_version
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Spans:
     """Names with the first and the last of the read versions that have them.
 
@@ -24,26 +25,35 @@ class Spans:
     read: Sequence[str]
     names: Mapping[tuple[str, str], str]
 
+    @cached_property
+    def _numbers(self) -> list[Version]:
+        return [parse_version(version) for version in self.read]
+
+    @cached_property
+    def _spans(self) -> dict[str, tuple[str, str]]:
+        return {name: span for span, names in self.names.items() for name in names.split()}
+
     def of(self, name: str) -> tuple[str, str] | None:
         """The first and the last version that have a name ("" for the newest); None if none has."""
-        return next((span for span, names in self.names.items() if f" {name} " in f" {names} "), None)
+        return self._spans.get(name)
 
     def has(self, name: str, version: str) -> bool | None:
         """Whether a version has a name; None where the versions around it differ and it was not read itself.
 
-        What is newer than all that was read is taken to have what the newest has; it may have more.
+        A version newer than all that were read is taken to have what the newest has, one that is older what the oldest
+        has; whether it has others is not established.
         """
-        numbers = [parse_version(one) for one in self.read]
-        asked, span = parse_version(version), self.of(name)
+        numbers, span = self._numbers, self.of(name)
+        asked, newest = parse_version(version), len(self.read) - 1
         at = bisect_right(numbers, asked) - 1
+        outside = at < 0 or asked > numbers[newest]
         if span is None:
-            return None if at == len(numbers) - 1 and asked > numbers[-1] else False
+            return None if outside else False
         first = self.read.index(span[0])
-        last = self.read.index(span[1]) if span[1] else len(numbers) - 1
-        before = first <= at <= last
+        last = self.read.index(span[1]) if span[1] else newest
         if at < 0:
-            return None if first == 0 else False
-        if numbers[at] == asked or at == len(numbers) - 1:
-            return before
-        after = first <= at + 1 <= last
-        return before if before == after else None
+            return True if first == 0 else None
+        here = first <= at <= last
+        if outside or numbers[at] == asked:
+            return here
+        return here if here == (first <= at + 1 <= last) else None

@@ -8,6 +8,7 @@ from willfit.architectures.blocks.decoder import dtype_of
 from willfit.architectures.model import Architecture, Layer, Tensor
 from willfit.checkpoints.config import Config
 
+
 def encoder_only(
     config: Config,
     *,

@@ -5,9 +5,11 @@ from __future__ import annotations
 from willfit.architectures.mixers import Attention, LatentAttention, Recurrent
 from willfit.engines.base import DEFAULT_CONTEXT, Machine, Question, Subject
 from willfit.engines.lmdeploy.eras import NEWEST
+from willfit.engines.lmdeploy.models import support
 from willfit.engines.lmdeploy.settings import QUANT_POLICIES, TURBOMIND_POLICIES, Settings, has_turbomind
 from willfit.engines.lmdeploy.sizing import Sizing, size_up
 from willfit.engines.ranks import most_ranks, undivided_heads
+from willfit.engines.support import model_note, model_refusal
 from willfit.errors import BadInput
 from willfit.estimate import Capacity, DeviceEstimate, Estimate, Term, combined
 from willfit.quantities import dtype_name, format_bytes
@@ -154,8 +156,10 @@ def _refusal(subject: Subject, machine: Machine, settings: Settings, sizing: Siz
     architecture = subject.architecture
     if any(device.is_cpu or device.vendor not in ("NVIDIA", "") for device in machine.devices):
         return "of the devices known here, LMDeploy runs on NVIDIA's only"
-    if architecture.encoder_only or architecture.encoder:
-        return "LMDeploy serves decoders only"
+    if missing := model_refusal(
+        "lmdeploy", architecture, settings.version, support(architecture, settings.version)
+    ):
+        return missing
     if not sizing.blocks.bytes:
         return "LMDeploy cannot size a cache for a model without attention"
     if sizing.backend == "turbomind" and settings.quant_policy not in TURBOMIND_POLICIES:
@@ -176,7 +180,9 @@ def _notes(
     if settings.backend == "turbomind" and not has_turbomind(architecture, settings.version):
         notes.append("TurboMind does not have this model; LMDeploy falls back to its PyTorch engine")
     if sizing.backend == "pytorch":
-        notes.append("which models the PyTorch engine has is not checked")
+        notes += model_note(
+            "lmdeploy", architecture, settings.version, support(architecture, settings.version)
+        )
     if settings.session_len is None:
         notes.append(
             f"without --session-len LMDeploy starts with any cache; {length:,} tokens are asked here"

@@ -6,10 +6,12 @@ from dataclasses import replace
 
 from willfit.engines.base import Machine, Question, Subject
 from willfit.engines.sglang.eras import NEWEST
+from willfit.engines.sglang.models import support
 from willfit.engines.sglang.refusals import undivided
 from willfit.engines.sglang.settings import Settings
 from willfit.engines.sglang.sizing import Sizing, size_up
 from willfit.engines.solving import largest
+from willfit.engines.support import model_note
 from willfit.estimate import Capacity, Demand, DeviceEstimate, Estimate, Term, combined, exact
 from willfit.quantities import GB, GIB
 
@@ -74,7 +76,7 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
         host=_host(machine, sizing, settings),
         capacity=_capacity(sizing, subject.architecture.max_positions),
         demands=(demand,) if demand else (),
-        notes=(*subject.notes, *subject.recipe.notes, *_notes(sizing, settings, each)),
+        notes=(*subject.notes, *subject.recipe.notes, *_notes(subject, sizing, settings, each)),
         refusal=sizing.refusal,
         remedies=_remedies(subject, sizing, settings, each),
         details={
@@ -167,8 +169,9 @@ def _host(machine: Machine, sizing: Sizing, settings: Settings) -> DeviceEstimat
     return DeviceEstimate("host", 0, machine.host_bytes, tuple(terms))
 
 
-def _notes(sizing: Sizing, settings: Settings, users: int) -> list[str]:
-    notes = []
+def _notes(subject: Subject, sizing: Sizing, settings: Settings, users: int) -> list[str]:
+    model, version = subject.architecture, settings.version
+    notes = model_note("sglang", model, version, support(model, version))
     if settings.pp_size > 1:
         notes.append(
             f"layout: {settings.pp_size} pipeline stages, each of {settings.tp_size} "

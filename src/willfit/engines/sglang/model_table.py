@@ -9,8 +9,8 @@ from willfit.engines.spans import Spans
 
 #: Versions that were read.
 READ = (  # noqa: SIM905
-    "0.4.4 0.4.6.post5 0.4.10 0.5.2 0.5.4.post3 0.5.6.post2 0.5.7 0.5.9 0.5.10.post1 0.5.12 "
-    "0.5.15.post1 0.5.18 0.5.20 0.5.23"
+    "0.4.4 0.4.6.post5 0.4.8 0.4.10 0.5.0rc2 0.5.2 0.5.3 0.5.4.post3 0.5.5 0.5.6.post2 0.5.7 "
+    "0.5.7 0.5.8 0.5.9 0.5.10 0.5.10.post1 0.5.12 0.5.15 0.5.15.post1 0.5.18 0.5.20 0.5.21 0.5.23"
 ).split()
 
 CLASSES = Spans(
@@ -41,50 +41,62 @@ CLASSES = Spans(
             "MiMoForCausalLM MiniCPMO Mistral3ForConditionalGeneration PixtralVisionModel "
             "Qwen2ForSequenceClassification Qwen3ForCausalLM Qwen3MoeForCausalLM XLMRobertaModel"
         ),
-        ("0.4.10", "0.5.2"): "VILAForConditionalGeneration",
+        ("0.4.8", "0.5.3"): "VILAForConditionalGeneration",
+        ("0.4.8", ""): (
+            "BertForSequenceClassification Glm4ForCausalLM Phi4MMForCausalLM "
+            "TransformersForCausalLM XLMRobertaForSequenceClassification"
+        ),
         ("0.4.10", ""): (
-            "ArceeForCausalLM BertForSequenceClassification Gemma3nForCausalLM "
-            "Gemma3nForConditionalGeneration Glm4ForCausalLM Glm4MoeForCausalLM "
-            "GraniteMoeForCausalLM HunYuanDenseV1ForCausalLM HunYuanMoEV1ForCausalLM "
-            "InternS1ForConditionalGeneration PersimmonForCausalLM Phi4MMForCausalLM "
+            "ArceeForCausalLM Gemma3nForCausalLM Gemma3nForConditionalGeneration "
+            "Glm4MoeForCausalLM GraniteMoeForCausalLM HunYuanDenseV1ForCausalLM "
+            "HunYuanMoEV1ForCausalLM InternS1ForConditionalGeneration PersimmonForCausalLM "
             "PhiForCausalLM PhiMoEForCausalLM Qwen2AudioForConditionalGeneration "
-            "Step3VLForConditionalGeneration XLMRobertaForSequenceClassification"
+            "Step3VLForConditionalGeneration"
         ),
-        ("0.5.2", ""): (
-            "BailingMoeForCausalLM DeciLMForCausalLM Ernie4_5_ForCausalLM Ernie4_5_MoeForCausalLM "
+        ("0.5.0rc2", ""): (
+            "BailingMoeForCausalLM Ernie4_5_ForCausalLM Ernie4_5_MoeForCausalLM "
             "Glm4vForConditionalGeneration Glm4vMoeForConditionalGeneration GptOssForCausalLM "
-            "LongcatFlashForCausalLM OPTForCausalLM Qwen3ForSequenceClassification "
-            "Qwen3NextForCausalLM"
+            "Qwen3ForSequenceClassification"
         ),
-        ("0.5.4.post3", ""): (
+        ("0.5.2", ""): "DeciLMForCausalLM LongcatFlashForCausalLM OPTForCausalLM Qwen3NextForCausalLM",
+        ("0.5.3", ""): (
             "ApertusForCausalLM BailingMoEForCausalLM BailingMoeV2ForCausalLM "
-            "DeepseekOCRForCausalLM DeepseekV32ForCausalLM DotsOCRForCausalLM DotsVLMForCausalLM "
-            "FalconH1ForCausalLM KimiLinearForCausalLM MiniMaxM2ForCausalLM "
-            "NVILAForConditionalGeneration NVILALiteForConditionalGeneration NemotronHForCausalLM "
-            "POINTSV15ChatModel Qwen3OmniMoeForConditionalGeneration "
+            "DeepseekV32ForCausalLM DotsOCRForCausalLM DotsVLMForCausalLM FalconH1ForCausalLM "
             "Qwen3VLForConditionalGeneration Qwen3VLMoeForConditionalGeneration "
             "Sarashina2VisionForCausalLM SolarForCausalLM Starcoder2ForCausalLM"
         ),
+        ("0.5.4.post3", ""): (
+            "DeepseekOCRForCausalLM KimiLinearForCausalLM MiniMaxM2ForCausalLM "
+            "NVILAForConditionalGeneration NVILALiteForConditionalGeneration NemotronHForCausalLM "
+            "POINTSV15ChatModel Qwen3OmniMoeForConditionalGeneration"
+        ),
         ("0.5.6.post2", ""): (
             "JetNemotronForCausalLM JetVLMForConditionalGeneration LLaDA2MoeModelLM "
-            "Ministral3ForCausalLM MistralLarge3ForCausalLM NemotronH_Nano_VL_V2 OrionForCausalLM "
-            "PaddleOCRVLForConditionalGeneration PixtralForConditionalGeneration "
-            "TeleFLMForCausalLM"
+            "MindSporeForCausalLM Ministral3ForCausalLM MistralLarge3ForCausalLM "
+            "NemotronH_Nano_VL_V2 OrionForCausalLM PaddleOCRVLForConditionalGeneration "
+            "PixtralForConditionalGeneration TeleFLMForCausalLM"
         ),
         ("0.5.7", ""): "GlmAsrForConditionalGeneration MiDashengLMModel MiMoV2FlashForCausalLM",
+        ("0.5.8", ""): (
+            "AfmoeForCausalLM Glm4MoeLiteForCausalLM IQuestCoderForCausalLM IQuestLoopCoderForCausalLM"
+        ),
         ("0.5.9", ""): (
-            "AfmoeForCausalLM BailingMoeV2_5ForCausalLM Ernie4_5_VLMoeForConditionalGeneration "
-            "Exaone4ForCausalLM ExaoneMoEForCausalLM GPTJForCausalLM Glm4MoeLiteForCausalLM "
-            "GlmMoeDsaForCausalLM GlmOcrForConditionalGeneration GraniteMoeHybridForCausalLM "
-            "IQuestCoderForCausalLM IQuestLoopCoderForCausalLM "
+            "BailingMoeV2_5ForCausalLM Ernie4_5_VLMoeForConditionalGeneration Exaone4ForCausalLM "
+            "ExaoneMoEForCausalLM GPTJForCausalLM GlmMoeDsaForCausalLM "
+            "GlmOcrForConditionalGeneration GraniteMoeHybridForCausalLM "
             "InternS1ProForConditionalGeneration KimiK25ForConditionalGeneration Lfm2ForCausalLM "
             "Lfm2MoeForCausalLM LightOnOCRForConditionalGeneration Qwen3ForRewardModel "
             "Qwen3_5ForConditionalGeneration Qwen3_5MoeForConditionalGeneration SDARForCausalLM "
             "SDARMoeForCausalLM Step3p5ForCausalLM StepVLForConditionalGeneration"
         ),
-        ("0.5.10.post1", ""): (
+        ("0.5.10", ""): (
             "Lfm2VlForConditionalGeneration SarvamMLAForCausalLM SarvamMoEForCausalLM "
-            "WhisperForConditionalGeneration"
+            "TransformersEmbeddingModel TransformersForSequenceClassification "
+            "TransformersMoEEmbeddingModel TransformersMoEForCausalLM "
+            "TransformersMoEForSequenceClassification TransformersMultiModalEmbeddingModel "
+            "TransformersMultiModalForCausalLM TransformersMultiModalForSequenceClassification "
+            "TransformersMultiModalMoEEmbeddingModel TransformersMultiModalMoEForCausalLM "
+            "TransformersMultiModalMoEForSequenceClassification WhisperForConditionalGeneration"
         ),
         ("0.5.12", ""): (
             "DeepseekV4ForCausalLM Gemma4AssistantForCausalLM Gemma4ForCausalLM "
@@ -94,7 +106,7 @@ CLASSES = Spans(
             "NemotronH_Nano_Omni_Reasoning_V3 Qwen3ASRForConditionalGeneration "
             "VoxtralForConditionalGeneration"
         ),
-        ("0.5.15.post1", ""): (
+        ("0.5.15", ""): (
             "Cohere2MoeForCausalLM Cohere2VisionForConditionalGeneration "
             "Gemma4UnifiedAssistantForCausalLM Gemma4UnifiedForConditionalGeneration "
             "HrmTextForCausalLM LocateAnythingForConditionalGeneration MiMoV2ASRForCausalLM "
@@ -119,12 +131,14 @@ CLASSES = Spans(
             "NemotronH_Omni_Reasoning_V3 Qwen4ExpForConditionalGeneration Spark2_5ForCausalLM "
             "XllmForCausalLM"
         ),
-        ("0.5.23", ""): (
+        ("0.5.21", ""): (
             "BailingMM2NativeForConditionalGeneration BailingMMNativeForConditionalGeneration "
-            "BailingMoeV3VLForConditionalGeneration BeamForCausalLM "
-            "DiffusionGemmaForBlockDiffusion EmbeddingGemma2Model ExaoneMoeForCausalLM "
-            "GigaChat35ForCausalLM IQuestQ1ForCausalLM MiniCPMV4_7ForConditionalGeneration "
-            "MuseSparkForConditionalGeneration"
+            "BailingMoeV3VLForConditionalGeneration DiffusionGemmaForBlockDiffusion "
+            "GigaChat35ForCausalLM IQuestQ1ForCausalLM"
+        ),
+        ("0.5.23", ""): (
+            "BeamForCausalLM EmbeddingGemma2Model ExaoneMoeForCausalLM "
+            "MiniCPMV4_7ForConditionalGeneration MuseSparkForConditionalGeneration"
         ),
     },
 )
@@ -137,11 +151,11 @@ POOLING = Spans(
             "LlamaForSequenceClassificationWithNormal_Weights MistralModel Qwen2ForRewardModel"
         ),
         ("0.4.6.post5", ""): "CLIPModel Qwen2ForSequenceClassification",
-        ("0.4.10", ""): (
+        ("0.4.8", ""): (
             "BertForSequenceClassification BertModel Contriever "
             "XLMRobertaForSequenceClassification XLMRobertaModel"
         ),
-        ("0.5.2", ""): "Qwen3ForSequenceClassification",
+        ("0.5.0rc2", ""): "Qwen3ForSequenceClassification",
         ("0.5.9", ""): "Gemma2ForSequenceClassification Qwen3ForRewardModel",
         ("0.5.18", ""): "Lfm2BidirectionalModel Qwen3Model",
         ("0.5.23", ""): "EmbeddingGemma2Model",

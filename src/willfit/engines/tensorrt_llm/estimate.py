@@ -7,7 +7,9 @@ from dataclasses import replace
 from willfit.architectures.mixers import Attention
 from willfit.engines.base import Machine, Question, Subject
 from willfit.engines.borrowed import NOTE
-from willfit.engines.tensorrt_llm.eras import NEWEST
+from willfit.engines.support import model_note, model_refusal
+from willfit.engines.tensorrt_llm.eras import NEWEST, era_for
+from willfit.engines.tensorrt_llm.models import support
 from willfit.engines.tensorrt_llm.settings import Settings
 from willfit.engines.tensorrt_llm.sizing import Sizing, size_up
 from willfit.errors import BadInput
@@ -151,7 +153,10 @@ def _undivided(subject: Subject, settings: Settings) -> str:
 
 
 def _refusal(subject: Subject, settings: Settings) -> str:
-    method = subject.recipe.method
+    model, version, method = subject.architecture, settings.version, subject.recipe.method
+    pytorch = (settings.backend or era_for(version).backend) == "pytorch"
+    if pytorch and (missing := model_refusal("tensorrt_llm", model, version, support(model, version))):
+        return missing
     if method in _NEVER:
         return f"TensorRT-LLM does not load {method} checkpoints; take one in fp8, nvfp4 or awq"
     groups = settings.sharding.experts
@@ -173,6 +178,8 @@ def _notes(subject: Subject, sizing: Sizing, settings: Settings, users: int) -> 
             f"{resolved.max_num_tokens:,} tokens"
         )
     else:
+        model, version = subject.architecture, settings.version
+        notes += model_note("tensorrt_llm", model, version, support(model, version))
         notes.append(NOTE.format(engine="TensorRT-LLM"))
     windows = {
         mixer.window

@@ -7,7 +7,9 @@ from dataclasses import replace
 from willfit.architectures.mixers import Attention
 from willfit.engines.base import Machine, Question, Subject
 from willfit.engines.borrowed import NOTE
+from willfit.engines.support import model_refusal
 from willfit.engines.tgi.eras import NEWEST, era_for
+from willfit.engines.tgi.models import support
 from willfit.engines.tgi.settings import Settings, kernels
 from willfit.engines.tgi.sizing import Sizing, size_up
 from willfit.errors import BadInput
@@ -21,14 +23,6 @@ _CONTEXT_STEP = 256
 
 #: Formats of checkpoints that TGI has no loader for.
 _NEVER = frozenset({"aqlm", "bitnet", "exl3", "hqq", "mlx", "modelopt", "mxfp4", "quanto", "torchao"})
-
-#: Models of which TGI has an implementation of its own (3.3.7, `models/__init__.py: ModelType`).
-_OWN = frozenset({
-    "baichuan", "bloom", "cohere", "dbrx", "deepseek_v2", "deepseek_v3", "falcon", "galactica", "gemma", "gemma2",
-    "gemma3", "gemma3_text", "gpt2", "gpt_bigcode", "gpt_neox", "gptj", "granite", "idefics", "idefics2", "idefics3",
-    "llama", "llama4", "llava_next", "mistral", "mixtral", "mllama", "mpt", "opt", "paligemma", "phi", "phi3",
-    "phimoe", "qwen2", "qwen2_5_vl", "qwen2_vl", "santacoder", "starcoder2",
-})  # fmt: skip
 
 
 def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:
@@ -157,6 +151,9 @@ def _undivided(subject: Subject, settings: Settings) -> str:
 
 def _refusal(subject: Subject, machine: Machine, settings: Settings) -> str:
     method = "gguf" if isinstance(subject.recipe.base, Ggml) else subject.recipe.method
+    model, version = subject.architecture, settings.version
+    if missing := model_refusal("tgi", model, version, support(model, version)):
+        return missing
     if method in _NEVER or method == "gguf":
         return f"TGI does not load {method} checkpoints; take one in fp8, awq or gptq"
     if method == "exl2" and settings.num_shard > 1:
@@ -172,7 +169,7 @@ def _notes(subject: Subject, machine: Machine, settings: Settings) -> list[str]:
     unused = len(machine.devices) - settings.num_shard
     if unused > 0:
         notes.append(f"{unused} of the devices are not used (--num-shard {settings.num_shard})")
-    if architecture.model_type not in _OWN:
+    if support(architecture, settings.version).through:
         notes.append(
             f"TGI has no implementation of {architecture.model_type!r}; it would run that of Transformers, if at all"
         )

@@ -10,11 +10,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from willfit.architectures.mixers import Recurrent
+from willfit.architectures.model import Architecture
 from willfit.calibration import constant
 from willfit.engines.base import Machine, Subject
 from willfit.engines.caching_allocator import REFERENCE as ALLOCATOR
 from willfit.engines.caching_allocator import cublas_workspace
 from willfit.engines.transformers.loading import load, runs_dequantized, scratch_bytes
+from willfit.engines.transformers.models import support
 from willfit.engines.transformers.moments import Moment, Run, moments, stale_segments
 from willfit.engines.transformers.placement import Share, place
 from willfit.engines.transformers.settings import Settings
@@ -99,7 +101,7 @@ def estimate(subject: Subject, machine: Machine, settings: Settings) -> Estimate
         )
         for index, (device, share) in enumerate(zip(devices, shares, strict=True))
     ]
-    notes = list(subject.notes)
+    notes = [*subject.notes, *_support(subject.architecture, settings.version)]
     if dequantized:
         notes.append(
             f"{devices[0].name} has no kernels for {recipe.name}: the weights are expanded to {dtype}"
@@ -120,6 +122,17 @@ def estimate(subject: Subject, machine: Machine, settings: Settings) -> Estimate
         notes=tuple(notes),
         details={"devices": [detail for _, detail in parts]},
     )
+
+
+def _support(architecture: Architecture, version: str) -> list[str]:
+    found = support(architecture, version)
+    if found.runs or not architecture.model_type:
+        return []
+    versions = f" ({found.versions})" if found.versions else ""
+    return [
+        f"transformers {version} has no {architecture.model_type!r} models{versions}; it runs them with code that "
+        "comes with a checkpoint, if at all"
+    ]
 
 
 def _device(

@@ -106,3 +106,34 @@ TYPES = Spans(
         ),
     },
 )
+
+#: As the newest has it.
+HANDING_OVER = (  # noqa: SIM905
+    "afmoe albert apertus arcee aria aria_text audioflamingo3 axk1 axk2 aya_vision beam bert "
+    "bert-generation bitnet blip-2 camembert chameleon clip_text_model cohere cohere2 cohere2_moe "
+    "cohere2_vision cohere_compass cohere_compass_text cosmos3_edge cosmos3_omni ctrl cwm dbrx "
+    "deepseek_ocr2 deepseek_v2 deepseek_v3 deepseek_v32 deepseek_v4 diffllama diffusion_gemma "
+    "distilbert doge dots1 dots3_note dots3_note_text electra emu3 ernie ernie4_5 ernie4_5_moe "
+    "ernie4_5_vl_moe esm esmc eurobert evolla exaone4 exaone4_5 exaone_moe fast_vlm flex_olmo "
+    "flint fun_asr_nano fuyu gemma gemma2 gemma3 gemma3_text gemma3n gemma3n_text gemma4 "
+    "gemma4_assistant gemma4_text gemma4_unified gemma4_unified_assistant gemma4_unified_text glm "
+    "glm4 glm46v glm4_moe glm4_moe_lite glm4v glm4v_moe glm5_next glm_moe_dsa glm_ocr glmasr "
+    "got_ocr2 gpt2 gpt_bigcode gpt_neox gpt_oss granite granite4_vision granite_docling "
+    "granite_speech granite_speech_plus granite_swa granitemoe granitemoe_swa granitemoehybrid "
+    "granitemoeshared gte helium hrm_text hunyuan_v1_dense hunyuan_v1_moe hunyuan_vl hy_v3 hy_v4 "
+    "hyperclovax hyperclovax_vision_v2 idefics idefics2 idefics3 instructblip instructblipvideo "
+    "internvl jais2 jetmoe jina_embeddings_v3 kimi_k25 kolibri1 kosmos-2 kosmos-2.5 "
+    "kyutai_speech_to_text laguna lfm2 lfm2_moe lfm2_vl lfm3 lfm3_vl lighton_ocr llama llama4 "
+    "llama4_text llava llava_next llava_next_video llava_onevision longcat_flash mellum "
+    "mimo_v2_flash minicpm3 minimax minimax_m2 minimax_m3_vl minimax_m3_vl_text ministral "
+    "ministral3 mistral mistral3 mistral4 mistral_large4 mixtral mllama mobilebert modernbert "
+    "modernbert-decoder modernvbert molmo2 molmo2_text moshi moss_transcribe_diarize muse_glimmer "
+    "muse_spark musicflamingo nanochat nemo_speechlm nemotron neomme nomic_bert olmo olmo2 olmo3 "
+    "olmoe opt ovis2 paddleocr_vl paligemma perception_lm persimmon phi phi3 phi4_multimodal "
+    "phimoe pi0 qianfan_ocr qwen2 qwen2_5_omni qwen2_5_omni_thinker qwen2_5_vl qwen2_moe qwen2_vl "
+    "qwen3 qwen3_asr qwen3_moe qwen3_omni_moe qwen3_omni_moe_thinker qwen3_vl qwen3_vl_moe "
+    "recurrent_gemma roberta roberta-prelayernorm roc_bert seed_oss shieldgemma2 smollm3 smolvlm "
+    "solar_open starcoder2 step3p7 t5gemma t5gemma2 tipsv2_text_model ultrabert ultravbert "
+    "unlimited_ocr vaultgemma vibevoice vibevoice_asr video_llama_3 video_llava vipllava voxtral "
+    "voxtral_realtime xlm-roberta xlm-roberta-xl xmod youtu zaya"
+).split()

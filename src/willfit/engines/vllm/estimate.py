@@ -6,7 +6,9 @@ from dataclasses import replace
 
 from willfit.architectures.held import held_bytes
 from willfit.engines.base import Machine, Question, Subject
+from willfit.engines.support import model_note
 from willfit.engines.vllm.eras import NEWEST
+from willfit.engines.vllm.models import support
 from willfit.engines.vllm.refusals import undivided
 from willfit.engines.vllm.settings import Settings
 from willfit.engines.vllm.sizing import Sizing, ranks_of, size_up
@@ -137,7 +139,8 @@ def _host(machine: Machine, settings: Settings, sizing: Sizing) -> DeviceEstimat
 
 def _notes(subject: Subject, sizing: Sizing, settings: Settings) -> list[str]:
     """How the devices are used, and where the engine takes much more for a sequence than the maths needs."""
-    plan, notes = sizing.plan, []
+    plan, model, version = sizing.plan, subject.architecture, settings.version
+    notes = model_note("vllm", model, version, support(model, version))
     if settings.pipeline_parallel > 1:
         notes.append(
             f"layout: {settings.pipeline_parallel} pipeline stages, each of {settings.tensor_parallel} "

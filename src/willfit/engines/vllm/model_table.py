@@ -91,7 +91,7 @@ CLASSES = Spans(
             "KimiVLForConditionalGeneration Llama4ForConditionalGeneration "
             "Mistral3ForConditionalGeneration ModernBertForSequenceClassification NomicBertModel "
             "Qwen2_5OmniModel Qwen3ForCausalLM Qwen3MoeForCausalLM SkyworkR1VChatModel "
-            "SmolVLMForConditionalGeneration TeleFLMForCausalLM"
+            "SmolVLMForConditionalGeneration TeleFLMForCausalLM TransformersForCausalLM"
         ),
         ("0.9.0", "0.23.0"): "MiniMaxVL01ForConditionalGeneration",
         ("0.9.0", ""): (
@@ -110,6 +110,7 @@ CLASSES = Spans(
             "HunYuanMoEV1ForCausalLM KeyeForConditionalGeneration"
         ),
         ("0.10.0", "0.10.2"): "Phi4FlashForCausalLM",
+        ("0.10.0", "0.11.0"): "TransformersForMultimodalLM",
         ("0.10.0", "0.23.0"): "MiniMaxForCausalLM",
         ("0.10.0", ""): (
             "ArceeForCausalLM BailingMoeForCausalLM Exaone4ForCausalLM Glm4MoeForCausalLM "
@@ -117,6 +118,7 @@ CLASSES = Spans(
             "VoxtralForConditionalGeneration"
         ),
         ("0.10.1.1", "0.10.2"): "MBartForConditionalGeneration",
+        ("0.10.1.1", "0.11.0"): "TransformersModel",
         ("0.10.1.1", "0.12.0"): "Phi4MultimodalForCausalLM",
         ("0.10.1.1", "0.28.0"): "HCXVisionForCausalLM",
         ("0.10.1.1", ""): (
@@ -146,7 +148,11 @@ CLASSES = Spans(
             "Lfm2MoeForCausalLM LightOnOCRForConditionalGeneration MiniMaxM2ForCausalLM "
             "ModernBertForTokenClassification PaddleOCRVLForConditionalGeneration "
             "PanguEmbeddedForCausalLM PanguUltraMoEForCausalLM "
-            "Qwen3OmniMoeForConditionalGeneration SiglipModel"
+            "Qwen3OmniMoeForConditionalGeneration SiglipModel TransformersEmbeddingModel "
+            "TransformersForSequenceClassification TransformersMoEEmbeddingModel "
+            "TransformersMoEForCausalLM TransformersMoEForSequenceClassification "
+            "TransformersMultiModalEmbeddingModel TransformersMultiModalForCausalLM "
+            "TransformersMultiModalForSequenceClassification TransformersMultiModalMoEForCausalLM"
         ),
         ("0.12.0", "0.25.1"): "TeleChatForCausalLM",
         ("0.12.0", ""): (
@@ -258,7 +264,7 @@ CLASSES = Spans(
             "DoryForCausalLM FlintForCausalLM Kolibri1ForCausalLM Lfm2BidirectionalModel "
             "MiniCPMOcrForConditionalGeneration ModernVBertModel "
             "MuseSparkForConditionalGeneration RadioMBartPrefixForCausalLM Step5ForCausalLM "
-            "Step5ForConditionalGeneration"
+            "Step5ForConditionalGeneration TransformersForMTP TransformersMoEForMTP"
         ),
     },
 )

@@ -7,9 +7,10 @@ from math import gcd
 from willfit.architectures.mixers import Attention, Mixer, Recurrent
 from willfit.architectures.model import Architecture
 from willfit.engines.base import Subject
+from willfit.engines.support import model_refusal
 from willfit.engines.versions import Version, parse_version
 from willfit.engines.vllm.buffers import mamba_groups
-from willfit.engines.vllm.implementations import last_version
+from willfit.engines.vllm.models import support
 from willfit.engines.vllm.settings import Settings
 from willfit.formats.ggml import Ggml
 from willfit.formats.scaled import Scaled
@@ -32,7 +33,7 @@ def refusal(subject: Subject, settings: Settings) -> str:
     """Why this version does not start with the model as it is stored; empty if it does."""
     version = parse_version(settings.version)
     return (
-        _model(subject.architecture, version)
+        _model(subject.architecture, settings.version)
         or _method(subject, settings, version)
         or undivided(subject, settings)
     )
@@ -44,11 +45,8 @@ def undivided(subject: Subject, settings: Settings) -> str:
     return heads or _blocks(subject, settings, parse_version(settings.version))
 
 
-def _model(architecture: Architecture, version: Version) -> str:
-    last = last_version(architecture.model_type)
-    if not last or version <= parse_version(last):
-        return ""
-    return f"vLLM runs {architecture.model_type!r} models up to version {last} only; use that version"
+def _model(architecture: Architecture, version: str) -> str:
+    return model_refusal("vllm", architecture, version, support(architecture, version))
 
 
 def _method(subject: Subject, settings: Settings, version: Version) -> str:

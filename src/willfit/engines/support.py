@@ -1,0 +1,181 @@
+"""Whether an engine's version runs a model at all, in one answer for all engines, and who does if it does not.
+
+An engine package that chooses its implementation by the model's class or type has a module `models` with
+`support(architecture, version)`, made from a table that `scripts/build_model_tables.py` reads from its sources.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+
+from willfit.architectures.mixers import Attention, LatentAttention
+from willfit.architectures.model import Architecture
+from willfit.engines.spans import Spans
+
+#: Engines that a refusal may name, the likelier one first, and what they are called.
+TITLES = {
+    "vllm": "vLLM",
+    "sglang": "SGLang",
+    "transformers": "transformers",
+    "tensorrt_llm": "TensorRT-LLM",
+    "tgi": "TGI",
+    "lmdeploy": "LMDeploy",
+}
+
+#: Ends of class names, and what engines put in their place to find the class that they convert
+#: (vLLM `config/model.py: _SUFFIX_TO_DEFAULTS`).
+_CONVERTED = (
+    "ForTextEncoding", "EmbeddingModel", "ForSequenceClassification", "ForTokenClassification",
+    "ClassificationModel", "ForRewardModeling", "RewardModel", "Model",
+)  # fmt: skip
+_GENERATING = ("ForCausalLM", "ForConditionalGeneration", "ChatModel", "LMHeadModel")
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """Whether a version of an engine runs a model.
+
+    Attributes
+    ----------
+    runs
+        None if it is not established.
+    versions
+        Which other versions do, in words: `0.10.2 was the last that did`.
+    through
+        It is run with Transformers' modules.
+    """
+
+    runs: bool | None
+    versions: str = ""
+    through: bool = False
+
+
+YES = Support(True)
+
+
+def by_class(
+    table: Spans, architecture: Architecture, version: str, converts: bool | None = False
+) -> Support:
+    """Support by the config's `architectures`; a config without any is taken to be one that the engine has.
+
+    Parameters
+    ----------
+    converts
+        Whether the version makes a class for another task of one that generates; None if that is not established.
+    """
+    spans = [table.of(name) for name in architecture.class_names]
+    found = [table.has(name, version) for name in architecture.class_names]
+    if True in found or not architecture.class_names:
+        return YES
+    if converts is not False:
+        found += [table.has(name, version) for one in architecture.class_names for name in _bases(one)]
+    if True in found:
+        return Support(converts)
+    if None in found:
+        return Support(None)
+    return Support(False, _words(next((span for span in spans if span), None), table, version))
+
+
+def by_type(table: Spans, architecture: Architecture, version: str) -> Support:
+    """Support by the config's `model_type`."""
+    found = table.has(architecture.model_type, version)
+    return Support(found, "" if found else _words(table.of(architecture.model_type), table, version))
+
+
+def through_transformers(table: Spans, architecture: Architecture, version: str) -> bool | None:
+    """Whether an engine with classes around Transformers' modules runs a model with them; None if it may.
+
+    The modules must leave attention to the engine (`_supports_attention_backend`), and there is none for encoders
+    and decoders in one.
+
+    Parameters
+    ----------
+    table
+        The engine's classes, with those around Transformers' modules.
+    """
+    from willfit.engines.transformers.model_table import HANDING_OVER, TYPES
+
+    mixers = [mixer for layer, _ in architecture.blocks for mixer in layer.mixers]
+    if architecture.encoder or not all(isinstance(mixer, Attention | LatentAttention) for mixer in mixers):
+        return False
+    around = [table.has(name, version) for name in _around(architecture)]
+    available = True if True in around else None if None in around else False
+    if not available or architecture.model_type in HANDING_OVER:
+        return available
+    # Code that comes with a checkpoint may hand over attention as well.
+    return False if TYPES.of(architecture.model_type) else None
+
+
+def _around(architecture: Architecture) -> list[str]:
+    """Names of the classes around Transformers' modules, also as they were called at first."""
+    experts = any(layer.feed_forward and layer.feed_forward.experts for layer, _ in architecture.blocks)
+    task = "ForCausalLM"
+    if architecture.encoder_only:
+        classifies = any(name.endswith("ForSequenceClassification") for name in architecture.class_names)
+        task = "ForSequenceClassification" if classifies else "EmbeddingModel"
+    name = f"Transformers{'MultiModal' if architecture.towers else ''}{'MoE' if experts else ''}{task}"
+    first = {"TransformersMultiModalForCausalLM": "TransformersForMultimodalLM"}
+    return [name, first[name]] if name in first else [name]
+
+
+def _bases(name: str) -> list[str]:
+    """Classes that are converted where a class of this name is asked for."""
+    if name.endswith(_GENERATING):
+        return []
+    stem = next((name.removesuffix(suffix) for suffix in _CONVERTED if name.endswith(suffix)), None)
+    return [] if stem is None else [stem + suffix for suffix in _GENERATING]
+
+
+def _words(span: tuple[str, str] | None, table: Spans, version: str) -> str:
+    """Which versions have a name that this one lacks."""
+    if span is None:
+        return ""
+    first, last = span
+    if table.read.index(first) > 0 and not last:
+        return f"{first} and later do"
+    return f"{last} was the last that did" if last else ""
+
+
+def model_refusal(engine: str, architecture: Architecture, version: str, support: Support) -> str:
+    """Why an engine does not run a model, in one line that names one that does; empty if it does or may.
+
+    Parameters
+    ----------
+    engine
+        A key of `TITLES`, or what the engine is called.
+    """
+    if support.runs is not False:
+        return ""
+    title = TITLES.get(engine, engine)
+    versions = f" ({support.versions})" if support.versions else ""
+    return f"{title} {version} does not run {_called(architecture)}{versions}; {others(architecture, engine)}"
+
+
+def model_note(engine: str, architecture: Architecture, version: str, support: Support) -> list[str]:
+    """What to say where it is not established whether an engine runs a model."""
+    if support.runs is not None:
+        return []
+    title = TITLES.get(engine, engine)
+    return [f"whether {title} {version} runs {_called(architecture)} is not established"]
+
+
+def others(architecture: Architecture, besides: str = "") -> str:
+    """Which other engine runs a model, in its newest version: `SGLang does`."""
+    possible = ""
+    for name, title in TITLES.items():
+        if name == besides:
+            continue
+        support = import_module(f"willfit.engines.{name}.models").support
+        runs = support(architecture, import_module(f"willfit.engines.{name}").NEWEST).runs
+        if runs:
+            return f"{title} does"
+        if runs is None and not possible:
+            possible = f"{title} may"
+    return possible or "none of the engines known here does"
+
+
+def _called(architecture: Architecture) -> str:
+    names: Sequence[str] = architecture.class_names
+    return names[0] if names else f"{architecture.model_type!r} models"
