@@ -142,13 +142,21 @@ def answer_about(
     if engine is not None:
         engine_module(engine)
     subject, is_gguf = find_subject(model, format_name, revision, offline)
+    answer = _asked(engine, subject, machine, question, is_gguf)
+    return Answer(subject, _with_assumptions(answer, machine))
+
+
+def _asked(
+    engine: str | None, subject: Subject, machine: Machine, question: Question, is_gguf: bool
+) -> Estimate:
+    """What the engine answers, or where none was named the first of the usual ones that does not refuse."""
     chosen = engine or default_engine(subject, machine, is_gguf)
     answer = ask(chosen, subject, machine, question)
-    if engine is None and answer.refusal and chosen != FALLBACK_ENGINE:
-        notes = (f"{answer.engine} {answer.engine_version}: {answer.refusal}",)
-        answer = ask(FALLBACK_ENGINE, subject, machine, replace(question, version=None))
-        answer = replace(answer, notes=(*notes, *answer.notes))
-    return Answer(subject, _with_assumptions(answer, machine))
+    if engine is not None or not answer.refusal or chosen == FALLBACK_ENGINE:
+        return answer
+    notes = (f"{answer.engine} {answer.engine_version}: {answer.refusal}",)
+    answer = ask(FALLBACK_ENGINE, subject, machine, replace(question, version=None))
+    return replace(answer, notes=(*notes, *answer.notes))
 
 
 def ask_about(
@@ -181,8 +189,8 @@ def ask_candidates(
         device = find_device(name)
         for count in COMMON_COUNTS if not device.unified_memory else (1,):
             machine = Machine((device,) * count)
-            chosen = engine or default_engine(subject, machine, is_gguf)
-            candidates.append(Candidate(device, count, ask(chosen, subject, machine, question)))
+            answer = _asked(engine, subject, machine, question, is_gguf)
+            candidates.append(Candidate(device, count, answer))
     return tuple(candidates)
 
 

@@ -97,8 +97,7 @@ def through_transformers(table: Spans, architecture: Architecture, version: str)
     """
     from willfit.engines.transformers.model_table import HANDING_OVER, TYPES
 
-    mixers = [mixer for layer, _ in architecture.blocks for mixer in layer.mixers]
-    if architecture.encoder or not all(isinstance(mixer, Attention | LatentAttention) for mixer in mixers):
+    if architecture.encoder or is_recurrent(architecture):
         return False
     around = [table.has(name, version) for name in _around(architecture)]
     available = True if True in around else None if None in around else False
@@ -106,6 +105,12 @@ def through_transformers(table: Spans, architecture: Architecture, version: str)
         return available
     # Code that comes with a checkpoint may hand over attention as well.
     return False if TYPES.of(architecture.model_type) else None
+
+
+def is_recurrent(architecture: Architecture) -> bool:
+    """Whether layers keep something else than keys and values."""
+    mixers = (mixer for layer, _ in architecture.blocks for mixer in layer.mixers)
+    return not all(isinstance(mixer, Attention | LatentAttention) for mixer in mixers)
 
 
 def _around(architecture: Architecture) -> list[str]:

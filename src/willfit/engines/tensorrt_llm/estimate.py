@@ -59,6 +59,8 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
     BadInput
         If there are fewer devices than ranks, what the model caches is not known, or the length of a sequence.
     """
+    if missing := _missing(subject, settings):
+        return _refused(subject, machine, settings, missing)
     if subject.architecture.encoder_only or subject.architecture.encoder:
         raise BadInput(
             "what TensorRT-LLM allocates for encoders is not worked out", "ask with --engine minimum"
@@ -152,11 +154,33 @@ def _undivided(subject: Subject, settings: Settings) -> str:
     return ""
 
 
+def _missing(subject: Subject, settings: Settings) -> str:
+    """Why the model is not run at all; a built engine could be of any."""
+    model, version = subject.architecture, settings.version
+    if (settings.backend or era_for(version).backend) != "pytorch":
+        return ""
+    return model_refusal("tensorrt_llm", model, version, support(model, version))
+
+
+def _refused(subject: Subject, machine: Machine, settings: Settings, refusal: str) -> Estimate:
+    """The cache of a model that is not run has no size."""
+    return Estimate(
+        model=subject.model,
+        engine=NAME,
+        engine_version=settings.version,
+        kind="serve",
+        devices=tuple(
+            DeviceEstimate(device.name, index, device.usable_bytes, ())
+            for index, device in enumerate(machine.devices[: settings.sharding.ranks])
+        ),
+        host=_host(machine, settings),
+        notes=(*subject.notes, *subject.recipe.notes),
+        refusal=refusal,
+    )
+
+
 def _refusal(subject: Subject, settings: Settings) -> str:
-    model, version, method = subject.architecture, settings.version, subject.recipe.method
-    pytorch = (settings.backend or era_for(version).backend) == "pytorch"
-    if pytorch and (missing := model_refusal("tensorrt_llm", model, version, support(model, version))):
-        return missing
+    method = subject.recipe.method
     if method in _NEVER:
         return f"TensorRT-LLM does not load {method} checkpoints; take one in fp8, nvfp4 or awq"
     groups = settings.sharding.experts

@@ -30,12 +30,14 @@ CLASSES = Spans(
             "Qwen3VLForConditionalGeneration Qwen3VLMoeForConditionalGeneration Qwen3_5ForCausalLM "
             "Qwen3_5ForConditionalGeneration Qwen3_5MoeForCausalLM Qwen3_5MoeForConditionalGeneration "
             "QwenImageBenchForConditionalGeneration SeedOssForCausalLM Starcoder2ForCausalLM Step3p5ForCausalLM "
-            "Step3p7ForConditionalGeneration T5ForConditionalGeneration WhisperForConditionalGeneration"
+            "Step3p7ForConditionalGeneration InklingForConditionalGeneration "
+            "T5ForConditionalGeneration WhisperForConditionalGeneration"
         ),
     },
 )  # fmt: skip
 
 
 def support(architecture: Architecture, version: str) -> Support:
-    """Whether a version runs a model; not established before 1.4."""
-    return by_class(CLASSES, architecture, version)
+    """Whether the PyTorch backend of a version runs a model."""
+    found = by_class(CLASSES, architecture, version)
+    return Support(False, "its AutoDeploy backend may") if found.runs is False else found

@@ -59,12 +59,12 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
     BadInput
         If there are fewer devices than shards, or what the model caches is not known.
     """
-    if subject.architecture.encoder_only or subject.architecture.encoder:
-        raise BadInput("what TGI allocates for encoders is not worked out", "ask with --engine minimum")
     refusal = _refusal(subject, machine, settings)
     if refusal:
         # The cache of heads that cannot be divided has no size.
         return _refused(subject, machine, settings, refusal)
+    if subject.architecture.encoder:
+        raise BadInput("what TGI allocates for encoders is not worked out", "ask with --engine minimum")
     sizing = size_up(subject, machine, settings)
     cache = sizing.cache
     terms = (*sizing.inside, _cache_term(sizing, settings), *sizing.outside)

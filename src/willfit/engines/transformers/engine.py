@@ -126,7 +126,7 @@ def estimate(subject: Subject, machine: Machine, settings: Settings) -> Estimate
 
 def _support(architecture: Architecture, version: str) -> list[str]:
     found = support(architecture, version)
-    if found.runs or not architecture.model_type:
+    if found.runs or not architecture.class_names:
         return []
     versions = f" ({found.versions})" if found.versions else ""
     return [

@@ -21,7 +21,10 @@ def support(architecture: Architecture, version: str) -> Support:
     if own.runs is not False:
         return Support(own.runs, own.versions, _registered_through(architecture, version))
     runs = through_transformers(CLASSES, architecture, version)
-    return own if runs is False else Support(runs, own.versions, through=bool(runs))
+    # What was dropped is refused by name unless Transformers has it.
+    if runs is False or (runs is None and own.versions):
+        return own
+    return Support(runs, own.versions, through=bool(runs))
 
 
 def _registered_through(architecture: Architecture, version: str) -> bool:
