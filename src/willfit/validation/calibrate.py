@@ -27,7 +27,7 @@ from willfit.validation.fits.base import CatalogueFit, Fit
 from willfit.validation.scoring import Unpredictable, quantile
 
 #: Modules in `fits/`, each with its `FITS`.
-MODULES: tuple[str, ...] = ("generic", "transformers", "vllm", "sglang")
+MODULES: tuple[str, ...] = ("generic", "transformers", "context", "vllm", "sglang")
 
 #: From this many observations on, their own 5 % and 95 % quantiles are used.
 _ENOUGH = 20
@@ -92,15 +92,15 @@ def _fitted(fit: Fit | CatalogueFit, cases: Sequence[Case]) -> Constant | None:
 def _interval(seen: list[float], value: float) -> tuple[float, float]:
     """The interval that 90 % of further observations are expected in.
 
-    Few observations have no quantiles of their own: their spread is then taken from the median absolute
-    deviation, which a single odd measurement cannot move, and widened for their small number.
+    Few observations have no quantiles of their own to speak of: the interval then holds what their spread suggests,
+    taken from the median absolute deviation and widened for their small number, and all of them, but for the
+    outermost on each side once they are enough for one to be odd.
     """
     if len(seen) >= _ENOUGH:
         return quantile(seen, 0.05), quantile(seen, 0.95)
     spread = _Z90 * _PER_MAD * median(abs(one - value) for one in seen) * (1 + 2 / len(seen))
-    if len(seen) < _FEW:
-        return min(value - spread, seen[0]), max(value + spread, seen[-1])
-    return value - spread, value + spread
+    inner = seen if len(seen) < _FEW else seen[1:-1]
+    return min(value - spread, inner[0]), max(value + spread, inner[-1])
 
 
 def _conformal_interval(seen: list[float]) -> tuple[float, float]:
