@@ -21,8 +21,8 @@ from willfit.quantities import DTYPE_BYTES, ceil_div, round_up
 
 _RUNNER = "vllm/v1/worker/gpu_model_runner.py: profile_run"
 
-#: Hidden states of the whole batch that are alive while logits are sampled: the model's output, and in V1 one more tensor
-#: of its size. Which one that is the source does not tell; six logs of 0.11 show it to the second digit.
+#: Hidden states of the whole batch that are alive while logits are sampled: the model's output, and in V1 one more
+#: tensor of its size. Which one that is the source does not tell; six logs of 0.11 show it to the second digit.
 _STATES_BESIDE_LOGITS = {"v0": 1, "v1": 2}
 
 #: What encoders hold depends on attention kernels that are not established: from nothing to this many times the rule.
@@ -104,8 +104,10 @@ def _layer_stage(
     instants = []
     for mixer in layer.mixers:
         live = ceil_div(mixer.projected_width + mixer.output_width, ranks) + beside
-        latent = isinstance(mixer, LatentAttention)
-        instants.append((live, rehearsed_bytes(mixer, resolved, settings, size, block_size) if latent else 0))
+        rehearsed = 0
+        if isinstance(mixer, LatentAttention):
+            rehearsed = rehearsed_bytes(mixer, resolved, settings, size, block_size)
+        instants.append((live, rehearsed))
     ffn = layer.feed_forward
     if ffn is not None and ffn.width:
         instants.append((ceil_div((3 if ffn.gated else 2) * ffn.width, ranks) + beside, 0))
