@@ -35,6 +35,8 @@ class Checkpoint:
         Its GGUF header.
     revision
         The commit that was read from a hub.
+    embeds
+        Sentence-transformers' `modules.json` lies beside it.
     facts
         What the catalogue knows besides the config, such as `params_total`.
     notes
@@ -48,5 +50,6 @@ class Checkpoint:
     stored_bytes: int | None = None
     gguf: GgufHeader | None = None
     revision: str | None = None
+    embeds: bool = False
     facts: Mapping[str, Any] = field(default_factory=dict, repr=False)
     notes: tuple[str, ...] = ()

@@ -18,6 +18,11 @@ _ID = re.compile(
     r"(?P<id>[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?)(?:@(?P<revision>[\w./+-]+))?(?::(?P<tag>[\w./+-]+))?",
     re.ASCII,
 )
+#: The catalogue has configs alone, so that a model of vectors shows by its name.
+_EMBEDS = re.compile(r"^(?!.*rerank).*(embed|/(gte|e5|bge)[-_])", re.IGNORECASE)
+_EMBEDS_NOTE = (
+    "taken for a model of vectors by its name; engines look for sentence-transformers' modules.json"
+)
 _FILE_ENDINGS = (".gguf", ".safetensors", ".json", ".bin", ".pt", ".pth")
 
 
@@ -66,7 +71,9 @@ def locate(text: str, revision: str | None = None, offline: bool = False) -> Che
         entry = catalogue.find(match["id"])
         if entry is not None:
             config = Config(entry.config, f"{entry.id}: config.json")
-            return Checkpoint(entry.id, "catalogue", config, facts=entry.facts)
+            embeds = _EMBEDS.search(entry.id) is not None
+            notes = (_EMBEDS_NOTE,) if embeds else ()
+            return Checkpoint(entry.id, "catalogue", config, embeds=embeds, facts=entry.facts, notes=notes)
     return _from_hub(match["id"], revision, tag, offline)
 
 

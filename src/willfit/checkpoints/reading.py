@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from willfit.checkpoints.checkpoint import Checkpoint, Source
@@ -96,7 +96,7 @@ def read_place(place: Place, names: Collection[str], tag: str = "") -> Checkpoin
         config = _config(place, "config.json", [name for name in _SIDECARS if name in names])
     elif "adapter_config.json" in names:
         raise _adapter(place)
-    return _checkpoint(place, config, _stored(place, names))
+    return replace(_checkpoint(place, config, _stored(place, names)), embeds="modules.json" in names)
 
 
 def read_file(place: Place, name: str) -> Checkpoint:

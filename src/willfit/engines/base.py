@@ -33,6 +33,8 @@ class Subject:
         Whether `lines` come from file headers.
     notes
         What a reader should know: a family that is not known, tensors that the architecture does not explain.
+    embeds
+        It lies beside sentence-transformers' `modules.json`, so that engines take it for a model of vectors.
     announced_bytes
         What the checkpoint's index says that its tensors take, where that differs from the lines and no
         headers were at hand; None otherwise.
@@ -45,6 +47,7 @@ class Subject:
     from_headers: bool = False
     notes: tuple[str, ...] = ()
     announced_bytes: int | None = None
+    embeds: bool = False
 
     @property
     def mtp_bytes(self) -> int:

@@ -117,6 +117,7 @@ def subject_of(checkpoint: Checkpoint, format_name: str | None = None) -> Subjec
             "give the directory that holds both",
         )
     subject = subject_from_config(checkpoint.model, checkpoint.config, format_name, checkpoint.notes)
+    subject = replace(subject, embeds=checkpoint.embeds)
     if format_name is not None:
         return subject
     if checkpoint.tensors is not None:

@@ -165,13 +165,7 @@ def parse(
     ):
         if flag in options:
             settings[name] = (options[flag] is True) != inverted
-    if options.get("--runner") == "pooling" or options.get("--task") in (
-        "embed",
-        "score",
-        "classify",
-        "reward",
-    ):
-        settings["runner"] = "pooling"
+    settings |= _runner(options)
     given = variables or {}
     settings |= _graphs(options) | _speculation(options) | _environment(given, version)
     notes = tuple(
@@ -228,6 +222,20 @@ def _environment(variables: Mapping[str, str], version: str | None) -> dict[str,
         elif parse_version(version or NEWEST) < _ONE_ENGINE:
             settings["generation"] = "v1" if text == "1" else "v0"
     return settings
+
+
+def _runner(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What the model is for; any conversion is to vectors or scores (`--task` until 0.10)."""
+    runner, task, convert = (options.get(flag) for flag in ("--runner", "--task", "--convert"))
+    if runner in ("generate", "pooling"):
+        return {"runner": runner}
+    if task in ("embed", "embedding", "score", "classify", "reward") or convert in (
+        "embed",
+        "classify",
+        "reward",
+    ):
+        return {"runner": "pooling"}
+    return {"runner": "generate"} if task in ("generate", "transcription") else {}
 
 
 def _graphs(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,9 +31,13 @@ def build(config: Config) -> Architecture:
     pooled = not task or (not roberta and task in ("ForPreTraining", "ForSequenceClassification"))
     if pooled:
         head = linear(f"{prefix}pooler.dense", shape.hidden, shape.hidden, "head", bias=True) + head
+    # RoBERTa counts positions from behind its padding index.
+    positions = config.integer("max_position_embeddings", default=0)
+    skipped = 1 + config.integer("pad_token_id", default=1) if roberta else 0
     return encoder_only(
         config,
         family="bert",
+        max_positions=max(0, positions - skipped),
         embeddings=_embeddings(config, shape, f"{prefix}embeddings"),
         layers=repeated(lambda _: _layer(shape, f"{prefix}encoder.layer.{{layer}}"), (0,) * shape.layers),
         head=head,

@@ -189,6 +189,7 @@ class _Rank:
     state_length: int
     state_blocks: int
     checkpointed: frozenset[str]
+    encoders: bool
 
     def heads(self, kv_heads: int) -> int:
         """KV heads on a rank: with more ranks than heads each holds one."""
@@ -220,6 +221,8 @@ def cache_specs(
         # With prefix caching ("align" mode): the running state and the one before it.
         state_blocks=(2 if caching else 1) + settings.speculative_tokens,
         checkpointed=checkpointed,
+        # V0 gives encoders a cache that they never read (`worker/cache_engine.py`).
+        encoders=resolved.era.generation == "v0",
     )
     layers = (*architecture.layers, *(architecture.mtp_layers if settings.mtp else ()))
     specs = [spec for layer in layers for mixer in layer.mixers for spec in _specs_of(mixer, rank)]
@@ -260,7 +263,7 @@ def _specs_of(mixer: Mixer, rank: _Rank) -> list[CacheSpec]:
         size = attention_bytes_per_token(heads, mixer.head_dim, mixer.head_dim, rank.kv_dtype)
         return [CacheSpec("cross", block, block * size, mixer.source_tokens)]
     if isinstance(mixer, Attention):
-        if mixer.shares_cache or not mixer.keeps_cache:
+        if mixer.shares_cache or not (mixer.keeps_cache or rank.encoders):
             return []
         heads = rank.heads(mixer.kv_heads)
         size = attention_bytes_per_token(heads, mixer.head_dim, mixer.value_dim, rank.kv_dtype)

@@ -12,6 +12,7 @@ from willfit.engines.vllm.models import support
 from willfit.engines.vllm.refusals import undivided
 from willfit.engines.vllm.settings import Settings
 from willfit.engines.vllm.sizing import Sizing, ranks_of, size_up
+from willfit.engines.vllm.tasks import settled
 from willfit.estimate import Capacity, DeviceEstimate, Estimate, Term, combined, exact
 from willfit.quantities import GIB, format_bytes
 
@@ -28,7 +29,6 @@ def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:
         version=question.version or NEWEST,
         kv_cache_dtype=question.kv_dtype,
         max_model_len=question.context_for(subject.architecture),
-        runner="pooling" if subject.architecture.encoder_only else "generate",
     )
     sizes = (size for size in range(devices, 0, -1) if devices % size == 0)
     layouts = (replace(settings, tensor_parallel=size, pipeline_parallel=devices // size) for size in sizes)
@@ -55,6 +55,7 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
     BadInput
         If there are fewer devices than ranks, or the length of a sequence is not known.
     """
+    settings = settled(subject, settings)
     sizing = size_up(subject, machine, settings)
     cache = (_cache_term(sizing, settings),) if sizing.plan.groups else ()
     terms = (*sizing.inside, *cache, *sizing.outside)

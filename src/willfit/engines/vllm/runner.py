@@ -37,7 +37,7 @@ def uses_v2_runner(subject: Subject, settings: Settings) -> bool:
     since = parse_version(settings.version)
     if since >= _ALL:
         return True
-    if settings.runner != "generate":
+    if settings.runner == "pooling":
         return False
     architecture = subject.architecture
     first = _FIRST.get(architecture.model_type)

@@ -35,6 +35,8 @@ class Settings:
         `server` (vllm serve) or `offline` (the LLM class): they have different defaults.
     speculative_tokens
         Draft tokens per step, 0 without speculative decoding.
+    runner
+        `pooling` for vectors and scores instead of text; `auto` to follow the model.
     mtp
         The checkpoint's own multi-token-prediction module is loaded as the draft.
     flashinfer_sampler, v2_runner
@@ -63,7 +65,7 @@ class Settings:
     async_scheduling: bool = True
     hybrid_cache_manager: bool = True
     language_model_only: bool = False
-    runner: Literal["generate", "pooling"] = "generate"
+    runner: Literal["auto", "generate", "pooling"] = "auto"
     mamba_ssm_cache_dtype: str = "auto"
     cpu_offload_gb: float = 0.0
     swap_space: float = 4.0
@@ -128,7 +130,7 @@ def resolve(settings: Settings, architecture: Architecture, device: Device, era:
     if not settings.max_num_seqs and era.since >= (0, 9):
         sequences = min(sequences, tokens)
     batches = settings.pipeline_parallel
-    if settings.async_scheduling and settings.runner == "generate" and era.since >= (0, 14):
+    if settings.async_scheduling and settings.runner != "pooling" and era.since >= (0, 14):
         batches += 1
     utilization = settings.gpu_memory_utilization
     return Resolved(

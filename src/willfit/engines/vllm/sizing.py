@@ -24,6 +24,7 @@ from willfit.engines.vllm.refusals import refusal
 from willfit.engines.vllm.runtime import runtime_term
 from willfit.engines.vllm.settings import AUTO, Resolved, Settings, resolve
 from willfit.engines.vllm.slack import slack_bytes
+from willfit.engines.vllm.tasks import settled
 from willfit.engines.vllm.weights import latent_copy_bytes, layout_bytes, parameter_bytes, pipeline_stages
 from willfit.errors import BadInput
 from willfit.estimate import Demand, Term, between, combined
@@ -98,7 +99,7 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
     BadInput
         If there are fewer devices than ranks, or the length of a sequence is not known.
     """
-    architecture = subject.architecture
+    architecture, settings = subject.architecture, settled(subject, settings)
     device = smallest_device(machine, settings)
     era = era_for(settings.version, settings.generation)
     resolved = resolve(settings, architecture, device, era)

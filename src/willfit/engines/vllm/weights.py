@@ -27,9 +27,17 @@ from willfit.quantities import DTYPE_BYTES, ceil_div, round_up
 #: Vocabularies are padded to a multiple of this before they are divided over ranks.
 VOCAB_PADDING = 64
 
+#: Beginnings of names of heads that give scores, which pooling keeps.
+_TASK_HEADS = ("classifier.", "score.", "v_head.", "bert.pooler.")
+
 #: Ends of names of what is kept in fp32 whatever the model's dtype, for all models and by model type.
 _FP32 = (
     "A_log",
+    "bert.pooler.dense.weight",
+    "bert.pooler.dense.bias",
+    "classifier.weight",
+    "classifier.bias",
+    "score.weight",
     "classifier.dense.weight",
     "classifier.dense.bias",
     "classifier.out_proj.weight",
@@ -99,7 +107,7 @@ def is_loaded(line: WeightLine, subject: Subject, settings: Settings) -> bool:
     """
     tensor = line.tensor
     if tensor.part == "head" and settings.runner == "pooling" and tensor.kind != "norm":
-        return tensor.name.startswith("classifier.")
+        return tensor.name.startswith(_TASK_HEADS)
     if tensor.part in ("vision", "audio") and settings.language_model_only:
         return False
     if tensor.part == "mtp" and not settings.mtp:
