@@ -293,6 +293,15 @@ class Architecture:
         scored = any(tensor.kind == "linear" and tensor.shape[0] == self.vocab_size for tensor in self.head)
         return self.vocab_size if self.tied or scored else 0
 
+    @property
+    def positions_end(self) -> int:
+        """The longest sequence if positions are learned one by one; 0 if there is always one more."""
+        learned = any(
+            tensor.kind in ("other", "embedding") and ("pos" in tensor.name or "wpe" in tensor.name)
+            for tensor in self.embeddings
+        )
+        return self.max_positions if learned else 0
+
     @cached_property
     def blocks(self) -> tuple[tuple[Layer, int], ...]:
         """Distinct decoder layers with how often each occurs, in order of first appearance."""

@@ -14,6 +14,7 @@ from willfit.architectures.model import Architecture
 from willfit.engines.activations import layer_activation_elements, widest_layer_elements
 from willfit.engines.base import Machine, Question, Subject
 from willfit.engines.context import context_term
+from willfit.engines.support import too_long
 from willfit.estimate import Capacity, DeviceEstimate, Estimate, Term, between, exact
 from willfit.hardware.device import Device
 from willfit.quantities import DTYPE_BYTES, dtype_name, format_bytes
@@ -110,6 +111,7 @@ def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:
         kind="serve",
         devices=places,
         host=DeviceEstimate("host", 0, machine.host_bytes, ()),
+        refusal=too_long(subject.architecture, needs.context),
         capacity=_capacity(subject, limits, fixed, needs),
         notes=_notes(subject, needs),
         remedies=_remedies(places, subject, needs),

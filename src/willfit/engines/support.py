@@ -158,6 +158,14 @@ def model_refusal(engine: str, architecture: Architecture, version: str, support
     return f"{title} {version} does not run {_called(architecture)}{versions}; {others(architecture, engine)}"
 
 
+def too_long(architecture: Architecture, length: int) -> str:
+    """Why no engine runs sequences of a length; empty if it may. Learned positions end, others can be stretched."""
+    end = architecture.positions_end
+    if not end or length <= end:
+        return ""
+    return f"the model has {end:,} positions, {length:,} are asked for; no engine can go beyond"
+
+
 def model_note(engine: str, architecture: Architecture, version: str, support: Support) -> list[str]:
     """What to say where it is not established whether an engine runs a model."""
     if support.runs is not None:

@@ -92,6 +92,7 @@ _SWITCHES = (
     ("--disable-prefill-cuda-graph", "disable_prefill_cuda_graph"),
     ("--enable-hierarchical-cache", "enable_hierarchical_cache"),
     ("--language-model-only", "language_model_only"),
+    ("--is-embedding", "is_embedding"),
 )
 
 

@@ -128,8 +128,8 @@ def cells_of(architecture: Architecture, settings: Settings, kv_dtype: str, dtyp
 
 
 def _layers(architecture: Architecture, settings: Settings, era: Era) -> Iterator[Layer]:
-    """Layers of the stage with most of them, and the draft's."""
-    layers = architecture.layers
+    """Layers of the stage with most of them, an encoder's (Whisper), and the draft's."""
+    layers = (*architecture.encoder, *architecture.layers)
     if settings.pp_size > 1:
         layers = layers[-max(pipeline_stages(len(layers), settings.pp_size)) :]
     yield from layers
@@ -158,8 +158,7 @@ def _token_bytes(mixer: Mixer, settings: Settings, kv_dtype: str) -> tuple[int, 
         size = scaled_bytes(heads * mixer.head_dim, kv_dtype)
         return 2 * size, size
     if isinstance(mixer, Attention | IndexedAttention):
-        if isinstance(mixer, Attention) and not mixer.keeps_cache:
-            return 0, 0
+        # Encoders have slots as well, which they never read.
         heads = max(1, mixer.kv_heads // ranks)
         keys = scaled_bytes(heads * mixer.head_dim, kv_dtype)
         index = mixer.index_dim * (1 if kv_dtype.startswith("fp8") else 2)

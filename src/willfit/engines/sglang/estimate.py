@@ -33,6 +33,7 @@ def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:
         version=question.version or NEWEST,
         kv_cache_dtype=question.kv_dtype,
         context_length=question.context_for(subject.architecture),
+        is_embedding=subject.embeds,
     )
     sizes = (size for size in range(devices, 0, -1) if devices % size == 0)
     layouts = (replace(settings, tp_size=size, pp_size=devices // size) for size in sizes)

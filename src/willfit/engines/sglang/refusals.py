@@ -7,17 +7,25 @@ from willfit.architectures.model import Architecture
 from willfit.engines.base import Subject
 from willfit.engines.sglang.models import support
 from willfit.engines.sglang.settings import Settings
-from willfit.engines.support import model_refusal
+from willfit.engines.support import model_refusal, too_long
 
 #: Quantization methods that it has no kernels for (`layers/quantization/__init__.py`, 0.4.6 to 0.5.23).
 _NEVER = frozenset({"aqlm", "bitnet", "eetq", "exl2", "exl3", "fbgemm_fp8", "hqq", "mlx", "quanto"})
 
 
-def refusal(subject: Subject, settings: Settings) -> str:
-    """Why it does not start with the model as it is stored; empty if it does."""
+def refusal(subject: Subject, settings: Settings, length: int) -> str:
+    """Why it does not start with the model as it is stored; empty if it does.
+
+    Parameters
+    ----------
+    length
+        Tokens of the longest sequence.
+    """
     model, version = subject.architecture, settings.version
     if missing := model_refusal("sglang", model, version, support(model, version)):
         return missing
+    if ended := too_long(model, length):
+        return ended
     if subject.recipe.method in _NEVER:
         return f"SGLang does not load {subject.recipe.method} checkpoints; take one in fp8, awq or gptq"
     if settings.tp_size % settings.attn_dp_size:

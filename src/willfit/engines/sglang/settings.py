@@ -43,6 +43,8 @@ class Settings:
         Replicas of the whole model, each on devices of its own.
     ep_size
         Degree of expert parallelism inside the tensor-parallel ranks.
+    is_embedding
+        Vectors and scores are asked for instead of text, although the model's class generates.
     mtp
         The checkpoint's own multi-token-prediction module is loaded as the draft.
     """
@@ -80,6 +82,7 @@ class Settings:
     hicache_ratio: float = 2.0
     hicache_size: float = 0.0
     language_model_only: bool = False
+    is_embedding: bool = False
 
     @property
     def ranks(self) -> int:

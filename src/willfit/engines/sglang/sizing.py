@@ -12,6 +12,7 @@ from willfit.engines.activations import widest_layer_elements
 from willfit.engines.base import Machine, Subject
 from willfit.engines.sglang.cells import Cells, cells_of, kv_dtype_of
 from willfit.engines.sglang.eras import era_for
+from willfit.engines.sglang.models import generates
 from willfit.engines.sglang.pools import MULTIMODAL_BYTES, Pools, divide, table_bytes
 from willfit.engines.sglang.refusals import refusal
 from willfit.engines.sglang.settings import Resolved, Settings, resolve
@@ -99,7 +100,8 @@ def size_up(subject: Subject, machine: Machine, settings: Settings, free_bytes: 
         after += [draft, *_draft_cache(subject, settings, kv_dtype, dtype, pools, resolved)]
     after.append(_table(pools, resolved, settings))
     after.append(_activations(subject, settings, resolved, dtype))
-    graphs = _graphs(subject, resolved)
+    # Graphs are of decoding steps.
+    graphs = _graphs(subject, resolved) if generates(subject, settings) else None
     if graphs is not None:
         after.append(graphs)
     return Sizing(
@@ -114,7 +116,7 @@ def size_up(subject: Subject, machine: Machine, settings: Settings, free_bytes: 
         available_interval=(low, high),
         cells=cells,
         pools=pools,
-        refusal=refusal(subject, settings),
+        refusal=refusal(subject, settings, resolved.context_length),
     )
 
 
@@ -265,7 +267,7 @@ def _activations(subject: Subject, settings: Settings, resolved: Resolved, dtype
     architecture, size = subject.architecture, DTYPE_BYTES[dtype]
     elements = widest_layer_elements(architecture, settings.tp_size)
     layer = resolved.chunk * elements * size
-    rows = max(resolved.capture_sizes, default=1)
+    rows = max(resolved.capture_sizes, default=1) if generates(subject, settings) else 0
     scores = rows * architecture.logits_per_row * (size + 4)
     peak = max(layer, scores)
     formula = (

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from willfit.engines.base import Machine, Question, Subject
 from willfit.engines.solving import largest
+from willfit.engines.support import too_long
 from willfit.engines.transformers.engine import estimate
 from willfit.engines.transformers.eras import NEWEST
 from willfit.engines.transformers.settings import CacheKind, Settings
@@ -49,7 +50,8 @@ def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:
     capacity = None if subject.architecture.encoder_only else _capacity(subject, machine, settings, context)
     remedies = _remedies(subject, found, question, capacity)
     details = {**found.details, "context": context, "users": question.users}
-    return replace(found, capacity=capacity, remedies=remedies, details=details)
+    ended = too_long(subject.architecture, context)
+    return replace(found, capacity=capacity, refusal=ended, remedies=remedies, details=details)
 
 
 def _capacity(subject: Subject, machine: Machine, settings: Settings, context: int) -> Capacity | None:

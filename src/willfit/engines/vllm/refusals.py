@@ -7,7 +7,7 @@ from math import gcd
 from willfit.architectures.mixers import Attention, Mixer, Recurrent
 from willfit.architectures.model import Architecture
 from willfit.engines.base import Subject
-from willfit.engines.support import model_refusal
+from willfit.engines.support import model_refusal, too_long
 from willfit.engines.versions import Version, parse_version
 from willfit.engines.vllm.buffers import mamba_groups
 from willfit.engines.vllm.models import support
@@ -29,11 +29,18 @@ _DEPRECATED: dict[str, Version] = {"fbgemm_fp8": (0, 33)}
 _REFINES: Version = (0, 12)
 
 
-def refusal(subject: Subject, settings: Settings) -> str:
-    """Why this version does not start with the model as it is stored; empty if it does."""
+def refusal(subject: Subject, settings: Settings, length: int) -> str:
+    """Why this version does not start with the model as it is stored; empty if it does.
+
+    Parameters
+    ----------
+    length
+        Tokens of the longest sequence.
+    """
     version = parse_version(settings.version)
     return (
         _model(subject.architecture, settings.version)
+        or too_long(subject.architecture, length)
         or _method(subject, settings, version)
         or undivided(subject, settings)
     )

@@ -151,7 +151,7 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
         pool_interval=(low, high),
         plan=plan,
         after_loading_bytes=copies,
-        refusal=refusal(subject, settings),
+        refusal=refusal(subject, settings, resolved.max_model_len),
     )
 
 
