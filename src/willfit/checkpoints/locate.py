@@ -20,7 +20,6 @@ _ID = re.compile(
 )
 #: The catalogue has configs alone, so that a model of vectors shows by its name.
 _EMBEDS = re.compile(r"^(?!.*rerank).*(embed|/(gte|e5|bge)[-_])", re.IGNORECASE)
-_EMBEDS_NOTE = (
     "taken for a model of vectors by its name; engines look for sentence-transformers' modules.json"
 )
 _FILE_ENDINGS = (".gguf", ".safetensors", ".json", ".bin", ".pt", ".pth")
@@ -72,8 +71,7 @@ def locate(text: str, revision: str | None = None, offline: bool = False) -> Che
         if entry is not None:
             config = Config(entry.config, f"{entry.id}: config.json")
             embeds = _EMBEDS.search(entry.id) is not None
-            notes = (_EMBEDS_NOTE,) if embeds else ()
-            return Checkpoint(entry.id, "catalogue", config, embeds=embeds, facts=entry.facts, notes=notes)
+            return Checkpoint(entry.id, "catalogue", config, embeds=embeds, facts=entry.facts)
     return _from_hub(match["id"], revision, tag, offline)
 
 

@@ -26,6 +26,8 @@ from willfit.formats.recognise import recipe_for, recipe_named
 from willfit.formats.weights import WeightLine, weight_lines
 from willfit.quantities import DTYPE_BYTES, format_bytes
 
+#: What to say where no list of files was at hand.
+_BY_NAME = "taken for a model of vectors by its name; engines look for sentence-transformers' modules.json"
 #: What a format leaves open: the digits of a quantization state's text, scales that are single numbers.
 _OPEN_BYTES = 64
 #: An index and a config that differ by more than this do not describe the same files.
@@ -118,6 +120,8 @@ def subject_of(checkpoint: Checkpoint, format_name: str | None = None) -> Subjec
         )
     subject = subject_from_config(checkpoint.model, checkpoint.config, format_name, checkpoint.notes)
     subject = replace(subject, embeds=checkpoint.embeds)
+    if checkpoint.embeds and checkpoint.source == "catalogue" and subject.architecture.causal:
+        subject = replace(subject, notes=(*subject.notes, _BY_NAME))
     if format_name is not None:
         return subject
     if checkpoint.tensors is not None:

@@ -13,13 +13,13 @@ from willfit.engines.support import model_refusal, too_long
 _NEVER = frozenset({"aqlm", "bitnet", "eetq", "exl2", "exl3", "fbgemm_fp8", "hqq", "mlx", "quanto"})
 
 
-def refusal(subject: Subject, settings: Settings, length: int) -> str:
+def refusal(subject: Subject, settings: Settings, length: int = 0) -> str:
     """Why it does not start with the model as it is stored; empty if it does.
 
     Parameters
     ----------
     length
-        Tokens of the longest sequence.
+        Tokens of the longest sequence; 0 if that does not matter.
     """
     model, version = subject.architecture, settings.version
     if missing := model_refusal("sglang", model, version, support(model, version)):

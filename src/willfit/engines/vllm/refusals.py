@@ -29,13 +29,13 @@ _DEPRECATED: dict[str, Version] = {"fbgemm_fp8": (0, 33)}
 _REFINES: Version = (0, 12)
 
 
-def refusal(subject: Subject, settings: Settings, length: int) -> str:
+def refusal(subject: Subject, settings: Settings, length: int = 0) -> str:
     """Why this version does not start with the model as it is stored; empty if it does.
 
     Parameters
     ----------
     length
-        Tokens of the longest sequence.
+        Tokens of the longest sequence; 0 if that does not matter.
     """
     version = parse_version(settings.version)
     return (
