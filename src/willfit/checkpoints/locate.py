@@ -20,8 +20,6 @@ _ID = re.compile(
 )
 #: The catalogue has configs alone, so that a model of vectors shows by its name.
 _EMBEDS = re.compile(r"^(?!.*rerank).*(embed|/(gte|e5|bge)[-_])", re.IGNORECASE)
-    "taken for a model of vectors by its name; engines look for sentence-transformers' modules.json"
-)
 _FILE_ENDINGS = (".gguf", ".safetensors", ".json", ".bin", ".pt", ".pth")
 
 
