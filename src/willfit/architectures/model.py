@@ -165,6 +165,8 @@ class Tower:
         Shape of its transformer, for activations.
     tokens
         Language-model tokens that one item (image at default or largest size, audio window) becomes; 0 if unknown.
+    positions
+        Positions of the encoder that such an item takes; 0 if unknown.
     """
 
     modality: Literal["vision", "audio"]
@@ -174,6 +176,7 @@ class Tower:
     heads: int
     width: int
     tokens: int = 0
+    positions: int = 0
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ def qwen2_vision(vision: Config, prefix: str, hidden: int) -> Tower:
             *_merger(f"{prefix}.merger", ("mlp.0", "mlp.2"), _merged(vision, shape), hidden),
         ),
         _IMAGE_TOKENS,
+        _IMAGE_TOKENS * vision.integer("spatial_merge_size", default=2) ** 2,
     )
 
 
@@ -60,6 +61,7 @@ def qwen2_5_vision(vision: Config, prefix: str, hidden: int) -> Tower:
             *_merger(f"{prefix}.merger", ("mlp.0", "mlp.2"), _merged(vision, shape), hidden),
         ),
         _IMAGE_TOKENS,
+        _IMAGE_TOKENS * vision.integer("spatial_merge_size", default=2) ** 2,
     )
 
 
@@ -88,6 +90,7 @@ def qwen3_vision(vision: Config, prefix: str, hidden: int) -> Tower:
             *(stacked(deepstack, levels) if levels else ()),
         ),
         _IMAGE_TOKENS,
+        _IMAGE_TOKENS * vision.integer("spatial_merge_size", default=2) ** 2,
     )
 
 

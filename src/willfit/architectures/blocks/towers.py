@@ -42,10 +42,14 @@ class TowerShape:
     head_dim: int
 
     def tower(
-        self, modality: Literal["vision", "audio"], tensors: tuple[Tensor, ...], tokens: int = 0
+        self,
+        modality: Literal["vision", "audio"],
+        tensors: tuple[Tensor, ...],
+        tokens: int = 0,
+        positions: int = 0,
     ) -> Tower:
         """A tower of this shape."""
-        return Tower(modality, tensors, self.hidden, self.layers, self.heads, self.width, tokens)
+        return Tower(modality, tensors, self.hidden, self.layers, self.heads, self.width, tokens, positions)
 
 
 def tower_shape(

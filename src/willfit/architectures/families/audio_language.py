@@ -54,7 +54,7 @@ def build(config: Config) -> Architecture:
         *_projector(voxtral, inputs, text.hidden_size),
     )
     tokens = positions * shape.hidden // shape.width if voxtral else positions // 2
-    return with_towers(text, config, "audio_language", (shape.tower("audio", tensors, tokens),))
+    return with_towers(text, config, "audio_language", (shape.tower("audio", tensors, tokens, positions),))
 
 
 def _projector(voxtral: bool, inputs: int, hidden: int) -> tuple[Tensor, ...]:

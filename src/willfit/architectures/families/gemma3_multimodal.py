@@ -27,11 +27,11 @@ def build(config: Config) -> Architecture:
         text_type="gemma3_text",
         tied_default=True,
     )
-    shape, tensors, _ = siglip_encoder(vision_section(config, **_VISION), "vision_tower.vision_model")
+    shape, tensors, patches = siglip_encoder(vision_section(config, **_VISION), "vision_tower.vision_model")
     prefix = "multi_modal_projector"
     tensors += (
         *parameter(f"{prefix}.mm_input_projection_weight", (shape.hidden, text.hidden_size), "vision"),
         *rms_norm(f"{prefix}.mm_soft_emb_norm", shape.hidden, "vision"),
     )
-    tower = shape.tower("vision", tensors, config.integer("mm_tokens_per_image", default=256))
+    tower = shape.tower("vision", tensors, config.integer("mm_tokens_per_image", default=256), patches)
     return with_towers(text, config, "gemma3_multimodal", (tower,))

@@ -86,7 +86,9 @@ def _vision(vision: Config, hidden: int, tokens: int) -> Tower:
         *(buffer(f"{prefix}.std_scale", (size,), "vision") if standardized else ()),
         *linear("model.embed_vision.embedding_projection", size, hidden, "vision"),
     )
-    return shape.tower("vision", tensors, tokens)
+    return shape.tower(
+        "vision", tensors, tokens, tokens * vision.integer("pooling_kernel_size", default=3) ** 2
+    )
 
 
 def _vision_layer(vision: Config, shape: TowerShape, prefix: str) -> tuple[Tensor, ...]:

@@ -29,6 +29,10 @@ _VISION = {
 }  # fmt: skip
 
 
+#: The published processors scale an image down to at most 28 x 28 x 6144 pixels of two frames.
+_IMAGE_TOKENS = 6144
+
+
 def build(config: Config) -> Architecture:
     """The architecture of a GLM-4.1V, 4.5V or 4.6V config."""
     text = text_model(
@@ -76,4 +80,4 @@ def _tower(vision: Config) -> Tower:
         *layer_norm(f"{prefix}.merger.post_projection_norm", outputs, part="vision"),
         *gated_mlp(f"{prefix}.merger", outputs, vision.integer("intermediate_size"), part="vision"),
     )
-    return shape.tower("vision", tensors)
+    return shape.tower("vision", tensors, _IMAGE_TOKENS, 4 * _IMAGE_TOKENS)

@@ -30,5 +30,5 @@ def build(config: Config) -> Architecture:
     tensors += linear(
         "model.connector.modality_projection.proj", shape.hidden * scale**2, text.hidden_size, "vision"
     )
-    tower = shape.tower("vision", tensors, _TILES * (patches // scale**2))
+    tower = shape.tower("vision", tensors, _TILES * (patches // scale**2), _TILES * patches)
     return with_towers(text, config, "idefics3", (tower,))

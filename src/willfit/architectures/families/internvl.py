@@ -19,7 +19,7 @@ from willfit.architectures.blocks.towers import (
     vision_section,
     with_towers,
 )
-from willfit.architectures.model import Architecture, Tensor
+from willfit.architectures.model import Architecture, Tensor, Tower
 from willfit.checkpoints.config import Config
 
 #: Defaults of `InternVLVisionConfig` and of the chat model's `InternVisionConfig`.
@@ -74,7 +74,7 @@ def _build_hf(config: Config) -> Architecture:
             tuple(f"multi_modal_projector.{name}" for name in ("layer_norm", "linear_1", "linear_2")),
         ),
     )
-    return with_towers(text, config, "internvl", (shape.tower("vision", tensors, _tokens(config, vision)),))
+    return with_towers(text, config, "internvl", (_sized(shape, tensors, config, vision),))
 
 
 def _build_chat(config: Config) -> Architecture:
@@ -103,7 +103,7 @@ def _build_chat(config: Config) -> Architecture:
         *_layers(shape, style, "vision_model.encoder.layers.{layer}", ("ls1", "ls2"), "attn", normed),
         *_projector(config, shape.hidden, text.hidden_size, ("mlp1.0", "mlp1.1", "mlp1.3")),
     )
-    return with_towers(text, config, "internvl", (shape.tower("vision", tensors, _tokens(config, vision)),))
+    return with_towers(text, config, "internvl", (_sized(shape, tensors, config, vision),))
 
 
 def _embeddings(
@@ -147,6 +147,8 @@ def _shuffle(config: Config) -> int:
     return int(1 / config.number("downsample_ratio", default=0.5)) ** 2
 
 
-def _tokens(config: Config, vision: Config) -> int:
+def _sized(shape: TowerShape, tensors: tuple[Tensor, ...], config: Config, vision: Config) -> Tower:
+    """The tower with what the most tiles, beside the whole image, become; each has a class token as well."""
+    tiles = config.integer("max_dynamic_patch", default=_TILES) + 1
     patches = (side_of(vision, "image_size") // side_of(vision, "patch_size")) ** 2
-    return (config.integer("max_dynamic_patch", default=_TILES) + 1) * (patches // _shuffle(config))
+    return shape.tower("vision", tensors, tiles * (patches // _shuffle(config)), tiles * (patches + 1))

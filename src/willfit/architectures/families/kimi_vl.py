@@ -30,6 +30,10 @@ _VISION = {
 }  # fmt: skip
 
 
+#: Tokens and patches of the largest image: processors take at most 4,096 patches, padded to whole squares, or 16,384.
+_LARGEST = {"kimi_vl": (33**2, 66**2), "kimi_k25": (4096, 16384)}
+
+
 def build(config: Config) -> Architecture:
     """The architecture of a Kimi-VL or Kimi K2.5 config."""
     text = text_model(config, prefix="language_model.model", head_name="language_model.lm_head")
@@ -62,4 +66,6 @@ def build(config: Config) -> Architecture:
         *linear(first, merged, merged, "vision", bias=True),
         *linear(second, merged, text.hidden_size, "vision", bias=True),
     )
-    return with_towers(text, config, "kimi_vl", (shape.tower("vision", tensors),))
+    return with_towers(
+        text, config, "kimi_vl", (shape.tower("vision", tensors, *_LARGEST[config.text("model_type")]),)
+    )

@@ -61,4 +61,6 @@ def build(config: Config) -> Architecture:
         ),
     )
     tokens = _TILES * int(patches * vision.number("pixel_shuffle_ratio") ** 2)
-    return with_towers(text, config, "llama4_multimodal", (shape.tower("vision", tensors, tokens),))
+    return with_towers(
+        text, config, "llama4_multimodal", (shape.tower("vision", tensors, tokens, _TILES * (patches + 1)),)
+    )

@@ -46,6 +46,7 @@ def build(config: Config) -> Architecture:
     )
     vision = vision_section(config)
     shape, tensors, tokens = _encoder(vision)
+    positions = (side_of(vision, "image_size", 1024) // side_of(vision, "patch_size", 16)) ** 2
     projector = _merging_projector if model_type == "mistral3" else _projector
     tensors += projector(config, shape.hidden, text.hidden_size)
     if model_type == "mistral3":
@@ -54,8 +55,8 @@ def build(config: Config) -> Architecture:
         tokens = rows * (rows + 1)
     if model_type == "llava_next":
         tensors += parameter("image_newline", (text.hidden_size,), "vision")
-        tokens *= _NEXT_TILES
-    return with_towers(text, config, "llava", (shape.tower("vision", tensors, tokens),))
+        tokens, positions = tokens * _NEXT_TILES, positions * _NEXT_TILES
+    return with_towers(text, config, "llava", (shape.tower("vision", tensors, tokens, positions),))
 
 
 def _encoder(vision: Config) -> tuple[TowerShape, tuple[Tensor, ...], int]:

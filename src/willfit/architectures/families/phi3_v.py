@@ -27,7 +27,9 @@ def build(config: Config) -> Architecture:
     """The architecture of a Phi-3-vision config."""
     text = text_model(config, prefix="model", head_name="lm_head", text_type="phi3")
     prefix = "model.vision_embed_tokens"
-    shape, encoder, _ = clip_encoder(Config(_CLIP, config.where), f"{prefix}.img_processor.vision_model")
+    shape, encoder, patches = clip_encoder(
+        Config(_CLIP, config.where), f"{prefix}.img_processor.vision_model"
+    )
     merged = 4 * shape.hidden
     tensors = (
         *encoder,
@@ -36,4 +38,6 @@ def build(config: Config) -> Architecture:
         *linear(f"{prefix}.img_projection.0", merged, text.hidden_size, "vision", bias=True),
         *linear(f"{prefix}.img_projection.2", text.hidden_size, text.hidden_size, "vision", bias=True),
     )
-    return with_towers(text, config, "phi3_v", (shape.tower("vision", tensors, _IMAGE_TOKENS),))
+    return with_towers(
+        text, config, "phi3_v", (shape.tower("vision", tensors, _IMAGE_TOKENS, 17 * (patches + 1)),)
+    )
