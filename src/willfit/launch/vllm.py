@@ -160,12 +160,14 @@ def parse(
         ("--enable-chunked-prefill", "enable_chunked_prefill", False),
         ("--async-scheduling", "async_scheduling", False),
         ("--language-model-only", "language_model_only", False),
+        ("--skip-mm-profiling", "skip_mm_profiling", False),
         ("--allow-deprecated-quantization", "allow_deprecated_quantization", False),
         ("--disable-hybrid-kv-cache-manager", "hybrid_cache_manager", True),
     ):
         if flag in options:
             settings[name] = (options[flag] is True) != inverted
     settings |= _runner(options)
+    settings |= _multimodal(options)
     given = variables or {}
     settings |= _graphs(options) | _speculation(options) | _environment(given, version)
     notes = tuple(
@@ -236,6 +238,28 @@ def _runner(options: Mapping[str, Any]) -> dict[str, Any]:
     ):
         return {"runner": "pooling"}
     return {"runner": "generate"} if task in ("generate", "transcription") else {}
+
+
+def _multimodal(options: Mapping[str, Any]) -> dict[str, Any]:
+    """How many images, videos and sounds a prompt may have, and how large images may be."""
+    limits = _json_option(options, "--limit-mm-per-prompt")
+    settings: dict[str, Any] = {}
+    if limits:
+        # A limit is a number, or options with a count.
+        counts = {
+            name: one.get("count", 999) if isinstance(one, dict) else one for name, one in limits.items()
+        }
+        settings["mm_limits"] = tuple(
+            (name, _at_least_none(f"--limit-mm-per-prompt {name}", count))
+            for name, count in sorted(counts.items())
+        )
+    pixels = _json_option(options, "--mm-processor-kwargs").get("max_pixels")
+    return settings | ({} if pixels is None else {"max_pixels": _count("max_pixels", str(pixels))})
+
+
+def _at_least_none(flag: str, value: Any) -> int:
+    text = str(value)
+    return 0 if text == "0" else _count(flag, text)
 
 
 def _graphs(options: Mapping[str, Any]) -> dict[str, Any]:

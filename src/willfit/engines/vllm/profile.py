@@ -8,32 +8,23 @@ the largest instant, not their sum.
 from __future__ import annotations
 
 from willfit.architectures.mixers import Attention, LatentAttention
-from willfit.architectures.model import Architecture, Layer, Tower
+from willfit.architectures.model import Architecture, Layer
 from willfit.calibration import constant
 from willfit.engines.base import Subject
+from willfit.engines.vllm.encoders import encoder_run
 from willfit.engines.vllm.runner import uses_v2_runner
 from willfit.engines.vllm.sampler import sampler_bytes
 from willfit.engines.vllm.scratch import expert_scratch, index_scratch, rehearsed_bytes
 from willfit.engines.vllm.settings import Resolved, Settings
 from willfit.estimate import Term, between, exact
 from willfit.hardware.device import Device
-from willfit.quantities import DTYPE_BYTES, ceil_div, round_up
+from willfit.quantities import DTYPE_BYTES, ceil_div
 
 _RUNNER = "vllm/v1/worker/gpu_model_runner.py: profile_run"
 
 #: Hidden states of the whole batch that are alive while logits are sampled: the model's output, and in V1 one more
 #: tensor of its size. Which one that is the source does not tell; six logs of 0.11 show it to the second digit.
 _STATES_BESIDE_LOGITS = {"v0": 1, "v1": 2}
-
-#: What encoders hold depends on attention kernels that are not established: from nothing to this many times the rule.
-_UNSURE_OF_ENCODERS = 4
-
-
-#: A tiled encoder pads the positions of a tile to a multiple of this (`models/mllama.py`).
-_TILE_STEP = 8
-
-#: Hidden states that a tiled encoder holds in its last layers: five kept outputs and the residual.
-_TILED_STATES = 6
 
 #: Bytes for each attention score where torch has no fused kernel: fp32 scores, their softmax, and a mask of the rows
 #: that may see nothing (ATen, `_scaled_dot_product_attention_math`).
@@ -68,27 +59,29 @@ def activation_term(
     per_logit = sampler_bytes(era, settings, device, rows, size, uses_v2_runner(subject, settings))
     beside = _STATES_BESIDE_LOGITS[era.generation] * tokens * hidden * size if logits else 0
     sampler = logits * per_logit.passing + beside
-    encoders, outputs = (
-        (0, 0) if settings.language_model_only else _encoder_bytes(architecture, resolved, size)
-    )
-    stages = {"model": model, "sampler": sampler, "encoder": encoders}
+    encoders = encoder_run(subject, resolved, settings, size)
+    stages = {
+        "model": model + encoders.kept,
+        "sampler": sampler + encoders.kept,
+        "encoder": encoders.running,
+    }
     name = max(stages, key=lambda stage: stages[stage])
     kept = _kept_scratch(architecture, resolved, settings, size, device)
-    peak = stages[name] + outputs + kept
+    peak = stages[name] + kept
     spread = constant(f"vllm.activation_ratio.{era.generation}")
     formula = (
         f"the {name}, largest of {live} = {model}, "
         f"{rows} rows x {architecture.logits_per_row} logits x {per_logit.passing} B + {beside} B = {sampler}"
     )
-    if outputs:
-        formula += f", {encoders} in the encoders; + {outputs} of encoder outputs"
+    if encoders.formula:
+        formula += (
+            f", {encoders.formula} = {encoders.running}; + {encoders.kept} of them beside the first two"
+        )
     if kept:
         formula += f"; + {kept} of scratch space that stays"
     reference = f"{_RUNNER}; interval: {spread.reference}"
-    least = max(model, logits * per_logit.least + beside) + kept
-    low, high = int(least * spread.low), int(peak * spread.high)
-    if outputs:
-        high = max(high, kept + outputs + _UNSURE_OF_ENCODERS * encoders)
+    least = max(max(model, logits * per_logit.least + beside) + encoders.kept, encoders.least) + kept
+    low, high = int(least * spread.low), max(int(peak * spread.high), encoders.most + kept)
     return between("activations", peak, low, high, formula, reference)
 
 
@@ -163,32 +156,3 @@ def _score_bytes(architecture: Architecture, resolved: Resolved, settings: Setti
     heads = max((mixer.heads for mixer in mixers if isinstance(mixer, Attention)), default=0)
     sequence = ceil_div(resolved.max_num_batched_tokens, resolved.max_num_seqs)
     return ceil_div(heads, settings.tensor_parallel) * sequence**2 * _UNFUSED_SCORE
-
-
-def _encoder_bytes(architecture: Architecture, resolved: Resolved, size: int) -> tuple[int, int]:
-    """What image and audio encoders hold while they run, and their outputs, which stay during the profile run.
-
-    The encoder budget is that of the scheduler, or one item if that is larger. An image token is made of four
-    patches, an audio token of two frames.
-    """
-    live = outputs = 0
-    for tower in architecture.towers:
-        if architecture.family == "mllama":
-            live = _tiled_bytes(architecture, tower, resolved.max_num_seqs, size)
-            continue
-        items = max(resolved.max_num_batched_tokens, tower.tokens)
-        patches = (4 if tower.modality == "vision" else 2) * items
-        live = max(live, patches * (3 * tower.width + 3 * tower.hidden_size) * size)
-        outputs = max(outputs, items * architecture.hidden_size * size)
-    return live, outputs
-
-
-def _tiled_bytes(architecture: Architecture, tower: Tower, images: int, size: int) -> int:
-    """Llama 3.2's encoder with an image for each sequence (`worker/enc_dec_model_runner.py: profile_run`).
-
-    Its layers attend over all tiles of an image under a mask that is written out, and hold both widths of the MLP.
-    """
-    tile = next(t.shape[0] for t in tower.tensors if t.name.endswith("gated_positional_embedding.embedding"))
-    positions = ceil_div(architecture.encoder_tokens, tile) * round_up(tile, _TILE_STEP)
-    states = positions * (2 * tower.width + _TILED_STATES * tower.hidden_size)
-    return images * (states + positions**2) * size

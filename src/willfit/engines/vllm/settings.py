@@ -19,6 +19,9 @@ AUTO = -1
 #: V0 lets a batch hold at least this many tokens if there are images or sounds (`config.py: SchedulerConfig`).
 _LEAST_MULTIMODAL_TOKENS = 5120
 
+#: Items of a modality in a prompt, if nobody says how many.
+_NO_LIMIT = 999
+
 #: The largest batch that gpt-oss is captured for before 0.14.
 _GPT_OSS_LARGEST = 992
 
@@ -35,6 +38,10 @@ class Settings:
         `server` (vllm serve) or `offline` (the LLM class): they have different defaults.
     speculative_tokens
         Draft tokens per step, 0 without speculative decoding.
+    mm_limits
+        Modalities with how many items a prompt may have (`--limit-mm-per-prompt`).
+    max_pixels
+        Pixels of the largest image (`--mm-processor-kwargs`), where a processor knows that word.
     runner
         `pooling` for vectors and scores instead of text; `auto` to follow the model.
     mtp
@@ -65,6 +72,9 @@ class Settings:
     async_scheduling: bool = True
     hybrid_cache_manager: bool = True
     language_model_only: bool = False
+    skip_mm_profiling: bool = False
+    mm_limits: tuple[tuple[str, int], ...] = ()
+    max_pixels: int | None = None
     runner: Literal["auto", "generate", "pooling"] = "auto"
     mamba_ssm_cache_dtype: str = "auto"
     cpu_offload_gb: float = 0.0
@@ -76,6 +86,10 @@ class Settings:
     flashinfer_sampler: bool | None = None
     v2_runner: bool | None = None
     allow_deprecated_quantization: bool = False
+
+    def limit(self, modality: str) -> int:
+        """Items of a modality that a prompt may have."""
+        return dict(self.mm_limits).get(modality, _NO_LIMIT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,9 @@ _POOLING = (
     "ForRewardModeling", "RewardModel", "Model",
 )  # fmt: skip
 
+#: Families whose images and videos go through one encoder.
+_WITH_VIDEOS = frozenset({"ernie4_5_vl", "exaone4_5", "gemma4_multimodal", "glm4v", "internvl", "qwen_vl"})
+
 #: Since when the V1 engine runs vectors and scores, encoders, and models that only V0 had at first
 #: (`SupportsV0Only` in `models/*.py`, 0.8.5 to 0.11; `engine/arg_utils.py: _is_v1_supported_oracle`).
 _POOLS_ON_V1: Version = (0, 9, 2)
@@ -38,9 +41,18 @@ def settled(subject: Subject, settings: Settings) -> Settings:
     """The settings with runner and engine generation filled in where they were left to vLLM."""
     runner = default_runner(subject, settings.version) if settings.runner == "auto" else settings.runner
     settings = replace(settings, runner=runner)
+    if subject.architecture.towers and not any(map(settings.limit, _modalities(subject.architecture))):
+        # Encoders that no prompt may use are not loaded (`models/interfaces.py: _mark_tower_model`).
+        settings = replace(settings, language_model_only=True)
     if settings.generation is None and _needs_v0(subject.architecture, settings):
         settings = replace(settings, generation="v0")
     return settings
+
+
+def _modalities(architecture: Architecture) -> set[str]:
+    """What prompts may have beside text."""
+    found = {"image" if tower.modality == "vision" else "audio" for tower in architecture.towers}
+    return found | ({"video"} if architecture.family in _WITH_VIDEOS else set())
 
 
 def default_runner(subject: Subject, version: str) -> Literal["generate", "pooling"]:
