@@ -36,6 +36,10 @@ class Group:
         """Blocks that one sequence takes from this group."""
         return max(spec.blocks_per_request(length, resolved) for spec in self.distinct)
 
+    def planned_blocks(self, length: int, resolved: Resolved) -> int:
+        """Blocks that vLLM counts for one sequence in this group."""
+        return max(spec.planned_blocks(length, resolved) for spec in self.distinct)
+
 
 @dataclass(frozen=True, slots=True)
 class CachePlan:
@@ -57,9 +61,14 @@ class CachePlan:
         """Blocks that one sequence of `length` tokens needs over all groups."""
         return sum(group.blocks_per_request(length, self.resolved) for group in self.groups)
 
+    def planned_blocks(self, length: int) -> int:
+        """Blocks that vLLM counts for one sequence of `length` tokens, when it checks and reports its cache."""
+        return sum(group.planned_blocks(length, self.resolved) for group in self.groups)
+
     def bytes_for(self, length: int, sequences: int = 1) -> int:
-        """Bytes that sequences of `length` tokens need."""
-        return self.blocks_per_request(length) * self.bytes_per_block * sequences
+        """Bytes that sequences of `length` tokens need; what vLLM counts for one must be there in any case."""
+        needed = max(self.blocks_per_request(length) * sequences, self.planned_blocks(length))
+        return needed * self.bytes_per_block
 
     def blocks_in(self, pool_bytes: int) -> int:
         """Blocks of a pool."""
@@ -71,7 +80,7 @@ class CachePlan:
 
     def concurrency(self, blocks: int, length: int | None = None) -> float:
         """ "Maximum concurrency": how many sequences of `length` (max_model_len) tokens fit at once."""
-        needed = self.blocks_per_request(length or self.resolved.max_model_len)
+        needed = self.planned_blocks(length or self.resolved.max_model_len)
         return blocks / needed if needed else float("inf")
 
     def reported_tokens(self, blocks: int) -> int:

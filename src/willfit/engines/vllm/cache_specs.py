@@ -90,6 +90,12 @@ class CacheSpec:
             return ceil_div(self.reach, self.block_size)
         return ceil_div(length, self.block_size)
 
+    def planned_blocks(self, length: int, resolved: Resolved) -> int:
+        """Blocks that vLLM counts for one sequence, which for cross-attention may be those of a whole batch."""
+        if self.kind == "cross" and resolved.era.plans_source_by_batch:
+            return ceil_div(resolved.max_num_batched_tokens, self.block_size)
+        return self.blocks_per_request(length, resolved)
+
 
 def kv_dtype_of(
     settings: Settings,

@@ -102,6 +102,10 @@ WORDS: dict[str, dict[Any, str]] = {
         False: "the block that is never handed out counts as room",
         True: "the block that is never handed out does not count as room",
     },
+    "plans_source_by_batch": {
+        False: "cross-attention is planned for the encoder's positions",
+        True: "cross-attention is planned for as many positions as a batch has tokens",
+    },
     "sparse_capture": {
         False: "CUDA graphs are captured at every 8th size above 256",
         True: "CUDA graphs are captured at every 16th size above 256",

@@ -69,6 +69,8 @@ class Era:
         Mamba-2 and gated-delta layers keep one more state block for prefix caching.
     null_block
         The check whether one sequence fits leaves out the block that is never handed out.
+    plans_source_by_batch
+        Cross-attention is planned for as many source positions as a batch has tokens, not for the encoder's.
     sparse_capture
         CUDA graphs are captured every 16 sizes above 256 instead of every 8.
     """
@@ -96,6 +98,7 @@ class Era:
     state_caching: bool = False
     checkpoint_blocks: bool = False
     null_block: bool = False
+    plans_source_by_batch: bool = False
     sparse_capture: bool = False
 
 
@@ -113,7 +116,7 @@ def _table() -> tuple[Era, ...]:
     changed((0, 10, 1), chunked_groups=False)
     changed((0, 11), nccl_inside=False, rehearses_latents=True)
     changed((0, 11, 1), flashinfer="never")
-    changed((0, 13), index_rows=40)
+    changed((0, 13), index_rows=40, plans_source_by_batch=True)
     changed((0, 14), group_slack=1.25, sparse_capture=True, chunked_groups=True, scratch_kept=True)
     changed((0, 15), expert_chunk=16384)
     changed((0, 17), activation="fused")

@@ -151,7 +151,13 @@ def _notes(subject: Subject, sizing: Sizing, settings: Settings) -> list[str]:
         return notes
     length = sizing.resolved.max_model_len
     minimum = int(held_bytes(subject.architecture, length, sizing.dtype)) // settings.tensor_parallel
-    taken = plan.bytes_for(length)
+    taken = plan.blocks_per_request(length) * plan.bytes_per_block
+    planned = plan.planned_blocks(length) * plan.bytes_per_block
+    if planned > taken:
+        notes.append(
+            f"vLLM plans {format_bytes(planned)} for a sequence, as if its source had as many positions as a batch "
+            f"has tokens; it takes {format_bytes(taken)}, so that more fit at once than it reports"
+        )
     if taken > 1.1 * minimum:
         notes.append(
             f"a sequence of {length:,} tokens must hold {format_bytes(minimum)} on a rank; vLLM takes "
