@@ -119,7 +119,16 @@ def always(architecture: Architecture, era: Era, step: Pass) -> Any:
         mask = step.batch * step.queries * step.length * step.width
     elif step.attention == "sdpa" and _masked(architecture, step):
         mask = step.queries * step.length * (1 if era.windows else step.width)
+    if is_biased(architecture):
+        # A bias for each head and pair of positions, and the same with the mask; one for all sequences and layers.
+        heads = max(getattr(mixer, "heads", 0) for layer, _ in architecture.blocks for mixer in layer.mixers)
+        mask += 2 * (heads // step.ranks or 1) * step.queries * step.length * step.width
     return step.tokens * (_IDS + rotary) + mask
+
+
+def is_biased(architecture: Architecture) -> bool:
+    """Whether attention scores get a learned bias for each pair of positions (`models/t5/modeling_t5.py`)."""
+    return architecture.family == "t5"
 
 
 def _masked(architecture: Architecture, step: Pass) -> bool:

@@ -44,6 +44,8 @@ class Era:
         Latent attention caches the latent; before, the keys and values of all heads.
     exllama
         4-bit GPTQ runs on ExLlama's kernels, which keep a scratch buffer; later on GPTQModel's.
+    biased_sdpa
+        Attention with a bias for each pair of positions (T5) may be `sdpa`; before, it is eager.
     grouped_experts
         Experts are one tensor and run in one grouped product; before, one after the other.
     """
@@ -59,6 +61,7 @@ class Era:
     windows: bool = False
     latent_cache: bool = False
     exllama: bool = True
+    biased_sdpa: bool = False
     grouped_experts: bool = False
 
 
@@ -76,7 +79,7 @@ def _table() -> tuple[Era, ...]:
     changed((4, 50), warm_up=True)
     changed((4, 56), windows=True, native_gqa=True)
     changed((5, 0), loads_fp32=False, grouped_experts=True)
-    changed((5, 15), latent_cache=True)
+    changed((5, 15), latent_cache=True, biased_sdpa=True)
     return tuple(eras)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from willfit.engines.base import Subject
 from willfit.engines.caching_allocator import block_slack, size_classes
-from willfit.engines.transformers.activations import Pass, stages
+from willfit.engines.transformers.activations import Pass, is_biased, stages
 from willfit.engines.transformers.cache import Kept, kept, quantized_bytes
 from willfit.engines.transformers.eras import Era
 from willfit.engines.transformers.loading import Loaded
@@ -79,7 +79,9 @@ class Run:
             queries,
             length,
             self.dtype,
-            settings.attention,
+            settings.attention
+            if self.era.biased_sdpa or not is_biased(self.subject.architecture)
+            else "eager",
             settings.tensor_parallel,
             copies * self.loaded.dequantized if rows >= _EXPANDS_FROM.get(name, rows + 1) else 0,
             1 < queries < length,
