@@ -21,7 +21,7 @@ from willfit.engines.ranks import (
     state_bytes_on_rank,
     undivided_heads,
 )
-from willfit.engines.support import Support, model_refusal
+from willfit.engines.support import Support, model_refusal, vectors_note
 from willfit.engines.versions import Version, era_of
 from willfit.errors import BadInput
 from willfit.estimate import Capacity, Demand, DeviceEstimate, Estimate, Term, between, combined
@@ -495,7 +495,8 @@ def _refusal(subject: Subject, machine: Machine, settings: Settings, sizing: _Si
 
 def _notes(subject: Subject, machine: Machine, settings: Settings, sizing: _Sizing, users: int) -> list[str]:
     notes = [
-        "slots and tables are from LightLLM's source; activations, graphs and workspaces were measured for vLLM only"
+        *vectors_note(subject, "LightLLM"),
+        "slots and tables are from LightLLM's source; activations, graphs and workspaces were measured for vLLM only",
     ]
     if users > sizing.resolved.requests:
         notes.append(

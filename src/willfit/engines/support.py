@@ -12,6 +12,7 @@ from importlib import import_module
 
 from willfit.architectures.mixers import Attention, LatentAttention
 from willfit.architectures.model import Architecture
+from willfit.engines.base import Subject
 from willfit.engines.spans import Spans
 
 #: Engines that a refusal may name, the likelier one first, and what they are called.
@@ -172,6 +173,11 @@ def model_note(engine: str, architecture: Architecture, version: str, support: S
         return []
     title = TITLES.get(engine, engine)
     return [f"whether {title} {version} runs {_called(architecture)} is not established"]
+
+
+def vectors_note(subject: Subject, title: str) -> list[str]:
+    """What to say where vectors are wanted of an engine that has no such endpoint."""
+    return [f"{title} generates text; vLLM and SGLang give vectors"] if subject.embeds else []
 
 
 def others(architecture: Architecture, besides: str = "") -> str:

@@ -45,7 +45,8 @@ def build(config: Config) -> Architecture:
         family="t5",
         hidden_size=hidden,
         vocab_size=vocab,
-        max_positions=0,
+        # Positions are relative: this is what it was trained with, not what it can have.
+        max_positions=config.integer("n_positions", default=0),
         dtype=dtype_of(config, default="fp32"),
         embeddings=embedding("shared", vocab, hidden),
         encoder=() if encoder_alone else encoder,

@@ -9,7 +9,7 @@ from willfit.engines.lmdeploy.models import support
 from willfit.engines.lmdeploy.settings import QUANT_POLICIES, TURBOMIND_POLICIES, Settings, has_turbomind
 from willfit.engines.lmdeploy.sizing import Sizing, size_up
 from willfit.engines.ranks import most_ranks, undivided_heads
-from willfit.engines.support import model_note, model_refusal
+from willfit.engines.support import model_note, model_refusal, vectors_note
 from willfit.errors import BadInput
 from willfit.estimate import Capacity, DeviceEstimate, Estimate, Term, combined
 from willfit.quantities import dtype_name, format_bytes
@@ -172,7 +172,7 @@ def _refusal(subject: Subject, machine: Machine, settings: Settings, sizing: Siz
 def _notes(
     subject: Subject, machine: Machine, settings: Settings, sizing: Sizing, length: int, users: int
 ) -> list[str]:
-    architecture, notes = subject.architecture, []
+    architecture, notes = subject.architecture, vectors_note(subject, "LMDeploy")
     notes.append(
         f"{'TurboMind' if sizing.backend == 'turbomind' else 'the PyTorch engine'}, with weights and cache from "
         "LMDeploy's source; activations and workspaces were measured for vLLM only"

@@ -7,7 +7,7 @@ from dataclasses import replace
 from willfit.architectures.mixers import Attention
 from willfit.engines.base import Machine, Question, Subject
 from willfit.engines.borrowed import NOTE
-from willfit.engines.support import model_refusal
+from willfit.engines.support import model_refusal, vectors_note
 from willfit.engines.tgi.eras import NEWEST, era_for
 from willfit.engines.tgi.models import support
 from willfit.engines.tgi.settings import Settings, kernels
@@ -165,7 +165,8 @@ def _refusal(subject: Subject, machine: Machine, settings: Settings) -> str:
 
 
 def _notes(subject: Subject, machine: Machine, settings: Settings) -> list[str]:
-    architecture, notes = subject.architecture, [NOTE.format(engine="TGI")]
+    architecture = subject.architecture
+    notes = [NOTE.format(engine="TGI"), *vectors_note(subject, "TGI")]
     unused = len(machine.devices) - settings.num_shard
     if unused > 0:
         notes.append(f"{unused} of the devices are not used (--num-shard {settings.num_shard})")
