@@ -243,14 +243,35 @@ def table(name: str, found: list[tuple[str, set[str]]]) -> str:
     return f"\n{name} = Spans(\n    READ,\n    {{\n{body}    }},\n)\n"
 
 
+def beside(trees: list[tuple[str, Path]]) -> str:
+    """Which versions of transformers an engine's versions ask for: since when, at least, and below."""
+    found: list[tuple[str, str, str]] = []
+    for version, tree in trees:
+        metadata = next(tree.glob("*.dist-info/METADATA"), None)
+        if metadata is None:
+            continue
+        text = metadata.read_text(encoding="utf-8", errors="replace")
+        wanted = re.search(r"^Requires-Dist: transformers([^;\n]*)", text, re.MULTILINE)
+        if wanted is None:
+            continue
+        exact = re.search(r"==\s*([\d.]+\d)(?!\.?\*)", wanted[1].replace("!=", "!"))
+        least = re.search(r">=\s*([\d.]+)", wanted[1])
+        below = re.search(r"<\s*([\d.]+)", wanted[1])
+        pair = (exact[1], exact[1]) if exact else (least[1] if least else "", below[1] if below else "")
+        if not found or found[-1][1:] != pair:
+            found.append((version, *pair))
+    rows = "".join(f"    {row!r},\n".replace("'", '"') for row in found)
+    return f"\n#: Since when it asks for transformers of at least and below what; twice the same is that.\nBESIDE = (\n{rows})\n"
+
+
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("engine", choices=READERS)
     parser.add_argument("tree", nargs="+", type=Path)
     options = parser.parse_args(arguments)
     reader, what, source = READERS[options.engine]
-    trees = sorted((path.name.rpartition("-")[2].removeprefix("v"), path) for path in options.tree)
-    trees.sort(key=lambda pair: _version(pair[0]))
+    by_version = {path.name.rpartition("-")[2].removeprefix("v"): path for path in options.tree}
+    trees = sorted(by_version.items(), key=lambda pair: _version(pair[0]))
     found = [(version, reader(path)) for version, path in trees]
     read = _rows([version for version, _ in found], "    ")
     text = _HEADER.format(what=what, source=source, read=read)
@@ -260,6 +281,8 @@ def main(arguments: list[str]) -> None:
         else:
             rows = _rows(sorted(names), "    ")
             text += f"\n#: Of the newest that was read.\n{name} = (  # noqa: SIM905\n{rows}\n).split()\n"
+    if options.engine in ("vllm", "sglang"):
+        text += beside(trees)
     path = ENGINES / options.engine / "model_table.py"
     path.write_text(text, encoding="utf-8")
     subprocess.run([sys.executable, "-m", "ruff", "format", "--quiet", str(path)], check=True)

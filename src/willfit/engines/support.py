@@ -14,6 +14,7 @@ from willfit.architectures.mixers import Attention, LatentAttention
 from willfit.architectures.model import Architecture
 from willfit.engines.base import Subject
 from willfit.engines.spans import Spans
+from willfit.engines.versions import parse_version
 
 #: Engines that a refusal may name, the likelier one first, and what they are called.
 TITLES = {
@@ -44,12 +45,15 @@ class Support:
         None if it is not established.
     versions
         Which other versions do, in words: `0.10.2 was the last that did`.
+    dropped
+        An earlier version did.
     through
         It is run with Transformers' modules.
     """
 
     runs: bool | None
     versions: str = ""
+    dropped: bool = False
     through: bool = False
 
 
@@ -76,16 +80,20 @@ def by_class(
         return Support(converts)
     if None in found:
         return Support(None)
-    return Support(False, _words(next((span for span in spans if span), None), table, version))
+    span = next((span for span in spans if span), None)
+    dropped = span is not None and parse_version(span[0]) < parse_version(version)
+    return Support(False, _words(span, table), dropped)
 
 
 def by_type(table: Spans, architecture: Architecture, version: str) -> Support:
     """Support by the config's `model_type`."""
     found = table.has(architecture.model_type, version)
-    return Support(found, "" if found else _words(table.of(architecture.model_type), table, version))
+    return Support(found, "" if found else _words(table.of(architecture.model_type), table))
 
 
-def through_transformers(table: Spans, architecture: Architecture, version: str) -> bool | None:
+def through_transformers(
+    table: Spans, beside: Sequence[tuple[str, str, str]], architecture: Architecture, version: str
+) -> bool | None:
     """Whether an engine with classes around Transformers' modules runs a model with them; None if it may.
 
     The modules must leave attention to the engine (`_supports_attention_backend`), and there is none for encoders
@@ -95,6 +103,8 @@ def through_transformers(table: Spans, architecture: Architecture, version: str)
     ----------
     table
         The engine's classes, with those around Transformers' modules.
+    beside
+        Which versions of transformers the engine's versions ask for: since when, at least, and below.
     """
     from willfit.engines.transformers.model_table import HANDING_OVER, TYPES
 
@@ -102,10 +112,21 @@ def through_transformers(table: Spans, architecture: Architecture, version: str)
         return False
     around = [table.has(name, version) for name in _around(architecture)]
     available = True if True in around else None if None in around else False
-    if not available or architecture.model_type in HANDING_OVER:
+    kind = architecture.model_type
+    if not available:
         return available
-    # Code that comes with a checkpoint may hand over attention as well.
-    return False if TYPES.of(architecture.model_type) else None
+    if kind not in HANDING_OVER:
+        # Code that comes with a checkpoint may hand over attention as well.
+        return False if TYPES.of(kind) else None
+    _, least, below = max(
+        (row for row in beside if parse_version(row[0]) <= parse_version(version)),
+        key=lambda row: parse_version(row[0]),
+        default=("", "", ""),
+    )
+    if not least or TYPES.has(kind, least):
+        return True
+    # A newer transformers may be installed, unless the engine forbids it.
+    return False if below and TYPES.has(kind, below) is False else None
 
 
 def is_recurrent(architecture: Architecture) -> bool:
@@ -134,7 +155,7 @@ def _bases(name: str) -> list[str]:
     return [] if stem is None else [stem + suffix for suffix in _GENERATING]
 
 
-def _words(span: tuple[str, str] | None, table: Spans, version: str) -> str:
+def _words(span: tuple[str, str] | None, table: Spans) -> str:
     """Which versions have a name that this one lacks."""
     if span is None:
         return ""
@@ -172,7 +193,8 @@ def model_note(engine: str, architecture: Architecture, version: str, support: S
     if support.runs is not None:
         return []
     title = TITLES.get(engine, engine)
-    return [f"whether {title} {version} runs {_called(architecture)} is not established"]
+    versions = f" ({support.versions})" if support.versions else ""
+    return [f"whether {title} {version} runs {_called(architecture)} is not established{versions}"]
 
 
 def vectors_note(subject: Subject, title: str) -> list[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from willfit.architectures.model import Architecture
 from willfit.engines.base import Subject
-from willfit.engines.sglang.model_table import CLASSES, POOLING
+from willfit.engines.sglang.model_table import BESIDE, CLASSES, POOLING
 from willfit.engines.sglang.settings import Settings
 from willfit.engines.support import Support, by_class, through_transformers
 
@@ -24,5 +24,5 @@ def support(architecture: Architecture, version: str) -> Support:
     own = by_class(CLASSES, architecture, version)
     if own.runs is not False:
         return own
-    runs = through_transformers(CLASSES, architecture, version)
+    runs = through_transformers(CLASSES, BESIDE, architecture, version)
     return own if runs is False else Support(runs, own.versions, through=bool(runs))

@@ -28,4 +28,8 @@ def support(architecture: Architecture, version: str) -> Support:
     spans = TRANSFORMERS.of(architecture.model_type)
     if spans is None:
         return Support(None, own.versions, through=True)
-    return Support(None, own.versions, True) if TRANSFORMERS.has(architecture.model_type, _BESIDE) else own
+    return (
+        Support(None, own.versions, through=True)
+        if TRANSFORMERS.has(architecture.model_type, _BESIDE)
+        else own
+    )

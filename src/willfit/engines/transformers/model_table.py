@@ -107,7 +107,7 @@ TYPES = Spans(
     },
 )
 
-#: As the newest has it.
+#: Of the newest that was read.
 HANDING_OVER = (  # noqa: SIM905
     "afmoe albert apertus arcee aria aria_text audioflamingo3 axk1 axk2 aya_vision beam bert "
     "bert-generation bitnet blip-2 camembert chameleon clip_text_model cohere cohere2 cohere2_moe "

@@ -6,10 +6,12 @@ modules where these hand attention over to vLLM, and refused otherwise.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from willfit.architectures.model import Architecture
 from willfit.engines.support import Support, by_class, through_transformers
 from willfit.engines.versions import Version, parse_version
-from willfit.engines.vllm.model_table import CLASSES, THROUGH_TRANSFORMERS
+from willfit.engines.vllm.model_table import BESIDE, CLASSES, THROUGH_TRANSFORMERS
 
 #: Since when classes are converted by the end of their names (`config/model.py: _SUFFIX_TO_DEFAULTS`); before, some.
 _CONVERTS: Version = (0, 10)
@@ -19,10 +21,10 @@ def support(architecture: Architecture, version: str) -> Support:
     """Whether a version runs a model."""
     own = by_class(CLASSES, architecture, version, parse_version(version) >= _CONVERTS or None)
     if own.runs is not False:
-        return Support(own.runs, own.versions, _registered_through(architecture, version))
-    runs = through_transformers(CLASSES, architecture, version)
+        return replace(own, through=_registered_through(architecture, version))
+    runs = through_transformers(CLASSES, BESIDE, architecture, version)
     # What was dropped is refused by name unless Transformers has it.
-    if runs is False or (runs is None and own.versions):
+    if runs is False or (runs is None and own.dropped):
         return own
     return Support(runs, own.versions, through=bool(runs))
 
