@@ -261,7 +261,8 @@ def beside(trees: list[tuple[str, Path]]) -> str:
         if not found or found[-1][1:] != pair:
             found.append((version, *pair))
     rows = "".join(f"    {row!r},\n".replace("'", '"') for row in found)
-    return f"\n#: Since when it asks for transformers of at least and below what; twice the same is that.\nBESIDE = (\n{rows})\n"
+    what = "Since when it asks for transformers of at least and below what; twice the same is that."
+    return f"\n#: {what}\nBESIDE = (\n{rows})\n"
 
 
 def main(arguments: list[str]) -> None:
