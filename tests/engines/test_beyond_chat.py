@@ -234,6 +234,19 @@ def test_decoders_that_classify_have_a_score_for_each_label() -> None:
     assert generating.parameters - reward.parameters == 1000 * 64 - (64 * 64 + 64 + 64 + 1)
 
 
+def test_decoders_that_look_both_ways_are_encoders() -> None:
+    shape = {
+        "model_type": "qwen2", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 1000, "max_position_embeddings": 512,
+    }  # fmt: skip
+    ways = ({"is_causal": False}, {"architectures": ["Qwen2BidirectionalModel"]})
+    for way in ways:
+        found = size_up(made(**shape, **way), H100, Settings())
+        assert found.resolved.max_num_batched_tokens >= 512
+        assert not found.plan.groups
+    assert size_up(made(**shape, architectures=["Qwen2Model"]), H100, Settings()).plan.groups
+
+
 @pytest.mark.parametrize("engine", ["vllm", "sglang", "transformers", "minimum"])
 def test_learned_positions_end(engine: str) -> None:
     found = ask(engine, subject("BAAI/bge-base-en-v1.5"), H100, Question(context=32768))

@@ -10,7 +10,8 @@ from dataclasses import replace
 from importlib import import_module
 from inspect import signature
 
-from willfit.architectures.model import Architecture
+from willfit.architectures.mixers import Attention
+from willfit.architectures.model import Architecture, Layer
 from willfit.checkpoints.config import Config
 from willfit.errors import BadInput
 
@@ -241,7 +242,28 @@ def build(config: Config, **names: str) -> Architecture:
         raise BadInput(
             f"{config.where}: a size is 0 or too large for a {model_type or 'model'} config"
         ) from error
-    return replace(architecture, class_names=tuple(config.strings("architectures")))
+    class_names = tuple(config.strings("architectures"))
+    if _looks_both_ways(config, class_names) and architecture.causal and not architecture.towers:
+        architecture = _as_encoder(architecture)
+    return replace(architecture, class_names=class_names)
+
+
+def _looks_both_ways(config: Config, class_names: tuple[str, ...]) -> bool:
+    """Whether a decoder was made an encoder: `LlamaBidirectionalModel`, or `is_causal` false (gte-Qwen2)."""
+    return config.raw("is_causal") is False or any("Bidirectional" in name for name in class_names)
+
+
+def _as_encoder(architecture: Architecture) -> Architecture:
+    """The same layers without caches."""
+    made: dict[int, Layer] = {}
+    for layer, _ in architecture.blocks:
+        mixers = tuple(
+            replace(mixer, keeps_cache=False) if isinstance(mixer, Attention) else mixer
+            for mixer in layer.mixers
+        )
+        made[id(layer)] = replace(layer, mixers=mixers)
+    layers = tuple(made[id(layer)] for layer in architecture.layers)
+    return replace(architecture, layers=layers, encoder_only=True, causal=False)
 
 
 def _family_by_class(config: Config) -> str:
