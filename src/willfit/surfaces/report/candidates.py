@@ -78,5 +78,6 @@ def _cell(candidate: Candidate | None) -> Text:
     capacity = candidate.estimate.capacity
     cell = Text.assemble((sign, style))
     if verdict != "does_not_fit" and capacity is not None:
-        cell.append(f" {capacity.max_context / 1024:.0f}k", style="dim")
+        longest = capacity.max_context
+        cell.append(f" {longest / 1024:.0f}k" if longest >= 1024 else f" {longest}", style="dim")
     return cell
