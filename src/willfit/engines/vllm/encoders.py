@@ -173,16 +173,17 @@ def _count(architecture: Architecture, item: _Item, resolved: Resolved, settings
 def _elements(tower: Tower, ranks: int) -> tuple[int, int, int]:
     """Elements of a position that are alive at the widest instant of a layer: as a rule, at least, at most.
 
-    Either the MLP with its residual stream, its normalized input and both widths, or attention with queries, keys and
-    values once together and once rotated, beside its output. Kernels differ in what they copy, and some rotate in fp32.
+    Either the MLP with its residual stream, its normalized input and both widths; or attention with queries, keys and
+    values together, queries and keys once more to be rotated and once rotated, and the output (`models/qwen2_5_vl.py:
+    Qwen2_5_VisionAttention`). Some kernels copy less, and some rotate in fp32.
     """
     hidden, width, heads = tower.hidden_size, ceil_div(tower.width, ranks), ceil_div(tower.hidden_size, ranks)
     gated = any("gate" in tensor.name and tensor.copies > 1 for tensor in tower.tensors)
     mlp = 2 * hidden + (3 if gated else 2) * width
     return (
-        max(mlp, 2 * hidden + 6 * heads),
+        max(mlp, hidden + 8 * heads),
         max(mlp - hidden, hidden + 4 * heads),
-        max(mlp + width, 2 * hidden + 12 * heads),
+        max(mlp + width, hidden + 14 * heads),
     )
 
 
