@@ -5,7 +5,7 @@ from __future__ import annotations
 from willfit.calibration import constant
 from willfit.engines.base import Subject
 from willfit.engines.lmdeploy.settings import Backend, Settings
-from willfit.engines.ranks import line_bytes
+from willfit.engines.sharding import Sharding, rank_bytes
 from willfit.estimate import Term, between
 from willfit.formats.weights import WeightLine, rank_shape
 
@@ -49,4 +49,4 @@ def _bytes(line: WeightLine, subject: Subject, tp: int, backend: Backend, dtype:
         kept = sum(piece.bytes for piece in pieces if piece.suffix not in _ZEROS)
         if scales:
             return (kept + scales) * tensor.copies * line.times
-    return line_bytes(line, tp, dtype)
+    return rank_bytes(line, Sharding(tp), dtype)

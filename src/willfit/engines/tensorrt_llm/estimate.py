@@ -7,11 +7,13 @@ from dataclasses import replace
 from willfit.architectures.mixers import Attention
 from willfit.engines.base import Machine, Question, Subject
 from willfit.engines.borrowed import NOTE
+from willfit.engines.leftover import device_interval
+from willfit.engines.ranks import undivided_heads
 from willfit.engines.tensorrt_llm.eras import NEWEST
 from willfit.engines.tensorrt_llm.settings import Settings
 from willfit.engines.tensorrt_llm.sizing import Sizing, size_up
 from willfit.errors import BadInput
-from willfit.estimate import Capacity, DeviceEstimate, Estimate, Term, combined, exact
+from willfit.estimate import Capacity, DeviceEstimate, Estimate, Term, exact
 
 NAME = "tensorrt-llm"
 
@@ -34,7 +36,9 @@ def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:
     layouts = (
         replace(settings, tensor_parallel_size=size, pipeline_parallel_size=devices // size) for size in sizes
     )
-    chosen = next(layout for layout in layouts if not _undivided(subject, layout))
+    chosen = next(
+        layout for layout in layouts if not undivided_heads(subject.architecture, layout.cache_ranks)
+    )
     return estimate(subject, machine, chosen, question.users)
 
 
@@ -117,10 +121,7 @@ def _interval(terms: tuple[Term, ...], sizing: Sizing) -> tuple[int, int] | None
     """The cache takes its share of what the other terms leave, so the sum is off by the rest of their error."""
     if sizing.limited or sizing.pool_bytes <= 0:
         return None
-    others, low, high = combined(sizing.terms)
-    rest = 1 - sizing.resolved.free_gpu_memory_fraction
-    peak = sum(term.bytes for term in terms)
-    return peak - int(rest * (others - low)), peak + int(rest * (high - others))
+    return device_interval(terms, sizing.terms, (), sizing.resolved.free_gpu_memory_fraction)
 
 
 def _host(machine: Machine, settings: Settings) -> DeviceEstimate:
@@ -137,19 +138,6 @@ def _host(machine: Machine, settings: Settings) -> DeviceEstimate:
     return DeviceEstimate("host", 0, machine.host_bytes, terms)
 
 
-def _undivided(subject: Subject, settings: Settings) -> str:
-    """What cannot be divided over the ranks; key/value heads may be repeated."""
-    ranks = settings.cache_ranks
-    for layer, _ in subject.architecture.blocks:
-        for mixer in layer.mixers:
-            heads = getattr(mixer, "heads", 0)
-            if heads % ranks:
-                return f"{heads} heads cannot be divided over {ranks} tensor-parallel ranks"
-            if isinstance(mixer, Attention) and mixer.kv_heads % ranks and ranks % mixer.kv_heads:
-                return f"{mixer.kv_heads} key/value heads cannot be divided over {ranks} ranks"
-    return ""
-
-
 def _refusal(subject: Subject, settings: Settings) -> str:
     method = subject.recipe.method
     if method in _NEVER:
@@ -157,7 +145,7 @@ def _refusal(subject: Subject, settings: Settings) -> str:
     groups = settings.sharding.experts
     if settings.tensor_parallel_size % groups:
         return f"{settings.tensor_parallel_size} ranks cannot be divided into {groups} groups of experts"
-    return _undivided(subject, settings)
+    return undivided_heads(subject.architecture, settings.cache_ranks)
 
 
 def _notes(subject: Subject, sizing: Sizing, settings: Settings, users: int) -> list[str]:

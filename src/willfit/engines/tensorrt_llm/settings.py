@@ -63,7 +63,7 @@ class Settings:
             self.tensor_parallel_size,
             self.pipeline_parallel_size,
             self.moe_expert_parallel_size or 1,
-            self.enable_attention_dp,
+            attention=1 if self.enable_attention_dp else None,
         )
 
     @property

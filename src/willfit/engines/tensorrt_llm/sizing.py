@@ -17,14 +17,14 @@ from willfit.engines.borrowed import (
     activation_term,
     graph_terms,
     library_terms,
-    visible_memory,
     weights_term,
 )
+from willfit.engines.leftover import free_beside
 from willfit.engines.paged import PagedCache, WindowPool
 from willfit.engines.sharding import on_stage
 from willfit.engines.tensorrt_llm.settings import Resolved, Settings, resolve
 from willfit.errors import BadInput
-from willfit.estimate import Demand, Term, combined
+from willfit.estimate import Demand, Term
 from willfit.quantities import DTYPE_BYTES, ceil_div, dtype_name
 
 _UTIL = "tensorrt_llm/_torch/pyexecutor/_util.py: KvCacheCreator"
@@ -108,8 +108,8 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
         ),
     )
     fraction = resolved.free_gpu_memory_fraction
-    taken, low, high = combined((*terms, visible_memory(total)))
-    sizes = [int((total - size) * fraction) for size in (taken, high, low)]
+    free = free_beside(total, terms)
+    sizes = [int(size * fraction) for size in (free.bytes, free.low, free.high)]
     per_token = sum(pool.token_bytes for pool in cache.pools)
     limits = [settings.max_gpu_total_bytes] if settings.max_gpu_total_bytes else []
     if settings.max_tokens is not None:

@@ -15,16 +15,16 @@ from willfit.engines.borrowed import (
     activation_term,
     graph_terms,
     library_terms,
-    visible_memory,
     weights_term,
 )
+from willfit.engines.leftover import free_beside
 from willfit.engines.paged import PagedCache, WindowPool
 from willfit.engines.sharding import Sharding, rank_bytes
 from willfit.engines.tgi.eras import Era, era_for
 from willfit.engines.tgi.prefill import prefill_tokens
 from willfit.engines.tgi.settings import BLOCKS, Kernels, Settings, default_length, graph_sizes, kernels
 from willfit.errors import BadInput
-from willfit.estimate import Demand, Term, combined, exact
+from willfit.estimate import Demand, Term, exact
 from willfit.quantities import DTYPE_BYTES, MIB, ceil_div, dtype_name
 
 _WARMUP = "text_generation_server/models/flash_causal_lm.py: warmup"
@@ -110,21 +110,32 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
     warm = _warm_tokens(architecture, settings, era, prefill, cache.block) * cache.pools[0].token_bytes
     allowed = total * settings.cuda_memory_fraction
 
-    def pool(taken: int) -> int:
+    def pool(free: int) -> int:
         """What is free once the warm-up is over, and what the warm-up's own blocks took."""
+        taken = total - free
         if era.share_of == "total":
             return warm + max(0, int(allowed * wiggle) - taken - warm)
         return warm + max(0, int((allowed - taken - warm) * wiggle))
 
-    taken, low, high = combined((*inside, visible_memory(total)))
-    size = pool(taken)
+    free = free_beside(total, inside)
+    size = pool(free.bytes)
     length = default_length(settings, architecture, era)
     if length is None:
         limit = architecture.max_positions
         held = cache.tokens(size)
         length = max(1, min(held, limit) if limit else held)
     return Sizing(
-        era, attention, prefill, length, wiggle, inside, outside, total, size, (pool(high), pool(low)), cache
+        era,
+        attention,
+        prefill,
+        length,
+        wiggle,
+        inside,
+        outside,
+        total,
+        size,
+        (pool(free.low), pool(free.high)),
+        cache,
     )
 
 
