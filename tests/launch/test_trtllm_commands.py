@@ -73,6 +73,8 @@ def test_a_published_command(tmp_path):
         cuda_graph=True,
         cuda_graph_padding=True,
         cuda_graph_max_batch_size=128,
+        draft_layers=1,
+        draft_tokens=1,
     )
     assert len(launch.notes) == 1
     assert "speculative_config" in launch.notes[0]

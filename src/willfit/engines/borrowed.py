@@ -20,7 +20,12 @@ NOTE = (
 
 
 def weights_term(
-    subject: Subject, sharding: Sharding, reference: str, copies: int = 0, maybe_copies: int = 0
+    subject: Subject,
+    sharding: Sharding,
+    reference: str,
+    copies: int = 0,
+    maybe_copies: int = 0,
+    mtp: bool = False,
 ) -> Term:
     """Parameters of the fullest rank; the allocator and rotary tables may add what they add elsewhere.
 
@@ -30,8 +35,10 @@ def weights_term(
         Where the engine's layers are.
     copies, maybe_copies
         Bytes of what the engine loads twice, and of what it may load twice.
+    mtp
+        Whether multi-token-prediction modules are loaded.
     """
-    stored = parameter_bytes(subject, sharding)
+    stored = parameter_bytes(subject, sharding, mtp=mtp)
     formula = f"{stored} B of tensors ({subject.recipe.name})"
     if sharding.ranks > 1:
         formula += f" on one of {sharding.ranks} ranks"

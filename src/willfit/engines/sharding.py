@@ -38,18 +38,18 @@ class Sharding:
         return self.tensor * self.pipeline
 
 
-def parameter_bytes(subject: Subject, sharding: Sharding, dtype: str = "bf16") -> int:
+def parameter_bytes(subject: Subject, sharding: Sharding, dtype: str = "bf16", mtp: bool = False) -> int:
     """Bytes of the parameters of the fullest rank, what is not quantized in `dtype`.
 
-    Multi-token-prediction modules and stored buffers are not loaded. Each stage of a pipeline has its share of the
-    layers, the first the embedding, the last the head.
+    Stored buffers are not loaded, multi-token-prediction modules only if `mtp` says so. Each stage of a pipeline has
+    its share of the layers, the first the embedding, the last the head.
     """
     architecture = subject.architecture
     ends = {id(tensor): "first" for tensor in architecture.embeddings}
     ends |= {id(tensor): "last" for tensor in architecture.head}
     sizes = {"first": 0, "last": 0, "inner": 0}
     for line in subject.lines:
-        if line.tensor.part != "mtp" and line.tensor.kind != "buffer":
+        if (mtp or line.tensor.part != "mtp") and line.tensor.kind != "buffer":
             sizes[ends.get(id(line.tensor), "inner")] += rank_bytes(line, sharding, dtype)
     if sharding.pipeline == 1:
         return sum(sizes.values())

@@ -67,7 +67,7 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
         )
     sizing = size_up(subject, machine, settings)
     resolved, cache = sizing.resolved, sizing.cache
-    terms = (*sizing.terms, _cache_term(sizing))
+    terms = (*sizing.terms, *_state_term(sizing), _cache_term(sizing))
     ranks = settings.sharding.ranks
     demand = sizing.demand(users)
     return Estimate(
@@ -100,6 +100,14 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
     )
 
 
+def _state_term(sizing: Sizing) -> tuple[Term, ...]:
+    if not sizing.states_bytes:
+        return ()
+    formula = f"{sizing.resolved.max_batch_size} sequences (--max_batch_size)"
+    reference = "tensorrt_llm/_torch/pyexecutor/mamba_cache_manager.py"
+    return (exact("recurrent_state", sizing.states_bytes, formula, reference),)
+
+
 def _cache_term(sizing: Sizing) -> Term:
     cache, fraction = sizing.cache, sizing.resolved.free_gpu_memory_fraction
     size = cache.allocated(sizing.pool_bytes)
@@ -112,7 +120,8 @@ def _cache_term(sizing: Sizing) -> Term:
         formula = f"{blocks} (as asked for)"
     else:
         others = " - ".join(f"{term.bytes} ({term.name})" for term in sizing.terms)
-        formula = f"{fraction:g} x ({sizing.total_bytes} - {others}) = {blocks}"
+        states = f" - {sizing.states_bytes} of states" if sizing.states_bytes else ""
+        formula = f"{fraction:g} x ({sizing.total_bytes} - {others}){states} = {blocks}"
     reference = "tensorrt_llm/_torch/pyexecutor/_util.py: configure_kv_cache_capacity"
     return Term("kv_cache", size, max(0, min(low, size)), max(high, size), formula, reference)
 
@@ -173,8 +182,13 @@ def _notes(subject: Subject, sizing: Sizing, settings: Settings, users: int) -> 
             "window layers are counted with all tokens; kv_cache_config.max_attention_window, or a cache manager "
             "that derives it, keeps less"
         )
-    if sizing.cache.state_bytes:
-        notes.append("how recurrent states share the pool with the cache is not established")
+    if sizing.states_bytes:
+        notes.append(
+            "states are counted for --max_batch_size sequences; those that block reuse keeps for prefixes come on top"
+        )
+    if settings.draft_layers and not any(line.tensor.part == "mtp" for line in subject.lines):
+        notes.append("the draft model is not in the checkpoint: its weights are not counted")
+    users = -(-users // settings.groups)
     if users > resolved.max_batch_size:
         notes.append(f"at most {resolved.max_batch_size} sequences run at once (--max_batch_size)")
     return notes
