@@ -11,6 +11,7 @@ from willfit.engines.lightllm.host import host_terms
 from willfit.engines.lightllm.settings import KV_TYPES, MODES, Settings
 from willfit.engines.lightllm.sizing import Sizing, size_up
 from willfit.engines.ranks import Repeats, most_ranks, undivided_heads
+from willfit.engines.references import dated
 from willfit.engines.versions import parse_version
 from willfit.errors import BadInput
 from willfit.estimate import Capacity, DeviceEstimate, Estimate, Term
@@ -66,7 +67,7 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
     sizing = size_up(subject, machine, settings)
     resolved, length = sizing.resolved, sizing.resolved.length
     cache = (_cache_term(sizing, settings),) if sizing.slot_bytes else ()
-    terms = (*sizing.before, *cache, *sizing.after)
+    terms = dated((*sizing.before, *cache, *sizing.after), "LightLLM", "lightllm/", resolved.era.since)
     interval = None
     if settings.max_total_token_num is None and sizing.pool_bytes > 0:
         interval = device_interval(terms, sizing.before, sizing.after, 1.0)
@@ -85,7 +86,12 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
             "host",
             0,
             machine.host_bytes,
-            host_terms(subject.architecture, settings, resolved, sizing.dtype),
+            dated(
+                host_terms(subject.architecture, settings, resolved, sizing.dtype),
+                "LightLLM",
+                "lightllm/",
+                resolved.era.since,
+            ),
         ),
         capacity=Capacity(
             sizing.slots,

@@ -10,6 +10,7 @@ from willfit.engines.lmdeploy.eras import NEWEST
 from willfit.engines.lmdeploy.settings import QUANT_POLICIES, TURBOMIND_POLICIES, Settings, has_turbomind
 from willfit.engines.lmdeploy.sizing import Sizing, size_up
 from willfit.engines.ranks import most_ranks, undivided_heads
+from willfit.engines.references import dated
 from willfit.errors import BadInput
 from willfit.estimate import Capacity, DeviceEstimate, Estimate, Term
 from willfit.quantities import dtype_name, format_bytes
@@ -68,7 +69,7 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
         DEFAULT_CONTEXT, subject.architecture.max_positions or DEFAULT_CONTEXT
     )
     cache = (_cache_term(sizing),) if sizing.blocks.bytes else ()
-    terms = (*sizing.before, *cache, *sizing.after)
+    terms = dated((*sizing.before, *cache, *sizing.after), "LMDeploy", "lmdeploy/", sizing.era.since)
     interval = _interval(terms, sizing)
     refusal = _refusal(subject, machine, settings, sizing)
     demand = sizing.demand(users, length)

@@ -50,7 +50,7 @@ def _table() -> tuple[Era, ...]:
         eras.append(replace(eras[-1], since=since, **fields))  # type: ignore[arg-type]
 
     changed((0, 12), max_batch_size=2048, max_num_tokens=8192, max_input_len=1024)
-    changed((0, 20), tokens_per_block=32)
+    changed((0, 19), tokens_per_block=32)
     changed((1, 0), backend="pytorch", cuda_graphs=True)
     changed((1, 3), partial_block=False)
     return tuple(eras)

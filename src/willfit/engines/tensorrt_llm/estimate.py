@@ -9,6 +9,7 @@ from willfit.engines.base import Machine, Question, Subject
 from willfit.engines.borrowed import NOTE
 from willfit.engines.leftover import device_interval
 from willfit.engines.ranks import undivided_heads
+from willfit.engines.references import dated
 from willfit.engines.tensorrt_llm.eras import NEWEST
 from willfit.engines.tensorrt_llm.settings import Settings
 from willfit.engines.tensorrt_llm.sizing import Sizing, size_up
@@ -67,7 +68,12 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
         )
     sizing = size_up(subject, machine, settings)
     resolved, cache = sizing.resolved, sizing.cache
-    terms = (*sizing.terms, *_state_term(sizing), _cache_term(sizing))
+    terms = dated(
+        (*sizing.terms, *_state_term(sizing), _cache_term(sizing)),
+        "TensorRT-LLM",
+        "tensorrt_llm/",
+        resolved.era.since,
+    )
     ranks = settings.sharding.ranks
     demand = sizing.demand(users)
     return Estimate(

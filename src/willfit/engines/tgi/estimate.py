@@ -7,6 +7,7 @@ from willfit.engines.base import Machine, Question, Subject
 from willfit.engines.borrowed import NOTE
 from willfit.engines.leftover import device_interval
 from willfit.engines.ranks import most_ranks, undivided_heads
+from willfit.engines.references import dated
 from willfit.engines.tgi.eras import NEWEST, era_for
 from willfit.engines.tgi.settings import Settings, kernels
 from willfit.engines.tgi.sizing import Sizing, size_up
@@ -71,7 +72,12 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
         return _refused(subject, machine, settings, refusal)
     sizing = size_up(subject, machine, settings)
     cache = sizing.cache
-    terms = (*sizing.inside, _cache_term(sizing, settings), *sizing.outside)
+    terms = dated(
+        (*sizing.inside, _cache_term(sizing, settings), *sizing.outside),
+        "TGI",
+        "text_generation_server/",
+        sizing.era.since,
+    )
     return Estimate(
         model=subject.model,
         engine=NAME,
