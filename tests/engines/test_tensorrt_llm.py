@@ -224,3 +224,11 @@ def test_published_logs_lie_in_the_interval(case):
     found = predictor_for(case)(case)["kv_cache_tokens"]
     assert found.low <= case.measured["kv_cache_tokens"] <= found.high
     assert found.value == pytest.approx(case.measured["kv_cache_tokens"], rel=0.2)
+
+
+def test_8_bit_weights_by_hand():
+    """One byte for each of 6,979,321,856 weights and a scale of 4 B for each of 224 matrices; the rest in 16 bits."""
+    stored = subject_from_config("m", Config(find("meta-llama/Llama-3.1-8B").config, "m"), "fp8")
+    weights = sizing(Settings(), stored).terms[0].bytes
+    rest = 2 * (2 * 128_256 * 4096 + 65 * 4096)
+    assert weights == 6_979_321_856 + 224 * 4 + rest

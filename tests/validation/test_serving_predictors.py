@@ -45,9 +45,7 @@ def test_lmdeploy():
     given = {"tensor_parallel": 2, "backend": "pytorch", "quant_policy": 8, "cache_max_entry_count": 0.5}
     one = case("lmdeploy", "0.18.0", given)
     found = predict(one)
-    settings = LMDeploy(
-        version="0.18.0", tp=2, backend="pytorch", quant_policy=8, cache_max_entry_count=0.5
-    )
+    settings = LMDeploy(version="0.18.0", tp=2, backend="pytorch", quant_policy=8, cache_max_entry_count=0.5)
     sizing = size_up_lmdeploy(subject_of(one), Machine((find_device("l40s"),) * 2), settings)
     assert found["num_gpu_blocks"].value == sizing.block_count
     # 36 layers x 64 tokens x 4 heads x (256 + 8) B

@@ -19,9 +19,14 @@ def dated(terms: Iterable[Term], name: str, root: str, since: Version) -> tuple[
     since
         First version of the era; all zeros for the oldest one.
     """
+
+    def with_version(reference: str) -> str:
+        source, sep, rest = reference.partition("; ")
+        return f"{source} ({label}){sep}{rest}"
+
     version = ".".join(map(str, since)) if any(since) else ""
     label = f"{name}, since {version}" if version else f"{name}, oldest rules"
     return tuple(
-        replace(term, reference=f"{term.reference} ({label})") if term.reference.startswith(root) else term
+        replace(term, reference=with_version(term.reference)) if term.reference.startswith(root) else term
         for term in terms
     )

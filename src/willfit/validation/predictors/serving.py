@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from willfit.engines.base import Machine
+from willfit.engines.paged import PagedCache
 from willfit.hardware.table import find_device
 from willfit.quantities import GIB
 from willfit.validation.cases import Case
@@ -69,3 +70,12 @@ def known_only(case: Case, setting: str, found: dict[str, Any], pool: Iterable[s
 def whole(value: float) -> Prediction:
     """A prediction without uncertainty."""
     return Prediction(value, value, value)
+
+
+def paged_figures(cache: PagedCache, pool: int, interval: tuple[int, int]) -> dict[str, Prediction]:
+    """Tokens and bytes of a paged cache with so many bytes."""
+    sizes = (pool, *interval)
+    return {
+        "kv_cache_tokens": Prediction(*(float(cache.tokens(size)) for size in sizes)),
+        "kv_cache_gib": Prediction(*(cache.allocated(size) / GIB for size in sizes)),
+    }

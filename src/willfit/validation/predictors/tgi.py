@@ -7,11 +7,9 @@ from typing import Any
 
 from willfit.engines.tgi import Settings
 from willfit.engines.tgi.sizing import size_up
-from willfit.quantities import GIB
 from willfit.validation.cases import Case
-from willfit.validation.predictors.serving import machine_of, settings_from
+from willfit.validation.predictors.serving import machine_of, paged_figures, settings_from
 from willfit.validation.predictors.vllm import subject_of
-from willfit.validation.scoring import Prediction
 
 _NAMES = {"tensor_parallel": "num_shard"}
 
@@ -27,8 +25,4 @@ def predict(case: Case) -> dict[str, Any]:
     subject = subject_of(case)
     settings = Settings(**settings_from(case, {field.name for field in fields(Settings)}, _NAMES))
     sizing = size_up(subject, machine_of(case), settings)
-    sizes = (sizing.pool_bytes, *sizing.pool_interval)
-    return {
-        "kv_cache_tokens": Prediction(*(float(sizing.cache.tokens(size)) for size in sizes)),
-        "kv_cache_gib": Prediction(*(sizing.cache.allocated(size) / GIB for size in sizes)),
-    }
+    return paged_figures(sizing.cache, sizing.pool_bytes, sizing.pool_interval)
