@@ -112,7 +112,7 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
             mtp=settings.draft_layers > 0,
         ),
         _activations(architecture, settings, resolved),
-        *library_terms(ranks),
+        *library_terms(machine.devices[0], ranks),
         # The warm-up captures them before memory is measured.
         *graph_terms(
             architecture, len(resolved.graph_sizes), "tensorrt_llm/llmapi/llm_args.py: CudaGraphConfig"

@@ -109,7 +109,7 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
             copies=_second_table(subject, ranks),
         ),
         _activations(architecture, settings, era, prefill),
-        *library_terms(ranks),
+        *library_terms(device, ranks),
         *_workspace(attention),
     )
     outside = graph_terms(architecture, len(graph_sizes(settings, era)), f"{_WARMUP}, after the cache")
