@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from willfit.architectures.model import Architecture, Layer
 from willfit.engines.base import Subject
+from willfit.engines.sglang.segments import fused_name
 from willfit.engines.sglang.settings import Settings
 from willfit.engines.sglang.weights import draft_bytes, vocabulary_bytes
 from willfit.formats.weights import rank_shape
@@ -74,7 +75,7 @@ def draft_of(subject: Subject, settings: Settings, dtype: str) -> Draft | None:
         if tensor.part not in ("attention", "mlp") or len(tensor.shape) != 2:
             continue
         part = rank_shape(tensor, settings.tp_size)
-        wider = _INPUTS if third and tensor.shape[1] == hidden and tensor.part == "attention" else 1
+        wider = _INPUTS if third and fused_name(tensor.name).endswith(".qkv") else 1
         elements += part[0] * part[1] * wider
     elements += (_STATES if third else 2) * hidden * hidden
     kept = elements * size

@@ -58,7 +58,7 @@ def loading_constant(device: Device, era: Era) -> str:
     return "sglang.loading.kernels" if era.kernels_in_loading and device.vendor in ("NVIDIA", "") else ""
 
 
-def ratio_constant(subject: Subject, device: Device) -> str:
+def ratio_constant(subject: Subject) -> str:
     """Name of the constant for how far what is logged is from the rule.
 
     Integer weights of linear layers are repacked for Marlin's kernels, and what that leaves is not given back before
@@ -66,9 +66,7 @@ def ratio_constant(subject: Subject, device: Device) -> str:
     """
     if subject.recipe.method in _REPACKED:
         return "sglang.weights_ratio.repacked"
-    if subject.recipe.name not in _PLAIN:
-        return "sglang.weights_ratio.quantized"
-    return "sglang.weights_ratio" if device.vendor in ("NVIDIA", "") else "sglang.weights_ratio.other_vendor"
+    return "sglang.weights_ratio" if subject.recipe.name in _PLAIN else "sglang.weights_ratio.quantized"
 
 
 def weights(subject: Subject, settings: Settings, dtype: str, device: Device, era: Era) -> Term:
@@ -92,7 +90,7 @@ def weights(subject: Subject, settings: Settings, dtype: str, device: Device, er
         formula += f" + {int(beside.value)} B of kernels" if name.endswith("kernels") else ""
         formula += f" + {int(beside.value)} B of the host's part" if device.unified_memory else ""
         sources.append(beside.reference)
-    name = ratio_constant(subject, device)
+    name = ratio_constant(subject)
     ratio = constant(name)
     if name != "sglang.weights_ratio":
         size = int(size * ratio.value)

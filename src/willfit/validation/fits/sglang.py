@@ -78,8 +78,7 @@ def _weights(name: str) -> Callable[[Case], float | None]:
         if logged is None:
             return None
         settings, subject = settings_of(case), subject_of(case)
-        device = machine_of(case, settings).devices[0]
-        if ratio_constant(subject, device) != name or settings.pp_size > 1:
+        if ratio_constant(subject) != name or settings.pp_size > 1:
             return None
         return logged / sizing_of(case, settings).loaded[0].bytes
 
@@ -163,7 +162,6 @@ FITS = (
             "sglang.weights_ratio",
             "sglang.weights_ratio.quantized",
             "sglang.weights_ratio.repacked",
-            "sglang.weights_ratio.other_vendor",
         )
     ),
     Fit("sglang.after_pools", "bytes", _after_pools("sglang.after_pools")),
