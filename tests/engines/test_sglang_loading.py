@@ -19,7 +19,7 @@ from willfit.engines.sglang.eras import era_for
 from willfit.engines.sglang.lora import lora_bytes
 from willfit.engines.sglang.segments import fused_name, segment_bytes
 from willfit.engines.sglang.sizing import size_up
-from willfit.engines.sglang.weights import loading_slack, rope_tables
+from willfit.engines.sglang.weights import loading_slack, rank_lines, rope_tables
 from willfit.engines.subject import subject_from_config
 from willfit.hardware.table import find_device
 from willfit.quantities import GIB, MIB
@@ -77,16 +77,17 @@ def test_projections_are_fused() -> None:
 def test_a_small_model_loses_most_to_segments() -> None:
     # Qwen2.5-0.5B logs 0.98 GiB: 494,032,768 parameters, a table of 32,768 x 64 x 4 B, and the rest of segments.
     model, settings = subject("Qwen/Qwen2.5-0.5B-Instruct"), Settings(version="0.5.10")
-    slack = loading_slack(model, settings, "bf16", era_for("0.5.10"))
+    slack = loading_slack(model, rank_lines(model, settings, "bf16"), era_for("0.5.10"))
     assert rope_tables(model.architecture) == [32_768 * 64 * 4]
     assert 0.97 <= (494_032_768 * 2 + 32_768 * 64 * 4 + slack) / GIB <= 0.995
     # Llama's matrices are multiples of 2 MiB: only norms share segments.
-    assert loading_slack(LLAMA, settings, "bf16", era_for("0.5.10")) < 4 * MIB
+    assert loading_slack(LLAMA, rank_lines(LLAMA, settings, "bf16"), era_for("0.5.10")) < 4 * MIB
 
 
 def test_nvfp4_experts_leave_the_scales_of_the_second_projection() -> None:
     model, settings = subject("nvidia/Kimi-K2.5-NVFP4"), Settings(tp_size=8)
-    old, new = (loading_slack(model, settings, "bf16", era_for(version)) for version in ("0.4.10", "0.5.9"))
+    lines = rank_lines(model, settings, "bf16")
+    old, new = (loading_slack(model, lines, era_for(version)) for version in ("0.4.10", "0.5.9"))
     # 60 layers x 384 experts x 7168 rows x 2048 / 8 inputs / 16
     assert new - old == 60 * 384 * 7168 * (2048 // 8 // 16)
 

@@ -8,7 +8,7 @@ from willfit.engines.sglang.drafts import draft_of
 from willfit.engines.sglang.eras import Era
 from willfit.engines.sglang.lora import DEFAULT_RANK, lora_bytes
 from willfit.engines.sglang.settings import Settings
-from willfit.engines.sglang.weights import loading_slack, rope_bytes, stage_bytes
+from willfit.engines.sglang.weights import loading_slack, rank_lines, rope_bytes, stage_bytes
 from willfit.estimate import Term, between, exact
 from willfit.hardware.device import Device
 from willfit.quantities import GIB
@@ -37,18 +37,21 @@ def before(settings: Settings, device: Device) -> Term:
     return between("context", value, low, high, formula, spread.reference)
 
 
-def held_bytes(subject: Subject, settings: Settings, dtype: str, era: Era, stage: int | None = None) -> int:
-    """Bytes that loading leaves reserved: parameters with what they are copied to, tables, rounded segments.
+def held_bytes(
+    subject: Subject, settings: Settings, dtype: str, era: Era, stage: int | None = None
+) -> tuple[int, int]:
+    """Bytes of the parameters, and what loading leaves reserved: with copies, tables and rounded segments.
 
     Parameters
     ----------
     stage
         A stage of the pipeline; None for the fullest.
     """
-    stages = stage_bytes(subject, settings, dtype)
+    loaded = rank_lines(subject, settings, dtype)
+    stages = stage_bytes(subject, settings, dtype, loaded)
     stored = max(stages) if stage is None else stages[stage]
-    slack = loading_slack(subject, settings, dtype, era)
-    return stored + rope_bytes(subject.architecture) + slack * stored // max(1, sum(stages))
+    slack = loading_slack(subject, loaded, era)
+    return stored, stored + rope_bytes(subject.architecture) + slack * stored // max(1, sum(stages))
 
 
 def loading_constant(device: Device, era: Era) -> str:
@@ -71,8 +74,7 @@ def ratio_constant(subject: Subject) -> str:
 
 def weights(subject: Subject, settings: Settings, dtype: str, device: Device, era: Era) -> Term:
     """What free memory falls by while the fullest stage is loaded: the pool's tokens are the minimum over ranks."""
-    stored = max(stage_bytes(subject, settings, dtype))
-    held = held_bytes(subject, settings, dtype, era)
+    stored, held = held_bytes(subject, settings, dtype, era)
     offloaded = min(int(settings.cpu_offload_gb * GIB), stored)
     formula = f"{stored} B of tensors ({subject.recipe.name})"
     formula += f" on one of {settings.ranks} ranks" if settings.ranks > 1 else ""

@@ -25,7 +25,22 @@ VOCAB_PADDING = 64
 _FLOATS = frozenset({"fp32", "fp16", "bf16"})
 
 
-def stage_bytes(subject: Subject, settings: Settings, dtype: str) -> tuple[int, ...]:
+#: A line that is loaded, the arrays of one of its tensors on a rank, and how many such tensors a layer has there.
+RankLine = tuple[WeightLine, list[Piece], int]
+
+
+def rank_lines(subject: Subject, settings: Settings, dtype: str) -> list[RankLine]:
+    """What is loaded on a rank, without a draft's."""
+    return [
+        (line, *rank_pieces(line, subject.architecture, settings, dtype))
+        for line in subject.lines
+        if _is_loaded(line.tensor, settings)
+    ]
+
+
+def stage_bytes(
+    subject: Subject, settings: Settings, dtype: str, loaded: list[RankLine] | None = None
+) -> tuple[int, ...]:
     """Bytes of the parameters on a rank of each pipeline stage, without a draft's.
 
     Each stage has its own layers, the first the embedding, the last the head; towers, and what belongs to no layer,
@@ -33,11 +48,11 @@ def stage_bytes(subject: Subject, settings: Settings, dtype: str) -> tuple[int, 
     """
     architecture = subject.architecture
     by_tensor: dict[int, tuple[int, int]] = {}
-    for line in subject.lines:
-        if _is_loaded(line.tensor, settings):
-            size, times = by_tensor.get(id(line.tensor), (0, 0))
-            size += rank_bytes(line, architecture, settings, dtype)
-            by_tensor[id(line.tensor)] = size, times + line.times
+    for line, pieces, copies in loaded or rank_lines(subject, settings, dtype):
+        size, times = by_tensor.get(id(line.tensor), (0, 0))
+        for piece in pieces:
+            size += piece.bytes * copies * line.times
+        by_tensor[id(line.tensor)] = size, times + line.times
     total = sum(size for size, _ in by_tensor.values())
     copies = _copied_bytes(subject, settings)
     if settings.pp_size == 1:
@@ -107,7 +122,7 @@ def rank_pieces(
     return [piece for piece in stored.pieces(shape) if piece.suffix != without], copies
 
 
-def loading_slack(subject: Subject, settings: Settings, dtype: str, era: Era) -> int:
+def loading_slack(subject: Subject, loaded: list[RankLine], era: Era) -> int:
     """Bytes that loading leaves reserved beside the parameters of a whole model's rank.
 
     Segments are rounded (`segments.py`). Where experts in NVFP4 have their scales twice while they are loaded, those
@@ -121,11 +136,8 @@ def loading_slack(subject: Subject, settings: Settings, dtype: str, era: Era) ->
     }
     sizes: dict[tuple[int, str, str, int], int] = {}
     held = scales = 0
-    for line in subject.lines:
-        if not _is_loaded(line.tensor, settings):
-            continue
+    for line, pieces, copies in loaded:
         tensor, experts = line.tensor, line.tensor.part == "experts"
-        pieces, copies = rank_pieces(line, subject.architecture, settings, dtype)
         times = line.times if experts else line.times * copies
         together = copies if experts else 1
         name, owner = fused_name(tensor.name), owners.get(id(tensor), -1)

@@ -66,7 +66,7 @@ def _loading(name: str) -> Callable[[Case], float | None]:
         if loading_constant(device, era) != name or subject.recipe.name not in ("bf16", "fp16"):
             return None
         stage = 0 if settings.pp_size > 1 else None
-        return logged - held_bytes(subject, settings, sizing.dtype, era, stage)
+        return logged - held_bytes(subject, settings, sizing.dtype, era, stage)[1]
 
     return observe
 

@@ -179,8 +179,8 @@ def _fullest_beyond_first(case: Case, settings: Settings, sizing: Sizing) -> int
     if settings.pp_size == 1:
         return 0
     subject, era = subject_of(case), sizing.resolved.era
-    fullest = held_bytes(subject, settings, sizing.dtype, era)
-    return fullest - held_bytes(subject, settings, sizing.dtype, era, stage=0)
+    fullest = held_bytes(subject, settings, sizing.dtype, era)[1]
+    return fullest - held_bytes(subject, settings, sizing.dtype, era, stage=0)[1]
 
 
 def subject_of(case: Case) -> Subject:
