@@ -19,7 +19,7 @@ from willfit.engines.sglang.eras import era_for
 from willfit.engines.sglang.lora import lora_bytes
 from willfit.engines.sglang.segments import fused_name, segment_bytes
 from willfit.engines.sglang.sizing import size_up
-from willfit.engines.sglang.weights import loading_slack, rank_lines, rope_tables
+from willfit.engines.sglang.weights import loading_slack, rank_lines, rope_tables, stage_bytes
 from willfit.engines.subject import subject_from_config
 from willfit.hardware.table import find_device
 from willfit.quantities import GIB, MIB
@@ -90,6 +90,18 @@ def test_nvfp4_experts_leave_the_scales_of_the_second_projection() -> None:
     old, new = (loading_slack(model, lines, era_for(version)) for version in ("0.4.10", "0.5.9"))
     # 60 layers x 384 experts x 7168 rows x 2048 / 8 inputs / 16
     assert new - old == 60 * 384 * 7168 * (2048 // 8 // 16)
+
+
+def test_experts_and_words_follow_the_layout() -> None:
+    model = subject("deepseek-ai/DeepSeek-V3")
+    whole = sum(stage_bytes(model, Settings(tp_size=8, ep_size=8), "bf16"))
+    spare = sum(stage_bytes(model, Settings(tp_size=8, ep_size=8, ep_num_redundant_experts=16), "bf16"))
+    # 58 layers x 2 experts more on a rank x 3 matrices of 7168 x 2048 in 8 bits, a scale of 4 B for each 128 x 128
+    assert spare - whole == 58 * 2 * 3 * (7168 * 2048 + 56 * 16 * 4)
+    spread = sum(stage_bytes(model, Settings(tp_size=8, attn_dp_size=8), "bf16"))
+    one = sum(stage_bytes(model, Settings(tp_size=8), "bf16"))
+    # Each replica has the whole table of 129,280 words and the whole attention.
+    assert spread - one > 129_280 * 7168 * 2 * 7 // 8
 
 
 def test_gemma_tables_are_as_wide_as_a_head() -> None:

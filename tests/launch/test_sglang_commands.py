@@ -82,6 +82,9 @@ def test_adapters_drafts_and_backends_are_read():
     assert (settings.attention_backend, settings.mamba_radix_cache_strategy) == ("flashmla", "no_buffer")
     assert (settings.speculative_draft_model_path, settings.mtp) == ("e/f", False)
     assert settings.disaggregation_mode == "decode"
+    redundant = ["sglang", "serve", "a/b", "--ep-num-redundant-experts"]
+    assert parse_command([*redundant, "16"]).settings.ep_num_redundant_experts == 16
+    assert parse_command([*redundant, "0"]).settings.ep_num_redundant_experts == 0
     assert not launch.notes
 
 

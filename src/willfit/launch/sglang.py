@@ -48,7 +48,6 @@ _ALIASES = {
 _NOT_COUNTED = {
     "--dcp-size": "decode context parallelism",
     "--attn-cp-size": "context parallelism of attention",
-    "--ep-num-redundant-experts": "redundant experts",
     "--enable-hisparse": "the host's part of a sparse cache",
     "--cuda-graph-config": "settings of CUDA graphs in JSON",
     "--config": "the settings of a file",
@@ -161,6 +160,9 @@ def parse(words: Sequence[str], version: str | None = None) -> Launch:
     if "--chunked-prefill-size" in options:
         text = str(options["--chunked-prefill-size"])
         settings["chunked_prefill_size"] = -1 if text == "-1" else _count("--chunked-prefill-size", text)
+    redundant = str(options.get("--ep-num-redundant-experts", "0"))
+    if redundant != "0":
+        settings["ep_num_redundant_experts"] = _count("--ep-num-redundant-experts", redundant)
     if options.get("--cuda-graph-backend-prefill") == "disabled":
         settings["disable_prefill_cuda_graph"] = True
     if options.get("--cuda-graph-backend-decode") == "disabled":

@@ -33,6 +33,7 @@ class Settings:
     dp_size: int = 1
     attn_dp_size: int = 1
     ep_size: int = 1
+    ep_num_redundant_experts: int = 0
     dtype: str = "auto"
     kv_cache_dtype: str = "auto"
     context_length: int | None = None

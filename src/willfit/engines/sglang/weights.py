@@ -162,16 +162,21 @@ def _shape_on_rank(
     table = tensor.part == "embedding" and tensor.kind == "embedding"
     head = tensor.part == "head" and tensor.kind in ("linear", "bias")
     if (table or head) and tensor.split is not None and tensor.split.axis == 0:
-        rows = ceil_div(round_up(tensor.shape[0], VOCAB_PADDING), ranks)
+        # Attention replicas look words up on their own; the head stays divided over all ranks.
+        parts = settings.attention_ranks if table else ranks
+        rows = ceil_div(round_up(tensor.shape[0], VOCAB_PADDING), parts)
         return (rows, *tensor.shape[1:]), tensor.copies
     if tensor.part in ("attention", "mixer"):
         return rank_shape(tensor, settings.attention_ranks), tensor.copies
     if tensor.part != "experts" or settings.ep_size == 1:
         return rank_shape(tensor, ranks), tensor.copies
-    shape = rank_shape(tensor, max(1, ranks // settings.ep_size))
+    shape, redundant = (
+        rank_shape(tensor, max(1, ranks // settings.ep_size)),
+        settings.ep_num_redundant_experts,
+    )
     if tensor.copies > 1:
-        return shape, ceil_div(tensor.copies, settings.ep_size)
-    return (ceil_div(shape[0], settings.ep_size), *shape[1:]), 1
+        return shape, ceil_div(tensor.copies + redundant, settings.ep_size)
+    return (ceil_div(shape[0] + redundant, settings.ep_size), *shape[1:]), 1
 
 
 def _copied_bytes(subject: Subject, settings: Settings) -> int:
