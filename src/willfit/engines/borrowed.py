@@ -71,7 +71,7 @@ def activation_term(stages: dict[str, tuple[int, str]], maybe: int, reference: s
         Where the engine's run is.
     """
     size = max(found for found, _ in stages.values())
-    spread = constant("vllm.activation_ratio.v1")
+    spread = constant("borrowed.activation_ratio")
     formula = "the largest of " + ", ".join(
         f"{name}: {text} = {found}" for name, (found, text) in stages.items()
     )
