@@ -88,7 +88,8 @@ class CacheSpec:
             return ceil_div(min(self.reach + resolved.max_in_flight_tokens, length), self.block_size)
         if self.kind == "cross":
             return ceil_div(self.reach, self.block_size)
-        return ceil_div(length, self.block_size)
+        # Decode context ranks hold a share of the tokens each.
+        return ceil_div(ceil_div(length, resolved.context_shards), self.block_size)
 
 
 def kv_dtype_of(
