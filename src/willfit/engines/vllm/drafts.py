@@ -46,8 +46,10 @@ class DraftEra:
     ----------
     since
         First version that behaves so.
-    draft_models
-        Whether the V1 engine runs whole models as drafts.
+    v1_methods
+        Methods that the V1 engine runs by itself. With others, versions that still have V0 fall back to it.
+    v0
+        V0 still drafts.
     compares
         A head's table and vocabulary projection are the target's if their numbers are; before, if their shapes are.
     embeds
@@ -57,27 +59,48 @@ class DraftEra:
     """
 
     since: Version
-    draft_models: bool = False
+    v1_methods: frozenset[str] = frozenset()
+    v0: bool = False
     compares: bool = False
     embeds: bool = False
     buffers_counted: bool = False
 
 
-ERAS = (
-    DraftEra((0, 0)),
-    DraftEra((0, 10), embeds=True),
-    DraftEra((0, 12), embeds=True, compares=True),
-    DraftEra((0, 15), embeds=True, compares=True, draft_models=True),
-    DraftEra((0, 29), embeds=True, compares=True, draft_models=True, buffers_counted=True),
-)
+_FIRST_V1 = frozenset({"eagle", "eagle3", "medusa", "mtp", "ngram"})
+_LATER_V1 = _FIRST_V1 | WITHOUT_MODEL | {"dflash", "draft_model", "dspark"}
 
-#: The first version without Medusa and MLP speculators.
-_WITHOUT_TOKEN_HEADS: Version = (0, 30)
+ERAS = (
+    DraftEra((0, 0), v0=True),
+    DraftEra((0, 9), v0=True, v1_methods=_FIRST_V1),
+    DraftEra((0, 10), v1_methods=_FIRST_V1, embeds=True),
+    DraftEra((0, 11, 1), v1_methods=_FIRST_V1 | {"suffix"}, embeds=True),
+    DraftEra((0, 12), v1_methods=_LATER_V1 - {"draft_model"}, embeds=True, compares=True),
+    DraftEra((0, 15), v1_methods=_LATER_V1, embeds=True, compares=True),
+    DraftEra((0, 29), v1_methods=_LATER_V1, embeds=True, compares=True, buffers_counted=True),
+    DraftEra((0, 33), v1_methods=_LATER_V1 - {"medusa"}, embeds=True, compares=True, buffers_counted=True),
+)
 
 
 def draft_era(version: str) -> DraftEra:
     """How a version loads drafts."""
     return era_of(version, ERAS)
+
+
+def falls_back(subject: Subject, settings: Settings) -> bool:
+    """Whether a version that has both engines drafts with V0 (`engine/arg_utils.py: _is_v1_supported_oracle`)."""
+    draft = settings.draft
+    if draft is None or settings.generation is not None:
+        return False
+    era = draft_era(settings.version)
+    return era.v0 and method_of(draft, subject) not in era.v1_methods
+
+
+def method_of(draft: Draft, subject: Subject) -> str:
+    """The method; some heads are told by their own config (`config/speculative.py`)."""
+    head = subject.draft
+    if head is not None and head.architecture.family == "token_heads":
+        return head.architecture.model_type
+    return draft.method
 
 
 def is_unknown(subject: Subject, settings: Settings) -> bool:
@@ -138,7 +161,7 @@ def draft_specs(
         The target's, whose block size all layers of a pool share.
     """
     draft, specs = settings.draft, list(specs)
-    if draft is None or settings.mtp or draft.method in (*WITHOUT_MODEL, *_WITHOUT_CACHE):
+    if draft is None or settings.mtp or method_of(draft, subject) in (*WITHOUT_MODEL, *_WITHOUT_CACHE):
         return []
     attention = [spec for spec in specs if spec.is_attention]
     if subject.draft is None:
@@ -176,26 +199,16 @@ def draft_refusal(subject: Subject, settings: Settings, generation: str) -> str:
     draft = settings.draft
     if draft is None:
         return ""
-    if generation == "v1" and draft.method == "draft_model" and not draft_era(settings.version).draft_models:
-        return "this version's V1 engine runs no whole model as a draft; take an EAGLE head or version 0.15"
-    if draft.method in _WITHOUT_CACHE and era_of(settings.version, _TOKEN_HEADS).gone:
-        return f"this version of vLLM has no {draft.method} drafts any more; take an EAGLE head"
+    method = method_of(draft, subject)
+    if generation == "v1" and method not in draft_era(settings.version).v1_methods:
+        return f"this version of vLLM does not draft by {method}; take another draft or version"
     target, other = subject.architecture.vocab_size, subject.draft
-    if draft.method == "draft_model" and other is not None and other.architecture.vocab_size != target:
+    if method == "draft_model" and other is not None and other.architecture.vocab_size != target:
         return (
             f"draft and target have vocabularies of {other.architecture.vocab_size} and {target} tokens, "
             "which vLLM refuses; take a draft of the same family"
         )
     return ""
-
-
-@dataclass(frozen=True, slots=True)
-class _TokenHeads:
-    since: Version
-    gone: bool = False
-
-
-_TOKEN_HEADS = (_TokenHeads((0, 0)), _TokenHeads(_WITHOUT_TOKEN_HEADS, gone=True))
 
 
 def _placed(settings: Settings, draft: Draft) -> Settings:

@@ -39,6 +39,9 @@ _WITH_GROUPS: dict[str, Version] = {
     "SimpleCPUOffloadConnector": (0, 22),
 }
 
+#: Replicas have an API server each by default since this version.
+_SERVERS_FOR_REPLICAS: Version = (0, 15)
+
 #: LMCache keeps blocks in a server of its own since this version.
 _LMCACHE_SERVER: Version = (0, 23)
 
@@ -46,6 +49,13 @@ _LMCACHE_SERVER: Version = (0, 23)
 _PROCESSOR_CACHE: Version = (0, 8)
 
 _COPIED_FORMATS = frozenset({"pt", "npcache", "bitsandbytes"})
+
+
+def api_servers(settings: Settings) -> int:
+    """API server processes: one, later one for each replica (`entrypoints/cli/serve.py`)."""
+    if settings.api_servers is not None:
+        return settings.api_servers
+    return settings.local_replicas if parse_version(settings.version) >= _SERVERS_FOR_REPLICAS else 1
 
 
 def offloading_connector(backend: str, version: str) -> str:
@@ -106,10 +116,11 @@ def process_note(settings: Settings) -> str:
     """How many processes there are, whose own memory is not counted."""
     replicas = settings.local_replicas
     workers = settings.replica_ranks * replicas if settings.replica_ranks > 1 else 0
-    count = settings.api_servers + replicas + workers
+    servers = api_servers(settings)
+    count = servers + replicas + workers
     return (
         f"host RAM: what Python, torch and the driver take in each of {count} processes "
-        f"({settings.api_servers} API, {replicas} engine, {workers} workers) is not established and not counted"
+        f"({servers} API, {replicas} engine, {workers} workers) is not established and not counted"
     )
 
 
@@ -187,7 +198,7 @@ def _inputs(subject: Subject, settings: Settings) -> list[Term]:
         return []
     if parse_version(settings.version) < _PROCESSOR_CACHE:
         return []
-    copies = 1 if settings.mm_processor_cache_shared else settings.api_servers + settings.local_replicas
+    copies = 1 if settings.mm_processor_cache_shared else api_servers(settings) + settings.local_replicas
     formula = f"at most {settings.mm_processor_cache_gb:g} GiB in each of {copies} caches"
     reference = "vllm/config/multimodal.py: mm_processor_cache_gb"
     return [between("input_cache", copies * size, 0, copies * size, formula, reference)]

@@ -66,7 +66,7 @@ class Settings:
     mm_ipc_gpu_memory_gb
         GiB of the device that API servers decode videos in.
     api_servers
-        API server processes.
+        API server processes; None for as many as vLLM starts.
     load_format, safetensors_load_strategy
         How files are read.
     """
@@ -115,7 +115,7 @@ class Settings:
     mm_processor_cache_gb: float = 4.0
     mm_processor_cache_shared: bool = False
     mm_ipc_gpu_memory_gb: float = 0.0
-    api_servers: int = 1
+    api_servers: int | None = None
     load_format: str = "auto"
     safetensors_load_strategy: str | None = None
 

@@ -10,7 +10,7 @@ from willfit.engines.base import Machine, Subject
 from willfit.engines.vllm.buffers import buffer_bytes
 from willfit.engines.vllm.cache_plan import CachePlan, plan_cache
 from willfit.engines.vllm.cache_specs import DEFAULT_BLOCK, CacheSpec, cache_specs, kv_dtype_of
-from willfit.engines.vllm.drafts import buffer_term, draft_era, draft_specs, draft_term
+from willfit.engines.vllm.drafts import buffer_term, draft_era, draft_specs, draft_term, falls_back
 from willfit.engines.vllm.eras import era_for
 from willfit.engines.vllm.experts import all_to_all_term, balance_term
 from willfit.engines.vllm.host import joins_groups
@@ -98,6 +98,8 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
         If there are fewer devices than ranks, or the length of a sequence is not known.
     """
     architecture = subject.architecture
+    if falls_back(subject, settings):
+        settings = replace(settings, generation="v0")
     device = smallest_device(machine, settings)
     era = era_for(settings.version, settings.generation)
     resolved = replace(resolve(settings, architecture, device, era), graph_sets=graph_sets(settings))
