@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from willfit.architectures.mixers import Attention, LatentAttention, Mixer
+from willfit.architectures.mixers import Attention, CompressedAttention, LatentAttention, Mixer
 from willfit.architectures.model import Architecture
 from willfit.engines.versions import Version, era_of
 from willfit.engines.vllm.settings import Settings
@@ -72,7 +72,8 @@ def context_refusal(architecture: Architecture, settings: Settings) -> str:
 def _attention(architecture: Architecture, settings: Settings, era: ContextEra) -> str:
     mixers: list[Mixer] = [mixer for layer, _ in architecture.blocks for mixer in layer.mixers]
     kept = [mixer for mixer in mixers if isinstance(mixer, Attention) and mixer.keeps_cache]
-    if any(mixer.window or mixer.chunk for mixer in kept):
+    compressed = any(isinstance(mixer, CompressedAttention) for mixer in mixers)
+    if compressed or any(mixer.window or mixer.chunk for mixer in kept):
         return "vLLM has no decode context parallelism for sliding windows or chunks"
     if any(mixer.fixed_states for mixer in mixers) and not era.groups:
         return (

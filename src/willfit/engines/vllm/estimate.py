@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from willfit.architectures.held import held_bytes
+from willfit.architectures.mixers import CompressedAttention
 from willfit.engines.base import Machine, Question, Subject
 from willfit.engines.vllm.buffers import buffer_bytes
+from willfit.engines.vllm.compressed_pages import has_unknown_states
 from willfit.engines.vllm.drafts import is_unknown
 from willfit.engines.vllm.eras import NEWEST
 from willfit.engines.vllm.host import host_terms, process_note
@@ -180,6 +182,9 @@ def _feature_notes(
         notes.append(
             "what the draft model takes is not known; the interval reaches from nothing to half of the target's weights"
         )
+    mixers = (mixer for layer, _ in subject.architecture.blocks for mixer in layer.mixers)
+    if any(isinstance(mixer, CompressedAttention) and has_unknown_states(mixer) for mixer in mixers):
+        notes.append("partial states of the compressors, a block for each sequence and layer, are not counted")
     if sleeping is not None:
         notes.append(
             f"asleep, a rank still holds {format_bytes(sleeping.device_bytes)}; level 1 copies "

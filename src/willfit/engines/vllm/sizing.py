@@ -9,7 +9,8 @@ from willfit.calibration import constant
 from willfit.engines.base import Machine, Subject
 from willfit.engines.vllm.buffers import buffer_bytes
 from willfit.engines.vllm.cache_plan import CachePlan, plan_cache
-from willfit.engines.vllm.cache_specs import DEFAULT_BLOCK, CacheSpec, cache_specs, kv_dtype_of
+from willfit.engines.vllm.cache_specs import DEFAULT_BLOCK, CacheSpec, cache_specs, is_compressed, kv_dtype_of
+from willfit.engines.vllm.compressed_cache import plan_compressed
 from willfit.engines.vllm.drafts import buffer_term, draft_era, draft_specs, draft_term, falls_back
 from willfit.engines.vllm.eras import era_for
 from willfit.engines.vllm.experts import all_to_all_term, balance_term
@@ -110,7 +111,10 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
         *_widest_stage(specs, settings),
         *draft_specs(subject, settings, resolved, kv_dtype, dtype, device, specs),
     ]
-    plan = plan_cache(specs, resolved, settings.hybrid_cache_manager and not joins_groups(settings))
+    if is_compressed(architecture):
+        plan = plan_compressed(specs, resolved)
+    else:
+        plan = plan_cache(specs, resolved, settings.hybrid_cache_manager and not joins_groups(settings))
 
     copies = (
         latent_copy_bytes(subject, settings)
