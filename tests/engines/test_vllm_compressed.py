@@ -56,7 +56,9 @@ def test_before_0_29_groups_share_a_layout_of_all_page_sizes() -> None:
     assert plan.blocks_per_request(131072) == expected
 
 
-@pytest.mark.parametrize(("asked", "named"), [("auto", "fp8_ds_mla"), ("fp8", "fp8_ds_mla"), ("bfloat16", "bf16")])
+@pytest.mark.parametrize(
+    ("asked", "named"), [("auto", "fp8_ds_mla"), ("fp8", "fp8_ds_mla"), ("bfloat16", "bf16")]
+)
 def test_tokens_are_packed_unless_16_bits_are_asked_for(asked: str, named: str) -> None:
     sizing = sized(
         flash(), "H200", version="0.33.0", tensor_parallel=8, kv_cache_dtype=asked, max_model_len=131072
@@ -70,8 +72,8 @@ def test_tokens_are_packed_unless_16_bits_are_asked_for(asked: str, named: str) 
 def test_states_that_are_not_established_are_named() -> None:
     subject, _ = find_subject("deepseek-ai/DeepSeek-V4.1-Flash", offline=True)
     notes = answered(subject, "H200", version="0.33.0", tensor_parallel=8, max_model_len=131072).notes
-    assert any("compressors" in note for note in notes)
-    assert not any("compressors" in note for note in answered(flash(), "H200", tensor_parallel=8).notes)
+    assert any("rings" in note for note in notes)
+    assert not any("rings" in note for note in answered(flash(), "H200", tensor_parallel=8).notes)
 
 
 def test_minimax_m3_keeps_an_index_key_beside_keys_and_values() -> None:
@@ -83,3 +85,14 @@ def test_minimax_m3_keeps_an_index_key_beside_keys_and_values() -> None:
     indexed = [layer for layer in layers if layer.kind.endswith("+ indexer")]
     assert (heads, len(indexed)) == (1, 57)
     assert plan.bytes_per_block == 128 * 2 * (len(layers) * heads * 256 + len(indexed) * 128)
+
+
+def test_one_index_key_serves_several_tokens() -> None:
+    """Qwen3.8-Flash-Next: a 16-bit key of 128 elements for each group of tokens, beside keys and values."""
+    subject, _ = find_subject("Qwen/Qwen3.8-Flash-Next", offline=True)
+    sizing = sized(subject, "H200", version="0.33.0", max_model_len=8192)
+    index = [spec for group in sizing.plan.groups for spec in group.specs if spec.kind == "indexer"]
+    mixers = {m for layer in subject.architecture.layers for m in layer.mixers if getattr(m, "index_dim", 0)}
+    (mixer,) = mixers
+    assert index
+    assert all(spec.bytes_per_token == 2 * mixer.index_dim // mixer.index_pool for spec in index)

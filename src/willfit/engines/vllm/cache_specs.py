@@ -277,15 +277,16 @@ def _specs_of(mixer: Mixer, rank: _Rank) -> list[CacheSpec]:
         # The latent is the same for all heads, so every rank holds all of it.
         specs = []
         if mixer.index_dim:
-            specs.append(CacheSpec("indexer", block, block * index_bytes_per_token(mixer)))
+            keys = ceil_div(block, mixer.index_pool)
+            specs.append(CacheSpec("indexer", block, keys * index_bytes_per_token(mixer)))
         return [*specs, CacheSpec("mla", block, block * latent_bytes_per_token(mixer, rank.kv_dtype))]
     if isinstance(mixer, IndexedAttention):
         size = attention_bytes_per_token(
             rank.heads(mixer.kv_heads), mixer.head_dim, mixer.value_dim, rank.kv_dtype
         )
         # Every rank holds the one index key, in 16 bits.
-        keys = CacheSpec("indexer", block, block * mixer.index_dim * DTYPE_BYTES["bf16"])
-        return [CacheSpec("full", block, block * size), keys]
+        index = block * mixer.index_dim * DTYPE_BYTES["bf16"]
+        return [CacheSpec("full", block, block * size), CacheSpec("indexer", block, index)]
     if isinstance(mixer, CrossAttention):
         heads = rank.heads(mixer.kv_heads)
         size = attention_bytes_per_token(heads, mixer.head_dim, mixer.head_dim, rank.kv_dtype)
@@ -296,7 +297,12 @@ def _specs_of(mixer: Mixer, rank: _Rank) -> list[CacheSpec]:
         heads = rank.heads(mixer.kv_heads)
         size = attention_bytes_per_token(heads, mixer.head_dim, mixer.value_dim, rank.kv_dtype)
         kind: Kind = "sliding" if mixer.window else "chunked" if mixer.chunk else "full"
-        return [CacheSpec(kind, block, block * size, mixer.window or mixer.chunk)]
+        kept = [CacheSpec(kind, block, block * size, mixer.window or mixer.chunk)]
+        if mixer.index_dim:
+            # One 16-bit key for several tokens, on every rank (`models/qwen4_exp/common/qsa_cache.py`).
+            pooled = ceil_div(block, mixer.index_pool) * mixer.index_dim * DTYPE_BYTES["bf16"]
+            kept.append(CacheSpec("indexer", block, pooled))
+        return kept
     if not mixer.fixed_states:
         return []
     blocks = rank.state_blocks + (mixer.kind in rank.checkpointed)

@@ -182,9 +182,13 @@ def _feature_notes(
         notes.append(
             "what the draft model takes is not known; the interval reaches from nothing to half of the target's weights"
         )
-    mixers = (mixer for layer, _ in subject.architecture.blocks for mixer in layer.mixers)
-    if any(isinstance(mixer, CompressedAttention) and has_unknown_states(mixer) for mixer in mixers):
-        notes.append("partial states of the compressors, a block for each sequence and layer, are not counted")
+    mixers = [mixer for layer, _ in subject.architecture.blocks for mixer in layer.mixers]
+    if any(isinstance(mixer, CompressedAttention) and has_unknown_states(mixer) for mixer in mixers) or any(
+        getattr(mixer, "index_pool", 1) > 1 for mixer in mixers
+    ):
+        notes.append(
+            "rings in which keys wait to be compressed, a block for each sequence and group, are not counted"
+        )
     if sleeping is not None:
         notes.append(
             f"asleep, a rank still holds {format_bytes(sleeping.device_bytes)}; level 1 copies "
