@@ -82,9 +82,11 @@ def balance_term(subject: Subject, settings: Settings, dtype: str, device: Devic
 def all_to_all_term(architecture: Architecture, settings: Settings, resolved: Resolved) -> Term | None:
     """Buffers through which tokens reach their experts, outside torch's allocator; None without."""
     backend = settings.all2all_backend
-    experts = max((_experts(layer.feed_forward) for layer in architecture.layers), default=0)
-    in_use = settings.expert_parallel and settings.data_parallel > 1 and experts
-    if not in_use or backend is None or backend in _WITHOUT_BUFFERS:
+    exchanges = settings.expert_parallel and settings.data_parallel > 1
+    if not exchanges or backend is None or backend in _WITHOUT_BUFFERS:
+        return None
+    experts = max((_experts(layer.feed_forward) for layer, _ in architecture.blocks), default=0)
+    if not experts:
         return None
     size = settings.all2all_buffer_bytes
     reference = "vllm/distributed/device_communicators/all2all.py"
@@ -119,7 +121,7 @@ def experts_refusal(subject: Subject, settings: Settings) -> str:
         return "--enable-eplb needs --enable-expert-parallel"
     if settings.expert_ranks == 1:
         return "--enable-eplb needs more than one rank"
-    experts = max((_experts(layer.feed_forward) for layer in subject.architecture.layers), default=0)
+    experts = max((_experts(layer.feed_forward) for layer, _ in subject.architecture.blocks), default=0)
     held = experts + settings.redundant_experts
     if experts and held % settings.expert_ranks:
         return (
