@@ -192,6 +192,8 @@ def test_layouts_and_inputs() -> None:
         1.5,
     )
     assert (found.load_format, found.safetensors_load_strategy) == ("pt", "eager")
+    assert settings_of("-dp 8 --data-parallel-rank 3").local_replicas == 1
+    assert settings_of("-dp 8").local_replicas == 8
     balanced = launched("--enable-eplb", "--eplb-config", '{"num_redundant_experts": 32}').settings
     assert balanced.redundant_experts == 32
     assert (

@@ -54,6 +54,7 @@ _ALIASES = {
 _NOT_COUNTED = {
     "--config": "the settings of a file",
     "--long-lora-scaling-factors": "rotary tables of adapters",
+    "--sleep-mode-offload-cudagraph": "graphs that leave the device while asleep",
 }
 
 #: `--quantization` that turns a 16-bit checkpoint into this format while loading.

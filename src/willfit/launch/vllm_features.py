@@ -77,6 +77,9 @@ def _layout(options: Mapping[str, Any], variables: Mapping[str, str], read: Read
     ):
         if flag in options:
             settings[name] = read.count(flag, str(options[flag]))
+    if "--data-parallel-rank" in options or options.get("--data-parallel-external-lb"):
+        # Each replica is started by a command of its own.
+        settings["data_parallel_local"] = 1
     if options.get("--enable-eplb"):
         redundant = read.json(options, "--eplb-config").get("num_redundant_experts", 0)
         settings["redundant_experts"] = _whole("num_redundant_experts", redundant)

@@ -174,9 +174,11 @@ def _feature_notes(
     """What a reader should know of replicas, drafts, sleep and the host."""
     notes = []
     if settings.data_parallel > 1:
+        needed = ranks_of(settings) * settings.local_replicas
+        short = f"; {needed} devices are needed here, {len(machine.devices)} are given"
         notes.append(
             f"{settings.data_parallel} replicas of {ranks_of(settings)} device(s), each with a cache of its own: "
-            "figures are those of one"
+            f"figures are those of one{short if len(machine.devices) < needed else ''}"
         )
     if is_unknown(subject, settings):
         notes.append(
