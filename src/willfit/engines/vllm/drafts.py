@@ -54,8 +54,6 @@ class DraftEra:
         A head's table and vocabulary projection are the target's if their numbers are; before, if their shapes are.
     embeds
         The proposer also holds an input embedding for each token.
-    buffers_counted
-        What the proposer holds counts against the budget; it is allocated before the weights.
     """
 
     since: Version
@@ -63,7 +61,6 @@ class DraftEra:
     v0: bool = False
     compares: bool = False
     embeds: bool = False
-    buffers_counted: bool = False
 
 
 _FIRST_V1 = frozenset({"eagle", "eagle3", "medusa", "mtp", "ngram"})
@@ -76,8 +73,7 @@ ERAS = (
     DraftEra((0, 11, 1), v1_methods=_FIRST_V1 | {"suffix"}, embeds=True),
     DraftEra((0, 12), v1_methods=_LATER_V1 - {"draft_model"}, embeds=True, compares=True),
     DraftEra((0, 15), v1_methods=_LATER_V1, embeds=True, compares=True),
-    DraftEra((0, 29), v1_methods=_LATER_V1, embeds=True, compares=True, buffers_counted=True),
-    DraftEra((0, 33), v1_methods=_LATER_V1 - {"medusa"}, embeds=True, compares=True, buffers_counted=True),
+    DraftEra((0, 33), v1_methods=_LATER_V1 - {"medusa"}, embeds=True, compares=True),
 )
 
 

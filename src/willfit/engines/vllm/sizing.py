@@ -7,18 +7,28 @@ from math import ceil
 
 from willfit.calibration import constant
 from willfit.engines.base import Machine, Subject
+from willfit.engines.context import context_term
 from willfit.engines.vllm.buffers import buffer_bytes
 from willfit.engines.vllm.cache_plan import CachePlan, plan_cache
-from willfit.engines.vllm.cache_specs import DEFAULT_BLOCK, CacheSpec, cache_specs, is_compressed, kv_dtype_of
+from willfit.engines.vllm.cache_specs import (
+    DEFAULT_BLOCK,
+    CacheSpec,
+    block_size_for,
+    cache_specs,
+    is_compressed,
+    kv_dtype_of,
+)
 from willfit.engines.vllm.compressed_cache import plan_compressed
-from willfit.engines.vllm.drafts import buffer_term, draft_era, draft_specs, draft_term, falls_back
+from willfit.engines.vllm.drafts import buffer_term, draft_specs, draft_term, falls_back
 from willfit.engines.vllm.eras import era_for
 from willfit.engines.vllm.experts import all_to_all_term, balance_term
+from willfit.engines.vllm.graphs import graph_term
 from willfit.engines.vllm.host import joins_groups
 from willfit.engines.vllm.lora import graph_sets, lora_era, lora_term
 from willfit.engines.vllm.offload import Offloaded, offloaded
-from willfit.engines.vllm.profile import activation_term, context_term, graph_term, runtime_term
+from willfit.engines.vllm.profile import activation_term, buffers_term
 from willfit.engines.vllm.refusals import refusal
+from willfit.engines.vllm.runtime import runtime_term
 from willfit.engines.vllm.settings import AUTO, Resolved, Settings, resolve
 from willfit.engines.vllm.slack import slack_bytes
 from willfit.engines.vllm.weights import latent_copy_bytes, layout_bytes, parameter_bytes, pipeline_stages
@@ -123,15 +133,20 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
     )
     moved = offloaded(subject, settings, dtype, device)
     weights = weights_term(subject, settings, dtype, device, copies, moved)
-    context = context_term()
+    context = context_term(device)
     subtracted = era.graphs_inside if settings.estimate_cudagraphs is None else settings.estimate_cudagraphs
     graphs = graph_term(subject, resolved, subtracted)
-    activations = activation_term(architecture, resolved, settings, dtype, device)
+    activations = activation_term(
+        subject, resolved, settings, dtype, device, block_size_for(architecture, settings, kv_dtype, device)
+    )
+    buffers = buffers_term(subject, resolved, settings, device)
     inside = [weights, activations, runtime_term(settings, device)]
     outside: list[Term] = []
     (inside if era.context_inside else outside).append(context)
     if graphs is not None:
         (inside if subtracted else outside).append(graphs)
+    if buffers is not None:
+        (inside if era.whole_account else outside).append(buffers)
     for term, counted in _features(subject, settings, resolved, dtype, device, weights.bytes):
         if term is not None:
             (inside if counted else outside).append(term)
@@ -179,7 +194,7 @@ def _features(
             lora_era(settings.version).in_loading or era.context_inside,
         ),
         (draft_term(subject, settings, resolved, dtype, device, weights), counted),
-        (buffer_term(subject, settings, resolved, dtype), draft_era(settings.version).buffers_counted),
+        (buffer_term(subject, settings, resolved, dtype), era.whole_account),
         (balance_term(subject, settings, dtype, device), True),
         (all_to_all_term(subject.architecture, settings, resolved), True),
         (
