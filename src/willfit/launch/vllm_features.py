@@ -194,6 +194,7 @@ def _speculation(
         model=named,
         tensor_parallel=None if ranks is None else read.count("draft_tensor_parallel_size", str(ranks)),
         kv_cache_dtype=None if dtype is None else str(dtype),
+        probabilistic=config.get("draft_sample_method") == "probabilistic",
     )
     revision = config.get("revision")
     found = DraftModel(named, method, None if revision is None else str(revision)) if named else None

@@ -18,6 +18,7 @@ from willfit.engines.versions import Version, era_of
 from willfit.engines.vllm.buffers import buffer_bytes, rope_bytes
 from willfit.engines.vllm.cache_specs import CacheSpec, cache_specs
 from willfit.engines.vllm.options import Draft
+from willfit.engines.vllm.runner import uses_v2_runner
 from willfit.engines.vllm.settings import Resolved, Settings
 from willfit.engines.vllm.weights import parameter_bytes
 from willfit.estimate import Term, between, exact
@@ -174,7 +175,11 @@ def draft_specs(
 
 
 def buffer_term(subject: Subject, settings: Settings, resolved: Resolved, dtype: str) -> Term | None:
-    """What the proposer holds for each token of a batch (`SpecDecodeBaseProposer.__init__`); None without one."""
+    """What the proposer holds for each token of a batch, and for each sequence; None without one.
+
+    V1's holds a hidden state and an input embedding for each token (`v1/spec_decode/llm_base_proposer.py`), V2's a
+    hidden state where the draft takes the target's, and embeddings beside images (`v1/worker/gpu/spec_decode/`).
+    """
     draft = settings.draft
     if (
         draft is None
@@ -183,11 +188,28 @@ def buffer_term(subject: Subject, settings: Settings, resolved: Resolved, dtype:
     ):
         return None
     architecture = (subject.draft or subject).architecture
-    tensors = 1 + draft_era(settings.version).embeds
+    size = DTYPE_BYTES[dtype]
+    v2_runner = uses_v2_runner(subject, settings)
+    if v2_runner:
+        on_states = draft.method in _ON_HIDDEN_STATES
+        tensors = on_states * (2 if subject.architecture.towers and not settings.language_model_only else 1)
+    else:
+        tensors = 1 + draft_era(settings.version).embeds
     tokens, width = resolved.max_num_batched_tokens, architecture.hidden_size
-    size = tensors * tokens * width * DTYPE_BYTES[dtype]
-    formula = f"{tensors} x {tokens} tokens x {width} x {DTYPE_BYTES[dtype]} B"
-    return exact("draft_buffers", size, formula, "vllm/v1/spec_decode/llm_base_proposer.py: __init__")
+    taken = tensors * tokens * width * size
+    formula = f"{tensors} x {tokens} tokens x {width} x {size} B"
+    if v2_runner and draft.probabilistic:
+        # In fp32 until the runner keeps them as the head makes them.
+        each = size if resolved.era.whole_account else DTYPE_BYTES["fp32"]
+        rows, vocabulary = (
+            resolved.max_num_seqs * settings.speculative_tokens,
+            subject.architecture.vocab_size,
+        )
+        taken += rows * vocabulary * each
+        formula += f" + {rows} drafted tokens x {vocabulary} logits x {each} B"
+    if not taken:
+        return None
+    return exact("draft_buffers", taken, formula, "vllm/v1/spec_decode; vllm/v1/worker/gpu/spec_decode")
 
 
 def draft_refusal(subject: Subject, settings: Settings, generation: str) -> str:

@@ -66,12 +66,15 @@ class Draft:
         Ranks that it is divided over, in the V0 engine; None for those of the target.
     kv_cache_dtype
         Dtype of its cache; None for the target's.
+    probabilistic
+        Tokens are drawn from the draft's distribution, which is kept; otherwise the likeliest is taken.
     """
 
     method: str
     model: str = ""
     tensor_parallel: int | None = None
     kv_cache_dtype: str | None = None
+    probabilistic: bool = False
 
 
 @dataclass(frozen=True, slots=True)
