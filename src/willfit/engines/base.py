@@ -38,6 +38,8 @@ class Subject:
     announced_bytes
         What the checkpoint's index says that its tensors take, where that differs from the lines and no
         headers were at hand; None otherwise.
+    draft
+        A second model that drafts tokens for it; None without, or if it is not known.
     """
 
     model: str
@@ -48,6 +50,7 @@ class Subject:
     notes: tuple[str, ...] = ()
     announced_bytes: int | None = None
     embeds: bool = False
+    draft: Subject | None = None
 
     @property
     def mtp_bytes(self) -> int:

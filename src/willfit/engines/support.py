@@ -24,6 +24,7 @@ TITLES = {
     "tensorrt_llm": "TensorRT-LLM",
     "tgi": "TGI",
     "lmdeploy": "LMDeploy",
+    "lightllm": "LightLLM",
 }
 
 #: Ends of class names, and what engines put in their place to find the class that they convert

@@ -28,10 +28,13 @@ from willfit.validation.fits.base import CatalogueFit, Fit
 from willfit.validation.scoring import Unpredictable, quantile
 
 #: Modules in `fits/`, each with its `FITS`.
-MODULES: tuple[str, ...] = ("generic", "transformers", "context", "vllm", "sglang")
+MODULES: tuple[str, ...] = ("generic", "transformers", "context", "vllm", "sglang", "borrowed")
 
 #: From this many observations on, their own 5 % and 95 % quantiles are used.
 _ENOUGH = 20
+
+#: From this many on, one of twenty among one more is one of them.
+_RANKED = 19
 
 #: Below this many the interval holds all of them: two of three that agree need not be independent.
 _FEW = 5
@@ -149,7 +152,14 @@ def _interval(seen: list[float], value: float) -> tuple[float, float]:
 
 
 def _conformal_interval(seen: list[float]) -> tuple[float, float]:
-    """Between which nine of ten further observations lie: the ranks are those among one observation more."""
+    """Between which nine of ten further observations lie: the ranks are those among one observation more.
+
+    Fewer than 19 have no such ranks: the next may well lie outside all of them, so their range is widened for their
+    small number, as the spread of others is.
+    """
+    if len(seen) < _RANKED:
+        middle, wider = median(seen), 1 + 2 / len(seen)
+        return middle - (middle - seen[0]) * wider, middle + (seen[-1] - middle) * wider
     rank = max(0.0, 0.05 * (len(seen) + 1) - 1) / max(1, len(seen) - 1)
     return quantile(seen, rank), quantile(seen, 1 - rank)
 
