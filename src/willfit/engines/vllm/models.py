@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from willfit.architectures.model import Architecture
-from willfit.engines.support import Support, by_class, through_transformers
+from willfit.engines.support import YES, Support, by_class, through_transformers
 from willfit.engines.versions import Version, parse_version
 from willfit.engines.vllm.model_table import BESIDE, CLASSES, THROUGH_TRANSFORMERS
 
@@ -18,7 +18,9 @@ _CONVERTS: Version = (0, 10)
 
 
 def support(architecture: Architecture, version: str) -> Support:
-    """Whether a version runs a model."""
+    """Whether a version runs a model. Heads that draft for another are for the settings of speculation to judge."""
+    if architecture.family == "draft_heads":
+        return YES
     own = by_class(CLASSES, architecture, version, parse_version(version) >= _CONVERTS or None)
     if own.runs is not False:
         return replace(own, through=_registered_through(architecture, version))
