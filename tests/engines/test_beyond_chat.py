@@ -247,6 +247,23 @@ def test_decoders_that_look_both_ways_are_encoders() -> None:
     assert size_up(made(**shape, architectures=["Qwen2Model"]), H100, Settings()).plan.groups
 
 
+def test_encoders_that_no_family_reads_keep_no_cache() -> None:
+    shape = {
+        "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": 1000,
+        "max_position_embeddings": 512, "hidden_act": "gelu",
+    }  # fmt: skip
+    for model_type, name in (
+        ("mpnet", "MPNetModel"),
+        ("nomic_bert", "NomicBertModel"),
+        ("strange", "StrangeForMaskedLM"),
+    ):
+        found = made(**shape, model_type=model_type, architectures=[name])
+        assert "kv_cache" not in terms(ask("minimum", found, H100, Question()))
+        assert "no cache" in " ".join(found.architecture.notes)
+    decoder = made(**shape, model_type="strange", architectures=["StrangeForCausalLM"])
+    assert "kv_cache" in terms(ask("minimum", decoder, H100, Question()))
+
+
 @pytest.mark.parametrize("engine", ["vllm", "sglang", "transformers", "minimum"])
 def test_learned_positions_end(engine: str) -> None:
     found = ask(engine, subject("BAAI/bge-base-en-v1.5"), H100, Question(context=32768))

@@ -54,6 +54,16 @@ _SPELLINGS: dict[str, tuple[str, ...]] = {
 _PLAIN_ACTIVATIONS = ("relu", "relu2", "gelu_new", "gelu_fast", "quick_gelu")
 
 
+#: Types of encoders that no family reads yet, beside all that have "bert" in their names.
+_ENCODERS = frozenset(
+    {
+        "albert", "big_bird", "data2vec-text", "deberta", "electra", "ernie", "esm", "fnet", "funnel", "gte",
+        "layoutlm", "lilt", "longformer", "luke", "mpnet", "mra", "new", "nystromformer", "reformer",
+        "roberta-prelayernorm", "xlm", "xlm-roberta-xl", "xmod", "yoso",
+    }
+)  # fmt: skip
+
+
 def build(config: Config) -> Architecture:
     """The best guess at the architecture of an unknown model.
 
@@ -107,8 +117,10 @@ def _decoder(config: Config, model_type: str, notes: list[str]) -> Architecture:
     bias = config.boolean("attention_bias", default=False)
     mlp_bias = config.boolean("mlp_bias", default=False)
     qk_norm = config.raw("use_qk_norm") is True
-    gated = config.raw("hidden_act", "hidden_activation", "activation_function") not in _PLAIN_ACTIVATIONS
-    notes.append(_assumption(shape, latent, gated, experts))
+    activation = config.raw("hidden_act", "hidden_activation", "activation_function")
+    encoder = _is_encoder(config, model_type)
+    gated = activation not in _PLAIN_ACTIVATIONS and not (encoder and activation == "gelu")
+    notes.append(_assumption(shape, latent, gated, experts) + (", no cache" if encoder else ""))
 
     def layer(key: tuple[int, bool]) -> Layer:
         window, has_experts = key
@@ -118,7 +130,7 @@ def _decoder(config: Config, model_type: str, notes: list[str]) -> Architecture:
             mixer = compressed = latent_attention_of(config)
             tensors = latent_attention_tensors(f"{block}.self_attn", shape.hidden, compressed, bias=bias)
         else:
-            mixer = attention = shape.attention(window=window)
+            mixer = attention = replace(shape.attention(window=window), keeps_cache=not encoder)
             tensors = attention_tensors(
                 f"{block}.self_attn", shape.hidden, attention, bias=bias, out_bias=bias, qk_norm=qk_norm
             )
@@ -147,7 +159,17 @@ def _decoder(config: Config, model_type: str, notes: list[str]) -> Architecture:
         rope_dim=config.integer("qk_rope_head_dim") if latent else shape.head_dim,
         notes=tuple(notes),
         model_type=model_type or "unknown",
+        encoder_only=encoder,
+        causal=not encoder,
     )
+
+
+def _is_encoder(config: Config, model_type: str) -> bool:
+    """Whether a model has the class, the type or the name of an encoder."""
+    named = any(
+        name.endswith("ForMaskedLM") or "bert" in name.lower() for name in config.strings("architectures")
+    )
+    return named or model_type in _ENCODERS or "bert" in model_type.lower()
 
 
 def _is_object(config: Config, name: str) -> bool:

@@ -19,7 +19,7 @@ _CONVERTS: Version = (0, 10)
 
 def support(architecture: Architecture, version: str) -> Support:
     """Whether a version runs a model. Heads that draft for another are for the settings of speculation to judge."""
-    if architecture.family == "draft_heads":
+    if architecture.family in ("draft_heads", "token_heads"):
         return YES
     own = by_class(CLASSES, architecture, version, parse_version(version) >= _CONVERTS or None)
     if own.runs is not False:
