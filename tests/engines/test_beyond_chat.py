@@ -249,14 +249,11 @@ def test_decoders_that_look_both_ways_are_encoders() -> None:
 
 def test_encoders_that_no_family_reads_keep_no_cache() -> None:
     shape = {
-        "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": 1000,
-        "max_position_embeddings": 512, "hidden_act": "gelu",
+        "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4,
+        "vocab_size": 1000, "max_position_embeddings": 512, "hidden_act": "gelu",
     }  # fmt: skip
-    for model_type, name in (
-        ("mpnet", "MPNetModel"),
-        ("nomic_bert", "NomicBertModel"),
-        ("strange", "StrangeForMaskedLM"),
-    ):
+    names = {"mpnet": "MPNetModel", "nomic_bert": "NomicBertModel", "strange": "StrangeForMaskedLM"}
+    for model_type, name in names.items():
         found = made(**shape, model_type=model_type, architectures=[name])
         assert "kv_cache" not in terms(ask("minimum", found, H100, Question()))
         assert "no cache" in " ".join(found.architecture.notes)
