@@ -98,7 +98,7 @@ def test_what_is_not_counted_is_said():
         ("--session-len 32k", "--session-len is '32k'"),
         ("--cache-max-entry-count 0", "expected a share above 0"),
         ("--cache-max-entry-count nan", "expected a share above 0"),
-        ("--cache-max-entry-count half", "expected a share above 0"),
+        ("--cache-max-entry-count half", "expected a number"),
         ("--quant-policy 5", "no --quant-policy 5"),
         ("--quant-policy int5", "no --quant-policy int5"),
         ("--backend vllm", "no --backend vllm"),

@@ -76,7 +76,7 @@ def test_what_is_not_counted_is_said():
         ("--model-id m --max-input-tokens 5 --max-input-length 5", "are the same", ""),
         ("--model-id m --cuda-memory-fraction 1.5", "share above 0", ""),
         ("--model-id m --cuda-graphs 1,x", "--cuda-graphs is 'x'", ""),
-        ("--model-id m --sharded maybe", "--sharded is", ""),
+        ("--model-id m --sharded maybe", "no --sharded maybe", ""),
         ("--model-id m --sharded true --num-shard 1", "more than one shard", ""),
         ("m", "'m' belongs to no flag", "--model-id"),
         ("", "no model", "--model-id"),

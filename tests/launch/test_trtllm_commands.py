@@ -123,7 +123,7 @@ def test_a_file_that_is_not_here_is_said():
         ("m --tp-size 4", "no flag --tp-size", "--tp_size"),
         ("m --max_batchsize 4", "no flag --max_batchsize", "--max_batch_size"),
         ("m --gpu-memory-utilization 0.9", "no flag --gpu-memory-utilization", ""),
-        ("m --tp_size 0", "--tp_size is '0'", ""),
+        ("m --tp_size 0", "--tensor_parallel_size is '0'", ""),
         ("m --tp_size", "needs a value", ""),
         ("m --free_gpu_memory_fraction 90", "share above 0", ""),
         ("m --backend onnx", "no --backend onnx", "pytorch"),

@@ -114,7 +114,6 @@ def test_flags_without_effect_on_memory_are_read_with_their_values():
         ["/opt/venv/bin/vllm", "serve", "org/model", "-tp=2"],
         ["python", "-m", "vllm.entrypoints.openai.api_server", "--model", "org/model", "-tp", "2"],
         ["python3", "-m", "vllm.entrypoints.openai.api_server", "--model=org/model", "-tp", "2"],
-        ["python3", "-m", "vllm.entrypoints.api_server", "-tp", "2", "--model", "org/model"],
     ],
 )
 def test_every_way_to_start_the_server(words):

@@ -1,14 +1,106 @@
-"""Reading a command line as argparse-based programs do: long and short flags, `--flag=value`, `--no-flag`."""
+"""Reading a command line as its program would: argparse with vLLM's additions, click, or clap.
+
+What a program's flags are stands in tables in `data/`, which `scripts/list_flags.py` writes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+import re
+from collections import UserDict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
+from willfit.engines.versions import parse_version
 from willfit.errors import BadInput
 
-Arity = Literal["switch", "value", "values"]
+#: What follows a flag: nothing; nothing, with `--no-flag`; nothing or `true` or `false`; one value; one or more; any
+#: number; one or none.
+Takes = Literal["switch", "toggle", "boolean", "value", "values", "any", "optional"]
+
+_DATA = Path(__file__).parent / "data"
+
+#: Values that leave something off, so that nothing is to be said of it.
+_OFF: tuple[Any, ...] = (False, "0", "1", "none", "null", "[]", "{}", [])
+
+_HUMAN = re.compile(r"(\d+)(?:\.(\d+))?([kKmMgGtT])")
+_SCALE: dict[str, int] = {unit: 1000**power for power, unit in enumerate("kmgt", 1)}
+_SCALE |= {unit: 1024**power for power, unit in enumerate("KMGT", 1)}
+
+
+class Flag(NamedTuple):
+    """A flag of a program.
+
+    Attributes
+    ----------
+    name
+        Its first spelling.
+    takes
+        What follows it.
+    kind
+        What a value must be: `str`, `int`, `float`, `json`, `tokens` (a number with a unit, read by the launcher) or
+        words with bars between them; `?` behind it if `None` stands for no value.
+    quiet
+        It cannot change memory.
+    since, until
+        First and last version that has it, empty for the first and last that are known.
+    """
+
+    name: str
+    takes: Takes
+    kind: str = "str"
+    quiet: bool = False
+    since: str = ""
+    until: str = ""
+
+
+class FlagTable(NamedTuple):
+    """The flags of a program by each of their spellings, and the versions that were looked into, oldest first."""
+
+    flags: dict[str, Flag]
+    versions: tuple[str, ...] = ()
+
+
+class Dialect(NamedTuple):
+    """How a program reads its command line.
+
+    Attributes
+    ----------
+    abbreviations
+        argparse takes the beginning of a flag for the flag if no other begins so.
+    underscores
+        `--max_model_len` is `--max-model-len` (`FlexibleArgumentParser` of vLLM and LMDeploy).
+    fields
+        `--config.key.deeper value` sets a field of a JSON option (theirs, too).
+    inverses
+        `--disable-x` turns `--enable-x` off (vLLM's `EnableDisableAction`).
+    greedy
+        The word behind a flag is its value even if it looks like a flag (click).
+    once
+        A flag may stand once (clap).
+    """
+
+    abbreviations: bool = True
+    underscores: bool = False
+    fields: bool = False
+    inverses: bool = False
+    greedy: bool = False
+    once: bool = False
+
+
+class Options(UserDict[str, Any]):
+    """Values of flags: a string, a list of strings, or True or False. It keeps in mind which of them were looked at."""
+
+    def __init__(self, given: Mapping[str, Any] | None = None) -> None:
+        self.seen: set[str] = set()
+        super().__init__(given or {})
+
+    def __getitem__(self, name: str) -> Any:
+        self.seen.add(name)
+        return super().__getitem__(name)
 
 
 @dataclass(slots=True)
@@ -20,16 +112,45 @@ class Scanned:
     positionals
         Words that belong to no flag.
     options
-        By flag name: a string, a list of strings, or True or False for a switch. The last one wins. Fields of
-        JSON options (`--flag.key value`) stand under the flag with a dot behind it, as `key=value` each.
+        By flag. The last one wins, as it does in the programs.
+    flags
+        Those that were given.
     """
 
     positionals: list[str] = field(default_factory=list)
-    options: dict[str, str | list[str] | bool] = field(default_factory=dict)
+    options: Options = field(default_factory=Options)
+    flags: dict[str, Flag] = field(default_factory=dict)
+
+
+@cache
+def flag_table(*names: str) -> FlagTable:
+    """The flags of a program as files of `data/` list them; of a flag in several files, the first counts."""
+    flags: dict[str, Flag] = {}
+    versions: tuple[str, ...] = ()
+    for name in names:
+        for line in (_DATA / name).read_text(encoding="utf-8").splitlines():
+            words = line.split()
+            if line.startswith("# versions"):
+                versions = tuple(words[2:])
+            elif line.startswith("-"):
+                spellings, takes, kind, effect, between = (*words, *("", "", "", "")[: 5 - len(words)])
+                since, _, until = between.partition("-")
+                first = spellings.partition(",")[0]
+                flag = Flag(first, takes, kind, effect == "quiet", since, until)  # type: ignore[arg-type]
+                for spelling in spellings.split(","):
+                    flags.setdefault(spelling, flag)
+    return FlagTable(flags, versions)
+
+
+@cache
+def variable_table(name: str) -> dict[str, bool]:
+    """The variables of a program as a file of `data/` lists them, and whether each can change memory."""
+    lines = (_DATA / name).read_text(encoding="utf-8").splitlines()
+    return {words[0]: words[1] == "memory" for words in map(str.split, lines) if words[:1] != ["#"]}
 
 
 def scan(
-    words: Sequence[str], arities: Mapping[str, Arity], aliases: Mapping[str, str], program: str
+    words: Sequence[str], table: FlagTable, program: str, dialect: Dialect, version: str | None = None
 ) -> Scanned:
     """Take a command line apart.
 
@@ -37,81 +158,323 @@ def scan(
     ----------
     words
         The words after the program's name.
-    arities
-        Long flags and what follows each.
-    aliases
-        Short flags and the long ones that they stand for.
+    table
+        The flags that the program has.
     program
         How to call the program in an error.
+    version
+        Flags of other versions do not make an abbreviation ambiguous; None for the newest.
 
     Raises
     ------
     BadInput
-        For a flag that the program does not have, naming the closest that it has, or a missing value.
+        For a flag that the program does not have, naming the closest that it has, or a value that is missing or wrong.
     """
-    scanned = Scanned()
-    index = 0
-    while index < len(words):
-        word = words[index]
-        index += 1
-        if word == "--":
-            scanned.positionals.extend(words[index:])
-            break
-        if not word.startswith("-") or word == "-" or _is_number(word):
-            scanned.positionals.append(word)
+    reader = _Reader(words, table, program, dialect, version)
+    reader.read()
+    return reader.found
+
+
+def unknown_flag(name: str, spellings: Iterable[str], program: str) -> BadInput:
+    """What to raise for a flag that a program does not have, naming the closest that it has."""
+    return BadInput(f"{program} has no flag {name[:80]}", did_you_mean(name, spellings))
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A hint that names the closest of some words."""
+    from difflib import get_close_matches
+
+    dashed = {word.replace("_", "-"): word for word in known}
+    close = get_close_matches(name.replace("_", "-")[:80], dashed, n=1, cutoff=0.6)
+    return f"did you mean {dashed[close[0]]}?" if close else "check the spelling, or leave it out"
+
+
+def not_counted(scanned: Scanned, words: Mapping[str, str]) -> list[str]:
+    """Notes on flags that can change memory and that the launcher has not looked at, one for each thing in `words`.
+
+    Parameters
+    ----------
+    words
+        What flags are about, in words; a flag that is not there is named alone.
+    """
+    groups: dict[str, list[str]] = {}
+    for name, flag in scanned.flags.items():
+        if flag.quiet or name in scanned.options.seen or scanned.options.data.get(name, False) in _OFF:
             continue
+        groups.setdefault(words.get(name, ""), []).append(name)
+    alone = groups.pop("", [])
+    return [f"{what} ({', '.join(names)}) are not counted" for what, names in groups.items()] + [
+        f"{name} is not counted" for name in alone
+    ]
+
+
+def of_other_versions(scanned: Scanned, table: FlagTable, engine: str, version: str) -> list[str]:
+    """Notes on flags that the version is known not to have."""
+    return [
+        f"{engine} {version} has no {flag.name} ({_era(flag)})"
+        for flag in scanned.flags.values()
+        if _lacks(flag, table.versions, version)
+    ]
+
+
+def without_units(text: str) -> int | None:
+    """A number with a unit as vLLM reads it: `32k` is 32,000 and `32K` is 32,768; None if it is none.
+
+    `utils/argparse_utils.py: human_readable_int`; fractions go with decimal units only.
+    """
+    found = _HUMAN.fullmatch(text.strip())
+    if found is not None:
+        whole, fraction, unit = found.groups()
+        if fraction is None:
+            return int(whole) * _SCALE[unit]
+        return int(float(f"{whole}.{fraction}") * _SCALE[unit]) if unit.islower() else None
+    try:
+        return int(text)
+    except ValueError:
+        return None
+
+
+class _Reader:
+    """One pass over a command line."""
+
+    def __init__(
+        self, words: Sequence[str], table: FlagTable, program: str, dialect: Dialect, version: str | None
+    ) -> None:
+        self.words, self.table, self.program = words, table, program
+        self.dialect, self.version = dialect, version
+        self.index = 0
+        self.found = Scanned()
+        self.fields: dict[str, dict[str, Any]] = {}
+
+    def read(self) -> None:
+        while self.index < len(self.words):
+            word = self.words[self.index]
+            self.index += 1
+            if word == "--":
+                self.found.positionals.extend(self.words[self.index :])
+                break
+            if not self._is_flag(word):
+                self.found.positionals.append(word)
+            elif self.dialect.fields and "." in word.partition("=")[0]:
+                self._field(word)
+            else:
+                self._flag(word)
+        # Fields are put behind everything else, so that they replace an option that was given whole.
+        for name, fields in self.fields.items():
+            self.found.options[name] = json.dumps(fields)
+
+    def _is_flag(self, word: str) -> bool:
+        """What argparse takes for a flag: words with blanks and negative numbers are none."""
+        if len(word) < 2 or word[0] != "-":
+            return False
+        name = word.partition("=")[0]
+        return name in self.table.flags or not (_is_number(word) or " " in name or "\n" in name)
+
+    def _flag(self, word: str) -> None:
         name, equals, joined = word.partition("=")
-        has_value = bool(equals)
-        name, dot, key = name.partition(".")
-        name = aliases.get(name, name)
-        if name.startswith("--"):
+        short = self.table.flags.get(word[:2]) if word[:2] != "--" else None
+        if name not in self.table.flags and short is not None and short.takes not in ("switch", "toggle"):
+            name, equals, joined = word[:2], "=", word[2:].removeprefix("=")  # `-qawq`
+        flag, on = self._meant(name)
+        if self.dialect.once and flag.name in self.found.flags and flag.takes == "value":
+            raise BadInput(f"{self.program}: {flag.name} may stand once only")
+        self.found.flags[flag.name] = flag
+        value = joined if equals else None
+        if flag.takes in ("switch", "toggle"):
+            if value is not None:
+                raise BadInput(f"{self.program}: {name} takes no value", f"leave ={value[:20]} out")
+            self._set(flag, on)
+        elif flag.takes == "boolean":
+            self._set(flag, self._boolean(flag, value) == on)
+        elif flag.takes in ("values", "any"):
+            self._set(flag, self._values(flag) if value is None else [value])
+        elif flag.takes == "optional" and value is None and not self._next_is_value():
+            self._set(flag, True)
+        else:
+            self._set(flag, self._value(flag.name) if value is None else value)
+
+    def _field(self, word: str) -> None:
+        """`--compilation-config.level 3`: one field of a JSON option (`argparse_utils.py: parse_args`)."""
+        path, equals, text = word.partition("=")
+        if not equals:
+            if self.index >= len(self.words):
+                raise BadInput(f"{self.program}: {path} needs a value")
+            text = self.words[self.index]
+            self.index += 1
+        name, *keys = path.split(".")
+        flag = self._meant(name)[0]
+        value: Any
+        if keys[-1].endswith("+"):
+            keys[-1], value = keys[-1][:-1], text.split(",")
+        else:
+            try:
+                value = json.loads(text)
+            except (ValueError, RecursionError):
+                number = without_units(text)
+                value = text if number is None else number
+        if flag.kind.removesuffix("?") not in ("json", "str"):
+            raise BadInput(f"{self.program}: {flag.name} has no fields")
+        self.found.flags[flag.name] = flag
+        inside = self.fields.setdefault(flag.name, {})
+        for key in keys[:-1]:
+            deeper = inside.setdefault(key, {})
+            if not isinstance(deeper, dict):
+                deeper = inside[key] = {}
+            inside = deeper
+        old = inside.get(keys[-1])
+        inside[keys[-1]] = old + value if isinstance(old, list) and isinstance(value, list) else value
+
+    def _meant(self, name: str) -> tuple[Flag, bool]:
+        """The flag that a word stands for, and whether it turns it on."""
+        if self.dialect.underscores and name.startswith("--"):
             name = "--" + name[2:].replace("_", "-")
-        if dot and name in arities:
-            # `--compilation-config.level 3`: one field of a JSON option.
-            value, index = (joined, index) if has_value else _next(words, index, f"{name}.{key}", program)
-            fields = scanned.options.setdefault(name + ".", [])
-            if isinstance(fields, list):
-                fields.append(f"{key}={value}")
-            continue
-        negated = "--" + name[5:] if name.startswith("--no-") else ""
-        if name not in arities and negated in arities and arities[negated] == "switch":
-            scanned.options[negated] = False
-            continue
-        if name not in arities:
-            raise unknown_flag(name, arities, program)
-        match arities[name]:
-            case "switch":
-                scanned.options[name] = joined.lower() not in ("false", "0") if has_value else True
-            case "value":
-                value, index = (joined, index) if has_value else _next(words, index, name, program)
-                scanned.options[name] = value
-            case "values":
-                values = [joined] if has_value else []
-                while not has_value and index < len(words) and not words[index].startswith("-"):
-                    values.append(words[index])
-                    index += 1
-                scanned.options[name] = values
-    return scanned
+        flag = self.table.flags.get(name)
+        if flag is not None:
+            return flag, True
+        negated = self._negated(name)
+        if negated is not None:
+            return negated, False
+        begun = self._begun(name) if self.dialect.abbreviations and name.startswith("--") else {}
+        if len(begun) > 1:
+            known = [spelling for spelling, (flag, _) in begun.items() if not self._absent(flag)]
+            begun = {spelling: begun[spelling] for spelling in known or begun}
+        meant = {(flag.name, on): (flag, on) for flag, on in begun.values()}
+        if len(meant) > 1:
+            raise BadInput(f"{self.program}: {name} could be {', '.join(sorted(begun)[:4])}", "write it out")
+        if not meant:
+            raise unknown_flag(name, self.table.flags, self.program)
+        return next(iter(meant.values()))
+
+    def _negated(self, name: str) -> Flag | None:
+        """The flag that `--no-flag` turns off, or `--disable-flag` if there is `--enable-flag`."""
+        others = ["--" + name[5:]] if name.startswith("--no-") else []
+        if self.dialect.inverses:
+            for one, other in (("--enable-", "--disable-"), ("--disable-", "--enable-")):
+                if name.startswith(one):
+                    others.append(other + name[len(one) :])
+        flags = (self.table.flags.get(other) for other in others)
+        return next((flag for flag in flags if flag and flag.takes in ("toggle", "boolean")), None)
+
+    def _begun(self, name: str) -> dict[str, tuple[Flag, bool]]:
+        """Flags that begin with a word."""
+        begun = {
+            spelling: (flag, True)
+            for spelling, flag in self.table.flags.items()
+            if spelling.startswith(name) and spelling.startswith("--")
+        }
+        if "--no-".startswith(name[:5]):
+            for spelling, flag in self.table.flags.items():
+                no = "--no-" + spelling[2:]
+                if flag.takes == "toggle" and spelling.startswith("--") and no.startswith(name):
+                    begun[no] = (flag, False)
+        return begun
+
+    def _absent(self, flag: Flag) -> bool:
+        versions = self.table.versions
+        return bool(versions) and _lacks(flag, versions, self.version or versions[-1])
+
+    def _set(self, flag: Flag, value: Any) -> None:
+        texts = value if isinstance(value, list) else [value]
+        if flag.kind.endswith("?") and texts in (["None"], [""]):
+            self.found.options.pop(flag.name, None)
+            self.found.flags.pop(flag.name, None)
+            return
+        for text in texts:
+            if isinstance(text, str):
+                check(self.program, flag, text)
+        self.found.options[flag.name] = value
+
+    def _value(self, name: str) -> str:
+        if self.index >= len(self.words) or not (self.dialect.greedy or self._next_is_value()):
+            raise BadInput(f"{self.program}: {name} needs a value")
+        self.index += 1
+        return self.words[self.index - 1]
+
+    def _values(self, flag: Flag) -> list[str]:
+        start = self.index
+        while self._next_is_value():
+            self.index += 1
+        if flag.takes == "values" and self.index == start:
+            raise BadInput(f"{self.program}: {flag.name} needs a value")
+        return list(self.words[start : self.index])
+
+    def _boolean(self, flag: Flag, text: str | None) -> bool:
+        if text is None:
+            if self.index >= len(self.words) or self.words[self.index].lower() not in ("true", "false"):
+                return True
+            text = self.words[self.index]
+            self.index += 1
+        if text.lower() not in ("true", "false"):
+            raise BadInput(f"{self.program}: {flag.name} is {text[:40]!r}, expected true or false")
+        return text.lower() == "true"
+
+    def _next_is_value(self) -> bool:
+        return self.index < len(self.words) and not self._is_flag(self.words[self.index])
 
 
-def _next(words: Sequence[str], index: int, name: str, program: str) -> tuple[str, int]:
-    if index >= len(words):
-        raise BadInput(f"{program}: {name} needs a value")
-    return words[index], index + 1
+def check(program: str, flag: Flag, text: str) -> None:
+    """Refuse a value that the program's parser would refuse.
+
+    Raises
+    ------
+    BadInput
+        That names the flag.
+    """
+    kind = flag.kind.removesuffix("?")
+    try:
+        match kind:
+            case "str" | "tokens" | "" | "-":
+                return
+            case "int":
+                int(text)
+            case "float":
+                float(text)
+            case "json":
+                json.loads(_expanded(text))
+            case _:
+                if text not in kind.split("|"):
+                    raise BadInput(
+                        f"{program}: there is no {flag.name} {text[:40]}",
+                        f"known: {', '.join(kind.split('|'))}",
+                    )
+    except RecursionError:
+        raise BadInput(f"{program}: {flag.name} is nested too deep") from None
+    except ValueError as error:
+        if kind == "json":
+            raise BadInput(f"{program}: {flag.name} is not JSON: {error}") from None
+        what = "a whole number" if kind == "int" else "a number"
+        raise BadInput(f"{program}: {flag.name} is {text[:40]!r}, expected {what}") from None
+
+
+def _expanded(text: str) -> str:
+    """JSON with numbers such as `80m` written out (`arg_utils.py: _expand_json_human_readable_numbers`)."""
+    parts = re.split(r'("(?:[^"\\]|\\.)*")', text)
+    parts[::2] = [
+        re.sub(r"\b\d+(?:\.\d+)?[kKmMgGtT]\b", lambda found: str(without_units(found.group()) or "?"), part)
+        for part in parts[::2]
+    ]
+    return "".join(parts)
+
+
+def read_json(text: str) -> Any:
+    """The value of a JSON option that has been checked."""
+    return json.loads(_expanded(text))
 
 
 def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
+    return re.fullmatch(r"-\d+|-\d*\.\d+", word) is not None
+
+
+def _lacks(flag: Flag, versions: Sequence[str], version: str) -> bool:
+    """Whether a version is known not to have a flag; between two that were looked into, it is not known."""
+    if not versions or not (flag.since or flag.until):
         return False
-    return True
+    asked, numbers = parse_version(version), [parse_version(one) for one in versions]
+    if flag.since and asked <= numbers[versions.index(flag.since) - 1]:
+        return True
+    return bool(flag.until) and asked >= numbers[versions.index(flag.until) + 1]
 
 
-def unknown_flag(name: str, arities: Mapping[str, Arity], program: str) -> BadInput:
-    """What to raise for a flag that a program does not have, naming the closest that it has."""
-    from difflib import get_close_matches
-
-    close = get_close_matches(name, arities, n=1, cutoff=0.6)
-    hint = f"did you mean {close[0]}?" if close else "check the spelling, or leave it out"
-    return BadInput(f"{program} has no flag {name}", hint)
+def _era(flag: Flag) -> str:
+    since, until = (".".join(version.split(".")[:2]) for version in (flag.since, flag.until))
+    return f"{since} to {until}" if since and until else f"since {since}" if since else f"until {until}"

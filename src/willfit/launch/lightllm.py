@@ -1,7 +1,7 @@
 """Reading `python -m lightllm.server.api_server --model_dir MODEL ...`.
 
-Flags as LightLLM 1.2 has them (`lightllm/server/api_cli.py`), with those of 1.0 and 1.1. Flags without effect on
-memory are read and left alone.
+Flags as LightLLM 1.2 has them (`lightllm/server/api_cli.py`), with those of 1.0 and 1.1 (`data/lightllm_flags.txt`);
+they are written with underscores. Flags without effect on memory are read and left alone.
 """
 
 from __future__ import annotations
@@ -9,29 +9,44 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from willfit.engines.lightllm import KV_TYPES, Settings
+from willfit.engines.lightllm import KV_TYPES, NEWEST, Settings
 from willfit.errors import BadInput
 from willfit.launch.base import Launch
-from willfit.launch.flags import scan
-from willfit.launch.values import choice, flag_table, share, whole
+from willfit.launch.flags import Dialect, Scanned, flag_table, not_counted, of_other_versions, scan
+from willfit.launch.values import choice, share, whole
 
 PROGRAM = "lightllm.server.api_server"
 
-_FLAGS = "lightllm_flags.txt"
-
-_ALIASES = {"--p_mode": "--performance-mode"}
-
-#: What is read but does not change the estimate, in words.
+#: What flags are about that can change memory and that nothing here looks at, in words.
 _NOT_COUNTED = {
-    "--dp": "data parallelism",
-    "--enable-ep-moe": "expert parallelism",
-    "--enable-prefill-cudagraph": "CUDA graphs of prefill steps",
-    "--enable-cpu-cache": "a cache in host RAM",
+    "--dp": "ranks of data parallelism",
+    "--enable_ep_moe": "ranks of expert parallelism",
+    "--enable_prefill_cudagraph": "CUDA graphs of prefill steps",
+    "--prefill_cudagraph_max_handle_token": "CUDA graphs of prefill steps",
+    "--enable_cpu_cache": "blocks in host RAM",
+    "--cpu_cache_storage_size": "blocks in host RAM",
     "--mode": "kernels and caches of --mode",
-    "--mtp-mode": "the draft model",
+    "--mtp_mode": "weights of the draft model",
+    "--mtp_draft_model_dir": "weights of the draft model",
+    "--mtp_step": "weights of the draft model",
     "--nnodes": "further nodes",
-    "--quant-cfg": "the quantization of a file",
-    "--static-quant": "static quantization",
+    "--quant_cfg": "formats that a file names",
+    "--vit_quant_cfg": "formats that a file names",
+    "--vit_quant_type": "formats that the encoder is quantized to",
+    "--static_quant": "scales of static quantization",
+    "--run_mode": "the roles of disaggregated serving",
+    "--visual_tp": "shards of the encoder",
+    "--visual_dp": "shards of the encoder",
+    "--visual_gpu_ids": "shards of the encoder",
+    "--visual_infer_batch_size": "batches of images",
+    "--enable_tpsp_mix_mode": "buffers of mixed parallelism",
+    "--enable_decode_microbatch_overlap": "buffers of two batches that overlap",
+    "--enable_prefill_microbatch_overlap": "buffers of two batches that overlap",
+    "--graph_max_len_in_batch": "lengths that CUDA graphs are captured for",
+    "--chunked_prefill_size": "chunks of prefill",
+    "--linear_att_cache_size": "states that are kept for prefix caching",
+    "--linear_att_page_block_num": "states that are kept for prefix caching",
+    "--linear_att_hash_page_size": "states that are kept for prefix caching",
 }
 
 #: `--quant_type` that turns a 16-bit checkpoint into this format while loading, without the names of kernels.
@@ -63,33 +78,44 @@ def parse(words: Sequence[str], version: str | None = None) -> Launch:
     start = next(index for index, word in enumerate(words) if word.startswith("lightllm.server"))
     if words[start] != PROGRAM:
         raise BadInput(f"{words[start]}: only {PROGRAM} starts a server", f"write python -m {PROGRAM} ...")
-    scanned = scan(words[start + 1 :], flag_table(_FLAGS), _ALIASES, PROGRAM)
+    rest = words[start + 1 :]
+    if any(word in ("-h", "--help") for word in rest):
+        raise BadInput(f"{PROGRAM}: help is asked for, nothing is started", "leave --help out")
+    table = flag_table("lightllm_flags.txt")
+    scanned = scan(rest, table, PROGRAM, Dialect(), version)
     options = scanned.options
     if scanned.positionals:
-        raise BadInput(f"{PROGRAM}: {scanned.positionals[0]!r} belongs to no flag", "write --model_dir MODEL")
-    model = options.get("--model-dir")
+        raise BadInput(
+            f"{PROGRAM}: {scanned.positionals[0][:60]!r} belongs to no flag", "write --model_dir MODEL"
+        )
+    model = options.get("--model_dir")
     if not isinstance(model, str) or not model:
         raise BadInput(f"{PROGRAM}: no model is named", "write --model_dir MODEL")
     settings: dict[str, Any] = _numbers(options) | _words(options)
     if version:
         settings["version"] = version
-    notes = [
-        f"{what} ({flag}) are not counted"
-        for flag, what in _NOT_COUNTED.items()
-        if options.get(flag) not in (None, False, "1")
-    ]
-    kind = str(options.get("--quant-type", "none"))
-    online = _ONLINE.get(kind.removeprefix("vllm-").removesuffix("-vllm"))
-    if online is None and kind != "none":
-        notes.append(f"--quant_type {kind[:40]} is not counted: weights are taken as stored")
+    online, notes = _online(scanned)
     return Launch(
         engine="lightllm",
         model=model,
         revision=None,
         settings=Settings(**settings),
         format_name=online,
-        notes=tuple(notes),
+        notes=(
+            *of_other_versions(scanned, table, "LightLLM", version or NEWEST),
+            *not_counted(scanned, _NOT_COUNTED),
+            *notes,
+        ),
     )
+
+
+def _online(scanned: Scanned) -> tuple[str | None, list[str]]:
+    """The format that weights are quantized to while they are loaded, and what is not known of it."""
+    kind = str(scanned.options.get("--quant_type", "none"))
+    online = _ONLINE.get(kind.removeprefix("vllm-").removesuffix("-vllm"))
+    if online is None and kind != "none":
+        return None, [f"--quant_type {kind[:40]} is not counted: weights are taken as stored"]
+    return online, []
 
 
 def _numbers(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,11 +130,11 @@ def _numbers(options: Mapping[str, Any]) -> dict[str, Any]:
         "graph_split_batch_size",
         "graph_grow_step_size",
     ):
-        flag = "--" + name.replace("_", "-")
+        flag = "--" + name
         if flag in options:
-            settings[name] = whole(PROGRAM, "--" + name, str(options[flag]))
-    if "--mem-fraction" in options:
-        settings["mem_fraction"] = share(PROGRAM, "--mem_fraction", str(options["--mem-fraction"]))
+            settings[name] = whole(PROGRAM, flag, str(options[flag]))
+    if "--mem_fraction" in options:
+        settings["mem_fraction"] = share(PROGRAM, "--mem_fraction", str(options["--mem_fraction"]))
     return settings
 
 
@@ -119,13 +145,12 @@ def _words(options: Mapping[str, Any]) -> dict[str, Any]:
         ("data_type", _DATA_TYPES),
         ("linear_att_ssm_data_type", ("bfloat16", "float32")),
     ):
-        flag = "--" + name.replace("_", "-")
+        flag = "--" + name
         if flag in options:
-            settings[name] = choice(PROGRAM, "--" + name, str(options[flag]), choices)
+            settings[name] = choice(PROGRAM, flag, str(options[flag]), choices)
     for name in ("disable_cudagraph", "disable_vision", "disable_chunked_prefill"):
-        if options.get("--" + name.replace("_", "-")):
+        if options.get("--" + name):
             settings[name] = True
-    if "--performance-mode" in options:
-        choice(PROGRAM, "--performance_mode", str(options["--performance-mode"]), ("personal",))
+    if options.get("--performance_mode") == "personal":
         settings["personal"] = True
     return settings

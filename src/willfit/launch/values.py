@@ -2,27 +2,10 @@
 
 from __future__ import annotations
 
-from functools import cache
-from pathlib import Path
-
 from willfit.errors import BadInput
-from willfit.launch.flags import Arity
-
-_DATA = Path(__file__).parent / "data"
 
 #: Longer numbers mean nothing.
 _DIGITS = 15
-
-
-@cache
-def flag_table(name: str) -> dict[str, Arity]:
-    """The flags of a program as a file of `data/` lists them, and what follows each."""
-    flags: dict[str, Arity] = {}
-    for line in (_DATA / name).read_text(encoding="utf-8").splitlines():
-        if line.startswith("--"):
-            flag, arity = line.split()
-            flags[flag] = arity  # type: ignore[assignment]
-    return flags
 
 
 def whole(program: str, flag: str, text: str, least: int = 1) -> int:
