@@ -24,7 +24,9 @@ Takes = Literal["switch", "toggle", "boolean", "value", "values", "any", "option
 _DATA = Path(__file__).parent / "data"
 
 #: Values that leave something off, so that nothing is to be said of it.
-_OFF: tuple[Any, ...] = (False, "0", "1", "none", "null", "[]", "{}", [])
+_OFF: tuple[Any, ...] = (False, "0", "1", "none", "null", "auto", "cuda", "[]", "{}", [])
+
+_UNSET = re.compile(r"\$[({]?\w")
 
 _HUMAN = re.compile(r"(\d+)(?:\.(\d+))?([kKmMgGtT])")
 _SCALE: dict[str, int] = {unit: 1000**power for power, unit in enumerate("kmgt", 1)}
@@ -421,6 +423,11 @@ def check(program: str, flag: Flag, text: str) -> None:
         That names the flag.
     """
     kind = flag.kind.removesuffix("?")
+    if kind != "str" and _UNSET.search(text):
+        # A script's own variable; the shell would have put its value here.
+        if flag.quiet:
+            return
+        raise BadInput(f"{program}: {flag.name} is {text[:40]}, which is not set here", "write its value")
     try:
         match kind:
             case "str" | "tokens" | "" | "-":
@@ -476,5 +483,6 @@ def _lacks(flag: Flag, versions: Sequence[str], version: str) -> bool:
 
 
 def _era(flag: Flag) -> str:
-    since, until = (".".join(version.split(".")[:2]) for version in (flag.since, flag.until))
-    return f"{since} to {until}" if since and until else f"since {since}" if since else f"until {until}"
+    if flag.since and flag.until:
+        return f"{flag.since} to {flag.until}"
+    return f"since {flag.since}" if flag.since else f"until {flag.until}"

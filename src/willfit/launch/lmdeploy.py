@@ -27,6 +27,7 @@ _NOT_COUNTED = {
     "--adapters": "adapters",
     "--cp": "ranks of context parallelism",
     "--cudagraph-capture-batch-sizes": "sizes of CUDA graphs",
+    "--device": "other kinds of devices",
     "--dp": "ranks of data parallelism",
     "--enable-eplb": "redundant experts",
     "--ep": "ranks of expert parallelism",

@@ -64,6 +64,7 @@ _NOT_COUNTED = {
     "--torchao-config": "weights that torchao quantizes",
     "--speculative-draft-model-path": "weights of a draft model",
     "--nnodes": "further nodes",
+    "--device": "other kinds of devices",
     "--enable-memory-saver": "pages of the memory saver",
     "--mm-enable-dp-encoder": "shards of the encoder",
     "--offload-group-size": "layers that are fetched from host RAM",
@@ -83,7 +84,7 @@ _RENAMED = {
 
 #: Variables that can change memory (`environ.py`) and are not read.
 _VARIABLES = (
-    "SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN", "SGLANG_CI_SMALL_KV_SIZE",
+    "SGLANG_CI_SMALL_KV_SIZE",
     "SGLANG_DEEPEP_NUM_MAX_DISPATCH_TOKENS_PER_RANK", "SGLANG_DEEPGEMM_MASKED_MEMORY_BUDGET_FRACTION",
     "SGLANG_DISAGG_STAGING_BUFFER_SIZE_MB", "SGLANG_DISAGG_STAGING_POOL_SIZE_MB",
     "SGLANG_DSA_MQA_LOGITS_FREE_MEM_FRACTION", "SGLANG_DSV4_FP4_LOGITS_BUDGET_MB", "SGLANG_EMBEDDING_POOL_SIZE_MB",

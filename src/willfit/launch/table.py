@@ -32,6 +32,8 @@ _ENGINES = frozenset({"vllm", "sglang", "lmdeploy", "trtllm-serve", "text-genera
 #: First words of commands, so that a model's name is not taken for one.
 PROGRAMS: frozenset[str] = _WRAPPERS | _CONTAINERS | _ENGINES | SHELLS
 
+_SUBCOMMANDS = frozenset({"serve", "bench", "run-batch", "chat", "complete", "generate"})
+
 _PYTHON = re.compile(r"python(\d(\.\d+)?)?")
 
 #: Modules and scripts with which `python` starts an engine.
@@ -139,7 +141,8 @@ def _parse_wrapped(command: list[str], version: str | None, variables: Mapping[s
     start = next((index for index in range(len(command)) if starts(command[index:])), None)
     if start is None:
         what = " ".join(command)[:80]
-        raise BadInput(f"cannot read the command {what!r}", f"known: {', '.join(LAUNCHERS)}")
+        known = ", ".join([*sorted(_ENGINES), "python -m lightllm.server.api_server", "docker run"])
+        raise BadInput(f"cannot read the command {what!r}", f"known: {known}")
     between, rest = command[:start], list(command[start:])
     given = dict(variables)
     for word in between:
@@ -180,7 +183,7 @@ def starts(words: Sequence[str]) -> bool:
     if name in ("trtllm-serve", "text-generation-launcher"):
         return True
     if name in ("vllm", "sglang", "lmdeploy"):
-        return bool(following) and re.fullmatch(r"[a-z][a-z-]*", following[0]) is not None
+        return bool(following) and following[0] in _SUBCOMMANDS
     if name in _CONTAINERS:
         return following[:1] in (["run"], ["container"])
     if name in SHELLS:

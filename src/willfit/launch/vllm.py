@@ -27,6 +27,7 @@ from willfit.launch.flags import (
     variable_table,
     without_units,
 )
+from willfit.launch.values import choice
 
 PROGRAM = "vllm serve"
 
@@ -97,6 +98,9 @@ _NOT_COUNTED = {
     "--mamba-block-size": "states that are kept for prefix caching",
     "--enable-sleep-mode": "pages of sleep mode's allocator",
     "--performance-mode": "changed defaults",
+    "--device": "other kinds of devices",
+    "--mm-encoder-attn-backend": "workspaces of chosen attention kernels",
+    "--video-pruning-rate": "frames of videos that are left out",
 }
 
 #: `--quantization` that turns a 16-bit checkpoint into this format while loading.
@@ -113,8 +117,19 @@ _QUANTIZATIONS = frozenset({
     "petit_nvfp4", "ptpc_fp8", "qqq", "quark", "rtn", "squeezellm", "torchao", "tpu_int8",
 })  # fmt: skip
 
+#: What vLLM-Omni, another package, adds to `vllm serve`.
+_OMNI = ("--omni", "--deploy-config")
+
 #: `--task`, later `--convert`, of models that give a vector or a score.
 _POOLING = frozenset({"embed", "embedding", "score", "classify", "reward"})
+
+#: What `--kv-cache-dtype` takes, in 0.33 and before (`config/cache.py: CacheDType`).
+_CACHE_TYPES = (
+    "auto", "bfloat16", "float16", "fp8", "fp8_ds_mla", "fp8_e4m3", "fp8_e5m2", "fp8_inc",
+    "fp8_per_token_head", "int4_per_token_head", "int8_per_token_head", "nvfp4", "nvfp4_4over6",
+    "nvfp4_ds_mla", "octave_k3v3", "octave_k3v3_compact", "octave_k3v4", "turboquant_3bit_nc",
+    "turboquant_4bit_nc", "turboquant_k3v4_nc", "turboquant_k8v4", "ultraquant_4bit",
+)  # fmt: skip
 
 #: Variables that change a setting (`vllm/envs.py`), and since when one of them has nothing to choose.
 _VARIABLES = ("VLLM_USE_V1", "VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS")
@@ -215,6 +230,8 @@ def parse(
     ):
         if flag in options:
             settings[name] = read(flag, str(options[flag]))
+    if "--kv-cache-dtype" in options:
+        choice(entry.program, "--kv-cache-dtype", str(options["--kv-cache-dtype"]), _CACHE_TYPES)
     for flag, name in (
         ("--dtype", "dtype"),
         ("--kv-cache-dtype", "kv_cache_dtype"),
@@ -278,6 +295,8 @@ def _entry(words: Sequence[str]) -> tuple[_Entry, list[str]]:
             given = " ".join(["vllm", *rest[:2]])[:60]
             raise BadInput(f"{given}: only 'vllm serve' starts a server", "write vllm serve MODEL ...")
         entry, rest = _ENTRIES[command], rest[len(command) :]
+    if any(word in _OMNI for word in rest):
+        raise BadInput(f"{entry.program}: --omni is vLLM-Omni's, which is not worked out")
     if any(word in ("-h", "--help", "--version", "-v") or word.startswith("--help=") for word in rest):
         raise BadInput(f"{entry.program}: help is asked for, nothing is started", "leave --help out")
     return entry, rest
