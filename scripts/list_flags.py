@@ -355,6 +355,8 @@ def rust_flags(tree: Path) -> Iterator[Flag]:
 
 
 def _kind(text: str) -> str:
+    if text.startswith("lambda"):
+        return "str"
     none = "?" if "optional_type" in text or text.startswith(("optional_", "nullable")) else ""
     if "human_readable_int" in text:
         return "tokens" + none

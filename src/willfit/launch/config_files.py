@@ -77,6 +77,8 @@ def with_config(
     if found is None:
         return rest, [f"{path} (--config) is not here, so what it sets is not counted"]
     first = 1 if keep_first and rest and not rest[0].startswith("-") else 0
+    if first:
+        found.pop("model", None)
     return [*rest[:first], *_as_words(found, table), *rest[first:]], []
 
 

@@ -24,7 +24,7 @@ Takes = Literal["switch", "toggle", "boolean", "value", "values", "any", "option
 _DATA = Path(__file__).parent / "data"
 
 #: Values that leave something off, so that nothing is to be said of it.
-_OFF: tuple[Any, ...] = (False, "0", "1", "none", "null", "auto", "cuda", "[]", "{}", [])
+_OFF: tuple[Any, ...] = (False, "0", "1", "none", "null", "auto", "cuda", "normal", "[]", "{}", [])
 
 _UNSET = re.compile(r"\$[({]?\w")
 

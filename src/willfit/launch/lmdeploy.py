@@ -28,6 +28,7 @@ _NOT_COUNTED = {
     "--cp": "ranks of context parallelism",
     "--cudagraph-capture-batch-sizes": "sizes of CUDA graphs",
     "--device": "other kinds of devices",
+    "--model-format": "other formats than the checkpoint's",
     "--dp": "ranks of data parallelism",
     "--enable-eplb": "redundant experts",
     "--ep": "ranks of expert parallelism",

@@ -275,6 +275,7 @@ def parse(
             *notes,
             *of_other_versions(scanned, table, "vLLM", version or NEWEST),
             *not_counted(scanned, _NOT_COUNTED),
+            *_about_graphs(options),
             *_about_variables(given),
         ),
     )
@@ -397,6 +398,13 @@ def _graphs(options: Mapping[str, Any]) -> dict[str, Any]:
     if largest is not None:
         settings["cudagraph_max_capture_size"] = _count("max_cudagraph_capture_size", str(largest))
     return settings
+
+
+def _about_graphs(options: Mapping[str, Any]) -> list[str]:
+    """What compilation settings say of CUDA graphs that is not counted: modes other than the usual one, and none."""
+    mode = str(_json_option(options, "--compilation-config").get("cudagraph_mode", "NONE")).upper()
+    usual = ("NONE", "0", "FULL_AND_PIECEWISE")
+    return [] if mode in usual else [f"CUDA graphs of mode {mode[:40]} are not counted apart"]
 
 
 def _speculation(options: Mapping[str, Any]) -> dict[str, Any]:
