@@ -127,3 +127,11 @@ def test_a_command_without_a_model():
 def test_any_words_are_read_or_refused_with_one_line(words):
     with suppress(BadInput):
         assert parse(["lmdeploy", "serve", "api_server", *words]).model in words
+
+
+def test_where_the_model_comes_from_and_abbreviations():
+    launch = parse_command(
+        ["LMDEPLOY_USE_MODELSCOPE=True", "lmdeploy", "serve", "api_server", "a/b", "--session", "4096"]
+    )
+    assert launch.settings.session_len == 4096
+    assert "ModelScope" in launch.notes[0]

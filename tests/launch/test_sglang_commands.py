@@ -86,3 +86,28 @@ def test_wrong_commands_are_refused(words, said):
     with pytest.raises(BadInput) as refused:
         parse_command(words)
     assert said in f"{refused.value} {refused.value.hint}"
+
+
+def test_units_are_those_of_sglang():
+    assert read("--context-length 32k").context_length == 32_000
+    assert read("--context-length 32Ki").context_length == 32_768
+    assert read("--max-total-tokens 1.5M").max_total_tokens == 1_500_000
+    for line in ("--context-length 1.5Ki", "--context-length 32K", "--tp-size 1k"):
+        with pytest.raises(BadInput, match="whole number"):
+            read(line)
+
+
+def test_flags_are_written_with_dashes():
+    with pytest.raises(BadInput, match="did you mean --tp-size"):
+        read("--tp_size 2")
+
+
+def test_older_names_and_variables():
+    launch = parse_command(
+        ["SGLANG_USE_MODELSCOPE=1", "sglang", "serve", "a/b", "--disable-piecewise-cuda-graph"]
+    )
+    assert launch.settings.disable_prefill_cuda_graph is True
+    assert [note.split()[-1] for note in launch.notes] == ["0.5.18)", "read"]
+    assert parse_command(["SGLANG_VLM_CACHE_SIZE_MB=9", "sglang", "serve", "a/b"]).notes == (
+        "the variable SGLANG_VLM_CACHE_SIZE_MB is not counted",
+    )

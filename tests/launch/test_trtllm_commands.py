@@ -137,3 +137,11 @@ def test_mistakes_are_named(line, message, hint):
         parse_command(["trtllm-serve", *line.split()])
     assert message in caught.value.message
     assert hint in (caught.value.hint or "")
+
+
+def test_keys_of_a_file_that_are_not_known_are_said(tmp_path):
+    file = tmp_path / "config.yml"
+    file.write_text("moe_config:\n  backend: CUTLASS\nprint_iter_log: true\nmax_batch_size: 8\n")
+    launch = parse_command(["trtllm-serve", "m", "--config", str(file)])
+    assert launch.settings == Settings(max_batch_size=8)
+    assert [note.split()[0] for note in launch.notes] == ["moe_config"]

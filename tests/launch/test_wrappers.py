@@ -1,8 +1,11 @@
 """What stands in front of an engine's command: variables, other programs, containers, shells."""
 
 import shlex
+from contextlib import suppress
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from willfit.errors import BadInput
 from willfit.launch.images import known_image
@@ -164,3 +167,17 @@ def test_wrapped_commands_are_told_from_models_on_our_own_command_line():
     words = ["--gpu", "l4", "CUDA_VISIBLE_DEVICES=0", "nohup", "uv", "run", "vllm", "serve", "a/b"]
     assert arranged(words, ("inspect",)).launch == words[2:]
     assert not arranged(["org/model", "--gpu", "l4"], ("inspect",)).launch
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            ["nohup", "bash", "-c", "vllm", "serve", "docker", "run", "A=1", "--", "env", "uvx", "-m"]
+        )
+        | st.text(max_size=12),
+        max_size=8,
+    )
+)
+def test_any_words_are_read_or_refused(words):
+    with suppress(BadInput):
+        assert parse_command(words).model
