@@ -94,15 +94,36 @@ class Dialect(NamedTuple):
 
 
 class Options(UserDict[str, Any]):
-    """Values of flags: a string, a list of strings, or True or False. It keeps in mind which of them were looked at."""
+    """Values by name, in which dashes and underscores are the same; it keeps in mind which of them were looked at.
+
+    Those of flags are a string, a list of strings, or True or False.
+
+    Attributes
+    ----------
+    seen
+        Names that were looked at.
+    """
 
     def __init__(self, given: Mapping[str, Any] | None = None) -> None:
         self.seen: set[str] = set()
         super().__init__(given or {})
 
     def __getitem__(self, name: str) -> Any:
-        self.seen.add(name)
-        return super().__getitem__(name)
+        self.seen.add(_dashed(name))
+        return super().__getitem__(_dashed(name))
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        super().__setitem__(_dashed(name), value)
+
+    def __delitem__(self, name: str) -> None:
+        super().__delitem__(_dashed(name))
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(_dashed(str(name)))
+
+    def unseen(self, name: str) -> bool:
+        """Whether something that turns anything on is given under a name, and nothing looked at it."""
+        return _dashed(name) not in self.seen and self.data.get(_dashed(name), False) not in _OFF
 
 
 @dataclass(slots=True)
@@ -201,9 +222,8 @@ def not_counted(scanned: Scanned, words: Mapping[str, str]) -> list[str]:
     """
     groups: dict[str, list[str]] = {}
     for name, flag in scanned.flags.items():
-        if flag.quiet or name in scanned.options.seen or scanned.options.data.get(name, False) in _OFF:
-            continue
-        groups.setdefault(words.get(name, ""), []).append(name)
+        if not flag.quiet and scanned.options.unseen(name):
+            groups.setdefault(words.get(name, ""), []).append(name)
     alone = groups.pop("", [])
     return [f"{what} ({', '.join(names)}) are not counted" for what, names in groups.items()] + [
         f"{name} is not counted" for name in alone
@@ -466,6 +486,10 @@ def _expanded(text: str) -> str:
 def read_json(text: str) -> Any:
     """The value of a JSON option that has been checked."""
     return json.loads(_expanded(text))
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")
 
 
 def _is_number(word: str) -> bool:

@@ -130,11 +130,11 @@ def _numbers(options: Mapping[str, Any]) -> dict[str, Any]:
         "graph_split_batch_size",
         "graph_grow_step_size",
     ):
-        flag = "--" + name
+        flag = "--" + name.replace("_", "-")
         if flag in options:
-            settings[name] = whole(PROGRAM, flag, str(options[flag]))
-    if "--mem_fraction" in options:
-        settings["mem_fraction"] = share(PROGRAM, "--mem_fraction", str(options["--mem_fraction"]))
+            settings[name] = whole(PROGRAM, "--" + name, str(options[flag]))
+    if "--mem-fraction" in options:
+        settings["mem_fraction"] = share(PROGRAM, "--mem_fraction", str(options["--mem-fraction"]))
     return settings
 
 
@@ -145,12 +145,13 @@ def _words(options: Mapping[str, Any]) -> dict[str, Any]:
         ("data_type", _DATA_TYPES),
         ("linear_att_ssm_data_type", ("bfloat16", "float32")),
     ):
-        flag = "--" + name
+        flag = "--" + name.replace("_", "-")
         if flag in options:
-            settings[name] = choice(PROGRAM, flag, str(options[flag]), choices)
+            settings[name] = choice(PROGRAM, "--" + name, str(options[flag]), choices)
     for name in ("disable_cudagraph", "disable_vision", "disable_chunked_prefill"):
-        if options.get("--" + name):
+        if options.get("--" + name.replace("_", "-")):
             settings[name] = True
-    if options.get("--performance_mode") == "personal":
+    if "--performance-mode" in options:
+        choice(PROGRAM, "--performance_mode", str(options["--performance-mode"]), ("personal",))
         settings["personal"] = True
     return settings

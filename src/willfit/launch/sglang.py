@@ -71,6 +71,7 @@ _NOT_COUNTED = {
     "--offload-num-in-group": "layers that are fetched from host RAM",
     "--offload-prefetch-step": "layers that are fetched from host RAM",
     "--offload-mode": "layers that are fetched from host RAM",
+    "--mamba-radix-cache-strategy": "states that are kept for prefix caching",
     "--kt-weight-path": "experts on the CPU",
     "--kt-num-gpu-experts": "experts on the CPU",
 }
@@ -80,6 +81,7 @@ _RENAMED = {
     "--cuda-graph-max-bs-decode": "--cuda-graph-max-bs",
     "--disable-piecewise-cuda-graph": "--disable-prefill-cuda-graph",
     "--disable-decode-cuda-graph": "--disable-cuda-graph",
+    "--mamba-scheduler-strategy": "--mamba-radix-cache-strategy",
 }
 
 #: Variables that can change memory (`environ.py`) and are not read.
@@ -175,9 +177,11 @@ def parse(
     if not isinstance(model, str) or not model:
         raise BadInput(f"{PROGRAM}: no model is named", "write sglang serve MODEL, or --model-path MODEL")
     options.get("--config")  # read, or noted
+    other_versions = of_other_versions(scanned, table, "SGLang", version or NEWEST)
     for other, name in _RENAMED.items():
         if other in options:
-            options[name] = options[other]
+            options[name] = options.pop(other)
+            scanned.flags[name] = scanned.flags.pop(other)
     settings: dict[str, Any] = {"version": version} if version else {}
     for flag, name in _NUMBERS:
         if flag in options:
@@ -212,7 +216,7 @@ def parse(
         format_name=_ONLINE.get(quantization) if isinstance(quantization, str) else None,
         notes=(
             *notes,
-            *of_other_versions(scanned, table, "SGLang", version or NEWEST),
+            *other_versions,
             *not_counted(scanned, _NOT_COUNTED),
             *_about_variables(variables or {}),
         ),

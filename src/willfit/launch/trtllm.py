@@ -14,7 +14,7 @@ from willfit.engines.tensorrt_llm.settings import Settings
 from willfit.errors import BadInput
 from willfit.launch.base import Launch
 from willfit.launch.config_files import read_settings
-from willfit.launch.flags import Dialect, flag_table, not_counted, scan
+from willfit.launch.flags import Dialect, Options, flag_table, not_counted, scan
 from willfit.launch.values import choice, share, whole
 
 PROGRAM = "trtllm-serve"
@@ -42,8 +42,7 @@ _FLAGS_NOT_COUNTED = {
 }
 _BACKENDS = {"pytorch": "pytorch", "tensorrt": "tensorrt", "trt": "tensorrt", "_autodeploy": "pytorch"}
 
-#: Keys of the file that are read, and those without effect on memory (`llmapi/llm_args.py`).
-_KEYS = ("backend", "cuda_graph_config", "enable_attention_dp", "kv_cache_config", "max_input_len")
+#: Keys of the file without effect on memory (`llmapi/llm_args.py`); of others that nothing looks at, a note is made.
 _QUIET_KEYS = (
     "attention_dp_config", "custom_tokenizer", "disable_overlap_scheduler", "dtype", "enable_autotuner",
     "enable_chunked_prefill", "enable_iter_perf_stats", "enable_iter_req_stats", "enable_min_latency",
@@ -114,10 +113,12 @@ def parse(words: Sequence[str], version: str | None = None) -> Launch:
         if found is None:
             notes.append(f"{file} (--config) is not here, so what it sets is not counted")
         else:
-            settings |= _settings(found)
-            known = {*_COUNTS.values(), *_KEYS, *_QUIET_KEYS}
+            given = Options(found)
+            settings |= _settings(given)
             notes += [
-                f"{key[:60]} of {file} is not counted" for key in found if found[key] and key not in known
+                f"{key[:60]} of {file} is not counted"
+                for key in found
+                if key not in _QUIET_KEYS and given.unseen(key)
             ]
     revision = options.get("--revision")
     return Launch(

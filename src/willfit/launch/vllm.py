@@ -98,6 +98,11 @@ _NOT_COUNTED = {
     "--mamba-block-size": "states that are kept for prefix caching",
     "--enable-sleep-mode": "pages of sleep mode's allocator",
     "--performance-mode": "changed defaults",
+    "--api-server-count": "further API servers in host RAM",
+    "--load-format": "buffers of chosen ways to load",
+    "--safetensors-load-strategy": "buffers of chosen ways to load",
+    "--mm-processor-cache-type": "cached images in host RAM",
+    "--mm-ipc-gpu-memory-gb": "images that other processes hand over",
     "--device": "other kinds of devices",
     "--mm-encoder-attn-backend": "workspaces of chosen attention kernels",
     "--video-pruning-rate": "frames of videos that are left out",
@@ -364,7 +369,7 @@ def _about_variables(given: Mapping[str, str]) -> list[str]:
 def _environment(variables: Mapping[str, str], version: str | None) -> dict[str, Any]:
     """What variables say, `0` or `1`; later versions have one engine only."""
     settings: dict[str, Any] = {}
-    for name in _VARIABLES:
+    for name in ("VLLM_USE_V1", "VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS"):
         text = variables.get(name)
         if text is None:
             continue
