@@ -8,6 +8,8 @@ each flag, what its parser takes, in which of those versions it is there, and wh
 column is a person's judgement, so it is kept from the table that is there, and a flag that is new says `memory` until
 somebody has looked at it.
 
+What a flag changes in memory may stand in words behind ` # `; it is kept, too.
+
 Columns: spellings, what follows (`switch`, `toggle` for `--x` and `--no-x`, `boolean` for a switch that also takes
 `true` or `false`, `value`, `values`, `any`, `optional`), the kind of value with `?` if `None` may stand for it,
 `memory` or `quiet`, and the versions if it is not in all.
@@ -416,18 +418,15 @@ def _between(present: list[str], versions: list[str]) -> str:
     return f" {since}-{until}" if since or until else ""
 
 
-def _judged(path: Path) -> dict[str, str]:
-    """The effect that the table in place gives each flag."""
-    if not path.exists():
-        return {}
-    lines = [
-        line.split() for line in path.read_text(encoding="utf-8").splitlines() if line[:1] not in ("", "#")
-    ]
-    return {
-        name: next((word for word in line[1:] if word in ("memory", "quiet")), "memory")
-        for line in lines
-        for name in line[0].split(",")
-    }
+def _judged(path: Path) -> dict[str, tuple[str, str]]:
+    """The effect that the table in place gives each flag, and the words behind it."""
+    found: dict[str, tuple[str, str]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        row, mark, about = line.partition(" # ")
+        if row[:1] not in ("", "#"):
+            effect = next((word for word in row.split()[1:] if word in ("memory", "quiet")), "memory")
+            found |= dict.fromkeys(row.split()[0].split(","), (effect, mark + about))
+    return found
 
 
 def flag_table(engine: str, trees: list[Path]) -> str:
@@ -448,9 +447,9 @@ def flag_table(engine: str, trees: list[Path]) -> str:
     rows = []
     for flag, present in found.values():
         names = sorted(flag.names, key=lambda name: (not name.startswith("--"), flag.names.index(name)))
-        effect = next((judged[name] for name in names if name in judged), "memory")
+        effect, about = next((judged[name] for name in names if name in judged), ("memory", ""))
         row = f"{','.join(names)} {flag.takes} {flag.kind or 'str'} {effect}"
-        rows.append(row + _between(sorted(set(present), key=versions.index), versions))
+        rows.append(row + _between(sorted(set(present), key=versions.index), versions) + about)
     return "\n".join([*lines, *sorted(rows)])
 
 
@@ -465,7 +464,8 @@ def variable_table(engine: str, trees: list[Path]) -> str:
             found.setdefault(word, []).append(version)
     judged = _judged(DATA / f"{engine}_variables.txt")
     rows = [
-        f"{word} {judged.get(word, 'memory')}{_between(present, versions)}" for word, present in found.items()
+        f"{word} {judged.get(word, ('memory', ''))[0]}{_between(present, versions)}"
+        for word, present in found.items()
     ]
     return "\n".join([f"# versions {' '.join(versions)}", *sorted(rows)])
 

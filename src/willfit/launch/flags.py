@@ -49,6 +49,8 @@ class Flag(NamedTuple):
         It cannot change memory.
     since, until
         First and last version that has it, empty for the first and last that are known.
+    about
+        What it changes in memory, in words (plural); empty if there are none.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Flag(NamedTuple):
     quiet: bool = False
     since: str = ""
     until: str = ""
+    about: str = ""
 
 
 class FlagTable(NamedTuple):
@@ -152,14 +155,16 @@ def flag_table(*names: str) -> FlagTable:
     versions: tuple[str, ...] = ()
     for name in names:
         for line in (_DATA / name).read_text(encoding="utf-8").splitlines():
-            words = line.split()
+            row, _, about = line.partition(" # ")
+            words = row.split()
             if line.startswith("# versions"):
                 versions = tuple(words[2:])
             elif line.startswith("-"):
                 spellings, takes, kind, effect, between = (*words, *("", "", "", "")[: 5 - len(words)])
                 since, _, until = between.partition("-")
                 first = spellings.partition(",")[0]
-                flag = Flag(first, takes, kind, effect == "quiet", since, until)  # type: ignore[arg-type]
+                quiet = effect == "quiet"
+                flag = Flag(first, takes, kind, quiet, since, until, about)  # type: ignore[arg-type]
                 for spelling in spellings.split(","):
                     flags.setdefault(spelling, flag)
     return FlagTable(flags, versions)
@@ -212,18 +217,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"did you mean {dashed[close[0]]}?" if close else "check the spelling, or leave it out"
 
 
-def not_counted(scanned: Scanned, words: Mapping[str, str]) -> list[str]:
-    """Notes on flags that can change memory and that the launcher has not looked at, one for each thing in `words`.
-
-    Parameters
-    ----------
-    words
-        What flags are about, in words; a flag that is not there is named alone.
-    """
+def not_counted(scanned: Scanned) -> list[str]:
+    """Notes on flags that can change memory and that the launcher has not looked at, one for each thing they change."""
     groups: dict[str, list[str]] = {}
     for name, flag in scanned.flags.items():
         if not flag.quiet and scanned.options.unseen(name):
-            groups.setdefault(words.get(name, ""), []).append(name)
+            groups.setdefault(flag.about, []).append(name)
     alone = groups.pop("", [])
     return [f"{what} ({', '.join(names)}) are not counted" for what, names in groups.items()] + [
         f"{name} is not counted" for name in alone

@@ -17,38 +17,6 @@ from willfit.launch.values import choice, share, whole
 
 PROGRAM = "lightllm.server.api_server"
 
-#: What flags are about that can change memory and that nothing here looks at, in words.
-_NOT_COUNTED = {
-    "--dp": "ranks of data parallelism",
-    "--enable_ep_moe": "ranks of expert parallelism",
-    "--enable_prefill_cudagraph": "CUDA graphs of prefill steps",
-    "--prefill_cudagraph_max_handle_token": "CUDA graphs of prefill steps",
-    "--enable_cpu_cache": "blocks in host RAM",
-    "--cpu_cache_storage_size": "blocks in host RAM",
-    "--mode": "kernels and caches of --mode",
-    "--mtp_mode": "weights of the draft model",
-    "--mtp_draft_model_dir": "weights of the draft model",
-    "--mtp_step": "weights of the draft model",
-    "--nnodes": "further nodes",
-    "--quant_cfg": "formats that a file names",
-    "--vit_quant_cfg": "formats that a file names",
-    "--vit_quant_type": "formats that the encoder is quantized to",
-    "--static_quant": "scales of static quantization",
-    "--run_mode": "the roles of disaggregated serving",
-    "--visual_tp": "shards of the encoder",
-    "--visual_dp": "shards of the encoder",
-    "--visual_gpu_ids": "shards of the encoder",
-    "--visual_infer_batch_size": "batches of images",
-    "--enable_tpsp_mix_mode": "buffers of mixed parallelism",
-    "--enable_decode_microbatch_overlap": "buffers of two batches that overlap",
-    "--enable_prefill_microbatch_overlap": "buffers of two batches that overlap",
-    "--graph_max_len_in_batch": "lengths that CUDA graphs are captured for",
-    "--chunked_prefill_size": "chunks of prefill",
-    "--linear_att_cache_size": "states that are kept for prefix caching",
-    "--linear_att_page_block_num": "states that are kept for prefix caching",
-    "--linear_att_hash_page_size": "states that are kept for prefix caching",
-}
-
 #: `--quant_type` that turns a 16-bit checkpoint into this format while loading, without the names of kernels.
 _ONLINE = {"w8a8": "int8", "fp8w8a8": "fp8", "fp8w8a8-pt": "fp8", "fp8w8a8-b128": "fp8"}
 
@@ -103,7 +71,7 @@ def parse(words: Sequence[str], version: str | None = None) -> Launch:
         format_name=online,
         notes=(
             *of_other_versions(scanned, table, "LightLLM", version or NEWEST),
-            *not_counted(scanned, _NOT_COUNTED),
+            *not_counted(scanned),
             *notes,
         ),
     )

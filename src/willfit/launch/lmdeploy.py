@@ -22,29 +22,6 @@ READS_VARIABLES = True
 
 _DIALECT = Dialect(underscores=True, fields=True)
 
-#: What flags are about that can change memory and that nothing here looks at, in words.
-_NOT_COUNTED = {
-    "--adapters": "adapters",
-    "--cp": "ranks of context parallelism",
-    "--cudagraph-capture-batch-sizes": "sizes of CUDA graphs",
-    "--device": "other kinds of devices",
-    "--model-format": "other formats than the checkpoint's",
-    "--dp": "ranks of data parallelism",
-    "--enable-eplb": "redundant experts",
-    "--ep": "ranks of expert parallelism",
-    "--hf-overrides": "changes of the config",
-    "--nnodes": "further nodes",
-    "--piecewise-cudagraph-max-tokens": "CUDA graphs of prefill steps",
-    "--speculative-algorithm": "weights of the draft model",
-    "--speculative-draft-model": "weights of the draft model",
-    "--speculative-num-draft-tokens": "weights of the draft model",
-    "--vision-max-batch-size": "batches of images",
-    "--enable-microbatch": "buffers of two batches that overlap",
-    "--communicator": "buffers of the communicator",
-    "--rope-scaling-factor": "changes of the config",
-    "--role": "the roles of disaggregated serving",
-}
-
 #: Names of `--quant-policy` (`messages.py: QuantPolicy`).
 _POLICY_NAMES = {
     "none": 0, "int4": 4, "int8": 8, "fp8": 16, "fp8_e4m3": 16, "fp8_e5m2": 17, "turbo_quant": 42,
@@ -100,7 +77,7 @@ def parse(
         settings=Settings(**settings),
         notes=(
             *of_other_versions(scanned, table, "LMDeploy", version or NEWEST),
-            *not_counted(scanned, _NOT_COUNTED),
+            *not_counted(scanned),
             *_about_source(variables or {}),
         ),
     )

@@ -30,52 +30,6 @@ _MODEL_TYPE = "--model-type"
 _WITH_UNITS = ("--context-length", "--max-total-tokens", "--max-prefill-tokens")
 _UNITS = {"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
-#: What flags are about that can change memory and that nothing here looks at, in words.
-_NOT_COUNTED = {
-    "--enable-lora": "adapters",
-    "--lora-paths": "adapters",
-    "--max-loras-per-batch": "adapters",
-    "--max-lora-rank": "adapters",
-    "--lora-target-modules": "adapters",
-    "--max-loaded-loras": "adapters",
-    "--dcp-size": "ranks of decode context parallelism",
-    "--attn-cp-size": "ranks of the attention's context parallelism",
-    "--enable-nsa-prefill-context-parallel": "ranks of the attention's context parallelism",
-    "--disaggregation-mode": "the roles of disaggregated serving",
-    "--ep-num-redundant-experts": "redundant experts",
-    "--enable-eplb": "redundant experts",
-    "--moe-a2a-backend": "buffers of expert parallelism",
-    "--moe-dense-tp-size": "shards of dense layers",
-    "--enable-dp-lm-head": "shards of dense layers",
-    "--enable-two-batch-overlap": "buffers of two batches that overlap",
-    "--enable-hisparse": "the host's part of a sparse cache",
-    "--hicache-storage-backend": "blocks in other storage",
-    "--enable-lmcache": "blocks in other storage",
-    "--cuda-graph-config": "settings of CUDA graphs in JSON",
-    "--cuda-graph-bs": "given sizes of CUDA graphs",
-    "--cuda-graph-bs-decode": "given sizes of CUDA graphs",
-    "--cuda-graph-bs-prefill": "given sizes of CUDA graphs",
-    "--attention-backend": "workspaces of chosen attention kernels",
-    "--prefill-attention-backend": "workspaces of chosen attention kernels",
-    "--decode-attention-backend": "workspaces of chosen attention kernels",
-    "--moe-runner-backend": "workspaces of chosen kernels",
-    "--enable-torch-compile": "buffers of compiled graphs",
-    "--json-model-override-args": "changes of the config",
-    "--torchao-config": "weights that torchao quantizes",
-    "--speculative-draft-model-path": "weights of a draft model",
-    "--nnodes": "further nodes",
-    "--device": "other kinds of devices",
-    "--enable-memory-saver": "pages of the memory saver",
-    "--mm-enable-dp-encoder": "shards of the encoder",
-    "--offload-group-size": "layers that are fetched from host RAM",
-    "--offload-num-in-group": "layers that are fetched from host RAM",
-    "--offload-prefetch-step": "layers that are fetched from host RAM",
-    "--offload-mode": "layers that are fetched from host RAM",
-    "--mamba-radix-cache-strategy": "states that are kept for prefix caching",
-    "--kt-weight-path": "experts on the CPU",
-    "--kt-num-gpu-experts": "experts on the CPU",
-}
-
 #: Flags under newer names, or older ones, of those that are read.
 _RENAMED = {
     "--cuda-graph-max-bs-decode": "--cuda-graph-max-bs",
@@ -217,7 +171,7 @@ def parse(
         notes=(
             *notes,
             *other_versions,
-            *not_counted(scanned, _NOT_COUNTED),
+            *not_counted(scanned),
             *_about_variables(variables or {}),
         ),
     )

@@ -43,16 +43,6 @@ _ONLINE = {
     "bitsandbytes-fp4": "fp4",
 }
 
-#: What flags are about that can change memory and that nothing here looks at, in words.
-_NOT_COUNTED = {
-    "--lora-adapters": "adapters",
-    "--enable-prefill-logprobs": "logits of all tokens of prompts that ask for them",
-    "--max-batch-size": "limits of a batch",
-    "--rope-scaling": "changes of the config",
-    "--rope-factor": "changes of the config",
-    "--disable-custom-kernels": "workspaces of other kernels",
-}
-
 
 def recognises(words: Sequence[str]) -> bool:
     """Whether a command starts TGI's launcher."""
@@ -114,7 +104,7 @@ def parse(
         format_name=_ONLINE.get(quantize) if quantize else None,
         notes=(
             *of_other_versions(scanned, table, "TGI", version or NEWEST),
-            *not_counted(scanned, _NOT_COUNTED),
+            *not_counted(scanned),
             *notes,
         ),
     )

@@ -34,12 +34,6 @@ _COUNTS = {
     "--max_seq_len": "max_seq_len",
     "--max_beam_width": "max_beam_width",
 }
-#: What flags are about that can change memory and that nothing here looks at, in words.
-_FLAGS_NOT_COUNTED = {
-    "--context_parallel_size": "ranks of context parallelism",
-    "--moe_cluster_parallel_size": "clusters of experts",
-    "--video_pruning_rate": "frames of videos that are left out",
-}
 _BACKENDS = {"pytorch": "pytorch", "tensorrt": "tensorrt", "trt": "tensorrt", "_autodeploy": "pytorch"}
 
 #: Keys of the file without effect on memory (`llmapi/llm_args.py`); of others that nothing looks at, a note is made.
@@ -126,7 +120,7 @@ def parse(words: Sequence[str], version: str | None = None) -> Launch:
         model=scanned.positionals[0],
         revision=str(revision) if revision else None,
         settings=Settings(**settings),
-        notes=(*notes, *not_counted(scanned, _FLAGS_NOT_COUNTED)),
+        notes=(*notes, *not_counted(scanned)),
     )
 
 
