@@ -391,8 +391,8 @@ def merged(one: Flag, other: Flag) -> Flag:
         kind = kinds[1]
     elif not set(kinds) & plain:
         kind = "|".join(dict.fromkeys([*kinds[1].split("|"), *kinds[0].split("|")]))
-    elif kinds[0] in ("str", "int") and kinds[1].replace("|", "").isdigit():
-        kind = kinds[1]  # numbers that an older parser left to the engine
+    elif "int" in kinds and all(one == "int" or one.replace("|", "").isdigit() for one in kinds):
+        kind = "int"  # numbers that one of the parsers leaves to the engine
     elif "tokens" in kinds:
         kind = "tokens"
     elif set(kinds) == {"int", "float"}:
