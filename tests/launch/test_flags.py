@@ -59,6 +59,7 @@ def read(line, dialect=VLLM, version=None):
         ("--enable-lora --no-enable-lora", {"--enable-lora": False}),
         ("--disable-lora", {"--enable-lora": False}),
         ("--no-enable-l", {"--enable-lora": False}),
+        ("--disable-l", {"--enable-lora": False}),
         ("--chunked false --eager", {"--chunked": False, "--eager": True}),
         ("--chunked=True", {"--chunked": True}),
         ("--chunked --eager", {"--chunked": True, "--eager": True}),

@@ -268,6 +268,8 @@ class _Reader:
         self.fields: dict[str, dict[str, Any]] = {}
 
     def read(self) -> None:
+        if self.dialect.fields:
+            self._take_fields()
         while self.index < len(self.words):
             word = self.words[self.index]
             self.index += 1
@@ -276,13 +278,23 @@ class _Reader:
                 break
             if not self._is_flag(word):
                 self.found.positionals.append(word)
-            elif self.dialect.fields and "." in word.partition("=")[0]:
-                self._field(word)
             else:
                 self._flag(word)
         # Fields are put behind everything else, so that they replace an option that was given whole.
         for name, fields in self.fields.items():
             self.found.options[name] = json.dumps(fields)
+
+    def _take_fields(self) -> None:
+        """Read the words that set one field of a JSON option, which vLLM does before all others."""
+        rest = []
+        while self.index < len(self.words):
+            word = self.words[self.index]
+            self.index += 1
+            if word.startswith("-") and "." in word.partition("=")[0] and not _is_number(word):
+                self._field(word)
+            else:
+                rest.append(word)
+        self.words, self.index = rest, 0
 
     def _is_flag(self, word: str) -> bool:
         """What argparse takes for a flag: words with blanks and negative numbers are none."""
@@ -368,13 +380,16 @@ class _Reader:
 
     def _negated(self, name: str) -> Flag | None:
         """The flag that `--no-flag` turns off, or `--disable-flag` if there is `--enable-flag`."""
-        others = ["--" + name[5:]] if name.startswith("--no-") else []
-        if self.dialect.inverses:
-            for one, other in (("--enable-", "--disable-"), ("--disable-", "--enable-")):
-                if name.startswith(one):
-                    others.append(other + name[len(one) :])
+        others = ["--" + name[5:] if name.startswith("--no-") else "", self._inverse(name)]
         flags = (self.table.flags.get(other) for other in others)
         return next((flag for flag in flags if flag and flag.takes in ("toggle", "boolean")), None)
+
+    def _inverse(self, name: str) -> str:
+        """`--disable-x` of `--enable-x`, and the other way round, if the program has it; empty if not."""
+        for one, other in (("--enable-", "--disable-"), ("--disable-", "--enable-")):
+            if self.dialect.inverses and name.startswith(one):
+                return other + name[len(one) :]
+        return ""
 
     def _begun(self, name: str) -> dict[str, tuple[Flag, bool]]:
         """Flags that begin with a word."""
@@ -383,11 +398,12 @@ class _Reader:
             for spelling, flag in self.table.flags.items()
             if spelling.startswith(name) and spelling.startswith("--")
         }
-        if "--no-".startswith(name[:5]):
-            for spelling, flag in self.table.flags.items():
-                no = "--no-" + spelling[2:]
-                if flag.takes == "toggle" and spelling.startswith("--") and no.startswith(name):
-                    begun[no] = (flag, False)
+        for spelling, flag in self.table.flags.items():
+            if flag.takes in ("toggle", "boolean") and spelling.startswith("--"):
+                inverse = self._inverse(spelling)
+                for other in ("--no-" + spelling[2:], *([inverse] if inverse else [])):
+                    if other.startswith(name):
+                        begun[other] = (flag, False)
         return begun
 
     def _absent(self, flag: Flag) -> bool:
