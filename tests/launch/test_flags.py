@@ -4,17 +4,11 @@ import pytest
 
 from willfit.errors import BadInput
 from willfit.launch.config_files import with_config
-from willfit.launch.flags import (
-    Dialect,
-    Flag,
-    FlagTable,
-    flag_table,
-    not_counted,
-    of_other_versions,
-    scan,
-    without_units,
-)
+from willfit.launch.flags import Flag, FlagTable, flag_table
+from willfit.launch.notes import not_counted, of_other_versions
+from willfit.launch.scanning import Dialect, scan
 from willfit.launch.table import parse_command
+from willfit.launch.values import without_units
 
 ROWS = (
     Flag("--tp-size", "value", "int"),
@@ -156,6 +150,7 @@ def test_what_nobody_looked_at_is_named_once():
         ("1.5k", 1500),
         ("2T", 2**41),
         ("1.5K", None),
+        ("9" * 400 + ".5k", None),
         ("x", None),
     ],
 )

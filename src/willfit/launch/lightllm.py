@@ -12,7 +12,9 @@ from typing import Any
 from willfit.engines.lightllm import KV_TYPES, NEWEST, Settings
 from willfit.errors import BadInput
 from willfit.launch.base import Launch
-from willfit.launch.flags import Dialect, Scanned, flag_table, not_counted, of_other_versions, scan
+from willfit.launch.flags import flag_table
+from willfit.launch.notes import not_counted, of_other_versions
+from willfit.launch.scanning import Dialect, Scanned, scan
 from willfit.launch.values import choice, share, whole
 
 PROGRAM = "lightllm.server.api_server"

@@ -13,7 +13,9 @@ from willfit.engines.lmdeploy.eras import NEWEST
 from willfit.engines.lmdeploy.settings import QUANT_POLICIES, Settings
 from willfit.errors import BadInput
 from willfit.launch.base import Launch
-from willfit.launch.flags import Dialect, flag_table, not_counted, of_other_versions, scan
+from willfit.launch.flags import flag_table
+from willfit.launch.notes import not_counted, of_other_versions
+from willfit.launch.scanning import Dialect, scan
 from willfit.launch.values import choice, whole
 
 PROGRAM = "lmdeploy serve api_server"

@@ -15,7 +15,9 @@ from willfit.engines.sglang.settings import Settings
 from willfit.errors import BadInput
 from willfit.launch.base import Launch
 from willfit.launch.config_files import with_config
-from willfit.launch.flags import Dialect, flag_table, not_counted, of_other_versions, scan
+from willfit.launch.flags import flag_table
+from willfit.launch.notes import not_counted, of_other_versions
+from willfit.launch.scanning import Dialect, scan
 
 PROGRAM = "sglang serve"
 

@@ -15,17 +15,10 @@ from willfit.engines.tgi.eras import NEWEST
 from willfit.engines.tgi.settings import BLOCKS, Settings
 from willfit.errors import BadInput
 from willfit.launch.base import Launch
-from willfit.launch.flags import (
-    Dialect,
-    FlagTable,
-    Scanned,
-    check,
-    flag_table,
-    not_counted,
-    of_other_versions,
-    scan,
-)
-from willfit.launch.values import choice, share, whole
+from willfit.launch.flags import FlagTable, flag_table
+from willfit.launch.notes import not_counted, of_other_versions
+from willfit.launch.scanning import Dialect, Scanned, scan
+from willfit.launch.values import check, choice, share, whole
 
 PROGRAM = "text-generation-launcher"
 

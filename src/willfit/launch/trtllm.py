@@ -14,7 +14,9 @@ from willfit.engines.tensorrt_llm.settings import Settings
 from willfit.errors import BadInput
 from willfit.launch.base import Launch
 from willfit.launch.config_files import read_settings
-from willfit.launch.flags import Dialect, Options, flag_table, not_counted, scan
+from willfit.launch.flags import flag_table
+from willfit.launch.notes import not_counted
+from willfit.launch.scanning import Dialect, Options, scan
 from willfit.launch.values import choice, share, whole
 
 PROGRAM = "trtllm-serve"

@@ -16,18 +16,10 @@ from willfit.engines.vllm.settings import AUTO, Settings
 from willfit.errors import BadInput
 from willfit.launch.base import Launch
 from willfit.launch.config_files import with_config
-from willfit.launch.flags import (
-    Dialect,
-    did_you_mean,
-    flag_table,
-    not_counted,
-    of_other_versions,
-    read_json,
-    scan,
-    variable_table,
-    without_units,
-)
-from willfit.launch.values import choice
+from willfit.launch.flags import did_you_mean, flag_table, variable_table
+from willfit.launch.notes import not_counted, of_other_versions
+from willfit.launch.scanning import Dialect, scan
+from willfit.launch.values import choice, read_json, without_units
 
 PROGRAM = "vllm serve"
 
