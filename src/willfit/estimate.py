@@ -22,10 +22,16 @@ TERM_WORDS: dict[str, str] = {
     "activations": "activations",
     "logits": "logits",
     "cuda_graphs": "CUDA graphs",
+    "buffers": "runner's buffers",
     "runtime": "run-time libraries",
     "context": "driver context",
     "fragmentation": "fragmentation",
     "communication": "communication",
+    "lora": "LoRA adapters",
+    "draft": "draft model",
+    "draft_buffers": "draft's buffers",
+    "expert_exchange": "experts' exchange",
+    "sleeping_weights": "weights while asleep",
 }
 
 #: A 90 % interval of a normal distribution is this many standard deviations on each side.
@@ -306,4 +312,5 @@ class Estimate:
             "notes": list(self.notes),
             **({"refusal": self.refusal} if self.refusal else {}),
             **({"remedies": list(self.remedies)} if self.remedies else {}),
+            **({"asleep": self.details["asleep"]} if "asleep" in self.details else {}),
         }

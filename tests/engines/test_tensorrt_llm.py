@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from willfit.calibration import constant
 from willfit.checkpoints.catalogue import find
 from willfit.checkpoints.config import Config
 from willfit.engines.base import Machine, Question
+from willfit.engines.borrowed import library_terms
 from willfit.engines.subject import subject_from_config
 from willfit.engines.tensorrt_llm import Settings, answer, estimate
 from willfit.engines.tensorrt_llm.sizing import size_up
@@ -20,7 +20,8 @@ from willfit.quantities import GIB
 from willfit.validation.cases import read_cases
 from willfit.validation.run import predictor_for
 
-CASES = Path(__file__).parents[1] / "data" / "cases" / "other_serving.jsonl"
+DATA = Path(__file__).parents[1] / "data" / "cases"
+CASES = [*read_cases(DATA / "other_serving.jsonl"), *read_cases(DATA / "other_serving_more.jsonl")]
 CARD = Device("a card of 80 GiB", compute_capability="9.0", usable_bytes=80 * GIB)
 
 
@@ -40,7 +41,7 @@ def sizing(settings, subject=LLAMA, devices=1):
 
 def fixed():
     """What is outside the tensors and no rule gives."""
-    return int(constant("cuda.context").value) + int(constant("vllm.non_torch.one_rank").value)
+    return sum(term.bytes for term in library_terms(CARD, 1))
 
 
 def test_the_cache_is_a_share_of_what_weights_and_a_full_batch_leave():
@@ -82,6 +83,46 @@ def test_tokens_by_hand():
 def test_bytes_of_a_token_on_a_rank(settings, subject, devices, token_bytes):
     (pool,) = sizing(settings, subject, devices).cache.pools
     assert pool.token_bytes == token_bytes
+
+
+def test_states_of_the_batch_come_out_of_the_budget():
+    hybrid = subject_of("Qwen/Qwen3-Next-80B-A3B-Instruct")
+    found = sizing(Settings(max_batch_size=64, tensor_parallel_size=4), hybrid, 4)
+    # 36 layers x (4 value heads... of 32 over 4 ranks) 8 x 128 x 128 in fp32, and 3 inputs of
+    # (2 x 16 x 128 + 32 x 128) / 4 channels in 16 bits.
+    state = 36 * (8 * 128 * 128 * 4 + 3 * 2048 * 2)
+    assert found.states_bytes == 64 * state
+    taken = sum(term.bytes for term in found.terms)
+    assert found.pool_bytes == int((80 * GIB - taken) * 0.9) - 64 * state
+    # 12 layers x 1 of 2 heads x 256 x 2 x 2 B.
+    assert [pool.token_bytes for pool in found.cache.pools] == [12 * 512 * 2]
+    fewer = sizing(Settings(max_batch_size=1, tensor_parallel_size=4), hybrid, 4)
+    assert fewer.pool_bytes > found.pool_bytes
+    # Managers before held them before the budget was struck: a tenth of them at most.
+    assert found.pool_interval[0] <= found.pool_bytes <= found.pool_interval[1]
+
+
+def test_drafting_adds_layers_to_cache_and_weights():
+    plain = sizing(Settings(tensor_parallel_size=8), DEEPSEEK, 8)
+    draft = sizing(Settings(tensor_parallel_size=8, draft_layers=1, draft_tokens=1), DEEPSEEK, 8)
+    assert draft.cache.pools[0].token_bytes == 62 * 576 * 2 == plain.cache.pools[0].token_bytes + 1152
+    assert draft.terms[0].bytes > plain.terms[0].bytes
+    noted = estimate(LLAMA, Machine((CARD,)), Settings(draft_layers=1, draft_tokens=3)).notes
+    assert any("not in the checkpoint" in note for note in noted)
+
+
+def test_attention_data_parallelism_shares_sequences_out():
+    settings = Settings(tensor_parallel_size=2, enable_attention_dp=True, max_seq_len=4096)
+    found = sizing(settings, devices=2)
+    assert found.demand(4).needed_bytes == 2 * 4096 * 131_072
+    # Attention is whole on each: 32 layers x 4096 x (2 x 4096 + 2 x 1024) in 16 bits, half of it more.
+    half = sizing(Settings(tensor_parallel_size=2), devices=2).terms[0].bytes
+    assert found.terms[0].bytes - half == 32 * 4096 * (2 * 4096 + 2 * 1024)
+
+
+def test_a_built_engine_can_have_an_int8_cache():
+    found = sizing(Settings(backend="tensorrt", kv_cache_dtype="int8"))
+    assert found.cache.pools[0].token_bytes == 65_536
 
 
 def test_each_window_gets_the_same_bytes():
@@ -178,8 +219,16 @@ def test_what_is_not_known_is_not_guessed():
     assert "heads" in estimate(LLAMA, Machine((CARD,) * 3), Settings(tensor_parallel_size=3)).refusal
 
 
-@pytest.mark.parametrize("case", [case for case in read_cases(CASES) if case.engine == "tensorrt-llm"])
+@pytest.mark.parametrize("case", [case for case in CASES if case.engine == "tensorrt-llm" and case.scored])
 def test_published_logs_lie_in_the_interval(case):
     found = predictor_for(case)(case)["kv_cache_tokens"]
     assert found.low <= case.measured["kv_cache_tokens"] <= found.high
     assert found.value == pytest.approx(case.measured["kv_cache_tokens"], rel=0.2)
+
+
+def test_8_bit_weights_by_hand():
+    """One byte for each of 6,979,321,856 weights and a scale of 4 B for each of 224 matrices; the rest in 16 bits."""
+    stored = subject_from_config("m", Config(find("meta-llama/Llama-3.1-8B").config, "m"), "fp8")
+    weights = sizing(Settings(), stored).terms[0].bytes
+    rest = 2 * (2 * 128_256 * 4096 + 65 * 4096)
+    assert weights == 6_979_321_856 + 224 * 4 + rest

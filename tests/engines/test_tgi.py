@@ -1,15 +1,16 @@
 """TGI's cache: what a share of the card leaves after a warm-up with full prompts."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from willfit.calibration import constant
 from willfit.checkpoints.catalogue import find
 from willfit.checkpoints.config import Config
 from willfit.engines.base import Machine, Question
+from willfit.engines.borrowed import library_terms
 from willfit.engines.subject import subject_from_config
 from willfit.engines.tgi import Settings, answer, estimate
 from willfit.engines.tgi.sizing import size_up
@@ -17,7 +18,10 @@ from willfit.errors import BadInput
 from willfit.hardware.device import Device
 from willfit.hardware.table import find_device
 from willfit.quantities import GIB
+from willfit.validation.cases import read_cases
+from willfit.validation.run import predictor_for
 
+CASES = Path(__file__).parents[1] / "data" / "cases" / "other_serving_more.jsonl"
 CARD = Device("a card of 24 GiB", compute_capability="8.6", reported_bytes=24 * GIB, usable_bytes=24 * GIB)
 
 
@@ -36,8 +40,8 @@ def sizing(settings, subject=LLAMA, device=CARD, devices=1):
     return size_up(subject, Machine((device,) * devices), settings)
 
 
-def libraries():
-    return int(constant("cuda.context").value) + int(constant("vllm.non_torch.one_rank").value)
+def libraries(device):
+    return sum(term.bytes for term in library_terms(device, 1))
 
 
 def test_tokens_on_an_l4_by_hand():
@@ -49,7 +53,7 @@ def test_tokens_on_an_l4_by_hand():
     # 8049 x (3 x 14336 + 3 x 4096) x 2 B
     weights, activations, workspace = 16_060_522_496, 890_155_008, 134_217_728
     assert [term.bytes for term in found.inside[:2]] == [weights, activations]
-    pool = int(l4.usable_bytes * 0.9) - weights - activations - workspace - libraries()
+    pool = int(l4.usable_bytes * 0.9) - weights - activations - workspace - libraries(l4)
     assert found.pool_bytes == pool
     # 32 layers x 8 heads x 128 x 2 x 2 B = 131,072 B a token, one token in a block
     assert found.cache.blocks(pool) == (pool // 131_072,)
@@ -71,10 +75,41 @@ def test_before_3_0_it_was_a_share_of_what_is_free_and_all_logits_were_made():
     # 4096 tokens by default, prompts of up to 4095 and 50 more; 2 B for logits and as much for their softmax.
     assert (found.max_total_tokens, found.prefill_tokens, found.cache.block) == (4096, 4145, 16)
     assert found.inside[1].bytes == 4145 * 128_256 * 4
-    # One prompt of 4145 tokens: 260 blocks of 16 are there during the warm-up and are kept.
-    warm = 260 * 16 * 131_072
+    # Prompts of 4095 and 50 tokens that may grow to 4096: 2 x 256 blocks of 16 are there during the warm-up.
+    warm = 2 * 256 * 16 * 131_072
     taken = sum(term.bytes for term in found.inside)
     assert found.pool_bytes == pytest.approx(warm + 0.95 * (24 * GIB - taken - warm), abs=2)
+
+
+@pytest.mark.parametrize(("version", "share"), [("1.1.0", 1.0), ("1.4.1", 0.95)])
+def test_before_2_0_lengths_were_fixed_and_no_graphs_captured(version, share):
+    found = sizing(Settings(version=version))
+    # 4 prompts of 1024 tokens with up to 1023 more: 128 blocks of 16 each are there during the warm-up.
+    assert (found.max_total_tokens, found.prefill_tokens) == (2048, 4096)
+    warm = 4 * 128 * 16 * 131_072
+    taken = sum(term.bytes for term in found.inside)
+    assert found.pool_bytes == pytest.approx(warm + share * (24 * GIB - taken - warm), abs=2)
+    assert not found.outside
+
+
+def test_a_checkpoint_can_ask_for_an_8_bit_cache():
+    config = dict(find("meta-llama/Llama-3.1-8B").config)
+    config["quantization_config"] = {
+        "quant_method": "compressed-tensors", "format": "float-quantized",
+        "config_groups": {"group_0": {"targets": ["Linear"], "weights": {
+            "num_bits": 8, "type": "float", "strategy": "tensor", "symmetric": True}}},
+        "kv_cache_scheme": {"num_bits": 8, "type": "float", "strategy": "tensor", "symmetric": True},
+        "ignore": ["lm_head"],
+    }  # fmt: skip
+    stored = subject_from_config("m", Config(config, "m"))
+    for version, token in (("3.3.7", 65_536), ("2.4.0", 131_072)):
+        assert sizing(Settings(version=version), stored).cache.pools[0].token_bytes == token
+    # Two matrices of the embedding's size in 16 bits, all others in one byte with a scale of 4 B each.
+    table, norms = 128_256 * 4096, 65 * 4096
+    linear = 8_030_261_248 - 2 * table - norms
+    assert sizing(Settings(), stored).inside[0].bytes == pytest.approx(
+        2 * (2 * table + norms) + linear, rel=1e-5
+    )
 
 
 @pytest.mark.parametrize(
@@ -180,3 +215,18 @@ def test_an_8_bit_cache_needs_kernels_for_it():
     assert "flashdecoding" in estimate(falcon, Machine((CARD,)), Settings(kv_cache_dtype="fp8_e5m2")).refusal
     with pytest.raises(BadInput, match="int8"):
         answer(LLAMA, Machine((CARD,)), Question(kv_dtype="int8"))
+
+
+@pytest.mark.parametrize("case", [case for case in read_cases(CASES) if case.engine == "tgi" and case.scored])
+def test_published_logs_lie_in_the_interval(case):
+    found = predictor_for(case)(case)["kv_cache_tokens"]
+    assert found.low <= case.measured["kv_cache_tokens"] <= found.high
+
+
+def test_awq_weights_and_their_zero_points_by_hand():
+    """6,979,321,856 weights in half a byte, with 2.5 B for every 128; tables and norms in 16 bits."""
+    stored = subject_from_config("m", Config(find("meta-llama/Llama-3.1-8B").config, "m"), "awq")
+    linear = 32 * (4096 * 4096 * 2 + 2 * 1024 * 4096 + 3 * 14_336 * 4096)
+    assert linear == 6_979_321_856
+    rest = 2 * (2 * 128_256 * 4096 + 65 * 4096)
+    assert sizing(Settings(), stored).inside[0].bytes == linear // 2 + linear // 128 * 5 // 2 + rest

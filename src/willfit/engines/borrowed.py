@@ -9,8 +9,11 @@ from __future__ import annotations
 from willfit.architectures.model import Architecture
 from willfit.calibration import constant
 from willfit.engines.base import Subject
+from willfit.engines.context import context_term
 from willfit.engines.sharding import Sharding, parameter_bytes
+from willfit.engines.vllm.runtime import runtime_constants
 from willfit.estimate import Term, between
+from willfit.hardware.device import Device
 
 #: What to say of these terms.
 NOTE = (
@@ -20,7 +23,12 @@ NOTE = (
 
 
 def weights_term(
-    subject: Subject, sharding: Sharding, reference: str, copies: int = 0, maybe_copies: int = 0
+    subject: Subject,
+    sharding: Sharding,
+    reference: str,
+    copies: int = 0,
+    maybe_copies: int = 0,
+    mtp: bool = False,
 ) -> Term:
     """Parameters of the fullest rank; the allocator and rotary tables may add what they add elsewhere.
 
@@ -30,17 +38,23 @@ def weights_term(
         Where the engine's layers are.
     copies, maybe_copies
         Bytes of what the engine loads twice, and of what it may load twice.
+    mtp
+        Whether multi-token-prediction modules are loaded.
     """
-    stored = parameter_bytes(subject, sharding)
-    size = stored + copies
-    spread = constant("vllm.weights_ratio")
-    less, more = subject.weight_sureness
+    stored = parameter_bytes(subject, sharding, mtp=mtp)
     formula = f"{stored} B of tensors ({subject.recipe.name})"
     if sharding.ranks > 1:
         formula += f" on one of {sharding.ranks} ranks"
     if copies:
         formula += f" + {copies} B that are loaded twice"
-    low, high = int(size * spread.low * less), int(size * spread.high * more) + maybe_copies
+    return weights_between(subject, stored + copies, formula, reference, maybe_copies)
+
+
+def weights_between(subject: Subject, size: int, formula: str, reference: str, maybe: int = 0) -> Term:
+    """So many bytes of weights, and `maybe` more, with the interval that other engines show."""
+    spread = constant("vllm.weights_ratio")
+    less, more = subject.weight_sureness
+    low, high = int(size * spread.low * less), int(size * spread.high * more) + maybe
     return between("weights", size, low, high, formula, f"{reference}; interval: {spread.reference}")
 
 
@@ -57,7 +71,7 @@ def activation_term(stages: dict[str, tuple[int, str]], maybe: int, reference: s
         Where the engine's run is.
     """
     size = max(found for found, _ in stages.values())
-    spread = constant("vllm.activation_ratio.v1")
+    spread = constant("borrowed.activation_ratio")
     formula = "the largest of " + ", ".join(
         f"{name}: {text} = {found}" for name, (found, text) in stages.items()
     )
@@ -65,28 +79,22 @@ def activation_term(stages: dict[str, tuple[int, str]], maybe: int, reference: s
     return between("activations", size, low, high, formula, f"{reference}; interval: {spread.reference}")
 
 
-def library_terms(ranks: int) -> tuple[Term, Term]:
-    """Workspaces of libraries, and the driver's context."""
-    spread = constant("vllm.non_torch.one_rank" if ranks == 1 else "vllm.non_torch.many_ranks")
-    context = constant("cuda.context")
-    return (
-        between(
-            "runtime",
-            int(spread.value),
-            int(spread.low),
-            int(spread.high),
-            f"library workspaces of {ranks} rank(s)",
-            spread.reference,
-        ),
-        between(
-            "context",
-            int(context.value),
-            int(context.low),
-            int(context.high),
-            "driver context",
+def library_terms(device: Device, ranks: int, processes: int = 1) -> tuple[Term, Term]:
+    """Workspaces of libraries, and the driver's context of each process on a card."""
+    spread = constant(*runtime_constants(ranks, device))
+    low, size, high = int(spread.low), int(spread.value), int(spread.high)
+    formula = f"library workspaces of {ranks} rank(s)"
+    context = context_term(device)
+    if processes > 1:
+        context = between(
+            context.name,
+            processes * context.bytes,
+            processes * context.low_bytes,
+            processes * context.high_bytes,
+            f"driver contexts of {processes} processes",
             context.reference,
-        ),
-    )
+        )
+    return between("runtime", size, low, high, formula, spread.reference), context
 
 
 def graph_terms(architecture: Architecture, sizes: int, reference: str) -> tuple[Term, ...]:
@@ -107,9 +115,3 @@ def graph_terms(architecture: Architecture, sizes: int, reference: str) -> tuple
             f"{reference}; size: {spread.reference}",
         ),
     )
-
-
-def visible_memory(size: int) -> Term:
-    """What drivers and systems show more or less of a card than the table has, as a term around nothing."""
-    spread = constant("device.visible_ratio")
-    return between("visible", 0, -int(size * (spread.high - 1)), -int(size * (spread.low - 1)))

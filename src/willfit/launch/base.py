@@ -7,6 +7,25 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
+class DraftModel:
+    """A second model that a command names, which drafts tokens for the first.
+
+    Attributes
+    ----------
+    model
+        As the command names it.
+    method
+        How it drafts: `eagle`, `eagle3`, `dflash` and `medusa` heads are not models by themselves.
+    revision
+        The revision that is pinned; None for the newest.
+    """
+
+    model: str
+    method: str
+    revision: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Launch:
     """A launch command, understood.
 
@@ -26,6 +45,8 @@ class Launch:
         How many devices the command lets the engine see; None for all that there are.
     notes
         What was understood but is not counted, and what was assumed.
+    draft
+        The model that drafts; None without.
     """
 
     engine: str
@@ -35,3 +56,4 @@ class Launch:
     format_name: str | None = None
     devices: int | None = None
     notes: tuple[str, ...] = ()
+    draft: DraftModel | None = None

@@ -49,6 +49,10 @@ _QUIET_KEYS = (
     "trust_remote_code",
 )  # fmt: skip
 
+#: `speculative_config.decoding_type` that drafts with layers of its own in the cache; others have none, or a model
+#: with a cache of its own.
+_DRAFTS = ("MTP", "EAGLE", "EAGLE3")
+
 #: Fields of the file's `kv_cache_config` that are whole numbers, with the least that each can be.
 _CACHE_COUNTS = {"tokens_per_block": 1, "max_tokens": 1, "max_gpu_total_bytes": 0, "host_cache_size": 0}
 
@@ -111,6 +115,8 @@ def parse(words: Sequence[str], version: str | None = None) -> Launch:
         else:
             given = Options(found)
             settings |= _settings(given)
+            if given.get("speculative_config") and not _drafts(given):
+                notes.append(f"speculative_config of {file} is not counted")
             notes += [
                 f"{key[:60]} of {file} is not counted"
                 for key in found
@@ -158,7 +164,18 @@ def _settings(found: Mapping[str, Any]) -> dict[str, Any]:
         settings["max_attention_window"] = _sizes(
             "kv_cache_config.max_attention_window", cache["max_attention_window"]
         )
-    return settings | _graphs(found)
+    return settings | _graphs(found) | _drafts(found)
+
+
+def _drafts(found: Mapping[str, Any]) -> dict[str, Any]:
+    """`speculative_config`: an MTP module for each token, or one layer of EAGLE."""
+    draft = _section(found, "speculative_config")
+    kind = str(draft.get("decoding_type", "")).upper()
+    if kind not in _DRAFTS:
+        return {}
+    name = "num_nextn_predict_layers" if kind == "MTP" else "max_draft_len"
+    tokens = whole(PROGRAM, f"speculative_config.{name}", str(draft.get(name, 1)))
+    return {"draft_layers": tokens if kind == "MTP" else 1, "draft_tokens": tokens}
 
 
 def _graphs(found: Mapping[str, Any]) -> dict[str, Any]:

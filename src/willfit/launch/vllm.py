@@ -20,6 +20,7 @@ from willfit.launch.flags import did_you_mean, flag_table, variable_table
 from willfit.launch.notes import not_counted, of_other_versions
 from willfit.launch.scanning import Dialect, scan
 from willfit.launch.values import choice, read_json, without_units
+from willfit.launch.vllm_features import VARIABLES, Reader, features
 
 PROGRAM = "vllm serve"
 
@@ -61,7 +62,7 @@ _CACHE_TYPES = (
 )  # fmt: skip
 
 #: Variables that change a setting (`vllm/envs.py`), and since when one of them has nothing to choose.
-_VARIABLES = ("VLLM_USE_V1", "VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS")
+_VARIABLES = ("VLLM_USE_V1", "VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS", *VARIABLES)
 _ONE_ENGINE = (0, 11)
 
 #: Batches of engines that are neither a server for chats nor the LLM class (`config/scheduler.py: SchedulerConfig`),
@@ -154,7 +155,6 @@ def parse(
         ("--kv-cache-memory-bytes", "kv_cache_memory_bytes", _tokens),
         ("--max-cudagraph-capture-size", "cudagraph_max_capture_size", _count),
         ("--gpu-memory-utilization", "gpu_memory_utilization", _fraction),
-        ("--cpu-offload-gb", "cpu_offload_gb", _number),
         ("--swap-space", "swap_space", _number),
     ):
         if flag in options:
@@ -184,7 +184,8 @@ def parse(
     if options.get("--runner") == "pooling" or {convert, task} & _POOLING:
         settings["runner"] = "pooling"
     given = variables or {}
-    settings |= _graphs(options) | _speculation(options) | _environment(given, version)
+    more, draft, said = features(options, given, version, model, Reader(_json_option, _count, _number))
+    settings |= _graphs(options) | more | _environment(given, version)
     settings |= _usage(entry, settings)
     devices = options.get("--device-ids")
     quantization = options.get("--quantization")
@@ -200,8 +201,10 @@ def parse(
         settings=Settings(**settings),
         format_name=_ONLINE.get(quantization) if isinstance(quantization, str) else None,
         devices=len(str(devices).split(",")) if devices else None,
+        draft=draft,
         notes=(
             *notes,
+            *said,
             *of_other_versions(scanned, table, "vLLM", version or NEWEST),
             *not_counted(scanned),
             *_about_graphs(options),
@@ -334,18 +337,6 @@ def _about_graphs(options: Mapping[str, Any]) -> list[str]:
     mode = str(_json_option(options, "--compilation-config").get("cudagraph_mode", "NONE")).upper()
     usual = ("NONE", "0", "FULL_AND_PIECEWISE")
     return [] if mode in usual else [f"CUDA graphs of mode {mode[:40]} are not counted apart"]
-
-
-def _speculation(options: Mapping[str, Any]) -> dict[str, Any]:
-    config = _json_option(options, "--speculative-config")
-    if config:
-        method, tokens = str(config.get("method", "")), config.get("num_speculative_tokens", 1)
-    elif "--spec-tokens" in options or "--num-speculative-tokens" in options:
-        method = str(options.get("--spec-method", ""))
-        tokens = options.get("--spec-tokens", options.get("--num-speculative-tokens"))
-    else:
-        return {}
-    return {"speculative_tokens": _count("speculative tokens", str(tokens)), "mtp": "mtp" in method.lower()}
 
 
 def _json_option(options: Mapping[str, Any], flag: str) -> dict[str, Any]:

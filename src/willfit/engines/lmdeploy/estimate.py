@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from willfit.architectures.mixers import Attention, LatentAttention, Recurrent
 from willfit.engines.base import DEFAULT_CONTEXT, Machine, Question, Subject
+from willfit.engines.borrowed import NOTE
+from willfit.engines.leftover import device_interval
 from willfit.engines.lmdeploy.eras import NEWEST
 from willfit.engines.lmdeploy.settings import QUANT_POLICIES, TURBOMIND_POLICIES, Settings, has_turbomind
 from willfit.engines.lmdeploy.sizing import Sizing, size_up
 from willfit.engines.ranks import most_ranks, undivided_heads
+from willfit.engines.references import dated
+from willfit.engines.remedies import CONTEXT_STEP
 from willfit.errors import BadInput
-from willfit.estimate import Capacity, DeviceEstimate, Estimate, Term, combined
+from willfit.estimate import Capacity, DeviceEstimate, Estimate, Term
 from willfit.quantities import dtype_name, format_bytes
 
 NAME = "lmdeploy"
-
-#: Rounding of a suggested context, so that it is a number that people would type.
-_CONTEXT_STEP = 256
 
 #: `--quant-policy` for the dtype of a cache.
 _POLICIES = {"int4": 4, "int8": 8, "fp8": 16, "fp8_e4m3": 16, "fp8_e5m2": 17}
@@ -66,7 +67,7 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
         DEFAULT_CONTEXT, subject.architecture.max_positions or DEFAULT_CONTEXT
     )
     cache = (_cache_term(sizing),) if sizing.blocks.bytes else ()
-    terms = (*sizing.before, *cache, *sizing.after)
+    terms = dated((*sizing.before, *cache, *sizing.after), "LMDeploy", "lmdeploy/", sizing.era.since)
     interval = _interval(terms, sizing)
     refusal = _refusal(subject, machine, settings, sizing)
     demand = sizing.demand(users, length)
@@ -77,7 +78,7 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
         kind="serve",
         devices=tuple(
             DeviceEstimate(device.name, index, device.usable_bytes, terms, interval)
-            for index, device in enumerate(machine.devices[: settings.tp])
+            for index, device in enumerate(machine.devices[: sizing.layout.devices])
         ),
         host=DeviceEstimate("host", 0, machine.host_bytes, ()),
         capacity=_capacity(sizing, length, subject.architecture.max_positions) if cache else None,
@@ -131,13 +132,7 @@ def _interval(terms: tuple[Term, ...], sizing: Sizing) -> tuple[int, int] | None
     """The cache takes its share of what the terms before it leave, so only the rest of their errors remains."""
     if sizing.pool_bytes <= 0 or not sizing.blocks.bytes:
         return None
-    rest = 1 - sizing.sensitivity
-    size, low, high = combined(sizing.before)
-    after, after_low, after_high = combined(sizing.after)
-    peak = sum(term.bytes for term in terms)
-    below = ((size - low) * rest) ** 2 + float(after - after_low) ** 2
-    above = ((high - size) * rest) ** 2 + float(after_high - after) ** 2
-    return peak - int(below**0.5), peak + int(above**0.5)
+    return device_interval(terms, sizing.before, sizing.after, sizing.sensitivity)
 
 
 def _capacity(sizing: Sizing, length: int, limit: int) -> Capacity:
@@ -162,17 +157,15 @@ def _refusal(subject: Subject, machine: Machine, settings: Settings, sizing: Siz
         return f"TurboMind has no --quant-policy {settings.quant_policy}; it has 0, 4 and 8"
     if sizing.ratio >= 1 and (sizing.backend == "pytorch" or not sizing.era.counts_blocks):
         return f"--cache-max-entry-count is {sizing.ratio:g}; this version takes a share below 1"
-    return undivided_heads(architecture, settings.tp)
+    return undivided_heads(architecture, sizing.layout.attention)
 
 
 def _notes(
     subject: Subject, machine: Machine, settings: Settings, sizing: Sizing, length: int, users: int
 ) -> list[str]:
     architecture, notes = subject.architecture, []
-    notes.append(
-        f"{'TurboMind' if sizing.backend == 'turbomind' else 'the PyTorch engine'}, with weights and cache from "
-        "LMDeploy's source; activations and workspaces were measured for vLLM only"
-    )
+    engine = "TurboMind" if sizing.backend == "turbomind" else "LMDeploy's PyTorch engine"
+    notes.append(NOTE.format(engine=engine))
     if settings.backend == "turbomind" and not has_turbomind(architecture, settings.version):
         notes.append("TurboMind does not have this model; LMDeploy falls back to its PyTorch engine")
     if sizing.backend == "pytorch":
@@ -185,8 +178,13 @@ def _notes(
         notes.append(f"{sizing.batch} sequences run at once (--max-batch-size); the others wait")
     if sizing.prefill_tokens < settings.max_prefill_token_num:
         notes.append(f"memory is short: --max-prefill-token-num falls to {sizing.prefill_tokens}")
-    if len(machine.devices) > settings.tp:
-        notes.append(f"{settings.tp} of {len(machine.devices)} devices are used (--tp {settings.tp})")
+    if len(machine.devices) > sizing.layout.devices:
+        used = sizing.layout.devices
+        notes.append(f"{used} of {len(machine.devices)} devices are used (--tp {settings.tp})")
+    if settings.ep > 1 and sizing.backend == "turbomind":
+        notes.append("how TurboMind divides what is not experts under --ep is not established")
+    if settings.num_draft_tokens and sizing.backend == "turbomind":
+        notes.append("TurboMind drafts no tokens; --speculative-num-draft-tokens is set aside")
     known = (Attention, LatentAttention, Recurrent)
     mixers = [mixer for layer, _ in architecture.blocks for mixer in layer.mixers]
     if not all(isinstance(mixer, known) for mixer in mixers):
@@ -204,7 +202,7 @@ def _remedies(
     usable = sizing.pool_bytes - sizing.padding_blocks * sizing.blocks.bytes
     if sizing.blocks.bytes:
         blocks = (usable // users - sizing.bytes_for(0)) // sizing.blocks.bytes
-        longest = blocks * sizing.blocks.length // _CONTEXT_STEP * _CONTEXT_STEP
+        longest = blocks * sizing.blocks.length // CONTEXT_STEP * CONTEXT_STEP
         if 0 < longest < length:
             each = f" for each of {users} users" if users > 1 else ""
             remedies.append(f"a context of {longest:,} tokens{each} (--session-len {longest})")

@@ -7,16 +7,17 @@ from dataclasses import replace
 from willfit.architectures.mixers import Attention
 from willfit.engines.base import Machine, Question, Subject
 from willfit.engines.borrowed import NOTE
+from willfit.engines.leftover import device_interval
+from willfit.engines.ranks import undivided_heads
+from willfit.engines.references import dated
+from willfit.engines.remedies import shorter_or_fewer
 from willfit.engines.tensorrt_llm.eras import NEWEST
 from willfit.engines.tensorrt_llm.settings import Settings
 from willfit.engines.tensorrt_llm.sizing import Sizing, size_up
 from willfit.errors import BadInput
-from willfit.estimate import Capacity, DeviceEstimate, Estimate, Term, combined, exact
+from willfit.estimate import Capacity, DeviceEstimate, Estimate, Term, exact
 
 NAME = "tensorrt-llm"
-
-#: Rounding of a suggested context, so that it is a number that people would type.
-_CONTEXT_STEP = 256
 
 #: Formats of checkpoints that TensorRT-LLM's PyTorch backend has no loader for.
 _NEVER = frozenset({"aqlm", "bitnet", "bitsandbytes", "eetq", "exl2", "exl3", "hqq", "mlx", "quanto"})
@@ -34,7 +35,9 @@ def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:
     layouts = (
         replace(settings, tensor_parallel_size=size, pipeline_parallel_size=devices // size) for size in sizes
     )
-    chosen = next(layout for layout in layouts if not _undivided(subject, layout))
+    chosen = next(
+        layout for layout in layouts if not undivided_heads(subject.architecture, layout.cache_ranks)
+    )
     return estimate(subject, machine, chosen, question.users)
 
 
@@ -63,7 +66,12 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
         )
     sizing = size_up(subject, machine, settings)
     resolved, cache = sizing.resolved, sizing.cache
-    terms = (*sizing.terms, _cache_term(sizing))
+    terms = dated(
+        (*sizing.terms, *_state_term(sizing), _cache_term(sizing)),
+        "TensorRT-LLM",
+        "tensorrt_llm/",
+        resolved.era.since,
+    )
     ranks = settings.sharding.ranks
     demand = sizing.demand(users)
     return Estimate(
@@ -96,6 +104,14 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
     )
 
 
+def _state_term(sizing: Sizing) -> tuple[Term, ...]:
+    if not sizing.states_bytes:
+        return ()
+    formula = f"{sizing.resolved.max_batch_size} sequences (--max_batch_size)"
+    reference = "tensorrt_llm/_torch/pyexecutor/mamba_cache_manager.py"
+    return (exact("recurrent_state", sizing.states_bytes, formula, reference),)
+
+
 def _cache_term(sizing: Sizing) -> Term:
     cache, fraction = sizing.cache, sizing.resolved.free_gpu_memory_fraction
     size = cache.allocated(sizing.pool_bytes)
@@ -108,7 +124,8 @@ def _cache_term(sizing: Sizing) -> Term:
         formula = f"{blocks} (as asked for)"
     else:
         others = " - ".join(f"{term.bytes} ({term.name})" for term in sizing.terms)
-        formula = f"{fraction:g} x ({sizing.total_bytes} - {others}) = {blocks}"
+        states = f" - {sizing.states_bytes} of states" if sizing.states_bytes else ""
+        formula = f"{fraction:g} x ({sizing.total_bytes} - {others}){states} = {blocks}"
     reference = "tensorrt_llm/_torch/pyexecutor/_util.py: configure_kv_cache_capacity"
     return Term("kv_cache", size, max(0, min(low, size)), max(high, size), formula, reference)
 
@@ -117,10 +134,7 @@ def _interval(terms: tuple[Term, ...], sizing: Sizing) -> tuple[int, int] | None
     """The cache takes its share of what the other terms leave, so the sum is off by the rest of their error."""
     if sizing.limited or sizing.pool_bytes <= 0:
         return None
-    others, low, high = combined(sizing.terms)
-    rest = 1 - sizing.resolved.free_gpu_memory_fraction
-    peak = sum(term.bytes for term in terms)
-    return peak - int(rest * (others - low)), peak + int(rest * (high - others))
+    return device_interval(terms, sizing.terms, (), sizing.resolved.free_gpu_memory_fraction)
 
 
 def _host(machine: Machine, settings: Settings) -> DeviceEstimate:
@@ -137,19 +151,6 @@ def _host(machine: Machine, settings: Settings) -> DeviceEstimate:
     return DeviceEstimate("host", 0, machine.host_bytes, terms)
 
 
-def _undivided(subject: Subject, settings: Settings) -> str:
-    """What cannot be divided over the ranks; key/value heads may be repeated."""
-    ranks = settings.cache_ranks
-    for layer, _ in subject.architecture.blocks:
-        for mixer in layer.mixers:
-            heads = getattr(mixer, "heads", 0)
-            if heads % ranks:
-                return f"{heads} heads cannot be divided over {ranks} tensor-parallel ranks"
-            if isinstance(mixer, Attention) and mixer.kv_heads % ranks and ranks % mixer.kv_heads:
-                return f"{mixer.kv_heads} key/value heads cannot be divided over {ranks} ranks"
-    return ""
-
-
 def _refusal(subject: Subject, settings: Settings) -> str:
     method = subject.recipe.method
     if method in _NEVER:
@@ -157,7 +158,7 @@ def _refusal(subject: Subject, settings: Settings) -> str:
     groups = settings.sharding.experts
     if settings.tensor_parallel_size % groups:
         return f"{settings.tensor_parallel_size} ranks cannot be divided into {groups} groups of experts"
-    return _undivided(subject, settings)
+    return undivided_heads(subject.architecture, settings.cache_ranks)
 
 
 def _notes(subject: Subject, sizing: Sizing, settings: Settings, users: int) -> list[str]:
@@ -185,8 +186,13 @@ def _notes(subject: Subject, sizing: Sizing, settings: Settings, users: int) -> 
             "window layers are counted with all tokens; kv_cache_config.max_attention_window, or a cache manager "
             "that derives it, keeps less"
         )
-    if sizing.cache.state_bytes:
-        notes.append("how recurrent states share the pool with the cache is not established")
+    if sizing.states_bytes:
+        notes.append(
+            "states are counted for --max_batch_size sequences; those that block reuse keeps for prefixes come on top"
+        )
+    if settings.draft_layers and not any(line.tensor.part == "mtp" for line in subject.lines):
+        notes.append("the draft model is not in the checkpoint: its weights are not counted")
+    users = -(-users // settings.groups)
     if users > resolved.max_batch_size:
         notes.append(f"at most {resolved.max_batch_size} sequences run at once (--max_batch_size)")
     return notes
@@ -196,15 +202,8 @@ def _remedies(sizing: Sizing, settings: Settings, users: int) -> tuple[str, ...]
     """What would make it fit, if the cache is too small."""
     if sizing.demand(users).verdict == "fits":
         return ()
-    cache, resolved, pool = sizing.cache, sizing.resolved, sizing.pool_bytes
-    remedies = []
-    longest = cache.longest(pool, resolved.max_seq_len, users) // _CONTEXT_STEP * _CONTEXT_STEP
-    if 0 < longest < resolved.max_seq_len:
-        each = f" for each of {users} users" if users > 1 else ""
-        remedies.append(f"a context of {longest:,} tokens{each} (--max_seq_len {longest})")
-    fitting = int(cache.concurrency(pool, resolved.max_seq_len))
-    if 1 <= fitting < users:
-        remedies.append(f"{fitting} user{'s' if fitting > 1 else ''} at {resolved.max_seq_len:,} tokens")
+    resolved, pool, each = sizing.resolved, sizing.pool_bytes, -(-users // settings.groups)
+    remedies = shorter_or_fewer(sizing.cache, pool, resolved.max_seq_len, each, "--max_seq_len")
     if pool > 0 and sizing.kv_dtype not in ("nvfp4", "fp8_e4m3"):
         remedies.append("an 8-bit cache, half the bytes for each token (--kv_cache_dtype fp8)")
     smaller = resolved.max_num_tokens // 2

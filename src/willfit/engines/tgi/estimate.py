@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from willfit.architectures.mixers import Attention
 from willfit.engines.base import Machine, Question, Subject
 from willfit.engines.borrowed import NOTE
+from willfit.engines.leftover import device_interval
+from willfit.engines.ranks import most_ranks, undivided_heads
+from willfit.engines.references import dated
+from willfit.engines.remedies import shorter_or_fewer
 from willfit.engines.tgi.eras import NEWEST, era_for
 from willfit.engines.tgi.settings import Settings, kernels
 from willfit.engines.tgi.sizing import Sizing, size_up
 from willfit.errors import BadInput
-from willfit.estimate import Capacity, DeviceEstimate, Estimate, Term, combined
+from willfit.estimate import Capacity, DeviceEstimate, Estimate, Term
 from willfit.formats.ggml import Ggml
 
 NAME = "tgi"
-
-#: Rounding of a suggested context, so that it is a number that people would type.
-_CONTEXT_STEP = 256
 
 #: Formats of checkpoints that TGI has no loader for.
 _NEVER = frozenset({"aqlm", "bitnet", "exl3", "hqq", "mlx", "modelopt", "mxfp4", "quanto", "torchao"})
@@ -36,14 +35,12 @@ def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:
     length = question.context_for(subject.architecture)
     settings = Settings(
         version=question.version or NEWEST,
+        num_shard=most_ranks(subject.architecture, len(machine.devices), "single"),
         kv_cache_dtype=None if question.kv_dtype == "auto" else question.kv_dtype,
         max_total_tokens=length,
         max_input_tokens=max(1, length - 1),
     )
-    sizes = range(len(machine.devices), 0, -1)
-    layouts = (replace(settings, num_shard=size) for size in sizes)
-    chosen = next(layout for layout in layouts if not _undivided(subject, layout))
-    return estimate(subject, machine, chosen, question.users)
+    return estimate(subject, machine, settings, question.users)
 
 
 def estimate(subject: Subject, machine: Machine, settings: Settings, users: int = 1) -> Estimate:
@@ -73,7 +70,12 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
         return _refused(subject, machine, settings, refusal)
     sizing = size_up(subject, machine, settings)
     cache = sizing.cache
-    terms = (*sizing.inside, _cache_term(sizing, settings), *sizing.outside)
+    terms = dated(
+        (*sizing.inside, _cache_term(sizing, settings), *sizing.outside),
+        "TGI",
+        "text_generation_server/",
+        sizing.era.since,
+    )
     return Estimate(
         model=subject.model,
         engine=NAME,
@@ -137,22 +139,7 @@ def _interval(terms: tuple[Term, ...], sizing: Sizing) -> tuple[int, int] | None
     """The cache takes what the others leave, so only what comes after it is uncertain."""
     if sizing.pool_interval[0] == sizing.pool_interval[1]:
         return None
-    outside, low, high = combined(sizing.outside)
-    peak = sum(term.bytes for term in terms)
-    return peak - (outside - low), peak + (high - outside)
-
-
-def _undivided(subject: Subject, settings: Settings) -> str:
-    """What cannot be divided over the shards; only a single key/value head may be repeated."""
-    ranks = settings.num_shard
-    for layer, _ in subject.architecture.blocks:
-        for mixer in layer.mixers:
-            heads = getattr(mixer, "heads", 0)
-            if heads % ranks:
-                return f"{heads} heads cannot be divided over {ranks} shards"
-            if isinstance(mixer, Attention) and mixer.kv_heads > 1 and mixer.kv_heads % ranks:
-                return f"{mixer.kv_heads} key/value heads cannot be divided over {ranks} shards"
-    return ""
+    return device_interval(terms, sizing.inside, sizing.outside, 1.0)
 
 
 def _refusal(subject: Subject, machine: Machine, settings: Settings) -> str:
@@ -164,7 +151,7 @@ def _refusal(subject: Subject, machine: Machine, settings: Settings) -> str:
     attention = kernels(settings, subject.architecture, machine.devices[0], era_for(settings.version))
     if attention == "flashdecoding" and (settings.kv_cache_dtype or "").startswith("fp8"):
         return "TGI has no 8-bit cache with flashdecoding, which this model needs"
-    return _undivided(subject, settings)
+    return undivided_heads(subject.architecture, settings.num_shard, "single")
 
 
 def _notes(subject: Subject, machine: Machine, settings: Settings) -> list[str]:
@@ -186,15 +173,9 @@ def _remedies(sizing: Sizing, settings: Settings, users: int) -> tuple[str, ...]
     """What would make it fit, if the cache is too small."""
     if sizing.demand(users).verdict == "fits":
         return ()
-    cache, length, pool = sizing.cache, sizing.max_total_tokens, sizing.pool_bytes
-    remedies = []
-    longest = cache.longest(pool, length, users) // _CONTEXT_STEP * _CONTEXT_STEP
-    if 0 < longest < length:
-        each = f" for each of {users} users" if users > 1 else ""
-        remedies.append(f"a context of {longest:,} tokens{each} (--max-total-tokens {longest})")
-    fitting = int(cache.concurrency(pool, length))
-    if 1 <= fitting < users:
-        remedies.append(f"{fitting} user{'s' if fitting > 1 else ''} at {length:,} tokens")
+    remedies = shorter_or_fewer(
+        sizing.cache, sizing.pool_bytes, sizing.max_total_tokens, users, "--max-total-tokens"
+    )
     if settings.kv_cache_dtype is None and sizing.kernels == "flashinfer":
         remedies.append("an 8-bit cache, half the bytes for each token (--kv-cache-dtype fp8_e4m3fn)")
     if sizing.prefill_tokens >= 2048:

@@ -30,6 +30,52 @@ WORDS: dict[str, dict[Any, str]] = {
         False: "CUDA graphs come on top of the budget",
         True: "an estimate of the CUDA graphs is taken off the budget before the cache is sized",
     },
+    "flashinfer": {
+        "never": "FlashInfer does not sample unless asked to",
+        "if_installed": "FlashInfer samples if it is installed",
+        "by_default": "FlashInfer samples by default",
+    },
+    "rehearses_sampler": {
+        False: "the V2 runner profiles sampling without its parameters",
+        True: "the V2 runner profiles sampling with all its parameters",
+    },
+    "nccl_inside": {
+        False: "NCCL's first buffers do not count against the budget",
+        True: "NCCL's first buffers count against the budget",
+    },
+    "whole_account": {
+        False: "buffers beside the model do not count against the budget",
+        True: "buffers beside the model count against the budget",
+    },
+    "window_groups": {
+        False: "window layers keep whole sequences",
+        True: "window layers have cache groups of their own",
+    },
+    "chunked_groups": {
+        False: "chunked layers keep whole sequences",
+        True: "chunked layers have cache groups of their own",
+    },
+    "scratch_kept": {
+        False: "scratch space of experts is freed after each layer",
+        True: "scratch space of experts is one buffer that stays",
+    },
+    "expert_chunk": {
+        32768: "experts take at most 32,768 tokens at once",
+        16384: "experts take at most 16,384 tokens at once",
+        0: "experts take all tokens of a batch at once",
+    },
+    "rehearses_latents": {
+        False: "the profile run leaves out the latents of long prompts",
+        True: "the profile run allocates what the latents of long prompts will take",
+    },
+    "index_rows": {
+        2: "the sparse indexer gathers the keys of 2 prompts at once",
+        40: "the sparse indexer gathers the keys of 40 prompts at once",
+    },
+    "rehearses_index": {
+        False: "the profile run leaves out the sparse indexer's logits",
+        True: "the profile run allocates the sparse indexer's logits",
+    },
     "capacity": {
         "blocks": "the reported tokens are blocks times block size",
         "per_group": "the reported tokens are divided by the number of cache groups",

@@ -11,9 +11,11 @@ from willfit.engines.base import Machine, Subject
 from willfit.engines.subject import subject_from_config
 from willfit.engines.vllm import Settings
 from willfit.engines.vllm.buffers import buffer_bytes
-from willfit.engines.vllm.profile import graph_term
+from willfit.engines.vllm.graphs import graph_term
+from willfit.engines.vllm.lora import lora_era
+from willfit.engines.vllm.options import Draft, Lora
 from willfit.engines.vllm.sizing import Sizing, size_up
-from willfit.estimate import Term, combined
+from willfit.estimate import Term, between, combined
 from willfit.hardware.device import Device
 from willfit.hardware.table import find_device
 from willfit.quantities import GIB
@@ -28,6 +30,14 @@ _RELEASES = (
     ("2026-04", "0.19.0"), ("2026-06", "0.22.0"), ("2026-08", "0.25.0"), ("2026-10", "0.31.0"),
 )  # fmt: skip
 
+#: Where a source states neither version nor date: the version that about half of the other cases of that engine are
+#: older than, and one of each era that has rules of its own.
+_MIDDLE = {"v0": "0.6.4", "v1": "0.11.0"}
+_ERAS_OF = {
+    "v0": ("0.2.4", "0.6.4", "0.8.5"),
+    "v1": ("0.8.5", "0.9.2", "0.10.2", "0.13.0", "0.16.0", "0.19.1", "0.20.2", "0.25.1", "0.33.0"),
+}
+
 #: How weights are stored, by the name that a repository gives it, where the catalogue's config does not say.
 _FORMATS = {
     "awq-int4": "awq", "gptq-int4": "gptq-int4", "gptq-int8": "gptq-int8", "fp8": "fp8", "nvfp4": "nvfp4",
@@ -39,19 +49,48 @@ _QUANTIZATIONS = {"bitsandbytes": "nf4", "fp8": "fp8"}
 #: V0 captures no batch that is larger.
 _V0_LARGEST_CAPTURE = 256
 
+#: Ranks that adapters are commonly made with, 8 to 64, as shares of vLLM's default of 16.
+_RANKS_TAKEN = (1 / 2, 4)
+
 _SETTINGS = frozenset(field.name for field in fields(Settings))
 
 
 def predict(case: Case) -> dict[str, Any]:
     """What vLLM logs at start-up; see `scoring.Predictor`.
 
+    Where neither a version nor a date is stated, the intervals hold what all eras of that engine would log.
+
     Raises
     ------
     Unpredictable
         If no config of the model is known, or the format of its weights.
     """
-    subject = subject_of(case)
     settings = settings_of(case)
+    found = _predict_for(case, settings)
+    if states_version(case):
+        return found
+    for version in _ERAS_OF[settings.generation or "v1"]:
+        other = _predict_for(case, replace(settings, version=version))
+        found = {key: _hull(one, other.get(key)) for key, one in found.items()}
+    return found
+
+
+def states_version(case: Case) -> bool:
+    """Whether the source says, or its date tells, which version ran."""
+    return bool(case.fields.get("engine_version") or case.fields.get("date"))
+
+
+def _hull(one: Any, other: Any) -> Any:
+    """A prediction with an interval that holds another's as well."""
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        return one[0], _hull(one[1], other[1])
+    if not isinstance(one, Prediction) or not isinstance(other, Prediction):
+        return one
+    return Prediction(one.value, min(one.low, other.low), max(one.high, other.high))
+
+
+def _predict_for(case: Case, settings: Settings) -> dict[str, Any]:
+    subject = subject_of(case)
     machine = machine_of(case, settings)
     sizing = size_up(subject, machine, settings)
     found = _sizes(case, subject, sizing, settings, machine.devices[0])
@@ -99,8 +138,15 @@ def settings_of(case: Case) -> Settings:
         given["estimate_cudagraphs"] = bool(case.settings["estimate_cudagraphs"])
     speculative = case.settings.get("speculative") or {}
     if speculative:
+        method = str(speculative.get("method", ""))
         given["speculative_tokens"] = int(speculative.get("num_tokens") or 1)
-        given["mtp"] = "mtp" in str(speculative.get("method", ""))
+        given["mtp"] = "mtp" in method
+        given["draft"] = Draft("mtp" if given["mtp"] else method, str(speculative.get("model") or ""))
+    if (case.settings.get("enable_lora") or {}).get("enabled"):
+        given["lora"] = Lora(
+            max_loras=int(case.settings["enable_lora"].get("max_loras") or 1),
+            max_lora_rank=int(case.settings["enable_lora"].get("max_lora_rank") or 16),
+        )
     if case.settings.get("limit_mm_per_prompt") and not any(case.settings["limit_mm_per_prompt"].values()):
         given["language_model_only"] = True
     if case.fields.get("engine_generation") == "v0" and "max_num_seqs" not in given:
@@ -128,6 +174,8 @@ def _version(case: Case) -> str:
     version = case.fields.get("engine_version")
     if version and version[0].isdigit() and "." in version:
         return str(version)
+    if not states_version(case):
+        return _MIDDLE[case.fields.get("engine_generation") or "v1"]
     date = str(case.fields.get("date") or "2026-10")
     newest = _RELEASES[0][1]
     for since, release in _RELEASES:
@@ -141,7 +189,7 @@ def _sizes(
 ) -> dict[str, Any]:
     """What does not depend on the card: weights, profile, graphs."""
     terms = {term.name: term for term in (*sizing.inside, *sizing.outside)}
-    found: dict[str, Any] = {"weights_gib": _in_gib(terms["weights"])}
+    found: dict[str, Any] = {"weights_gib": _in_gib(_loaded(terms, sizing, settings))}
     buffers = buffer_bytes(subject, settings, sizing.dtype)
     if "params_bytes" in case.measured:
         stored = float(terms["weights"].bytes - buffers - sizing.after_loading_bytes)
@@ -161,6 +209,20 @@ def _sizes(
         if graphs is not None:
             found[key] = _in_gib(graphs)
     return found
+
+
+def _loaded(terms: dict[str, Term], sizing: Sizing, settings: Settings) -> Term:
+    """What the log counts while the model is loaded: weights, and slots and drafts where these come with them."""
+    parts = [terms["weights"]]
+    if settings.lora is not None and lora_era(settings.version).in_loading:
+        slots = terms["lora"]
+        # Where a source does not state the rank it is vLLM's default, or what people take instead.
+        stated = settings.lora.max_lora_rank != Lora().max_lora_rank
+        least, most = (1, 1) if stated else _RANKS_TAKEN
+        parts.append(between("lora", slots.bytes, int(slots.low_bytes * least), int(slots.high_bytes * most)))
+    if sizing.resolved.era.generation == "v1":
+        parts += [terms[name] for name in ("draft", "expert_exchange") if name in terms]
+    return between("weights", *combined(parts))
 
 
 def _pool(case: Case, sizing: Sizing) -> dict[str, Any]:
