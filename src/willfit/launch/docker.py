@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from willfit.engines.vllm.settings import with_flashinfer
 from willfit.errors import BadInput
 from willfit.launch.base import Launch
 from willfit.launch.flags import flag_table, unknown_flag
@@ -76,6 +77,8 @@ def parse(
     inside = _environment(container, variables or {})
     command = _with_files_of_host(_command(container, image, program), container)
     launch = parse_command(command, version or tagged, inside)
+    if image.flashinfer and launch.engine == "vllm":
+        launch = replace(launch, settings=with_flashinfer(launch.settings))
     notes = _notes(container, tagged if version is None else None)
     return replace(
         launch,

@@ -22,15 +22,18 @@ class Image(NamedTuple):
     ----------
     naming
         `tag`: the tag begins with it; `inside`: it stands in the tag; `nvidia`: by NVIDIA's month; `none`.
+    flashinfer
+        FlashInfer is installed in it, in versions of vLLM that do not need it as well (`docker/Dockerfile`).
     """
 
     entrypoint: tuple[str, ...] = ()
     naming: str = "none"
+    flashinfer: bool = False
 
 
 #: By the end of an image's name, without registry and tag.
 _IMAGES = {
-    "vllm/vllm-openai": Image(("vllm", "serve"), "tag"),
+    "vllm/vllm-openai": Image(("vllm", "serve"), "tag", flashinfer=True),
     "vllm/vllm-openai-rocm": Image(("vllm", "serve"), "tag"),
     "vllm/vllm-openai-cpu": Image(("vllm", "serve"), "tag"),
     "lmcache/vllm-openai": Image(("vllm", "serve")),

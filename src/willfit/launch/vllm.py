@@ -62,7 +62,13 @@ _CACHE_TYPES = (
 )  # fmt: skip
 
 #: Variables that change a setting (`vllm/envs.py`), and since when one of them has nothing to choose.
-_VARIABLES = ("VLLM_USE_V1", "VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS", *VARIABLES)
+_SWITCHES = {
+    "VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS": "estimate_cudagraphs",
+    "VLLM_USE_FLASHINFER_SAMPLER": "flashinfer_sampler",
+    "VLLM_USE_V2_MODEL_RUNNER": "v2_runner",
+    "VLLM_ALLOW_CHUNKED_LOCAL_ATTN_WITH_HYBRID_KV_CACHE": "chunked_groups",
+}
+_VARIABLES = ("VLLM_USE_V1", *_SWITCHES, *VARIABLES)
 _ONE_ENGINE = (0, 11)
 
 #: Batches of engines that are neither a server for chats nor the LLM class (`config/scheduler.py: SchedulerConfig`),
@@ -296,14 +302,14 @@ def _about_variables(given: Mapping[str, str]) -> list[str]:
 def _environment(variables: Mapping[str, str], version: str | None) -> dict[str, Any]:
     """What variables say, `0` or `1`; later versions have one engine only."""
     settings: dict[str, Any] = {}
-    for name in ("VLLM_USE_V1", "VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS"):
+    for name in ("VLLM_USE_V1", *_SWITCHES):
         text = variables.get(name)
         if text is None:
             continue
         if text not in ("0", "1"):
             raise BadInput(f"{PROGRAM}: {name} is {text[:40]!r}, expected 0 or 1")
-        if name != "VLLM_USE_V1":
-            settings["estimate_cudagraphs"] = text == "1"
+        if name in _SWITCHES:
+            settings[_SWITCHES[name]] = text == "1"
         elif parse_version(version or NEWEST) < _ONE_ENGINE:
             settings["generation"] = "v1" if text == "1" else "v0"
     return settings
