@@ -406,6 +406,8 @@ def test_flags_of_images() -> None:
     assert (found.settings.limit("video"), found.settings.limit("audio")) == (0, 999)
     assert found.settings.max_pixels == 1003520
     assert found.settings.skip_mm_profiling
+    older = parse_command([*words, "--limit-mm-per-prompt", "image=4,video=0"])
+    assert older.settings.mm_limits == (("image", 4), ("video", 0))
     with pytest.raises(BadInput, match="whole number"):
         parse_command([*words, "--limit-mm-per-prompt", '{"image": -1}'])
     assert parse_command([*words, "--task", "embed"]).settings.runner == "pooling"
