@@ -75,7 +75,7 @@ def library_terms(ranks: int) -> tuple[Term, Term]:
             int(spread.value),
             int(spread.low),
             int(spread.high),
-            f"library workspaces of {ranks} rank(s)",
+            f"{int(spread.value)} B of library workspaces of {ranks} rank(s)",
             spread.reference,
         ),
         between(
@@ -83,7 +83,7 @@ def library_terms(ranks: int) -> tuple[Term, Term]:
             int(context.value),
             int(context.low),
             int(context.high),
-            "driver context",
+            f"{int(context.value)} B",
             context.reference,
         ),
     )
@@ -96,7 +96,7 @@ def graph_terms(architecture: Architecture, sizes: int, reference: str) -> tuple
         return ()
     spread = constant("vllm.graphs_taken")
     count = layers * sizes
-    formula = f"{layers} layers x {sizes} captured sizes x {spread.value:.0f} B"
+    formula = f"{layers} layers x {sizes} captured sizes x {spread.value:.15g} B"
     return (
         between(
             "cuda_graphs",

@@ -10,6 +10,7 @@ from willfit.engines.base import Machine, Subject
 from willfit.engines.lmdeploy.cache import Blocks, blocks_of
 from willfit.engines.lmdeploy.eras import Era, era_for
 from willfit.engines.lmdeploy.settings import Backend, Settings, backend_of, batch_size, capture_sizes
+from willfit.engines.lmdeploy.sources import SOURCES
 from willfit.engines.lmdeploy.weights import weights_term
 from willfit.engines.ranks import runtime_dtype
 from willfit.errors import BadInput
@@ -153,7 +154,7 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
     if backend == "pytorch" and blocks.state_bytes:
         slots = batch + _SPARE_STATES + settings.prefix_cache_state_budget
         formula = f"{slots} slots x {blocks.state_bytes} B"
-        reference = "lmdeploy/pytorch/engine/executor/base.py: _get_state_cache_mem"
+        reference = SOURCES.cite("states", settings.version)
         before.append(exact("recurrent_state", slots * blocks.state_bytes, formula, reference))
 
     total = device.usable_bytes or 0
@@ -191,12 +192,12 @@ def _libraries(ranks: int) -> list[Term]:
             int(context.value),
             int(context.low),
             int(context.high),
-            "CUDA context and loaded kernels",
+            f"{int(context.value)} B",
             context.reference,
         )
     ]
     spread = constant("vllm.non_torch.one_rank" if ranks == 1 else "vllm.non_torch.many_ranks")
-    formula = f"library workspaces of {ranks} rank(s)"
+    formula = f"{int(spread.value)} B of library workspaces of {ranks} rank(s)"
     reference = f"as measured for vLLM: {spread.reference}"
     terms.append(between("runtime", int(spread.value), int(spread.low), int(spread.high), formula, reference))
     return terms
@@ -213,11 +214,12 @@ def _after(
     scores = batch * architecture.logits_per_row * (size + 4)
     spread = constant("vllm.activation_ratio.v1")
     formula = (
-        f"the larger of {prefill} tokens x {elements} elements x {size} B = {model} and "
-        f"{batch} rows x {architecture.logits_per_row} logits x {size + 4} B = {scores}"
+        f"the largest of model: {prefill} tokens x {elements} elements x {size} B = {model}, "
+        f"logits: {batch} rows x {architecture.logits_per_row} logits x {size + 4} B = {scores}"
     )
     peak = max(model, scores)
-    reference = f"the widest layer of a prefill step; interval as measured for vLLM: {spread.reference}"
+    source = SOURCES.cite(f"forward {backend}", settings.version)
+    reference = f"{source}; interval as measured for vLLM: {spread.reference}"
     terms = [
         between("activations", peak, int(peak * spread.low), int(peak * spread.high), formula, reference)
     ]
@@ -225,7 +227,7 @@ def _after(
         graphs = constant("vllm.graphs_taken")
         layers, sizes = len(architecture.layers), len(capture_sizes(batch))
         count = layers * sizes
-        formula = f"{layers} layers x {sizes} captured sizes x {graphs.value:.0f} B"
+        formula = f"{layers} layers x {sizes} captured sizes x {graphs.value:.15g} B"
         reference = f"as measured for vLLM: {graphs.reference}"
         terms.append(
             between(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from willfit.calibration import constant
 from willfit.engines.base import Subject
 from willfit.engines.lmdeploy.settings import Backend, Settings
+from willfit.engines.lmdeploy.sources import SOURCES
 from willfit.engines.ranks import line_bytes
 from willfit.estimate import Term, between
 from willfit.formats.weights import WeightLine, rank_shape
@@ -32,7 +33,8 @@ def weights_term(subject: Subject, settings: Settings, backend: Backend, dtype: 
     less, more = subject.weight_sureness
     low, high = int(size * spread.low * less), int(size * spread.high * more)
     formula = f"{size} B of tensors ({subject.recipe.name})" + (f" on one of {tp} ranks" if tp > 1 else "")
-    reference = f"lmdeploy/{backend}: sharded parameters; interval as measured for vLLM: {spread.reference}"
+    source = SOURCES.cite(f"weights {backend}", settings.version)
+    reference = f"{source}; interval as measured for vLLM: {spread.reference}"
     return between("weights", size, low, high, formula, reference)
 
 

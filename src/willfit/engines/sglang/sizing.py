@@ -15,13 +15,12 @@ from willfit.engines.sglang.eras import era_for
 from willfit.engines.sglang.pools import MULTIMODAL_BYTES, Pools, divide, table_bytes
 from willfit.engines.sglang.refusals import refusal
 from willfit.engines.sglang.settings import Resolved, Settings, resolve
+from willfit.engines.sglang.sources import SOURCES
 from willfit.engines.sglang.weights import draft_bytes, rope_bytes, stage_bytes
 from willfit.errors import BadInput
 from willfit.estimate import Term, between, combined, exact
 from willfit.hardware.device import Device
 from willfit.quantities import DTYPE_BYTES, GIB, dtype_name
-
-_BUDGET = "sglang/srt/mem_cache/kv_cache_configurator.py: _profile_available_bytes (0.5.23)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +156,7 @@ def _before(device: Device, settings: Settings) -> tuple[Term, ...]:
             int(spread.value),
             int(spread.low),
             int(spread.high),
-            "driver context",
+            f"{int(spread.value)} B",
             spread.reference,
         )
     ]
@@ -169,7 +168,7 @@ def _before(device: Device, settings: Settings) -> tuple[Term, ...]:
                 int(links.value),
                 int(links.low),
                 int(links.high),
-                f"communicators of {settings.ranks} ranks",
+                f"{int(links.value)} B of communicators of {settings.ranks} ranks",
                 links.reference,
             )
         )
@@ -201,7 +200,7 @@ def _weights(subject: Subject, settings: Settings, dtype: str, device: Device) -
     else:
         size = int(held * ratio.value)
         formula, source = f"({formula}) x {ratio.value:g} (what loading leaves)", ratio.reference
-    reference = f"sglang/srt/layers: sharded parameters, rotary tables (0.5.23); {source}"
+    reference = f"{SOURCES.cite('weights', settings.version)}; {source}"
     return between("weights", size, int(low), int(high), formula, reference)
 
 
@@ -210,7 +209,10 @@ def _draft_weights(subject: Subject, settings: Settings, dtype: str) -> Term | N
     if not size:
         return None
     return exact(
-        "draft_weights", size, f"{size} B of the multi-token-prediction module", "the checkpoint's tensors"
+        "draft_weights",
+        size,
+        f"{size} B of the multi-token-prediction module",
+        SOURCES.cite("weights", settings.version),
     )
 
 
@@ -247,7 +249,7 @@ def _draft_cache(
     each = with_draft.full + with_draft.window - pools.cells.full - pools.cells.window
     size = each * pools.tokens
     formula = f"{pools.tokens} tokens x {each} B"
-    return [exact("draft_kv_cache", size, formula, "sglang/srt/model_executor/model_runner.py (0.5.12)")]
+    return [exact("draft_kv_cache", size, formula, SOURCES.cite("pools", settings.version))]
 
 
 def _table(pools: Pools, resolved: Resolved, settings: Settings) -> Term:
@@ -255,8 +257,8 @@ def _table(pools: Pools, resolved: Resolved, settings: Settings) -> Term:
     return exact(
         "request_table",
         size,
-        f"{pools.requests} + 1 requests x {resolved.context_length} tokens and headroom x 4 B",
-        "sglang/srt/mem_cache/memory_pool.py: ReqToTokenPool (0.5.23)",
+        f"({pools.requests} requests + 1) x {size // 4 // (pools.requests + 1)} tokens and headroom x 4 B",
+        SOURCES.cite("request table", settings.version),
     )
 
 
@@ -269,12 +271,11 @@ def _activations(subject: Subject, settings: Settings, resolved: Resolved, dtype
     scores = rows * architecture.logits_per_row * (size + 4)
     peak = max(layer, scores)
     formula = (
-        f"the larger of {resolved.chunk} tokens x {elements} elements x {size} B = {layer} and "
-        f"{rows} rows x {architecture.logits_per_row} logits x {size + 4} B = {scores}"
+        f"the largest of layer: {resolved.chunk} tokens x {elements} elements x {size} B = {layer}, "
+        f"logits: {rows} rows x {architecture.logits_per_row} logits x {size + 4} B = {scores}"
     )
-    return between(
-        "activations", peak, peak // 2, 2 * peak, formula, "the widest layer of a chunk of the prompt"
-    )
+    reference = SOURCES.cite("forward", settings.version)
+    return between("activations", peak, peak // 2, 2 * peak, formula, reference)
 
 
 def _graphs(subject: Subject, resolved: Resolved) -> Term | None:
@@ -287,6 +288,6 @@ def _graphs(subject: Subject, resolved: Resolved) -> Term | None:
         int(layers * sizes * spread.value),
         int(layers * sizes * spread.low),
         int(layers * sizes * spread.high),
-        f"{layers} layers x {sizes} captured sizes x {spread.value:.0f} B",
+        f"{layers} layers x {sizes} captured sizes x {spread.value:.15g} B",
         spread.reference,
     )

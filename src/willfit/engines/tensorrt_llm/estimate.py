@@ -10,6 +10,7 @@ from willfit.engines.borrowed import NOTE
 from willfit.engines.tensorrt_llm.eras import NEWEST
 from willfit.engines.tensorrt_llm.settings import Settings
 from willfit.engines.tensorrt_llm.sizing import Sizing, size_up
+from willfit.engines.tensorrt_llm.sources import SOURCES
 from willfit.errors import BadInput
 from willfit.estimate import Capacity, DeviceEstimate, Estimate, Term, combined, exact
 
@@ -63,7 +64,7 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
         )
     sizing = size_up(subject, machine, settings)
     resolved, cache = sizing.resolved, sizing.cache
-    terms = (*sizing.terms, _cache_term(sizing))
+    terms = (*sizing.terms, _cache_term(sizing, settings.version))
     ranks = settings.sharding.ranks
     demand = sizing.demand(users)
     return Estimate(
@@ -92,11 +93,16 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
             "free_gpu_memory_fraction": resolved.free_gpu_memory_fraction,
             "tokens_per_block": resolved.tokens_per_block,
             "blocks": list(cache.blocks(sizing.pool_bytes)),
+            "kv_cache_dtype": sizing.kv_dtype,
+            "tensor_parallel": settings.tensor_parallel_size,
+            "pipeline_parallel": settings.pipeline_parallel_size,
+            "users": users,
+            "era": resolved.era,
         },
     )
 
 
-def _cache_term(sizing: Sizing) -> Term:
+def _cache_term(sizing: Sizing, version: str) -> Term:
     cache, fraction = sizing.cache, sizing.resolved.free_gpu_memory_fraction
     size = cache.allocated(sizing.pool_bytes)
     low, high = sizing.pool_interval
@@ -108,8 +114,9 @@ def _cache_term(sizing: Sizing) -> Term:
         formula = f"{blocks} (as asked for)"
     else:
         others = " - ".join(f"{term.bytes} ({term.name})" for term in sizing.terms)
-        formula = f"{fraction:g} x ({sizing.total_bytes} - {others}) = {blocks}"
-    reference = "tensorrt_llm/_torch/pyexecutor/_util.py: configure_kv_cache_capacity"
+        share = f"{fraction:g} (free_gpu_memory_fraction)"
+        formula = f"({sizing.total_bytes} B usable - {others}) x {share} = {blocks}"
+    reference = SOURCES.cite("budget", version)
     return Term("kv_cache", size, max(0, min(low, size)), max(high, size), formula, reference)
 
 
@@ -129,11 +136,7 @@ def _host(machine: Machine, settings: Settings) -> DeviceEstimate:
         ranks = settings.sharding.ranks
         formula = f"{ranks} ranks x {settings.host_cache_size} B, pinned"
         size = ranks * settings.host_cache_size
-        terms = (
-            exact(
-                "kv_cache", size, formula, "tensorrt_llm/llmapi/llm_args.py: KvCacheConfig.host_cache_size"
-            ),
-        )
+        terms = (exact("kv_cache", size, formula, SOURCES.cite("host cache", settings.version)),)
     return DeviceEstimate("host", 0, machine.host_bytes, terms)
 
 

@@ -23,11 +23,10 @@ from willfit.engines.borrowed import (
 from willfit.engines.paged import PagedCache, WindowPool
 from willfit.engines.sharding import on_stage
 from willfit.engines.tensorrt_llm.settings import Resolved, Settings, resolve
+from willfit.engines.tensorrt_llm.sources import SOURCES
 from willfit.errors import BadInput
 from willfit.estimate import Demand, Term, combined
 from willfit.quantities import DTYPE_BYTES, ceil_div, dtype_name
-
-_UTIL = "tensorrt_llm/_torch/pyexecutor/_util.py: KvCacheCreator"
 
 #: What a cache can be in.
 _CACHE_DTYPES = ("bf16", "fp16", "fp8_e4m3", "nvfp4")
@@ -97,15 +96,13 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
         weights_term(
             subject,
             settings.sharding,
-            "tensorrt_llm/_torch/modules: sharded parameters",
+            SOURCES.cite("weights", settings.version),
             maybe_copies=_latent_copies(architecture, settings),
         ),
         _activations(architecture, settings, resolved),
         *library_terms(ranks),
         # The warm-up captures them before memory is measured.
-        *graph_terms(
-            architecture, len(resolved.graph_sizes), "tensorrt_llm/llmapi/llm_args.py: CudaGraphConfig"
-        ),
+        *graph_terms(architecture, len(resolved.graph_sizes), SOURCES.cite("graphs", settings.version)),
     )
     fraction = resolved.free_gpu_memory_fraction
     taken, low, high = combined((*terms, visible_memory(total)))
@@ -214,5 +211,5 @@ def _activations(architecture: Architecture, settings: Settings, resolved: Resol
             "logits": (rows * logits * (2 + 4), f"{rows} rows x {logits} logits x (2 + 4) B"),
         },
         slots,
-        f"{_UTIL}._create_dummy_context_requests; {resolved.max_batch_size} slots of the sampler",
+        f"{SOURCES.cite('profile', settings.version)}; {resolved.max_batch_size} slots of the sampler",
     )

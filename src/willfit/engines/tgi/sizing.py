@@ -23,11 +23,10 @@ from willfit.engines.sharding import Sharding, rank_bytes
 from willfit.engines.tgi.eras import Era, era_for
 from willfit.engines.tgi.prefill import prefill_tokens
 from willfit.engines.tgi.settings import BLOCKS, Kernels, Settings, default_length, graph_sizes, kernels
+from willfit.engines.tgi.sources import SOURCES
 from willfit.errors import BadInput
 from willfit.estimate import Demand, Term, combined, exact
 from willfit.quantities import DTYPE_BYTES, MIB, ceil_div, dtype_name
-
-_WARMUP = "text_generation_server/models/flash_causal_lm.py: warmup"
 
 #: One buffer that all of flashinfer's kernels share (`layers/attention/flashinfer.py: get_workspace`).
 _WORKSPACE = 128 * MIB
@@ -51,6 +50,8 @@ class Sizing:
         What the device has.
     pool_bytes, pool_interval
         Bytes for the cache, before rounding to blocks.
+    warm_bytes
+        The cache's blocks during the warm-up.
     """
 
     era: Era
@@ -64,6 +65,7 @@ class Sizing:
     pool_bytes: int
     pool_interval: tuple[int, int]
     cache: PagedCache
+    warm_bytes: int
 
     def demand(self, sequences: int) -> Demand:
         """What `sequences` sequences of the longest length need of the pool."""
@@ -97,14 +99,14 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
         weights_term(
             subject,
             Sharding(ranks),
-            "text_generation_server/layers/tensor_parallel.py: sharded parameters",
+            SOURCES.cite("weights", settings.version),
             copies=_second_table(subject, ranks),
         ),
         _activations(architecture, settings, era, prefill),
         *library_terms(ranks),
-        *_workspace(attention),
+        *_workspace(attention, settings),
     )
-    outside = graph_terms(architecture, len(graph_sizes(settings)), f"{_WARMUP}, after the cache")
+    outside = graph_terms(architecture, len(graph_sizes(settings)), SOURCES.cite("warm-up", settings.version))
     total = device.usable_bytes or 0
     wiggle = era.wiggle if settings.wiggle_room is None else settings.wiggle_room
     warm = _warm_tokens(architecture, settings, era, prefill, cache.block) * cache.pools[0].token_bytes
@@ -124,7 +126,18 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
         held = cache.tokens(size)
         length = max(1, min(held, limit) if limit else held)
     return Sizing(
-        era, attention, prefill, length, wiggle, inside, outside, total, size, (pool(high), pool(low)), cache
+        era,
+        attention,
+        prefill,
+        length,
+        wiggle,
+        inside,
+        outside,
+        total,
+        size,
+        (pool(high), pool(low)),
+        cache,
+        warm,
     )
 
 
@@ -197,15 +210,15 @@ def _activations(architecture: Architecture, settings: Settings, era: Era, token
             "logits": (rows * logits * each, f"{rows} rows x {logits} logits x {each} B"),
         },
         0,
-        _WARMUP,
+        SOURCES.cite("warm-up", settings.version),
     )
 
 
-def _workspace(attention: Kernels) -> tuple[Term, ...]:
+def _workspace(attention: Kernels, settings: Settings) -> tuple[Term, ...]:
     if attention != "flashinfer":
         return ()
-    reference = "text_generation_server/layers/attention/flashinfer.py: get_workspace"
-    return (exact("workspace", _WORKSPACE, "one buffer of 128 MiB", reference),)
+    reference = SOURCES.cite("workspace", settings.version)
+    return (exact("workspace", _WORKSPACE, f"{_WORKSPACE} B in one buffer", reference),)
 
 
 def _warm_tokens(architecture: Architecture, settings: Settings, era: Era, tokens: int, block: int) -> int:

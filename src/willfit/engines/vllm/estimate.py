@@ -9,7 +9,8 @@ from willfit.engines.base import Machine, Question, Subject
 from willfit.engines.vllm.eras import NEWEST
 from willfit.engines.vllm.refusals import undivided
 from willfit.engines.vllm.settings import Settings
-from willfit.engines.vllm.sizing import Sizing, ranks_of, size_up
+from willfit.engines.vllm.sizing import Sizing, ranks_of, size_up, smallest_device
+from willfit.engines.vllm.sources import source
 from willfit.estimate import Capacity, DeviceEstimate, Estimate, Term, combined, exact
 from willfit.quantities import GIB, format_bytes
 
@@ -54,7 +55,8 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
         If there are fewer devices than ranks, or the length of a sequence is not known.
     """
     sizing = size_up(subject, machine, settings)
-    cache = (_cache_term(sizing, settings),) if sizing.plan.groups else ()
+    usable = smallest_device(machine, settings).usable_bytes or 0
+    cache = (_cache_term(sizing, settings, usable),) if sizing.plan.groups else ()
     terms = (*sizing.inside, *cache, *sizing.outside)
     interval = _interval(terms, sizing, settings)
     demand = sizing.demand(users)
@@ -89,7 +91,7 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
     )
 
 
-def _cache_term(sizing: Sizing, settings: Settings) -> Term:
+def _cache_term(sizing: Sizing, settings: Settings, usable: int) -> Term:
     plan, blocks = sizing.plan, sizing.blocks
     size = blocks * plan.bytes_per_block
     low, high = sizing.pool_interval
@@ -97,8 +99,9 @@ def _cache_term(sizing: Sizing, settings: Settings) -> Term:
         formula = f"{blocks} blocks x {plan.bytes_per_block} B (as asked for)"
     else:
         others = " - ".join(f"{term.bytes} ({term.name})" for term in sizing.inside)
-        formula = f"{sizing.requested_bytes} allowed - {others} = {blocks} blocks x {plan.bytes_per_block} B"
-    reference = "vllm/v1/worker/gpu_worker.py: determine_available_memory"
+        share = f"{sizing.resolved.gpu_memory_utilization:g} (gpu_memory_utilization)"
+        formula = f"{share} x {usable} B usable - {others} = {blocks} blocks x {plan.bytes_per_block} B"
+    reference = source("budget", settings.version, sizing.resolved.era)
     return Term("kv_cache", size, max(0, min(low, size)), max(high, size), formula, reference)
 
 
@@ -122,16 +125,16 @@ def _capacity(sizing: Sizing, limit: int) -> Capacity:
 
 
 def _host(machine: Machine, settings: Settings, sizing: Sizing) -> DeviceEstimate:
-    ranks = ranks_of(settings)
+    ranks, era = ranks_of(settings), sizing.resolved.era
     terms: list[Term] = []
     if settings.cpu_offload_gb:
         size = int(settings.cpu_offload_gb * GIB) * ranks
-        formula = f"{ranks} ranks x {settings.cpu_offload_gb:g} GiB"
-        terms.append(exact("weights", size, formula, "vLLM --cpu-offload-gb"))
-    if sizing.resolved.era.generation == "v0" and settings.swap_space:
+        formula = f"{ranks} ranks x {int(settings.cpu_offload_gb * GIB)} B (--cpu-offload-gb)"
+        terms.append(exact("weights", size, formula, source("offload", settings.version, era)))
+    if era.generation == "v0" and settings.swap_space:
         size = int(settings.swap_space * GIB) * ranks
-        formula = f"{ranks} ranks x {settings.swap_space:g} GiB, pinned"
-        terms.append(exact("swap", size, formula, "vLLM --swap-space (V0)"))
+        formula = f"{ranks} ranks x {int(settings.swap_space * GIB)} B, pinned (--swap-space)"
+        terms.append(exact("swap", size, formula, source("swap v0", settings.version, era)))
     return DeviceEstimate("host", 0, machine.host_bytes, tuple(terms))
 
 

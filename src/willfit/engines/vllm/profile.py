@@ -13,11 +13,10 @@ from willfit.calibration import Constant, constant
 from willfit.engines.activations import widest_layer_elements
 from willfit.engines.base import Subject
 from willfit.engines.vllm.settings import Resolved, Settings
+from willfit.engines.vllm.sources import source
 from willfit.estimate import Term, between, combined
 from willfit.hardware.device import Device
 from willfit.quantities import DTYPE_BYTES, ceil_div, round_up
-
-_RUNNER = "vllm/v1/worker/gpu_model_runner.py: profile_run"
 
 #: Bytes per logit, beside the logits themselves and their fp32 copy, of a sampler that sorts the vocabulary: sorted
 #: values and int64 indices, the sort's own buffers of the same size, probabilities and their running sums in fp32.
@@ -62,13 +61,13 @@ def activation_term(
     peak = stages[name] + outputs
     spread = constant(f"vllm.activation_ratio.{resolved.era.generation}")
     formula = (
-        f"the {name}, largest of {tokens} tokens x {elements} elements x {size} B"
+        f"the largest of model: {tokens} tokens x {elements} elements x {size} B"
         f"{f' + {scores} B of attention scores' if scores else ''} = {model}, "
-        f"{rows} rows x {architecture.logits_per_row} logits x {per_logit} B = {sampler}"
+        f"sampler: {rows} rows x {architecture.logits_per_row} logits x {per_logit} B = {sampler}"
     )
     if outputs:
-        formula += f", {encoders} in the encoders; + {outputs} of encoder outputs"
-    reference = f"{_RUNNER}; interval: {spread.reference}"
+        formula = f"({formula}, encoder: {encoders} B) + {outputs} B of encoder outputs"
+    reference = f"{source('profile', settings.version, resolved.era)}; interval: {spread.reference}"
     low, high = int(max(model, sampler) * spread.low), int(peak * spread.high)
     if outputs:
         high = max(high, outputs + _UNSURE_OF_ENCODERS * encoders)
@@ -130,7 +129,7 @@ def runtime_term(settings: Settings, device: Device) -> Term:
         int(spread.value),
         int(spread.low),
         int(spread.high),
-        f"library workspaces of {ranks} rank(s)",
+        f"{int(spread.value)} B of library workspaces of {ranks} rank(s)",
         spread.reference,
     )
 
@@ -147,12 +146,11 @@ def runtime_constant(ranks: int, device: Device) -> str:
 def context_term(name: str = "cuda.context") -> Term:
     """The driver's context and loaded kernels, which exist before the budget's first reading."""
     spread = constant(name)
-    return Term(
-        "context", int(spread.value), int(spread.low), int(spread.high), "driver context", spread.reference
-    )
+    size = int(spread.value)
+    return Term("context", size, int(spread.low), int(spread.high), f"{size} B", spread.reference)
 
 
-def graph_term(subject: Subject, resolved: Resolved, estimated: bool) -> Term | None:
+def graph_term(subject: Subject, resolved: Resolved, settings: Settings, estimated: bool) -> Term | None:
     """What captured CUDA graphs take, or what vLLM estimates that they will; None if they are off.
 
     Each graph has nodes of its own for each layer; a few graphs take no less than the pool that the largest needs.
@@ -166,15 +164,16 @@ def graph_term(subject: Subject, resolved: Resolved, estimated: bool) -> Term | 
     count = layers * sizes
     spread = each.value * count >= least.value
     parts = [_times(each, count) if spread else _times(least, 1)]
-    formula = f"{layers} layers x {sizes} captured sizes x {each.value:.0f} B"
+    formula = f"{layers} layers x {sizes} captured sizes x {each.value:.15g} B"
     if not spread:
-        formula += f", at least {least.value:.0f} B"
+        formula = f"(the largest of each: {formula}, pool: {least.value:.15g} B)"
     if estimated:
         more = constant("vllm.graphs_overestimated")
         parts.append(_times(more, 1))
-        formula += f" + {more.value:.0f} B that the engine expects beyond"
+        formula += f" + {more.value:.15g} B that the engine expects beyond"
     size, low, high = combined(parts)
-    return between("cuda_graphs", size, low, high, formula, (each if spread else least).reference)
+    reference = f"{source('graphs', settings.version, resolved.era)}; {(each if spread else least).reference}"
+    return between("cuda_graphs", size, low, high, formula, reference)
 
 
 def _times(one: Constant, count: int) -> Term:

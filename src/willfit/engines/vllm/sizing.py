@@ -15,6 +15,7 @@ from willfit.engines.vllm.profile import activation_term, context_term, graph_te
 from willfit.engines.vllm.refusals import refusal
 from willfit.engines.vllm.settings import AUTO, Resolved, Settings, resolve
 from willfit.engines.vllm.slack import slack_bytes
+from willfit.engines.vllm.sources import source
 from willfit.engines.vllm.weights import latent_copy_bytes, layout_bytes, parameter_bytes, pipeline_stages
 from willfit.errors import BadInput
 from willfit.estimate import Demand, Term, between, combined
@@ -106,7 +107,7 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
     weights = weights_term(subject, settings, dtype, device, copies)
     context = context_term()
     subtracted = era.graphs_inside if settings.estimate_cudagraphs is None else settings.estimate_cudagraphs
-    graphs = graph_term(subject, resolved, subtracted)
+    graphs = graph_term(subject, resolved, settings, subtracted)
     activations = activation_term(architecture, resolved, settings, dtype, device)
     inside = [weights, activations, runtime_term(settings, device)]
     outside: list[Term] = []
@@ -207,7 +208,8 @@ def weights_term(subject: Subject, settings: Settings, dtype: str, device: Devic
     if offloaded:
         formula += f" - {offloaded} B kept in host RAM"
     spread = constant("vllm.weights_ratio")
-    reference = f"vllm/model_executor/layers: sharded parameters, rotary tables; interval: {spread.reference}"
+    era = era_for(settings.version, settings.generation)
+    reference = f"{source('weights', settings.version, era)}; interval: {spread.reference}"
     held = size - offloaded
     less, more = subject.weight_sureness
     low, high = int(held * spread.low * less), int(held * spread.high * more)
