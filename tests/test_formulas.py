@@ -28,7 +28,7 @@ def test_what_a_formula_says(text, value):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "driver context", "x 3", "3 + ", "(3 x 2", "the largest of", "3 = rest"]
+    "text", ["", "driver context", "x 3", "3 + ", "(3 x 2", "the largest of", "3 = rest", "1/0", "3 / 0"]
 )
 def test_what_is_no_formula(text):
     assert read_formula(text) is None

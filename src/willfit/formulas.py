@@ -147,7 +147,7 @@ class _Reader:
                 others = self.factor()
             elif self.take(" / "):
                 others = [
-                    replace(part, factors=tuple(Factor(1 / f.value, f.words) for f in part.factors))
+                    replace(part, factors=tuple(Factor(_ratio(1, f.value), f.words) for f in part.factors))
                     for part in self.factor()
                 ]
             else:
@@ -169,7 +169,7 @@ class _Reader:
         self.at = match.end()
         number = match[1].replace(",", "")
         value = int(number) if number.isdigit() else float(number)
-        return [Part(1, (Factor(value / int(match[2]) if match[2] else value, self.words()),))]
+        return [Part(1, (Factor(_ratio(value, int(match[2])) if match[2] else value, self.words()),))]
 
     def largest(self) -> list[Part]:
         """The largest of named sums."""
@@ -200,6 +200,12 @@ class _Reader:
                 break
             self.at += 1
         return self.text[start : self.at].strip()
+
+
+def _ratio(one: float, other: float) -> float:
+    if not other:
+        raise ValueError
+    return one / other
 
 
 def _times(one: Part, other: Part) -> Part:

@@ -19,9 +19,9 @@ VERSIONS = {
     "vllm": ("0.5.4", "0.6.6", "0.8.5", "0.9.2", "0.11.0", "0.16.0", "0.19.1", "0.20.2", "0.33.0"),
     "sglang": ("0.4.4", "0.4.10", "0.5.6", "0.5.9", "0.5.12", "0.5.18", "0.5.23"),
     "tensorrt-llm": ("0.17.0", "1.0.0", "1.4.0"),
-    "tgi": ("2.0.0", "2.4.0", "3.0.0", "3.3.7"),
+    "tgi": ("1.4.0", "2.0.0", "2.4.0", "3.0.0", "3.3.7"),
     "transformers": ("4.35.0", "4.41.0", "4.45.0", "4.56.0", "5.0.0", "5.23.0"),
-    "lmdeploy": ("0.2.0", "0.6.0", "0.10.0", "0.18.0"),
+    "lmdeploy": ("0.2.0", "0.6.0", "0.10.0", "0.13.0", "0.18.0"),
     "lightllm": ("1.0.0", "1.1.0", "1.2.0"),
     "minimum": (None,),
 }
@@ -104,7 +104,9 @@ def test_versions_of_the_old_engine_cite_its_files():
 
 
 #: The engines with eras.
-PACKAGES = [name for name in ENGINES.values() if hasattr(import_module(f"willfit.engines.{name}"), "__path__")]
+PACKAGES = [
+    name for name in ENGINES.values() if hasattr(import_module(f"willfit.engines.{name}"), "__path__")
+]
 
 
 @pytest.mark.parametrize("name", PACKAGES)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from willfit.checkpoints.catalogue import find
 from willfit.checkpoints.config import Config
 from willfit.engines.base import Machine, Question, Subject
 from willfit.engines.lightllm import Settings, answer, estimate, graph_sizes
@@ -192,3 +193,150 @@ def test_remedies_hold(slots, users):
                 users=users, max_total_token_num=slots, batch_max_tokens=1, max_req_total_len=length
             )
             assert shorter.demands[0].verdict == "fits" or slots <= 1
+
+
+LATENT: dict[str, Any] = {
+    "model_type": "deepseek_v2", "vocab_size": 512, "hidden_size": 128, "num_hidden_layers": 3,
+    "num_attention_heads": 4, "num_key_value_heads": 4, "intermediate_size": 256, "moe_intermediate_size": 64,
+    "n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1, "first_k_dense_replace": 1,
+    "kv_lora_rank": 64, "q_lora_rank": None, "qk_rope_head_dim": 16, "qk_nope_head_dim": 32, "v_head_dim": 32,
+    "max_position_embeddings": 4096, "torch_dtype": "bfloat16",
+}  # fmt: skip
+HYBRID: dict[str, Any] = {
+    "model_type": "qwen3_next", "vocab_size": 512, "hidden_size": 128, "num_hidden_layers": 4,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 256, "head_dim": 32,
+    "moe_intermediate_size": 64, "num_experts": 4, "num_experts_per_tok": 2,
+    "shared_expert_intermediate_size": 64, "full_attention_interval": 4, "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4, "linear_key_head_dim": 16, "linear_value_head_dim": 16,
+    "linear_conv_kernel_dim": 4, "max_position_embeddings": 4096, "torch_dtype": "bfloat16",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("mode", "slot"),
+    [
+        # Of each of 2 heads 64 elements in one byte and a scale of 2 B for keys and one for values: 2 x 68 x 3.
+        ("triton_int8kv", 408),
+        ("ppl_int8kv", 480),
+        ("offline_calibration_fp8kv", 384),
+    ],
+)
+def test_before_1_2_a_mode_quantizes_slots(mode, slot):
+    found = ask(version="1.1.0", llm_kv_type=mode)
+    assert terms(found)["kv_cache"] == (found.details["max_total_token_num"] + 1) * slot
+    assert mode in ask(version="1.2.0", llm_kv_type=mode).refusal
+
+
+def test_latents_are_quantized_with_two_bytes_of_scale_before_1_2():
+    found = ask(LATENT, version="1.1.0", llm_kv_type="triton_fp8kv")
+    # (64 + 16) one-byte elements and 2 B in each of 3 layers.
+    assert terms(found)["kv_cache"] == (found.details["max_total_token_num"] + 1) * 82 * 3
+    found = ask(LATENT, llm_kv_type="int8kv")
+    assert terms(found)["kv_cache"] == (found.details["max_total_token_num"] + 1) * 80 * 2 * 3
+    assert any("aside for latent" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(("kind", "slot"), [("None", 1296), ("fp8kv_dsa", 788)])
+def test_sparse_attention_has_index_keys_beside_the_latent(kind, slot):
+    """DeepSeek-V3.2: (512 + 64) x 2 B + 144, or 512 + 4 scales of 4 B + 64 x 2 B and 128 + 4 B."""
+    entry = find("deepseek-ai/DeepSeek-V3.2-Exp")
+    assert entry is not None
+    sparse = subject_from_config("m", Config({**entry.config, "model_type": "deepseek_v32"}, "m"))
+    machine = Machine((card(2000 * GIB),) * 8)
+    found = estimate(sparse, machine, Settings(tp=8, max_total_token_num=999, llm_kv_type=kind))
+    assert terms(found)["kv_cache"] == 1000 * slot * 61
+    assert "sparse" in ask(LATENT, llm_kv_type="fp8kv_dsa").refusal
+
+
+def test_projections_of_latents_are_there_twice():
+    # 3 layers x 4 heads x (32 + 32) x 64 elements in 16 bits, beside the stored projection.
+    whole = subject(LATENT)
+    stored = sum(line.bytes for line in whole.lines)
+    assert terms(ask(LATENT))["weights"] == stored + 3 * 4 * 64 * 64 * 2
+
+
+def test_data_parallel_groups_repeat_attention_and_experts_unless_these_are_spread():
+    whole = terms(ask(LATENT, tp=1))["weights"]
+    assert terms(ask(LATENT, tp=2, dp=2))["weights"] == whole
+    spread = terms(ask(LATENT, tp=2, dp=2, enable_ep_moe=True))["weights"]
+    # 2 layers x 4 experts x 3 matrices of 128 x 64 in 16 bits, half of them on each card.
+    assert whole - spread == 2 * 4 * 3 * 128 * 64 * 2 // 2
+    # Keys and values are whole on each, too, and a batch of prompts is shared out.
+    found = ask(tp=2, dp=2)
+    assert terms(found)["kv_cache"] == (found.details["max_total_token_num"] + 1) * SLOT
+    assert found.details["batch_max_tokens"] == 8_192
+    assert ask(tp=2, dp=2, users=4, max_req_total_len=10_000).demands[0].needed_bytes == 20_000 * SLOT
+    with pytest.raises(BadInput, match="3 groups"):
+        ask(tp=2, dp=3)
+
+
+def test_draft_models_have_layers_of_the_cache():
+    one = ask(mtp_mode="eagle_with_att", mtp_step=3)
+    assert terms(one)["kv_cache"] == (one.details["max_total_token_num"] + 1) * SLOT * 4 // 3
+    three = ask(mtp_mode="vanilla_with_att", mtp_step=3)
+    assert terms(three)["kv_cache"] == (three.details["max_total_token_num"] + 1) * SLOT * 2
+    none = ask(mtp_mode="eagle_no_att", mtp_step=1)
+    assert terms(none)["kv_cache"] == (none.details["max_total_token_num"] + 1) * SLOT
+    # Every request is there with its drafts: 4, 8, ... 128, then every 64 to 1024.
+    assert graph_sizes(Settings(mtp_step=3), 256)[:2] == (4, 8)
+    assert graph_sizes(Settings(mtp_step=3), 256)[-1] == 1024
+
+
+def test_before_1_1_every_size_has_a_graph():
+    assert graph_sizes(Settings(version="1.0.1"), 64) == tuple(range(1, 65))
+
+
+def test_counters_and_states_in_ram():
+    found = ask(HYBRID, penalty_counter_mode="pin_mem_counter")
+    ram = {term.name: term.bytes for term in found.host.terms}
+    # 3 layers x ((2 x 2 x 16 + 4 x 16) channels x 3 inputs x 2 B + 4 heads x 16 x 16 x 4 B).
+    state = 3 * (128 * 3 * 2 + 4 * 256 * 4)
+    assert ram == {"request_tables": 257 * 512 * 4, "recurrent_state": 2 * 256 * state}
+    assert terms(found)["request_tables"] == 257 * 16_384 * 4 + 257 * state
+    assert not ask(HYBRID, version="1.1.0").host.terms
+    assert ask(cpu_cache_bytes=GIB).host.peak_bytes == GIB
+
+
+def test_a_node_that_sends_caches_holds_a_buffer():
+    assert "transfer_buffer" not in terms(ask())
+    # 16 pages of 1024 tokens; before 1.2 one of three layers for all slots.
+    assert terms(ask(run_mode="prefill"))["transfer_buffer"] == 16 * 1024 * SLOT
+    old = ask(version="1.1.0", run_mode="decode", max_total_token_num=3_000)
+    assert terms(old)["transfer_buffer"] == 3_000 * SLOT // 3
+
+
+def test_models_and_formats_by_version():
+    qwen = {**LLAMA, "model_type": "qwen3"}
+    assert "does not have qwen3" in ask(qwen, version="1.0.1").refusal
+    assert ask(qwen, version="1.1.0").refusal == ""
+    stored = subject_from_config("m", Config(LLAMA, "m"), "awq")
+    for version, words in (("1.1.0", "does not load awq"), ("1.2.0", "")):
+        refusal = estimate(stored, Machine((card(),)), Settings(version=version)).refusal
+        assert words in refusal
+        assert bool(refusal) == bool(words)
+
+
+def test_awq_weights_by_hand():
+    """Matrices of 2 x 64 x 128 + 2 x 128 x 128 + 3 x 256 x 128 weights in half a byte, groups of 128 with 2.5 B."""
+    stored = subject_from_config("m", Config(LLAMA, "m"), "awq")
+    found = estimate(stored, Machine((card(),)), Settings())
+    weights = 2 * 64 * 128 + 2 * 128 * 128 + 3 * 256 * 128
+    packed = 3 * (weights // 2 + weights // 128 * 5 // 2)
+    rest = 2 * (2 * 512 * 128 + 128 + 3 * 256)
+    assert terms(found)["weights"] == packed + rest
+
+
+@given(st.integers(1, 4), st.sampled_from(["None", "int8kv", "int4kv", "fp8kv_spt"]))
+def test_narrower_slots_never_hold_fewer_tokens(users, kind):
+    plain, narrow = ask(users=users), ask(users=users, llm_kv_type=kind)
+    assert narrow.details["max_total_token_num"] >= plain.details["max_total_token_num"]
+
+
+def test_experts_in_mxfp4_are_unpacked():
+    """gpt-oss-20b: 24 layers x 32 experts x (2880 x 5760 + 2880 x 2880) weights in 16 bits instead of 4.25."""
+    entry = find("openai/gpt-oss-20b")
+    assert entry is not None
+    found = subject_from_config("m", Config(entry.config, "m"))
+    weights = terms(estimate(found, Machine((card(80 * GIB),)), Settings()))["weights"]
+    matrices = 24 * 32 * (2880 * 5760 + 2880 * 2880)
+    assert weights == found.weight_bytes + matrices * 2 - matrices // 2 - matrices // 32

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from willfit.checkpoints.catalogue import find
 from willfit.checkpoints.config import Config
 from willfit.engines.base import Machine, Question, Subject
 from willfit.engines.lmdeploy import Settings, answer, estimate
@@ -186,8 +187,9 @@ def test_batch_by_card_and_version(version, name, batch):
 
 
 def test_the_share_was_of_the_whole_card_and_could_be_a_number_of_blocks():
-    # 0.2.1: half of the total, whatever is free. 2**29 / 49152 = 10922.67
-    assert ask(version="0.2.1").details["num_gpu_blocks"] == 10_922
+    # 0.2.1: half of the total, whatever is free; blocks of 128 tokens. 2**29 / 98304 = 5461.3
+    assert ask(version="0.2.1").details["num_gpu_blocks"] == 5_461
+    assert ask(version="0.3.0").details["block_size"] == 64
     assert ask(version="0.2.2").details["cache_max_entry_count"] == 0.8
     assert ask(version="0.12.0", cache_max_entry_count=100).details["num_gpu_blocks"] == 100
     assert "below 1" in ask(cache_max_entry_count=100).refusal
@@ -271,6 +273,99 @@ def test_capture_sizes():
     assert capture_sizes(100) == (1, 2, 4, 8, 16, 32, 64, 100)
     assert capture_sizes(384) == (1, 2, 4, 8, 16, 32, 64, 128, 256, 384)
     assert capture_sizes(1024) == (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 768, 1024)
+
+
+@pytest.mark.parametrize(
+    ("version", "copies"), [("0.7.0", 6), ("0.9.0", 5), ("0.11.0", 5), ("0.12.0", 1), ("0.16.0", 1)]
+)
+def test_turbomind_keeps_the_tokens_of_the_whole_batch(version, copies):
+    found = ask(version=version)
+    # 128 sequences of up to 4096 tokens.
+    assert terms(found)["request_tables"] == copies * 128 * 4096 * 4
+    before = free(found) - (terms(found)["request_tables"] if version == "0.12.0" else 0)
+    assert found.details["num_gpu_blocks"] == int(before * 0.8) // BLOCK
+    # Sequences end where the cache does: 100 blocks of 64 tokens are less than 10,000.
+    short = ask(version="0.9.0", cache_max_entry_count=100, session_len=10_000)
+    assert terms(short)["request_tables"] == 5 * 128 * 6400 * 4
+    assert "request_tables" not in terms(ask(version=version, backend="pytorch"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "devices", "heads", "replicas"),
+    [
+        # Ranks that divide heads, groups that share the matrices only, tokens divided by two, experts spread out.
+        ({"tp": 2}, 2, 1, 1),
+        ({"tp": 2, "dp": 2}, 2, 2, 2),
+        ({"tp": 2, "dp": 2}, 4, 1, 2),
+        ({"tp": 2, "cp": 2}, 2, 2, 1),
+        ({"tp": 2, "dp": 2, "backend": "pytorch"}, 2, 2, 2),
+        ({"tp": 1, "dp": 2, "ep": 2, "backend": "pytorch"}, 2, 2, 2),
+    ],
+)
+def test_layouts(fields, devices, heads, replicas):
+    found = estimate(subject(LLAMA), Machine((card(),) * devices), Settings(**fields), users=4)
+    assert len(found.devices) == devices
+    assert terms(found)["kv_cache"] == found.details["num_gpu_blocks"] * BLOCK * heads // 2
+    length, capacity = found.demands[0].needed_bytes, found.capacity
+    assert capacity is not None
+    if fields.get("cp") == 2:
+        assert capacity.kv_cache_tokens == 128 * found.details["num_gpu_blocks"]
+        assert length == 4 * 32 * BLOCK
+    else:
+        assert ("in each of 2 groups" in found.demands[0].what) == (replicas == 2)
+
+
+def test_layouts_that_do_not_go_together():
+    with pytest.raises(BadInput, match="no --cp"):
+        ask(tp=2, cp=2, backend="pytorch")
+    with pytest.raises(BadInput, match="do not go together"):
+        ask(tp=2, cp=4)
+    with pytest.raises(BadInput, match="3 groups"):
+        ask(tp=4, dp=3, backend="pytorch")
+
+
+def test_experts_are_spread_and_attention_repeated():
+    entry = find("Qwen/Qwen3-30B-A3B")
+    assert entry is not None
+    found = subject_from_config("m", Config(entry.config, "m"))
+    machine = Machine((card(200 * GIB),) * 4)
+    whole = terms(estimate(found, machine, Settings(backend="pytorch")))["weights"]
+    spread = terms(estimate(found, machine, Settings(backend="pytorch", dp=4, ep=4)))["weights"]
+    # 48 layers x 128 experts x 3 matrices of 2048 x 768 in 16 bits: three quarters of them are elsewhere.
+    experts = 48 * 128 * 3 * 2048 * 768 * 2
+    dense = whole - experts
+    attention = sum(line.bytes for line in found.lines if line.tensor.part == "attention")
+    assert attention + experts // 4 <= spread <= dense + experts // 4
+
+
+def test_index_keys_and_workspace_of_sparse_attention():
+    entry = find("deepseek-ai/DeepSeek-V3.2-Exp")
+    assert entry is not None
+    sparse = subject_from_config("m", Config(entry.config, "m"))
+    machine = Machine((card(200 * GIB),) * 8)
+    found = estimate(sparse, machine, Settings(tp=8, backend="pytorch"))
+    # 64 tokens x ((512 + 64) x 2 B + 128 B + 4 B) x 61 layers
+    assert terms(found)["kv_cache"] == found.details["num_gpu_blocks"] * 64 * 1284 * 61
+    held = terms(found)
+    left = 200 * GIB - held["weights"] - held["context"] - held["runtime"]
+    aside = (8192 + 2 * 128) * 129_280 * 2
+    assert found.details["num_gpu_blocks"] == int((left - aside - 512 * 2**20) * 0.8) // (64 * 1284 * 61)
+    older = estimate(sparse, machine, Settings(tp=8, backend="pytorch", version="0.16.0"))
+    assert older.details["num_gpu_blocks"] == int((left - aside) * 0.8) // (64 * 1284 * 61)
+
+
+def test_a_draft_module_has_weights_and_blocks():
+    plain = ask(backend="pytorch")
+    draft = ask(backend="pytorch", num_draft_tokens=3)
+    assert terms(plain)["kv_cache"] == plain.details["num_gpu_blocks"] * BLOCK
+    assert terms(draft)["kv_cache"] == draft.details["num_gpu_blocks"] * BLOCK * 4 // 3
+    assert any("drafts no tokens" in note for note in ask(num_draft_tokens=3).notes)
+
+
+def test_graphs_of_the_sizes_that_are_asked_for():
+    found = ask(backend="pytorch", cudagraph_capture_batch_sizes=(1, 8, 64, 256))
+    graphs = next(term for term in found.devices[0].terms if term.name == "cuda_graphs")
+    assert "3 layers x 3 captured sizes" in graphs.formula  # 256 is more than a batch of 128
 
 
 sizes = st.integers(GIB, 200 * GIB)

@@ -84,6 +84,46 @@ def test_bytes_of_a_token_on_a_rank(settings, subject, devices, token_bytes):
     assert pool.token_bytes == token_bytes
 
 
+def test_states_of_the_batch_come_out_of_the_budget():
+    hybrid = subject_of("Qwen/Qwen3-Next-80B-A3B-Instruct")
+    found = sizing(Settings(max_batch_size=64, tensor_parallel_size=4), hybrid, 4)
+    # 36 layers x (4 value heads... of 32 over 4 ranks) 8 x 128 x 128 in fp32, and 3 inputs of
+    # (2 x 16 x 128 + 32 x 128) / 4 channels in 16 bits.
+    state = 36 * (8 * 128 * 128 * 4 + 3 * 2048 * 2)
+    assert found.states_bytes == 64 * state
+    taken = sum(term.bytes for term in found.terms)
+    assert found.pool_bytes == int((80 * GIB - taken) * 0.9) - 64 * state
+    # 12 layers x 1 of 2 heads x 256 x 2 x 2 B.
+    assert [pool.token_bytes for pool in found.cache.pools] == [12 * 512 * 2]
+    fewer = sizing(Settings(max_batch_size=1, tensor_parallel_size=4), hybrid, 4)
+    assert fewer.pool_bytes > found.pool_bytes
+    # Managers before held them before the budget was struck: a tenth of them at most.
+    assert found.pool_interval[0] <= found.pool_bytes <= found.pool_interval[1]
+
+
+def test_drafting_adds_layers_to_cache_and_weights():
+    plain = sizing(Settings(tensor_parallel_size=8), DEEPSEEK, 8)
+    draft = sizing(Settings(tensor_parallel_size=8, draft_layers=1, draft_tokens=1), DEEPSEEK, 8)
+    assert draft.cache.pools[0].token_bytes == 62 * 576 * 2 == plain.cache.pools[0].token_bytes + 1152
+    assert draft.terms[0].bytes > plain.terms[0].bytes
+    noted = estimate(LLAMA, Machine((CARD,)), Settings(draft_layers=1, draft_tokens=3)).notes
+    assert any("not in the checkpoint" in note for note in noted)
+
+
+def test_attention_data_parallelism_shares_sequences_out():
+    settings = Settings(tensor_parallel_size=2, enable_attention_dp=True, max_seq_len=4096)
+    found = sizing(settings, devices=2)
+    assert found.demand(4).needed_bytes == 2 * 4096 * 131_072
+    # Attention is whole on each: 32 layers x 4096 x (2 x 4096 + 2 x 1024) in 16 bits, half of it more.
+    half = sizing(Settings(tensor_parallel_size=2), devices=2).terms[0].bytes
+    assert found.terms[0].bytes - half == 32 * 4096 * (2 * 4096 + 2 * 1024)
+
+
+def test_a_built_engine_can_have_an_int8_cache():
+    found = sizing(Settings(backend="tensorrt", kv_cache_dtype="int8"))
+    assert found.cache.pools[0].token_bytes == 65_536
+
+
 def test_each_window_gets_the_same_bytes():
     windows = (1024, 1024, 1024, 1024, 1024, 131_072)
     found = sizing(Settings(max_attention_window=windows, max_gpu_total_bytes=20 * GIB), GEMMA)

@@ -77,6 +77,37 @@ def test_before_3_0_it_was_a_share_of_what_is_free_and_all_logits_were_made():
     assert found.pool_bytes == pytest.approx(warm + 0.95 * (24 * GIB - taken - warm), abs=2)
 
 
+@pytest.mark.parametrize(("version", "share"), [("1.1.0", 1.0), ("1.4.1", 0.95)])
+def test_before_2_0_lengths_were_fixed_and_no_graphs_captured(version, share):
+    found = sizing(Settings(version=version))
+    # 4 prompts of 1024 tokens with up to 1023 more: 128 blocks of 16 each are there during the warm-up.
+    assert (found.max_total_tokens, found.prefill_tokens) == (2048, 4096)
+    warm = 4 * 128 * 16 * 131_072
+    taken = sum(term.bytes for term in found.inside)
+    assert found.pool_bytes == pytest.approx(warm + share * (24 * GIB - taken - warm), abs=2)
+    assert not found.outside
+
+
+def test_a_checkpoint_can_ask_for_an_8_bit_cache():
+    config = dict(find("meta-llama/Llama-3.1-8B").config)
+    config["quantization_config"] = {
+        "quant_method": "compressed-tensors", "format": "float-quantized",
+        "config_groups": {"group_0": {"targets": ["Linear"], "weights": {
+            "num_bits": 8, "type": "float", "strategy": "tensor", "symmetric": True}}},
+        "kv_cache_scheme": {"num_bits": 8, "type": "float", "strategy": "tensor", "symmetric": True},
+        "ignore": ["lm_head"],
+    }  # fmt: skip
+    stored = subject_from_config("m", Config(config, "m"))
+    for version, token in (("3.3.7", 65_536), ("2.4.0", 131_072)):
+        assert sizing(Settings(version=version), stored).cache.pools[0].token_bytes == token
+    # Two matrices of the embedding's size in 16 bits, all others in one byte with a scale of 4 B each.
+    table, norms = 128_256 * 4096, 65 * 4096
+    linear = 8_030_261_248 - 2 * table - norms
+    assert sizing(Settings(), stored).inside[0].bytes == pytest.approx(
+        2 * (2 * table + norms) + linear, rel=1e-5
+    )
+
+
 @pytest.mark.parametrize(
     ("settings", "subject", "device", "block"),
     [

@@ -39,6 +39,15 @@ def test_a_bare_command_leaves_everything_to_lightllm():
         ("--data_type bf16", "data_type", "bf16"),
         ("--performance_mode personal", "personal", True),
         ("--p_mode personal", "personal", True),
+        ("--tp 8 --dp 8", "dp", 8),
+        ("--tp 8 --dp 8 --enable_ep_moe", "enable_ep_moe", True),
+        ("--mtp_mode eagle_with_att --mtp_step 2", "mtp_step", 2),
+        ("--mode triton_gqa_flashdecoding triton_int8kv", "llm_kv_type", "triton_int8kv"),
+        ("--run_mode prefill", "run_mode", "prefill"),
+        ("--penalty_counter_mode cpu_counter", "penalty_counter_mode", "cpu_counter"),
+        ("--enable_cpu_cache", "cpu_cache_bytes", 2 * 2**30),
+        ("--enable_cpu_cache --cpu_cache_storage_size 64", "cpu_cache_bytes", 64 * 2**30),
+        ("--embed_cache_storage_size 0.5", "embed_cache_bytes", 2**29),
     ],
 )
 def test_flags(line, field, value):
@@ -64,8 +73,8 @@ def test_quantizing_while_loading():
 
 
 def test_what_is_not_counted_is_said():
-    assert "data parallelism (--dp)" in read("--dp 8").notes[0]
-    assert read("--dp 1").notes == ()
+    assert "further nodes (--nnodes)" in read("--nnodes 2").notes[0]
+    assert read("--nnodes 1").notes == ()
 
 
 @pytest.mark.parametrize(
@@ -76,6 +85,7 @@ def test_what_is_not_counted_is_said():
         ("--mem_fraction 2", "--mem_fraction is 2"),
         ("--llm_kv_type int2kv", "no --llm_kv_type int2kv"),
         ("--performance_mode fast", "no --performance_mode fast"),
+        ("--enable_cpu_cache --cpu_cache_storage_size all", "--cpu_cache_storage_size is 'all'"),
         ("org/other", "'org/other' belongs to no flag"),
     ],
 )

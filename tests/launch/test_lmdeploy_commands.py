@@ -28,6 +28,11 @@ def test_a_bare_command_leaves_everything_to_lmdeploy():
     ("line", "field", "value"),
     [
         ("--tp 4", "tp", 4),
+        ("--tp 4 --dp 2", "dp", 2),
+        ("--dp 4 --ep 4", "ep", 4),
+        ("--tp 4 --cp 2", "cp", 2),
+        ("--speculative-algorithm deepseek_mtp --speculative-num-draft-tokens 3", "num_draft_tokens", 3),
+        ("--cudagraph-capture-batch-sizes 1 8 64", "cudagraph_capture_batch_sizes", (1, 8, 64)),
         ("--tp=4", "tp", 4),
         ("--backend pytorch", "backend", "pytorch"),
         ("--backend turbomind", "backend", "turbomind"),
@@ -82,7 +87,7 @@ def test_the_module_starts_it_too():
 
 
 def test_what_is_not_counted_is_said():
-    assert "data parallelism (--dp)" in read("--dp 2").notes[0]
+    assert "redundant experts (--enable-eplb)" in read("--enable-eplb").notes[0]
     assert read("--dp 1 --ep 1 --nnodes 1").notes == ()
     assert "adapters (--adapters)" in read("--adapters a=b c=d").notes[0]
 

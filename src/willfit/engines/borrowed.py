@@ -20,7 +20,12 @@ NOTE = (
 
 
 def weights_term(
-    subject: Subject, sharding: Sharding, reference: str, copies: int = 0, maybe_copies: int = 0
+    subject: Subject,
+    sharding: Sharding,
+    reference: str,
+    copies: int = 0,
+    maybe_copies: int = 0,
+    mtp: bool = False,
 ) -> Term:
     """Parameters of the fullest rank; the allocator and rotary tables may add what they add elsewhere.
 
@@ -30,17 +35,23 @@ def weights_term(
         Where the engine's layers are.
     copies, maybe_copies
         Bytes of what the engine loads twice, and of what it may load twice.
+    mtp
+        Whether multi-token-prediction modules are loaded.
     """
-    stored = parameter_bytes(subject, sharding)
-    size = stored + copies
-    spread = constant("vllm.weights_ratio")
-    less, more = subject.weight_sureness
+    stored = parameter_bytes(subject, sharding, mtp=mtp)
     formula = f"{stored} B of tensors ({subject.recipe.name})"
     if sharding.ranks > 1:
         formula += f" on one of {sharding.ranks} ranks"
     if copies:
         formula += f" + {copies} B that are loaded twice"
-    low, high = int(size * spread.low * less), int(size * spread.high * more) + maybe_copies
+    return weights_between(subject, stored + copies, formula, reference, maybe_copies)
+
+
+def weights_between(subject: Subject, size: int, formula: str, reference: str, maybe: int = 0) -> Term:
+    """So many bytes of weights, and `maybe` more, with the interval that other engines show."""
+    spread = constant("vllm.weights_ratio")
+    less, more = subject.weight_sureness
+    low, high = int(size * spread.low * less), int(size * spread.high * more) + maybe
     return between("weights", size, low, high, formula, f"{reference}; interval: {spread.reference}")
 
 
@@ -65,8 +76,8 @@ def activation_term(stages: dict[str, tuple[int, str]], maybe: int, reference: s
     return between("activations", size, low, high, formula, f"{reference}; interval: {spread.reference}")
 
 
-def library_terms(ranks: int) -> tuple[Term, Term]:
-    """Workspaces of libraries, and the driver's context."""
+def library_terms(ranks: int, processes: int = 1) -> tuple[Term, Term]:
+    """Workspaces of libraries, and the driver's context of each process on a card."""
     spread = constant("vllm.non_torch.one_rank" if ranks == 1 else "vllm.non_torch.many_ranks")
     context = constant("cuda.context")
     return (
@@ -80,10 +91,10 @@ def library_terms(ranks: int) -> tuple[Term, Term]:
         ),
         between(
             "context",
-            int(context.value),
-            int(context.low),
-            int(context.high),
-            f"{int(context.value)} B",
+            int(processes * context.value),
+            int(processes * context.low),
+            int(processes * context.high),
+            f"{processes} processes x {int(context.value)} B" if processes > 1 else f"{int(context.value)} B",
             context.reference,
         ),
     )
@@ -107,9 +118,3 @@ def graph_terms(architecture: Architecture, sizes: int, reference: str) -> tuple
             f"{reference}; size: {spread.reference}",
         ),
     )
-
-
-def visible_memory(size: int) -> Term:
-    """What drivers and systems show more or less of a card than the table has, as a term around nothing."""
-    spread = constant("device.visible_ratio")
-    return between("visible", 0, -int(size * (spread.high - 1)), -int(size * (spread.low - 1)))

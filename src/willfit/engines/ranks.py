@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from willfit.architectures.mixers import Attention
 from willfit.architectures.model import Architecture
 from willfit.engines.base import Subject
-from willfit.formats.weights import WeightLine
 from willfit.hardware.device import Device
 from willfit.quantities import DTYPE_BYTES, ceil_div, dtype_name
 
-#: Formats of plain numbers, which engines convert to the dtype that they compute in.
-_FLOATS = frozenset({"fp32", "fp16", "bf16"})
+#: Which key/value heads an engine repeats where there are more ranks: all, a single one, or none.
+Repeats = Literal["all", "single", "none"]
 
 
-def line_bytes(line: WeightLine, ranks: int, dtype: str) -> int:
-    """Bytes of a line on a tensor-parallel rank, plain numbers as `dtype`."""
-    size = line.on_rank(ranks)
-    name = line.format.name
-    return size // DTYPE_BYTES[name] * DTYPE_BYTES[dtype] if name in _FLOATS else size
-
-
-def undivided_heads(architecture: Architecture, ranks: int, repeats: bool = True) -> str:
+def undivided_heads(architecture: Architecture, ranks: int, repeats: Repeats = "all") -> str:
     """Heads that cannot be divided over tensor-parallel ranks, in words; empty if all can.
 
     Parameters
     ----------
     repeats
-        Whether the engine repeats key/value heads where there are more ranks than heads.
+        Which key/value heads the engine repeats where there are more ranks than heads.
     """
     for layer, _ in architecture.blocks:
         for mixer in layer.mixers:
@@ -35,12 +29,13 @@ def undivided_heads(architecture: Architecture, ranks: int, repeats: bool = True
                 return f"{heads} heads cannot be divided over {ranks} tensor-parallel ranks"
             if isinstance(mixer, Attention):
                 kv_heads = mixer.kv_heads
-                if kv_heads % ranks and not (repeats and ranks % kv_heads == 0):
+                repeated = repeats == "all" or (repeats == "single" and kv_heads == 1)
+                if kv_heads % ranks and not (repeated and ranks % kv_heads == 0):
                     return f"{kv_heads} key/value heads cannot be divided over {ranks} tensor-parallel ranks"
     return ""
 
 
-def most_ranks(architecture: Architecture, devices: int, repeats: bool = True) -> int:
+def most_ranks(architecture: Architecture, devices: int, repeats: Repeats = "all") -> int:
     """The most of the devices that heads can be divided over."""
     sizes = range(devices, 0, -1)
     return next((size for size in sizes if not undivided_heads(architecture, size, repeats)), 1)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from willfit.engines.base import Subject
-from willfit.formats.plain import Plain
-from willfit.formats.weights import WeightLine, rank_shape
+from willfit.formats.weights import WeightLine
 from willfit.quantities import DTYPE_BYTES, ceil_div
 
 #: Formats of plain numbers, which engines convert to the dtype that they compute in.
@@ -24,14 +23,14 @@ class Sharding:
     experts
         Degree of expert parallelism inside the tensor-parallel ranks: so many groups share the experts out, and
         the ranks of a group divide each.
-    whole_attention
-        Attention is repeated on every rank (attention data parallelism).
+    attention
+        Ranks that divide attention, where fewer than the others do (attention data parallelism); None for `tensor`.
     """
 
     tensor: int = 1
     pipeline: int = 1
     experts: int = 1
-    whole_attention: bool = False
+    attention: int | None = None
 
     @property
     def ranks(self) -> int:
@@ -39,19 +38,19 @@ class Sharding:
         return self.tensor * self.pipeline
 
 
-def parameter_bytes(subject: Subject, sharding: Sharding) -> int:
-    """Bytes of the parameters of the fullest rank, what is not quantized in a 16-bit dtype.
+def parameter_bytes(subject: Subject, sharding: Sharding, dtype: str = "bf16", mtp: bool = False) -> int:
+    """Bytes of the parameters of the fullest rank, what is not quantized in `dtype`.
 
-    Multi-token-prediction modules and stored buffers are not loaded. Each stage of a pipeline has its share of the
-    layers, the first the embedding, the last the head.
+    Stored buffers are not loaded, multi-token-prediction modules only if `mtp` says so. Each stage of a pipeline has
+    its share of the layers, the first the embedding, the last the head.
     """
     architecture = subject.architecture
     ends = {id(tensor): "first" for tensor in architecture.embeddings}
     ends |= {id(tensor): "last" for tensor in architecture.head}
     sizes = {"first": 0, "last": 0, "inner": 0}
     for line in subject.lines:
-        if line.tensor.part != "mtp" and line.tensor.kind != "buffer":
-            sizes[ends.get(id(line.tensor), "inner")] += rank_bytes(line, sharding)
+        if (mtp or line.tensor.part != "mtp") and line.tensor.kind != "buffer":
+            sizes[ends.get(id(line.tensor), "inner")] += rank_bytes(line, sharding, dtype)
     if sharding.pipeline == 1:
         return sum(sizes.values())
     stage = on_stage(sizes["inner"], len(architecture.layers), sharding.pipeline)
@@ -63,19 +62,17 @@ def on_stage(size: int, layers: int, stages: int) -> int:
     return ceil_div(size * ceil_div(layers, stages), max(layers, 1))
 
 
-def rank_bytes(line: WeightLine, sharding: Sharding) -> int:
-    """Bytes of a line on one rank."""
+def rank_bytes(line: WeightLine, sharding: Sharding, dtype: str = "bf16") -> int:
+    """Bytes of a line on one rank, plain numbers as `dtype`."""
     tensor, ranks = line.tensor, sharding.tensor
     whole, share = 1, 1
-    if tensor.part == "attention" and sharding.whole_attention:
-        ranks = 1
+    if tensor.part == "attention" and sharding.attention is not None:
+        ranks = sharding.attention
     if tensor.part == "experts" and sharding.experts > 1:
         ranks = max(1, ranks // sharding.experts)
         whole = tensor.copies if tensor.copies > 1 else tensor.shape[0]
         share = ceil_div(whole, sharding.experts)
-    name = line.format.name
-    if name in _FLOATS and line.bytes == tensor.elements * line.times * DTYPE_BYTES[name]:
-        size = Plain("bf16").bytes(rank_shape(tensor, ranks)) * tensor.copies * line.times
-    else:
-        size = line.on_rank(ranks)
+    size, name = line.on_rank(ranks), line.format.name
+    if name in _FLOATS:
+        size = size // DTYPE_BYTES[name] * DTYPE_BYTES[dtype]
     return ceil_div(size * share, whole)

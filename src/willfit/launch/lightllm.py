@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from willfit.engines.lightllm import KV_TYPES, Settings
+from willfit.engines.lightllm import KV_TYPES, MODES, Settings
 from willfit.errors import BadInput
 from willfit.launch.base import Launch
 from willfit.launch.flags import scan
 from willfit.launch.values import choice, flag_table, share, whole
+from willfit.quantities import GIB
 
 PROGRAM = "lightllm.server.api_server"
 
@@ -23,12 +24,7 @@ _ALIASES = {"--p_mode": "--performance-mode"}
 
 #: What is read but does not change the estimate, in words.
 _NOT_COUNTED = {
-    "--dp": "data parallelism",
-    "--enable-ep-moe": "expert parallelism",
     "--enable-prefill-cudagraph": "CUDA graphs of prefill steps",
-    "--enable-cpu-cache": "a cache in host RAM",
-    "--mode": "kernels and caches of --mode",
-    "--mtp-mode": "the draft model",
     "--nnodes": "further nodes",
     "--quant-cfg": "the quantization of a file",
     "--static-quant": "static quantization",
@@ -36,6 +32,13 @@ _NOT_COUNTED = {
 
 #: `--quant_type` that turns a 16-bit checkpoint into this format while loading, without the names of kernels.
 _ONLINE = {"w8a8": "int8", "fp8w8a8": "fp8", "fp8w8a8-pt": "fp8", "fp8w8a8-b128": "fp8"}
+
+_DRAFTS = (
+    "deepseekv3", "vanilla_with_att", "eagle_with_att", "vanilla_no_att", "eagle_no_att",
+)  # fmt: skip
+
+#: `--cpu_cache_storage_size`, if nothing is said.
+_CPU_CACHE = 2 * GIB
 
 _DATA_TYPES = ("fp16", "float16", "bf16", "bfloat16", "fp32", "float32")
 
@@ -82,6 +85,7 @@ def parse(words: Sequence[str], version: str | None = None) -> Launch:
     online = _ONLINE.get(kind.removeprefix("vllm-").removesuffix("-vllm"))
     if online is None and kind != "none":
         notes.append(f"--quant_type {kind[:40]} is not counted: weights are taken as stored")
+    settings["quant_type"] = kind
     return Launch(
         engine="lightllm",
         model=model,
@@ -96,20 +100,44 @@ def _numbers(options: Mapping[str, Any]) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for name in (
         "tp",
+        "dp",
         "max_total_token_num",
         "max_req_total_len",
         "batch_max_tokens",
+        "chunked_prefill_size",
         "running_max_req_size",
         "graph_max_batch_size",
         "graph_split_batch_size",
         "graph_grow_step_size",
+        "linear_att_cache_size",
+        "mtp_step",
+        "pd_kv_page_num",
+        "pd_kv_page_size",
     ):
         flag = "--" + name.replace("_", "-")
         if flag in options:
             settings[name] = whole(PROGRAM, "--" + name, str(options[flag]))
     if "--mem-fraction" in options:
         settings["mem_fraction"] = share(PROGRAM, "--mem_fraction", str(options["--mem-fraction"]))
+    if "--embed-cache-storage-size" in options:
+        settings["embed_cache_bytes"] = _gib(options, "--embed-cache-storage-size")
+    if options.get("--enable-cpu-cache"):
+        given = "--cpu-cache-storage-size" in options
+        settings["cpu_cache_bytes"] = _gib(options, "--cpu-cache-storage-size") if given else _CPU_CACHE
     return settings
+
+
+def _gib(options: Mapping[str, Any], flag: str) -> int:
+    """Bytes of a size in GiB."""
+    text = str(options[flag])
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1e6:
+        name = "--" + flag[2:].replace("-", "_")
+        raise BadInput(f"{PROGRAM}: {name} is {text[:40]!r}, expected a size in GB", "write it as 4")
+    return int(value * GIB)
 
 
 def _words(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,11 +146,26 @@ def _words(options: Mapping[str, Any]) -> dict[str, Any]:
         ("llm_kv_type", ("None", *KV_TYPES)),
         ("data_type", _DATA_TYPES),
         ("linear_att_ssm_data_type", ("bfloat16", "float32")),
+        ("penalty_counter_mode", ("cpu_counter", "pin_mem_counter", "gpu_counter")),
+        ("mtp_mode", _DRAFTS),
     ):
         flag = "--" + name.replace("_", "-")
         if flag in options:
             settings[name] = choice(PROGRAM, "--" + name, str(options[flag]), choices)
-    for name in ("disable_cudagraph", "disable_vision", "disable_chunked_prefill"):
+    if options.get("--run-mode") in ("prefill", "decode"):
+        settings["run_mode"] = options["--run-mode"]
+    words = options.get("--mode", ())
+    for word in [words] if isinstance(words, str) else words:
+        if word in MODES:
+            settings["llm_kv_type"] = word
+    for name in (
+        "disable_cudagraph",
+        "disable_vision",
+        "disable_chunked_prefill",
+        "enable_chunked_prefill",
+        "enable_ep_moe",
+        "enable_multimodal",
+    ):
         if options.get("--" + name.replace("_", "-")):
             settings[name] = True
     if "--performance-mode" in options:

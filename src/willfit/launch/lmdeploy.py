@@ -22,16 +22,15 @@ _FLAGS = "lmdeploy_flags.txt"
 #: What is read but does not change the estimate, in words.
 _NOT_COUNTED = {
     "--adapters": "adapters",
-    "--cp": "context parallelism",
-    "--cudagraph-capture-batch-sizes": "sizes of CUDA graphs",
-    "--dp": "data parallelism",
     "--enable-eplb": "redundant experts",
-    "--ep": "expert parallelism",
     "--hf-overrides": "changes of the config",
     "--nnodes": "further nodes",
     "--piecewise-cudagraph-max-tokens": "CUDA graphs of prefill steps",
-    "--speculative-algorithm": "the draft model",
+    "--speculative-draft-model": "the draft model",
 }
+
+#: `--speculative-num-draft-tokens`, if nothing is said (`cli/utils.py`).
+_DRAFT_TOKENS = 1
 
 #: Names of `--quant-policy` (`messages.py: QuantPolicy`).
 _POLICY_NAMES = {
@@ -89,6 +88,9 @@ def _numbers(options: Mapping[str, Any]) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for flag, name, least in (
         ("--tp", "tp", 1),
+        ("--dp", "dp", 1),
+        ("--ep", "ep", 1),
+        ("--cp", "cp", 1),
         ("--session-len", "session_len", 1),
         ("--max-batch-size", "max_batch_size", 1),
         ("--cache-block-seq-len", "cache_block_seq_len", 1),
@@ -98,6 +100,13 @@ def _numbers(options: Mapping[str, Any]) -> dict[str, Any]:
     ):
         if flag in options:
             settings[name] = whole(PROGRAM, flag, str(options[flag]), least)
+    if options.get("--speculative-algorithm"):
+        flag = "--speculative-num-draft-tokens"
+        settings["num_draft_tokens"] = whole(PROGRAM, flag, str(options.get(flag, _DRAFT_TOKENS)))
+    flag = "--cudagraph-capture-batch-sizes"
+    if flag in options:
+        given = options[flag] if isinstance(options[flag], list) else [options[flag]]
+        settings["cudagraph_capture_batch_sizes"] = tuple(whole(PROGRAM, flag, str(size)) for size in given)
     if "--cache-max-entry-count" in options:
         settings["cache_max_entry_count"] = _entry_count(str(options["--cache-max-entry-count"]))
     return settings

@@ -45,7 +45,11 @@ _FILES = ("--config", "--extra_llm_api_options")
 _BACKENDS = {"pytorch": "pytorch", "tensorrt": "tensorrt", "trt": "tensorrt", "_autodeploy": "pytorch"}
 
 #: Keys of the file that are understood and not counted.
-_NOT_COUNTED = ("speculative_config", "lora_config", "cp_config", "sparse_attention_config")
+_NOT_COUNTED = ("lora_config", "cp_config", "sparse_attention_config", "cache_transceiver_config")
+
+#: `speculative_config.decoding_type` that drafts with layers of its own in the cache; others have none, or a model
+#: with a cache of its own.
+_DRAFTS = ("MTP", "EAGLE", "EAGLE3")
 
 #: Fields of the file's `kv_cache_config` that are whole numbers, with the least that each can be.
 _CACHE_COUNTS = {"tokens_per_block": 1, "max_tokens": 1, "max_gpu_total_bytes": 0, "host_cache_size": 0}
@@ -113,6 +117,8 @@ def parse(words: Sequence[str], version: str | None = None) -> Launch:
                 notes += [
                     f"{key} of {options[flag]} is not counted" for key in _NOT_COUNTED if found.get(key)
                 ]
+                if found.get("speculative_config") and not _drafts(found):
+                    notes.append(f"speculative_config of {options[flag]} is not counted")
     revision = options.get("--hf_revision", options.get("--revision"))
     return Launch(
         engine="tensorrt-llm",
@@ -195,7 +201,18 @@ def _settings(found: Mapping[str, Any]) -> dict[str, Any]:
         settings["max_attention_window"] = _sizes(
             "kv_cache_config.max_attention_window", cache["max_attention_window"]
         )
-    return settings | _graphs(found)
+    return settings | _graphs(found) | _drafts(found)
+
+
+def _drafts(found: Mapping[str, Any]) -> dict[str, Any]:
+    """`speculative_config`: an MTP module for each token, or one layer of EAGLE."""
+    draft = _section(found, "speculative_config")
+    kind = str(draft.get("decoding_type", "")).upper()
+    if kind not in _DRAFTS:
+        return {}
+    name = "num_nextn_predict_layers" if kind == "MTP" else "max_draft_len"
+    tokens = whole(PROGRAM, f"speculative_config.{name}", str(draft.get(name, 1)))
+    return {"draft_layers": tokens if kind == "MTP" else 1, "draft_tokens": tokens}
 
 
 def _graphs(found: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 Read in the released sources: `messages.py` (defaults), `utils.py: get_max_batch_size`,
 `pytorch/engine/executor/base.py` (PyTorch engine; `pytorch/engine/model_agent.py` before 0.7),
-`turbomind/turbomind.cc` and `models/llama/BlockManager.cc` (TurboMind), `turbomind/supported_models.py`.
+`turbomind/turbomind.cc`, `models/llama/BlockManager.cc` and `models/llama/LlamaBatch.cc` (TurboMind; from 0.12
+`generation/generation.cc`), `turbomind/supported_models.py`. TurboMind's own code was read up to 0.16.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from willfit.engines.versions import Version, era_of
+from willfit.quantities import MIB
 
 NEWEST = "0.18.0"
 
@@ -35,6 +37,15 @@ class Era:
         Blocks that the PyTorch engine keeps for padding.
     counts_blocks
         A `cache_max_entry_count` above 1 is a number of blocks for TurboMind.
+    block
+        Tokens of a block of TurboMind's, by default.
+    token_tables, tables_before
+        Copies of the tokens of all sequences of the batch that TurboMind keeps on the card, and whether these are
+        there when free memory is read.
+    index_workspace
+        What the PyTorch engine sets aside for the scores of sparse attention's indexer, in bytes.
+    drafts
+        The PyTorch engine drafts tokens, with blocks for the draft model beside those of the model.
     """
 
     since: Version
@@ -45,6 +56,11 @@ class Era:
     reserved_bytes: int = 7
     padding_blocks: int = 0
     counts_blocks: bool = True
+    block: int = 128
+    token_tables: int = 6
+    tables_before: bool = False
+    index_workspace: int = 0
+    drafts: bool = False
 
 
 def _table() -> tuple[Era, ...]:
@@ -54,7 +70,9 @@ def _table() -> tuple[Era, ...]:
         eras.append(replace(eras[-1], since=since, **fields))  # type: ignore[arg-type]
 
     changed((0, 2, 2), ratio=0.8, ratio_of="free")
+    changed((0, 3), block=64)
     changed((0, 6), batches=(("a100", 256), ("a800", 256), ("h100", 512), ("h800", 512)))
+    changed((0, 8), token_tables=5)
     changed((0, 9, 2), reserved_rows=2, reserved_bytes=2)
     changed(
         (0, 10),
@@ -62,8 +80,10 @@ def _table() -> tuple[Era, ...]:
             ("a100", 384), ("a800", 384), ("h100", 1024), ("h800", 1024), ("l20y", 1024), ("h200", 1024),
         ),
     )  # fmt: skip
-    changed((0, 12), padding_blocks=1)
-    changed((0, 15), counts_blocks=False)
+    changed((0, 11), drafts=True)
+    changed((0, 12), padding_blocks=1, token_tables=1, tables_before=True)
+    changed((0, 15), counts_blocks=False, tables_before=False)
+    changed((0, 17), index_workspace=512 * MIB)
     return tuple(eras)
 
 

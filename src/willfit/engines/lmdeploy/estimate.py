@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from willfit.architectures.mixers import Attention, LatentAttention, Recurrent
 from willfit.engines.base import DEFAULT_CONTEXT, Machine, Question, Subject
+from willfit.engines.borrowed import NOTE
+from willfit.engines.leftover import device_interval
 from willfit.engines.lmdeploy.eras import NEWEST
 from willfit.engines.lmdeploy.settings import QUANT_POLICIES, TURBOMIND_POLICIES, Settings, has_turbomind
 from willfit.engines.lmdeploy.sizing import Sizing, size_up
 from willfit.engines.lmdeploy.sources import SOURCES
 from willfit.engines.ranks import most_ranks, undivided_heads
 from willfit.errors import BadInput
-from willfit.estimate import Capacity, DeviceEstimate, Estimate, Term, combined
+from willfit.estimate import Capacity, DeviceEstimate, Estimate, Term
 from willfit.quantities import dtype_name, format_bytes
 
 NAME = "lmdeploy"
@@ -78,7 +80,7 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
         kind="serve",
         devices=tuple(
             DeviceEstimate(device.name, index, device.usable_bytes, terms, interval)
-            for index, device in enumerate(machine.devices[: settings.tp])
+            for index, device in enumerate(machine.devices[: sizing.layout.devices])
         ),
         host=DeviceEstimate("host", 0, machine.host_bytes, ()),
         capacity=_capacity(sizing, length, subject.architecture.max_positions) if cache else None,
@@ -100,7 +102,7 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
             "cache_max_entry_count": sizing.ratio,
             "num_gpu_blocks": sizing.block_count,
             "block_size": sizing.blocks.length,
-            "tensor_parallel": settings.tp,
+            "tensor_parallel": sizing.layout.attention,
             "users": users,
             "era": sizing.era,
         },
@@ -121,7 +123,8 @@ def _cache_term(sizing: Sizing, version: str) -> Term:
     blocks = f"{sizing.block_count} blocks x {sizing.blocks.bytes} B"
     total = sizing.free_bytes + sum(term.bytes for term in sizing.before)
     others = "".join(f" - {term.bytes} ({term.name})" for term in sizing.before)
-    others += f" - {sizing.reserved_bytes} (set aside)" if sizing.reserved_bytes else ""
+    if sizing.reserved_bytes:
+        others += f" - {sizing.reserved_bytes} (set aside)"
     if sizing.sensitivity:
         formula = f"({total} B usable{others}) x {sizing.ratio:g} (cache_max_entry_count) = {blocks}"
     else:
@@ -134,13 +137,7 @@ def _interval(terms: tuple[Term, ...], sizing: Sizing) -> tuple[int, int] | None
     """The cache takes its share of what the terms before it leave, so only the rest of their errors remains."""
     if sizing.pool_bytes <= 0 or not sizing.blocks.bytes:
         return None
-    rest = 1 - sizing.sensitivity
-    size, low, high = combined(sizing.before)
-    after, after_low, after_high = combined(sizing.after)
-    peak = sum(term.bytes for term in terms)
-    below = ((size - low) * rest) ** 2 + float(after - after_low) ** 2
-    above = ((high - size) * rest) ** 2 + float(after_high - after) ** 2
-    return peak - int(below**0.5), peak + int(above**0.5)
+    return device_interval(terms, sizing.before, sizing.after, sizing.sensitivity)
 
 
 def _capacity(sizing: Sizing, length: int, limit: int) -> Capacity:
@@ -165,17 +162,15 @@ def _refusal(subject: Subject, machine: Machine, settings: Settings, sizing: Siz
         return f"TurboMind has no --quant-policy {settings.quant_policy}; it has 0, 4 and 8"
     if sizing.ratio >= 1 and (sizing.backend == "pytorch" or not sizing.era.counts_blocks):
         return f"--cache-max-entry-count is {sizing.ratio:g}; this version takes a share below 1"
-    return undivided_heads(architecture, settings.tp)
+    return undivided_heads(architecture, sizing.layout.attention)
 
 
 def _notes(
     subject: Subject, machine: Machine, settings: Settings, sizing: Sizing, length: int, users: int
 ) -> list[str]:
     architecture, notes = subject.architecture, []
-    notes.append(
-        f"{'TurboMind' if sizing.backend == 'turbomind' else 'the PyTorch engine'}, with weights and cache from "
-        "LMDeploy's source; activations and workspaces were measured for vLLM only"
-    )
+    engine = "TurboMind" if sizing.backend == "turbomind" else "LMDeploy's PyTorch engine"
+    notes.append(NOTE.format(engine=engine))
     if settings.backend == "turbomind" and not has_turbomind(architecture, settings.version):
         notes.append("TurboMind does not have this model; LMDeploy falls back to its PyTorch engine")
     if sizing.backend == "pytorch":
@@ -188,8 +183,13 @@ def _notes(
         notes.append(f"{sizing.batch} sequences run at once (--max-batch-size); the others wait")
     if sizing.prefill_tokens < settings.max_prefill_token_num:
         notes.append(f"memory is short: --max-prefill-token-num falls to {sizing.prefill_tokens}")
-    if len(machine.devices) > settings.tp:
-        notes.append(f"{settings.tp} of {len(machine.devices)} devices are used (--tp {settings.tp})")
+    if len(machine.devices) > sizing.layout.devices:
+        used = sizing.layout.devices
+        notes.append(f"{used} of {len(machine.devices)} devices are used (--tp {settings.tp})")
+    if settings.ep > 1 and sizing.backend == "turbomind":
+        notes.append("how TurboMind divides what is not experts under --ep is not established")
+    if settings.num_draft_tokens and sizing.backend == "turbomind":
+        notes.append("TurboMind drafts no tokens; --speculative-num-draft-tokens is set aside")
     known = (Attention, LatentAttention, Recurrent)
     mixers = [mixer for layer, _ in architecture.blocks for mixer in layer.mixers]
     if not all(isinstance(mixer, known) for mixer in mixers):

@@ -29,6 +29,8 @@ _WIDE_HEAD, _SMALL_BLOCK = 512, 32
 
 _BATCH_ELSEWHERE = 128
 
+_BLOCK = 64
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -42,24 +44,33 @@ class Settings:
         Share of free memory for the cache; for TurboMind before 0.15 also a number of blocks.
     quant_policy
         0, or a key of `QUANT_POLICIES`.
-    num_gpu_blocks, eager_mode, prefix_cache_state_budget
+    tp, dp, ep, cp
+        Tensor, data, expert and context parallelism; see `layout`.
+    num_gpu_blocks, eager_mode, cudagraph_capture_batch_sizes, prefix_cache_state_budget
         Of the PyTorch engine.
+    num_draft_tokens
+        `--speculative-num-draft-tokens` with the model's own module; 0 without speculation. Of the PyTorch engine.
     """
 
     version: str = NEWEST
     backend: Backend | None = None
     tp: int = 1
+    dp: int = 1
+    ep: int = 1
+    cp: int = 1
     dtype: str = "auto"
     session_len: int | None = None
     max_batch_size: int | None = None
     cache_max_entry_count: float | None = None
-    cache_block_seq_len: int = 64
+    cache_block_seq_len: int | None = None
     quant_policy: int = 0
     max_prefill_token_num: int = 8192
     num_gpu_blocks: int = 0
     eager_mode: bool = False
+    cudagraph_capture_batch_sizes: tuple[int, ...] = ()
     language_model_only: bool = False
     prefix_cache_state_budget: int = 0
+    num_draft_tokens: int = 0
 
 
 def has_turbomind(architecture: Architecture, version: str) -> bool:
@@ -86,9 +97,9 @@ def batch_size(settings: Settings, device: Device, era: Era) -> int:
     return next((size for word, size in era.batches if word in name), _BATCH_ELSEWHERE)
 
 
-def block_length(settings: Settings, backend: Backend, widest_head: int) -> int:
+def block_length(settings: Settings, backend: Backend, widest_head: int, era: Era) -> int:
     """Tokens of a block."""
-    length = settings.cache_block_seq_len
+    length = settings.cache_block_seq_len or (era.block if backend == "turbomind" else _BLOCK)
     if backend == "pytorch" and widest_head >= _WIDE_HEAD:
         return min(length, _SMALL_BLOCK)
     return length

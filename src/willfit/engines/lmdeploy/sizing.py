@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from willfit.calibration import constant
+from willfit.architectures.mixers import LatentAttention
+from willfit.architectures.model import Architecture
 from willfit.engines.activations import widest_layer_elements
 from willfit.engines.base import Machine, Subject
+from willfit.engines.borrowed import activation_term, graph_terms, library_terms
+from willfit.engines.leftover import free_beside
 from willfit.engines.lmdeploy.cache import Blocks, blocks_of
 from willfit.engines.lmdeploy.eras import Era, era_for
+from willfit.engines.lmdeploy.layout import Layout, layout_of
 from willfit.engines.lmdeploy.settings import Backend, Settings, backend_of, batch_size, capture_sizes
 from willfit.engines.lmdeploy.sources import SOURCES
 from willfit.engines.lmdeploy.weights import weights_term
 from willfit.engines.ranks import runtime_dtype
-from willfit.errors import BadInput
-from willfit.estimate import Demand, Term, between, combined, exact
-from willfit.quantities import DTYPE_BYTES
+from willfit.estimate import Demand, Term, exact
+from willfit.quantities import DTYPE_BYTES, ceil_div
 
 #: States that the PyTorch engine keeps beside those of the batch (`_get_state_cache_mem`).
 _SPARE_STATES = 2
@@ -46,6 +49,7 @@ class Sizing:
     era: Era
     backend: Backend
     dtype: str
+    layout: Layout
     batch: int
     blocks: Blocks
     before: tuple[Term, ...]
@@ -74,9 +78,12 @@ class Sizing:
         return self.blocks.count(tokens) * self.blocks.bytes + state
 
     def demand(self, sequences: int, tokens: int) -> Demand:
-        """What `sequences` sequences of `tokens` tokens need of the pool."""
+        """What `sequences` sequences of `tokens` tokens need of the pool, shared out over groups of ranks."""
+        groups = self.layout.replicas
+        sequences = ceil_div(sequences, groups)
+        words = f"{sequences:,} sequence{'s' if sequences > 1 else ''} of {tokens:,} tokens"
         return Demand(
-            f"{sequences:,} sequence{'s' if sequences > 1 else ''} of {tokens:,} tokens",
+            words + (f" in each of {groups} groups" if groups > 1 else ""),
             sequences * self.bytes_for(tokens) + self.padding_blocks * self.blocks.bytes,
             self.pool_bytes,
             *self.pool_interval,
@@ -95,12 +102,13 @@ class _Pool:
     ratio: float
     reserved_rows: int
     vocabulary: int
+    workspace: int
 
     def reserved(self, prefill: int) -> int:
-        """What the PyTorch engine sets aside for logits (`pytorch/engine/executor/base.py: _get_runtime_size`)."""
+        """What the PyTorch engine sets aside for scores (`pytorch/engine/executor/base.py: _get_runtime_size`)."""
         if self.backend == "turbomind":
             return 0
-        return (prefill + self.reserved_rows) * self.vocabulary * self.era.reserved_bytes
+        return (prefill + self.reserved_rows) * self.vocabulary * self.era.reserved_bytes + self.workspace
 
     def prefill(self, free: int) -> int:
         """Tokens of a prefill step."""
@@ -138,19 +146,18 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
     BadInput
         If there are fewer devices than ranks, or a setting is one that the engine would not take.
     """
-    given = len(machine.devices)
-    if given < settings.tp:
-        raise BadInput(
-            f"{settings.tp} ranks need {settings.tp} devices, {given} given", f"write --gpu {settings.tp}x..."
-        )
-    device = min(machine.devices[: settings.tp], key=lambda one: one.usable_bytes or 0)
     architecture, era = subject.architecture, era_for(settings.version)
     backend = backend_of(settings, architecture)
+    layout = layout_of(settings, backend, len(machine.devices))
+    device = min(machine.devices[: layout.devices], key=lambda one: one.usable_bytes or 0)
     dtype = runtime_dtype(subject, settings.dtype, device)
     batch = batch_size(settings, device, era)
-    blocks = blocks_of(architecture, settings, backend, dtype)
+    blocks = blocks_of(architecture, settings, backend, dtype, era, layout)
     ratio = era.ratio if settings.cache_max_entry_count is None else settings.cache_max_entry_count
-    before = [weights_term(subject, settings, backend, dtype), *_libraries(settings.tp)]
+    before = [
+        weights_term(subject, settings, backend, dtype, layout.sharding),
+        *library_terms(layout.devices),
+    ]
     if backend == "pytorch" and blocks.state_bytes:
         slots = batch + _SPARE_STATES + settings.prefix_cache_state_budget
         formula = f"{slots} slots x {blocks.state_bytes} B"
@@ -158,13 +165,19 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
         before.append(exact("recurrent_state", slots * blocks.state_bytes, formula, reference))
 
     total = device.usable_bytes or 0
+    length = settings.session_len or architecture.max_positions
+    if backend == "turbomind" and era.tables_before:
+        before += _token_tables(era, batch, length, settings.version)
     rows = era.reserved_rows * batch
-    pool = _Pool(settings, era, backend, blocks, total, ratio, rows, architecture.vocab_size)
-    spread = constant("device.visible_ratio")
-    visible = between("visible", 0, -int(total * (spread.high - 1)), -int(total * (spread.low - 1)))
-    taken, taken_low, taken_high = combined([*before, visible])
-    free = total - taken
-    prefill = pool.prefill(free)
+    workspace = era.index_workspace if backend == "pytorch" and _has_indexer(architecture) else 0
+    pool = _Pool(settings, era, backend, blocks, total, ratio, rows, architecture.vocab_size, workspace)
+    free = free_beside(total, before)
+    prefill = pool.prefill(free.bytes)
+    after = _after(subject, settings, backend, dtype, batch, prefill, layout)
+    if backend == "turbomind" and not era.tables_before:
+        # Sequences are no longer than what the cache holds.
+        held = max(0, pool.size(free.bytes)) // blocks.bytes * blocks.length if blocks.bytes else 0
+        after += _token_tables(era, batch, min(length, held) if length else held, settings.version)
     return Sizing(
         era=era,
         backend=backend,
@@ -172,71 +185,55 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
         batch=batch,
         blocks=blocks,
         before=tuple(before),
-        after=_after(subject, settings, backend, dtype, batch, prefill),
-        free_bytes=free,
+        after=tuple(after),
+        layout=layout,
+        free_bytes=free.bytes,
         reserved_bytes=pool.reserved(prefill),
         prefill_tokens=prefill,
         ratio=ratio,
-        pool_bytes=pool.size(free),
-        pool_interval=(pool.size(total - taken_high), pool.size(total - taken_low)),
+        pool_bytes=pool.size(free.bytes),
+        pool_interval=(pool.size(free.low), pool.size(free.high)),
         sensitivity=0.0 if pool.fixed is not None else ratio,
     )
 
 
-def _libraries(ranks: int) -> list[Term]:
-    """What the driver and libraries hold when free memory is read."""
-    context = constant("cuda.context")
-    terms = [
-        between(
-            "context",
-            int(context.value),
-            int(context.low),
-            int(context.high),
-            f"{int(context.value)} B",
-            context.reference,
-        )
-    ]
-    spread = constant("vllm.non_torch.one_rank" if ranks == 1 else "vllm.non_torch.many_ranks")
-    formula = f"{int(spread.value)} B of library workspaces of {ranks} rank(s)"
-    reference = f"as measured for vLLM: {spread.reference}"
-    terms.append(between("runtime", int(spread.value), int(spread.low), int(spread.high), formula, reference))
-    return terms
+def _has_indexer(architecture: Architecture) -> bool:
+    mixers = (mixer for layer, _ in architecture.blocks for mixer in layer.mixers)
+    return any(isinstance(mixer, LatentAttention) and mixer.index_dim for mixer in mixers)
+
+
+def _token_tables(era: Era, batch: int, length: int, version: str) -> list[Term]:
+    """The tokens of all sequences that can run at once, on the card."""
+    size = era.token_tables * batch * length * 4
+    formula = f"{era.token_tables} x {batch} sequences x {length} tokens x 4 B"
+    return [exact("request_tables", size, formula, SOURCES.cite("token tables", version))]
 
 
 def _after(
-    subject: Subject, settings: Settings, backend: Backend, dtype: str, batch: int, prefill: int
-) -> tuple[Term, ...]:
-    """What runs beside the cache. No measurement of LMDeploy stands behind it, so the intervals are vLLM's."""
+    subject: Subject,
+    settings: Settings,
+    backend: Backend,
+    dtype: str,
+    batch: int,
+    prefill: int,
+    layout: Layout,
+) -> list[Term]:
+    """What runs beside the cache."""
     architecture, size = subject.architecture, DTYPE_BYTES[dtype]
-    elements = widest_layer_elements(architecture, settings.tp)
-    model = prefill * elements * size
-    # Scores of a step's sequences, in the model's dtype and in fp32 for sampling.
-    scores = batch * architecture.logits_per_row * (size + 4)
-    spread = constant("vllm.activation_ratio.v1")
-    formula = (
-        f"the largest of model: {prefill} tokens x {elements} elements x {size} B = {model}, "
-        f"logits: {batch} rows x {architecture.logits_per_row} logits x {size + 4} B = {scores}"
-    )
-    peak = max(model, scores)
-    source = SOURCES.cite(f"forward {backend}", settings.version)
-    reference = f"{source}; interval as measured for vLLM: {spread.reference}"
+    elements, logits = widest_layer_elements(architecture, layout.attention), architecture.logits_per_row
     terms = [
-        between("activations", peak, int(peak * spread.low), int(peak * spread.high), formula, reference)
+        activation_term(
+            {
+                "layers": (prefill * elements * size, f"{prefill} tokens x {elements} elements x {size} B"),
+                # Scores of a step's sequences, in the model's dtype and in fp32 for sampling.
+                "logits": (batch * logits * (size + 4), f"{batch} rows x {logits} logits x {size + 4} B"),
+            },
+            0,
+            SOURCES.cite(f"forward {backend}", settings.version),
+        )
     ]
     if backend == "pytorch" and not settings.eager_mode:
-        graphs = constant("vllm.graphs_taken")
-        layers, sizes = len(architecture.layers), len(capture_sizes(batch))
-        count = layers * sizes
-        formula = f"{layers} layers x {sizes} captured sizes x {graphs.value:.15g} B"
-        reference = f"as measured for vLLM: {graphs.reference}"
-        terms.append(
-            between(
-                "cuda_graphs",
-                int(count * graphs.value),
-                int(count * graphs.low),
-                int(count * graphs.high),
-                formula,
-                reference,
-            )
-        )
-    return tuple(terms)
+        asked = settings.cudagraph_capture_batch_sizes
+        sizes = sum(size <= batch for size in asked) if asked else len(capture_sizes(batch))
+        terms += graph_terms(architecture, sizes, SOURCES.cite("graphs", settings.version))
+    return terms

@@ -26,6 +26,11 @@ SOURCES = Sources(
             ((0, 0), "src/turbomind/models/llama/BlockManager.cc: BlockManager"),
             ((0, 15), "src/turbomind/turbomind.cc: CreateEngine"),
         ],
+        "token tables": [
+            ((0, 0), "src/turbomind/models/llama/LlamaBatch.cc"),
+            ((0, 12), "src/turbomind/generation/generation.cc"),
+        ],
+        "graphs": [((0, 0), "lmdeploy/pytorch/backends/cuda/graph_runner.py: CUDAGraphRunner")],
         "states": [((0, 0), f"{_EXECUTOR}: _get_state_cache_mem")],
         "forward pytorch": [
             ((0, 0), f"{_AGENT}: BaseModelAgent"),

@@ -7,12 +7,14 @@ from dataclasses import replace
 from willfit.architectures.mixers import Attention
 from willfit.engines.base import Machine, Question, Subject
 from willfit.engines.borrowed import NOTE
+from willfit.engines.leftover import device_interval
+from willfit.engines.ranks import undivided_heads
 from willfit.engines.tensorrt_llm.eras import NEWEST
 from willfit.engines.tensorrt_llm.settings import Settings
 from willfit.engines.tensorrt_llm.sizing import Sizing, size_up
 from willfit.engines.tensorrt_llm.sources import SOURCES
 from willfit.errors import BadInput
-from willfit.estimate import Capacity, DeviceEstimate, Estimate, Term, combined, exact
+from willfit.estimate import Capacity, DeviceEstimate, Estimate, Term, exact
 
 NAME = "tensorrt-llm"
 
@@ -35,7 +37,9 @@ def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:
     layouts = (
         replace(settings, tensor_parallel_size=size, pipeline_parallel_size=devices // size) for size in sizes
     )
-    chosen = next(layout for layout in layouts if not _undivided(subject, layout))
+    chosen = next(
+        layout for layout in layouts if not undivided_heads(subject.architecture, layout.cache_ranks)
+    )
     return estimate(subject, machine, chosen, question.users)
 
 
@@ -64,7 +68,11 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
         )
     sizing = size_up(subject, machine, settings)
     resolved, cache = sizing.resolved, sizing.cache
-    terms = (*sizing.terms, _cache_term(sizing, settings.version))
+    terms = (
+        *sizing.terms,
+        *_state_term(sizing, settings.version),
+        _cache_term(sizing, settings.version),
+    )
     ranks = settings.sharding.ranks
     demand = sizing.demand(users)
     return Estimate(
@@ -94,12 +102,20 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
             "tokens_per_block": resolved.tokens_per_block,
             "blocks": list(cache.blocks(sizing.pool_bytes)),
             "kv_cache_dtype": sizing.kv_dtype,
-            "tensor_parallel": settings.tensor_parallel_size,
+            "tensor_parallel": settings.cache_ranks,
             "pipeline_parallel": settings.pipeline_parallel_size,
             "users": users,
             "era": resolved.era,
         },
     )
+
+
+def _state_term(sizing: Sizing, version: str) -> tuple[Term, ...]:
+    if not sizing.states_bytes:
+        return ()
+    sequences = sizing.resolved.max_batch_size
+    formula = f"{sequences} sequences x {sizing.states_bytes // sequences} B"
+    return (exact("recurrent_state", sizing.states_bytes, formula, SOURCES.cite("states", version)),)
 
 
 def _cache_term(sizing: Sizing, version: str) -> Term:
@@ -114,8 +130,9 @@ def _cache_term(sizing: Sizing, version: str) -> Term:
         formula = f"{blocks} (as asked for)"
     else:
         others = " - ".join(f"{term.bytes} ({term.name})" for term in sizing.terms)
+        states = f" - {sizing.states_bytes} (recurrent_state)" if sizing.states_bytes else ""
         share = f"{fraction:g} (free_gpu_memory_fraction)"
-        formula = f"({sizing.total_bytes} B usable - {others}) x {share} = {blocks}"
+        formula = f"({sizing.total_bytes} B usable - {others}) x {share}{states} = {blocks}"
     reference = SOURCES.cite("budget", version)
     return Term("kv_cache", size, max(0, min(low, size)), max(high, size), formula, reference)
 
@@ -124,10 +141,7 @@ def _interval(terms: tuple[Term, ...], sizing: Sizing) -> tuple[int, int] | None
     """The cache takes its share of what the other terms leave, so the sum is off by the rest of their error."""
     if sizing.limited or sizing.pool_bytes <= 0:
         return None
-    others, low, high = combined(sizing.terms)
-    rest = 1 - sizing.resolved.free_gpu_memory_fraction
-    peak = sum(term.bytes for term in terms)
-    return peak - int(rest * (others - low)), peak + int(rest * (high - others))
+    return device_interval(terms, sizing.terms, (), sizing.resolved.free_gpu_memory_fraction)
 
 
 def _host(machine: Machine, settings: Settings) -> DeviceEstimate:
@@ -140,19 +154,6 @@ def _host(machine: Machine, settings: Settings) -> DeviceEstimate:
     return DeviceEstimate("host", 0, machine.host_bytes, terms)
 
 
-def _undivided(subject: Subject, settings: Settings) -> str:
-    """What cannot be divided over the ranks; key/value heads may be repeated."""
-    ranks = settings.cache_ranks
-    for layer, _ in subject.architecture.blocks:
-        for mixer in layer.mixers:
-            heads = getattr(mixer, "heads", 0)
-            if heads % ranks:
-                return f"{heads} heads cannot be divided over {ranks} tensor-parallel ranks"
-            if isinstance(mixer, Attention) and mixer.kv_heads % ranks and ranks % mixer.kv_heads:
-                return f"{mixer.kv_heads} key/value heads cannot be divided over {ranks} ranks"
-    return ""
-
-
 def _refusal(subject: Subject, settings: Settings) -> str:
     method = subject.recipe.method
     if method in _NEVER:
@@ -160,7 +161,7 @@ def _refusal(subject: Subject, settings: Settings) -> str:
     groups = settings.sharding.experts
     if settings.tensor_parallel_size % groups:
         return f"{settings.tensor_parallel_size} ranks cannot be divided into {groups} groups of experts"
-    return _undivided(subject, settings)
+    return undivided_heads(subject.architecture, settings.cache_ranks)
 
 
 def _notes(subject: Subject, sizing: Sizing, settings: Settings, users: int) -> list[str]:
@@ -188,8 +189,13 @@ def _notes(subject: Subject, sizing: Sizing, settings: Settings, users: int) -> 
             "window layers are counted with all tokens; kv_cache_config.max_attention_window, or a cache manager "
             "that derives it, keeps less"
         )
-    if sizing.cache.state_bytes:
-        notes.append("how recurrent states share the pool with the cache is not established")
+    if sizing.states_bytes:
+        notes.append(
+            "states are counted for --max_batch_size sequences; those that block reuse keeps for prefixes come on top"
+        )
+    if settings.draft_layers and not any(line.tensor.part == "mtp" for line in subject.lines):
+        notes.append("the draft model is not in the checkpoint: its weights are not counted")
+    users = -(-users // settings.groups)
     if users > resolved.max_batch_size:
         notes.append(f"at most {resolved.max_batch_size} sequences run at once (--max_batch_size)")
     return notes

@@ -31,6 +31,9 @@ class Settings:
         Fields of `kv_cache_config`; `host_cache_size` is in bytes, of each rank.
     cuda_graph, cuda_graph_batch_sizes, cuda_graph_max_batch_size, cuda_graph_padding
         `cuda_graph_config`: whether there is one, and its fields.
+    draft_layers, draft_tokens
+        `speculative_config`: layers that drafting adds to the cache (MTP: its modules; EAGLE-3: one), and the tokens
+        that are drafted at once.
     """
 
     version: str = NEWEST
@@ -55,6 +58,8 @@ class Settings:
     cuda_graph_batch_sizes: tuple[int, ...] = ()
     cuda_graph_max_batch_size: int | None = None
     cuda_graph_padding: bool = False
+    draft_layers: int = 0
+    draft_tokens: int = 0
 
     @property
     def sharding(self) -> Sharding:
@@ -63,8 +68,13 @@ class Settings:
             self.tensor_parallel_size,
             self.pipeline_parallel_size,
             self.moe_expert_parallel_size or 1,
-            self.enable_attention_dp,
+            attention=1 if self.enable_attention_dp else None,
         )
+
+    @property
+    def groups(self) -> int:
+        """Groups of ranks with sequences of their own."""
+        return self.tensor_parallel_size if self.enable_attention_dp else 1
 
     @property
     def cache_ranks(self) -> int:

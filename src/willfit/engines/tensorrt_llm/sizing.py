@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from willfit.architectures.held import layer_state_bytes
 from willfit.architectures.mixers import Attention, LatentAttention, Mixer
 from willfit.architectures.model import Architecture
 from willfit.engines.activations import widest_layer_elements
@@ -17,19 +16,21 @@ from willfit.engines.borrowed import (
     activation_term,
     graph_terms,
     library_terms,
-    visible_memory,
     weights_term,
 )
+from willfit.engines.leftover import free_beside
 from willfit.engines.paged import PagedCache, WindowPool
+from willfit.engines.ranks import state_bytes_on_rank
 from willfit.engines.sharding import on_stage
 from willfit.engines.tensorrt_llm.settings import Resolved, Settings, resolve
 from willfit.engines.tensorrt_llm.sources import SOURCES
 from willfit.errors import BadInput
-from willfit.estimate import Demand, Term, combined
+from willfit.estimate import Demand, Term
 from willfit.quantities import DTYPE_BYTES, ceil_div, dtype_name
 
-#: What a cache can be in.
+#: What a cache can be in; built engines also have one of int8.
 _CACHE_DTYPES = ("bf16", "fp16", "fp8_e4m3", "nvfp4")
+_BUILT_DTYPES = (*_CACHE_DTYPES, "int8")
 
 #: Sixteenths of a byte for one element: NVFP4 has half a byte and an 8-bit scale for every 16.
 _NVFP4 = 9
@@ -52,6 +53,10 @@ class Sizing:
         Bytes for the cache before rounding to blocks; negative if nothing is left.
     limited
         The cache is as large as was asked for, not as what is left allows.
+    states_bytes
+        Recurrent states of `max_batch_size` sequences, which come out of the cache's bytes.
+    groups
+        Groups of ranks with sequences of their own.
     """
 
     resolved: Resolved
@@ -62,13 +67,15 @@ class Sizing:
     pool_interval: tuple[int, int]
     limited: bool
     cache: PagedCache
+    states_bytes: int
+    groups: int
 
     def demand(self, sequences: int) -> Demand:
         """What `sequences` sequences of the longest length need of the pool."""
-        length = self.resolved.max_seq_len
-        plural = "s" if sequences > 1 else ""
+        length, sequences = self.resolved.max_seq_len, ceil_div(sequences, self.groups)
+        words = f"{sequences:,} sequence{'s' if sequences > 1 else ''} of {length:,} tokens"
         return Demand(
-            f"{sequences:,} sequence{plural} of {length:,} tokens",
+            words + (f" on each of {self.groups} ranks" if self.groups > 1 else ""),
             self.cache.bytes_for(length, sequences),
             self.pool_bytes,
             *self.pool_interval,
@@ -89,7 +96,7 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
         given = len(machine.devices)
         raise BadInput(f"{ranks} ranks need {ranks} devices, {given} given", f"write --gpu {ranks}x...")
     resolved = resolve(settings, architecture)
-    kv_dtype = kv_dtype_of(subject, settings)
+    kv_dtype = kv_dtype_of(subject, settings, resolved.backend)
     cache = cache_of(architecture, settings, resolved, kv_dtype)
     total = min(device.usable_bytes or 0 for device in machine.devices[:ranks])
     terms = (
@@ -98,6 +105,7 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
             settings.sharding,
             SOURCES.cite("weights", settings.version),
             maybe_copies=_latent_copies(architecture, settings),
+            mtp=settings.draft_layers > 0,
         ),
         _activations(architecture, settings, resolved),
         *library_terms(ranks),
@@ -105,8 +113,11 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
         *graph_terms(architecture, len(resolved.graph_sizes), SOURCES.cite("graphs", settings.version)),
     )
     fraction = resolved.free_gpu_memory_fraction
-    taken, low, high = combined((*terms, visible_memory(total)))
-    sizes = [int((total - size) * fraction) for size in (taken, high, low)]
+    free = free_beside(total, terms)
+    states = resolved.max_batch_size * _state_bytes(architecture, settings)
+    # States are taken off the budget; managers before that held them before the budget was struck.
+    sizes = [int(free.bytes * fraction) - states, int(free.low * fraction) - states]
+    sizes.append(int((free.high - states) * fraction))
     per_token = sum(pool.token_bytes for pool in cache.pools)
     limits = [settings.max_gpu_total_bytes] if settings.max_gpu_total_bytes else []
     if settings.max_tokens is not None:
@@ -114,10 +125,12 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
     limit = min(limits, default=None)
     limited = limit is not None and limit <= sizes[1]
     pool, pool_low, pool_high = (size if limit is None else min(size, limit) for size in sizes)
-    return Sizing(resolved, kv_dtype, terms, total, pool, (pool_low, pool_high), limited, cache)
+    return Sizing(
+        resolved, kv_dtype, terms, total, pool, (pool_low, pool_high), limited, cache, states, settings.groups
+    )
 
 
-def kv_dtype_of(subject: Subject, settings: Settings) -> str:
+def kv_dtype_of(subject: Subject, settings: Settings, backend: str = "pytorch") -> str:
     """Dtype of the cache: as asked, else what the checkpoint's quantization says, else the model's.
 
     Raises
@@ -129,7 +142,7 @@ def kv_dtype_of(subject: Subject, settings: Settings) -> str:
     if asked == "auto":
         asked = subject.recipe.kv_cache_dtype or "bf16"
     name = "nvfp4" if asked == "nvfp4" else dtype_name(asked)
-    if name not in _CACHE_DTYPES:
+    if name not in (_CACHE_DTYPES if backend == "pytorch" else _BUILT_DTYPES):
         raise BadInput(f"TensorRT-LLM has no cache in {asked}", "it has fp8, nvfp4 and the model's dtype")
     return name
 
@@ -164,25 +177,34 @@ def cache_of(architecture: Architecture, settings: Settings, resolved: Resolved,
     ranks, stages = settings.cache_ranks, settings.pipeline_parallel_size
     pattern = [window if window < resolved.max_seq_len else 0 for window in settings.max_attention_window]
     sizes: Counter[int] = Counter()
-    keeping = states = 0
+    keeping = deepest = 0
     for layer in architecture.layers:
-        states += layer_state_bytes(layer, "bf16")
         size = sum(_token_bytes(mixer, ranks, kv_dtype) for mixer in layer.mixers)
         if size:
             sizes[pattern[keeping % len(pattern)] if pattern else 0] += size
             keeping += 1
+            deepest = max(deepest, size)
     if not sizes:
         raise BadInput(
             f"what TensorRT-LLM caches for {architecture.model_type!r} models is not known",
             "ask with --engine minimum",
         )
     layers = len(architecture.layers)
+    held = {window: on_stage(size, layers, stages) for window, size in sizes.items()}
+    # Layers that draft see everything, and are on the last stage.
+    held[min(held)] += settings.draft_layers * deepest
     return PagedCache(
-        tuple(WindowPool(window, on_stage(size, layers, stages)) for window, size in sorted(sizes.items())),
+        tuple(WindowPool(window, size) for window, size in sorted(held.items())),
         resolved.tokens_per_block,
-        on_stage(ceil_div(states, ranks), layers, stages),
-        resolved.era.partial_block,
+        partial_block=resolved.era.partial_block,
     )
+
+
+def _state_bytes(architecture: Architecture, settings: Settings) -> int:
+    """Recurrent states of one sequence on a rank (`mamba_cache_manager.py`), a state more for each drafted token."""
+    states = state_bytes_on_rank(architecture, "bf16", "fp32", settings.cache_ranks)
+    stage = on_stage(states, len(architecture.layers), settings.pipeline_parallel_size)
+    return stage * (1 + settings.draft_tokens)
 
 
 def _latent_copies(architecture: Architecture, settings: Settings) -> int:

@@ -14,6 +14,7 @@ SOURCES = Sources(
         "budget": [((0, 0), f"{_UTIL}.configure_kv_cache_capacity")],
         "profile": [((0, 0), f"{_UTIL}._create_dummy_context_requests")],
         "graphs": [((0, 0), "tensorrt_llm/llmapi/llm_args.py: CudaGraphConfig")],
+        "states": [((0, 0), "tensorrt_llm/_torch/pyexecutor/mamba_cache_manager.py")],
         "host cache": [((0, 0), "tensorrt_llm/llmapi/llm_args.py: KvCacheConfig.host_cache_size")],
     },
 )

@@ -28,6 +28,20 @@ WORDS: dict[str, Words] = {
         },
         ("activations: rows",),
     ),
+    "prompt": Words(
+        "max_input_length is {} by default (None: it follows from the model)", ("activations: rows",)
+    ),
+    "length": Words("max_total_tokens is {} by default (None: it follows from the model)"),
+    "graphs": Words(
+        {False: "no graphs are captured", True: "graphs are captured by default"}, ("cuda_graphs",)
+    ),
+    "checkpoint_cache": Words(
+        {
+            False: "the cache's dtype does not follow the checkpoint",
+            True: "the cache has 8 bits if the checkpoint asks for it",
+        },
+        ("needed",),
+    ),
     "attention": Words(
         {
             "paged": "attention is paged by default",

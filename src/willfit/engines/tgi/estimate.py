@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from willfit.architectures.mixers import Attention
 from willfit.engines.base import Machine, Question, Subject
 from willfit.engines.borrowed import NOTE
+from willfit.engines.leftover import device_interval
+from willfit.engines.ranks import most_ranks, undivided_heads
 from willfit.engines.tgi.eras import NEWEST, era_for
 from willfit.engines.tgi.settings import Settings, kernels
 from willfit.engines.tgi.sizing import Sizing, size_up
 from willfit.engines.tgi.sources import SOURCES
 from willfit.errors import BadInput
-from willfit.estimate import Capacity, DeviceEstimate, Estimate, Term, combined
+from willfit.estimate import Capacity, DeviceEstimate, Estimate, Term
 from willfit.formats.ggml import Ggml
 
 NAME = "tgi"
@@ -37,14 +37,12 @@ def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:
     length = question.context_for(subject.architecture)
     settings = Settings(
         version=question.version or NEWEST,
+        num_shard=most_ranks(subject.architecture, len(machine.devices), "single"),
         kv_cache_dtype=None if question.kv_dtype == "auto" else question.kv_dtype,
         max_total_tokens=length,
         max_input_tokens=max(1, length - 1),
     )
-    sizes = range(len(machine.devices), 0, -1)
-    layouts = (replace(settings, num_shard=size) for size in sizes)
-    chosen = next(layout for layout in layouts if not _undivided(subject, layout))
-    return estimate(subject, machine, chosen, question.users)
+    return estimate(subject, machine, settings, question.users)
 
 
 def estimate(subject: Subject, machine: Machine, settings: Settings, users: int = 1) -> Estimate:
@@ -143,22 +141,7 @@ def _interval(terms: tuple[Term, ...], sizing: Sizing) -> tuple[int, int] | None
     """The cache takes what the others leave, so only what comes after it is uncertain."""
     if sizing.pool_interval[0] == sizing.pool_interval[1]:
         return None
-    outside, low, high = combined(sizing.outside)
-    peak = sum(term.bytes for term in terms)
-    return peak - (outside - low), peak + (high - outside)
-
-
-def _undivided(subject: Subject, settings: Settings) -> str:
-    """What cannot be divided over the shards; only a single key/value head may be repeated."""
-    ranks = settings.num_shard
-    for layer, _ in subject.architecture.blocks:
-        for mixer in layer.mixers:
-            heads = getattr(mixer, "heads", 0)
-            if heads % ranks:
-                return f"{heads} heads cannot be divided over {ranks} shards"
-            if isinstance(mixer, Attention) and mixer.kv_heads > 1 and mixer.kv_heads % ranks:
-                return f"{mixer.kv_heads} key/value heads cannot be divided over {ranks} shards"
-    return ""
+    return device_interval(terms, sizing.inside, sizing.outside, 1.0)
 
 
 def _refusal(subject: Subject, machine: Machine, settings: Settings) -> str:
@@ -170,7 +153,7 @@ def _refusal(subject: Subject, machine: Machine, settings: Settings) -> str:
     attention = kernels(settings, subject.architecture, machine.devices[0], era_for(settings.version))
     if attention == "flashdecoding" and (settings.kv_cache_dtype or "").startswith("fp8"):
         return "TGI has no 8-bit cache with flashdecoding, which this model needs"
-    return _undivided(subject, settings)
+    return undivided_heads(subject.architecture, settings.num_shard, "single")
 
 
 def _notes(subject: Subject, machine: Machine, settings: Settings) -> list[str]:

@@ -23,7 +23,7 @@ _NOT_FLASHINFER = frozenset({"falcon", "deepseek_v2"})
 GRAPHS = (1, 2, 4, 8, 16, 32)
 _NO_GRAPHS = frozenset({"bitsandbytes", "exl2"})
 
-#: Without a longest sequence, versions before 3.0 (2.4.1 for prompts) take this or the model's limit.
+#: Without a longest sequence, versions from 2.0 to 3.0 (2.4.1 for prompts) take this or the model's limit.
 _OLD_LENGTH = 4096
 
 
@@ -73,16 +73,22 @@ def kernels(settings: Settings, architecture: Architecture, device: Device, era:
     return "paged" if major.isdigit() and int(major) < 8 else "flashdecoding"
 
 
-def graph_sizes(settings: Settings) -> tuple[int, ...]:
+def graph_sizes(settings: Settings, era: Era) -> tuple[int, ...]:
     """Batch sizes with a CUDA graph."""
     sizes = settings.cuda_graphs
     if sizes is None:
-        sizes = () if settings.quantize in _NO_GRAPHS else GRAPHS
+        sizes = GRAPHS if era.graphs and settings.quantize not in _NO_GRAPHS else ()
     return tuple(size for size in sizes if size > settings.speculate)
+
+
+def prompt_length(settings: Settings, era: Era) -> int | None:
+    """The longest prompt; None where the launcher leaves it open until it knows the cache."""
+    return settings.max_input_tokens or era.prompt
 
 
 def default_length(settings: Settings, architecture: Architecture, era: Era) -> int | None:
     """The longest sequence that versions before 3.0 settle before they know the cache; None if they do not."""
-    if settings.max_total_tokens is not None or era.prefill != "prompt":
-        return settings.max_total_tokens
+    length = settings.max_total_tokens or era.length
+    if length is not None or era.prefill != "prompt":
+        return length
     return min(architecture.max_positions or _OLD_LENGTH, _OLD_LENGTH)

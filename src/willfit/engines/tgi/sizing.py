@@ -15,17 +15,25 @@ from willfit.engines.borrowed import (
     activation_term,
     graph_terms,
     library_terms,
-    visible_memory,
     weights_term,
 )
+from willfit.engines.leftover import free_beside
 from willfit.engines.paged import PagedCache, WindowPool
 from willfit.engines.sharding import Sharding, rank_bytes
 from willfit.engines.tgi.eras import Era, era_for
 from willfit.engines.tgi.prefill import prefill_tokens
-from willfit.engines.tgi.settings import BLOCKS, Kernels, Settings, default_length, graph_sizes, kernels
+from willfit.engines.tgi.settings import (
+    BLOCKS,
+    Kernels,
+    Settings,
+    default_length,
+    graph_sizes,
+    kernels,
+    prompt_length,
+)
 from willfit.engines.tgi.sources import SOURCES
 from willfit.errors import BadInput
-from willfit.estimate import Demand, Term, combined, exact
+from willfit.estimate import Demand, Term, exact
 from willfit.quantities import DTYPE_BYTES, MIB, ceil_div, dtype_name
 
 #: One buffer that all of flashinfer's kernels share (`layers/attention/flashinfer.py: get_workspace`).
@@ -93,7 +101,7 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
     device = min(machine.devices[:ranks], key=lambda one: one.usable_bytes or 0)
     era = era_for(settings.version)
     attention = kernels(settings, architecture, device, era)
-    cache = cache_of(architecture, settings, BLOCKS[attention])
+    cache = cache_of(architecture, settings, BLOCKS[attention], cache_dtype(subject, settings, era))
     prefill = prefill_tokens(subject, device, settings, era)
     inside = (
         weights_term(
@@ -106,20 +114,22 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
         *library_terms(ranks),
         *_workspace(attention, settings),
     )
-    outside = graph_terms(architecture, len(graph_sizes(settings)), SOURCES.cite("warm-up", settings.version))
+    sizes = len(graph_sizes(settings, era))
+    outside = graph_terms(architecture, sizes, SOURCES.cite("warm-up", settings.version))
     total = device.usable_bytes or 0
     wiggle = era.wiggle if settings.wiggle_room is None else settings.wiggle_room
     warm = _warm_tokens(architecture, settings, era, prefill, cache.block) * cache.pools[0].token_bytes
     allowed = total * settings.cuda_memory_fraction
 
-    def pool(taken: int) -> int:
+    def pool(free: int) -> int:
         """What is free once the warm-up is over, and what the warm-up's own blocks took."""
+        taken = total - free
         if era.share_of == "total":
             return warm + max(0, int(allowed * wiggle) - taken - warm)
         return warm + max(0, int((allowed - taken - warm) * wiggle))
 
-    taken, low, high = combined((*inside, visible_memory(total)))
-    size = pool(taken)
+    free = free_beside(total, inside)
+    size = pool(free.bytes)
     length = default_length(settings, architecture, era)
     if length is None:
         limit = architecture.max_positions
@@ -135,7 +145,7 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
         outside,
         total,
         size,
-        (pool(high), pool(low)),
+        (pool(free.low), pool(free.high)),
         cache,
         warm,
     )
@@ -155,23 +165,35 @@ def _token_elements(mixer: Mixer, ranks: int) -> int:
     return 0
 
 
-def _element_bytes(dtype: str | None) -> int:
-    """Bytes of an element: the model's 16 bits unless 8 are asked for (`--kv-cache-dtype fp8_e4m3fn`)."""
-    name = dtype_name(dtype.removesuffix("fn")) if dtype else "bf16"
+def cache_dtype(subject: Subject, settings: Settings, era: Era) -> str:
+    """Dtype of the cache: as asked (`--kv-cache-dtype fp8_e4m3fn`), else the checkpoint's, else the model's 16 bits.
+
+    A checkpoint is asked only if it is one of compressed-tensors (`models/__init__.py: get_model`).
+
+    Raises
+    ------
+    BadInput
+        If there is no such cache.
+    """
+    asked, recipe = settings.kv_cache_dtype, subject.recipe
+    if asked is None:
+        by_checkpoint = era.checkpoint_cache and recipe.method == "compressed-tensors"
+        return "fp8_e4m3" if by_checkpoint and (recipe.kv_cache_dtype or "").startswith("fp8") else "bf16"
+    name = dtype_name(asked.removesuffix("fn"))
     if name not in ("bf16", "fp16", "fp8_e4m3", "fp8_e5m2"):
-        raise BadInput(f"TGI has no cache in {dtype}", "it has fp8_e4m3fn, fp8_e5m2 and the model's dtype")
-    return DTYPE_BYTES[name]
+        raise BadInput(f"TGI has no cache in {asked}", "it has fp8_e4m3fn, fp8_e5m2 and the model's dtype")
+    return name
 
 
-def cache_of(architecture: Architecture, settings: Settings, block: int) -> PagedCache:
+def cache_of(architecture: Architecture, settings: Settings, block: int, dtype: str) -> PagedCache:
     """The cache: all layers keep all tokens, whatever their windows.
 
     Raises
     ------
     BadInput
-        If a layer keeps something else than keys and values, or there is no such cache.
+        If a layer keeps something else than keys and values.
     """
-    size = _element_bytes(settings.kv_cache_dtype)
+    size = DTYPE_BYTES[dtype]
     elements = 0
     for layer in architecture.layers:
         for mixer in layer.mixers:
@@ -203,7 +225,7 @@ def _activations(architecture: Architecture, settings: Settings, era: Era, token
         # Logits and their logarithmic softmax, both in the model's dtype.
         rows, each = tokens, 2 + 2
     else:
-        rows, each = ceil_div(tokens, min(settings.max_input_tokens or tokens, tokens)), 2 + 4
+        rows, each = ceil_div(tokens, min(prompt_length(settings, era) or tokens, tokens)), 2 + 4
     return activation_term(
         {
             "layers": (2 * tokens * elements, f"{tokens} tokens x {elements} elements x 2 B"),
@@ -226,6 +248,6 @@ def _warm_tokens(architecture: Architecture, settings: Settings, era: Era, token
 
     `backends/v3/src/client/grpc_client.rs: warmup`.
     """
-    prompt = min(settings.max_input_tokens or tokens, tokens)
+    prompt = min(prompt_length(settings, era) or tokens, tokens)
     length = default_length(settings, architecture, era) or 0
     return ceil_div(tokens, prompt) * ceil_div(max(prompt, length - 1) + settings.speculate, block) * block
