@@ -11,6 +11,9 @@ from willfit.comparing.terms import Known
 from willfit.estimate import Capacity
 from willfit.quantities import format_bytes
 
+#: What engines take for sequences beyond what these must hold.
+_BEYOND = "blocks, groups, padding and dtypes of states"
+
 #: Less of a sequence than this is no reason of its own.
 _LEAST = 0.005
 
@@ -47,8 +50,8 @@ def _of_need(known: Known) -> tuple[Reason, ...]:
         return ()
     needs = a.needed_bytes, b.needed_bytes
     causes = [change.words for change in known.entering("needed")]
-    beyond = "; ".join((*causes, "blocks, groups, padding and dtypes of states"))
-    return whole(held_reasons(held_by(a), held_by(b), needs, beyond), needs[1] - needs[0])
+    reasons = held_reasons(held_by(a), held_by(b), needs, _BEYOND, causes)
+    return whole(reasons, needs[1] - needs[0])
 
 
 def _of_tokens(figure: Figure, known: Known) -> tuple[Reason, ...]:

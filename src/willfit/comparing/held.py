@@ -6,6 +6,7 @@ One after the other takes B's value, as in `attribution`; what remains is what t
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from willfit.architectures.held import RECURRENT_DTYPE, layer_state_bytes
@@ -69,7 +70,9 @@ def held_by(side: Side, cache: bool = True, states: bool = True) -> Held:
     )  # fmt: skip
 
 
-def held_reasons(a: Held, b: Held, sizes: tuple[int, int], beyond: str) -> list[Reason]:
+def held_reasons(
+    a: Held, b: Held, sizes: tuple[int, int], beyond: str, causes: Sequence[str] = ()
+) -> list[Reason]:
     """Why two sizes differ that hold sequences.
 
     Parameters
@@ -78,6 +81,8 @@ def held_reasons(a: Held, b: Held, sizes: tuple[int, int], beyond: str) -> list[
         What the two sides take for them.
     beyond
         What to say of the part that the maths does not explain; its two amounts follow.
+    causes
+        What the engine does differently there.
     """
     changed = {
         "model": {"architecture": b.architecture},
@@ -102,7 +107,8 @@ def held_reasons(a: Held, b: Held, sizes: tuple[int, int], beyond: str) -> list[
     rest = (sizes[1] - sizes[0]) - (b.bytes - a.bytes)
     if rest:
         extra = (sizes[0] - a.bytes, sizes[1] - b.bytes)
-        reasons.append(Reason(f"{beyond}: {_signless(extra[0])} → {_signless(extra[1])}", rest))
+        amounts = f"{beyond}: {_signless(extra[0])} → {_signless(extra[1])}"
+        reasons.append(Reason("; ".join((amounts, *causes)), rest))
     return reasons
 
 

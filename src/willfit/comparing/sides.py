@@ -128,7 +128,7 @@ def engine_changes(a: Side, b: Side) -> tuple[Change, ...]:
     if a.estimate.engine != b.estimate.engine or None in eras:
         return ()
     kinds = _kinds(a.answer) | _kinds(b.answer)
-    return tuple(change for change in changes_of(*eras) if not change.only or change.only in kinds)
+    return tuple(change for change in changes_of(*eras) if not change.only or kinds & {*change.only})
 
 
 def _kinds(answer: Answer) -> set[str]:

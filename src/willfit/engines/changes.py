@@ -26,13 +26,13 @@ class Words:
         What the field changes: a term (`activations`), a number of its formula (`kv_cache: cuda_graphs`), `needed`
         (what sequences take of the cache) or `reported` (the tokens that the engine logs).
     only
-        Which models it concerns: those with `windows`, `states`, `latents`, `experts`, `towers`, `drafts` or in
+        Which models it concerns: those with any of `windows`, `states`, `latents`, `experts`, `towers`, `drafts`, or in
         `gptq`; empty for all.
     """
 
     says: Mapping[Any, str] | str
     enters: tuple[str, ...] = ()
-    only: str = ""
+    only: tuple[str, ...] = ()
 
     def of(self, value: Any) -> str:
         """The statement about a value."""
@@ -59,7 +59,7 @@ class Change:
     words: str
     values: tuple[Any, Any]
     enters: tuple[str, ...] = ()
-    only: str = ""
+    only: tuple[str, ...] = ()
 
 
 def changes_of(one: Any, other: Any) -> tuple[Change, ...]:

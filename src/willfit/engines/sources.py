@@ -7,7 +7,7 @@ from functools import cache
 
 from willfit.engines.versions import Version, parse_version
 
-#: From a version on, the place of a rule: `path: function`.
+#: From a version on, the place of a rule, `path: function`; empty where the rule is gone, or was not read any more.
 Places = Sequence[tuple[Version, str]]
 
 
@@ -28,13 +28,13 @@ class Sources:
         self.engine = engine
         self.read = tuple(read)
         self.places = dict(places)
-        self._numbers = tuple(parse_version(version) for version in read)
         self._cited = cache(self._cite)
 
     def cite(self, rule: str, version: str) -> str:
         """How a term cites a rule: `vLLM 0.33.0 vllm/v1/worker/gpu_worker.py: determine_available_memory`.
 
-        The version is the newest one read that is not above the one asked for, or the oldest read.
+        The version is the newest one read that is not above the one asked for and has the rule, else the oldest that
+        has it.
 
         Raises
         ------
@@ -45,11 +45,12 @@ class Sources:
 
     def _cite(self, rule: str, version: str) -> str:
         numbers = parse_version(version)
-        reached = [index for index, known in enumerate(self._numbers) if known <= numbers]
-        index = reached[-1] if reached else 0
-        return f"{self.engine} {self.read[index]} {self.path(rule, self.read[index])}"
+        having = [known for known in self.read if self.path(rule, known)]
+        reached = [known for known in having if parse_version(known) <= numbers]
+        chosen = reached[-1] if reached else having[0]
+        return f"{self.engine} {chosen} {self.path(rule, chosen)}"
 
     def path(self, rule: str, version: str) -> str:
-        """The place of a rule in a version: its file and function."""
-        numbers, places = parse_version(version), self.places[rule]
-        return next((place for since, place in reversed(places) if since <= numbers), places[0][1])
+        """The place of a rule in a version, its file and function; empty if the version has no such rule."""
+        numbers = parse_version(version)
+        return next((place for since, place in reversed(self.places[rule]) if since <= numbers), "")

@@ -44,7 +44,7 @@ WORDS: dict[str, Words] = {
             True: "encoders run unless told not to, in a process of their own",
         },
         ("weights: B of encoders", "context: processes"),
-        "towers",
+        ("towers",),
     ),
     "draft_layers": Words(
         {
@@ -52,7 +52,7 @@ WORDS: dict[str, Words] = {
             True: "the cache has layers for a draft model that has attention",
         },
         ("kv_cache: tokens",),
-        "drafts",
+        ("drafts",),
     ),
     "paged_transfer": Words(
         {

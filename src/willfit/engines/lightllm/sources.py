@@ -20,14 +20,14 @@ SOURCES = Sources(
         "graphs": [((0, 0), f"{_COMMON}/basemodel/cuda_graph.py: CudaGraph")],
         "rotary tables": [((0, 0), "lightllm/models/llama/model.py: _init_to_get_rotary")],
         "drafts": [
-            ((0, 0), "lightllm/server/router/model_infer/mode_backend/base_backend.py: init_mtp_draft_model")
+            ((1, 1), "lightllm/server/router/model_infer/mode_backend/base_backend.py: init_mtp_draft_model")
         ],
         "transfer": [
             ((0, 0), f"{_COMMON}/mem_manager.py: alloc_kv_move_buffer"),
             ((1, 2), f"{_COMMON}/kv_cache_mem_manager/mem_manager.py: alloc_paged_kv_move_buffer"),
         ],
-        "host cache": [((0, 0), "lightllm/utils/kv_cache_utils.py")],
-        "embeddings": [((0, 0), "lightllm/utils/embed_utils.py")],
-        "states": [((0, 0), f"{_COMMON}/linear_att_cache_manager/linear_att_buffer_manager.py")],
+        "host cache": [((1, 2), "lightllm/utils/kv_cache_utils.py")],
+        "embeddings": [((1, 2), "lightllm/utils/embed_utils.py")],
+        "states": [((1, 2), f"{_COMMON}/linear_att_cache_manager/linear_att_buffer_manager.py")],
     },
 )

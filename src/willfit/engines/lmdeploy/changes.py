@@ -34,7 +34,7 @@ WORDS: dict[str, Words] = {
         ("kv_cache: request_tables",),
     ),
     "index_workspace": Words(
-        "{} B are set aside for the scores of an indexer", ("kv_cache: set aside",), "latents"
+        "{} B are set aside for the scores of an indexer", ("kv_cache: set aside",), ("latents",)
     ),
     "drafts": Words(
         {
@@ -42,7 +42,7 @@ WORDS: dict[str, Words] = {
             True: "the PyTorch engine has blocks for a draft model",
         },
         ("kv_cache: blocks",),
-        "drafts",
+        ("drafts",),
     ),
     "counts_blocks": Words(
         {

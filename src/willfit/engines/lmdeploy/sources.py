@@ -6,6 +6,9 @@ from willfit.engines.sources import Sources
 
 _EXECUTOR, _AGENT = "lmdeploy/pytorch/engine/executor/base.py", "lmdeploy/pytorch/engine/model_agent.py"
 
+#: TurboMind's own code was read up to 0.16.
+_UNREAD = ((0, 17), "")
+
 SOURCES = Sources(
     "LMDeploy",
     (
@@ -13,7 +16,11 @@ SOURCES = Sources(
         "0.16.0", "0.18.0",
     ),
     {
-        "weights pytorch": [((0, 0), "lmdeploy/pytorch/models"), ((0, 6), "lmdeploy/pytorch/nn/linear")],
+        "weights pytorch": [
+            ((0, 0), "lmdeploy/pytorch/models/llama.py"),
+            ((0, 6), "lmdeploy/pytorch/nn/linear.py"),
+            ((0, 9, 2), "lmdeploy/pytorch/nn/linear/default.py"),
+        ],
         "weights turbomind": [
             ((0, 0), "lmdeploy/turbomind/deploy/converter.py"),
             ((0, 14), "lmdeploy/turbomind/builders/text_model.py"),
@@ -25,17 +32,22 @@ SOURCES = Sources(
         "cache turbomind": [
             ((0, 0), "src/turbomind/models/llama/BlockManager.cc: BlockManager"),
             ((0, 15), "src/turbomind/turbomind.cc: CreateEngine"),
+            _UNREAD,
         ],
         "token tables": [
             ((0, 0), "src/turbomind/models/llama/LlamaBatch.cc"),
             ((0, 12), "src/turbomind/generation/generation.cc"),
+            _UNREAD,
         ],
-        "graphs": [((0, 0), "lmdeploy/pytorch/backends/cuda/graph_runner.py: CUDAGraphRunner")],
-        "states": [((0, 0), f"{_EXECUTOR}: _get_state_cache_mem")],
+        "graphs": [
+            ((0, 6), "lmdeploy/pytorch/backends/cuda/graph_runner.py: CUDAGraphRunner"),
+            ((0, 17), "lmdeploy/pytorch/backends/cuda/graph_runner/runner.py: CUDAGraphRunner"),
+        ],
+        "states": [((0, 11), f"{_EXECUTOR}: _get_state_cache_mem")],
         "forward pytorch": [
             ((0, 0), f"{_AGENT}: BaseModelAgent"),
             ((0, 12), "lmdeploy/pytorch/engine/model_agent/agent.py: BaseModelAgent"),
         ],
-        "forward turbomind": [((0, 0), "src/turbomind/models/llama/unified_decoder.cc")],
+        "forward turbomind": [((0, 0), "src/turbomind/models/llama/unified_decoder.cc"), _UNREAD],
     },
 )  # fmt: skip

@@ -24,9 +24,9 @@ WORDS: dict[str, Words] = {
         },
         ("kv_cache: mem_fraction_static",),
     ),
-    "speculative_mib": Words("{} MiB are left free for speculative decoding", (), "drafts"),
-    "standalone_mib": Words("{} MiB are left free for a draft model of its own", (), "drafts"),
-    "windows": Words("more models have a pool of their own for window layers", ("needed",), "windows"),
+    "speculative_mib": Words("{} MiB are left free for speculative decoding", (), ("drafts",)),
+    "standalone_mib": Words("{} MiB are left free for a draft model of its own", (), ("drafts",)),
+    "windows": Words("more models have a pool of their own for window layers", ("needed",), ("windows",)),
     "checkpoint_kv": Words(
         {
             False: "the cache's dtype does not follow the checkpoint",
@@ -47,7 +47,7 @@ WORDS: dict[str, Words] = {
             True: "a draft is loaded before the pools are sized",
         },
         ("kv_cache: draft_weights", "draft_weights"),
-        "drafts",
+        ("drafts",),
     ),
     "reserves_multimodal": Words(
         {
@@ -55,7 +55,7 @@ WORDS: dict[str, Words] = {
             True: "buffers for images are taken off the pools",
         },
         ("kv_cache: kept for images",),
-        "towers",
+        ("towers",),
     ),
     "state_padding": Words(
         {
@@ -63,9 +63,9 @@ WORDS: dict[str, Words] = {
             True: "the pool of states has one more slot for padding",
         },
         ("state_cache: of padding",),
-        "states",
+        ("states",),
     ),
     "state_slots": Words(
-        "a request takes {} slots of states where prefixes are cached", ("needed",), "states"
+        "a request takes {} slots of states where prefixes are cached", ("needed",), ("states",)
     ),
 }

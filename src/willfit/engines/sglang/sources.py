@@ -29,7 +29,7 @@ SOURCES = Sources(
             ((0, 5, 6), "sglang/srt/utils/offloader.py: OffloaderV1"),
         ],
         "host pool": [
-            ((0, 0), "sglang/srt/mem_cache/memory_pool.py: HostKVCache"),
+            ((0, 4, 6), "sglang/srt/mem_cache/memory_pool.py: HostKVCache"),
             ((0, 4, 10), "sglang/srt/mem_cache/memory_pool_host.py: HostKVCache"),
             ((0, 5, 18), "sglang/srt/mem_cache/pool_host/base.py: HostKVCache"),
         ],

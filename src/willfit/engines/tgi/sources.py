@@ -15,6 +15,6 @@ SOURCES = Sources(
             ((2, 1), f"{_SERVER}/layers/tensor_parallel.py"),
         ],
         "warm-up": [((0, 0), f"{_SERVER}/models/flash_causal_lm.py: warmup")],
-        "workspace": [((0, 0), f"{_SERVER}/layers/attention/flashinfer.py: get_workspace")],
+        "workspace": [((2, 3), f"{_SERVER}/layers/attention/flashinfer.py: get_workspace")],
     },
 )

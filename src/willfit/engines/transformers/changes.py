@@ -57,7 +57,7 @@ WORDS: dict[str, Words] = {
             True: "window layers keep no more than their window while decoding",
         },
         ("kv_cache", "activations"),
-        "windows",
+        ("windows",),
     ),
     "latent_cache": Words(
         {
@@ -65,12 +65,12 @@ WORDS: dict[str, Words] = {
             True: "latent attention caches the latent",
         },
         ("kv_cache", "activations"),
-        "latents",
+        ("latents",),
     ),
     "exllama": Words(
         {False: "4-bit GPTQ runs on GPTQModel's kernels", True: "4-bit GPTQ runs on ExLlama's kernels"},
         ("workspace",),
-        "gptq",
+        ("gptq",),
     ),
     "grouped_experts": Words(
         {
@@ -78,6 +78,6 @@ WORDS: dict[str, Words] = {
             True: "experts are one tensor and run in one grouped product",
         },
         ("activations",),
-        "experts",
+        ("experts",),
     ),
 }

@@ -49,6 +49,7 @@ WORDS: dict[str, Words] = {
             1.5: "cache groups may be padded by up to a half",
         },
         ("needed",),
+        ("windows", "states"),
     ),
     "in_flight": Words(
         {
@@ -56,7 +57,7 @@ WORDS: dict[str, Words] = {
             True: "window layers hold all tokens in flight beside their window",
         },
         ("needed",),
-        "windows",
+        ("windows",),
     ),
     "state_caching": Words(
         {
@@ -64,7 +65,7 @@ WORDS: dict[str, Words] = {
             True: "state layers cache prefixes by default",
         },
         ("needed",),
-        "states",
+        ("states",),
     ),
     "checkpoint_blocks": Words(
         {
@@ -72,7 +73,7 @@ WORDS: dict[str, Words] = {
             True: "state layers keep one more block for prefix caching",
         },
         ("needed",),
-        "states",
+        ("states",),
     ),
     "null_block": Words(
         {

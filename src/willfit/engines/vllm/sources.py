@@ -7,6 +7,9 @@ from willfit.engines.vllm.eras import Era
 
 _RUNNER, _WORKER = "vllm/v1/worker/gpu_model_runner.py", "vllm/v1/worker/gpu_worker.py"
 
+#: V0's files are gone.
+_V0_GONE = ((0, 11), "")
+
 SOURCES = Sources(
     "vLLM",
     (
@@ -16,20 +19,20 @@ SOURCES = Sources(
     ),
     {
         "weights": [((0, 0), "vllm/model_executor/layers/linear.py")],
-        "profile": [((0, 0), f"{_RUNNER}: profile_run")],
-        "profile v0": [((0, 0), "vllm/worker/model_runner.py: profile_run")],
+        "profile": [((0, 6, 6), f"{_RUNNER}: profile_run")],
+        "profile v0": [((0, 0), "vllm/worker/model_runner.py: profile_run"), _V0_GONE],
         "budget": [
-            ((0, 0), f"{_WORKER}: determine_num_available_blocks"),
+            ((0, 6, 6), f"{_WORKER}: determine_num_available_blocks"),
             ((0, 7), f"{_WORKER}: determine_available_memory"),
         ],
-        "budget v0": [((0, 0), "vllm/worker/worker.py: determine_num_available_blocks")],
-        "graphs": [((0, 0), f"{_RUNNER}: capture_model"), ((0, 19), f"{_RUNNER}: profile_cudagraph_memory")],
-        "graphs v0": [((0, 0), "vllm/worker/model_runner.py: capture_model")],
+        "budget v0": [((0, 0), "vllm/worker/worker.py: determine_num_available_blocks"), _V0_GONE],
+        "graphs": [((0, 6, 6), f"{_RUNNER}: capture_model"), ((0, 19), f"{_RUNNER}: profile_cudagraph_memory")],
+        "graphs v0": [((0, 0), "vllm/worker/model_runner.py: capture_model"), _V0_GONE],
         "offload": [
             ((0, 0), "vllm/model_executor/models/utils.py: maybe_offload_to_cpu"),
             ((0, 17), "vllm/model_executor/offloader/uva.py: _maybe_offload_to_cpu"),
         ],
-        "swap v0": [((0, 0), "vllm/worker/cache_engine.py: _allocate_kv_cache")],
+        "swap v0": [((0, 0), "vllm/worker/cache_engine.py: _allocate_kv_cache"), _V0_GONE],
     },
 )  # fmt: skip
 

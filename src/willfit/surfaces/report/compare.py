@@ -14,6 +14,7 @@ from rich.text import Text
 from willfit.comparing import Comparison, Figure, PlaceChange, TermChange, signed
 from willfit.quantities import format_bytes
 from willfit.surfaces.report.estimate import headline, reason, term_name
+from willfit.surfaces.report.lines import print_text
 
 #: From this width on the reasons stand in a column of their own.
 _WIDE = 110
@@ -51,10 +52,10 @@ def render(comparison: Comparison, console: Console, explain: bool = False) -> N
     for side, estimate in (("A", comparison.a), ("B", comparison.b)):
         line = Text.assemble((f" {side} ", "bold reverse"), headline(estimate))
         console.print(line, no_wrap=True, overflow="ellipsis", crop=False)
-        console.print(Padding(reason(estimate), (0, 6)))
+        print_text(console, reason(estimate), 6)
     console.print()
     for sentence in comparison.summary:
-        console.print(Padding(Text(f"→ {sentence}"), (0, 2)))
+        print_text(console, Text(f"→ {sentence}"), 2, 2)
     console.print()
     if comparison.facts:
         _print_facts(comparison, console)
@@ -71,12 +72,12 @@ def render(comparison: Comparison, console: Console, explain: bool = False) -> N
         heading = f"What changed in {engine} between {versions[0]} and {versions[1]}"
         if versions[0] == versions[1]:
             heading = f"What the settings change in {engine} {versions[0]}"
-        console.print(Padding(Text(heading, style="bold"), (0, 2)))
+        print_text(console, Text(heading, style="bold"), 2)
         for change in comparison.changes:
-            console.print(Padding(Text(f"· {change}"), (0, 2)))
+            print_text(console, Text(f"· {change}"), 2, 2)
         console.print()
     for note in _notes(comparison):
-        console.print(Padding(Text(f"· {note}", style="dim"), (0, 2)))
+        print_text(console, Text(f"· {note}", style="dim"), 2, 2)
     if _notes(comparison):
         console.print()
 
@@ -171,7 +172,7 @@ def _print_rows(title: str, rows: Sequence[_Row], console: Console) -> None:
     for line, row in zip(lines, rows, strict=True):
         _print_line(line, console)
         for why in row.reasons:
-            console.print(Padding(Text(why, style="dim"), (0, 2, 0, 6)))
+            print_text(console, Text(why, style="dim"), 6, 2)
     console.print()
 
 
