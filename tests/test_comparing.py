@@ -248,6 +248,27 @@ def test_changes_that_concern_other_models_are_left_out():
     )
 
 
+def test_a_term_that_one_side_has():
+    found = changed(compare(asked(engine="vllm", gpu="h100"), asked(engine="sglang", gpu="h100")))
+    size = 4097 * 8196 * 4
+    assert found["request_table"] == (
+        size,
+        {"only B: (4,096 requests + 1) x 8,196 tokens and headroom x 4 B": size},
+    )
+    offloaded = compare(
+        launched(f"vllm serve {QWEN} --cpu-offload-gb 4 --max-model-len 8192"),
+        launched(f"vllm serve {QWEN} --max-model-len 8192"),
+    )
+    assert changed(offloaded)["weights"][1] == {"only A: −4.00 GiB kept in host RAM": 4 * 2**30}
+    (host,) = offloaded.host.terms
+    assert words(host) == ["only A: 1 ranks x 4.00 GiB (--cpu-offload-gb)"]
+
+
+def test_what_would_not_start_is_said_so():
+    one, other = (launched(f"vllm serve {QWEN} -tp {ranks}", "4xl40s") for ranks in (3, 2))
+    assert compare(one, other).summary[0] == "A would not start, B fits"
+
+
 def test_one_answer_beside_itself_differs_in_nothing():
     one = asked(engine="vllm")
     comparison = compare(one, one)

@@ -164,5 +164,5 @@ def test_a_minus_is_never_lost(encoding, sign):
     done = willfit(
         "compare", MODEL, f"{MODEL} -f fp8", "--gpu", "h100", PYTHONIOENCODING=encoding, PYTHONUTF8="0"
     )
-    weights = next(line for line in done.stdout.splitlines() if re.match(r"  \S weights ", line))
+    weights = next(line for line in done.stdout.splitlines() if re.match(r"  \S+ weights ", line))
     assert re.search(rf"{sign}6\.\d+ GiB", weights), weights

@@ -7,6 +7,7 @@ one side has count in full.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -80,15 +81,21 @@ def sum_in_words(parts: Sequence[Part]) -> str:
     """Parts of a formula: `the model, 8,192 tokens x 49,152 elements x 2 B`."""
     text = ""
     for part in parts:
-        sign = " − " if part.sign < 0 else " + " if text else ""
+        sign = (" − " if part.sign < 0 else " + ") if text else "−" if part.sign < 0 else ""
         text += sign + " x ".join(_number_in_words(factor) for factor in part.factors)
     return f"the {parts[0].stage}, {text}" if parts and parts[0].stage else text
 
 
 def formula_in_words(formula: str) -> str:
-    """What a formula allocates, its numbers for people; the formula itself if it is not written in the grammar."""
-    read = read_formula(formula)
-    return sum_in_words(read.sides[-1]) if read else formula
+    """A formula with its numbers for people: sizes with a unit, others in groups of three digits."""
+
+    def readable(match: re.Match[str]) -> str:
+        value = int(match[1])
+        if match[2] and value >= 2**20:
+            return format_bytes(value)
+        return f"{value:,}{match[2] or ''}"
+
+    return re.sub(r"(?<![\w.])(\d{4,})( B\b)?(?![\w.])", readable, formula)
 
 
 def _parts_of(formula: str, size: int) -> tuple[Part, ...] | None:
@@ -195,7 +202,7 @@ def _instead(a: list[Part], b: list[Part]) -> Iterable[Step]:
     for side, parts, factor in (("A", a, -1), ("B", b, 1)):
         for part in parts:
             words = f"only {side}: {sum_in_words([part])}"
-            if part.sign < 0:
+            if part.sign < 0 and part.factors[0].words.startswith("("):
                 words = f"only {side} leaves room for {sum_in_words([replace(part, sign=1)])}"
             yield Step(words, factor * part.value, _labels([part]))
 

@@ -64,6 +64,8 @@ class Held:
 def held_by(side: Side, cache: bool = True, states: bool = True) -> Held:
     """What a side's sequences must hold."""
     tensor, pipeline = side.ranks
+    if side.pool_bytes is None and tensor * pipeline == 1:
+        pipeline = len(side.estimate.devices)  # whole layers on each device
     return Held(
         side.architecture, side.context, side.users, side.cache_dtype, side.element_bytes, tensor, pipeline,
         cache, states,

@@ -166,6 +166,8 @@ def _described(side: Side) -> dict[str, str]:
     described["users"] = f"{side.users:,}"
     for name, degree in zip(("tensor parallel", "pipeline parallel"), side.ranks, strict=True):
         described[name] = str(degree)
+    if side.details.get("dtype"):
+        described["dtype"] = str(side.details["dtype"])
     if side.details.get("kv_cache_dtype"):
         described["cache dtype"] = str(side.details["kv_cache_dtype"])
     if not architecture.encoder_only:

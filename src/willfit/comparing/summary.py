@@ -20,8 +20,8 @@ _VERDICTS: dict[Verdict, str] = {
 def summary_of(a: Side, b: Side, device: PlaceChange, figures: Sequence[Figure]) -> tuple[str, ...]:
     """Verdicts if they differ, bytes on the fullest device, and what there is room for."""
     found = []
-    if a.estimate.verdict != b.estimate.verdict:
-        found.append(f"A {_VERDICTS[a.estimate.verdict]}, B {_VERDICTS[b.estimate.verdict]}")
+    if _outcome(a) != _outcome(b):
+        found.append(f"A {_outcome(a)}, B {_outcome(b)}")
     found.append(_of_bytes(device))
     by_name = {figure.name: figure for figure in figures}
     found += [
@@ -34,6 +34,10 @@ def summary_of(a: Side, b: Side, device: PlaceChange, figures: Sequence[Figure])
         if text
     ]
     return tuple(found)
+
+
+def _outcome(side: Side) -> str:
+    return "would not start" if side.estimate.refusal else _VERDICTS[side.estimate.verdict]
 
 
 def _of_bytes(device: PlaceChange) -> str:

@@ -103,6 +103,7 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
             "running_max_req_size": resolved.requests,
             "mem_fraction": resolved.mem_fraction,
             "max_total_token_num": sizing.slots,
+            "dtype": sizing.dtype,
             "tensor_parallel": settings.group_ranks,
             "users": users,
             "era": resolved.era,

@@ -102,6 +102,7 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
             "cache_max_entry_count": sizing.ratio,
             "num_gpu_blocks": sizing.block_count,
             "block_size": sizing.blocks.length,
+            "dtype": sizing.dtype,
             "tensor_parallel": sizing.layout.attention,
             "users": users,
             "era": sizing.era,

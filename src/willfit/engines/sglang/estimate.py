@@ -83,6 +83,7 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
             "max_total_num_tokens": sizing.pools.tokens,
             "max_running_requests": sizing.pools.requests,
             "page_size": sizing.pools.page,
+            "dtype": sizing.dtype,
             "kv_cache_dtype": sizing.kv_dtype,
             "tensor_parallel": settings.tp_size,
             "pipeline_parallel": settings.pp_size,

@@ -82,6 +82,7 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
             "gpu_memory_utilization": sizing.resolved.gpu_memory_utilization,
             "num_gpu_blocks": sizing.blocks,
             "block_size": sizing.block_size,
+            "dtype": sizing.dtype,
             "kv_cache_dtype": sizing.kv_dtype,
             "tensor_parallel": settings.tensor_parallel,
             "pipeline_parallel": settings.pipeline_parallel,
