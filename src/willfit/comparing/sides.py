@@ -12,17 +12,13 @@ from willfit.architectures.model import Architecture
 from willfit.asking import Answer
 from willfit.comparing.records import Fact
 from willfit.engines.changes import Change, changes_of
-from willfit.estimate import Estimate
+from willfit.estimate import CONTEXT_NAMES, Estimate
 from willfit.quantities import DTYPE_BYTES, format_bytes, format_count
 
-#: What engines call the longest sequence (`Estimate.details`).
-_CONTEXT = (
-    "max_model_len", "context_length", "max_seq_len", "max_total_tokens", "session_len", "max_req_total_len",
-    "context",
-)  # fmt: skip
-
 #: Settings that are described under a common name.
-_COMMON = frozenset((*_CONTEXT, "users", "kv_cache_dtype", "dtype", "tensor_parallel", "pipeline_parallel"))
+_COMMON = frozenset(
+    (*CONTEXT_NAMES, "users", "kv_cache_dtype", "dtype", "tensor_parallel", "pipeline_parallel")
+)
 
 #: Details that follow from the answer and are no settings.
 _RESULTS = frozenset(("num_gpu_blocks", "num_blocks", "max_total_num_tokens", "max_total_token_num"))
@@ -56,7 +52,7 @@ class Side:
     @property
     def context(self) -> int:
         """Tokens of the longest sequence; 0 if the engine does not say."""
-        return next((int(self.details[name]) for name in _CONTEXT if self.details.get(name)), 0)
+        return self.estimate.context
 
     @property
     def users(self) -> int:

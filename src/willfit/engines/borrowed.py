@@ -94,7 +94,8 @@ def library_terms(ranks: int, processes: int = 1) -> tuple[Term, Term]:
             int(processes * context.value),
             int(processes * context.low),
             int(processes * context.high),
-            f"{processes} processes x {int(context.value)} B" if processes > 1 else f"{int(context.value)} B",
+            (f"{processes} processes x " if processes > 1 else "")
+            + f"{int(context.value)} B of the driver's context",
             context.reference,
         ),
     )

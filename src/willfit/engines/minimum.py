@@ -150,7 +150,7 @@ def _fixed_terms(device: Device, needs: _Needs, last: bool) -> tuple[Term, ...]:
     context = constant("cuda.context")
     if device.vendor in ("NVIDIA", ""):
         size, low = int(context.value), int(context.low)
-        formula = f"{size} B"
+        formula = f"{size} B of the driver's context"
     else:
         size, low, formula = 0, 0, f"not established for {device.vendor}: at most what CUDA takes"
     terms.append(between("context", size, low, int(context.high), formula, context.reference))

@@ -156,7 +156,7 @@ def _before(device: Device, settings: Settings) -> tuple[Term, ...]:
             int(spread.value),
             int(spread.low),
             int(spread.high),
-            f"{int(spread.value)} B",
+            f"{int(spread.value)} B of the driver's context",
             spread.reference,
         )
     ]

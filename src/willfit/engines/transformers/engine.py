@@ -175,7 +175,7 @@ def _context(device: Device) -> Term:
         int(context.value),
         int(context.low),
         int(context.high),
-        f"{int(context.value)} B",
+        f"{int(context.value)} B of the driver's context",
         context.reference,
     )
 

@@ -147,7 +147,14 @@ def context_term(name: str = "cuda.context") -> Term:
     """The driver's context and loaded kernels, which exist before the budget's first reading."""
     spread = constant(name)
     size = int(spread.value)
-    return Term("context", size, int(spread.low), int(spread.high), f"{size} B", spread.reference)
+    return Term(
+        "context",
+        size,
+        int(spread.low),
+        int(spread.high),
+        f"{size} B of the driver's context",
+        spread.reference,
+    )
 
 
 def graph_term(subject: Subject, resolved: Resolved, settings: Settings, estimated: bool) -> Term | None:

@@ -219,7 +219,7 @@ def _capacity(estimate: Estimate) -> Text:
     line = Text("Room for ")
     line.append(f"{capacity.kv_cache_tokens:,} tokens", style="bold")
     line.append(f" in all; one user's longest context is {capacity.max_context:,} tokens")
-    asked = estimate.details.get("max_model_len") or estimate.details.get("context")
+    asked = estimate.context
     if asked and capacity.max_concurrency < 1e6:
         line.append(f"; {capacity.max_concurrency:.2f} sequences of {asked:,} tokens fit at once")
     return line
