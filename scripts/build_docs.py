@@ -32,6 +32,7 @@ SHOWN = (
     ("vllm.jsonl", "vLLM"),
     ("vllm_oracle.jsonl", "vLLM's own planner"),
     ("sglang.jsonl", "SGLang"),
+    ("sglang_more.jsonl", "SGLang, more logs"),
     ("transformers.jsonl", "transformers"),
 )
 

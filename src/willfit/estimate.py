@@ -22,6 +22,7 @@ TERM_WORDS: dict[str, str] = {
     "activations": "activations",
     "logits": "logits",
     "cuda_graphs": "CUDA graphs",
+    "buffers": "runner's buffers",
     "runtime": "run-time libraries",
     "context": "driver context",
     "fragmentation": "fragmentation",

@@ -127,8 +127,8 @@ def test_words_enter_terms_and_numbers_that_there_are(name):
     """A number that no formula has would never be explained by it."""
     engine = next(engine for engine, package in ENGINES.items() if package == name)
     terms, numbers = set(), set()
-    for version, model in product(VERSIONS[engine], MODELS):
-        found = answer(engine, version, model, "h100")
+    for version, model, machine in product(VERSIONS[engine], MODELS, MACHINES):
+        found = answer(engine, version, model, machine)
         for term in found.estimate.devices[0].terms if found else ():
             terms.add(term.name)
             formula = read_formula(term.formula)

@@ -13,8 +13,8 @@ from willfit.checkpoints.catalogue import find
 from willfit.checkpoints.config import Config
 from willfit.engines.base import Machine, Question, Subject
 from willfit.engines.sglang import Settings, answer, estimate
+from willfit.engines.sglang.defaults import capture_sizes, resolve
 from willfit.engines.sglang.eras import era_for
-from willfit.engines.sglang.settings import capture_sizes, resolve
 from willfit.engines.sglang.sizing import Sizing, size_up
 from willfit.engines.sglang.weights import pipeline_stages, stage_bytes
 from willfit.engines.subject import subject_from_config

@@ -20,7 +20,8 @@ from willfit.quantities import GIB
 from willfit.validation.cases import read_cases
 from willfit.validation.run import predictor_for
 
-CASES = Path(__file__).parents[1] / "data" / "cases" / "other_serving.jsonl"
+DATA = Path(__file__).parents[1] / "data" / "cases"
+CASES = [*read_cases(DATA / "other_serving.jsonl"), *read_cases(DATA / "other_serving_more.jsonl")]
 CARD = Device("a card of 80 GiB", compute_capability="9.0", usable_bytes=80 * GIB)
 
 
@@ -218,8 +219,16 @@ def test_what_is_not_known_is_not_guessed():
     assert "heads" in estimate(LLAMA, Machine((CARD,) * 3), Settings(tensor_parallel_size=3)).refusal
 
 
-@pytest.mark.parametrize("case", [case for case in read_cases(CASES) if case.engine == "tensorrt-llm"])
+@pytest.mark.parametrize("case", [case for case in CASES if case.engine == "tensorrt-llm" and case.scored])
 def test_published_logs_lie_in_the_interval(case):
     found = predictor_for(case)(case)["kv_cache_tokens"]
     assert found.low <= case.measured["kv_cache_tokens"] <= found.high
     assert found.value == pytest.approx(case.measured["kv_cache_tokens"], rel=0.2)
+
+
+def test_8_bit_weights_by_hand():
+    """One byte for each of 6,979,321,856 weights and a scale of 4 B for each of 224 matrices; the rest in 16 bits."""
+    stored = subject_from_config("m", Config(find("meta-llama/Llama-3.1-8B").config, "m"), "fp8")
+    weights = sizing(Settings(), stored).terms[0].bytes
+    rest = 2 * (2 * 128_256 * 4096 + 65 * 4096)
+    assert weights == 6_979_321_856 + 224 * 4 + rest

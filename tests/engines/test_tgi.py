@@ -1,6 +1,7 @@
 """TGI's cache: what a share of the card leaves after a warm-up with full prompts."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -17,7 +18,10 @@ from willfit.errors import BadInput
 from willfit.hardware.device import Device
 from willfit.hardware.table import find_device
 from willfit.quantities import GIB
+from willfit.validation.cases import read_cases
+from willfit.validation.run import predictor_for
 
+CASES = Path(__file__).parents[1] / "data" / "cases" / "other_serving_more.jsonl"
 CARD = Device("a card of 24 GiB", compute_capability="8.6", reported_bytes=24 * GIB, usable_bytes=24 * GIB)
 
 
@@ -71,8 +75,8 @@ def test_before_3_0_it_was_a_share_of_what_is_free_and_all_logits_were_made():
     # 4096 tokens by default, prompts of up to 4095 and 50 more; 2 B for logits and as much for their softmax.
     assert (found.max_total_tokens, found.prefill_tokens, found.cache.block) == (4096, 4145, 16)
     assert found.inside[1].bytes == 4145 * 128_256 * 4
-    # One prompt of 4145 tokens: 260 blocks of 16 are there during the warm-up and are kept.
-    warm = 260 * 16 * 131_072
+    # Prompts of 4095 and 50 tokens that may grow to 4096: 2 x 256 blocks of 16 are there during the warm-up.
+    warm = 2 * 256 * 16 * 131_072
     taken = sum(term.bytes for term in found.inside)
     assert found.pool_bytes == pytest.approx(warm + 0.95 * (24 * GIB - taken - warm), abs=2)
 
@@ -211,3 +215,18 @@ def test_an_8_bit_cache_needs_kernels_for_it():
     assert "flashdecoding" in estimate(falcon, Machine((CARD,)), Settings(kv_cache_dtype="fp8_e5m2")).refusal
     with pytest.raises(BadInput, match="int8"):
         answer(LLAMA, Machine((CARD,)), Question(kv_dtype="int8"))
+
+
+@pytest.mark.parametrize("case", [case for case in read_cases(CASES) if case.engine == "tgi" and case.scored])
+def test_published_logs_lie_in_the_interval(case):
+    found = predictor_for(case)(case)["kv_cache_tokens"]
+    assert found.low <= case.measured["kv_cache_tokens"] <= found.high
+
+
+def test_awq_weights_and_their_zero_points_by_hand():
+    """6,979,321,856 weights in half a byte, with 2.5 B for every 128; tables and norms in 16 bits."""
+    stored = subject_from_config("m", Config(find("meta-llama/Llama-3.1-8B").config, "m"), "awq")
+    linear = 32 * (4096 * 4096 * 2 + 2 * 1024 * 4096 + 3 * 14_336 * 4096)
+    assert linear == 6_979_321_856
+    rest = 2 * (2 * 128_256 * 4096 + 65 * 4096)
+    assert sizing(Settings(), stored).inside[0].bytes == linear // 2 + linear // 128 * 5 // 2 + rest

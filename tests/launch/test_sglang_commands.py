@@ -62,10 +62,30 @@ def test_flags(line, field, value):
 
 def test_what_is_not_counted_is_said_and_quantization_is_applied():
     launch = parse_command(
-        ["sglang", "serve", "a/b", "--quantization", "fp8", "--enable-lora", "--revision", "main"]
+        ["sglang", "serve", "a/b", "--quantization", "fp8", "--dcp-size", "2", "--revision", "main"]
     )
     assert (launch.format_name, launch.revision) == ("fp8", "main")
-    assert launch.notes == ("adapters (--enable-lora) are not counted",)
+    assert launch.notes == ("decode context parallelism (--dcp-size) are not counted",)
+
+
+def test_adapters_drafts_and_backends_are_read():
+    words = (
+        "sglang serve a/b --lora-paths x=c/d --max-lora-rank 32 --max-loras-per-batch 2 --lora-target-modules"
+    )
+    words += " q_proj o_proj --attention-backend flashmla --mamba-scheduler-strategy no_buffer"
+    words += " --speculative-algorithm EAGLE3 --speculative-draft-model-path e/f --disaggregation-mode decode"
+    launch = parse_command(words.split())
+    settings = launch.settings
+    assert settings.enable_lora
+    assert (settings.max_lora_rank, settings.max_loras_per_batch) == (32, 2)
+    assert settings.lora_target_modules == ("q_proj", "o_proj")
+    assert (settings.attention_backend, settings.mamba_radix_cache_strategy) == ("flashmla", "no_buffer")
+    assert (settings.speculative_draft_model_path, settings.mtp) == ("e/f", False)
+    assert settings.disaggregation_mode == "decode"
+    redundant = ["sglang", "serve", "a/b", "--ep-num-redundant-experts"]
+    assert parse_command([*redundant, "16"]).settings.ep_num_redundant_experts == 16
+    assert parse_command([*redundant, "0"]).settings.ep_num_redundant_experts == 0
+    assert not launch.notes
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def _fit(values: list[float]) -> Constant:
     cases = [Case(str(index), {"value": value}) for index, value in enumerate(values)]
     found = calibrate._fitted(Fit("x", "bytes", lambda case: case.fields["value"]), cases)
     assert found is not None
-    return found
+    return found.constant
 
 
 def test_many_observations_give_their_own_quantiles() -> None:
@@ -54,7 +54,17 @@ def test_an_interval_of_whole_predictions_allows_for_their_number() -> None:
     # Of 39 observations and one more, 5 % are below the second: 0.05 x 40 = 2, and the 38th is the last but one.
     cases = [Case(str(index), {"value": float(index)}) for index in range(1, 40)]
     found = calibrate._fitted(Fit("x", "bytes", lambda case: case.fields["value"], conformal=True), cases)
-    assert (found.value, found.low, found.high) == (20, 2, 38)
+    assert found is not None
+    assert (found.constant.value, found.constant.low, found.constant.high) == (20, 2, 38)
+
+
+def test_residuals_and_the_newest_date_are_told() -> None:
+    dates = ["2025-03", "2026-01-02", None, "2024", "2025-12-31"]
+    cases = [Case(str(index), {"value": 10.0 * index, "date": date}) for index, date in enumerate(dates)]
+    found = calibrate._fitted(Fit("x", "bytes", lambda case: case.fields["value"]), cases)
+    assert found is not None
+    assert (found.residuals[25], found.residuals[50], found.residuals[75]) == (-10, 0, 10)
+    assert found.date == "2026-01-02"
 
 
 def test_differences_may_be_negative() -> None:

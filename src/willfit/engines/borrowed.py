@@ -9,8 +9,11 @@ from __future__ import annotations
 from willfit.architectures.model import Architecture
 from willfit.calibration import constant
 from willfit.engines.base import Subject
+from willfit.engines.context import context_term
 from willfit.engines.sharding import Sharding, parameter_bytes
+from willfit.engines.vllm.runtime import runtime_constant
 from willfit.estimate import Term, between
+from willfit.hardware.device import Device
 
 #: What to say of these terms.
 NOTE = (
@@ -76,29 +79,22 @@ def activation_term(stages: dict[str, tuple[int, str]], maybe: int, reference: s
     return between("activations", size, low, high, formula, f"{reference}; interval: {spread.reference}")
 
 
-def library_terms(ranks: int, processes: int = 1) -> tuple[Term, Term]:
+def library_terms(device: Device, ranks: int, processes: int = 1) -> tuple[Term, Term]:
     """Workspaces of libraries, and the driver's context of each process on a card."""
-    spread = constant("vllm.non_torch.one_rank" if ranks == 1 else "vllm.non_torch.many_ranks")
-    context = constant("cuda.context")
-    return (
-        between(
-            "runtime",
-            int(spread.value),
-            int(spread.low),
-            int(spread.high),
-            f"{int(spread.value)} B of library workspaces of {ranks} rank(s)",
-            spread.reference,
-        ),
-        between(
-            "context",
-            int(processes * context.value),
-            int(processes * context.low),
-            int(processes * context.high),
-            (f"{processes} processes x " if processes > 1 else "")
-            + f"{int(context.value)} B of the driver's context",
+    spread = constant(runtime_constant(ranks, device))
+    low, size, high = int(spread.low), int(spread.value), int(spread.high)
+    formula = f"{size} B of library workspaces of {ranks} rank(s)"
+    context = context_term(device)
+    if processes > 1:
+        context = between(
+            context.name,
+            processes * context.bytes,
+            processes * context.low_bytes,
+            processes * context.high_bytes,
+            f"{processes} processes x {context.formula}",
             context.reference,
-        ),
-    )
+        )
+    return between("runtime", size, low, high, formula, spread.reference), context
 
 
 def graph_terms(architecture: Architecture, sizes: int, reference: str) -> tuple[Term, ...]:

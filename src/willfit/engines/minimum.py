@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from willfit import __version__
 from willfit.architectures.held import cache_bytes, state_bytes
 from willfit.architectures.model import Architecture
-from willfit.calibration import constant
 from willfit.engines.activations import layer_activation_elements, widest_layer_elements
 from willfit.engines.base import Machine, Question, Subject
+from willfit.engines.context import context_term
 from willfit.estimate import Capacity, DeviceEstimate, Estimate, Term, between, exact
 from willfit.hardware.device import Device
 from willfit.quantities import DTYPE_BYTES, dtype_name, format_bytes
@@ -145,15 +145,8 @@ def _fixed_terms(device: Device, needs: _Needs, last: bool) -> tuple[Term, ...]:
         formula = f"{needs.users} rows x {needs.architecture.logits_per_row} x 4 B"
         reference = f"{_HERE}/engines/minimum.py: the next token's scores in fp32"
         terms.append(exact("logits", needs.users * needs.logits, formula, reference))
-    if device.is_cpu:
-        return tuple(terms)
-    context = constant("cuda.context")
-    if device.vendor in ("NVIDIA", ""):
-        size, low = int(context.value), int(context.low)
-        formula = f"{size} B of the driver's context"
-    else:
-        size, low, formula = 0, 0, f"not established for {device.vendor}: at most what CUDA takes"
-    terms.append(between("context", size, low, int(context.high), formula, context.reference))
+    if not device.is_cpu:
+        terms.append(context_term(device))
     return tuple(terms)
 
 

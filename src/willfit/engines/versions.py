@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol, TypeVar
 
 from willfit.errors import BadInput
 
@@ -45,3 +46,16 @@ def era_of(version: str, eras: Sequence[EraT]) -> EraT:
         if numbers >= era.since:
             found = era
     return found
+
+
+def changed(since: Version, **fields: object) -> tuple[Version, Mapping[str, object]]:
+    """What changed in a version: a line of an engine's table of eras."""
+    return since, fields
+
+
+def succession(first: EraT, *changes: tuple[Version, Mapping[str, object]]) -> tuple[EraT, ...]:
+    """Eras in order, each like the one before it but for what changed."""
+    eras: list[Any] = [first]
+    for since, fields in changes:
+        eras.append(replace(eras[-1], since=since, **fields))
+    return tuple(eras)

@@ -41,16 +41,13 @@ _ALIASES = {
     "--grpc-http-sidecar-port": "--smg-http-sidecar-port",
     "--disable-piecewise-cuda-graph": "--disable-prefill-cuda-graph",
     "--cuda-graph-max-bs-decode": "--cuda-graph-max-bs",
+    "--mamba-scheduler-strategy": "--mamba-radix-cache-strategy",
 }
 
 #: What is read but does not change the estimate yet, in words.
 _NOT_COUNTED = {
-    "--enable-lora": "adapters",
-    "--lora-paths": "adapters",
     "--dcp-size": "decode context parallelism",
     "--attn-cp-size": "context parallelism of attention",
-    "--disaggregation-mode": "the roles of disaggregated serving",
-    "--ep-num-redundant-experts": "redundant experts",
     "--enable-hisparse": "the host's part of a sparse cache",
     "--cuda-graph-config": "settings of CUDA graphs in JSON",
     "--config": "the settings of a file",
@@ -73,6 +70,8 @@ _NUMBERS = (
     ("--max-mamba-cache-size", "max_mamba_cache_size"),
     ("--cuda-graph-max-bs", "cuda_graph_max_bs"),
     ("--speculative-num-draft-tokens", "speculative_num_draft_tokens"),
+    ("--max-loras-per-batch", "max_loras_per_batch"),
+    ("--max-lora-rank", "max_lora_rank"),
 )
 
 _SHARES = (
@@ -82,6 +81,18 @@ _SHARES = (
     ("--cpu-offload-gb", "cpu_offload_gb", 1e6),
     ("--hicache-ratio", "hicache_ratio", 1e6),
     ("--hicache-size", "hicache_size", 1e6),
+)
+
+_NAMES = (
+    "--dtype",
+    "--kv-cache-dtype",
+    "--mamba-ssm-dtype",
+    "--mamba-radix-cache-strategy",
+    "--attention-backend",
+    "--decode-attention-backend",
+    "--speculative-draft-model-path",
+    "--moe-a2a-backend",
+    "--disaggregation-mode",
 )
 
 _SWITCHES = (
@@ -142,12 +153,16 @@ def parse(words: Sequence[str], version: str | None = None) -> Launch:
     for flag, name in _SWITCHES:
         if flag in options:
             settings[name] = options[flag] is True
-    for flag in ("--dtype", "--kv-cache-dtype", "--mamba-ssm-dtype"):
+    for flag in _NAMES:
         if flag in options:
             settings[flag[2:].replace("-", "_")] = str(options[flag])
+    settings |= _adapters(options)
     if "--chunked-prefill-size" in options:
         text = str(options["--chunked-prefill-size"])
         settings["chunked_prefill_size"] = -1 if text == "-1" else _count("--chunked-prefill-size", text)
+    redundant = str(options.get("--ep-num-redundant-experts", "0"))
+    if redundant != "0":
+        settings["ep_num_redundant_experts"] = _count("--ep-num-redundant-experts", redundant)
     if options.get("--cuda-graph-backend-prefill") == "disabled":
         settings["disable_prefill_cuda_graph"] = True
     if options.get("--cuda-graph-backend-decode") == "disabled":
@@ -208,6 +223,18 @@ def _speculation(options: Mapping[str, Any]) -> dict[str, Any]:
     steps = options.get("--speculative-num-steps")
     if steps is not None and "--speculative-num-draft-tokens" not in options:
         found["speculative_num_draft_tokens"] = _count("--speculative-num-steps", str(steps)) + 1
+    return found
+
+
+def _adapters(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Adapters that are named turn LoRA on."""
+    found: dict[str, Any] = {}
+    if options.get("--enable-lora") is True or options.get("--lora-paths"):
+        found["enable_lora"] = True
+    modules = options.get("--lora-target-modules")
+    if modules:
+        words = modules if isinstance(modules, list | tuple) else str(modules).split()
+        found["lora_target_modules"] = tuple(str(word) for word in words)
     return found
 
 

@@ -12,7 +12,8 @@ about nine of ten logged caches lie within it: split conformal prediction, with 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from math import floor, log10
 from pathlib import Path
@@ -27,13 +28,19 @@ from willfit.validation.fits.base import CatalogueFit, Fit
 from willfit.validation.scoring import Unpredictable, quantile
 
 #: Modules in `fits/`, each with its `FITS`.
-MODULES: tuple[str, ...] = ("generic", "transformers", "vllm", "sglang")
+MODULES: tuple[str, ...] = ("generic", "transformers", "context", "vllm", "sglang")
 
 #: From this many observations on, their own 5 % and 95 % quantiles are used.
 _ENOUGH = 20
 
+#: From this many on, one of twenty among one more is one of them.
+_RANKED = 19
+
 #: Below this many the interval holds all of them: two of three that agree need not be independent.
 _FEW = 5
+
+#: Quantiles of the residuals that are published, in percent.
+_RESIDUALS = (5, 25, 50, 75, 95)
 
 #: Half the width of a normal 90 % interval in standard deviations, and the deviation of one whose MAD is 1.
 _Z90, _PER_MAD = 1.645, 1.4826
@@ -48,75 +55,113 @@ def calibration_of(files: Sequence[Path]) -> str:
         If a file cannot be read, or a constant has no observation in them.
     """
     cases = [case for file in files for case in read_cases(file) if case.scored]
-    constants, unseen = fit_constants(cases)
+    fitted, unseen = fit_all(cases)
     if unseen:
         raise BadInput(f"no case says anything about the constant {unseen[0]}", "give all files of cases")
     body = {
-        "about": "Fitted by `willfit calibrate`: median and middle 90 % of what published measurements show.",
-        "constants": {name: _as_json(constants[name]) for name in sorted(constants)},
+        "about": (
+            "Fitted by `willfit calibrate`: median and middle 90 % of what published measurements show, quantiles of "
+            "their residuals (percent of them that lie below), and the date of the newest."
+        ),
+        "constants": {name: fitted[name].as_json() for name in sorted(fitted)},
     }
     return json.dumps(body, indent=1) + "\n"
 
 
-def fit_constants(cases: Sequence[Case]) -> tuple[dict[str, Constant], list[str]]:
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A constant with what it rests on.
+
+    Attributes
+    ----------
+    residuals
+        Quantiles of the observations less the constant, by percent.
+    date
+        Of the newest measurement; empty if none is dated, or if models show it, not measurements.
+    """
+
+    constant: Constant
+    residuals: Mapping[int, float]
+    date: str
+
+    def as_json(self) -> dict[str, Any]:
+        """As `calibration.json` has it."""
+        return {
+            "value": self.constant.value,
+            "low": self.constant.low,
+            "high": self.constant.high,
+            "unit": self.constant.unit,
+            "cases": self.constant.cases,
+            "residuals": {f"{percent}": value for percent, value in self.residuals.items()},
+            "date": self.date,
+        }
+
+
+def fit_constants(cases: Sequence[Case]) -> dict[str, Constant]:
+    """The constants that some cases give; one that none of them says anything about is left out."""
+    return {name: one.constant for name, one in fit_all(cases)[0].items()}
+
+
+def fit_all(cases: Sequence[Case]) -> tuple[dict[str, Fitted], list[str]]:
     """The constants that some cases give, and the names of those that none of them says anything about."""
-    constants: dict[str, Constant] = {}
+    fitted: dict[str, Fitted] = {}
     unseen = []
     for name in MODULES:
         fits: tuple[Fit | CatalogueFit, ...] = import_module(f"willfit.validation.fits.{name}").FITS
         for fit in fits:
-            with fitting(constants):
-                fitted = _fitted(fit, cases)
-            if fitted is None:
+            with fitting({known: one.constant for known, one in fitted.items()}):
+                found = _fitted(fit, cases)
+            if found is None:
                 unseen.append(fit.name)
             else:
-                constants[fit.name] = fitted
-    return constants, unseen
+                fitted[fit.name] = found
+    return fitted, unseen
 
 
-def _fitted(fit: Fit | CatalogueFit, cases: Sequence[Case]) -> Constant | None:
+def _fitted(fit: Fit | CatalogueFit, cases: Sequence[Case]) -> Fitted | None:
     things: Sequence[Any] = cases
     if isinstance(fit, CatalogueFit):
         things = [entry for name in catalogue_ids() if (entry := find(name)) is not None]
-    seen = sorted(value for thing in things if (value := _observed(fit, thing)) is not None)
-    if not seen:
+    observed = [(value, thing) for thing in things if (value := _observed(fit, thing)) is not None]
+    if not observed:
         return None
+    seen = sorted(value for value, _ in observed)
     value = median(seen)
     conformal = isinstance(fit, Fit) and fit.conformal
     low, high = _conformal_interval(seen) if conformal else _interval(seen, value)
     if seen[0] >= 0:
         low = max(low, 0.0)
-    return Constant(fit.name, _digits(value), _digits(low), _digits(high), fit.unit, len(seen))
+    constant = Constant(fit.name, _digits(value), _digits(low), _digits(high), fit.unit, len(seen))
+    residuals = {percent: _digits(quantile(seen, percent / 100) - value) for percent in _RESIDUALS}
+    dates = [str(thing.fields.get("date") or "") for _, thing in observed if isinstance(thing, Case)]
+    return Fitted(constant, residuals, max(dates, default=""))
 
 
 def _interval(seen: list[float], value: float) -> tuple[float, float]:
     """The interval that 90 % of further observations are expected in.
 
-    Few observations have no quantiles of their own: their spread is then taken from the median absolute
-    deviation, which a single odd measurement cannot move, and widened for their small number.
+    Few observations have no quantiles of their own to speak of: the interval then holds what their spread suggests,
+    taken from the median absolute deviation and widened for their small number, and all of them, but for the
+    outermost on each side once they are enough for one to be odd.
     """
     if len(seen) >= _ENOUGH:
         return quantile(seen, 0.05), quantile(seen, 0.95)
     spread = _Z90 * _PER_MAD * median(abs(one - value) for one in seen) * (1 + 2 / len(seen))
-    if len(seen) < _FEW:
-        return min(value - spread, seen[0]), max(value + spread, seen[-1])
-    return value - spread, value + spread
+    inner = seen if len(seen) < _FEW else seen[1:-1]
+    return min(value - spread, inner[0]), max(value + spread, inner[-1])
 
 
 def _conformal_interval(seen: list[float]) -> tuple[float, float]:
-    """Between which nine of ten further observations lie: the ranks are those among one observation more."""
+    """Between which nine of ten further observations lie: the ranks are those among one observation more.
+
+    Fewer than 19 have no such ranks: the next may well lie outside all of them, so their range is widened for their
+    small number, as the spread of others is.
+    """
+    if len(seen) < _RANKED:
+        middle, wider = median(seen), 1 + 2 / len(seen)
+        return middle - (middle - seen[0]) * wider, middle + (seen[-1] - middle) * wider
     rank = max(0.0, 0.05 * (len(seen) + 1) - 1) / max(1, len(seen) - 1)
     return quantile(seen, rank), quantile(seen, 1 - rank)
-
-
-def _as_json(constant: Constant) -> dict[str, Any]:
-    return {
-        "value": constant.value,
-        "low": constant.low,
-        "high": constant.high,
-        "unit": constant.unit,
-        "cases": constant.cases,
-    }
 
 
 def _observed(fit: Fit | CatalogueFit, thing: Any) -> float | None:

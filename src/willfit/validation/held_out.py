@@ -31,7 +31,7 @@ def hold_out(
         there: 1 for a ratio, 0 for bytes.
     """
     constants = [
-        fit_constants([case for case in cases if case.scored and fold_of(case) != fold])[0]
+        fit_constants([case for case in cases if case.scored and fold_of(case) != fold])
         for fold in range(FOLDS)
     ]
 

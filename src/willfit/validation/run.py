@@ -15,6 +15,9 @@ PREDICTORS: dict[tuple[str, str], str] = {
     ("serve", "vllm"): "vllm",
     ("serve", "sglang"): "sglang",
     ("serve", "tensorrt-llm"): "tensorrt_llm",
+    ("serve", "tgi"): "tgi",
+    ("serve", "lmdeploy"): "lmdeploy",
+    ("serve", "lightllm"): "lightllm",
     ("generate", "transformers"): "transformers",
     ("generate", "litgpt"): "transformers",
 }

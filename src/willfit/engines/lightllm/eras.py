@@ -7,9 +7,9 @@ Read at the release tags 1.0.1, 1.1.0 and 1.2.0: `server/api_cli.py` and `server
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from willfit.engines.versions import Version, era_of, parse_version
+from willfit.engines.versions import Version, changed, era_of, parse_version, succession
 
 NEWEST = "1.2.0"
 
@@ -63,12 +63,8 @@ class Era:
     methods: frozenset[str] = frozenset({"fp8"})
 
 
-def _table() -> tuple[Era, ...]:
-    eras = [Era((0, 0))]
-
-    def changed(since: Version, **fields: object) -> None:
-        eras.append(replace(eras[-1], since=since, **fields))  # type: ignore[arg-type]
-
+ERAS = succession(
+    Era((0, 0)),
     changed(
         (1, 1),
         graph_max_batch_size=256,
@@ -77,7 +73,7 @@ def _table() -> tuple[Era, ...]:
         split_graphs=True,
         counters=True,
         draft_layers=True,
-    )
+    ),
     changed(
         (1, 2),
         mem_fraction=0.8,
@@ -88,11 +84,8 @@ def _table() -> tuple[Era, ...]:
         encoders_by_default=True,
         paged_transfer=True,
         methods=frozenset({"awq", "fp8", "mxfp4"}),
-    )
-    return tuple(eras)
-
-
-ERAS = _table()
+    ),
+)
 
 
 def era_for(version: str) -> Era:

@@ -93,7 +93,7 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
     before = [
         weights_term(subject, settings, resolved, dtype),
         # Encoders run in a process of their own.
-        *library_terms(settings.tp, 2 if encoders else 1),
+        *library_terms(device, settings.tp, 2 if encoders else 1),
     ]
     after = _after(architecture, settings, resolved, dtype)
     (before if resolved.era.tables_before else after).append(

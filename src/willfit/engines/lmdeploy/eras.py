@@ -8,10 +8,10 @@ Read in the released sources: `messages.py` (defaults), `utils.py: get_max_batch
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
-from willfit.engines.versions import Version, era_of
+from willfit.engines.versions import Version, changed, era_of, succession
 from willfit.quantities import MIB
 
 NEWEST = "0.18.0"
@@ -63,31 +63,24 @@ class Era:
     drafts: bool = False
 
 
-def _table() -> tuple[Era, ...]:
-    eras = [Era((0, 0))]
+_LARGE_CARDS = ("h100", "h800", "l20y", "h200")
 
-    def changed(since: Version, **fields: object) -> None:
-        eras.append(replace(eras[-1], since=since, **fields))  # type: ignore[arg-type]
-
-    changed((0, 2, 2), ratio=0.8, ratio_of="free")
-    changed((0, 3), block=64)
-    changed((0, 6), batches=(("a100", 256), ("a800", 256), ("h100", 512), ("h800", 512)))
-    changed((0, 8), token_tables=5)
-    changed((0, 9, 2), reserved_rows=2, reserved_bytes=2)
+ERAS = succession(
+    Era((0, 0)),
+    changed((0, 2, 2), ratio=0.8, ratio_of="free"),
+    changed((0, 3), block=64),
+    changed((0, 6), batches=(("a100", 256), ("a800", 256), ("h100", 512), ("h800", 512))),
+    changed((0, 8), token_tables=5),
+    changed((0, 9, 2), reserved_rows=2, reserved_bytes=2),
     changed(
         (0, 10),
-        batches=(
-            ("a100", 384), ("a800", 384), ("h100", 1024), ("h800", 1024), ("l20y", 1024), ("h200", 1024),
-        ),
-    )  # fmt: skip
-    changed((0, 11), drafts=True)
-    changed((0, 12), padding_blocks=1, token_tables=1, tables_before=True)
-    changed((0, 15), counts_blocks=False, tables_before=False)
-    changed((0, 17), index_workspace=512 * MIB)
-    return tuple(eras)
-
-
-ERAS = _table()
+        batches=(*((name, 384) for name in ("a100", "a800")), *((name, 1024) for name in _LARGE_CARDS)),
+    ),
+    changed((0, 11), drafts=True),
+    changed((0, 12), padding_blocks=1, token_tables=1, tables_before=True),
+    changed((0, 15), counts_blocks=False, tables_before=False),
+    changed((0, 17), index_workspace=512 * MIB),
+)
 
 
 def era_for(version: str) -> Era:

@@ -11,14 +11,12 @@ from willfit.engines.lmdeploy.settings import QUANT_POLICIES, TURBOMIND_POLICIES
 from willfit.engines.lmdeploy.sizing import Sizing, size_up
 from willfit.engines.lmdeploy.sources import SOURCES
 from willfit.engines.ranks import most_ranks, undivided_heads
+from willfit.engines.remedies import CONTEXT_STEP
 from willfit.errors import BadInput
 from willfit.estimate import Capacity, DeviceEstimate, Estimate, Term
 from willfit.quantities import dtype_name, format_bytes
 
 NAME = "lmdeploy"
-
-#: Rounding of a suggested context, so that it is a number that people would type.
-_CONTEXT_STEP = 256
 
 #: `--quant-policy` for the dtype of a cache.
 _POLICIES = {"int4": 4, "int8": 8, "fp8": 16, "fp8_e4m3": 16, "fp8_e5m2": 17}
@@ -124,8 +122,7 @@ def _cache_term(sizing: Sizing, version: str) -> Term:
     blocks = f"{sizing.block_count} blocks x {sizing.blocks.bytes} B"
     total = sizing.free_bytes + sum(term.bytes for term in sizing.before)
     others = "".join(f" - {term.bytes} ({term.name})" for term in sizing.before)
-    if sizing.reserved_bytes:
-        others += f" - {sizing.reserved_bytes} (set aside)"
+    others += f" - {sizing.reserved_bytes} (set aside)" if sizing.reserved_bytes else ""
     if sizing.sensitivity:
         formula = f"({total} B usable{others}) x {sizing.ratio:g} (cache_max_entry_count) = {blocks}"
     else:
@@ -208,7 +205,7 @@ def _remedies(
     usable = sizing.pool_bytes - sizing.padding_blocks * sizing.blocks.bytes
     if sizing.blocks.bytes:
         blocks = (usable // users - sizing.bytes_for(0)) // sizing.blocks.bytes
-        longest = blocks * sizing.blocks.length // _CONTEXT_STEP * _CONTEXT_STEP
+        longest = blocks * sizing.blocks.length // CONTEXT_STEP * CONTEXT_STEP
         if 0 < longest < length:
             each = f" for each of {users} users" if users > 1 else ""
             remedies.append(f"a context of {longest:,} tokens{each} (--session-len {longest})")

@@ -156,7 +156,7 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
     ratio = era.ratio if settings.cache_max_entry_count is None else settings.cache_max_entry_count
     before = [
         weights_term(subject, settings, backend, dtype, layout.sharding),
-        *library_terms(layout.devices),
+        *library_terms(device, layout.devices),
     ]
     if backend == "pytorch" and blocks.state_bytes:
         slots = batch + _SPARE_STATES + settings.prefix_cache_state_budget

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from willfit.architectures.mixers import (
     Attention,
@@ -55,6 +55,8 @@ class Cells:
         Bytes of one sequence's states.
     keys
         Part of `full` and of `window` that are keys, as the log prints it.
+    full_layers
+        Layers behind `full`.
     """
 
     full: int
@@ -62,6 +64,19 @@ class Cells:
     reach: int
     state: int
     keys: tuple[int, int]
+    full_layers: int = 0
+
+    def with_layers(self, count: int) -> Cells:
+        """The same with so many full layers more, each like the others (the cache of a draft)."""
+        if not count or not self.full_layers:
+            return self
+        keys = self.keys[0] * count // self.full_layers
+        return replace(
+            self,
+            full=self.full + self.full * count // self.full_layers,
+            keys=(self.keys[0] + keys, self.keys[1]),
+            full_layers=self.full_layers + count,
+        )
 
 
 def kv_dtype_of(subject: Subject, settings: Settings, dtype: str, device: Device, era: Era) -> str:
@@ -108,8 +123,8 @@ def cells_of(architecture: Architecture, settings: Settings, kv_dtype: str, dtyp
     """What the fullest stage keeps for a token, and for a sequence."""
     windows = era.windows or frozenset()
     pooled = architecture.model_type in windows and not settings.disable_hybrid_swa_memory
-    full = window = reach = state = full_keys = window_keys = 0
-    for layer in _layers(architecture, settings, era):
+    full = window = reach = state = full_keys = window_keys = full_layers = 0
+    for layer in _layers(architecture, settings):
         for mixer in layer.mixers:
             size, keys = _token_bytes(mixer, settings, kv_dtype)
             seen = getattr(mixer, "window", 0) or getattr(mixer, "chunk", 0)
@@ -120,21 +135,20 @@ def cells_of(architecture: Architecture, settings: Settings, kv_dtype: str, dtyp
                 window, reach, window_keys = window + size, max(reach, seen), window_keys + keys
             else:
                 full, full_keys = full + size, full_keys + keys
+                full_layers += bool(size)
             state += _state_bytes(mixer, settings, dtype)
     if not full:
         # Where all layers have windows there is one pool.
         return Cells(window, 0, 0, state, (window_keys, 0))
-    return Cells(full, window, reach, state, (full_keys, window_keys))
+    return Cells(full, window, reach, state, (full_keys, window_keys), full_layers)
 
 
-def _layers(architecture: Architecture, settings: Settings, era: Era) -> Iterator[Layer]:
-    """Layers of the stage with most of them, and the draft's."""
+def _layers(architecture: Architecture, settings: Settings) -> Iterator[Layer]:
+    """Layers of the stage with most of them."""
     layers = architecture.layers
     if settings.pp_size > 1:
         layers = layers[-max(pipeline_stages(len(layers), settings.pp_size)) :]
     yield from layers
-    if settings.mtp and era.draft_counted:
-        yield from architecture.mtp_layers
 
 
 def _token_bytes(mixer: Mixer, settings: Settings, kv_dtype: str) -> tuple[int, int]:

@@ -65,7 +65,57 @@ WORDS: dict[str, Words] = {
         ("state_cache: of padding",),
         ("states",),
     ),
-    "state_slots": Words(
-        "a request takes {} slots of states where prefixes are cached", ("needed",), ("states",)
+    "extra_buffers": Words(
+        {
+            False: "a request takes no slots of states to track cached prefixes by default",
+            True: "a request takes more slots of states to track cached prefixes while batches overlap",
+        },
+        ("needed",),
+        ("states",),
+    ),
+    "joint_states": Words(
+        {
+            False: "states of drafted tokens count for all requests that may run",
+            True: "states of drafted tokens count for the requests that the pool holds",
+        },
+        ("state_cache: slots",),
+        ("states",),
+    ),
+    "image_share": Words(
+        "the static share of models with an image encoder is multiplied by {} (0: it follows the encoder's size)",
+        ("kv_cache: mem_fraction_static",),
+        ("towers",),
+    ),
+    "request_padding": Words(
+        "the table of requests has {} rows more than was resolved", ("request_table: requests",)
+    ),
+    "kernels_in_loading": Words(
+        {
+            False: "the first kernels are loaded before the weights",
+            True: "the first kernels are loaded together with the weights",
+        },
+        ("weights: B of kernels",),
+    ),
+    "doubled_scales": Words(
+        {
+            False: "scales of NVFP4 experts exist once",
+            True: "scales of NVFP4 experts exist twice while they are loaded",
+        },
+        ("weights: B of tensors",),
+        ("experts",),
+    ),
+    "wide_default": Words(
+        {
+            False: "attention on Blackwell servers runs on FlashInfer's kernels by default",
+            True: "attention on Blackwell servers runs on TensorRT-LLM's kernels by default",
+        },
+        ("runtime: B of attention kernels",),
+    ),
+    "by_role": Words(
+        {
+            False: "a disaggregated server reserves what either role needs",
+            True: "a disaggregated server reserves what its role needs",
+        },
+        ("kv_cache: mem_fraction_static",),
     ),
 }

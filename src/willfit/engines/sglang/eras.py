@@ -1,7 +1,7 @@
 """What changed in SGLang, and when.
 
-Read in the released wheels 0.4.6.post5, 0.4.8, 0.4.10, 0.5.1 to 0.5.4, 0.5.6.post2, 0.5.7, 0.5.9, 0.5.10, 0.5.12,
-0.5.15, 0.5.18, 0.5.21 and 0.5.23: `server_args.py`, later `arg_groups/memory_hook.py` (defaults),
+Read in the released wheels 0.4.4, 0.4.6.post5, 0.4.8, 0.4.10, 0.5.1 to 0.5.10, 0.5.12, 0.5.15, 0.5.18, 0.5.21 and
+0.5.23: `server_args.py`, later `arg_groups/memory_hook.py` (defaults),
 `model_executor/model_runner.py`, later `model_runner_kv_cache_mixin.py` and `mem_cache/kv_cache_configurator.py`
 with `model_executor/pool_configurator.py` (pools). A change stands at the first of these that has it.
 """
@@ -98,8 +98,23 @@ class Era:
         Buffers for images are taken from the pool.
     state_padding
         The state pool has one slot more than are used.
-    state_slots
-        State slots for each running request where prefixes are cached.
+    extra_buffers
+        State slots that track cached prefixes while batches overlap are the default.
+    joint_states
+        States of drafted tokens count for the requests that the pool holds, not for all that may run.
+    image_share
+        Factor on the static share of models with an image encoder, given or not, before the default followed the
+        encoder's size; 0 from then on.
+    request_padding
+        The table of requests, and so the most that run, has one row more than was resolved.
+    kernels_in_loading
+        The first kernels are loaded together with the weights, not before.
+    doubled_scales
+        Scales of NVFP4 experts exist twice while they are loaded.
+    wide_default
+        On Blackwell servers attention runs on TensorRT-LLM's kernels by default.
+    by_role
+        What a disaggregated server's role does not need is not reserved.
     """
 
     since: Version
@@ -114,7 +129,14 @@ class Era:
     draft_counted: bool = False
     reserves_multimodal: bool = False
     state_padding: bool = False
-    state_slots: int = 3
+    extra_buffers: bool = False
+    joint_states: bool = False
+    image_share: float = 0.95
+    request_padding: int = 1
+    kernels_in_loading: bool = True
+    doubled_scales: bool = False
+    wide_default: bool = False
+    by_role: bool = False
 
 
 def _table() -> tuple[Era, ...]:
@@ -123,16 +145,27 @@ def _table() -> tuple[Era, ...]:
     def changed(since: Version, **fields: object) -> None:
         eras.append(replace(eras[-1], since=since, **fields))  # type: ignore[arg-type]
 
-    changed((0, 4, 8), fraction="by_class", cards=_BY_CLASS, speculative_mib=2048, standalone_mib=6144)
-    changed((0, 4, 10), windows=frozenset({"gemma3", "gemma3_text"}))
-    changed((0, 5, 2), windows=frozenset({"gpt_oss"}))
+    changed((0, 4, 6), image_share=0.9)
+    changed((0, 4, 8), fraction="by_class", cards=_BY_CLASS, speculative_mib=2048, standalone_mib=2048)
+    changed((0, 4, 10), windows=frozenset({"gemma3", "gemma3_text"}), image_share=0.0, request_padding=0)
+    changed((0, 5, 2), windows=frozenset({"gpt_oss"}), standalone_mib=6144, doubled_scales=True)
     changed((0, 5, 3), fraction="by_activity", cards=_BY_ACTIVITY, checkpoint_kv=True)
-    changed((0, 5, 7), windows=frozenset({"gpt_oss", "mimo_v2_flash"}), state_slots=5)
+    changed((0, 5, 7), windows=frozenset({"gpt_oss", "mimo_v2_flash"}))
+    changed((0, 5, 8), kernels_in_loading=False)
     changed((0, 5, 9), windows=_NAMED)
     changed((0, 5, 10), prefill_graphs=True, speculative_mib=4096, half_of_tokens=True)
-    changed((0, 5, 12), windows=_NAMED | {"gemma4", "gemma4_text", "gemma4_unified", "laguna"})
-    changed((0, 5, 15), speculative_mib=2048, draft_counted=True)
-    changed((0, 5, 18), speculative_mib=0, standalone_mib=0, reserves_multimodal=True, state_padding=True)
+    changed(
+        (0, 5, 12), windows=_NAMED | {"gemma4", "gemma4_text", "gemma4_unified", "laguna"}, wide_default=True
+    )
+    changed((0, 5, 15), speculative_mib=2048, draft_counted=True, joint_states=True, extra_buffers=True)
+    changed(
+        (0, 5, 18),
+        speculative_mib=0,
+        standalone_mib=0,
+        reserves_multimodal=True,
+        state_padding=True,
+        by_role=True,
+    )
     changed((0, 5, 21), cards=_LARGER_SMALL_CARDS)
     changed((0, 5, 23), windows=(eras[-1].windows or frozenset()) | {"muse_glimmer", "mellum", "step3p7"})
     return tuple(eras)

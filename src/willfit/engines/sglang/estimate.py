@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from willfit.engines.base import Machine, Question, Subject
 from willfit.engines.sglang.eras import NEWEST
+from willfit.engines.sglang.lora import DEFAULT_RANK
 from willfit.engines.sglang.refusals import undivided
 from willfit.engines.sglang.settings import Settings
 from willfit.engines.sglang.sizing import Sizing, size_up
@@ -89,6 +90,9 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
             "pipeline_parallel": settings.pp_size,
             "users": users,
             "era": sizing.resolved.era,
+            "min_mem_fraction_static": round(
+                sum(term.bytes for term in sizing.loaded) / max(1, sizing.free_bytes), 4
+            ),
         },
     )
 
@@ -198,8 +202,16 @@ def _notes(sizing: Sizing, settings: Settings, users: int) -> list[str]:
         notes.append(f"{settings.dp_size} replicas; one is shown, the others need as many devices each")
     if sizing.pools.requests < users:
         notes.append(f"no more than {sizing.pools.requests} requests run at once; the others wait")
-    if settings.speculative_algorithm and not settings.mtp and settings.speculative_algorithm != "NGRAM":
-        notes.append("the draft model's own weights and cache are not counted")
+    if settings.speculative_algorithm and settings.speculative_algorithm != "NGRAM":
+        if sizing.draft is None:
+            notes.append("the draft model's own weights and cache are not counted")
+        elif not settings.mtp:
+            notes.append("the draft model is taken to be one dense layer like the model's")
+    if settings.enable_lora and settings.max_lora_rank is None:
+        notes.append(f"adapters are taken to have rank {DEFAULT_RANK}: --max-lora-rank says otherwise")
+    if sizing.available <= 0:
+        least = sum(term.bytes for term in sizing.loaded) / max(1, sizing.free_bytes)
+        notes.append(f"SGLang would stop with 'Not enough memory': it needs a static share above {least:.3f}")
     return notes
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from willfit.engines.sglang.cells import Cells
-from willfit.engines.sglang.settings import Resolved, Settings
+from willfit.engines.sglang.defaults import Resolved
+from willfit.engines.sglang.settings import Settings
 from willfit.quantities import MIB, round_up
 
 #: Requests for each time that the pool holds the longest sequence, and the limits of the default.
@@ -19,6 +20,9 @@ _ROW_HEADROOM = 4
 
 #: Tokens behind the window that are not yet let go (`environ.py: SGLANG_SWA_EVICTION_INTERVAL`).
 _EVICTION_INTERVAL = 128
+
+#: State slots of a request where prefixes are cached (`MAMBA_CACHE_SIZE_MAX_RUNNING_REQUESTS_RATIO`).
+_CACHED_SLOTS = 3
 
 #: What models with encoders reserve for embeddings of images (`environ.py: SGLANG_VLM_CACHE_SIZE_MB`).
 MULTIMODAL_BYTES = 100 * MIB
@@ -143,9 +147,11 @@ def _state_slots(resolved: Resolved, settings: Settings) -> int:
     """Slots of a request: its own, those of cached prefixes, and those that track them while batches overlap."""
     if settings.disable_radix_cache:
         return 1
-    return resolved.era.state_slots - (
-        1 if settings.disable_overlap_schedule and resolved.era.state_slots > 3 else 0
-    )
+    strategy = settings.mamba_radix_cache_strategy
+    if strategy == "auto":
+        strategy = "extra_buffer" if resolved.era.extra_buffers else "no_buffer"
+    overlapping = 1 if settings.disable_overlap_schedule else 2
+    return _CACHED_SLOTS + {"no_buffer": 0, "extra_buffer_lazy": 1}.get(strategy, overlapping)
 
 
 def _states(
@@ -161,12 +167,17 @@ def _states(
         count = settings.max_mamba_cache_size // settings.attn_dp_size
     elif settings.disable_radix_cache and resolved.max_running_requests is not None:
         count = requests
-    else:
+    elif resolved.era.joint_states:
         ratio = settings.mamba_full_memory_ratio
         budget = int(available * ratio / (1 + ratio)) if cells.full else available
         count = max(0, int((budget / cells.state - padding * (1 + drafts)) / (1 + drafts / slots)))
-    scratch = (min(requests, count // slots) + padding) * drafts * cells.state
-    return count, max(0, available - (count + padding) * cells.state - scratch)
+    else:
+        ratio = settings.mamba_full_memory_ratio
+        rest = available - requests * drafts * cells.state
+        budget = int(rest * ratio / (1 + ratio)) if cells.full else rest
+        count = max(0, budget // cells.state)
+    held = min(requests, count // slots) + padding if resolved.era.joint_states else requests
+    return count, max(0, available - (count + padding) * cells.state - held * drafts * cells.state)
 
 
 def _requests(
@@ -180,7 +191,11 @@ def _requests(
         requests = max(1, resolved.max_running_requests // settings.attn_dp_size)
     if resolved.era.half_of_tokens and cells.full:
         requests = min(requests, tokens // 2)
-    return min(requests, states // slots) if cells.state else requests
+    if cells.state:
+        requests = min(requests, states // slots)
+    if resolved.max_running_requests is None:
+        requests += resolved.era.request_padding
+    return requests
 
 
 def table_bytes(pools: Pools, resolved: Resolved, settings: Settings) -> int:

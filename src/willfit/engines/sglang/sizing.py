@@ -10,17 +10,21 @@ from dataclasses import dataclass, replace
 from willfit.calibration import constant
 from willfit.engines.activations import widest_layer_elements
 from willfit.engines.base import Machine, Subject
+from willfit.engines.caching_allocator import cublas_workspace
+from willfit.engines.sglang.backends import workspace_bytes
 from willfit.engines.sglang.cells import Cells, cells_of, kv_dtype_of
-from willfit.engines.sglang.eras import era_for
+from willfit.engines.sglang.defaults import Resolved, resolve
+from willfit.engines.sglang.drafts import Draft, draft_of
+from willfit.engines.sglang.eras import Era, era_for
+from willfit.engines.sglang.loading import adapters, before, draft_weights, weights
 from willfit.engines.sglang.pools import MULTIMODAL_BYTES, Pools, divide, table_bytes
 from willfit.engines.sglang.refusals import refusal
-from willfit.engines.sglang.settings import Resolved, Settings, resolve
+from willfit.engines.sglang.settings import Settings
 from willfit.engines.sglang.sources import SOURCES
-from willfit.engines.sglang.weights import draft_bytes, rope_bytes, stage_bytes
 from willfit.errors import BadInput
 from willfit.estimate import Term, between, combined, exact
 from willfit.hardware.device import Device
-from willfit.quantities import DTYPE_BYTES, GIB, dtype_name
+from willfit.quantities import DTYPE_BYTES, dtype_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +39,16 @@ class Sizing:
         Weights, and a draft's where that is loaded before the pools are sized.
     after
         Terms that come out of the share that is left.
-    free_bytes
+    free_bytes, free_interval
         What the first reading shows.
+    unified_memory
+        It is the host's, too.
     available, available_interval
         Bytes for the pools; negative if nothing is left.
+    cells, own_cells
+        What a token takes with a draft's layers, where those are counted, and without.
+    draft
+        What drafts tokens.
     refusal
         Why it would not start whatever the memory; empty otherwise.
     """
@@ -50,10 +60,14 @@ class Sizing:
     loaded: tuple[Term, ...]
     after: tuple[Term, ...]
     free_bytes: int
+    free_interval: tuple[int, int]
+    unified_memory: bool
     available: int
     available_interval: tuple[int, int]
     cells: Cells
+    own_cells: Cells
     pools: Pools
+    draft: Draft | None
     refusal: str
 
     def pools_at(self, available: int, settings: Settings) -> Pools:
@@ -80,39 +94,49 @@ def size_up(subject: Subject, machine: Machine, settings: Settings, free_bytes: 
     resolved = resolve(settings, architecture, device, era)
     dtype = model_dtype(subject, settings, device)
     kv_dtype = kv_dtype_of(subject, settings, dtype, device, era)
+    draft = draft_of(subject, settings, dtype)
     cells = cells_of(architecture, settings, kv_dtype, dtype, era)
+    drafted = cells.with_layers(draft.layers if draft else 0)
 
-    before = _before(device, settings)
-    draft = _draft_weights(subject, settings, dtype)
-    loaded = [_weights(subject, settings, dtype, device)]
-    if draft is not None and era.draft_counted:
-        loaded.append(draft)
-    taken, taken_low, taken_high = combined(before)
-    free = (device.usable_bytes or 0) - taken if free_bytes is None else free_bytes
-    spread = (taken - taken_low, taken_high - taken) if free_bytes is None else (0, 0)
-    available, low, high = _available(free, spread, loaded, subject, resolved, settings)
-    pools = divide(available, cells, resolved, settings)
+    context = before(settings, device)
+    held = draft_weights(subject, settings, dtype)
+    loaded = [weights(subject, settings, dtype, device, era)]
+    if held is not None and era.draft_counted:
+        loaded.append(held)
+    buffers = adapters(subject, settings, dtype)
+    if buffers is not None:
+        loaded.append(buffers)
+    free = (device.usable_bytes or 0) - context.bytes if free_bytes is None else free_bytes
+    unsure = replace(context, bytes=0, low_bytes=0, high_bytes=0) if free_bytes is not None else context
+    available, low, high = _available(free, unsure, loaded, subject, resolved, settings, device)
+    counted = drafted if era.draft_counted else cells
+    pools = replace(divide(available, counted, resolved, settings), cells=counted)
 
     after: list[Term] = []
-    if draft is not None and not era.draft_counted:
-        after += [draft, *_draft_cache(subject, settings, kv_dtype, dtype, pools, resolved)]
+    if draft is not None and held is not None and not era.draft_counted:
+        after += [held, _draft_cache(drafted.full - cells.full, pools, settings.version)]
     after.append(_table(pools, resolved, settings))
+    after.append(_workspaces(subject, settings, device, era))
     after.append(_activations(subject, settings, resolved, dtype))
-    graphs = _graphs(subject, resolved)
+    graphs = _graphs(subject, resolved, device)
     if graphs is not None:
         after.append(graphs)
     return Sizing(
         resolved=resolved,
         dtype=dtype,
         kv_dtype=kv_dtype,
-        before=before,
+        before=(context,),
         loaded=tuple(loaded),
         after=tuple(after),
         free_bytes=free,
+        free_interval=(free + unsure.bytes - unsure.high_bytes, free + unsure.bytes - unsure.low_bytes),
+        unified_memory=device.unified_memory,
         available=available,
         available_interval=(low, high),
-        cells=cells,
+        cells=counted,
+        own_cells=cells,
         pools=pools,
+        draft=draft,
         refusal=refusal(subject, settings),
     )
 
@@ -148,81 +172,14 @@ def model_dtype(subject: Subject, settings: Settings, device: Device) -> str:
     return "fp16" if dtype == "bf16" and major.isdigit() and int(major) < 8 else dtype
 
 
-def _before(device: Device, settings: Settings) -> tuple[Term, ...]:
-    spread = constant("cuda.context")
-    terms = [
-        between(
-            "context",
-            int(spread.value),
-            int(spread.low),
-            int(spread.high),
-            f"{int(spread.value)} B of the driver's context",
-            spread.reference,
-        )
-    ]
-    if settings.ranks > 1:
-        links = constant("vllm.non_torch.many_ranks")
-        terms.append(
-            between(
-                "communication",
-                int(links.value),
-                int(links.low),
-                int(links.high),
-                f"{int(links.value)} B of communicators of {settings.ranks} ranks",
-                links.reference,
-            )
-        )
-    return tuple(terms)
-
-
-def _weights(subject: Subject, settings: Settings, dtype: str, device: Device) -> Term:
-    """What free memory falls by while the fullest stage is loaded: the pool's tokens are the minimum over ranks.
-
-    Where the device's memory is the host's, what the program itself takes there counts, too.
-    """
-    stored = max(stage_bytes(subject, settings, dtype))
-    tables = rope_bytes(subject.architecture)
-    held = stored + tables
-    offloaded = min(int(settings.cpu_offload_gb * GIB), held)
-    formula = f"{stored} B of tensors ({subject.recipe.name})"
-    formula += f" on one of {settings.ranks} ranks" if settings.ranks > 1 else ""
-    formula += f" + {tables} B of rotary tables in fp32"
-    formula += f" - {offloaded} B kept in host RAM" if offloaded else ""
-    held -= offloaded
-    ratio = constant("sglang.weights_ratio")
-    less, more = subject.weight_sureness
-    low, high = held * less * min(1.0, ratio.low), held * more * ratio.high
-    if device.unified_memory:
-        beside = constant("sglang.loading.unified")
-        size = held + int(beside.value)
-        low, high = low + beside.low, max(held * more, high) + beside.high
-        formula, source = f"{formula} + {int(beside.value)} B of the host's part", beside.reference
-    else:
-        size = int(held * ratio.value)
-        formula, source = f"({formula}) x {ratio.value:g} (what loading leaves)", ratio.reference
-    reference = f"{SOURCES.cite('weights', settings.version)}; {source}"
-    return between("weights", size, int(low), int(high), formula, reference)
-
-
-def _draft_weights(subject: Subject, settings: Settings, dtype: str) -> Term | None:
-    size = draft_bytes(subject, settings, dtype)
-    if not size:
-        return None
-    return exact(
-        "draft_weights",
-        size,
-        f"{size} B of the multi-token-prediction module",
-        SOURCES.cite("weights", settings.version),
-    )
-
-
 def _available(
     free: int,
-    spread: tuple[int, int],
+    context: Term,
     loaded: list[Term],
     subject: Subject,
     resolved: Resolved,
     settings: Settings,
+    device: Device,
 ) -> tuple[int, int, int]:
     """Bytes for the pools, with their interval: `free after loading - (1 - fraction) x free before`."""
     share = resolved.mem_fraction_static
@@ -230,26 +187,48 @@ def _available(
     images = subject.architecture.towers and not settings.language_model_only
     reserved = MULTIMODAL_BYTES if images and resolved.era.reserves_multimodal else 0
     static = int(share * free) - reserved
-    visible = constant("device.visible_ratio")
-    terms = (
-        between("free", static, static - int(share * spread[1]), static + int(share * spread[0])),
-        between("visible", 0, int(static * (visible.low - 1)), int(static * (visible.high - 1))),
+    less, more = (share * (bound - context.bytes) for bound in (context.high_bytes, context.low_bytes))
+    terms = [
+        between("free", static, static - int(less), static - int(more)),
         Term("loaded", -size, -high, -low),
-    )
+    ]
+    if context.bytes:
+        visible = constant("device.visible_ratio")
+        terms.append(between("visible", 0, int(static * (visible.low - 1)), int(static * (visible.high - 1))))
+    missed = constant("sglang.pool_ratio")
+    terms.append(between("missed", 0, int(free * (missed.low - 1)), int(free * (missed.high - 1))))
     return combined(terms)
 
 
-def _draft_cache(
-    subject: Subject, settings: Settings, kv_dtype: str, dtype: str, pools: Pools, resolved: Resolved
-) -> list[Term]:
+def _draft_cache(each: int, pools: Pools, version: str) -> Term:
     """Before 0.5.15 the draft had a pool of as many tokens, which nothing was kept for."""
-    with_draft = cells_of(
-        subject.architecture, settings, kv_dtype, dtype, replace(resolved.era, draft_counted=True)
-    )
-    each = with_draft.full + with_draft.window - pools.cells.full - pools.cells.window
-    size = each * pools.tokens
     formula = f"{pools.tokens} tokens x {each} B"
-    return [exact("draft_kv_cache", size, formula, SOURCES.cite("pools", settings.version))]
+    return exact(
+        "draft_kv_cache",
+        each * pools.tokens,
+        formula,
+        SOURCES.cite("pools", version),
+    )
+
+
+def _workspaces(subject: Subject, settings: Settings, device: Device, era: Era) -> Term:
+    """What is set up between the pools and the graphs: attention workspaces, cuBLAS's, buffers of the scheduler."""
+    kernels = workspace_bytes(settings, subject.architecture, device, era)
+    library = cublas_workspace(device.compute_capability)
+    spread = constant(beside_constant(device.unified_memory))
+    rest = int(spread.value)
+    formula = (
+        f"{kernels} B of attention kernels + {library} B of cuBLAS + {rest} B of what is beside the pools"
+    )
+    size = kernels + library + rest
+    return between(
+        "runtime",
+        size,
+        size + int(spread.low - spread.value),
+        size + int(spread.high - spread.value),
+        formula,
+        f"{SOURCES.cite('workspaces', settings.version)}; {spread.reference}",
+    )
 
 
 def _table(pools: Pools, resolved: Resolved, settings: Settings) -> Term:
@@ -278,11 +257,11 @@ def _activations(subject: Subject, settings: Settings, resolved: Resolved, dtype
     return between("activations", peak, peak // 2, 2 * peak, formula, reference)
 
 
-def _graphs(subject: Subject, resolved: Resolved) -> Term | None:
+def _graphs(subject: Subject, resolved: Resolved, device: Device) -> Term | None:
     sizes = len(resolved.capture_sizes)
     if not sizes:
         return None
-    layers, spread = len(subject.architecture.layers), constant("sglang.graphs_taken")
+    layers, spread = len(subject.architecture.layers), constant(graph_constant(device))
     return between(
         "cuda_graphs",
         int(layers * sizes * spread.value),
@@ -291,3 +270,13 @@ def _graphs(subject: Subject, resolved: Resolved) -> Term | None:
         f"{layers} layers x {sizes} captured sizes x {spread.value:.15g} B",
         spread.reference,
     )
+
+
+def beside_constant(unified_memory: bool) -> str:
+    """Name of the constant for what there is beside the pools when they are allocated."""
+    return "sglang.after_pools.unified" if unified_memory else "sglang.after_pools"
+
+
+def graph_constant(device: Device) -> str:
+    """Name of the constant for graphs: with the host's memory they take the host's part, too."""
+    return "sglang.graphs_taken.unified" if device.unified_memory else "sglang.graphs_taken"

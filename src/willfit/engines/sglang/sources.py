@@ -22,6 +22,9 @@ SOURCES = Sources(
             ((0, 5, 12), "sglang/srt/model_executor/pool_configurator.py: calculate_pool_sizes"),
         ],
         "request table": [((0, 0), "sglang/srt/mem_cache/memory_pool.py: ReqToTokenPool")],
+        "workspaces": [((0, 0), "sglang/srt/layers/attention/flashinfer_backend.py: FlashInferAttnBackend")],
+        "drafts": [((0, 0), "sglang/srt/models/llama_eagle.py"), ((0, 4, 6), "sglang/srt/models/llama_eagle3.py")],
+        "adapters": [((0, 4, 10), "sglang/srt/lora/mem_pool.py: LoRAMemoryPool")],
         "forward": [((0, 0), f"{_RUNNER}: forward")],
         "offload": [
             ((0, 0), "sglang/srt/utils.py: maybe_offload_to_cpu"),

@@ -6,10 +6,13 @@
 
 from __future__ import annotations
 
-from willfit.architectures.mixers import Attention, LatentAttention
+from willfit.architectures.mixers import Attention, LatentAttention, Mixer
 from willfit.architectures.model import Architecture, Tensor
 from willfit.engines.base import Subject
+from willfit.engines.sglang.eras import Era
+from willfit.engines.sglang.segments import fused_name, segment_bytes
 from willfit.engines.sglang.settings import Settings
+from willfit.formats.base import Piece
 from willfit.formats.gptq import Gptq
 from willfit.formats.plain import Plain
 from willfit.formats.scaled import Scaled
@@ -22,7 +25,22 @@ VOCAB_PADDING = 64
 _FLOATS = frozenset({"fp32", "fp16", "bf16"})
 
 
-def stage_bytes(subject: Subject, settings: Settings, dtype: str) -> tuple[int, ...]:
+#: A line that is loaded, the arrays of one of its tensors on a rank, and how many such tensors a layer has there.
+RankLine = tuple[WeightLine, list[Piece], int]
+
+
+def rank_lines(subject: Subject, settings: Settings, dtype: str) -> list[RankLine]:
+    """What is loaded on a rank, without a draft's."""
+    return [
+        (line, *rank_pieces(line, subject.architecture, settings, dtype))
+        for line in subject.lines
+        if _is_loaded(line.tensor, settings)
+    ]
+
+
+def stage_bytes(
+    subject: Subject, settings: Settings, dtype: str, loaded: list[RankLine] | None = None
+) -> tuple[int, ...]:
     """Bytes of the parameters on a rank of each pipeline stage, without a draft's.
 
     Each stage has its own layers, the first the embedding, the last the head; towers, and what belongs to no layer,
@@ -30,11 +48,11 @@ def stage_bytes(subject: Subject, settings: Settings, dtype: str) -> tuple[int, 
     """
     architecture = subject.architecture
     by_tensor: dict[int, tuple[int, int]] = {}
-    for line in subject.lines:
-        if _is_loaded(line.tensor, settings):
-            size, times = by_tensor.get(id(line.tensor), (0, 0))
-            size += rank_bytes(line, architecture, settings, dtype)
-            by_tensor[id(line.tensor)] = size, times + line.times
+    for line, pieces, copies in loaded or rank_lines(subject, settings, dtype):
+        size, times = by_tensor.get(id(line.tensor), (0, 0))
+        for piece in pieces:
+            size += piece.bytes * copies * line.times
+        by_tensor[id(line.tensor)] = size, times + line.times
     total = sum(size for size, _ in by_tensor.values())
     copies = _copied_bytes(subject, settings)
     if settings.pp_size == 1:
@@ -74,8 +92,26 @@ def draft_bytes(subject: Subject, settings: Settings, dtype: str) -> int:
     )
 
 
+def vocabulary_bytes(subject: Subject, settings: Settings, dtype: str) -> int:
+    """Bytes of embedding and head on a rank."""
+    architecture = subject.architecture
+    ends = {id(tensor) for tensor in (*architecture.embeddings, *architecture.head) if len(tensor.shape) == 2}
+    size = sum(
+        rank_bytes(line, architecture, settings, dtype) for line in subject.lines if id(line.tensor) in ends
+    )
+    return 2 * size if architecture.tied else size
+
+
 def rank_bytes(line: WeightLine, architecture: Architecture, settings: Settings, dtype: str) -> int:
     """Bytes of a line on one rank: what no method quantizes is converted to the model's dtype."""
+    pieces, copies = rank_pieces(line, architecture, settings, dtype)
+    return sum(piece.bytes for piece in pieces) * copies * line.times
+
+
+def rank_pieces(
+    line: WeightLine, architecture: Architecture, settings: Settings, dtype: str
+) -> tuple[list[Piece], int]:
+    """The arrays that one tensor of a line becomes on a rank, and how many such tensors a layer has there."""
     tensor = line.tensor
     shape, copies = _shape_on_rank(tensor, architecture, settings)
     stored, name = line.format, line.format.name
@@ -83,8 +119,39 @@ def rank_bytes(line: WeightLine, architecture: Architecture, settings: Settings,
     if plain and tensor.kind != "buffer":
         stored = Plain("fp32" if tensor.name.endswith("A_log") else dtype)
     without = "g_idx" if isinstance(stored, Gptq) and not stored.ordered else None
-    size = sum(piece.bytes for piece in stored.pieces(shape) if piece.suffix != without)
-    return size * copies * line.times
+    return [piece for piece in stored.pieces(shape) if piece.suffix != without], copies
+
+
+def loading_slack(subject: Subject, loaded: list[RankLine], era: Era) -> int:
+    """Bytes that loading leaves reserved beside the parameters of a whole model's rank.
+
+    Segments are rounded (`segments.py`). Where experts in NVFP4 have their scales twice while they are loaded, those
+    of the second projection lie in the segments of scales that stay, so they cannot be given back
+    (`layers/quantization/modelopt_quant.py: ModelOptNvFp4FusedMoEMethod`).
+    """
+    owners = {
+        id(tensor): index
+        for index, (layer, _) in enumerate(subject.architecture.blocks)
+        for tensor in layer.tensors
+    }
+    sizes: dict[tuple[int, str, str, int], int] = {}
+    held = scales = 0
+    for line, pieces, copies in loaded:
+        tensor, experts = line.tensor, line.tensor.part == "experts"
+        times = line.times if experts else line.times * copies
+        together = copies if experts else 1
+        name, owner = fused_name(tensor.name), owners.get(id(tensor), -1)
+        last = tensor.name.rpartition(".")[2]
+        for piece in pieces:
+            key = owner, name, f"{last}.{piece.suffix}", times
+            sizes[key] = sizes.get(key, 0) + piece.bytes * together
+            held += piece.bytes * together * times
+            if experts and line.format.name == "nvfp4" and piece.suffix == "weight_scale" and "down" in name:
+                scales += piece.bytes * together * times
+    tables = [(table, 1) for table in rope_tables(subject.architecture)]
+    blocks = [(size, key[3]) for key, size in sizes.items()] + tables
+    slack = segment_bytes(blocks) - held - sum(table for table, _ in tables)
+    return slack + (scales if era.doubled_scales else 0)
 
 
 def _shape_on_rank(
@@ -95,16 +162,21 @@ def _shape_on_rank(
     table = tensor.part == "embedding" and tensor.kind == "embedding"
     head = tensor.part == "head" and tensor.kind in ("linear", "bias")
     if (table or head) and tensor.split is not None and tensor.split.axis == 0:
-        rows = ceil_div(round_up(tensor.shape[0], VOCAB_PADDING), ranks)
+        # Attention replicas look words up on their own; the head stays divided over all ranks.
+        parts = settings.attention_ranks if table else ranks
+        rows = ceil_div(round_up(tensor.shape[0], VOCAB_PADDING), parts)
         return (rows, *tensor.shape[1:]), tensor.copies
     if tensor.part in ("attention", "mixer"):
         return rank_shape(tensor, settings.attention_ranks), tensor.copies
     if tensor.part != "experts" or settings.ep_size == 1:
         return rank_shape(tensor, ranks), tensor.copies
-    shape = rank_shape(tensor, max(1, ranks // settings.ep_size))
+    shape, redundant = (
+        rank_shape(tensor, max(1, ranks // settings.ep_size)),
+        settings.ep_num_redundant_experts,
+    )
     if tensor.copies > 1:
-        return shape, ceil_div(tensor.copies, settings.ep_size)
-    return (ceil_div(shape[0], settings.ep_size), *shape[1:]), 1
+        return shape, ceil_div(tensor.copies + redundant, settings.ep_size)
+    return (ceil_div(shape[0] + redundant, settings.ep_size), *shape[1:]), 1
 
 
 def _copied_bytes(subject: Subject, settings: Settings) -> int:
@@ -130,16 +202,31 @@ def _copied_bytes(subject: Subject, settings: Settings) -> int:
 
 
 def rope_bytes(architecture: Architecture) -> int:
-    """Bytes of the cos/sin tables: one in fp32 for each distinct rotary setting, as long as the scaled context."""
-    total = 0
+    """Bytes of all cos/sin tables."""
+    return sum(rope_tables(architecture))
+
+
+def rope_tables(architecture: Architecture) -> list[int]:
+    """Bytes of the cos/sin tables: one in fp32 for each distinct rotary setting, as long as the scaled context.
+
+    Gemma 4's full layers have a table as wide as a head, although they rotate a part of it
+    (`layers/rotary_embedding/rope_variant.py: Gemma4RotaryEmbedding`).
+    """
+    tables = []
     for rope in architecture.ropes:
         positions, dim = architecture.max_positions, rope.dim
         if rope.kind in ("yarn", "deepseek_yarn") and rope.original_positions:
             positions = int(rope.original_positions * rope.factor)
         elif rope.kind in ("linear", "dynamic", "deepseek_llama_scaling"):
             positions = int(positions * rope.factor)
-        total += positions * dim * 4
-    return total
+        elif rope.kind == "proportional":
+            dim = max(dim, *(getattr(mixer, "head_dim", 0) for mixer in _mixers(architecture)))
+        tables.append(positions * dim * 4)
+    return tables
+
+
+def _mixers(architecture: Architecture) -> list[Mixer]:
+    return [mixer for layer, _ in architecture.blocks for mixer in layer.mixers]
 
 
 def pipeline_stages(layers: int, stages: int) -> tuple[int, ...]:

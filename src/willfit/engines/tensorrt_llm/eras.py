@@ -7,10 +7,10 @@ established, nor the release since which blocks are rounded down, which is a mat
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
-from willfit.engines.versions import Version, era_of
+from willfit.engines.versions import Version, changed, era_of, succession
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +43,13 @@ class Era:
     partial_block: bool = True
 
 
-def _table() -> tuple[Era, ...]:
-    eras = [Era((0, 0))]
-
-    def changed(since: Version, **fields: object) -> None:
-        eras.append(replace(eras[-1], since=since, **fields))  # type: ignore[arg-type]
-
-    changed((0, 12), max_batch_size=2048, max_num_tokens=8192, max_input_len=1024)
-    changed((0, 20), tokens_per_block=32)
-    changed((1, 0), backend="pytorch", cuda_graphs=True)
-    changed((1, 3), partial_block=False)
-    return tuple(eras)
-
-
-ERAS = _table()
+ERAS = succession(
+    Era((0, 0)),
+    changed((0, 12), max_batch_size=2048, max_num_tokens=8192, max_input_len=1024),
+    changed((0, 19), tokens_per_block=32),
+    changed((1, 0), backend="pytorch", cuda_graphs=True),
+    changed((1, 3), partial_block=False),
+)
 
 NEWEST = "1.4.0"
 

@@ -9,6 +9,7 @@ from willfit.engines.base import Machine, Question, Subject
 from willfit.engines.borrowed import NOTE
 from willfit.engines.leftover import device_interval
 from willfit.engines.ranks import undivided_heads
+from willfit.engines.remedies import shorter_or_fewer
 from willfit.engines.tensorrt_llm.eras import NEWEST
 from willfit.engines.tensorrt_llm.settings import Settings
 from willfit.engines.tensorrt_llm.sizing import Sizing, size_up
@@ -17,9 +18,6 @@ from willfit.errors import BadInput
 from willfit.estimate import Capacity, DeviceEstimate, Estimate, Term, exact
 
 NAME = "tensorrt-llm"
-
-#: Rounding of a suggested context, so that it is a number that people would type.
-_CONTEXT_STEP = 256
 
 #: Formats of checkpoints that TensorRT-LLM's PyTorch backend has no loader for.
 _NEVER = frozenset({"aqlm", "bitnet", "bitsandbytes", "eetq", "exl2", "exl3", "hqq", "mlx", "quanto"})
@@ -68,11 +66,7 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
         )
     sizing = size_up(subject, machine, settings)
     resolved, cache = sizing.resolved, sizing.cache
-    terms = (
-        *sizing.terms,
-        *_state_term(sizing, settings.version),
-        _cache_term(sizing, settings.version),
-    )
+    terms = (*sizing.terms, *_state_term(sizing, settings.version), _cache_term(sizing, settings.version))
     ranks = settings.sharding.ranks
     demand = sizing.demand(users)
     return Estimate(
@@ -205,15 +199,8 @@ def _remedies(sizing: Sizing, settings: Settings, users: int) -> tuple[str, ...]
     """What would make it fit, if the cache is too small."""
     if sizing.demand(users).verdict == "fits":
         return ()
-    cache, resolved, pool = sizing.cache, sizing.resolved, sizing.pool_bytes
-    remedies = []
-    longest = cache.longest(pool, resolved.max_seq_len, users) // _CONTEXT_STEP * _CONTEXT_STEP
-    if 0 < longest < resolved.max_seq_len:
-        each = f" for each of {users} users" if users > 1 else ""
-        remedies.append(f"a context of {longest:,} tokens{each} (--max_seq_len {longest})")
-    fitting = int(cache.concurrency(pool, resolved.max_seq_len))
-    if 1 <= fitting < users:
-        remedies.append(f"{fitting} user{'s' if fitting > 1 else ''} at {resolved.max_seq_len:,} tokens")
+    resolved, pool, each = sizing.resolved, sizing.pool_bytes, -(-users // settings.groups)
+    remedies = shorter_or_fewer(sizing.cache, pool, resolved.max_seq_len, each, "--max_seq_len")
     if pool > 0 and sizing.kv_dtype not in ("nvfp4", "fp8_e4m3"):
         remedies.append("an 8-bit cache, half the bytes for each token (--kv_cache_dtype fp8)")
     smaller = resolved.max_num_tokens // 2

@@ -35,6 +35,9 @@ _BUILT_DTYPES = (*_CACHE_DTYPES, "int8")
 #: Sixteenths of a byte for one element: NVFP4 has half a byte and an 8-bit scale for every 16.
 _NVFP4 = 9
 
+#: fp32 logits of all slots that a built engine's runtime and decoder may hold beside those that it outputs.
+_DECODER_COPIES = 4
+
 #: fp32 scales of an indexer's keys, one for so many elements.
 _INDEX_BLOCK = 128
 
@@ -108,7 +111,7 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
             mtp=settings.draft_layers > 0,
         ),
         _activations(architecture, settings, resolved),
-        *library_terms(ranks),
+        *library_terms(machine.devices[0], ranks),
         # The warm-up captures them before memory is measured.
         *graph_terms(architecture, len(resolved.graph_sizes), SOURCES.cite("graphs", settings.version)),
     )
@@ -221,17 +224,22 @@ def _latent_copies(architecture: Architecture, settings: Settings) -> int:
 def _activations(architecture: Architecture, settings: Settings, resolved: Resolved) -> Term:
     """The peak of a batch of prompts that fills `max_num_tokens`; logits are made for the last token of each.
 
-    Whether the sampler keeps fp32 logits for each of `max_batch_size` slots is not established.
+    A built engine has logits for each of `max_batch_size` slots in its output and in its decoder. Of how many copies,
+    and whether the PyTorch backend's sampler keeps one, is not established.
     """
     elements = widest_layer_elements(architecture, settings.cache_ranks)
     tokens, logits = resolved.max_num_tokens, architecture.logits_per_row
-    rows = ceil_div(tokens, min(tokens, max(1, resolved.max_seq_len - 1))) * settings.max_beam_width
-    slots = resolved.max_batch_size * settings.max_beam_width * logits * 4
+    slots = resolved.max_batch_size * settings.max_beam_width
+    if resolved.backend == "tensorrt":
+        rows, copies = slots, _DECODER_COPIES
+    else:
+        rows = ceil_div(tokens, min(tokens, max(1, resolved.max_seq_len - 1))) * settings.max_beam_width
+        copies = 1
     return activation_term(
         {
             "layers": (2 * tokens * elements, f"{tokens} tokens x {elements} elements x 2 B"),
             "logits": (rows * logits * (2 + 4), f"{rows} rows x {logits} logits x (2 + 4) B"),
         },
-        slots,
-        f"{SOURCES.cite('profile', settings.version)}; {resolved.max_batch_size} slots of the sampler",
+        copies * slots * logits * 4,
+        f"{SOURCES.cite('profile', settings.version)}; {slots} slots of the sampler",
     )

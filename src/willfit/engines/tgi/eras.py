@@ -6,10 +6,10 @@ Read at the release tags, 0.9.4 to 3.3.7: `server/text_generation_server/models/
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
-from willfit.engines.versions import Version, era_of
+from willfit.engines.versions import Version, changed, era_of, succession
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,24 +51,19 @@ class Era:
     checkpoint_cache: bool = False
 
 
-def _table() -> tuple[Era, ...]:
-    eras = [Era((0, 0))]
-
-    def changed(since: Version, **fields: object) -> None:
-        eras.append(replace(eras[-1], since=since, **fields))  # type: ignore[arg-type]
-
-    changed((1, 4, 1), wiggle=0.95)
-    changed((2, 0), prefill="prompt", prompt=None, length=None, graphs=True)
-    changed((2, 3), attention="flashinfer")
-    changed((2, 4), wiggle=0.90)
-    changed((2, 4, 1), prefill="fixed")
-    changed((3, 0), wiggle=0.95, share_of="total", prefill="compute", all_logits=False, checkpoint_cache=True)
-    changed((3, 1), wiggle=0.93)
-    changed((3, 3), wiggle=0.90)
-    return tuple(eras)
-
-
-ERAS = _table()
+ERAS = succession(
+    Era((0, 0)),
+    changed((1, 4, 1), wiggle=0.95),
+    changed((2, 0), prefill="prompt", prompt=None, length=None, graphs=True),
+    changed((2, 3), attention="flashinfer"),
+    changed((2, 4), wiggle=0.90),
+    changed((2, 4, 1), prefill="fixed"),
+    changed(
+        (3, 0), wiggle=0.95, share_of="total", prefill="compute", all_logits=False, checkpoint_cache=True
+    ),
+    changed((3, 1), wiggle=0.93),
+    changed((3, 3), wiggle=0.90),
+)
 
 NEWEST = "3.3.7"
 

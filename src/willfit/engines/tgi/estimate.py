@@ -7,6 +7,7 @@ from willfit.engines.base import Machine, Question, Subject
 from willfit.engines.borrowed import NOTE
 from willfit.engines.leftover import device_interval
 from willfit.engines.ranks import most_ranks, undivided_heads
+from willfit.engines.remedies import shorter_or_fewer
 from willfit.engines.tgi.eras import NEWEST, era_for
 from willfit.engines.tgi.settings import Settings, kernels
 from willfit.engines.tgi.sizing import Sizing, size_up
@@ -16,9 +17,6 @@ from willfit.estimate import Capacity, DeviceEstimate, Estimate, Term
 from willfit.formats.ggml import Ggml
 
 NAME = "tgi"
-
-#: Rounding of a suggested context, so that it is a number that people would type.
-_CONTEXT_STEP = 256
 
 #: Formats of checkpoints that TGI has no loader for.
 _NEVER = frozenset({"aqlm", "bitnet", "exl3", "hqq", "mlx", "modelopt", "mxfp4", "quanto", "torchao"})
@@ -175,15 +173,9 @@ def _remedies(sizing: Sizing, settings: Settings, users: int) -> tuple[str, ...]
     """What would make it fit, if the cache is too small."""
     if sizing.demand(users).verdict == "fits":
         return ()
-    cache, length, pool = sizing.cache, sizing.max_total_tokens, sizing.pool_bytes
-    remedies = []
-    longest = cache.longest(pool, length, users) // _CONTEXT_STEP * _CONTEXT_STEP
-    if 0 < longest < length:
-        each = f" for each of {users} users" if users > 1 else ""
-        remedies.append(f"a context of {longest:,} tokens{each} (--max-total-tokens {longest})")
-    fitting = int(cache.concurrency(pool, length))
-    if 1 <= fitting < users:
-        remedies.append(f"{fitting} user{'s' if fitting > 1 else ''} at {length:,} tokens")
+    remedies = shorter_or_fewer(
+        sizing.cache, sizing.pool_bytes, sizing.max_total_tokens, users, "--max-total-tokens"
+    )
     if settings.kv_cache_dtype is None and sizing.kernels == "flashinfer":
         remedies.append("an 8-bit cache, half the bytes for each token (--kv-cache-dtype fp8_e4m3fn)")
     if sizing.prefill_tokens >= 2048:

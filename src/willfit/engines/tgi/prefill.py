@@ -9,7 +9,7 @@ from willfit.architectures.mixers import Attention
 from willfit.architectures.model import Architecture
 from willfit.engines.base import Subject
 from willfit.engines.tgi.eras import Era
-from willfit.engines.tgi.settings import Settings, default_length, prompt_length
+from willfit.engines.tgi.settings import Settings, prompt_length
 from willfit.hardware.device import Device
 
 _DEFAULT = 4096
@@ -41,8 +41,7 @@ def prefill_tokens(subject: Subject, device: Device, settings: Settings, era: Er
     architecture = subject.architecture
     limit = architecture.max_positions
     if era.prefill == "prompt":
-        length = default_length(settings, architecture, era) or _DEFAULT
-        return (prompt_length(settings, era) or length - 1) + _EDGE
+        return (prompt_length(settings, architecture, era) or _DEFAULT - 1) + _EDGE
     if era.prefill == "fixed":
         return min(_DEFAULT, limit or _DEFAULT)
     tokens = _computed(architecture, device, settings) or _DEFAULT_OF.get(architecture.model_type, _DEFAULT)

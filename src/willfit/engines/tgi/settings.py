@@ -81,9 +81,13 @@ def graph_sizes(settings: Settings, era: Era) -> tuple[int, ...]:
     return tuple(size for size in sizes if size > settings.speculate)
 
 
-def prompt_length(settings: Settings, era: Era) -> int | None:
+def prompt_length(settings: Settings, architecture: Architecture, era: Era) -> int | None:
     """The longest prompt; None where the launcher leaves it open until it knows the cache."""
-    return settings.max_input_tokens or era.prompt
+    prompt = settings.max_input_tokens or era.prompt
+    if prompt is not None or era.prefill != "prompt":
+        return prompt
+    length = default_length(settings, architecture, era)
+    return length - 1 if length else None
 
 
 def default_length(settings: Settings, architecture: Architecture, era: Era) -> int | None:

@@ -14,6 +14,7 @@ from willfit.calibration import constant
 from willfit.engines.base import Machine, Subject
 from willfit.engines.caching_allocator import REFERENCE as ALLOCATOR
 from willfit.engines.caching_allocator import cublas_workspace
+from willfit.engines.context import context_term
 from willfit.engines.transformers.loading import load, runs_dequantized, scratch_bytes
 from willfit.engines.transformers.moments import Moment, Run, moments, stale_segments
 from willfit.engines.transformers.placement import Share, place
@@ -87,8 +88,9 @@ def estimate(subject: Subject, machine: Machine, settings: Settings) -> Estimate
     if settings.tensor_parallel > 1 or not devices:
         shares, left = [Share(loaded.layers, True, True)] * len(devices), Share(0)
     else:
-        context = int(constant("cuda.context").value)
-        usable = [device.usable_bytes and device.usable_bytes - context for device in devices]
+        usable = [
+            device.usable_bytes and device.usable_bytes - context_term(device).bytes for device in devices
+        ]
         shares, left = place(loaded, usable, settings.device_map == "sequential", settings.offload)
     found = moments(run)
     parts = [
@@ -134,7 +136,7 @@ def _device(
     worst = max(found, key=place.size)
     resident = _resident(run, place, left, worst)
     passing = _passing(run, place, worst, sum(term.bytes for term in resident))
-    runtime = _context(place.device)
+    runtime = context_term(place.device)
     terms = (*resident, *passing, runtime)
     allocated = combined((*resident, *passing))
     prefill = [moment for moment in found if moment.name.startswith("prefill")]
@@ -161,23 +163,6 @@ def _device(
 def _with_ram(device: Device, machine: Machine) -> Device:
     """A processor computes in the host's RAM."""
     return replace(device, usable_bytes=machine.host_bytes) if device.is_cpu else device
-
-
-def _context(device: Device) -> Term:
-    if device.is_cpu:
-        return exact("context", 0, "no context on a processor")
-    context = constant("cuda.context")
-    if device.vendor not in ("NVIDIA", ""):
-        formula = f"not established for {device.vendor}: at most what CUDA takes"
-        return between("context", 0, 0, int(context.high), formula, context.reference)
-    return between(
-        "context",
-        int(context.value),
-        int(context.low),
-        int(context.high),
-        f"{int(context.value)} B of the driver's context",
-        context.reference,
-    )
 
 
 def _resident(run: Run, place: _Place, left: Share, worst: Moment) -> list[Term]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from willfit.engines.vllm.cache_specs import CacheSpec
+from willfit.engines.vllm.eras import Era
 from willfit.engines.vllm.settings import Resolved
 from willfit.quantities import ceil_div
 
@@ -114,17 +115,27 @@ def plan_cache(specs: Sequence[CacheSpec], resolved: Resolved, hybrid_manager: b
     """
     if not specs:
         return CachePlan((), 0, resolved)
-    hybrid = hybrid_manager and resolved.era.generation == "v1"
-    if not hybrid and any(spec.kind == "full" for spec in specs):
-        bounded = ("sliding", "chunked")
-        # V0 gives every layer the same blocks (`worker/cache_engine.py: get_cache_block_size`).
-        kinds = bounded if resolved.era.generation == "v1" else (*bounded, "cross")
+    if any(spec.kind == "full" for spec in specs):
+        kinds = _kept_whole(resolved.era, hybrid_manager)
         specs = [_promoted(spec) if spec.kind in kinds else spec for spec in specs]
     if _uniform(specs):
         group = Group(tuple(specs))
         return CachePlan((group,), group.page_bytes, resolved)
     groups = _groups_of_equal_size(_unified(specs), resolved.era.group_slack)
     return CachePlan(groups, max(group.page_bytes for group in groups), resolved)
+
+
+def _kept_whole(era: Era, hybrid_manager: bool) -> set[str]:
+    """Kinds of layers that keep whole sequences beside layers that attend to all of them.
+
+    V0 gives every layer the same blocks (`worker/cache_engine.py: get_cache_block_size`), V1 began with one group
+    (`v1/core/kv_cache_utils.py: unify_hybrid_kv_cache_specs`) and at times left chunks out of the hybrid manager
+    (`config/vllm.py`, `VLLM_ALLOW_CHUNKED_LOCAL_ATTN_WITH_HYBRID_KV_CACHE`).
+    """
+    if era.generation == "v0":
+        return {"sliding", "chunked", "cross"}
+    groups = {"sliding": era.window_groups, "chunked": era.chunked_groups}
+    return {kind for kind, grouped in groups.items() if not (grouped and hybrid_manager)}
 
 
 def _promoted(spec: CacheSpec) -> CacheSpec:

@@ -7,7 +7,7 @@ from willfit.engines.changes import Words
 WORDS: dict[str, Words] = {
     "generation": Words(
         {"v0": "the V0 engine runs", "v1": "the V1 engine runs"},
-        ("activations: tokens", "cuda_graphs"),
+        ("activations", "cuda_graphs"),
     ),
     "utilization": Words(
         "the budget is {:.2f} of a device by default", ("kv_cache: gpu_memory_utilization",)
@@ -33,6 +33,86 @@ WORDS: dict[str, Words] = {
             True: "an estimate of the CUDA graphs is taken off the budget before the cache is sized",
         },
         ("kv_cache: cuda_graphs", "cuda_graphs: B that the engine expects beyond"),
+    ),
+    "flashinfer": Words(
+        {
+            "never": "FlashInfer does not sample unless asked to",
+            "if_installed": "FlashInfer samples if it is installed",
+            "by_default": "FlashInfer samples by default",
+        },
+        ("activations: logits",),
+    ),
+    "rehearses_sampler": Words(
+        {
+            False: "the V2 runner profiles sampling without its parameters",
+            True: "the V2 runner profiles sampling with all its parameters",
+        },
+        ("activations: logits",),
+    ),
+    "nccl_inside": Words(
+        {
+            False: "NCCL's first buffers do not count against the budget",
+            True: "NCCL's first buffers count against the budget",
+        },
+    ),
+    "whole_account": Words(
+        {
+            False: "buffers beside the model do not count against the budget",
+            True: "buffers beside the model count against the budget",
+        },
+        ("kv_cache: buffers",),
+    ),
+    "window_groups": Words(
+        {
+            False: "window layers keep whole sequences",
+            True: "window layers have cache groups of their own",
+        },
+        ("needed",),
+        ("windows",),
+    ),
+    "chunked_groups": Words(
+        {
+            False: "chunked layers keep whole sequences",
+            True: "chunked layers have cache groups of their own",
+        },
+        ("needed",),
+        ("windows",),
+    ),
+    "scratch_kept": Words(
+        {
+            False: "scratch space of experts is freed after each layer",
+            True: "scratch space of experts is one buffer that stays",
+        },
+        ("activations: B of scratch space that stays",),
+        ("experts",),
+    ),
+    "expert_chunk": Words(
+        {
+            32768: "experts take at most 32,768 tokens at once",
+            16384: "experts take at most 16,384 tokens at once",
+            0: "experts take all tokens of a batch at once",
+        },
+        ("activations: B of scratch space that stays",),
+        ("experts",),
+    ),
+    "rehearses_latents": Words(
+        {
+            False: "the profile run leaves out the latents of long prompts",
+            True: "the profile run allocates what the latents of long prompts will take",
+        },
+        ("activations",),
+        ("latents",),
+    ),
+    "index_rows": Words(
+        "the sparse indexer gathers the keys of {} prompts at once", ("activations",), ("latents",)
+    ),
+    "rehearses_index": Words(
+        {
+            False: "the profile run leaves out the sparse indexer's logits",
+            True: "the profile run allocates the sparse indexer's logits",
+        },
+        ("activations",),
+        ("latents",),
     ),
     "capacity": Words(
         {

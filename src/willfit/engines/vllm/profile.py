@@ -1,4 +1,4 @@
-"""What vLLM's profile run and graph capture take beside weights and cache.
+"""What vLLM's profile run takes beside the weights.
 
 The profile runs the model once on `max_num_batched_tokens` tokens, then the sampler on `max_num_seqs` rows
 (`v1/worker/gpu_model_runner.py: profile_run`). Tensors of one layer are freed before the next, so the peak is
@@ -7,20 +7,22 @@ the largest instant, not their sum.
 
 from __future__ import annotations
 
-from willfit.architectures.mixers import Attention
-from willfit.architectures.model import Architecture, Tower
-from willfit.calibration import Constant, constant
-from willfit.engines.activations import widest_layer_elements
+from willfit.architectures.mixers import Attention, LatentAttention
+from willfit.architectures.model import Architecture, Layer, Tower
+from willfit.calibration import constant
 from willfit.engines.base import Subject
+from willfit.engines.vllm.runner import uses_v2_runner
+from willfit.engines.vllm.sampler import sampler_bytes
+from willfit.engines.vllm.scratch import expert_scratch, index_scratch, rehearsed_bytes
 from willfit.engines.vllm.settings import Resolved, Settings
 from willfit.engines.vllm.sources import source
-from willfit.estimate import Term, between, combined
+from willfit.estimate import Term, between, exact
 from willfit.hardware.device import Device
 from willfit.quantities import DTYPE_BYTES, ceil_div, round_up
 
-#: Bytes per logit, beside the logits themselves and their fp32 copy, of a sampler that sorts the vocabulary: sorted
-#: values and int64 indices, the sort's own buffers of the same size, probabilities and their running sums in fp32.
-_SORTING_SAMPLER = 12 + 12 + 8
+#: Hidden states of the whole batch that are alive while logits are sampled: the model's output, and in V1 one more
+#: tensor of its size. Which one that is the source does not tell; six logs of 0.11 show it to the second digit.
+_STATES_BESIDE_LOGITS = {"v0": 1, "v1": 2}
 
 #: What encoders hold depends on attention kernels that are not established: from nothing to this many times the rule.
 _UNSURE_OF_ENCODERS = 4
@@ -38,40 +40,114 @@ _UNFUSED_SCORE = 4 + 4 + 1
 
 
 def activation_term(
-    architecture: Architecture, resolved: Resolved, settings: Settings, dtype: str, device: Device
+    subject: Subject, resolved: Resolved, settings: Settings, dtype: str, device: Device, block_size: int
 ) -> Term:
-    """The peak of the profile run above the weights."""
-    size = DTYPE_BYTES[dtype]
+    """The peak of the profile run above the weights.
+
+    Parameters
+    ----------
+    block_size
+        Tokens in a block of the cache.
+    """
+    architecture, era = subject.architecture, resolved.era
+    size, hidden = DTYPE_BYTES[dtype], subject.architecture.hidden_size
     tokens = resolved.max_num_batched_tokens
-    ranks = settings.tensor_parallel
-    elements = widest_layer_elements(architecture, ranks)
-    scores = _score_bytes(architecture, resolved, settings, device)
-    model = tokens * elements * size + scores
-    rows = min(resolved.max_num_seqs, tokens)
-    if settings.runner == "pooling":
-        per_logit, rows = 0, 0
-    else:
-        per_logit = size + 4 + (0 if resolved.era.activation == "fused" else _SORTING_SAMPLER)
-    sampler = per_logit * rows * architecture.logits_per_row
+    model, live = max(
+        (
+            _layer_stage(layer, hidden, resolved, settings, size, block_size)
+            for layer, _ in architecture.blocks
+        ),
+        default=(0, "0 B"),
+    )
+    unfused = _score_bytes(architecture, resolved, settings, device)
+    if unfused:
+        model, live = model + unfused, f"{live} + {unfused} B of attention scores"
+    rows = 0 if settings.runner == "pooling" else min(resolved.max_num_seqs, tokens)
+    logits = rows * architecture.logits_per_row
+    per_logit = sampler_bytes(era, settings, device, rows, size, uses_v2_runner(subject, settings))
+    beside = _STATES_BESIDE_LOGITS[era.generation] * tokens * hidden * size if logits else 0
+    sampler = logits * per_logit.passing + beside
     encoders, outputs = (
         (0, 0) if settings.language_model_only else _encoder_bytes(architecture, resolved, size)
     )
     stages = {"model": model, "sampler": sampler, "encoder": encoders}
     name = max(stages, key=lambda stage: stages[stage])
-    peak = stages[name] + outputs
-    spread = constant(f"vllm.activation_ratio.{resolved.era.generation}")
+    kept = _kept_scratch(architecture, resolved, settings, size, device)
+    peak = stages[name] + outputs + kept
+    spread = constant(f"vllm.activation_ratio.{era.generation}")
     formula = (
-        f"the largest of model: {tokens} tokens x {elements} elements x {size} B"
-        f"{f' + {scores} B of attention scores' if scores else ''} = {model}, "
-        f"sampler: {rows} rows x {architecture.logits_per_row} logits x {per_logit} B = {sampler}"
+        f"the largest of model: {live} = {model}, sampler: {rows} rows x {architecture.logits_per_row} logits x "
+        f"{per_logit.passing} B + {beside} B of hidden states = {sampler}"
     )
+    if outputs or kept:
+        formula = f"({formula}, encoder: {encoders} B)"
+        formula += f" + {outputs} B of encoder outputs" if outputs else ""
+        formula += f" + {kept} B of scratch space that stays" if kept else ""
+    reference = f"{source('profile', settings.version, era)}; interval: {spread.reference}"
+    least = max(model, logits * per_logit.least + beside) + kept
+    low, high = int(least * spread.low), int(peak * spread.high)
     if outputs:
-        formula = f"({formula}, encoder: {encoders} B) + {outputs} B of encoder outputs"
-    reference = f"{source('profile', settings.version, resolved.era)}; interval: {spread.reference}"
-    low, high = int(max(model, sampler) * spread.low), int(peak * spread.high)
-    if outputs:
-        high = max(high, outputs + _UNSURE_OF_ENCODERS * encoders)
+        high = max(high, kept + outputs + _UNSURE_OF_ENCODERS * encoders)
     return between("activations", peak, low, high, formula, reference)
+
+
+def _layer_stage(
+    layer: Layer, hidden: int, resolved: Resolved, settings: Settings, size: int, block_size: int
+) -> tuple[int, str]:
+    """Bytes of the widest instant of a layer, and what they are made of.
+
+    Its mixer, its MLP or its experts, each beside the residual stream and two copies of it.
+    """
+    tokens, ranks, era = resolved.max_num_batched_tokens, settings.tensor_parallel, resolved.era
+    beside = 3 * hidden
+    instants = []
+    for mixer in layer.mixers:
+        live = ceil_div(mixer.projected_width + mixer.output_width, ranks) + beside
+        rehearsed = 0
+        if isinstance(mixer, LatentAttention):
+            rehearsed = rehearsed_bytes(mixer, resolved, settings, size, block_size)
+        instants.append((live, rehearsed))
+    ffn = layer.feed_forward
+    if ffn is not None and ffn.width:
+        instants.append((ceil_div((3 if ffn.gated else 2) * ffn.width, ranks) + beside, 0))
+    if ffn is not None and ffn.experts:
+        passing = 0 if era.scratch_kept else expert_scratch(ffn, hidden, tokens, size, settings, era)
+        instants.append((beside, passing))
+    stages = (
+        (
+            tokens * live * size + more,
+            f"{tokens} tokens x {live} elements x {size} B{f' + {more} B of scratch space' if more else ''}",
+        )
+        for live, more in instants
+    )
+    return max(stages, default=(0, "0 B"))
+
+
+def _kept_scratch(
+    architecture: Architecture, resolved: Resolved, settings: Settings, size: int, device: Device
+) -> int:
+    """The one buffer that kernels share, as large as the largest of them asks for."""
+    index = index_scratch(architecture, resolved, device)
+    if not resolved.era.scratch_kept:
+        return index
+    tokens, hidden = resolved.max_num_batched_tokens, architecture.hidden_size
+    feed_forwards = [layer.feed_forward for layer, _ in architecture.blocks if layer.feed_forward]
+    experts = [expert_scratch(ffn, hidden, tokens, size, settings, resolved.era) for ffn in feed_forwards]
+    return max(index, *experts, 0)
+
+
+def buffers_term(subject: Subject, resolved: Resolved, settings: Settings, device: Device) -> Term | None:
+    """Buffers that the model runner keeps beside the model; None if it keeps nothing large."""
+    era = resolved.era
+    if settings.runner == "pooling" or not uses_v2_runner(subject, settings):
+        return None
+    rows, vocabulary = resolved.max_num_seqs, subject.architecture.vocab_size
+    per_token = sampler_bytes(era, settings, device, rows, 0, True).kept_eighths / 8
+    size = int(rows * vocabulary * per_token)
+    formula = (
+        f"{rows} sequences x {vocabulary} tokens of the vocabulary x {per_token:g} B of counts and marks"
+    )
+    return exact("buffers", size, formula, source("counts", settings.version, era))
 
 
 def _score_bytes(architecture: Architecture, resolved: Resolved, settings: Settings, device: Device) -> int:
@@ -115,80 +191,3 @@ def _tiled_bytes(architecture: Architecture, tower: Tower, images: int, size: in
     positions = ceil_div(architecture.encoder_tokens, tile) * round_up(tile, _TILE_STEP)
     states = positions * (2 * tower.width + _TILED_STATES * tower.hidden_size)
     return images * (states + positions**2) * size
-
-
-def runtime_term(settings: Settings, device: Device) -> Term:
-    """What is taken outside the allocator during the profile run: workspaces of libraries, NCCL's buffers.
-
-    Where the host's memory is the device's, too, what the process takes as its own counts as well.
-    """
-    ranks = settings.tensor_parallel * settings.pipeline_parallel
-    spread = constant(runtime_constant(ranks, device))
-    return Term(
-        "runtime",
-        int(spread.value),
-        int(spread.low),
-        int(spread.high),
-        f"{int(spread.value)} B of library workspaces of {ranks} rank(s)",
-        spread.reference,
-    )
-
-
-def runtime_constant(ranks: int, device: Device) -> str:
-    """Name of the constant for what is taken outside the allocator on a device."""
-    if device.unified_memory:
-        return "vllm.non_torch.unified"
-    if device.vendor == "AMD":
-        return "vllm.non_torch.amd"
-    return "vllm.non_torch.one_rank" if ranks == 1 else "vllm.non_torch.many_ranks"
-
-
-def context_term(name: str = "cuda.context") -> Term:
-    """The driver's context and loaded kernels, which exist before the budget's first reading."""
-    spread = constant(name)
-    size = int(spread.value)
-    return Term(
-        "context",
-        size,
-        int(spread.low),
-        int(spread.high),
-        f"{size} B of the driver's context",
-        spread.reference,
-    )
-
-
-def graph_term(subject: Subject, resolved: Resolved, settings: Settings, estimated: bool) -> Term | None:
-    """What captured CUDA graphs take, or what vLLM estimates that they will; None if they are off.
-
-    Each graph has nodes of its own for each layer; a few graphs take no less than the pool that the largest needs.
-    The estimate extrapolates from the two largest (`gpu_model_runner.py: profile_cudagraph_memory`).
-    """
-    sizes = len(resolved.capture_sizes)
-    if not sizes:
-        return None
-    layers = len(subject.architecture.layers)
-    least, each = constant("vllm.graphs_least"), constant(graph_constant(subject))
-    count = layers * sizes
-    spread = each.value * count >= least.value
-    parts = [_times(each, count) if spread else _times(least, 1)]
-    formula = f"{layers} layers x {sizes} captured sizes x {each.value:.15g} B"
-    if not spread:
-        formula = f"(the largest of each: {formula}, pool: {least.value:.15g} B)"
-    if estimated:
-        more = constant("vllm.graphs_overestimated")
-        parts.append(_times(more, 1))
-        formula += f" + {more.value:.15g} B that the engine expects beyond"
-    size, low, high = combined(parts)
-    reference = f"{source('graphs', settings.version, resolved.era)}; {(each if spread else least).reference}"
-    return between("cuda_graphs", size, low, high, formula, reference)
-
-
-def _times(one: Constant, count: int) -> Term:
-    return Term("", int(count * one.value), int(count * one.low), int(count * one.high))
-
-
-def graph_constant(subject: Subject) -> str:
-    """Name of the constant for a layer's share of one graph: kernels that unpack weights on the way take more."""
-    return (
-        "vllm.graphs_taken.bitsandbytes" if subject.recipe.method == "bitsandbytes" else "vllm.graphs_taken"
-    )

@@ -37,6 +37,8 @@ class Settings:
         Draft tokens per step, 0 without speculative decoding.
     mtp
         The checkpoint's own multi-token-prediction module is loaded as the draft.
+    flashinfer_sampler, v2_runner
+        FlashInfer samples; the V2 model runner runs (environment variables). None for the version's own choice.
     """
 
     version: str = NEWEST
@@ -69,6 +71,8 @@ class Settings:
     estimate_cudagraphs: bool | None = None
     speculative_tokens: int = 0
     mtp: bool = False
+    flashinfer_sampler: bool | None = None
+    v2_runner: bool | None = None
     allow_deprecated_quantization: bool = False
 
 

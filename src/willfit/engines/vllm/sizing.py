@@ -7,12 +7,21 @@ from math import ceil
 
 from willfit.calibration import constant
 from willfit.engines.base import Machine, Subject
+from willfit.engines.context import context_term
 from willfit.engines.vllm.buffers import buffer_bytes
 from willfit.engines.vllm.cache_plan import CachePlan, plan_cache
-from willfit.engines.vllm.cache_specs import DEFAULT_BLOCK, CacheSpec, cache_specs, kv_dtype_of
+from willfit.engines.vllm.cache_specs import (
+    DEFAULT_BLOCK,
+    CacheSpec,
+    block_size_for,
+    cache_specs,
+    kv_dtype_of,
+)
 from willfit.engines.vllm.eras import era_for
-from willfit.engines.vllm.profile import activation_term, context_term, graph_term, runtime_term
+from willfit.engines.vllm.graphs import graph_term
+from willfit.engines.vllm.profile import activation_term, buffers_term
 from willfit.engines.vllm.refusals import refusal
+from willfit.engines.vllm.runtime import runtime_term
 from willfit.engines.vllm.settings import AUTO, Resolved, Settings, resolve
 from willfit.engines.vllm.slack import slack_bytes
 from willfit.engines.vllm.sources import source
@@ -105,15 +114,20 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
         + slack_bytes(subject, settings, dtype, device)
     )
     weights = weights_term(subject, settings, dtype, device, copies)
-    context = context_term()
+    context = context_term(device)
     subtracted = era.graphs_inside if settings.estimate_cudagraphs is None else settings.estimate_cudagraphs
     graphs = graph_term(subject, resolved, settings, subtracted)
-    activations = activation_term(architecture, resolved, settings, dtype, device)
+    activations = activation_term(
+        subject, resolved, settings, dtype, device, block_size_for(architecture, settings, kv_dtype, device)
+    )
+    buffers = buffers_term(subject, resolved, settings, device)
     inside = [weights, activations, runtime_term(settings, device)]
     outside: list[Term] = []
     (inside if era.context_inside else outside).append(context)
     if graphs is not None:
         (inside if subtracted else outside).append(graphs)
+    if buffers is not None:
+        (inside if era.whole_account else outside).append(buffers)
 
     requested = ceil((device.usable_bytes or 0) * resolved.gpu_memory_utilization)
     taken, taken_low, taken_high = combined([*inside, *_unexplained(requested)])

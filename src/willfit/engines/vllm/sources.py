@@ -21,6 +21,7 @@ SOURCES = Sources(
         "weights": [((0, 0), "vllm/model_executor/layers/linear.py")],
         "profile": [((0, 6, 6), f"{_RUNNER}: profile_run")],
         "profile v0": [((0, 0), "vllm/worker/model_runner.py: profile_run"), _V0_GONE],
+        "counts": [((0, 12), "vllm/v1/worker/gpu/sample/penalties.py")],
         "budget": [
             ((0, 6, 6), f"{_WORKER}: determine_num_available_blocks"),
             ((0, 7), f"{_WORKER}: determine_available_memory"),

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import copysign, sqrt
+from dataclasses import replace
+from math import copysign, log, sqrt
 
 from willfit.calibration import constant
 from willfit.engines.versions import parse_version
-from willfit.engines.vllm.profile import graph_constant, runtime_constant
+from willfit.engines.vllm.graphs import graph_constant
+from willfit.engines.vllm.runtime import runtime_constant
 from willfit.engines.vllm.sizing import Sizing, size_up
 from willfit.hardware.table import find_device
 from willfit.quantities import GIB
 from willfit.validation.cases import Case
 from willfit.validation.fits.base import Fit
-from willfit.validation.predictors.vllm import machine_of, settings_of, subject_of
+from willfit.validation.predictors.vllm import machine_of, settings_of, states_version, subject_of
 
 #: Before this version allocator slack was booked as memory outside torch.
 _CLEAN_BOOKS = (0, 6, 5)
+
+#: From this size on, a peak shows in what is left of a budget, whatever else is not known of it.
+_LARGE = GIB
 
 #: From this many captured sizes on, what the first graph takes does not show.
 _MANY_SIZES = 16
@@ -28,22 +33,31 @@ def _sizing(case: Case) -> Sizing:
 
 
 def _is_log(case: Case) -> bool:
-    return case.engine == "vllm" and "oracle" not in case.id
+    """Whether a case is a log of a version that is known: another's rules may differ from those applied to it."""
+    return case.engine == "vllm" and "oracle" not in case.id and states_version(case)
 
 
 def _non_torch(name: str) -> Callable[[Case], float | None]:
     def observe(case: Case) -> float | None:
-        """Memory outside torch, as logged."""
-        logged = case.measured.get("non_torch_gib")
-        if not _is_log(case) or logged is None:
-            return None
+        """Memory outside torch: as logged, and for several ranks else what the profile leaves of the budget."""
         settings = settings_of(case)
-        if parse_version(settings.version) < _CLEAN_BOOKS:
+        if not _is_log(case) or parse_version(settings.version) < _CLEAN_BOOKS:
             return None
         ranks = settings.tensor_parallel * settings.pipeline_parallel
-        if runtime_constant(ranks, machine_of(case, settings).devices[0]) != name:
+        asked = runtime_constant(ranks, machine_of(case, settings).devices[0])
+        if name == "vllm.non_torch.one_rank":
+            # What holds for any card is seen on all of them.
+            asked = asked if ranks > 1 or asked.endswith(("amd", "unified")) else name
+        if asked != name:
             return None
-        return float(logged) * GIB
+        logged = case.measured.get("non_torch_gib")
+        if logged is not None:
+            return float(logged) * GIB
+        if ranks == 1 or subject_of(case).architecture.towers:
+            return None
+        sizing, activations = _sizing(case), _activation_readings(case)
+        left = [_left_over(case, sizing, size, _graph_bytes(sizing)) for size in activations]
+        return next((one * GIB for one in left if one is not None), None)
 
     return observe
 
@@ -53,8 +67,7 @@ def _non_torch_unified(case: Case) -> float | None:
     if not _is_log(case) or not machine_of(case, settings_of(case)).devices[0].unified_memory:
         return None
     sizing = _sizing(case)
-    terms = {term.name: term.bytes for term in (*sizing.inside, *sizing.outside)}
-    left = _left_over(case, sizing, terms["activations"], terms.get("cuda_graphs", 0))
+    left = _left_over(case, sizing, _activation_readings(case)[0], _graph_bytes(sizing))
     return None if left is None else left * GIB
 
 
@@ -72,13 +85,35 @@ def _activations(generation: str) -> Callable[[Case], float | None]:
         sizing = size_up(subject, machine, settings)
         if sizing.resolved.era.generation != generation:
             return None
-        terms = {term.name: term.bytes for term in (*sizing.inside, *sizing.outside)}
+        readings = _activation_readings(case)
         logged = case.measured.get("activation_peak_gib")
         if logged is None:
-            logged = _left_over(case, sizing, terms["runtime"], terms.get("cuda_graphs", 0))
-        return None if logged is None else float(logged) * GIB / terms["activations"]
+            if settings.tensor_parallel > 1 or readings[0] < _LARGE:
+                return None  # what NCCL takes, or what drivers show of a card, would decide
+            runtime = next(term.bytes for term in sizing.inside if term.name == "runtime")
+            logged = _left_over(case, sizing, runtime, _graph_bytes(sizing))
+        if logged is None:
+            return None
+        ratios = (float(logged) * GIB / size for size in readings)
+        return min(ratios, key=lambda ratio: abs(log(ratio)))
 
     return observe
+
+
+def _activation_readings(case: Case) -> list[int]:
+    """The rule's peak, and what it is if FlashInfer sampled, where that may have been."""
+    settings = settings_of(case)
+    usual = _sizing(case)
+    sizings = [usual]
+    if usual.resolved.era.flashinfer == "if_installed":
+        fused = replace(settings, flashinfer_sampler=True)
+        sizings.append(size_up(subject_of(case), machine_of(case, settings), fused))
+    return [next(term.bytes for term in one.inside if term.name == "activations") for one in sizings]
+
+
+def _graph_bytes(sizing: Sizing) -> int:
+    terms = (*sizing.inside, *sizing.outside)
+    return next((term.bytes for term in terms if term.name == "cuda_graphs"), 0)
 
 
 def _left_over(case: Case, sizing: Sizing, known: int, graphs: int) -> float | None:
@@ -183,7 +218,10 @@ FITS = (
     Fit("device.visible_ratio", "ratio", _visible),
     Fit("vllm.weights_ratio", "ratio", _weights),
     Fit("vllm.non_torch.one_rank", "bytes", _non_torch("vllm.non_torch.one_rank")),
+    Fit("vllm.non_torch.turing", "bytes", _non_torch("vllm.non_torch.turing")),
+    Fit("vllm.non_torch.hopper", "bytes", _non_torch("vllm.non_torch.hopper")),
     Fit("vllm.non_torch.many_ranks", "bytes", _non_torch("vllm.non_torch.many_ranks")),
+    Fit("vllm.non_torch.nvlink_sharp", "bytes", _non_torch("vllm.non_torch.nvlink_sharp")),
     Fit("vllm.non_torch.amd", "bytes", _non_torch("vllm.non_torch.amd")),
     Fit("vllm.graphs_taken", "bytes", _graphs("vllm.graphs_taken")),
     Fit("vllm.graphs_taken.bitsandbytes", "bytes", _graphs("vllm.graphs_taken.bitsandbytes")),

@@ -11,7 +11,7 @@ from willfit.engines.base import Machine, Subject
 from willfit.engines.subject import subject_from_config
 from willfit.engines.vllm import Settings
 from willfit.engines.vllm.buffers import buffer_bytes
-from willfit.engines.vllm.profile import graph_term
+from willfit.engines.vllm.graphs import graph_term
 from willfit.engines.vllm.sizing import Sizing, size_up
 from willfit.estimate import Term, combined
 from willfit.hardware.device import Device
@@ -27,6 +27,14 @@ _RELEASES = (
     ("2025-08", "0.10.0"), ("2025-10", "0.11.0"), ("2025-12", "0.13.0"), ("2026-02", "0.15.0"),
     ("2026-04", "0.19.0"), ("2026-06", "0.22.0"), ("2026-08", "0.25.0"), ("2026-10", "0.31.0"),
 )  # fmt: skip
+
+#: Where a source states neither version nor date: the version that about half of the other cases of that engine are
+#: older than, and one of each era that has rules of its own.
+_MIDDLE = {"v0": "0.6.4", "v1": "0.11.0"}
+_ERAS_OF = {
+    "v0": ("0.2.4", "0.6.4", "0.8.5"),
+    "v1": ("0.8.5", "0.9.2", "0.10.2", "0.13.0", "0.16.0", "0.19.1", "0.20.2", "0.25.1", "0.33.0"),
+}
 
 #: How weights are stored, by the name that a repository gives it, where the catalogue's config does not say.
 _FORMATS = {
@@ -45,13 +53,39 @@ _SETTINGS = frozenset(field.name for field in fields(Settings))
 def predict(case: Case) -> dict[str, Any]:
     """What vLLM logs at start-up; see `scoring.Predictor`.
 
+    Where neither a version nor a date is stated, the intervals hold what all eras of that engine would log.
+
     Raises
     ------
     Unpredictable
         If no config of the model is known, or the format of its weights.
     """
-    subject = subject_of(case)
     settings = settings_of(case)
+    found = _predict_for(case, settings)
+    if states_version(case):
+        return found
+    for version in _ERAS_OF[settings.generation or "v1"]:
+        other = _predict_for(case, replace(settings, version=version))
+        found = {key: _hull(one, other.get(key)) for key, one in found.items()}
+    return found
+
+
+def states_version(case: Case) -> bool:
+    """Whether the source says, or its date tells, which version ran."""
+    return bool(case.fields.get("engine_version") or case.fields.get("date"))
+
+
+def _hull(one: Any, other: Any) -> Any:
+    """A prediction with an interval that holds another's as well."""
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        return one[0], _hull(one[1], other[1])
+    if not isinstance(one, Prediction) or not isinstance(other, Prediction):
+        return one
+    return Prediction(one.value, min(one.low, other.low), max(one.high, other.high))
+
+
+def _predict_for(case: Case, settings: Settings) -> dict[str, Any]:
+    subject = subject_of(case)
     machine = machine_of(case, settings)
     sizing = size_up(subject, machine, settings)
     found = _sizes(case, subject, sizing, settings, machine.devices[0])
@@ -128,6 +162,8 @@ def _version(case: Case) -> str:
     version = case.fields.get("engine_version")
     if version and version[0].isdigit() and "." in version:
         return str(version)
+    if not states_version(case):
+        return _MIDDLE[case.fields.get("engine_generation") or "v1"]
     date = str(case.fields.get("date") or "2026-10")
     newest = _RELEASES[0][1]
     for since, release in _RELEASES:

@@ -1,0 +1,49 @@
+"""What vLLM's process takes of a device outside torch's allocator, beside the driver's context."""
+
+from __future__ import annotations
+
+from willfit.calibration import constant
+from willfit.engines.vllm.settings import Settings
+from willfit.estimate import Term
+from willfit.hardware.device import Device
+
+#: Libraries keep more for a larger card; the constant by compute capability, where logs of it are many.
+_ONE_RANK = {7: "vllm.non_torch.turing", 9: "vllm.non_torch.hopper"}
+
+#: From this generation on NVLink switches add up by themselves (NVLink SHARP), with buffers of their own in NCCL.
+_NVLINK_SHARP = 9
+
+
+def runtime_term(settings: Settings, device: Device) -> Term:
+    """What is taken outside the allocator during the profile run: workspaces of libraries, NCCL's buffers.
+
+    Where the host's memory is the device's, too, what the process takes as its own counts as well.
+    """
+    ranks = settings.tensor_parallel * settings.pipeline_parallel
+    spread = constant(runtime_constant(ranks, device))
+    return Term(
+        "runtime",
+        int(spread.value),
+        int(spread.low),
+        int(spread.high),
+        f"{int(spread.value)} B of library workspaces of {ranks} rank(s)",
+        spread.reference,
+    )
+
+
+def runtime_constant(ranks: int, device: Device) -> str:
+    """Name of the constant for what is taken outside the allocator on a device."""
+    if device.unified_memory:
+        return "vllm.non_torch.unified"
+    if device.vendor == "AMD":
+        return "vllm.non_torch.amd"
+    generation = _generation(device)
+    if ranks == 1:
+        return _ONE_RANK.get(generation, "vllm.non_torch.one_rank")
+    switched = device.interconnect == "NVLink" and generation >= _NVLINK_SHARP
+    return "vllm.non_torch.nvlink_sharp" if switched else "vllm.non_torch.many_ranks"
+
+
+def _generation(device: Device) -> int:
+    major = device.compute_capability.split(".")[0]
+    return int(major) if major.isdigit() else 0
