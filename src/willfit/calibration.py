@@ -51,8 +51,14 @@ class Constant:
 _FITTING: ContextVar[Mapping[str, Constant] | None] = ContextVar("fitting", default=None)
 
 
-def constant(name: str) -> Constant:
+def constant(name: str, general: str = "") -> Constant:
     """A constant by name.
+
+    Parameters
+    ----------
+    general
+        The constant for all that this one is for some of: it stands in where no case that is fitted to shows the
+        special one.
 
     While constants are being fitted, one that is not fitted yet is neutral: 1 for a ratio, 0 for bytes. So the
     result depends on the cases and on the order of the fits alone, never on an earlier calibration.
@@ -65,6 +71,8 @@ def constant(name: str) -> Constant:
     fitting = _FITTING.get()
     if fitting is None:
         return _committed(name)
+    if name not in fitting and general:
+        return constant(general)
     neutral = 1.0 if "_ratio" in name else 0.0
     return fitting.get(name) or Constant(name, neutral, neutral, neutral, "", 0)
 

@@ -239,7 +239,7 @@ def test_states_of_the_batch_are_allocated_before_the_cache():
 def test_demand_is_in_whole_blocks():
     found = ask(users=3, session_len=100)
     assert found.demands[0].needed_bytes == 3 * 2 * BLOCK
-    assert found.verdict == "fits"
+    assert found.demands[0].pool_bytes > found.demands[0].needed_bytes
     found = ask(backend="pytorch", users=3, session_len=100)
     assert found.demands[0].needed_bytes == (3 * 2 + 1) * BLOCK
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from willfit.calibration import constant
 from willfit.checkpoints.catalogue import find
 from willfit.checkpoints.config import Config
 from willfit.engines.base import Machine, Question
+from willfit.engines.borrowed import library_terms
 from willfit.engines.subject import subject_from_config
 from willfit.engines.tensorrt_llm import Settings, answer, estimate
 from willfit.engines.tensorrt_llm.sizing import size_up
@@ -41,7 +41,7 @@ def sizing(settings, subject=LLAMA, devices=1):
 
 def fixed():
     """What is outside the tensors and no rule gives."""
-    return int(constant("cuda.context").value) + int(constant("vllm.non_torch.one_rank").value)
+    return sum(term.bytes for term in library_terms(CARD, 1))
 
 
 def test_the_cache_is_a_share_of_what_weights_and_a_full_batch_leave():

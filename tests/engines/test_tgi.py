@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from willfit.calibration import constant
 from willfit.checkpoints.catalogue import find
 from willfit.checkpoints.config import Config
 from willfit.engines.base import Machine, Question
+from willfit.engines.borrowed import library_terms
 from willfit.engines.subject import subject_from_config
 from willfit.engines.tgi import Settings, answer, estimate
 from willfit.engines.tgi.sizing import size_up
@@ -40,8 +40,8 @@ def sizing(settings, subject=LLAMA, device=CARD, devices=1):
     return size_up(subject, Machine((device,) * devices), settings)
 
 
-def libraries():
-    return int(constant("cuda.context").value) + int(constant("vllm.non_torch.one_rank").value)
+def libraries(device):
+    return sum(term.bytes for term in library_terms(device, 1))
 
 
 def test_tokens_on_an_l4_by_hand():
@@ -53,7 +53,7 @@ def test_tokens_on_an_l4_by_hand():
     # 8049 x (3 x 14336 + 3 x 4096) x 2 B
     weights, activations, workspace = 16_060_522_496, 890_155_008, 134_217_728
     assert [term.bytes for term in found.inside[:2]] == [weights, activations]
-    pool = int(l4.usable_bytes * 0.9) - weights - activations - workspace - libraries()
+    pool = int(l4.usable_bytes * 0.9) - weights - activations - workspace - libraries(l4)
     assert found.pool_bytes == pool
     # 32 layers x 8 heads x 128 x 2 x 2 B = 131,072 B a token, one token in a block
     assert found.cache.blocks(pool) == (pool // 131_072,)

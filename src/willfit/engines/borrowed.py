@@ -11,7 +11,7 @@ from willfit.calibration import constant
 from willfit.engines.base import Subject
 from willfit.engines.context import context_term
 from willfit.engines.sharding import Sharding, parameter_bytes
-from willfit.engines.vllm.runtime import runtime_constant
+from willfit.engines.vllm.runtime import runtime_constants
 from willfit.estimate import Term, between
 from willfit.hardware.device import Device
 
@@ -71,7 +71,7 @@ def activation_term(stages: dict[str, tuple[int, str]], maybe: int, reference: s
         Where the engine's run is.
     """
     size = max(found for found, _ in stages.values())
-    spread = constant("vllm.activation_ratio.v1")
+    spread = constant("borrowed.activation_ratio")
     formula = "the largest of " + ", ".join(
         f"{name}: {text} = {found}" for name, (found, text) in stages.items()
     )
@@ -81,7 +81,7 @@ def activation_term(stages: dict[str, tuple[int, str]], maybe: int, reference: s
 
 def library_terms(device: Device, ranks: int, processes: int = 1) -> tuple[Term, Term]:
     """Workspaces of libraries, and the driver's context of each process on a card."""
-    spread = constant(runtime_constant(ranks, device))
+    spread = constant(*runtime_constants(ranks, device))
     low, size, high = int(spread.low), int(spread.value), int(spread.high)
     formula = f"{size} B of library workspaces of {ranks} rank(s)"
     context = context_term(device)

@@ -20,7 +20,7 @@ def runtime_term(settings: Settings, device: Device) -> Term:
     Where the host's memory is the device's, too, what the process takes as its own counts as well.
     """
     ranks = settings.tensor_parallel * settings.pipeline_parallel
-    spread = constant(runtime_constant(ranks, device))
+    spread = constant(*runtime_constants(ranks, device))
     return Term(
         "runtime",
         int(spread.value),
@@ -31,17 +31,19 @@ def runtime_term(settings: Settings, device: Device) -> Term:
     )
 
 
-def runtime_constant(ranks: int, device: Device) -> str:
-    """Name of the constant for what is taken outside the allocator on a device."""
+def runtime_constants(ranks: int, device: Device) -> tuple[str, ...]:
+    """Names of the constants for what is taken outside the allocator on a device, the most special first."""
     if device.unified_memory:
-        return "vllm.non_torch.unified"
+        return ("vllm.non_torch.unified",)
     if device.vendor == "AMD":
-        return "vllm.non_torch.amd"
+        return ("vllm.non_torch.amd",)
     generation = _generation(device)
     if ranks == 1:
-        return _ONE_RANK.get(generation, "vllm.non_torch.one_rank")
+        special = _ONE_RANK.get(generation, "")
+        return (special, "vllm.non_torch.one_rank") if special else ("vllm.non_torch.one_rank",)
     switched = device.interconnect == "NVLink" and generation >= _NVLINK_SHARP
-    return "vllm.non_torch.nvlink_sharp" if switched else "vllm.non_torch.many_ranks"
+    special = "vllm.non_torch.nvlink_sharp" if switched else ""
+    return (special, "vllm.non_torch.many_ranks") if special else ("vllm.non_torch.many_ranks",)
 
 
 def _generation(device: Device) -> int:

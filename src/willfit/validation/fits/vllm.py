@@ -9,7 +9,7 @@ from math import copysign, log, sqrt
 from willfit.calibration import constant
 from willfit.engines.versions import parse_version
 from willfit.engines.vllm.graphs import graph_constant
-from willfit.engines.vllm.runtime import runtime_constant
+from willfit.engines.vllm.runtime import runtime_constants
 from willfit.engines.vllm.sizing import Sizing, size_up
 from willfit.hardware.table import find_device
 from willfit.quantities import GIB
@@ -44,11 +44,7 @@ def _non_torch(name: str) -> Callable[[Case], float | None]:
         if not _is_log(case) or parse_version(settings.version) < _CLEAN_BOOKS:
             return None
         ranks = settings.tensor_parallel * settings.pipeline_parallel
-        asked = runtime_constant(ranks, machine_of(case, settings).devices[0])
-        if name == "vllm.non_torch.one_rank":
-            # What holds for any card is seen on all of them.
-            asked = asked if ranks > 1 or asked.endswith(("amd", "unified")) else name
-        if asked != name:
+        if name not in runtime_constants(ranks, machine_of(case, settings).devices[0]):
             return None
         logged = case.measured.get("non_torch_gib")
         if logged is not None:

@@ -30,6 +30,10 @@ def predict(case: Case) -> dict[str, Any]:
         If no config of the model is known, or its card is not stated.
     """
     subject = subject_of(case)
-    settings = Settings(**settings_from(case, {field.name for field in fields(Settings)}, _NAMES))
-    sizing = size_up(subject, machine_of(case), settings)
+    sizing = size_up(subject, machine_of(case), settings_of(case))
     return paged_figures(sizing.cache, sizing.pool_bytes, sizing.pool_interval)
+
+
+def settings_of(case: Case) -> Settings:
+    """The case's settings under TensorRT-LLM's names."""
+    return Settings(**settings_from(case, {field.name for field in fields(Settings)}, _NAMES))
