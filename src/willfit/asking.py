@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from willfit.architectures.drafts import as_draft
 from willfit.checkpoints.locate import locate
 from willfit.engines.base import Machine, Question, Subject
 from willfit.engines.subject import subject_of
@@ -22,6 +23,7 @@ from willfit.quantities import format_bytes, parse_bytes
 
 if TYPE_CHECKING:
     from willfit.hardware.probe import DetectedDevice
+    from willfit.launch.base import DraftModel
 
 #: Devices that people ask about most, small to large; the table of answers if no device is named.
 COMMON_DEVICES = (
@@ -207,9 +209,22 @@ def answer_command(
     if launch.format_name is not None and subject.recipe.rule is None:
         # Engines quantize while loading only what is not quantized yet.
         subject, _ = find_subject(launch.model, launch.format_name, launch.revision, offline)
+    if launch.draft is not None:
+        subject = _with_draft(subject, launch.draft, offline)
     estimate: Estimate = engine_module(launch.engine).estimate(subject, machine, launch.settings, users)
     estimate = replace(estimate, notes=(*launch.notes, *estimate.notes))
     return Answer(subject, _with_assumptions(estimate, machine))
+
+
+def _with_draft(subject: Subject, named: DraftModel, offline: bool) -> Subject:
+    """The subject with the model that drafts for it; a note says so if that cannot be found."""
+    try:
+        checkpoint = locate(named.model, named.revision, offline)
+        if checkpoint.config is not None:
+            checkpoint = replace(checkpoint, config=as_draft(checkpoint.config, named.method))
+        return replace(subject, draft=subject_of(checkpoint))
+    except BadInput as error:
+        return replace(subject, notes=(*subject.notes, f"draft model: {error}"))
 
 
 def ask_command(

@@ -27,6 +27,11 @@ TERM_WORDS: dict[str, str] = {
     "context": "driver context",
     "fragmentation": "fragmentation",
     "communication": "communication",
+    "lora": "LoRA adapters",
+    "draft": "draft model",
+    "draft_buffers": "draft's buffers",
+    "expert_exchange": "experts' exchange",
+    "sleeping_weights": "weights while asleep",
 }
 
 #: What engines call the longest sequence among the settings that they resolve (`Estimate.details`).
@@ -318,4 +323,5 @@ class Estimate:
             "notes": list(self.notes),
             **({"refusal": self.refusal} if self.refusal else {}),
             **({"remedies": list(self.remedies)} if self.remedies else {}),
+            **({"asleep": self.details["asleep"]} if "asleep" in self.details else {}),
         }

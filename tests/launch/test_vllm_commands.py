@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from willfit.engines.vllm.options import Draft, Lora, Offload
 from willfit.engines.vllm.settings import AUTO, Settings
 from willfit.errors import BadInput
 from willfit.launch.table import parse_command
@@ -64,7 +65,12 @@ def test_a_bare_command_leaves_everything_to_vllm():
         ("--no-disable-hybrid-kv-cache-manager", "hybrid_cache_manager", True),
         ("--runner pooling", "runner", "pooling"),
         ("--task embed", "runner", "pooling"),
-        ("--cpu-offload-gb 2.5", "cpu_offload_gb", 2.5),
+        ("--cpu-offload-gb 2.5", "offload", Offload(uva_bytes=5 * 2**29)),
+        ("--enable-lora", "lora", Lora()),
+        ("--enable-sleep-mode", "sleep_mode", True),
+        ("-dcp 8", "decode_context_parallel", 8),
+        ("-pcp 2", "prefill_context_parallel", 2),
+        ("--enable-eplb", "redundant_experts", 0),
         ("--swap-space 0", "swap_space", 0.0),
         ("-O0", "enforce_eager", True),
         ("-O 0", "enforce_eager", True),
@@ -76,8 +82,6 @@ def test_a_bare_command_leaves_everything_to_vllm():
         ('-cc {"mode":3}', "enforce_eager", False),
         ('--compilation-config {"max_cudagraph_capture_size":64}', "cudagraph_max_capture_size", 64),
         ("--compilation-config.max_cudagraph_capture_size 64", "cudagraph_max_capture_size", 64),
-        ("--speculative-config.num_speculative_tokens 5", "speculative_tokens", 5),
-        ('-sc {"method":"ngram","num_speculative_tokens":4}', "speculative_tokens", 4),
     ],
 )
 def test_one_flag_sets_one_thing(line, field, value):
@@ -86,6 +90,18 @@ def test_one_flag_sets_one_thing(line, field, value):
     assert type(getattr(settings, field)) is type(value)
     others = {name: getattr(settings, name) for name in Settings.__slots__ if name != field}
     assert others == {name: getattr(Settings(), name) for name in others}
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("--speculative-config.num_speculative_tokens 5", (5, Draft("draft_model"))),
+        ('-sc {"method":"ngram","num_speculative_tokens":4}', (4, Draft("ngram"))),
+    ],
+)
+def test_a_draft_needs_no_model(line, expected):
+    settings = read(line)
+    assert (settings.speculative_tokens, settings.draft) == expected
 
 
 @pytest.mark.parametrize(
@@ -132,7 +148,7 @@ def test_version_revision_and_online_quantization():
     assert parse_command(["vllm", "serve", "m/m", "-q", "awq"]).format_name is None
 
 
-@pytest.mark.parametrize("flag", ["--enable-lora", "--config file.yaml", "--kv-offloading-size 8"])
+@pytest.mark.parametrize("flag", ["--config file.yaml", "--long-lora-scaling-factors 4.0"])
 def test_what_is_not_counted_is_said(flag):
     notes = parse_command(["vllm", "serve", "m/m", *flag.split()]).notes
     assert len(notes) == 1

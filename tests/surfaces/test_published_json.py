@@ -55,6 +55,23 @@ def test_answers_validate(model, engine):
         assert [device["index"] for device in printed["devices"]] == list(range(len(printed["devices"])))
 
 
+def test_an_engine_that_sleeps_validates():
+    words = [
+        "vllm",
+        "serve",
+        "Qwen/Qwen3-8B",
+        "--enable-sleep-mode",
+        "--enable-lora",
+        "--kv-offloading-size",
+        "8",
+    ]
+    printed = checked(ask_command(words, machine_of("h100", "64GiB")))
+    asleep = printed["asleep"]
+    assert 0 < asleep["level_1"]["device_bytes"] < printed["devices"][0]["peak_bytes"]
+    assert asleep["level_2"]["host_bytes"] < asleep["level_1"]["host_bytes"]
+    assert {term["name"] for term in printed["host"]["terms"]} == {"kv_cache", "lora", "sleeping_weights"}
+
+
 def test_refusals_remedies_and_unknown_limits_validate():
     refused = ask_command(
         ["vllm", "serve", "Qwen/Qwen3-8B", "--tensor-parallel-size", "3"], machine_of("3xl40s")

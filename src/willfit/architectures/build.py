@@ -9,6 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from inspect import signature
 
+from willfit.architectures.drafts import is_head
 from willfit.architectures.model import Architecture
 from willfit.checkpoints.config import Config
 from willfit.errors import BadInput
@@ -162,6 +163,9 @@ FAMILIES: dict[str, str] = {
     "rwkv5": "rwkv",
     "zamba": "zamba",
     "zamba2": "zamba2",
+    # heads that draft for another model
+    "medusa": "token_heads",
+    "mlp_speculator": "token_heads",
     # encoders, encoder-decoders, vision and audio
     "bert": "bert",
     "roberta": "bert",
@@ -232,6 +236,8 @@ def build(config: Config, **names: str) -> Architecture:
     """
     model_type = config.text("model_type", default="")
     family = FAMILIES.get(model_type, "generic") if model_type else _family_by_class(config)
+    if is_head(config):
+        family = "draft_heads"
     module = import_module(f"willfit.architectures.families.{family}")
     try:
         taken = {name: names[name] for name in names if name in signature(module.build).parameters}

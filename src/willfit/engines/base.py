@@ -36,6 +36,8 @@ class Subject:
     announced_bytes
         What the checkpoint's index says that its tensors take, where that differs from the lines and no
         headers were at hand; None otherwise.
+    draft
+        A second model that drafts tokens for it; None without, or if it is not known.
     """
 
     model: str
@@ -45,6 +47,7 @@ class Subject:
     from_headers: bool = False
     notes: tuple[str, ...] = ()
     announced_bytes: int | None = None
+    draft: Subject | None = None
 
     @property
     def mtp_bytes(self) -> int:

@@ -7,6 +7,25 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
+class DraftModel:
+    """A second model that a command names, which drafts tokens for the first.
+
+    Attributes
+    ----------
+    model
+        As the command names it.
+    method
+        How it drafts: `eagle`, `eagle3`, `dflash` and `medusa` heads are not models by themselves.
+    revision
+        The revision that is pinned; None for the newest.
+    """
+
+    model: str
+    method: str
+    revision: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Launch:
     """A launch command, understood.
 
@@ -24,6 +43,8 @@ class Launch:
         Format that the command asks the engine to quantize to while loading; None to load as stored.
     notes
         What was understood but is not counted, and what was assumed.
+    draft
+        The model that drafts; None without.
     """
 
     engine: str
@@ -32,3 +53,4 @@ class Launch:
     settings: Any
     format_name: str | None = None
     notes: tuple[str, ...] = ()
+    draft: DraftModel | None = None

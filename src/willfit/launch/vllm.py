@@ -19,6 +19,7 @@ from willfit.engines.vllm.settings import AUTO, Settings
 from willfit.errors import BadInput
 from willfit.launch.base import Launch
 from willfit.launch.flags import Arity, scan
+from willfit.launch.vllm_features import VARIABLES, Reader, features
 
 PROGRAM = "vllm serve"
 
@@ -51,11 +52,9 @@ _ALIASES = {
 
 #: What is read but does not change the estimate yet, in words.
 _NOT_COUNTED = {
-    "--enable-lora": "adapter slots",
-    "--kv-offloading-size": "offloaded cache in host RAM",
-    "--decode-context-parallel-size": "decode context parallelism",
-    "--enable-eplb": "redundant experts",
     "--config": "the settings of a file",
+    "--long-lora-scaling-factors": "rotary tables of adapters",
+    "--sleep-mode-offload-cudagraph": "graphs that leave the device while asleep",
 }
 
 #: `--quantization` that turns a 16-bit checkpoint into this format while loading.
@@ -74,7 +73,7 @@ _QUANTIZATIONS = frozenset({
 
 #: Variables that change a setting (`vllm/envs.py`), since when one of them has nothing to choose, and those that
 #: do not change memory.
-_VARIABLES = ("VLLM_USE_V1", "VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS")
+_VARIABLES = ("VLLM_USE_V1", "VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS", *VARIABLES)
 _ONE_ENGINE = (0, 11)
 _WITHOUT_EFFECT = frozenset({
     "VLLM_API_KEY", "VLLM_CACHE_ROOT", "VLLM_CONFIGURE_LOGGING", "VLLM_DO_NOT_TRACK",
@@ -141,7 +140,6 @@ def parse(
         ("--kv-cache-memory-bytes", "kv_cache_memory_bytes", _tokens),
         ("--max-cudagraph-capture-size", "cudagraph_max_capture_size", _count),
         ("--gpu-memory-utilization", "gpu_memory_utilization", _fraction),
-        ("--cpu-offload-gb", "cpu_offload_gb", _number),
         ("--swap-space", "swap_space", _number),
     ):
         if flag in options:
@@ -173,8 +171,9 @@ def parse(
     ):
         settings["runner"] = "pooling"
     given = variables or {}
-    settings |= _graphs(options) | _speculation(options) | _environment(given, version)
-    notes = tuple(
+    more, draft, notes = features(options, given, version, model, Reader(_json_option, _count, _number))
+    settings |= _graphs(options) | more | _environment(given, version)
+    notes += tuple(
         f"{what} ({flag}) are not counted" for flag, what in _NOT_COUNTED.items() if options.get(flag)
     )
     notes += tuple(
@@ -195,6 +194,7 @@ def parse(
         settings=Settings(**settings),
         format_name=_ONLINE.get(quantization) if isinstance(quantization, str) else None,
         notes=notes,
+        draft=draft,
     )
 
 
@@ -217,7 +217,7 @@ def _arguments(words: Sequence[str]) -> list[str]:
 def _environment(variables: Mapping[str, str], version: str | None) -> dict[str, Any]:
     """What variables say, `0` or `1`; later versions have one engine only."""
     settings: dict[str, Any] = {}
-    for name in _VARIABLES:
+    for name in ("VLLM_USE_V1", "VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS"):
         text = variables.get(name)
         if text is None:
             continue
@@ -243,18 +243,6 @@ def _graphs(options: Mapping[str, Any]) -> dict[str, Any]:
     if largest is not None:
         settings["cudagraph_max_capture_size"] = _count("max_cudagraph_capture_size", str(largest))
     return settings
-
-
-def _speculation(options: Mapping[str, Any]) -> dict[str, Any]:
-    config = _json_option(options, "--speculative-config")
-    if config:
-        method, tokens = str(config.get("method", "")), config.get("num_speculative_tokens", 1)
-    elif "--spec-tokens" in options or "--num-speculative-tokens" in options:
-        method = str(options.get("--spec-method", ""))
-        tokens = options.get("--spec-tokens", options.get("--num-speculative-tokens"))
-    else:
-        return {}
-    return {"speculative_tokens": _count("speculative tokens", str(tokens)), "mtp": "mtp" in method.lower()}
 
 
 def _json_option(options: Mapping[str, Any], flag: str) -> dict[str, Any]:

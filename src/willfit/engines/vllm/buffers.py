@@ -187,7 +187,7 @@ def _scalar_bytes(architecture: Architecture, dtype: str) -> int:
 
 def _map_bytes(architecture: Architecture, settings: Settings) -> int:
     """Under expert parallelism each layer maps all experts to its own (`layers/fused_moe/routed_experts.py`)."""
-    if not settings.expert_parallel or settings.tensor_parallel * settings.data_parallel == 1:
+    if not settings.expert_parallel or settings.expert_ranks == 1:
         return 0
     return sum(4 * layer.feed_forward.experts for layer in architecture.layers if layer.feed_forward)
 

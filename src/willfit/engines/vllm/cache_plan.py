@@ -81,9 +81,9 @@ class CachePlan:
         smallest = min(spec.block_size for group in self.groups for spec in group.specs)
         match self.resolved.era.capacity:
             case "blocks":
-                return blocks * smallest
+                return blocks * smallest * self.resolved.context_shards
             case "per_group":
-                return blocks // len(self.groups) * smallest
+                return blocks // len(self.groups) * smallest * self.resolved.context_shards
             case "concurrency":
                 return int(self.concurrency(blocks) * self.resolved.max_model_len)
 

@@ -9,8 +9,16 @@ from dataclasses import dataclass, replace
 from math import lcm
 from typing import Literal
 
-from willfit.architectures.mixers import Attention, CrossAttention, LatentAttention, Mixer
+from willfit.architectures.mixers import (
+    Attention,
+    CompressedAttention,
+    CrossAttention,
+    IndexedAttention,
+    LatentAttention,
+    Mixer,
+)
 from willfit.architectures.model import Architecture
+from willfit.engines.vllm.compressed_pages import compressed_pages
 from willfit.engines.vllm.settings import Resolved, Settings
 from willfit.hardware.device import Device
 from willfit.quantities import DTYPE_BYTES, ceil_div, dtype_name, round_up
@@ -25,6 +33,8 @@ CUTLASS_MLA_BLOCK = 128
 #: on Blackwell servers (`v1/attention/backends/flash_attn.py`).
 FLASH_FP8_512_BLOCK = 64
 FLASH_256_BLOCK = 128
+#: Sparse attention to whole blocks that an indexer chooses (`models/minimax_m3/common/sparse_attention.py`).
+SPARSE_BLOCK = 128
 
 #: Models whose scores are soft-capped or whose images are attended both ways: other kernels run them.
 _NOT_FLASH_256 = frozenset({"gemma2", "gemma3", "gemma3n", "gemma4"})
@@ -88,7 +98,8 @@ class CacheSpec:
             return ceil_div(min(self.reach + resolved.max_in_flight_tokens, length), self.block_size)
         if self.kind == "cross":
             return ceil_div(self.reach, self.block_size)
-        return ceil_div(length, self.block_size)
+        # Decode context ranks hold a share of the tokens each.
+        return ceil_div(ceil_div(length, resolved.context_shards), self.block_size)
 
 
 def kv_dtype_of(
@@ -104,6 +115,8 @@ def kv_dtype_of(
     GLM-5 defaults to 8 bits on Blackwell servers (`models/config.py: GlmMoeDsaForCausalLM`).
     """
     asked = settings.kv_cache_dtype
+    if is_compressed(architecture) and asked.startswith(("auto", "fp8")):
+        return "fp8_ds_mla"
     if asked == "auto" and checkpoint_kv_dtype is None:
         return (
             "fp8_e4m3"
@@ -155,6 +168,8 @@ def block_size_for(architecture: Architecture, settings: Settings, kv_dtype: str
     if settings.block_size:
         return settings.block_size
     latents = [mixer for mixer in _mixers(architecture) if isinstance(mixer, LatentAttention)]
+    if any(isinstance(mixer, IndexedAttention) for mixer in _mixers(architecture)):
+        return SPARSE_BLOCK
     quantized = DTYPE_BYTES.get(kv_dtype, 1) == 1
     generation = _generation(device)
     if not latents:
@@ -222,7 +237,16 @@ def cache_specs(
         checkpointed=checkpointed,
     )
     layers = (*architecture.layers, *(architecture.mtp_layers if settings.mtp else ()))
-    specs = [spec for layer in layers for mixer in layer.mixers for spec in _specs_of(mixer, rank)]
+    specs = [
+        spec
+        for layer in layers
+        for mixer in layer.mixers
+        for spec in (
+            (CacheSpec(*page) for page in compressed_pages(mixer, kv_dtype))
+            if isinstance(mixer, CompressedAttention)
+            else _specs_of(mixer, rank)
+        )
+    ]
     # Gated-delta kernels hand over their state every 64 tokens.
     kinds = {mixer.kind for mixer in _mixers(architecture) if mixer.fixed_states}
     return _align_states(specs, 64 if kinds == {_DELTA} and kinds <= checkpointed else 1)
@@ -253,8 +277,16 @@ def _specs_of(mixer: Mixer, rank: _Rank) -> list[CacheSpec]:
         # The latent is the same for all heads, so every rank holds all of it.
         specs = []
         if mixer.index_dim:
-            specs.append(CacheSpec("indexer", block, block * index_bytes_per_token(mixer)))
+            keys = ceil_div(block, mixer.index_pool)
+            specs.append(CacheSpec("indexer", block, keys * index_bytes_per_token(mixer)))
         return [*specs, CacheSpec("mla", block, block * latent_bytes_per_token(mixer, rank.kv_dtype))]
+    if isinstance(mixer, IndexedAttention):
+        size = attention_bytes_per_token(
+            rank.heads(mixer.kv_heads), mixer.head_dim, mixer.value_dim, rank.kv_dtype
+        )
+        # Every rank holds the one index key, in 16 bits.
+        index = block * mixer.index_dim * DTYPE_BYTES["bf16"]
+        return [CacheSpec("full", block, block * size), CacheSpec("indexer", block, index)]
     if isinstance(mixer, CrossAttention):
         heads = rank.heads(mixer.kv_heads)
         size = attention_bytes_per_token(heads, mixer.head_dim, mixer.head_dim, rank.kv_dtype)
@@ -265,7 +297,12 @@ def _specs_of(mixer: Mixer, rank: _Rank) -> list[CacheSpec]:
         heads = rank.heads(mixer.kv_heads)
         size = attention_bytes_per_token(heads, mixer.head_dim, mixer.value_dim, rank.kv_dtype)
         kind: Kind = "sliding" if mixer.window else "chunked" if mixer.chunk else "full"
-        return [CacheSpec(kind, block, block * size, mixer.window or mixer.chunk)]
+        kept = [CacheSpec(kind, block, block * size, mixer.window or mixer.chunk)]
+        if mixer.index_dim:
+            # One 16-bit key for several tokens, on every rank (`models/qwen4_exp/common/qsa_cache.py`).
+            pooled = ceil_div(block, mixer.index_pool) * mixer.index_dim * DTYPE_BYTES["bf16"]
+            kept.append(CacheSpec("indexer", block, pooled))
+        return kept
     if not mixer.fixed_states:
         return []
     blocks = rank.state_blocks + (mixer.kind in rank.checkpointed)
@@ -304,6 +341,11 @@ def _align_states(specs: list[CacheSpec], multiple: int) -> list[CacheSpec]:
         replace(spec, block_size=block, page_bytes=page) if spec.kind == "state" else spec.with_block(block)
         for spec in specs
     ]
+
+
+def is_compressed(architecture: Architecture) -> bool:
+    """Whether layers attend to compressed entries and windows (DeepSeek-V4)."""
+    return any(isinstance(mixer, CompressedAttention) for mixer in _mixers(architecture))
 
 
 def _mixers(architecture: Architecture) -> list[Mixer]:

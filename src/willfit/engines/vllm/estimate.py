@@ -5,14 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 
 from willfit.architectures.held import held_bytes
+from willfit.architectures.mixers import CompressedAttention
 from willfit.engines.base import Machine, Question, Subject
+from willfit.engines.vllm.buffers import buffer_bytes
+from willfit.engines.vllm.compressed_pages import has_unknown_states
+from willfit.engines.vllm.drafts import is_unknown
 from willfit.engines.vllm.eras import NEWEST
+from willfit.engines.vllm.host import host_terms, process_note
 from willfit.engines.vllm.refusals import undivided
 from willfit.engines.vllm.settings import Settings
 from willfit.engines.vllm.sizing import Sizing, ranks_of, size_up, smallest_device
+from willfit.engines.vllm.sleeping import Sleeping, asleep
 from willfit.engines.vllm.sources import source
-from willfit.estimate import Capacity, DeviceEstimate, Estimate, Term, combined, exact
-from willfit.quantities import GIB, format_bytes
+from willfit.estimate import Capacity, DeviceEstimate, Estimate, Term, combined
+from willfit.quantities import ceil_div, format_bytes
 
 NAME = "vllm"
 
@@ -59,7 +65,8 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
     cache = (_cache_term(sizing, settings, usable),) if sizing.plan.groups else ()
     terms = (*sizing.inside, *cache, *sizing.outside)
     interval = _interval(terms, sizing, settings)
-    demand = sizing.demand(users)
+    demand = sizing.demand(ceil_div(users, settings.data_parallel))
+    sleeping = asleep(terms, buffer_bytes(subject, settings, sizing.dtype)) if settings.sleep_mode else None
     return Estimate(
         model=subject.model,
         engine=NAME,
@@ -67,12 +74,12 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
         kind="serve",
         devices=tuple(
             DeviceEstimate(device.name, index, device.usable_bytes, terms, interval)
-            for index, device in enumerate(machine.devices[: ranks_of(settings)])
+            for index, device in enumerate(machine.devices[: ranks_of(settings) * settings.local_replicas])
         ),
-        host=_host(machine, settings, sizing),
+        host=_host(subject, machine, settings, sizing, sleeping),
         capacity=_capacity(sizing, subject.architecture.max_positions) if sizing.plan.groups else None,
         demands=(demand,) if demand else (),
-        notes=(*subject.notes, *subject.recipe.notes, *_notes(subject, sizing, settings)),
+        notes=(*subject.notes, *subject.recipe.notes, *_notes(subject, machine, sizing, settings, sleeping)),
         refusal=sizing.refusal,
         remedies=_remedies(subject, sizing, settings, users),
         details={
@@ -88,6 +95,7 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
             "pipeline_parallel": settings.pipeline_parallel,
             "users": users,
             "era": sizing.resolved.era,
+            **({"asleep": sleeping.as_details()} if sleeping else {}),
         },
     )
 
@@ -125,23 +133,26 @@ def _capacity(sizing: Sizing, limit: int) -> Capacity:
     )
 
 
-def _host(machine: Machine, settings: Settings, sizing: Sizing) -> DeviceEstimate:
-    ranks, era = ranks_of(settings), sizing.resolved.era
-    terms: list[Term] = []
-    if settings.cpu_offload_gb:
-        size = int(settings.cpu_offload_gb * GIB) * ranks
-        formula = f"{ranks} ranks x {int(settings.cpu_offload_gb * GIB)} B (--cpu-offload-gb)"
-        terms.append(exact("weights", size, formula, source("offload", settings.version, era)))
-    if era.generation == "v0" and settings.swap_space:
-        size = int(settings.swap_space * GIB) * ranks
-        formula = f"{ranks} ranks x {int(settings.swap_space * GIB)} B, pinned (--swap-space)"
-        terms.append(exact("swap", size, formula, source("swap v0", settings.version, era)))
-    return DeviceEstimate("host", 0, machine.host_bytes, tuple(terms))
+def _host(
+    subject: Subject, machine: Machine, settings: Settings, sizing: Sizing, sleeping: Sleeping | None
+) -> DeviceEstimate:
+    terms = host_terms(
+        subject,
+        settings,
+        sizing.resolved,
+        sizing.dtype,
+        sizing.moved,
+        sizing.plan.bytes_per_block,
+        sleeping.host_bytes if sleeping else 0,
+    )
+    return DeviceEstimate("host", 0, machine.host_bytes, terms)
 
 
-def _notes(subject: Subject, sizing: Sizing, settings: Settings) -> list[str]:
+def _notes(
+    subject: Subject, machine: Machine, sizing: Sizing, settings: Settings, sleeping: Sleeping | None
+) -> list[str]:
     """How the devices are used, and where the engine takes much more for a sequence than the maths needs."""
-    plan, notes = sizing.plan, []
+    plan, notes = sizing.plan, _feature_notes(subject, machine, settings, sleeping)
     if settings.pipeline_parallel > 1:
         notes.append(
             f"layout: {settings.pipeline_parallel} pipeline stages, each of {settings.tensor_parallel} "
@@ -161,8 +172,42 @@ def _notes(subject: Subject, sizing: Sizing, settings: Settings) -> list[str]:
     return notes
 
 
+def _feature_notes(
+    subject: Subject, machine: Machine, settings: Settings, sleeping: Sleeping | None
+) -> list[str]:
+    """What a reader should know of replicas, drafts, sleep and the host."""
+    notes = []
+    if settings.data_parallel > 1:
+        needed = ranks_of(settings) * settings.local_replicas
+        short = f"; {needed} devices are needed here, {len(machine.devices)} are given"
+        notes.append(
+            f"{settings.data_parallel} replicas of {ranks_of(settings)} device(s), each with a cache of its own: "
+            f"figures are those of one{short if len(machine.devices) < needed else ''}"
+        )
+    if is_unknown(subject, settings):
+        notes.append(
+            "what the draft model takes is not known; the interval reaches from nothing to half of the target's weights"
+        )
+    mixers = [mixer for layer, _ in subject.architecture.blocks for mixer in layer.mixers]
+    if any(isinstance(mixer, CompressedAttention) and has_unknown_states(mixer) for mixer in mixers) or any(
+        getattr(mixer, "index_pool", 1) > 1 for mixer in mixers
+    ):
+        notes.append(
+            "rings in which keys wait to be compressed, a block for each sequence and group, are not counted"
+        )
+    if sleeping is not None:
+        notes.append(
+            f"asleep, a rank still holds {format_bytes(sleeping.device_bytes)}; level 1 copies "
+            f"{format_bytes(sleeping.host_bytes)} to the host, level 2 {format_bytes(sleeping.host_buffer_bytes)}"
+        )
+    if machine.host_bytes is not None:
+        notes.append(process_note(settings))
+    return notes
+
+
 def _remedies(subject: Subject, sizing: Sizing, settings: Settings, users: int) -> tuple[str, ...]:
     """What would make it fit, if the cache is too small or the weights too large."""
+    users = ceil_div(users, settings.data_parallel)
     demand = sizing.demand(users)
     if demand is None or demand.verdict == "fits":
         return ()

@@ -15,7 +15,7 @@ def graph_term(subject: Subject, resolved: Resolved, settings: Settings, estimat
     Each graph has nodes of its own for each layer; a few graphs take no less than the pool that the largest needs.
     The estimate extrapolates from the two largest (`gpu_model_runner.py: profile_cudagraph_memory`).
     """
-    sizes = len(resolved.capture_sizes)
+    sizes = len(resolved.capture_sizes) * resolved.graph_sets
     if not sizes:
         return None
     layers = len(subject.architecture.layers)

@@ -9,8 +9,15 @@ from willfit.architectures.model import Architecture
 from willfit.engines.base import Subject
 from willfit.engines.versions import Version, parse_version
 from willfit.engines.vllm.buffers import mamba_groups
+from willfit.engines.vllm.context_parallel import context_refusal
+from willfit.engines.vllm.drafts import draft_refusal
+from willfit.engines.vllm.eras import era_for
+from willfit.engines.vllm.experts import experts_refusal
 from willfit.engines.vllm.implementations import last_version
+from willfit.engines.vllm.lora import lora_refusal
+from willfit.engines.vllm.offload import offload_refusal
 from willfit.engines.vllm.settings import Settings
+from willfit.engines.vllm.sleeping import sleep_refusal
 from willfit.formats.ggml import Ggml
 from willfit.formats.scaled import Scaled
 from willfit.formats.weights import rank_shape
@@ -35,6 +42,12 @@ def refusal(subject: Subject, settings: Settings) -> str:
         _model(subject.architecture, version)
         or _method(subject, settings, version)
         or undivided(subject, settings)
+        or context_refusal(subject.architecture, settings)
+        or experts_refusal(subject, settings)
+        or lora_refusal(subject, settings)
+        or draft_refusal(subject, settings, era_for(settings.version, settings.generation).generation)
+        or offload_refusal(settings)
+        or sleep_refusal(settings)
     )
 
 

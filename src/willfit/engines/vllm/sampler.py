@@ -67,15 +67,19 @@ def sampler_bytes(
         if era.rehearses_sampler:
             passing = fused if _has_flashinfer(era, settings, device) else copied
         return SamplerBytes(passing, passing, 8 * _V2_COUNTS + 8 // _V2_MARKS_PER_BYTE)
+    # Speculation rehearses two rows for each sequence: the drafted one, and one more that is sampled from its copy.
+    drafted = bool(settings.speculative_tokens) and era.generation == "v1"
     if era.activation == "fused" and (rows >= _FEW_ROWS or _has_flashinfer(era, settings, device)):
-        return SamplerBytes(fused, fused, 0)
-    passing = copied + _SORTED
+        passing = fused + (2 * size + 4 if drafted else 0)
+        return SamplerBytes(passing, passing, 0)
+    more = size if drafted else 0
     if settings.flashinfer_sampler or _has_flashinfer(era, settings, device):
-        return SamplerBytes(fused, fused, 0)
+        return SamplerBytes(fused + more, fused + more, 0)
+    sorting = copied + _SORTED + more
     unsure = (
         era.flashinfer == "if_installed" and device.vendor == "NVIDIA" and settings.flashinfer_sampler is None
     )
-    return SamplerBytes(passing, fused if unsure else passing, 0)
+    return SamplerBytes(sorting, fused + more if unsure else sorting, 0)
 
 
 def _has_flashinfer(era: Era, settings: Settings, device: Device) -> bool:

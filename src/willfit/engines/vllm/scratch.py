@@ -37,7 +37,7 @@ def expert_scratch(
     """
     if not ffn.experts:
         return 0
-    shards = 1 if settings.expert_parallel else settings.tensor_parallel
+    shards = 1 if settings.expert_parallel else settings.expert_ranks
     wide = ceil_div((2 if ffn.gated else 1) * ffn.expert_width, shards)
     activated = ceil_div(ffn.expert_width, shards)
     tokens = min(tokens, era.expert_chunk) if era.expert_chunk else tokens

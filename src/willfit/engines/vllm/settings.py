@@ -9,6 +9,7 @@ from willfit.architectures.mixers import LatentAttention
 from willfit.architectures.model import Architecture
 from willfit.engines.versions import parse_version
 from willfit.engines.vllm.eras import NEWEST, Era
+from willfit.engines.vllm.options import Draft, KvTransfer, Lora, Offload
 from willfit.errors import BadInput
 from willfit.hardware.device import Device
 from willfit.quantities import GIB
@@ -18,6 +19,9 @@ AUTO = -1
 
 #: V0 lets a batch hold at least this many tokens if there are images or sounds (`config.py: SchedulerConfig`).
 _LEAST_MULTIMODAL_TOKENS = 5120
+
+#: Tokens in a batch where replicas exchange tokens in batches of a fixed size.
+_EXPERT_BATCH = 256
 
 #: The largest batch that gpt-oss is captured for before 0.14.
 _GPT_OSS_LARGEST = 992
@@ -39,6 +43,34 @@ class Settings:
         The checkpoint's own multi-token-prediction module is loaded as the draft.
     flashinfer_sampler, v2_runner
         FlashInfer samples; the V2 model runner runs (environment variables). None for the version's own choice.
+    draft
+        What drafts, and how; None without speculative decoding.
+    lora
+        Slots for adapters; None without.
+    decode_context_parallel, prefill_context_parallel
+        Ranks over which the tokens of a sequence are spread, while decoding and while prefilling.
+    data_parallel_local
+        Replicas on this host; None for all of them.
+    redundant_experts
+        Experts that are held twice to balance load; None without balancing (`--enable-eplb`).
+    all2all_backend
+        How tokens reach their experts under expert parallelism.
+    all2all_buffer_bytes
+        What each of DeepEP's buffers takes (`VLLM_DEEPEP_BUFFER_SIZE_MB`).
+    offload
+        Weights in host RAM; None without.
+    kv_transfer
+        Blocks of the cache in host RAM or elsewhere; None without.
+    sleep_mode
+        The engine can give its memory back while it sleeps.
+    mm_processor_cache_gb, mm_processor_cache_shared
+        GiB for processed images and sounds in host RAM, and whether all processes share them.
+    mm_ipc_gpu_memory_gb
+        GiB of the device that API servers decode videos in.
+    api_servers
+        API server processes; None for as many as vLLM starts.
+    load_format, safetensors_load_strategy
+        How files are read.
     """
 
     version: str = NEWEST
@@ -65,7 +97,6 @@ class Settings:
     language_model_only: bool = False
     runner: Literal["generate", "pooling"] = "generate"
     mamba_ssm_cache_dtype: str = "auto"
-    cpu_offload_gb: float = 0.0
     swap_space: float = 4.0
     cudagraph_max_capture_size: int | None = None
     estimate_cudagraphs: bool | None = None
@@ -74,6 +105,38 @@ class Settings:
     flashinfer_sampler: bool | None = None
     v2_runner: bool | None = None
     allow_deprecated_quantization: bool = False
+    draft: Draft | None = None
+    lora: Lora | None = None
+    decode_context_parallel: int = 1
+    prefill_context_parallel: int = 1
+    data_parallel_local: int | None = None
+    redundant_experts: int | None = None
+    all2all_backend: str | None = None
+    all2all_buffer_bytes: int = 2**30
+    offload: Offload | None = None
+    kv_transfer: KvTransfer | None = None
+    sleep_mode: bool = False
+    mm_processor_cache_gb: float = 4.0
+    mm_processor_cache_shared: bool = False
+    mm_ipc_gpu_memory_gb: float = 0.0
+    api_servers: int | None = None
+    load_format: str = "auto"
+    safetensors_load_strategy: str | None = None
+
+    @property
+    def expert_ranks(self) -> int:
+        """Ranks that hold the experts of a layer together (`fused_moe/config.py: FusedMoEParallelConfig.make`)."""
+        return self.tensor_parallel * self.prefill_context_parallel * self.data_parallel
+
+    @property
+    def replica_ranks(self) -> int:
+        """Devices of one replica."""
+        return self.tensor_parallel * self.pipeline_parallel * self.prefill_context_parallel
+
+    @property
+    def local_replicas(self) -> int:
+        """Replicas on this host."""
+        return min(self.data_parallel, self.data_parallel_local or self.data_parallel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +149,10 @@ class Resolved:
         Tokens that may be scheduled and not yet settled: two batches under asynchronous scheduling.
     capture_sizes
         Batch sizes for which CUDA graphs are captured; empty if they are off.
+    graph_sets
+        How many times each is captured.
+    context_shards
+        Ranks that each hold a share of a sequence's tokens.
     """
 
     era: Era
@@ -95,6 +162,8 @@ class Resolved:
     max_in_flight_tokens: int
     gpu_memory_utilization: float
     capture_sizes: tuple[int, ...]
+    graph_sets: int = 1
+    context_shards: int = 1
 
 
 def resolve(settings: Settings, architecture: Architecture, device: Device, era: Era) -> Resolved:
@@ -141,15 +210,17 @@ def resolve(settings: Settings, architecture: Architecture, device: Device, era:
         capture_sizes=()
         if settings.enforce_eager
         else capture_sizes(settings, sequences, device, era, architecture.model_type),
+        context_shards=settings.decode_context_parallel,
     )
 
 
 def _chunks_by_itself(settings: Settings, architecture: Architecture, device: Device, length: int) -> bool:
     """Whether V0 chunks prefill unasked (`engine/arg_utils.py: _set_default_args_v0`).
 
-    On CUDA above 32k, but not for encoders, latent attention, sliding windows or speculation.
+    On CUDA above 32k, but not for encoders, latent attention, sliding windows, speculation or adapters.
     """
-    if length <= 32768 or device.vendor == "AMD" or architecture.towers or settings.speculative_tokens:
+    unusual = architecture.towers or settings.speculative_tokens or settings.lora
+    if length <= 32768 or device.vendor == "AMD" or unusual:
         return False
     mixers = [mixer for layer, _ in architecture.blocks for mixer in layer.mixers]
     return not any(isinstance(mixer, LatentAttention) or getattr(mixer, "window", None) for mixer in mixers)
@@ -161,12 +232,20 @@ def _batch_defaults(settings: Settings, device: Device, era: Era) -> tuple[int, 
         return 2048, 256
     total = device.usable_bytes or 0
     server = settings.usage == "server"
+    if _batches_for_experts(settings) and era.since >= (0, 20):
+        return _EXPERT_BATCH, (1024 if total >= 70 * GIB else 256)
     if total >= 160 * GIB and era.since >= (0, 29):
         return 16384, 1024
     small = total < 70 * GIB or "gb10" in device.name.lower()
     if small or ("a100" in device.name.lower() and era.since >= (0, 9)):
         return (2048 if server else 8192), 256
     return (8192 if server else 16384), 1024
+
+
+def _batches_for_experts(settings: Settings) -> bool:
+    """Whether replicas exchange tokens in batches of a fixed size (`config/parallel.py: use_batched_dp_moe`)."""
+    batched = settings.all2all_backend in ("deepep_low_latency", "nixl_ep")
+    return batched and settings.expert_parallel and settings.data_parallel > 1
 
 
 def capture_sizes(

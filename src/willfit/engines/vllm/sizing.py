@@ -15,10 +15,17 @@ from willfit.engines.vllm.cache_specs import (
     CacheSpec,
     block_size_for,
     cache_specs,
+    is_compressed,
     kv_dtype_of,
 )
+from willfit.engines.vllm.compressed_cache import plan_compressed
+from willfit.engines.vllm.drafts import buffer_term, draft_specs, draft_term, falls_back
 from willfit.engines.vllm.eras import era_for
+from willfit.engines.vllm.experts import all_to_all_term, balance_term
 from willfit.engines.vllm.graphs import graph_term
+from willfit.engines.vllm.host import joins_groups
+from willfit.engines.vllm.lora import graph_sets, lora_era, lora_term
+from willfit.engines.vllm.offload import Offloaded, offloaded
 from willfit.engines.vllm.profile import activation_term, buffers_term
 from willfit.engines.vllm.refusals import refusal
 from willfit.engines.vllm.runtime import runtime_term
@@ -27,7 +34,7 @@ from willfit.engines.vllm.slack import slack_bytes
 from willfit.engines.vllm.sources import source
 from willfit.engines.vllm.weights import latent_copy_bytes, layout_bytes, parameter_bytes, pipeline_stages
 from willfit.errors import BadInput
-from willfit.estimate import Demand, Term, between, combined
+from willfit.estimate import Demand, Term, between, combined, exact
 from willfit.hardware.device import Device
 from willfit.quantities import GIB, dtype_name
 
@@ -50,6 +57,8 @@ class Sizing:
         How the cache is divided.
     after_loading_bytes
         Part of the weights term that is no parameter or buffer: made after loading, or the allocator's slack.
+    moved
+        Weights that each rank keeps in host RAM.
     refusal
         Why it would not start whatever the memory; empty otherwise.
     """
@@ -64,6 +73,7 @@ class Sizing:
     pool_interval: tuple[int, int]
     plan: CachePlan
     after_loading_bytes: int
+    moved: Offloaded
     refusal: str
 
     @property
@@ -100,20 +110,30 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
         If there are fewer devices than ranks, or the length of a sequence is not known.
     """
     architecture = subject.architecture
+    if falls_back(subject, settings):
+        settings = replace(settings, generation="v0")
     device = smallest_device(machine, settings)
     era = era_for(settings.version, settings.generation)
-    resolved = resolve(settings, architecture, device, era)
+    resolved = replace(resolve(settings, architecture, device, era), graph_sets=graph_sets(settings))
     dtype = model_dtype(subject, settings, device)
     kv_dtype = kv_dtype_of(settings, subject.recipe.kv_cache_dtype, dtype, architecture, device)
     specs = cache_specs(architecture, settings, resolved, kv_dtype, dtype, device)
-    plan = plan_cache(_widest_stage(specs, settings), resolved, settings.hybrid_cache_manager)
+    specs = [
+        *_widest_stage(specs, settings),
+        *draft_specs(subject, settings, resolved, kv_dtype, dtype, device, specs),
+    ]
+    if is_compressed(architecture):
+        plan = plan_compressed(specs, resolved)
+    else:
+        plan = plan_cache(specs, resolved, settings.hybrid_cache_manager and not joins_groups(settings))
 
     copies = (
         latent_copy_bytes(subject, settings)
         + layout_bytes(subject, settings, device)
         + slack_bytes(subject, settings, dtype, device)
     )
-    weights = weights_term(subject, settings, dtype, device, copies)
+    moved = offloaded(subject, settings, dtype, device)
+    weights = weights_term(subject, settings, dtype, device, copies, moved)
     context = context_term(device)
     subtracted = era.graphs_inside if settings.estimate_cudagraphs is None else settings.estimate_cudagraphs
     graphs = graph_term(subject, resolved, settings, subtracted)
@@ -128,6 +148,9 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
         (inside if subtracted else outside).append(graphs)
     if buffers is not None:
         (inside if era.whole_account else outside).append(buffers)
+    for term, counted in _features(subject, settings, resolved, dtype, device, weights.bytes):
+        if term is not None:
+            (inside if counted else outside).append(term)
 
     requested = ceil((device.usable_bytes or 0) * resolved.gpu_memory_utilization)
     taken, taken_low, taken_high = combined([*inside, *_unexplained(requested)])
@@ -151,8 +174,37 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
         pool_interval=(low, high),
         plan=plan,
         after_loading_bytes=copies,
+        moved=moved,
         refusal=refusal(subject, settings),
     )
+
+
+def _features(
+    subject: Subject, settings: Settings, resolved: Resolved, dtype: str, device: Device, weights: int
+) -> list[tuple[Term | None, bool]]:
+    """Terms of what a user may switch on, and whether they count against the budget.
+
+    V0 has subtracted since 0.6.5 what the target's weights and the profile run take, and nothing else.
+    """
+    era = resolved.era
+    counted = era.generation == "v1" or era.context_inside
+    ipc = int(settings.mm_ipc_gpu_memory_gb * GIB) if subject.architecture.towers else 0
+    return [
+        (
+            lora_term(subject, settings, resolved, dtype),
+            lora_era(settings.version).in_loading or era.context_inside,
+        ),
+        (draft_term(subject, settings, resolved, dtype, device, weights), counted),
+        (buffer_term(subject, settings, resolved, dtype), era.whole_account),
+        (balance_term(subject, settings, dtype, device), True),
+        (all_to_all_term(subject.architecture, settings, resolved), True),
+        (
+            exact("video_decoding", ipc, f"{ipc} B (as asked for)", source("video", settings.version, era))
+            if ipc
+            else None,
+            True,
+        ),
+    ]
 
 
 def _unexplained(requested: int) -> list[Term]:
@@ -170,7 +222,7 @@ def _unexplained(requested: int) -> list[Term]:
 
 def ranks_of(settings: Settings) -> int:
     """Devices that one replica takes."""
-    return settings.tensor_parallel * settings.pipeline_parallel
+    return settings.replica_ranks
 
 
 def smallest_device(machine: Machine, settings: Settings) -> Device:
@@ -206,25 +258,28 @@ def _has_bf16(device: Device) -> bool:
     return not major.isdigit() or int(major) >= 8
 
 
-def weights_term(subject: Subject, settings: Settings, dtype: str, device: Device, copies: int) -> Term:
+def weights_term(
+    subject: Subject, settings: Settings, dtype: str, device: Device, copies: int, moved: Offloaded
+) -> Term:
     """Parameters and buffers of the fullest rank, as the start-up log counts them."""
     ranks = settings.tensor_parallel
     stored = parameter_bytes(subject, settings, dtype, device)
     buffers = buffer_bytes(subject, settings, dtype)
     size = stored + buffers + copies
-    offloaded = min(int(settings.cpu_offload_gb * GIB), size)
     formula = f"{stored} B of tensors ({subject.recipe.name})" + (
         f" on one of {ranks} ranks" if ranks > 1 else ""
     )
     formula += f" + {buffers} B of rotary tables and scales"
     if copies:
         formula += f" + {copies} B of {_AFTER_LOADING}"
-    if offloaded:
-        formula += f" - {offloaded} B kept in host RAM"
+    if moved.host_bytes:
+        formula += f" - {moved.host_bytes} B kept in host RAM"
+    if moved.buffer_bytes:
+        formula += f" + {moved.buffer_bytes} B to copy layers into"
     spread = constant("vllm.weights_ratio")
     era = era_for(settings.version, settings.generation)
     reference = f"{source('weights', settings.version, era)}; interval: {spread.reference}"
-    held = size - offloaded
+    held = size - moved.saved_bytes
     less, more = subject.weight_sureness
     low, high = int(held * spread.low * less), int(held * spread.high * more)
     return between("weights", held, low, high, formula, reference)

@@ -15,7 +15,7 @@ from willfit.engines.vllm.weights import is_loaded, rank_pieces
 from willfit.hardware.device import Device
 
 #: Projection -> the module that vLLM loads it into (`packed_modules_mapping` of the models).
-_MODULES = {
+MODULES = {
     **dict.fromkeys(("q_proj", "k_proj", "v_proj"), "qkv_proj"),
     **dict.fromkeys(("gate_proj", "up_proj"), "gate_up_proj"),
     **dict.fromkeys(("w1", "w3"), "w13"),
@@ -40,7 +40,7 @@ def slack_bytes(subject: Subject, settings: Settings, dtype: str, device: Device
         pieces, copies = rank_pieces(line, subject, settings, dtype, device)
         # The experts of a layer are one tensor, the layers of an encoder are not.
         together, times = (copies, line.times) if tensor.part == "experts" else (1, copies * line.times)
-        module = f"{parent}.{_MODULES.get(leaf, leaf)}"
+        module = f"{parent}.{MODULES.get(leaf, leaf)}"
         for piece in pieces:
             sizes[owner.get(id(tensor), -1), module, piece.suffix, line.format.name, times] += (
                 piece.bytes * together

@@ -33,6 +33,21 @@ SOURCES = Sources(
             ((0, 0), "vllm/model_executor/models/utils.py: maybe_offload_to_cpu"),
             ((0, 17), "vllm/model_executor/offloader/uva.py: _maybe_offload_to_cpu"),
         ],
+        "adapters": [((0, 0), "vllm/lora/layers.py"), ((0, 10, 2), "vllm/lora/layers/base_linear.py")],
+        "drafts": [
+            ((0, 8, 5), "vllm/v1/spec_decode/eagle.py: load_model"),
+            ((0, 20), "vllm/v1/spec_decode/llm_base_proposer.py: load_model"),
+        ],
+        "balance": [((0, 9, 2), "vllm/distributed/eplb/eplb_state.py")],
+        "all-to-all": [((0, 9, 1), "vllm/distributed/device_communicators/all2all.py")],
+        "video": [((0, 26), "vllm/multimodal/gpu_ipc_memory.py")],
+        "sleep": [((0, 7, 3), "vllm/device_allocator/cumem.py: sleep")],
+        "connectors": [
+            ((0, 11), "vllm/distributed/kv_transfer/kv_connector/v1/offloading_connector.py"),
+        ],
+        "inputs": [((0, 12), "vllm/config/multimodal.py: mm_processor_cache_gb")],
+        "loading": [((0, 0), "vllm/model_executor/model_loader/weight_utils.py: pt_weights_iterator")],
+        "queues": [((0, 6), "vllm/distributed/device_communicators/shm_broadcast.py: ShmRingBuffer")],
         "swap v0": [((0, 0), "vllm/worker/cache_engine.py: _allocate_kv_cache"), _V0_GONE],
     },
 )  # fmt: skip

@@ -66,6 +66,9 @@ _WHOLE_OF = {"olmoe": ("q_norm.weight", "k_norm.weight")}
 #: `models/gemma4_mm.py`).
 _WHOLE_TOWERS = frozenset({"gemma3n", "gemma4", "gemma4_unified"})
 
+#: Multi-token-prediction modules use the model's head since this version.
+_SHARES_MTP_HEAD = (0, 16)
+
 #: Experts are padded to this width on a rank (`models/kimi_k3/nvidia/model.py`).
 _LEAST_EXPERT_WIDTH = {"kimi_linear": 256, "kimi_k3": 256}
 
@@ -102,11 +105,22 @@ def is_loaded(line: WeightLine, subject: Subject, settings: Settings) -> bool:
         return tensor.name.startswith("classifier.")
     if tensor.part in ("vision", "audio") and settings.language_model_only:
         return False
-    if tensor.part == "mtp" and not settings.mtp:
+    if tensor.part == "mtp" and not (settings.mtp and _is_own_of_mtp(tensor, settings)):
         return False
     if is_correction_bias(tensor):
         return not through_transformers(subject.architecture, settings)
     return tensor.kind != "buffer"
+
+
+def _is_own_of_mtp(tensor: Tensor, settings: Settings) -> bool:
+    """Whether a multi-token-prediction module keeps a tensor of its own where the model has the same.
+
+    Its token table is the model's within one pipeline stage, its head since 0.16 (`v1/spec_decode/eagle.py`).
+    """
+    if tensor.name.endswith("embed_tokens.weight"):
+        return settings.pipeline_parallel > 1
+    shared = tensor.name.endswith(("shared_head.head.weight", "lm_head.weight"))
+    return not shared or parse_version(settings.version) < _SHARES_MTP_HEAD
 
 
 def parameter_bytes(subject: Subject, settings: Settings, dtype: str, device: Device) -> int:
@@ -174,12 +188,13 @@ def _shape_on_rank(
         return tensor.shape, tensor.copies
     if tensor.part != "experts":
         return rank_shape(tensor, ranks), tensor.copies
+    # All replicas share the experts of a layer out.
+    ranks = settings.expert_ranks
     if settings.expert_parallel:
-        # Whole experts, those of all data-parallel replicas shared out.
-        ranks *= settings.data_parallel
+        more = settings.redundant_experts or 0
         if tensor.copies > 1:
-            return tensor.shape, ceil_div(tensor.copies, ranks)
-        return (ceil_div(tensor.shape[0], ranks), *tensor.shape[1:]), 1
+            return tensor.shape, ceil_div(tensor.copies + more, ranks)
+        return (ceil_div(tensor.shape[0] + more, ranks), *tensor.shape[1:]), 1
     shape = rank_shape(tensor, ranks)
     least = _LEAST_EXPERT_WIDTH.get(kind, 0)
     if tensor.split is not None and ranks > 1 and shape[tensor.split.axis] < least:
@@ -295,9 +310,9 @@ def added_bytes(subject: Subject, settings: Settings, dtype: str) -> int:
 
 def _expert_bias_bytes(architecture: Architecture, settings: Settings, dtype: str) -> int:
     """GPTQ experts are given biases (`layers/quantization/auto_gptq.py: AutoGPTQMoEMethod`)."""
-    sharing, whole = settings.tensor_parallel, 1
+    sharing, whole = settings.expert_ranks, 1
     if settings.expert_parallel:
-        sharing, whole = 1, settings.tensor_parallel * settings.data_parallel
+        sharing, whole = 1, settings.expert_ranks
     total = 0
     for layer, times in architecture.blocks:
         if layer.feed_forward:

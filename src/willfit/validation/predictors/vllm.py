@@ -12,8 +12,10 @@ from willfit.engines.subject import subject_from_config
 from willfit.engines.vllm import Settings
 from willfit.engines.vllm.buffers import buffer_bytes
 from willfit.engines.vllm.graphs import graph_term
+from willfit.engines.vllm.lora import lora_era
+from willfit.engines.vllm.options import Draft, Lora
 from willfit.engines.vllm.sizing import Sizing, size_up
-from willfit.estimate import Term, combined
+from willfit.estimate import Term, between, combined
 from willfit.hardware.device import Device
 from willfit.hardware.table import find_device
 from willfit.quantities import GIB
@@ -46,6 +48,9 @@ _QUANTIZATIONS = {"bitsandbytes": "nf4", "fp8": "fp8"}
 
 #: V0 captures no batch that is larger.
 _V0_LARGEST_CAPTURE = 256
+
+#: Ranks that adapters are commonly made with, 8 to 64, as shares of vLLM's default of 16.
+_RANKS_TAKEN = (1 / 2, 4)
 
 _SETTINGS = frozenset(field.name for field in fields(Settings))
 
@@ -133,8 +138,15 @@ def settings_of(case: Case) -> Settings:
         given["estimate_cudagraphs"] = bool(case.settings["estimate_cudagraphs"])
     speculative = case.settings.get("speculative") or {}
     if speculative:
+        method = str(speculative.get("method", ""))
         given["speculative_tokens"] = int(speculative.get("num_tokens") or 1)
-        given["mtp"] = "mtp" in str(speculative.get("method", ""))
+        given["mtp"] = "mtp" in method
+        given["draft"] = Draft("mtp" if given["mtp"] else method, str(speculative.get("model") or ""))
+    if (case.settings.get("enable_lora") or {}).get("enabled"):
+        given["lora"] = Lora(
+            max_loras=int(case.settings["enable_lora"].get("max_loras") or 1),
+            max_lora_rank=int(case.settings["enable_lora"].get("max_lora_rank") or 16),
+        )
     if case.settings.get("limit_mm_per_prompt") and not any(case.settings["limit_mm_per_prompt"].values()):
         given["language_model_only"] = True
     if case.fields.get("engine_generation") == "v0" and "max_num_seqs" not in given:
@@ -177,7 +189,7 @@ def _sizes(
 ) -> dict[str, Any]:
     """What does not depend on the card: weights, profile, graphs."""
     terms = {term.name: term for term in (*sizing.inside, *sizing.outside)}
-    found: dict[str, Any] = {"weights_gib": _in_gib(terms["weights"])}
+    found: dict[str, Any] = {"weights_gib": _in_gib(_loaded(terms, sizing, settings))}
     buffers = buffer_bytes(subject, settings, sizing.dtype)
     if "params_bytes" in case.measured:
         stored = float(terms["weights"].bytes - buffers - sizing.after_loading_bytes)
@@ -197,6 +209,20 @@ def _sizes(
         if graphs is not None:
             found[key] = _in_gib(graphs)
     return found
+
+
+def _loaded(terms: dict[str, Term], sizing: Sizing, settings: Settings) -> Term:
+    """What the log counts while the model is loaded: weights, and slots and drafts where these come with them."""
+    parts = [terms["weights"]]
+    if settings.lora is not None and lora_era(settings.version).in_loading:
+        slots = terms["lora"]
+        # Where a source does not state the rank it is vLLM's default, or what people take instead.
+        stated = settings.lora.max_lora_rank != Lora().max_lora_rank
+        least, most = (1, 1) if stated else _RANKS_TAKEN
+        parts.append(between("lora", slots.bytes, int(slots.low_bytes * least), int(slots.high_bytes * most)))
+    if sizing.resolved.era.generation == "v1":
+        parts += [terms[name] for name in ("draft", "expert_exchange") if name in terms]
+    return between("weights", *combined(parts))
 
 
 def _pool(case: Case, sizing: Sizing) -> dict[str, Any]:
