@@ -1,6 +1,7 @@
 """Every term of every engine says how it comes about: a formula that gives its bytes, and where the rule is from."""
 
 import re
+import shlex
 from dataclasses import fields
 from functools import cache
 from importlib import import_module
@@ -8,10 +9,11 @@ from itertools import product
 
 import pytest
 
-from willfit.asking import answer_about, machine_of
+from willfit.asking import answer_about, answer_command, machine_of
 from willfit.engines.base import Question
 from willfit.engines.changes import changes_of
 from willfit.engines.table import ENGINES
+from willfit.engines.versions import parse_version
 from willfit.errors import BadInput
 from willfit.formulas import read_formula, value_of
 
@@ -48,6 +50,38 @@ def answer(engine, version, model, machine):
         )
     except BadInput:
         return None  # what the engine allocates is not worked out for this model
+
+
+#: Commands that switch on what no question asks for.
+COMMANDS = (
+    "vllm serve Qwen/Qwen3-8B --enable-lora --enable-sleep-mode --tensor-parallel-size 4",
+    "vllm serve Qwen/Qwen3-8B --cpu-offload-gb 4 --kv-cache-memory-bytes 4G --max-model-len 8192",
+    "vllm serve Qwen/Qwen3-8B --num-gpu-blocks-override 1000 --enforce-eager",
+    "vllm serve Qwen/Qwen3-8B --kv-offloading-size 8 --enable-lora --max-loras 2 --max-cpu-loras 4",
+    """vllm serve Qwen/Qwen3-8B --speculative-config '{"method": "eagle3", "model": "some/head"}'""",
+    "vllm serve Qwen/Qwen3-30B-A3B -tp 2 -dp 2 --enable-expert-parallel --enable-eplb",
+    "vllm serve google/gemma-3-12b-it -tp 2",
+    "VLLM_USE_V1=0 vllm serve Qwen/Qwen3-8B --swap-space 8",
+    "python -m sglang.launch_server --model Qwen/Qwen3-8B --enable-hierarchical-cache --cpu-offload-gb 4",
+    "python -m sglang.launch_server --model Qwen/Qwen3-8B --enable-lora --max-lora-rank 32",
+    "python -m sglang.launch_server --model deepseek-ai/DeepSeek-V3 --tp 4 --speculative-algorithm EAGLE",
+    "python -m sglang.launch_server --model google/gemma-3-12b-it --max-total-tokens 40000",
+    "lmdeploy serve api_server Qwen/Qwen3-8B --backend pytorch --quant-policy 8",
+    "trtllm-serve Qwen/Qwen3-8B --tp_size 2",
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_terms_of_features_are_explained_as_well(command):
+    version = "0.8.5" if "USE_V1" in command else None
+    found = answer_command(shlex.split(command), machine_of("4xh100"), version=version, offline=True)
+    terms = [term for place in (found.estimate.devices[0], found.estimate.host) for term in place.terms]
+    for term in terms:
+        if term.bytes:
+            formula = read_formula(term.formula)
+            assert formula is not None, term
+            assert formula.value == pytest.approx(term.bytes, abs=1.5), term
+            assert SOURCE.search(term.reference) or CONSTANT.search(term.reference), term
 
 
 CASES = [(engine, version) for engine, versions in VERSIONS.items() for version in versions]
@@ -107,6 +141,23 @@ def test_versions_of_the_old_engine_cite_its_files():
 PACKAGES = [
     name for name in ENGINES.values() if hasattr(import_module(f"willfit.engines.{name}"), "__path__")
 ]
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_a_rule_is_cited_where_it_was_read(name):
+    """Whatever the version asked for: the newest read that has the rule, else the oldest."""
+    sources = import_module(f"willfit.engines.{name}.sources").SOURCES
+    assert list(sources.read) == sorted(sources.read, key=parse_version)
+    for rule, places in sources.places.items():
+        assert [since for since, _ in places] == sorted(since for since, _ in places)
+        for version in ("0.0.1", *sources.read, "99.0"):
+            engine, cited, place = sources.cite(rule, version).split(" ", 2)
+            assert (engine, place) == (sources.engine, sources.path(rule, cited))
+            newest = max(parse_version(version), parse_version(sources.read[0]))
+            if sources.path(rule, version) and version in sources.read:
+                assert cited == version
+            elif any(sources.path(rule, known) for known in sources.read if parse_version(known) <= newest):
+                assert parse_version(cited) <= newest
 
 
 @pytest.mark.parametrize("name", PACKAGES)

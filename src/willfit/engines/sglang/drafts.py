@@ -67,7 +67,7 @@ def draft_of(subject: Subject, settings: Settings, dtype: str) -> Draft | None:
             len(architecture.mtp_layers),
             (1.0, 1.0),
             formula,
-            SOURCES.cite("drafts", settings.version),
+            SOURCES.cite("weights", settings.version),
         )
     if algorithm not in _EAGLE or settings.mtp:
         return None
