@@ -205,6 +205,9 @@ def answer_command(
     from willfit.launch.table import parse_command
 
     launch = parse_command(words, version)
+    visible = machine.devices[: launch.devices]
+    hidden = len(machine.devices) - len(visible)
+    machine = replace(machine, devices=visible)
     subject, _ = find_subject(launch.model, None, launch.revision, offline)
     if launch.format_name is not None and subject.recipe.rule is None:
         # Engines quantize while loading only what is not quantized yet.
@@ -212,7 +215,8 @@ def answer_command(
     if launch.draft is not None:
         subject = _with_draft(subject, launch.draft, offline)
     estimate: Estimate = engine_module(launch.engine).estimate(subject, machine, launch.settings, users)
-    estimate = replace(estimate, notes=(*launch.notes, *estimate.notes))
+    unseen = (f"the command sees {len(visible)} of {len(visible) + hidden} devices",) if hidden else ()
+    estimate = replace(estimate, notes=(*unseen, *launch.notes, *estimate.notes))
     return Answer(subject, _with_assumptions(estimate, machine))
 
 

@@ -166,10 +166,9 @@ def test_what_is_not_counted_is_said_without_secrets():
         "vllm/vllm-openai --model org/model"
     )
     notes = " ".join(launch.notes)
-    assert "device=0,1" in notes
     assert "16g of RAM" in notes
     assert "--env-file" in notes
-    assert "CUDA_VISIBLE_DEVICES=1" in notes
+    assert launch.devices == 1  # those of the variable, out of the two that the container gets
     assert "secret" not in notes
 
 
@@ -206,3 +205,19 @@ def test_any_words_are_read_or_refused_with_one_line(words):
         assert parse_command(["docker", "run", "vllm/vllm-openai", *words]).engine == "vllm"
     with suppress(BadInput):
         parse_command(["podman", "run", *words])
+
+
+@pytest.mark.parametrize(
+    ("image", "variables", "samples"),
+    [
+        ("vllm/vllm-openai:v0.10.2", {}, True),  # the image brings FlashInfer, which 0.10 then uses
+        ("vllm/vllm-openai:v0.10.2", {"VLLM_USE_FLASHINFER_SAMPLER": "0"}, False),
+        ("vllm/vllm-openai:v0.12.0", {}, None),  # not unless asked to
+        ("rocm/vllm:rocm6.4.1_vllm_0.9.1_20250702", {}, None),
+    ],
+)
+def test_vllms_image_brings_flashinfer(image: str, variables: dict[str, str], samples: bool | None) -> None:
+    given = [word for name, value in variables.items() for word in ("-e", f"{name}={value}")]
+    command = ["vllm", "serve"] if image.startswith("rocm") else []
+    launch = parse_command(["docker", "run", *given, image, *command, "Qwen/Qwen3-8B"])
+    assert launch.settings.flashinfer_sampler is samples

@@ -80,7 +80,7 @@ def test_what_is_not_counted_is_said():
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("--max_total_tokens_num 5", "did you mean --max-total-token-num"),
+        ("--max_total_tokens_num 5", "did you mean --max_total_token_num"),
         ("--tp 0", "--tp is '0'"),
         ("--mem_fraction 2", "--mem_fraction is 2"),
         ("--llm_kv_type int2kv", "no --llm_kv_type int2kv"),

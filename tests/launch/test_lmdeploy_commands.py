@@ -103,7 +103,7 @@ def test_what_is_not_counted_is_said():
         ("--session-len 32k", "--session-len is '32k'"),
         ("--cache-max-entry-count 0", "expected a share above 0"),
         ("--cache-max-entry-count nan", "expected a share above 0"),
-        ("--cache-max-entry-count half", "expected a share above 0"),
+        ("--cache-max-entry-count half", "expected a number"),
         ("--quant-policy 5", "no --quant-policy 5"),
         ("--quant-policy int5", "no --quant-policy int5"),
         ("--backend vllm", "no --backend vllm"),
@@ -132,3 +132,11 @@ def test_a_command_without_a_model():
 def test_any_words_are_read_or_refused_with_one_line(words):
     with suppress(BadInput):
         assert parse(["lmdeploy", "serve", "api_server", *words]).model in words
+
+
+def test_where_the_model_comes_from_and_abbreviations():
+    launch = parse_command(
+        ["LMDEPLOY_USE_MODELSCOPE=True", "lmdeploy", "serve", "api_server", "a/b", "--session", "4096"]
+    )
+    assert launch.settings.session_len == 4096
+    assert "ModelScope" in launch.notes[0]

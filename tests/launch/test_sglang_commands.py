@@ -65,14 +65,14 @@ def test_what_is_not_counted_is_said_and_quantization_is_applied():
         ["sglang", "serve", "a/b", "--quantization", "fp8", "--dcp-size", "2", "--revision", "main"]
     )
     assert (launch.format_name, launch.revision) == ("fp8", "main")
-    assert launch.notes == ("decode context parallelism (--dcp-size) are not counted",)
+    assert launch.notes == ("ranks of decode context parallelism (--dcp-size) are not counted",)
 
 
 def test_adapters_drafts_and_backends_are_read():
     words = (
         "sglang serve a/b --lora-paths x=c/d --max-lora-rank 32 --max-loras-per-batch 2 --lora-target-modules"
     )
-    words += " q_proj o_proj --attention-backend flashmla --mamba-scheduler-strategy no_buffer"
+    words += " q_proj o_proj --attention-backend flashmla --mamba-radix-cache-strategy no_buffer"
     words += " --speculative-algorithm EAGLE3 --speculative-draft-model-path e/f --disaggregation-mode decode"
     launch = parse_command(words.split())
     settings = launch.settings
@@ -106,3 +106,31 @@ def test_wrong_commands_are_refused(words, said):
     with pytest.raises(BadInput) as refused:
         parse_command(words)
     assert said in f"{refused.value} {refused.value.hint}"
+
+
+def test_units_are_those_of_sglang():
+    assert read("--context-length 32k").context_length == 32_000
+    assert read("--context-length 32Ki").context_length == 32_768
+    assert read("--max-total-tokens 1.5M").max_total_tokens == 1_500_000
+    for line in ("--context-length 1.5Ki", "--context-length 32K", "--tp-size 1k"):
+        with pytest.raises(BadInput, match="whole number"):
+            read(line)
+
+
+def test_flags_are_written_with_dashes():
+    with pytest.raises(BadInput, match="did you mean --tp-size"):
+        read("--tp_size 2")
+
+
+def test_older_names_and_variables():
+    older = ["sglang", "serve", "a/b", "--mamba-scheduler-strategy", "no_buffer"]
+    assert parse_command(older, "0.5.9").settings.mamba_radix_cache_strategy == "no_buffer"
+    assert parse_command(older, "0.5.9").notes == ()
+    launch = parse_command(
+        ["SGLANG_USE_MODELSCOPE=1", "sglang", "serve", "a/b", "--disable-piecewise-cuda-graph"]
+    )
+    assert launch.settings.disable_prefill_cuda_graph is True
+    assert [note.split()[-1] for note in launch.notes] == ["0.5.18)", "read"]
+    assert parse_command(["SGLANG_VLM_CACHE_SIZE_MB=9", "sglang", "serve", "a/b"]).notes == (
+        "the variable SGLANG_VLM_CACHE_SIZE_MB is not counted",
+    )

@@ -76,7 +76,7 @@ def test_what_is_not_counted_is_said():
         ("--model-id m --max-input-tokens 5 --max-input-length 5", "are the same", ""),
         ("--model-id m --cuda-memory-fraction 1.5", "share above 0", ""),
         ("--model-id m --cuda-graphs 1,x", "--cuda-graphs is 'x'", ""),
-        ("--model-id m --sharded maybe", "--sharded is", ""),
+        ("--model-id m --sharded maybe", "no --sharded maybe", ""),
         ("--model-id m --sharded true --num-shard 1", "more than one shard", ""),
         ("m", "'m' belongs to no flag", "--model-id"),
         ("", "no model", "--model-id"),
@@ -96,3 +96,26 @@ def test_variables_belong_to_the_command_behind_them():
     assert not arranged(["NUM_SHARD=1", "org/model"], ()).launch
     with pytest.raises(BadInput):
         parse_command(["NUM_SHARD=1"])
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("TRUST_REMOTE_CODE=1 text-generation-launcher --model-id m", "TRUST_REMOTE_CODE is '1'"),
+        ("QUANTIZE=int4 text-generation-launcher --model-id m", "no QUANTIZE int4"),
+        ("text-generation-launcher --model-id m --model-id n", "--model-id may stand once"),
+        ("text-generation-launcher --model m", "no flag --model"),  # clap takes no abbreviations
+    ],
+)
+def test_what_clap_would_refuse(line, message):
+    with pytest.raises(BadInput, match=message):
+        read(line)
+
+
+def test_switches_in_variables():
+    notes = read(
+        "ENABLE_PREFILL_LOGPROBS=true text-generation-launcher --model-id m -p8080 --num-shard 1"
+    ).notes
+    assert len(notes) == 1
+    assert "--enable-prefill-logprobs" in notes[0]
+    assert not read("ENABLE_PREFILL_LOGPROBS=false text-generation-launcher --model-id m --num-shard 1").notes

@@ -129,7 +129,7 @@ def test_a_file_that_is_not_here_is_said():
         ("m --tp-size 4", "no flag --tp-size", "--tp_size"),
         ("m --max_batchsize 4", "no flag --max_batchsize", "--max_batch_size"),
         ("m --gpu-memory-utilization 0.9", "no flag --gpu-memory-utilization", ""),
-        ("m --tp_size 0", "--tp_size is '0'", ""),
+        ("m --tp_size 0", "--tensor_parallel_size is '0'", ""),
         ("m --tp_size", "needs a value", ""),
         ("m --free_gpu_memory_fraction 90", "share above 0", ""),
         ("m --backend onnx", "no --backend onnx", "pytorch"),
@@ -143,3 +143,14 @@ def test_mistakes_are_named(line, message, hint):
         parse_command(["trtllm-serve", *line.split()])
     assert message in caught.value.message
     assert hint in (caught.value.hint or "")
+
+
+def test_keys_of_a_file_that_are_not_known_are_said(tmp_path):
+    file = tmp_path / "config.yml"
+    file.write_text(
+        "moe_config:\n  backend: CUTLASS\nprint_iter_log: true\nmax_batch_size: 8\n"
+        "speculative_config:\n  decoding_type: NGram\n"
+    )
+    launch = parse_command(["trtllm-serve", "m", "--config", str(file)])
+    assert launch.settings == Settings(max_batch_size=8)
+    assert [note.split()[0] for note in launch.notes] == ["speculative_config", "moe_config"]

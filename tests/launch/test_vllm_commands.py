@@ -130,7 +130,6 @@ def test_flags_without_effect_on_memory_are_read_with_their_values():
         ["/opt/venv/bin/vllm", "serve", "org/model", "-tp=2"],
         ["python", "-m", "vllm.entrypoints.openai.api_server", "--model", "org/model", "-tp", "2"],
         ["python3", "-m", "vllm.entrypoints.openai.api_server", "--model=org/model", "-tp", "2"],
-        ["python3", "-m", "vllm.entrypoints.api_server", "-tp", "2", "--model", "org/model"],
     ],
 )
 def test_every_way_to_start_the_server(words):
@@ -150,7 +149,7 @@ def test_version_revision_and_online_quantization():
 
 @pytest.mark.parametrize("flag", ["--config file.yaml", "--long-lora-scaling-factors 4.0"])
 def test_what_is_not_counted_is_said(flag):
-    notes = parse_command(["vllm", "serve", "m/m", *flag.split()]).notes
+    notes = parse_command(["vllm", "serve", "m/m", *flag.split()], "0.8.0").notes
     assert len(notes) == 1
     assert flag.split()[0] in notes[0]
 
@@ -216,3 +215,79 @@ def test_any_words_are_read_or_refused(words):
     except BadInput:
         return
     assert launch.model
+
+
+def test_ways_to_run_without_a_server():
+    for line in ("vllm bench throughput", "python3 benchmarks/benchmark_throughput.py"):
+        launch = parse_command([*line.split(), "--model", "m/m", "--num-prompts", "9", "-tp", "2"])
+        assert launch.settings == Settings(tensor_parallel=2, usage="offline")
+    # It measures without the prefix cache unless asked (`benchmarks/latency.py`).
+    words = ["vllm", "bench", "latency", "--model", "m/m", "--input-len", "32"]
+    assert parse_command(words).settings == Settings(usage="offline", enable_prefix_caching=False)
+    assert parse_command([*words, "--enable-prefix-caching"]).settings.enable_prefix_caching is True
+    # Neither a server for chats nor the LLM class: SchedulerConfig's own defaults.
+    batch = parse_command(["vllm", "run-batch", "-i", "a", "-o", "b", "--model", "m/m"]).settings
+    assert (batch.max_num_batched_tokens, batch.max_num_seqs) == (2048, 128)
+    words = ["python3", "-m", "vllm.entrypoints.api_server", "--model", "m/m"]
+    assert parse_command(words).settings.max_num_seqs == 128
+    assert parse_command(words, "0.6.3").settings.max_num_seqs is None
+
+
+@pytest.mark.parametrize(
+    ("line", "field", "value"),
+    [
+        ("--tensor-parallel 4", "tensor_parallel", 4),  # argparse takes abbreviations
+        ("--disable-prefix-caching", "enable_prefix_caching", False),
+        ("--enable-chunked-prefill False", "enable_chunked_prefill", False),
+        ("--cudagraph-capture-sizes 1 2 48", "cudagraph_max_capture_size", 48),
+        ('-O {"cudagraph_capture_sizes":[1,8]}', "cudagraph_max_capture_size", 8),
+        ("--compilation-config 0", "enforce_eager", True),
+        ('-cc {"use_cudagraph":false}', "enforce_eager", True),
+        ("--convert embed", "runner", "pooling"),
+        ("--kv-cache-memory-bytes None", "kv_cache_memory_bytes", None),
+    ],
+)
+def test_flags_as_the_parser_of_some_version_reads_them(line, field, value):
+    assert getattr(read(line), field) == value
+
+
+@pytest.mark.parametrize(
+    ("line", "part"),
+    [
+        ("--model other/model", "two models are named, org/model and other/model"),
+        ("--max 5", "--max could be --max-"),
+        ("--max-model-len 1.5K", "'1.5K'"),
+        ("--kv-cache-dtype fp7", "there is no --kv-cache-dtype fp7"),
+        ("--dtype int8", "there is no --dtype int8"),
+        ("--enforce-eager=True", "--enforce-eager takes no value"),
+        ("--port web", "--port is 'web'"),
+        ("--cudagraph-capture-sizes 1 x", "'x'"),
+    ],
+)
+def test_values_that_the_parser_would_refuse(line, part):
+    with pytest.raises(BadInput) as raised:
+        read(line)
+    assert part in str(raised.value)
+
+
+def test_flags_and_variables_of_other_versions():
+    words = ["vllm", "serve", "m/m", "--swap-space", "8"]
+    assert parse_command(words).notes == ("vLLM 0.33.0 has no --swap-space (until 0.17.1)",)
+    assert parse_command(words, "0.11.0").notes == ()
+    notes = parse_command(
+        ["VLLM_ATENTION_BACKEND=x", "VLLM_USE_MODELSCOPE=True", "VLLM_MLA_DISABLE=0", *words[:3]]
+    ).notes
+    assert "did you mean VLLM_ATTENTION_BACKEND?" in notes[0]
+    assert "ModelScope" in notes[1]
+    assert len(notes) == 2
+
+
+def test_weights_that_are_quantized_while_loading_to_four_bits():
+    words = ["vllm", "serve", "m/m", "--quantization", "bitsandbytes", "--load-format", "bitsandbytes"]
+    assert parse_command(words, "0.11.0").format_name == "nf4"
+
+
+def test_graphs_of_another_mode_are_said():
+    launch = parse_command(["vllm", "serve", "m/m", "-cc.cudagraph_mode", "PIECEWISE"])
+    assert launch.notes == ("CUDA graphs of mode PIECEWISE are not counted apart",)
+    assert parse_command(["vllm", "serve", "m/m", "-cc.cudagraph_mode=FULL_AND_PIECEWISE"]).notes == ()

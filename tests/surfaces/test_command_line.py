@@ -105,6 +105,14 @@ WRONG = {
         ("--gpu", "l4", "vllm", "serve", MODEL, "--users", "4"),
         "options of willfit stand before vllm",
     ),
+    "our devices behind the command": (
+        ("vllm", "serve", MODEL, "--gpu", "l4"),
+        "--gpu is read as an option of the command",
+    ),
+    "fewer devices than the command wants": (
+        ("--gpu", "2xl4", "CUDA_VISIBLE_DEVICES=0", "nohup", "vllm", "serve", MODEL, "-tp", "2"),
+        "2 ranks",
+    ),
     "an option that the command has itself": (
         ("--gpu", "l4", "--context", "4k", "vllm", "serve", MODEL),
         "--context does not go with a launch command",

@@ -41,6 +41,8 @@ class Launch:
         The engine's own `Settings`.
     format_name
         Format that the command asks the engine to quantize to while loading; None to load as stored.
+    devices
+        How many devices the command lets the engine see; None for all that there are.
     notes
         What was understood but is not counted, and what was assumed.
     draft
@@ -52,5 +54,6 @@ class Launch:
     revision: str | None
     settings: Any
     format_name: str | None = None
+    devices: int | None = None
     notes: tuple[str, ...] = ()
     draft: DraftModel | None = None

@@ -6,23 +6,21 @@ engines publish.
 
 from __future__ import annotations
 
-import os
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
+from willfit.engines.vllm.settings import with_flashinfer
 from willfit.errors import BadInput
 from willfit.launch.base import Launch
-from willfit.launch.flags import unknown_flag
-from willfit.launch.values import flag_table
+from willfit.launch.flags import flag_table, unknown_flag
+from willfit.launch.images import Image, known_image
 
 READS_VARIABLES = True
 
 _FLAGS = "docker_flags.txt"
 
-_PROGRAMS = frozenset({"docker", "podman"})
+_PROGRAMS = frozenset({"docker", "podman", "nerdctl", "nvidia-docker"})
 
 _SHORT = {
     "a": "--attach", "c": "--cpu-shares", "d": "--detach", "e": "--env", "h": "--hostname",
@@ -30,36 +28,8 @@ _SHORT = {
     "q": "--quiet", "t": "--tty", "u": "--user", "v": "--volume", "w": "--workdir",
 }  # fmt: skip
 
-_SHELLS = frozenset({"bash", "sh", "dash", "zsh"})
-
-#: Where a script's command writes to.
-_REDIRECTION = re.compile(r"\s\d*>>?\s*&?\s*[^\s;&|]+")
-
-#: What separates commands in a script.
-_SEPARATORS = frozenset({"&&", "||", ";", "&", "|"})
-
-
-class _Image(NamedTuple):
-    """What an image starts by itself, and whether its tag is the engine's version."""
-
-    entrypoint: tuple[str, ...] = ()
-    versioned: bool = True
-
-
-#: By the end of an image's name, without registry and tag.
-_IMAGES = {
-    "vllm/vllm-openai": _Image(("vllm", "serve")),
-    "vllm/vllm-openai-rocm": _Image(("vllm", "serve")),
-    "huggingface/text-generation-inference": _Image(("text-generation-launcher",)),
-    "lmsysorg/sglang": _Image(),
-    "openmmlab/lmdeploy": _Image(),
-    "nvidia/tensorrt-llm/release": _Image(),
-}
-
-_VERSION = re.compile(r"v?(\d+\.\d+(?:\.\d+)*(?:\.post\d+|rc\d+)?)(?![\d.])")
-
-#: Variables that say which cards a program sees.
-_VISIBLE = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
+#: Flags whose value is a file that the engine reads.
+_FILES = ("--config", "--extra_llm_api_options", "--chat-template")
 
 
 @dataclass(slots=True)
@@ -103,14 +73,19 @@ def parse(
 
     program = words[0].rsplit("/", 1)[-1]
     container = _container(_after_run(words, program), f"{program} run")
-    image, tagged = _known_image(container.image)
+    image, tagged = known_image(container.image)
     inside = _environment(container, variables or {})
-    command = _command(container, image, program)
-    launch = parse_command(
-        [*(f"{name}={value}" for name, value in inside.items()), *command], version or tagged
-    )
+    command = _with_files_of_host(_command(container, image, program), container)
+    launch = parse_command(command, version or tagged, inside)
+    if image.flashinfer and launch.engine == "vllm":
+        launch = replace(launch, settings=with_flashinfer(launch.settings))
     notes = _notes(container, tagged if version is None else None)
-    return replace(launch, model=_on_host(launch.model, container), notes=(*notes, *launch.notes))
+    return replace(
+        launch,
+        model=_on_host(launch.model, container),
+        devices=_devices(container) if launch.devices is None else launch.devices,
+        notes=(*notes, *launch.notes),
+    )
 
 
 def _after_run(words: Sequence[str], program: str) -> list[str]:
@@ -127,12 +102,12 @@ def _after_run(words: Sequence[str], program: str) -> list[str]:
 
 def _container(words: list[str], program: str) -> _Container:
     """Take options apart until the image comes."""
-    flags, found, index = flag_table(_FLAGS), _Container(), 0
+    flags, found, index = flag_table(_FLAGS).flags, _Container(), 0
     while index < len(words) and words[index].startswith("-") and words[index] != "--":
         word = words[index]
         index += 1
         for name, value in _options(word, program):
-            if flags[name] == "switch":
+            if flags[name].takes == "switch":
                 found.options.setdefault(name, []).append(value or "true")
                 continue
             if value is None:
@@ -149,7 +124,7 @@ def _container(words: list[str], program: str) -> _Container:
 
 def _options(word: str, program: str) -> list[tuple[str, str | None]]:
     """The options of one word with their values as far as they are in it: `--rm`, `--gpus=all`, `-it`, `-p80:80`."""
-    flags = flag_table(_FLAGS)
+    flags = flag_table(_FLAGS).flags
     if word.startswith("--"):
         name, equals, value = word.partition("=")
         if name not in flags:
@@ -162,22 +137,10 @@ def _options(word: str, program: str) -> list[tuple[str, str | None]]:
         known = _SHORT.get(letter)
         if known is None:
             raise unknown_flag(f"-{letter}", flags, program)
-        if flags[known] == "value":
+        if flags[known].takes == "value":
             return [*found, (known, letters.removeprefix("=") or None)]
         found.append((known, None))
     return found
-
-
-def _known_image(name: str) -> tuple[_Image, str | None]:
-    """What is known of an image, and the engine's version that its tag names."""
-    path, _, tag = name.partition("@")[0].rpartition(":")
-    if not path or "/" in tag:  # no tag; the colon was that of a registry's port
-        path, tag = name.partition("@")[0], ""
-    for ending, image in _IMAGES.items():
-        if path == ending or path.endswith("/" + ending):
-            found = _VERSION.match(tag) if image.versioned else None
-            return image, found.group(1) if found else None
-    return _Image(), None
 
 
 def _environment(container: _Container, outside: Mapping[str, str]) -> dict[str, str]:
@@ -192,8 +155,8 @@ def _environment(container: _Container, outside: Mapping[str, str]) -> dict[str,
     return {name: value for name, value in inside.items() if name.isidentifier()}
 
 
-def _command(container: _Container, image: _Image, program: str) -> list[str]:
-    """What runs in the container: the entry point with the words behind the image, a shell's script unpacked."""
+def _command(container: _Container, image: Image, program: str) -> list[str]:
+    """What runs in the container: the entry point with the words behind the image."""
     entrypoint = container.last("--entrypoint")
     start = image.entrypoint if entrypoint is None else tuple(entrypoint.split())
     command = [*start, *container.command]
@@ -202,38 +165,31 @@ def _command(container: _Container, image: _Image, program: str) -> list[str]:
             f"{program} run: what {container.image[:60]} starts is not known",
             "write the command behind the image",
         )
-    if command[0].rsplit("/", 1)[-1] in _SHELLS:
-        return _script(command, program)
     return command
 
 
-def _script(command: list[str], program: str) -> list[str]:
-    """The command of a script (`bash -c "..."`) that a launcher can read."""
-    from willfit.launch.table import PROGRAMS, variables_before
+def _with_files_of_host(command: Sequence[str], container: _Container) -> list[str]:
+    """The command with the paths of files that lie in mounted folders as they are on the host."""
+    found = []
+    for index, word in enumerate(command):
+        flag, equals, path = word.partition("=")
+        if equals and flag in _FILES:
+            found.append(f"{flag}={_on_host(path, container)}")
+        else:
+            found.append(_on_host(word, container) if index and command[index - 1] in _FILES else word)
+    return found
 
-    flag = next((index for index, word in enumerate(command) if re.fullmatch(r"-\w*c", word)), None)
-    if flag is None or flag + 1 >= len(command):
-        raise BadInput(f"{program} run: a shell without a script starts no server", "give it -c 'COMMAND'")
-    script = _REDIRECTION.sub(" ", command[flag + 1].replace("\\\n", " ").replace("\n", " ; "))
-    lexer = shlex.shlex(script, posix=True, punctuation_chars=True)
-    lexer.whitespace_split = True
-    try:
-        words = list(lexer)
-    except ValueError as error:
-        raise BadInput(f"{program} run: cannot read the script: {error}") from error
-    commands: list[list[str]] = [[]]
-    for word in words:
-        if word in _SEPARATORS:
-            commands.append([])
-        elif word != "exec" or commands[-1]:
-            commands[-1].append(word)
-    for one in commands:
-        bare = variables_before(one)[1]
-        if bare and os.path.basename(bare[0]) in PROGRAMS:
-            return one
-    raise BadInput(
-        f"{program} run: the script starts no program that is known", f"known: {', '.join(sorted(PROGRAMS))}"
+
+def _devices(container: _Container) -> int | None:
+    """How many GPUs `--gpus` gives: `2`, `device=0,1`, `"device=0,1",capabilities=utility`; None for all."""
+    text = (container.last("--gpus") or "").strip("'")
+    listed = re.search(r"device=([\w:.-]+(?:,[\w:.-]+)*)\"", text + '"') or re.match(
+        r"device=([\w,:.-]+)", text
     )
+    if listed is not None:
+        return len(listed.group(1).split(","))
+    count = re.fullmatch(r"(?:count=)?(\d+)", text)
+    return int(count.group(1)) if count is not None and int(count.group(1)) else None
 
 
 def _mounts(container: _Container) -> list[tuple[str, str]]:
@@ -265,17 +221,6 @@ def _notes(container: _Container, tagged: str | None) -> list[str]:
     notes = []
     if tagged is not None:
         notes.append(f"version {tagged} is that of the image's tag")
-    gpus = container.last("--gpus")
-    if gpus is not None and gpus.strip("\"'") != "all":
-        notes.append(
-            f"the container sees the GPUs of --gpus {gpus[:40]}; the question is about those of --gpu"
-        )
-    inside = {text.partition("=")[0]: text for text in container.options.get("--env", ())}
-    notes += [
-        f"the container sees the GPUs of {inside[name][:60]}; the question is about those of --gpu"
-        for name in _VISIBLE
-        if name in inside
-    ]
     memory = container.last("--memory")
     if memory is not None:
         notes.append(f"the container may use {memory[:20]} of RAM (--memory); that limit is not counted")

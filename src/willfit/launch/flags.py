@@ -1,117 +1,106 @@
-"""Reading a command line as argparse-based programs do: long and short flags, `--flag=value`, `--no-flag`."""
+"""What flags a program has, by version: the tables in `data/`, which `scripts/list_flags.py` writes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Literal, NamedTuple
 
+from willfit.engines.versions import parse_version
 from willfit.errors import BadInput
 
-Arity = Literal["switch", "value", "values"]
+#: What follows a flag: nothing; nothing, with `--no-flag`; nothing or `true` or `false`; one value; one or more; any
+#: number; one or none.
+Takes = Literal["switch", "toggle", "boolean", "value", "values", "any", "optional"]
+
+_DATA = Path(__file__).parent / "data"
 
 
-@dataclass(slots=True)
-class Scanned:
-    """A command line, taken apart.
+class Flag(NamedTuple):
+    """A flag of a program.
 
     Attributes
     ----------
-    positionals
-        Words that belong to no flag.
-    options
-        By flag name: a string, a list of strings, or True or False for a switch. The last one wins. Fields of
-        JSON options (`--flag.key value`) stand under the flag with a dot behind it, as `key=value` each.
+    name
+        Its first spelling.
+    takes
+        What follows it.
+    kind
+        What a value must be: `str`, `int`, `float`, `json`, `tokens` (a number with a unit, read by the launcher) or
+        words with bars between them; `?` behind it if `None` stands for no value.
+    quiet
+        It cannot change memory.
+    since, until
+        First and last version that has it, empty for the first and last that are known.
+    about
+        What it changes in memory, in words (plural); empty if there are none.
     """
 
-    positionals: list[str] = field(default_factory=list)
-    options: dict[str, str | list[str] | bool] = field(default_factory=dict)
+    name: str
+    takes: Takes
+    kind: str = "str"
+    quiet: bool = False
+    since: str = ""
+    until: str = ""
+    about: str = ""
 
 
-def scan(
-    words: Sequence[str], arities: Mapping[str, Arity], aliases: Mapping[str, str], program: str
-) -> Scanned:
-    """Take a command line apart.
+class FlagTable(NamedTuple):
+    """The flags of a program by each of their spellings, and the versions that were looked into, oldest first."""
 
-    Parameters
-    ----------
-    words
-        The words after the program's name.
-    arities
-        Long flags and what follows each.
-    aliases
-        Short flags and the long ones that they stand for.
-    program
-        How to call the program in an error.
-
-    Raises
-    ------
-    BadInput
-        For a flag that the program does not have, naming the closest that it has, or a missing value.
-    """
-    scanned = Scanned()
-    index = 0
-    while index < len(words):
-        word = words[index]
-        index += 1
-        if word == "--":
-            scanned.positionals.extend(words[index:])
-            break
-        if not word.startswith("-") or word == "-" or _is_number(word):
-            scanned.positionals.append(word)
-            continue
-        name, equals, joined = word.partition("=")
-        has_value = bool(equals)
-        name, dot, key = name.partition(".")
-        name = aliases.get(name, name)
-        if name.startswith("--"):
-            name = "--" + name[2:].replace("_", "-")
-        if dot and name in arities:
-            # `--compilation-config.level 3`: one field of a JSON option.
-            value, index = (joined, index) if has_value else _next(words, index, f"{name}.{key}", program)
-            fields = scanned.options.setdefault(name + ".", [])
-            if isinstance(fields, list):
-                fields.append(f"{key}={value}")
-            continue
-        negated = "--" + name[5:] if name.startswith("--no-") else ""
-        if name not in arities and negated in arities and arities[negated] == "switch":
-            scanned.options[negated] = False
-            continue
-        if name not in arities:
-            raise unknown_flag(name, arities, program)
-        match arities[name]:
-            case "switch":
-                scanned.options[name] = joined.lower() not in ("false", "0") if has_value else True
-            case "value":
-                value, index = (joined, index) if has_value else _next(words, index, name, program)
-                scanned.options[name] = value
-            case "values":
-                values = [joined] if has_value else []
-                while not has_value and index < len(words) and not words[index].startswith("-"):
-                    values.append(words[index])
-                    index += 1
-                scanned.options[name] = values
-    return scanned
+    flags: dict[str, Flag]
+    versions: tuple[str, ...] = ()
 
 
-def _next(words: Sequence[str], index: int, name: str, program: str) -> tuple[str, int]:
-    if index >= len(words):
-        raise BadInput(f"{program}: {name} needs a value")
-    return words[index], index + 1
+@cache
+def flag_table(*names: str) -> FlagTable:
+    """The flags of a program as files of `data/` list them; of a flag in several files, the first counts."""
+    flags: dict[str, Flag] = {}
+    versions: tuple[str, ...] = ()
+    for name in names:
+        for line in (_DATA / name).read_text(encoding="utf-8").splitlines():
+            row, _, about = line.partition(" # ")
+            words = row.split()
+            if line.startswith("# versions"):
+                versions = tuple(words[2:])
+            elif line.startswith("-"):
+                spellings, takes, kind, effect, between = (*words, *("", "", "", "")[: 5 - len(words)])
+                since, _, until = between.partition("-")
+                first = spellings.partition(",")[0]
+                quiet = effect == "quiet"
+                flag = Flag(first, takes, kind, quiet, since, until, about)  # type: ignore[arg-type]
+                for spelling in spellings.split(","):
+                    flags.setdefault(spelling, flag)
+    return FlagTable(flags, versions)
 
 
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
+@cache
+def variable_table(name: str) -> dict[str, bool]:
+    """The variables of a program as a file of `data/` lists them, and whether each can change memory."""
+    lines = (_DATA / name).read_text(encoding="utf-8").splitlines()
+    return {words[0]: words[1] == "memory" for words in map(str.split, lines) if words[:1] != ["#"]}
 
 
-def unknown_flag(name: str, arities: Mapping[str, Arity], program: str) -> BadInput:
+def unknown_flag(name: str, spellings: Iterable[str], program: str) -> BadInput:
     """What to raise for a flag that a program does not have, naming the closest that it has."""
+    return BadInput(f"{program} has no flag {name[:80]}", did_you_mean(name, spellings))
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A hint that names the closest of some words."""
     from difflib import get_close_matches
 
-    close = get_close_matches(name, arities, n=1, cutoff=0.6)
-    hint = f"did you mean {close[0]}?" if close else "check the spelling, or leave it out"
-    return BadInput(f"{program} has no flag {name}", hint)
+    dashed = {word.replace("_", "-"): word for word in known}
+    close = get_close_matches(name.replace("_", "-")[:80], dashed, n=1, cutoff=0.6)
+    return f"did you mean {dashed[close[0]]}?" if close else "check the spelling, or leave it out"
+
+
+def lacks(flag: Flag, versions: tuple[str, ...], version: str) -> bool:
+    """Whether a version is known not to have a flag; between two that were looked into, it is not known."""
+    if not versions or not (flag.since or flag.until):
+        return False
+    asked, numbers = parse_version(version), [parse_version(one) for one in versions]
+    if flag.since and asked <= numbers[versions.index(flag.since) - 1]:
+        return True
+    return bool(flag.until) and asked >= numbers[versions.index(flag.until) + 1]

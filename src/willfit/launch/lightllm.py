@@ -1,7 +1,7 @@
 """Reading `python -m lightllm.server.api_server --model_dir MODEL ...`.
 
-Flags as LightLLM 1.2 has them (`lightllm/server/api_cli.py`), with those of 1.0 and 1.1. Flags without effect on
-memory are read and left alone.
+Flags as LightLLM 1.2 has them (`lightllm/server/api_cli.py`), with those of 1.0 and 1.1 (`data/lightllm_flags.txt`);
+they are written with underscores. Flags without effect on memory are read and left alone.
 """
 
 from __future__ import annotations
@@ -9,26 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from willfit.engines.lightllm import KV_TYPES, MODES, Settings
+from willfit.engines.lightllm import KV_TYPES, MODES, NEWEST, Settings
 from willfit.errors import BadInput
 from willfit.launch.base import Launch
-from willfit.launch.flags import scan
-from willfit.launch.values import choice, flag_table, share, whole
+from willfit.launch.flags import flag_table
+from willfit.launch.notes import not_counted, of_other_versions
+from willfit.launch.scanning import Dialect, Scanned, scan
+from willfit.launch.values import choice, share, whole
 from willfit.quantities import GIB
 
 PROGRAM = "lightllm.server.api_server"
-
-_FLAGS = "lightllm_flags.txt"
-
-_ALIASES = {"--p_mode": "--performance-mode"}
-
-#: What is read but does not change the estimate, in words.
-_NOT_COUNTED = {
-    "--enable-prefill-cudagraph": "CUDA graphs of prefill steps",
-    "--nnodes": "further nodes",
-    "--quant-cfg": "the quantization of a file",
-    "--static-quant": "static quantization",
-}
 
 #: `--quant_type` that turns a 16-bit checkpoint into this format while loading, without the names of kernels.
 _ONLINE = {"w8a8": "int8", "fp8w8a8": "fp8", "fp8w8a8-pt": "fp8", "fp8w8a8-b128": "fp8"}
@@ -66,34 +56,45 @@ def parse(words: Sequence[str], version: str | None = None) -> Launch:
     start = next(index for index, word in enumerate(words) if word.startswith("lightllm.server"))
     if words[start] != PROGRAM:
         raise BadInput(f"{words[start]}: only {PROGRAM} starts a server", f"write python -m {PROGRAM} ...")
-    scanned = scan(words[start + 1 :], flag_table(_FLAGS), _ALIASES, PROGRAM)
+    rest = words[start + 1 :]
+    if any(word in ("-h", "--help") for word in rest):
+        raise BadInput(f"{PROGRAM}: help is asked for, nothing is started", "leave --help out")
+    table = flag_table("lightllm_flags.txt")
+    scanned = scan(rest, table, PROGRAM, Dialect(), version)
     options = scanned.options
     if scanned.positionals:
-        raise BadInput(f"{PROGRAM}: {scanned.positionals[0]!r} belongs to no flag", "write --model_dir MODEL")
-    model = options.get("--model-dir")
+        raise BadInput(
+            f"{PROGRAM}: {scanned.positionals[0][:60]!r} belongs to no flag", "write --model_dir MODEL"
+        )
+    model = options.get("--model_dir")
     if not isinstance(model, str) or not model:
         raise BadInput(f"{PROGRAM}: no model is named", "write --model_dir MODEL")
     settings: dict[str, Any] = _numbers(options) | _words(options)
     if version:
         settings["version"] = version
-    notes = [
-        f"{what} ({flag}) are not counted"
-        for flag, what in _NOT_COUNTED.items()
-        if options.get(flag) not in (None, False, "1")
-    ]
-    kind = str(options.get("--quant-type", "none"))
-    online = _ONLINE.get(kind.removeprefix("vllm-").removesuffix("-vllm"))
-    if online is None and kind != "none":
-        notes.append(f"--quant_type {kind[:40]} is not counted: weights are taken as stored")
-    settings["quant_type"] = kind
+    online, notes = _online(scanned)
+    settings["quant_type"] = str(options.get("--quant_type", "none"))
     return Launch(
         engine="lightllm",
         model=model,
         revision=None,
         settings=Settings(**settings),
         format_name=online,
-        notes=tuple(notes),
+        notes=(
+            *of_other_versions(scanned, table, "LightLLM", version or NEWEST),
+            *not_counted(scanned),
+            *notes,
+        ),
     )
+
+
+def _online(scanned: Scanned) -> tuple[str | None, list[str]]:
+    """The format that weights are quantized to while they are loaded, and what is not known of it."""
+    kind = str(scanned.options.get("--quant_type", "none"))
+    online = _ONLINE.get(kind.removeprefix("vllm-").removesuffix("-vllm"))
+    if online is None and kind != "none":
+        return None, [f"--quant_type {kind[:40]} is not counted: weights are taken as stored"]
+    return online, []
 
 
 def _numbers(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Reading `lmdeploy serve api_server MODEL ...`.
 
-Flags as LMDeploy 0.18 has them (`lmdeploy/cli/serve.py`, `cli/utils.py`), with those of older versions. Flags
-without effect on memory are read and left alone.
+Flags as LMDeploy 0.18 has them (`lmdeploy/cli/serve.py`, `cli/utils.py`), with those of older versions
+(`data/lmdeploy_flags.txt`). Flags without effect on memory are read and left alone.
 """
 
 from __future__ import annotations
@@ -9,25 +9,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from willfit.engines.lmdeploy.eras import NEWEST
 from willfit.engines.lmdeploy.settings import QUANT_POLICIES, Settings
 from willfit.errors import BadInput
 from willfit.launch.base import Launch
-from willfit.launch.flags import scan
-from willfit.launch.values import choice, flag_table, whole
+from willfit.launch.flags import flag_table
+from willfit.launch.notes import not_counted, of_other_versions
+from willfit.launch.scanning import Dialect, scan
+from willfit.launch.values import choice, whole
 
 PROGRAM = "lmdeploy serve api_server"
 
-_FLAGS = "lmdeploy_flags.txt"
+READS_VARIABLES = True
 
-#: What is read but does not change the estimate, in words.
-_NOT_COUNTED = {
-    "--adapters": "adapters",
-    "--enable-eplb": "redundant experts",
-    "--hf-overrides": "changes of the config",
-    "--nnodes": "further nodes",
-    "--piecewise-cudagraph-max-tokens": "CUDA graphs of prefill steps",
-    "--speculative-draft-model": "the draft model",
-}
+_DIALECT = Dialect(underscores=True, fields=True)
 
 #: `--speculative-num-draft-tokens`, if nothing is said (`cli/utils.py`).
 _DRAFT_TOKENS = 1
@@ -40,10 +35,14 @@ _POLICY_NAMES = {
 
 def recognises(words: Sequence[str]) -> bool:
     """Whether a command starts LMDeploy."""
-    return words[0].rsplit("/", 1)[-1] == "lmdeploy" or list(words[1:3]) == ["-m", "lmdeploy"]
+    return words[0].rsplit("/", 1)[-1] == "lmdeploy" or (
+        "-m" in words[:5] and list(words[words.index("-m") + 1 :][:1]) == ["lmdeploy"]
+    )
 
 
-def parse(words: Sequence[str], version: str | None = None) -> Launch:
+def parse(
+    words: Sequence[str], version: str | None = None, variables: Mapping[str, str] | None = None
+) -> Launch:
     """Read a command that starts LMDeploy's server.
 
     Parameters
@@ -52,22 +51,27 @@ def parse(words: Sequence[str], version: str | None = None) -> Launch:
         The command, split as a shell would.
     version
         Version of LMDeploy; None for the newest that is known.
+    variables
+        What is set in front of it.
 
     Raises
     ------
     BadInput
         For a flag that LMDeploy does not have, a value that it would refuse, or a command without a model.
     """
-    rest = list(words[3:] if words[1:2] == ["-m"] else words[1:])
+    rest = list(words[words.index("-m") + 2 :] if "-m" in words[:6] else words[1:])
     if rest[:2] != ["serve", "api_server"]:
-        given = " ".join(["lmdeploy", *rest[:2]])
+        given = " ".join(["lmdeploy", *rest[:2]])[:60]
         raise BadInput(f"{given}: only '{PROGRAM}' starts a server", f"write {PROGRAM} MODEL ...")
-    scanned = scan(rest[2:], flag_table(_FLAGS), {}, PROGRAM)
+    if any(word in ("-h", "--help") for word in rest):
+        raise BadInput(f"{PROGRAM}: help is asked for, nothing is started", "leave --help out")
+    table = flag_table("lmdeploy_flags.txt")
+    scanned = scan(rest[2:], table, PROGRAM, _DIALECT, version)
     options = scanned.options
     if not scanned.positionals:
         raise BadInput(f"{PROGRAM}: no model is named", f"write {PROGRAM} MODEL ...")
     if len(scanned.positionals) > 1:
-        raise BadInput(f"{PROGRAM}: {scanned.positionals[1]!r} belongs to no flag")
+        raise BadInput(f"{PROGRAM}: {scanned.positionals[1][:60]!r} belongs to no flag")
     settings: dict[str, Any] = _numbers(options) | _words(options)
     if version:
         settings["version"] = version
@@ -76,12 +80,22 @@ def parse(words: Sequence[str], version: str | None = None) -> Launch:
         model=scanned.positionals[0],
         revision=str(options["--revision"]) if "--revision" in options else None,
         settings=Settings(**settings),
-        notes=tuple(
-            f"{what} ({flag}) are not counted"
-            for flag, what in _NOT_COUNTED.items()
-            if options.get(flag) not in (None, False, "1")
+        notes=(
+            *of_other_versions(scanned, table, "LMDeploy", version or NEWEST),
+            *not_counted(scanned),
+            *_about_source(variables or {}),
         ),
     )
+
+
+def _about_source(given: Mapping[str, str]) -> list[str]:
+    """Where the model comes from, if it is not the Hub (`lmdeploy/utils.py: get_model`)."""
+    names = {"LMDEPLOY_USE_MODELSCOPE": "ModelScope", "LMDEPLOY_USE_OPENMIND_HUB": "openMind Hub"}
+    return [
+        f"LMDeploy takes the model from {hub}; the one of that name on the Hub is read"
+        for name, hub in names.items()
+        if given.get(name, "").lower() in ("1", "true")
+    ]
 
 
 def _numbers(options: Mapping[str, Any]) -> dict[str, Any]:

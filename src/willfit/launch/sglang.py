@@ -1,57 +1,59 @@
 """Reading `python -m sglang.launch_server --model-path MODEL ...` and `sglang serve MODEL ...`.
 
-Flags as SGLang 0.5.23 has them (`server_args.py`, `arg_groups/fields/`), with those of older versions. Flags
-without effect on memory are read and left alone.
+Flags as SGLang 0.5.23 has them (`server_args.py`, `arg_groups/fields/`), with those of older versions
+(`data/sglang_flags.txt`). Flags without effect on memory are read and left alone.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from functools import cache
-from pathlib import Path
 from typing import Any
 
+from willfit.engines.sglang.eras import NEWEST
 from willfit.engines.sglang.settings import Settings
 from willfit.errors import BadInput
 from willfit.launch.base import Launch
-from willfit.launch.flags import Arity, scan
+from willfit.launch.config_files import with_config
+from willfit.launch.flags import flag_table
+from willfit.launch.notes import not_counted, of_other_versions
+from willfit.launch.scanning import Dialect, scan
 
 PROGRAM = "sglang serve"
 
+READS_VARIABLES = True
+
 _MODULES = ("sglang.launch_server", "sglang.srt.entrypoints.http_server")
 
-_FLAGS = Path(__file__).parent / "data" / "sglang_flags.txt"
+#: Not a flag of the server itself: `sglang serve` takes it away (`cli/serve.py`).
+_MODEL_TYPE = "--model-type"
 
-_ALIASES = {
-    "--model": "--model-path",
-    "--tensor-parallel-size": "--tp-size",
-    "--pipeline-parallel-size": "--pp-size",
-    "--data-parallel-size": "--dp-size",
-    "--attention-data-parallel-size": "--attn-dp-size",
-    "--expert-parallel-size": "--ep-size",
-    "--ep": "--ep-size",
-    "--decode-context-parallel-size": "--dcp-size",
-    "--attention-context-parallel-size": "--attn-cp-size",
-    "--moe-data-parallel-size": "--moe-dp-size",
-    "--enable-hicache": "--enable-hierarchical-cache",
-    "--speculative-draft-model": "--speculative-draft-model-path",
-    "--nccl-init-addr": "--dist-init-addr",
-    "--context-bucket": "--cuda-graph-prefill-max-context",
-    "--hierarchical-sparse-attention-extra-config": "--hisparse-config",
-    "--grpc-http-sidecar-port": "--smg-http-sidecar-port",
-    "--disable-piecewise-cuda-graph": "--disable-prefill-cuda-graph",
+#: Numbers that may have one of the units, of thousands or of 1024.
+_WITH_UNITS = ("--context-length", "--max-total-tokens", "--max-prefill-tokens")
+_UNITS = {"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+
+#: Flags under newer names, or older ones, of those that are read.
+_RENAMED = {
     "--cuda-graph-max-bs-decode": "--cuda-graph-max-bs",
+    "--disable-piecewise-cuda-graph": "--disable-prefill-cuda-graph",
+    "--disable-decode-cuda-graph": "--disable-cuda-graph",
     "--mamba-scheduler-strategy": "--mamba-radix-cache-strategy",
 }
 
-#: What is read but does not change the estimate yet, in words.
-_NOT_COUNTED = {
-    "--dcp-size": "decode context parallelism",
-    "--attn-cp-size": "context parallelism of attention",
-    "--enable-hisparse": "the host's part of a sparse cache",
-    "--cuda-graph-config": "settings of CUDA graphs in JSON",
-    "--config": "the settings of a file",
-}
+#: Variables that can change memory (`environ.py`) and are not read.
+_VARIABLES = (
+    "SGLANG_CI_SMALL_KV_SIZE",
+    "SGLANG_DEEPEP_NUM_MAX_DISPATCH_TOKENS_PER_RANK", "SGLANG_DEEPGEMM_MASKED_MEMORY_BUDGET_FRACTION",
+    "SGLANG_DISAGG_STAGING_BUFFER_SIZE_MB", "SGLANG_DISAGG_STAGING_POOL_SIZE_MB",
+    "SGLANG_DSA_MQA_LOGITS_FREE_MEM_FRACTION", "SGLANG_DSV4_FP4_LOGITS_BUDGET_MB", "SGLANG_EMBEDDING_POOL_SIZE_MB",
+    "SGLANG_ENABLE_GRAPH_POOL_BORROW", "SGLANG_ENABLE_GRAPH_POOL_PRECARVE", "SGLANG_ENABLE_LOGITS_PROCESSER_CHUNK",
+    "SGLANG_FLASHINFER_WORKSPACE_SIZE", "SGLANG_FORCE_FP8_MARLIN", "SGLANG_LOGITS_PROCESSER_CHUNK_SIZE",
+    "SGLANG_MAMBA_CONV_DTYPE", "SGLANG_MAMBA_SSM_DTYPE", "SGLANG_MAX_KV_CHUNK_CAPACITY",
+    "SGLANG_MEMORY_SAVER_CUDA_GRAPH", "SGLANG_MM_BUFFER_SIZE_MB", "SGLANG_MOONCAKE_CUSTOM_MEM_POOL",
+    "SGLANG_NSA_FORCE_MLA", "SGLANG_NUM_RESERVED_DECODE_TOKENS", "SGLANG_PP_LAYER_PARTITION",
+    "SGLANG_PREFILL_TILE_BUDGET", "SGLANG_QWEN4_PLE_FILE_RSS_BUDGET_GB", "SGLANG_SYMM_MEM_PREALLOC_GB_SIZE",
+    "SGLANG_VLM_CACHE_SIZE_MB", "SGLANG_ZBAL_LOCAL_MEM_SIZE",
+)  # fmt: skip
 
 #: `--quantization` that turns a 16-bit checkpoint into this format while loading.
 _ONLINE = {"fp8": "fp8", "nvfp4_online": "nvfp4", "bitsandbytes": "nf4"}
@@ -106,22 +108,17 @@ _SWITCHES = (
 )
 
 
-@cache
-def _arities() -> dict[str, Arity]:
-    flags: dict[str, Arity] = {}
-    for line in _FLAGS.read_text(encoding="utf-8").splitlines():
-        if line.startswith("--"):
-            name, arity = line.split()
-            flags[name] = arity  # type: ignore[assignment]
-    return flags
-
-
 def recognises(words: Sequence[str]) -> bool:
     """Whether a command starts SGLang's server."""
-    return words[0].rsplit("/", 1)[-1] == "sglang" or any(word in _MODULES for word in words[:4])
+    return words[0].rsplit("/", 1)[-1] == "sglang" or any(
+        word in _MODULES or (word == "sglang" and words[index - 1] == "-m")
+        for index, word in enumerate(words[:6])
+    )
 
 
-def parse(words: Sequence[str], version: str | None = None) -> Launch:
+def parse(
+    words: Sequence[str], version: str | None = None, variables: Mapping[str, str] | None = None
+) -> Launch:
     """Read a command that starts SGLang's server.
 
     Parameters
@@ -130,19 +127,31 @@ def parse(words: Sequence[str], version: str | None = None) -> Launch:
         The command, split as a shell would.
     version
         Version of SGLang; None for the newest that is known.
+    variables
+        What is set in front of it.
 
     Raises
     ------
     BadInput
         For a flag that SGLang does not have, a value that it would refuse, or a command without a model.
     """
-    scanned = scan([_completed(word) for word in _arguments(words)], _arities(), _ALIASES, PROGRAM)
-    options, positionals = scanned.options, scanned.positionals
-    model = positionals[0] if positionals else options.get("--model-path")
+    table = flag_table("sglang_flags.txt")
+    rest, notes = with_config(_arguments(words), table, PROGRAM, keep_first=False)
+    scanned = scan(rest, table, PROGRAM, Dialect(), version)
+    options = scanned.options
+    if scanned.positionals:
+        raise BadInput(
+            f"{PROGRAM}: {scanned.positionals[0][:60]!r} belongs to no flag", "write --model-path MODEL"
+        )
+    model = options.get("--model-path")
     if not isinstance(model, str) or not model:
         raise BadInput(f"{PROGRAM}: no model is named", "write sglang serve MODEL, or --model-path MODEL")
-    if len(positionals) > (0 if "--model-path" in options else 1):
-        raise BadInput(f"{PROGRAM}: {positionals[-1]!r} belongs to no flag")
+    options.get("--config")  # read, or noted
+    other_versions = of_other_versions(scanned, table, "SGLang", version or NEWEST)
+    for other, name in _RENAMED.items():
+        if other in options:
+            options[name] = options.pop(other)
+            scanned.flags[name] = scanned.flags.pop(other)
     settings: dict[str, Any] = {"version": version} if version else {}
     for flag, name in _NUMBERS:
         if flag in options:
@@ -179,34 +188,43 @@ def parse(words: Sequence[str], version: str | None = None) -> Launch:
         revision=str(options["--revision"]) if "--revision" in options else None,
         settings=Settings(**settings),
         format_name=_ONLINE.get(quantization) if isinstance(quantization, str) else None,
-        notes=tuple(
-            f"{what} ({flag}) are not counted" for flag, what in _NOT_COUNTED.items() if options.get(flag)
+        notes=(
+            *notes,
+            *other_versions,
+            *not_counted(scanned),
+            *_about_variables(variables or {}),
         ),
     )
 
 
+def _about_variables(given: Mapping[str, str]) -> list[str]:
+    """Notes on variables that can change memory or where the model comes from."""
+    on = [name for name in given if given[name].lower() not in ("", "0", "false")]
+    notes = [f"the variable {name} is not counted" for name in on if name in _VARIABLES]
+    if "SGLANG_USE_MODELSCOPE" in on:
+        notes.append("SGLang takes the model from ModelScope; the one of that name on the Hub is read")
+    return notes
+
+
 def _arguments(words: Sequence[str]) -> list[str]:
-    """The words after `sglang serve` or after the module's name."""
-    for index, word in enumerate(words[:4]):
-        if word in _MODULES:
-            return list(words[index + 1 :])
-    if len(words) < 2 or words[1] != "serve":
-        given = " ".join(words[:2])
-        raise BadInput(f"{given}: only 'sglang serve' starts a server", "write sglang serve MODEL ...")
-    return list(words[2:])
-
-
-def _completed(word: str) -> str:
-    """The flag that an abbreviation stands for, as argparse takes it: `--tp 8` is `--tp-size 8`."""
-    name, equals, value = word.partition("=")
-    if not name.startswith("--") or name == "--":
-        return word
-    known = {**dict.fromkeys(_arities()), **_ALIASES}
-    plain = "--" + name[2:].replace("_", "-")
-    if plain in known:
-        return word
-    meant = {_ALIASES.get(flag, flag) for flag in known if flag.startswith(plain)}
-    return meant.pop() + equals + value if len(meant) == 1 else word
+    """The words after `sglang serve` or after the module's name, a model that stands first behind `--model-path`."""
+    index = next((index for index, word in enumerate(words[:6]) if word in (*_MODULES, "sglang")), 0)
+    rest = list(words[index + 1 :])
+    if words[index] not in _MODULES:
+        if rest[:1] != ["serve"]:
+            given = " ".join(["sglang", *rest[:1]])[:60]
+            raise BadInput(f"{given}: only 'sglang serve' starts a server", "write sglang serve MODEL ...")
+        rest = rest[1:]
+        if rest and not rest[0].startswith("-"):
+            rest = ["--model-path", *rest]
+        if _MODEL_TYPE in rest[:-1]:
+            at = rest.index(_MODEL_TYPE)
+            kind, rest = rest[at + 1], rest[:at] + rest[at + 2 :]
+            if kind == "diffusion":
+                raise BadInput(f"{PROGRAM}: {_MODEL_TYPE} diffusion is not worked out")
+    if any(word in ("-h", "--help", "--version") for word in rest):
+        raise BadInput(f"{PROGRAM}: help is asked for, nothing is started", "leave --help out")
+    return rest
 
 
 def _speculation(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -239,6 +257,10 @@ def _adapters(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _count(flag: str, text: str) -> int:
+    """A number of at least 1, with a unit where SGLang takes one (`utils/common.py: human_readable_int`)."""
+    found = re.fullmatch(r"(\d{1,12})(\.\d{1,9})?(Ki|Mi|Gi|Ti|k|M|G|T)", text, re.ASCII)
+    if found is not None and flag in _WITH_UNITS and not (found[2] and found[3].endswith("i")):
+        return int(float(found[1] + (found[2] or "")) * _UNITS[found[3]])
     if not (text.isascii() and text.isdigit()) or len(text) > 15 or int(text) == 0:
         raise BadInput(f"{PROGRAM}: {flag} is {text[:40]!r}, expected a whole number of at least 1")
     return int(text)

@@ -1,34 +1,58 @@
-"""Which launcher reads a command."""
+"""Which launcher reads a command, and what stands in front of it: variables, wrappers, shells."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
+from os.path import basename
 
 from willfit.errors import BadInput
 from willfit.launch.base import Launch
+from willfit.launch.images import known_image
+from willfit.launch.shell import SHELLS, VARIABLE, commands_of, script_of
 
 #: Modules of this folder, asked in turn whether a command is theirs.
 LAUNCHERS: tuple[str, ...] = ("vllm", "sglang", "trtllm", "tgi", "lmdeploy", "lightllm", "docker")
 
-#: First words of commands, so that a model's name is not taken for one.
-PROGRAMS: frozenset[str] = frozenset(
-    {
-        "vllm",
-        "sglang",
-        "trtllm-serve",
-        "text-generation-launcher",
-        "python",
-        "python3",
-        "lmdeploy",
-        "docker",
-        "podman",
-    }
-)
+#: Programs that start another one; what stands between them and its name is theirs.
+_WRAPPERS = frozenset({
+    "accelerate", "apptainer", "chrt", "conda", "docker-compose", "dumb-init", "enroot", "env", "exec", "flock",
+    "gdb", "hatch", "ionice", "kubectl", "mamba", "micromamba", "mpiexec", "mpirun", "ncu", "nice", "nohup", "nsys",
+    "numactl", "oc", "op", "pdm", "pipenv", "pipx", "pixi", "poetry", "ray", "rocprof", "rocprofv3", "screen",
+    "setsid", "singularity", "srun", "stdbuf", "sudo", "systemd-run", "taskset", "time", "timeout", "tini", "tmux",
+    "torchrun", "trtllm-llmapi-launch", "uv", "uvx", "watch", "xargs",
+})  # fmt: skip
 
-#: `NAME=value` in front of a command sets a variable for it.
-_VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
+_CONTAINERS = frozenset({"docker", "podman", "nerdctl", "nvidia-docker"})
+
+_ENGINES = frozenset({"vllm", "sglang", "lmdeploy", "trtllm-serve", "text-generation-launcher"})
+
+#: First words of commands, so that a model's name is not taken for one.
+PROGRAMS: frozenset[str] = _WRAPPERS | _CONTAINERS | _ENGINES | SHELLS
+
+_SUBCOMMANDS = frozenset({"serve", "bench", "run-batch", "chat", "complete", "generate"})
+
+_PYTHON = re.compile(r"python(\d(\.\d+)?)?")
+
+#: Modules and scripts with which `python` starts an engine.
+_MODULES = re.compile(
+    r"vllm(\.entrypoints\..*)?|sglang\.(launch_server|srt\..*)|sglang|lightllm\.server\..*|lmdeploy"
+)
+_SCRIPTS = re.compile(r"benchmark_(latency|throughput)\.py")
+
+#: `vllm==0.11.0`, `vllm[flashinfer]==0.11.0`, `vllm@0.11.0`: the version that is installed for the command.
+_PINNED = re.compile(r"(vllm|sglang|lmdeploy)(?:\[[^\]]*\])?(?:==|@)v?(\d+(?:\.\w+)*)")
+
+#: Variables that say which devices a program sees.
+_VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES")
+
+
+def is_program(word: str) -> bool:
+    """Whether a word starts a launch command."""
+    name = basename(word)
+    return name in PROGRAMS or _PYTHON.fullmatch(name) is not None
 
 
 def variables_before(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -37,22 +61,69 @@ def variables_before(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     for index, word in enumerate(words):
         if word == "env" and not index:
             continue
-        found = _VARIABLE.fullmatch(word)
+        found = VARIABLE.fullmatch(word)
         if found is None:
             return variables, list(words[index:])
         variables[found.group(1)] = found.group(2)
     return variables, []
 
 
-def parse_command(words: Sequence[str], version: str | None = None) -> Launch:
+def parse_command(
+    words: Sequence[str], version: str | None = None, variables: Mapping[str, str] | None = None
+) -> Launch:
     """Read a launch command.
+
+    Parameters
+    ----------
+    words
+        The command, split as a shell would.
+    version
+        Version of the engine; None for the one that the command pins, else the newest that is known.
+    variables
+        What is set for it before.
 
     Raises
     ------
     BadInput
         If no launcher knows the program, or the command is wrong.
     """
-    variables, command = variables_before(words)
+    # A backslash at the end of a line is left over where a command was pasted.
+    words = [word for word in words if word.strip(" \\\n\t")]
+    before, command = variables_before(words)
+    given = {**(variables or {}), **before}
+    name = basename(command[0]) if command else ""
+    if name in SHELLS:
+        return _parse_script(command, version, given)
+    launch = None if name in _WRAPPERS or _in_container(command) else _parse_plain(command, version, given)
+    if launch is None:
+        launch = _parse_wrapped(command, version, given)
+    visible = devices_of(given)
+    return launch if visible is None or launch.devices is not None else replace(launch, devices=visible)
+
+
+def devices_of(variables: Mapping[str, str]) -> int | None:
+    """How many devices variables let a program see; None if they say nothing."""
+    for name in _VISIBLE:
+        listed = [one for one in variables.get(name, "").split(",") if one.strip()]
+        if listed and listed[0].strip() not in ("all", "void", "none"):
+            return listed.index("-1") if "-1" in listed else len(listed)
+    return None
+
+
+def _in_container(command: Sequence[str]) -> bool:
+    """Whether a command starts another one in a container that is described elsewhere."""
+    names = ["exec"], ["compose"]
+    return (
+        basename(command[0]) in _CONTAINERS
+        and list(command[1:2]) in names
+        and any(starts(command[index:]) for index in range(2, len(command)))
+        if command
+        else False
+    )
+
+
+def _parse_plain(command: Sequence[str], version: str | None, variables: Mapping[str, str]) -> Launch | None:
+    """What a command that begins with its program says; None if no launcher knows it."""
     for name in LAUNCHERS if command else ():
         module = import_module(f"willfit.launch.{name}")
         if module.recognises(command):
@@ -62,4 +133,87 @@ def parse_command(words: Sequence[str], version: str | None = None) -> Launch:
             else:
                 launch = module.parse(command, version)
             return launch
-    raise BadInput(f"cannot read the command {' '.join(words)[:80]!r}", f"known: {', '.join(LAUNCHERS)}")
+    return None
+
+
+def _parse_wrapped(command: list[str], version: str | None, variables: Mapping[str, str]) -> Launch:
+    """What a command says that stands behind other programs: the first that a launcher could read."""
+    start = next((index for index in range(len(command)) if starts(command[index:])), None)
+    if start is None:
+        what = " ".join(command)[:80]
+        known = ", ".join([*sorted(_ENGINES), "python -m lightllm.server.api_server", "docker run"])
+        raise BadInput(f"cannot read the command {what!r}", f"known: {known}")
+    between, rest = command[:start], list(command[start:])
+    given = dict(variables)
+    for word in between:
+        # `numactl ... env NAME=value`, `srun --export=ALL,NAME=value`
+        for part in word.removeprefix("--export=").split(",") if word.startswith("--export=") else [word]:
+            found = VARIABLE.fullmatch(part)
+            if found is not None:
+                given[found[1]] = found[2]
+    pinned = _pinned([*between, rest[0]], rest)
+    rest[0] = re.sub(r"@.*", "", rest[0]) if _PINNED.fullmatch(rest[0]) else rest[0]
+    tagged = next((known_image(word.rpartition("=")[2])[1] for word in between), None)
+    for word in between:
+        tagged = tagged or known_image(word.rpartition("=")[2])[1]
+    launch = parse_command(rest, version or pinned or tagged, given)
+    if version is None and (pinned or tagged) and basename(rest[0]) not in _CONTAINERS:
+        note = f"version {pinned} is the one that is installed for the command"
+        if not pinned:
+            note = f"version {tagged} is that of the image's tag"
+        launch = replace(launch, notes=(note, *launch.notes))
+    return launch
+
+
+def _pinned(words: Sequence[str], command: Sequence[str]) -> str | None:
+    """The version that words pin of the package that a command starts."""
+    started = " ".join(command[:4])
+    for word in words:
+        found = _PINNED.fullmatch(word.rpartition("--with=")[2].rpartition("--from=")[2])
+        if found is not None and re.search(rf"\b{found[1]}\b", started):
+            return found[2]
+    return None
+
+
+def starts(words: Sequence[str]) -> bool:
+    """Whether an engine's command, a container or a shell's script begins here, behind other programs."""
+    name, following = basename(words[0]), list(words[1:5])
+    if _PINNED.fullmatch(name):
+        name = name.partition("@")[0]
+    if name in ("trtllm-serve", "text-generation-launcher"):
+        return True
+    if name in ("vllm", "sglang", "lmdeploy"):
+        return bool(following) and following[0] in _SUBCOMMANDS
+    if name in _CONTAINERS:
+        return following[:1] in (["run"], ["container"])
+    if name in SHELLS:
+        return any(re.fullmatch(r"-\w*c", word) for word in following)
+    if _PYTHON.fullmatch(name):
+        module = following.index("-m") + 1 if "-m" in following else None
+        if module is not None:
+            return module < len(following) and _MODULES.fullmatch(following[module]) is not None
+        return any(_SCRIPTS.fullmatch(basename(word)) for word in following[:2])
+    return name == "-m" and bool(following) and _MODULES.fullmatch(following[0]) is not None
+
+
+def _parse_script(command: list[str], version: str | None, variables: Mapping[str, str]) -> Launch:
+    """What the first command of a script says that a launcher can read; versions that it installs before count."""
+    program = basename(command[0])
+    installed: list[str] = []
+    for exported, one in commands_of(script_of(command, program), program):
+        before, bare = variables_before(one)
+        if bare and (starts(bare) or basename(bare[0]) in _ENGINES or _begins(bare)):
+            pinned = _pinned(installed, bare) if version is None else None
+            launch = parse_command(bare, version or pinned, {**variables, **exported, **before})
+            if pinned is not None:
+                note = f"version {pinned} is the one that is installed for the command"
+                launch = replace(launch, notes=(note, *launch.notes))
+            return launch
+        installed += bare
+    known = ", ".join(sorted(_ENGINES))
+    raise BadInput(f"{program}: the script starts no program that is known", f"known: {known}")
+
+
+def _begins(words: Sequence[str]) -> bool:
+    """Whether a wrapped command has one inside that can be read."""
+    return basename(words[0]) in _WRAPPERS and any(starts(words[index:]) for index in range(len(words)))

@@ -1,7 +1,8 @@
 """Reading `text-generation-launcher --model-id MODEL ...`, and its settings in variables in front of it.
 
-Flags as TGI 3.3.7 has them (`launcher/src/main.rs`); each can be set by a variable of its name in capitals instead, and
-a flag wins. Flags without effect on memory are read and left alone.
+Flags as TGI 3.3.7 has them (`launcher/src/main.rs`), with those of versions since 1.4 (`data/tgi_flags.txt`); each
+can be set by a variable of its name in capitals instead, and a flag wins. clap reads them: it takes no abbreviations,
+and a flag once. Flags without effect on memory are read and left alone.
 """
 
 from __future__ import annotations
@@ -10,24 +11,21 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from willfit.engines.tgi.eras import NEWEST
 from willfit.engines.tgi.settings import BLOCKS, Settings
 from willfit.errors import BadInput
 from willfit.launch.base import Launch
-from willfit.launch.flags import scan
-from willfit.launch.values import choice, flag_table, share, whole
+from willfit.launch.flags import FlagTable, flag_table
+from willfit.launch.notes import not_counted, of_other_versions
+from willfit.launch.scanning import Dialect, Scanned, scan
+from willfit.launch.values import check, choice, share, whole
 
 PROGRAM = "text-generation-launcher"
 
 #: `parse` is given the variables in front of the command as well.
 READS_VARIABLES = True
 
-_FLAGS = "tgi_flags.txt"
-_ALIASES = {"-p": "--port", "-e": "--env", "-g": "--graceful-termination-timeout"}
-
-_QUANTIZATIONS = (
-    "awq", "compressed-tensors", "eetq", "exl2", "gptq", "marlin", "bitsandbytes", "bitsandbytes-nf4",
-    "bitsandbytes-fp4", "fp8",
-)  # fmt: skip
+_DIALECT = Dialect(abbreviations=False, once=True)
 
 #: `--quantize` that turns a 16-bit checkpoint into this format while loading.
 _ONLINE = {
@@ -36,12 +34,6 @@ _ONLINE = {
     "bitsandbytes": "bnb-int8",
     "bitsandbytes-nf4": "nf4",
     "bitsandbytes-fp4": "fp4",
-}
-
-#: What is read but does not change the estimate, in words.
-_NOT_COUNTED = {
-    "--lora-adapters": "adapters",
-    "--enable-prefill-logprobs": "logits of all tokens of prompts that ask for them",
 }
 
 
@@ -69,50 +61,64 @@ def parse(
     BadInput
         For a flag that the launcher does not have, a value that it would refuse, or a command without a model.
     """
-    flags = flag_table(_FLAGS)
-    scanned = scan(words[1:], flags, _ALIASES, PROGRAM)
-    if scanned.positionals:
-        raise BadInput(f"{PROGRAM}: {scanned.positionals[0]!r} belongs to no flag", "write --model-id MODEL")
+    rest = words[1:]
+    if any(word in ("-h", "--help", "-V", "--version") for word in rest):
+        raise BadInput(f"{PROGRAM}: help is asked for, nothing is started", "leave --help out")
+    table = flag_table("tgi_flags.txt")
     given = dict(variables or {})
-    options = _from_variables(given, flags) | scanned.options
+    scanned = _with_variables(scan(rest, table, PROGRAM, _DIALECT, version), given, table)
+    if scanned.positionals:
+        raise BadInput(
+            f"{PROGRAM}: {scanned.positionals[0][:60]!r} belongs to no flag", "write --model-id MODEL"
+        )
+    options = scanned.options
     model = options.get("--model-id")
     if not isinstance(model, str) or not model:
         raise BadInput(f"{PROGRAM}: no model is named", "write --model-id MODEL")
     quantize = options.get("--quantize")
-    if quantize is not None:
-        quantize = choice(PROGRAM, "--quantize", str(quantize), _QUANTIZATIONS)
     settings = _numbers(options) | _graphs(options) | _environment(given)
     if version:
         settings["version"] = version
-    notes = [f"{what} ({flag}) are not counted" for flag, what in _NOT_COUNTED.items() if options.get(flag)]
+    notes = []
     shards = _shards(options, given)
     if shards is None:
         notes.append("one shard is assumed (--num-shard)")
-    if "--max-batch-total-tokens" in options:
+    if options.get("--max-batch-total-tokens") is not None:
         notes.append("--max-batch-total-tokens is set aside: TGI takes what the cache holds")
-    dtype = options.get("--kv-cache-dtype")
-    if dtype is not None:
-        settings["kv_cache_dtype"] = choice(
-            PROGRAM, "--kv-cache-dtype", str(dtype), ("fp8_e4m3fn", "fp8_e5m2")
-        )
+    if options.get("--dtype") is not None:
+        notes.append("--dtype is not counted: weights are taken as stored")
+    if "--kv-cache-dtype" in options:
+        settings["kv_cache_dtype"] = options["--kv-cache-dtype"]
     return Launch(
         engine="tgi",
         model=model,
         revision=str(options["--revision"]) if "--revision" in options else None,
         settings=Settings(num_shard=shards or 1, quantize=quantize, **settings),
         format_name=_ONLINE.get(quantize) if quantize else None,
-        notes=tuple(notes),
+        notes=(
+            *of_other_versions(scanned, table, "TGI", version or NEWEST),
+            *not_counted(scanned),
+            *notes,
+        ),
     )
 
 
-def _from_variables(variables: Mapping[str, str], flags: Mapping[str, str]) -> dict[str, Any]:
-    """Flags that variables stand for."""
-    options: dict[str, Any] = {}
-    for flag, arity in flags.items():
-        text = variables.get(flag[2:].replace("-", "_").upper())
-        if text is not None:
-            options[flag] = text.lower() not in ("", "0", "false", "no", "off") if arity == "switch" else text
-    return options
+def _with_variables(scanned: Scanned, variables: Mapping[str, str], table: FlagTable) -> Scanned:
+    """The flags with those that variables stand for; of a switch they say `true` or `false`."""
+    for flag in dict.fromkeys(table.flags.values()):
+        name = flag.name[2:].replace("-", "_").upper()
+        text = variables.get(name)
+        if text is None or flag.name in scanned.options or flag.name == "--env":
+            continue
+        if flag.takes == "switch":
+            if text.lower() not in ("true", "false"):
+                raise BadInput(f"{PROGRAM}: {name} is {text[:40]!r}, expected true or false")
+            scanned.options[flag.name] = text.lower() == "true"
+        else:
+            check(PROGRAM, flag._replace(name=name), text)
+            scanned.options[flag.name] = text
+        scanned.flags[flag.name] = flag
+    return scanned
 
 
 def _numbers(options: Mapping[str, Any]) -> dict[str, Any]:

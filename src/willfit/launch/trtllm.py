@@ -1,51 +1,53 @@
 """Reading `trtllm-serve [serve] MODEL ...`, with the YAML file that it may name.
 
-Flags as TensorRT-LLM's `commands/serve.py` has them in 2026; they are written with underscores. Flags without effect on
-memory are read and left alone.
+Flags as TensorRT-LLM's `commands/serve.py` has them in 2026 (`data/trtllm_flags.txt`); they are written with
+underscores and read by click, which takes no abbreviations. Flags without effect on memory are read and left alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from willfit.engines.tensorrt_llm.settings import Settings
 from willfit.errors import BadInput
 from willfit.launch.base import Launch
-from willfit.launch.flags import scan
-from willfit.launch.values import choice, flag_table, share, whole
+from willfit.launch.config_files import read_settings
+from willfit.launch.flags import flag_table
+from willfit.launch.notes import not_counted
+from willfit.launch.scanning import Dialect, Options, scan
+from willfit.launch.values import choice, share, whole
 
 PROGRAM = "trtllm-serve"
 
-_FLAGS = "trtllm_flags.txt"
+_DIALECT = Dialect(abbreviations=False, greedy=True)
 
 #: Commands of the program that serve something else.
 _OTHERS = ("disaggregated", "disaggregated_mpi_worker", "embeddings", "mm_embedding_serve")
 
-#: A file of settings is small; more is not read.
-_LARGEST_FILE = 2**20
-
-#: Flags that mean the same, and the setting that they are.
+#: Flags, and the setting that they are.
 _COUNTS = {
     "--tensor_parallel_size": "tensor_parallel_size",
-    "--tp_size": "tensor_parallel_size",
     "--pipeline_parallel_size": "pipeline_parallel_size",
-    "--pp_size": "pipeline_parallel_size",
     "--moe_expert_parallel_size": "moe_expert_parallel_size",
-    "--ep_size": "moe_expert_parallel_size",
     "--max_batch_size": "max_batch_size",
     "--max_num_tokens": "max_num_tokens",
     "--max_seq_len": "max_seq_len",
     "--max_beam_width": "max_beam_width",
 }
-_SHARES = ("--free_gpu_memory_fraction", "--kv_cache_free_gpu_memory_fraction")
-_FILES = ("--config", "--extra_llm_api_options")
 _BACKENDS = {"pytorch": "pytorch", "tensorrt": "tensorrt", "trt": "tensorrt", "_autodeploy": "pytorch"}
 
-#: Keys of the file that are understood and not counted.
-_NOT_COUNTED = ("lora_config", "cp_config", "sparse_attention_config", "cache_transceiver_config")
+#: Keys of the file without effect on memory (`llmapi/llm_args.py`); of others that nothing looks at, a note is made.
+_QUIET_KEYS = (
+    "attention_dp_config", "custom_tokenizer", "disable_overlap_scheduler", "dtype", "enable_autotuner",
+    "enable_chunked_prefill", "enable_iter_perf_stats", "enable_iter_req_stats", "enable_min_latency",
+    "fail_fast_on_attention_window_too_large", "garbage_collection_gen0_threshold", "gpus_per_node",
+    "guided_decoding_backend", "iter_stats_max_iterations", "num_postprocess_workers", "otlp_traces_endpoint",
+    "perf_metrics_max_requests", "post_processor_hook", "print_iter_log", "reasoning_parser", "return_perf_metrics",
+    "sampler_type", "scheduler_config", "served_model_name", "stream_interval", "tokenizer", "tokenizer_mode",
+    "trust_remote_code",
+)  # fmt: skip
 
 #: `speculative_config.decoding_type` that drafts with layers of its own in the cache; others have none, or a model
 #: with a cache of its own.
@@ -80,23 +82,24 @@ def parse(words: Sequence[str], version: str | None = None) -> Launch:
         raise BadInput(f"{PROGRAM} {rest[0]} is not worked out", f"write {PROGRAM} serve MODEL ...")
     if rest and rest[0] == "serve":
         rest = rest[1:]
-    flags = flag_table(_FLAGS)
-    _check(rest, flags)
-    dashed = {flag.replace("_", "-"): arity for flag, arity in flags.items()}
-    scanned = scan(rest, dashed, {}, PROGRAM)
-    options = {"--" + flag[2:].replace("-", "_"): value for flag, value in scanned.options.items()}
+    if any(word in ("-h", "--help") for word in rest):
+        raise BadInput(f"{PROGRAM}: help is asked for, nothing is started", "leave --help out")
+    scanned = scan(rest, flag_table("trtllm_flags.txt"), PROGRAM, _DIALECT, version)
+    options = scanned.options
     if len(scanned.positionals) != 1:
         stray = (
-            f"{scanned.positionals[1]!r} belongs to no flag" if scanned.positionals else "no model is named"
+            f"{scanned.positionals[1][:60]!r} belongs to no flag"
+            if scanned.positionals
+            else "no model is named"
         )
         raise BadInput(f"{PROGRAM}: {stray}", f"write {PROGRAM} MODEL ...")
     settings: dict[str, Any] = {"version": version} if version else {}
     for flag, name in _COUNTS.items():
         if flag in options:
             settings[name] = whole(PROGRAM, flag, str(options[flag]))
-    for flag in _SHARES:
-        if flag in options:
-            settings["free_gpu_memory_fraction"] = share(PROGRAM, flag, str(options[flag]))
+    flag = "--free_gpu_memory_fraction"
+    if flag in options:
+        settings["free_gpu_memory_fraction"] = share(PROGRAM, flag, str(options[flag]))
     if options.get("--enable_attention_dp"):
         settings["enable_attention_dp"] = True
     if "--kv_cache_dtype" in options:
@@ -104,39 +107,29 @@ def parse(words: Sequence[str], version: str | None = None) -> Launch:
     if "--backend" in options:
         settings["backend"] = _backend(str(options["--backend"]))
     notes = []
-    for flag in ("--context_parallel_size", "--cp_size"):
-        if options.get(flag, "1") != "1":
-            notes.append(f"context parallelism ({flag}) is not counted")
-    for flag in _FILES:
-        if flag in options:
-            found = _file(Path(str(options[flag])))
-            if found is None:
-                notes.append(f"{options[flag]} ({flag}) is not here, so what it sets is not counted")
-            else:
-                settings |= _settings(found)
-                notes += [
-                    f"{key} of {options[flag]} is not counted" for key in _NOT_COUNTED if found.get(key)
-                ]
-                if found.get("speculative_config") and not _drafts(found):
-                    notes.append(f"speculative_config of {options[flag]} is not counted")
-    revision = options.get("--hf_revision", options.get("--revision"))
+    file = options.get("--config")
+    if file is not None:
+        found = read_settings(Path(str(file)).expanduser())
+        if found is None:
+            notes.append(f"{file} (--config) is not here, so what it sets is not counted")
+        else:
+            given = Options(found)
+            settings |= _settings(given)
+            if given.get("speculative_config") and not _drafts(given):
+                notes.append(f"speculative_config of {file} is not counted")
+            notes += [
+                f"{key[:60]} of {file} is not counted"
+                for key in found
+                if key not in _QUIET_KEYS and given.unseen(key)
+            ]
+    revision = options.get("--revision")
     return Launch(
         engine="tensorrt-llm",
         model=scanned.positionals[0],
         revision=str(revision) if revision else None,
         settings=Settings(**settings),
-        notes=tuple(notes),
+        notes=(*notes, *not_counted(scanned)),
     )
-
-
-def _check(words: Sequence[str], flags: Mapping[str, Any]) -> None:
-    """Flags that it does not have; it knows no other spelling."""
-    for word in words:
-        name = word.partition("=")[0]
-        if name.startswith("--") and len(name) > 2 and name not in flags:
-            close = get_close_matches(name.replace("-", "_").replace("__", "--", 1), flags, n=1, cutoff=0.6)
-            hint = f"did you mean {close[0]}?" if close else "check the spelling, or leave it out"
-            raise BadInput(f"{PROGRAM} has no flag {name}", hint)
 
 
 def _backend(text: str) -> str:
@@ -146,36 +139,6 @@ def _backend(text: str) -> str:
 def _dtype(name: str, value: Any) -> str:
     known = ("auto", "fp8", "nvfp4", "float16", "bfloat16")
     return choice(PROGRAM, name, str(value), known)
-
-
-def _file(path: Path) -> dict[str, Any] | None:
-    """The settings of a YAML file; None if it is not there.
-
-    Raises
-    ------
-    BadInput
-        If it is no YAML file with names and values.
-    """
-    import yaml  # type: ignore[import-untyped]
-
-    try:
-        with path.open("rb") as file:
-            text = file.read(_LARGEST_FILE + 1)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise BadInput(f"cannot read {path}: {error.strerror}") from error
-    if len(text) > _LARGEST_FILE:
-        raise BadInput(f"{path} is too large for a file of settings")
-    try:
-        found = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise BadInput(f"{path} is not YAML: {' '.join(str(error).split())[:100]}") from error
-    if found is None:
-        return {}
-    if not isinstance(found, dict):
-        raise BadInput(f"{path} does not hold names and values", "write max_batch_size: 64")
-    return found
 
 
 def _settings(found: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from functools import cache
-from pathlib import Path
+import json
+import re
+from typing import Any
 
 from willfit.errors import BadInput
-from willfit.launch.flags import Arity
-
-_DATA = Path(__file__).parent / "data"
+from willfit.launch.flags import Flag
 
 #: Longer numbers mean nothing.
 _DIGITS = 15
 
+#: A shell's variable that nothing was put in for.
+_UNSET = re.compile(r"\$[({]?\w")
 
-@cache
-def flag_table(name: str) -> dict[str, Arity]:
-    """The flags of a program as a file of `data/` lists them, and what follows each."""
-    flags: dict[str, Arity] = {}
-    for line in (_DATA / name).read_text(encoding="utf-8").splitlines():
-        if line.startswith("--"):
-            flag, arity = line.split()
-            flags[flag] = arity  # type: ignore[assignment]
-    return flags
+_HUMAN = re.compile(r"(\d{1,15})(?:\.(\d{1,15}))?([kKmMgGtT])", re.ASCII)
+_SCALE: dict[str, int] = {unit: 1000**power for power, unit in enumerate("kmgt", 1)}
+_SCALE |= {unit: 1024**power for power, unit in enumerate("KMGT", 1)}
 
 
 def whole(program: str, flag: str, text: str, least: int = 1) -> int:
@@ -66,3 +61,74 @@ def choice(program: str, flag: str, text: str, choices: tuple[str, ...]) -> str:
     if text not in choices:
         raise BadInput(f"{program}: there is no {flag} {text[:40]}", f"known: {', '.join(choices)}")
     return text
+
+
+def without_units(text: str) -> int | None:
+    """A number with a unit as vLLM reads it: `32k` is 32,000 and `32K` is 32,768; None if it is none.
+
+    `utils/argparse_utils.py: human_readable_int`; fractions go with decimal units only.
+    """
+    found = _HUMAN.fullmatch(text.strip())
+    if found is not None:
+        whole, fraction, unit = found.groups()
+        if fraction is None:
+            return int(whole) * _SCALE[unit]
+        return int(float(f"{whole}.{fraction}") * _SCALE[unit]) if unit.islower() else None
+    try:
+        return int(text)
+    except ValueError:
+        return None
+
+
+def check(program: str, flag: Flag, text: str) -> None:
+    """Refuse a value that the program's parser would refuse.
+
+    Raises
+    ------
+    BadInput
+        That names the flag.
+    """
+    kind = flag.kind.removesuffix("?")
+    if kind != "str" and _UNSET.search(text):
+        # A script's own variable; the shell would have put its value here.
+        if flag.quiet:
+            return
+        raise BadInput(f"{program}: {flag.name} is {text[:40]}, which is not set here", "write its value")
+    try:
+        match kind:
+            case "str" | "tokens" | "" | "-":
+                return
+            case "int":
+                int(text)
+            case "float":
+                float(text)
+            case "json":
+                json.loads(_expanded(text))
+            case _:
+                if text not in kind.split("|"):
+                    raise BadInput(
+                        f"{program}: there is no {flag.name} {text[:40]}",
+                        f"known: {', '.join(kind.split('|'))}",
+                    )
+    except RecursionError:
+        raise BadInput(f"{program}: {flag.name} is nested too deep") from None
+    except ValueError as error:
+        if kind == "json":
+            raise BadInput(f"{program}: {flag.name} is not JSON: {error}") from None
+        what = "a whole number" if kind == "int" else "a number"
+        raise BadInput(f"{program}: {flag.name} is {text[:40]!r}, expected {what}") from None
+
+
+def _expanded(text: str) -> str:
+    """JSON with numbers such as `80m` written out (`arg_utils.py: _expand_json_human_readable_numbers`)."""
+    parts = re.split(r'("(?:[^"\\]|\\.)*")', text)
+    parts[::2] = [
+        re.sub(r"\b\d+(?:\.\d+)?[kKmMgGtT]\b", lambda found: str(without_units(found.group()) or "?"), part)
+        for part in parts[::2]
+    ]
+    return "".join(parts)
+
+
+def read_json(text: str) -> Any:
+    """The value of a JSON option that has been checked."""
+    return json.loads(_expanded(text))

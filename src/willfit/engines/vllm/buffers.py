@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from willfit.architectures.mixers import Attention, LatentAttention, Mixer, Recurrent
 from willfit.architectures.model import Architecture, Tensor, Tower
 from willfit.engines.base import Subject
-from willfit.engines.vllm.eras import era_for
+from willfit.engines.versions import parse_version
 from willfit.engines.vllm.implementations import runs_transformers
 from willfit.engines.vllm.settings import Settings
 from willfit.quantities import DTYPE_BYTES, ceil_div
@@ -85,7 +85,7 @@ def buffer_bytes(subject: Subject, settings: Settings, dtype: str) -> int:
 
 def through_transformers(architecture: Architecture, settings: Settings) -> bool:
     """Whether this version runs the model with Transformers' modules."""
-    return runs_transformers(architecture.model_type, era_for(settings.version, settings.generation).since)
+    return runs_transformers(architecture.model_type, parse_version(settings.version))
 
 
 def is_correction_bias(tensor: Tensor) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from willfit.architectures.mixers import LatentAttention
 from willfit.architectures.model import Architecture
 from willfit.engines.versions import parse_version
-from willfit.engines.vllm.eras import NEWEST, Era
+from willfit.engines.vllm.eras import NEWEST, Era, era_for
 from willfit.engines.vllm.options import Draft, KvTransfer, Lora, Offload
 from willfit.errors import BadInput
 from willfit.hardware.device import Device
@@ -41,8 +41,9 @@ class Settings:
         Draft tokens per step, 0 without speculative decoding.
     mtp
         The checkpoint's own multi-token-prediction module is loaded as the draft.
-    flashinfer_sampler, v2_runner
-        FlashInfer samples; the V2 model runner runs (environment variables). None for the version's own choice.
+    chunked_groups, flashinfer_sampler, v2_runner
+        Chunked layers have cache groups of their own; FlashInfer samples; the V2 model runner runs (environment
+        variables). None for the version's own choice.
     draft
         What drafts, and how; None without speculative decoding.
     lora
@@ -102,6 +103,7 @@ class Settings:
     estimate_cudagraphs: bool | None = None
     speculative_tokens: int = 0
     mtp: bool = False
+    chunked_groups: bool | None = None
     flashinfer_sampler: bool | None = None
     v2_runner: bool | None = None
     allow_deprecated_quantization: bool = False
@@ -137,6 +139,13 @@ class Settings:
     def local_replicas(self) -> int:
         """Replicas on this host."""
         return min(self.data_parallel, self.data_parallel_local or self.data_parallel)
+
+
+def with_flashinfer(settings: Settings) -> Settings:
+    """The settings where FlashInfer is known to be installed: versions that look for it then let it sample."""
+    looked_for = era_for(settings.version, settings.generation).flashinfer == "if_installed"
+    unset = settings.flashinfer_sampler is None
+    return replace(settings, flashinfer_sampler=True) if looked_for and unset else settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,6 +114,8 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
         settings = replace(settings, generation="v0")
     device = smallest_device(machine, settings)
     era = era_for(settings.version, settings.generation)
+    if settings.chunked_groups is not None:
+        era = replace(era, chunked_groups=settings.chunked_groups)
     resolved = replace(resolve(settings, architecture, device, era), graph_sets=graph_sets(settings))
     dtype = model_dtype(subject, settings, device)
     kv_dtype = kv_dtype_of(settings, subject.recipe.kv_cache_dtype, dtype, architecture, device)

@@ -10,7 +10,8 @@ import os
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from willfit.launch.table import PROGRAMS, variables_before
+from willfit.launch.table import is_program as starts_command
+from willfit.launch.table import variables_before
 
 #: The command that is meant where none is named.
 DEFAULT_COMMAND = "estimate"
@@ -76,4 +77,4 @@ def first_positional(words: Sequence[str]) -> int | None:
 
 def is_program(word: str) -> bool:
     """Whether a word starts a launch command. A directory of that name is a model."""
-    return os.path.basename(word) in PROGRAMS and not os.path.isdir(word)
+    return starts_command(word) and not os.path.isdir(word)

@@ -129,10 +129,19 @@ def _answer_command(given: Namespace, launch: Sequence[str], machine: Machine | 
         )
     except BadInput as error:
         ours = [f"--{name.replace('_', '-')}" for name in vars(given)]
-        late = next((word for word in launch if word in ours and error.message.endswith(f" {word}")), None)
+        # `--gpu` is the beginning of a flag of some engines, so that they read it as that.
+        late = next(
+            (
+                word
+                for word in launch
+                if word == "--gpu" or (word in ours and error.message.endswith(f" {word}"))
+            ),
+            None,
+        )
         if late is None:
             raise
-        raise BadInput(error.message, f"options of willfit stand before {launch[0]}") from None
+        what = f"{late} is read as an option of the command" if late == "--gpu" else error.message
+        raise BadInput(what, f"options of willfit stand before {launch[0]}") from None
 
 
 def _show(answer: Estimate, given: Namespace) -> int:
