@@ -34,6 +34,12 @@ TERM_WORDS: dict[str, str] = {
     "sleeping_weights": "weights while asleep",
 }
 
+#: What engines call the longest sequence among the settings that they resolve (`Estimate.details`).
+CONTEXT_NAMES = (
+    "max_model_len", "context_length", "max_seq_len", "max_total_tokens", "session_len", "max_req_total_len",
+    "context",
+)  # fmt: skip
+
 #: A 90 % interval of a normal distribution is this many standard deviations on each side.
 _Z90 = 1.6448536269514722
 
@@ -267,6 +273,11 @@ class Estimate:
     refusal: str = ""
     remedies: tuple[str, ...] = ()
     details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def context(self) -> int:
+        """Tokens of the longest sequence that was asked for; 0 if the engine does not say."""
+        return next((int(self.details[name]) for name in CONTEXT_NAMES if self.details.get(name)), 0)
 
     @property
     def verdict(self) -> Verdict:

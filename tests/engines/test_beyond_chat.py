@@ -294,7 +294,7 @@ def test_whispers_encoder_runs_in_the_profile() -> None:
     found = sized("openai/whisper-large-v3", "0.16.0")
     running = 5 * 1500 * (2 * 1280 + 2 * 5120 + 2 * 128) * 2
     assert (
-        f"5 sound(s) of 1500 tokens, each 1500 positions x {2 * 1280 + 2 * 5120 + 2 * 128} elements = {running}"
+        f"5 sound(s) of 1500 tokens x 1500 positions x {2 * 1280 + 2 * 5120 + 2 * 128} elements x 2 B = {running}"
         in (activations(found))
     )
 
@@ -332,9 +332,9 @@ DTYPE = 4
     ("model", "settings", "expected"),
     [
         # The budget is the batch, or one item: 8192 // 256 images of 64 x 64 patches.
-        ("google/gemma-3-4b-it", {"max_model_len": 8192}, "32 image(s) of 256 tokens, each 4096 positions"),
+        ("google/gemma-3-4b-it", {"max_model_len": 8192}, "32 image(s) of 256 tokens x 4096 positions"),
         # A sequence of 32,768 tokens holds two pairs of frames of 16,384 tokens.
-        ("Qwen/Qwen2.5-VL-7B-Instruct", {"max_model_len": 32768}, "1 video(s) of 32768 tokens, each 131072 positions"),
+        ("Qwen/Qwen2.5-VL-7B-Instruct", {"max_model_len": 32768}, "1 video(s) of 32768 tokens x 131072 positions"),
         ("Qwen/Qwen2.5-VL-7B-Instruct", {"max_model_len": 128000}, "1 video(s) of 114688 tokens"),
         (
             "Qwen/Qwen2.5-VL-7B-Instruct",
@@ -345,15 +345,15 @@ DTYPE = 4
         (
             "Qwen/Qwen2.5-VL-7B-Instruct",
             {"max_model_len": 1024, "max_pixels": 1003520, "mm_limits": (("video", 0),)},
-            "6 image(s) of 1280 tokens, each 5120 positions",
+            "6 image(s) of 1280 tokens x 5120 positions",
         ),
         # 12 tiles and the whole, each 32 x 32 patches and a class token, 256 tokens.
-        ("OpenGVLab/InternVL2_5-8B", {}, "2 image(s) of 3328 tokens, each 13325 positions"),
+        ("OpenGVLab/InternVL2_5-8B", {}, "2 image(s) of 3328 tokens x 13325 positions"),
         ("llava-hf/llava-1.5-7b-hf", {}, "14 image(s) of 576 tokens"),
         # 32 frames of 70 tokens and their marks; nine patches for each token.
-        ("google/gemma-4-26B-A4B-it", {"max_model_len": 8192}, "3 video(s) of 2496 tokens, each 20160 positions"),
+        ("google/gemma-4-26B-A4B-it", {"max_model_len": 8192}, "3 video(s) of 2496 tokens x 20160 positions"),
         # As long as the context: 22 windows of 375 tokens, 1,500 positions each.
-        ("mistralai/Voxtral-Mini-3B-2507", {"max_model_len": 8192}, "1 sound(s) of 8192 tokens, each 33000 positions"),
+        ("mistralai/Voxtral-Mini-3B-2507", {"max_model_len": 8192}, "1 sound(s) of 8192 tokens x 33000 positions"),
     ],
 )  # fmt: skip
 def test_what_the_profile_encodes(model: str, settings: dict[str, object], expected: str) -> None:
@@ -367,8 +367,8 @@ def test_vectors_stay_while_the_language_model_runs() -> None:
     vectors, pixels = 16384 * 3584 * 2, 65536 * 3 * 2 * 14 * 14 * 2
     first = activations(sized("Qwen/Qwen2.5-VL-7B-Instruct", "0.16.0", **asked))
     second = activations(sized("Qwen/Qwen2.5-VL-7B-Instruct", "0.33.0", **asked))
-    assert f"+ {vectors + pixels} of them beside" in first
-    assert f"+ {vectors} of them beside" in second
+    assert f"+ {vectors + pixels} B of encoder outputs" in first
+    assert f"+ {vectors} B of encoder outputs" in second
 
 
 def test_without_images_there_is_neither_encoder_nor_profile() -> None:

@@ -113,7 +113,7 @@ def test_experts_hold_their_scratch_space_from_0_14_on() -> None:
     assert passing.bytes == 8192 * (8 * (2048 + 768) + 2048) * 2 + 8192 * 3 * 2048 * 2
     kept = term(sized("Qwen/Qwen3-30B-A3B", "H100", version="0.14.1", **asked), "activations")
     scratch = 8192 * 8 * (2048 + 2048) * 2
-    assert f"+ {scratch} of scratch space that stays" in kept.formula
+    assert f"+ {scratch} B of scratch space that stays" in kept.formula
     # Attention is the widest layer then: 32 heads and 2 x 4 KV heads of 128, their output, 3 x 2048.
     assert kept.bytes == 8192 * ((32 + 8 + 32) * 128 + 3 * 2048) * 2 + scratch
 
@@ -135,7 +135,7 @@ def test_a_sparse_indexer_gathers_forty_prompts_of_the_longest_length() -> None:
     gathered = {"B200": 40 * 163840 * 132, "H200": 5 * 163840 * 576 * 2}
     for gpu, size in gathered.items():
         found = term(sized("deepseek-ai/DeepSeek-V3.2-Exp", gpu, version="0.19.1", **asked), "activations")
-        assert f"+ {size} of scratch space that stays" in found.formula
+        assert f"+ {size} B of scratch space that stays" in found.formula
         assert f"+ {max(512 * 2**20, 65536 * 16 * 256 * 2)} B" in found.formula
 
 

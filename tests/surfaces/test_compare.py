@@ -2,11 +2,20 @@
 
 import json
 import re
+from itertools import product
 
+import jsonschema
 import pytest
 from program import in_terminal, willfit
 
+from willfit.asking import answer_about, machine_of
+from willfit.comparing import compare
+from willfit.engines.base import Question
+from willfit.surfaces.cli.commands.schema import comparison_schema
+
 MODEL = "Qwen/Qwen3-8B"
+SCHEMA = comparison_schema()
+VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -65,19 +74,18 @@ def test_options_inside_a_side_win_over_those_outside():
 def test_json_holds_both_estimates_as_they_are_alone_and_their_difference():
     options = ("--gpu", "l40s", "--json")
     found = json.loads(willfit("compare", MODEL, f"{MODEL} -f fp8", *options).stdout)
-    assert set(found) == {"a", "b", "differs", "engine_changes", "device", "host", "figures"}
+    VALIDATOR.validate(found)
     assert found["a"] == json.loads(willfit(MODEL, *options).stdout)
     assert found["b"] == json.loads(willfit(MODEL, "-f", "fp8", *options).stdout)
     device = found["device"]
     assert set(device) == {"a", "b", "difference_bytes", "terms"}
     assert device["difference_bytes"] == device["b"]["peak_bytes"] - device["a"]["peak_bytes"]
     assert device["difference_bytes"] == sum(term["difference_bytes"] for term in device["terms"])
-    assert set(device["terms"][0]) == {
-        *("name", "a_bytes", "b_bytes", "difference_bytes", "reasons", "a_formula", "b_formula")
-    }
     weights = next(term for term in device["terms"] if term["name"] == "weights")
     alone = next(term for term in found["b"]["devices"][0]["terms"] if term["name"] == "weights")
     assert (weights["b_bytes"], weights["b_formula"]) == (alone["bytes"], alone["formula"])
+    assert weights["b_reference"] == alone["reference"]
+    assert sum(reason["difference"] for reason in weights["reasons"]) == weights["difference_bytes"]
     assert [figure["name"] for figure in found["figures"]] == [
         *("cache_needed_bytes", "kv_cache_tokens", "max_context", "max_concurrency")
     ]
@@ -85,16 +93,74 @@ def test_json_holds_both_estimates_as_they_are_alone_and_their_difference():
         assert figure["difference"] == pytest.approx(figure["b"] - figure["a"], abs=1e-3)
 
 
-@pytest.mark.parametrize("width", ["80", "130"])
-def test_the_table_keeps_within_the_terminal(width):
+def test_the_schema_is_what_the_program_prints_and_holds_that_of_an_estimate():
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    assert json.loads(willfit("schema", "comparison").stdout) == SCHEMA
+    alone = json.loads(willfit("schema").stdout)
+    assert SCHEMA["$defs"]["estimate"]["required"] == alone["required"]
+    assert {key: SCHEMA["$defs"][key] for key in alone["$defs"]} == alone["$defs"]
+
+
+def test_comparisons_of_any_engines_validate():
+    questions = [
+        (MODEL, "rtx4090", "vllm", Question(4096)),
+        (MODEL, "2xl40s", "sglang", Question(8192, 4)),
+        ("google-bert/bert-large-uncased", "cpu", "transformers", Question(512)),
+        ("state-spaces/mamba-130m-hf", "12GiB", "minimum", Question(4096)),
+        ("Qwen/Qwen3-8B-AWQ", "mi300x", "vllm", Question(4096, 2, "fp8")),
+    ]
+    answers = [
+        answer_about(model, machine_of(gpu, "64GiB"), question, engine, offline=True)
+        for model, gpu, engine, question in questions
+    ]
+    for a, b in product(answers, answers):
+        VALIDATOR.validate(json.loads(json.dumps(compare(a, b).as_json(), allow_nan=False)))
+
+
+def test_the_schema_refuses_what_a_comparison_is_not():
+    good = json.loads(willfit("compare", MODEL, f"{MODEL} -f fp8", "--gpu", "l40s", "--json").stdout)
+    for path, wrong in (
+        (("summary",), []),
+        (("device", "terms", 0, "reasons"), ["words alone"]),
+        (("figures", 0, "name"), "room"),
+        (("a", "verdict"), "maybe"),
+    ):
+        changed = json.loads(json.dumps(good))
+        place = changed
+        for step in path[:-1]:
+            place = place[step]
+        place[path[-1]] = wrong
+        assert not VALIDATOR.is_valid(changed), path
+
+
+@pytest.mark.parametrize("width", ["80", "100", "140"])
+@pytest.mark.parametrize("more", [(), ("--explain",)])
+def test_the_table_keeps_within_the_terminal(width, more):
     sides = (f"{MODEL} --engine-version 0.19.1", "google/gemma-3-12b-it --engine transformers")
-    printed = in_terminal("compare", *sides, "--gpu", "h100", COLUMNS=width)
+    printed = in_terminal("compare", *sides, "--gpu", "h100", *more, COLUMNS=width)
     assert ESCAPE.search(printed)
     lines = [ESCAPE.sub("", line).rstrip() for line in printed.replace("\r", "").splitlines()]
     assert max(map(len, lines)) <= int(width)
-    # Both formulas stand where nothing explains a difference.
     text = " ".join(" ".join(lines).split())
-    assert "A: the sampler, largest of " in text
-    assert "B: prefill" in text
+    assert "A fills what its budget leaves" in text
+    assert ("vllm/v1/worker/gpu_worker.py: determine_available_memory" in text) == bool(more)
     total = next(line for line in lines if line.startswith("    total"))
     assert len(re.findall(r"GiB", total)) == 3
+    assert not any("…" in line for line in lines)
+
+
+def test_a_pipe_gets_no_colours_and_no_spaces_at_the_ends_of_sentences():
+    printed = willfit("compare", MODEL, f"{MODEL} -u 4", "--gpu", "h100").stdout
+    assert not ESCAPE.search(printed)
+    sentences = [line for line in printed.splitlines() if re.match(r"  [→·]|      [+−]", line)]
+    assert len(sentences) > 4
+    assert [line for line in sentences if line.endswith(" ")] == []
+
+
+@pytest.mark.parametrize(("encoding", "sign"), [("gbk", "-"), ("ascii", "-"), ("utf-8", "−")])
+def test_a_minus_is_never_lost(encoding, sign):
+    done = willfit(
+        "compare", MODEL, f"{MODEL} -f fp8", "--gpu", "h100", PYTHONIOENCODING=encoding, PYTHONUTF8="0"
+    )
+    weights = next(line for line in done.stdout.splitlines() if re.match(r"  \S+ weights ", line))
+    assert re.search(rf"{sign}6\.\d+ GiB", weights), weights

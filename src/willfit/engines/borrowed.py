@@ -83,7 +83,7 @@ def library_terms(device: Device, ranks: int, processes: int = 1) -> tuple[Term,
     """Workspaces of libraries, and the driver's context of each process on a card."""
     spread = constant(*runtime_constants(ranks, device))
     low, size, high = int(spread.low), int(spread.value), int(spread.high)
-    formula = f"library workspaces of {ranks} rank(s)"
+    formula = f"{size} B of library workspaces of {ranks} rank(s)"
     context = context_term(device)
     if processes > 1:
         context = between(
@@ -91,7 +91,7 @@ def library_terms(device: Device, ranks: int, processes: int = 1) -> tuple[Term,
             processes * context.bytes,
             processes * context.low_bytes,
             processes * context.high_bytes,
-            f"driver contexts of {processes} processes",
+            f"{processes} processes x {context.formula}",
             context.reference,
         )
     return between("runtime", size, low, high, formula, spread.reference), context
@@ -104,7 +104,7 @@ def graph_terms(architecture: Architecture, sizes: int, reference: str) -> tuple
         return ()
     spread = constant("vllm.graphs_taken")
     count = layers * sizes
-    formula = f"{layers} layers x {sizes} captured sizes x {spread.value:.0f} B"
+    formula = f"{layers} layers x {sizes} captured sizes x {spread.value:.15g} B"
     return (
         between(
             "cuda_graphs",

@@ -25,4 +25,4 @@ def context_term(device: Device) -> Term:
     if device.vendor not in ("NVIDIA", ""):
         formula = f"not established for {device.vendor}: at most what CUDA takes"
         return between("context", 0, 0, high, formula, context.reference)
-    return between("context", size, low, high, "CUDA context and loaded kernels", context.reference)
+    return between("context", size, low, high, f"{size} B of the driver's context", context.reference)

@@ -22,6 +22,9 @@ from willfit.quantities import DTYPE_BYTES, dtype_name, format_bytes
 NAME = "minimum"
 NEWEST = __version__
 
+#: How a term cites willfit's own source.
+_HERE = f"willfit {__version__} willfit"
+
 #: Tokens of a prompt that are processed at once; an encoder needs all of them.
 PREFILL_CHUNK = 512
 
@@ -138,10 +141,12 @@ def _fixed_terms(device: Device, needs: _Needs, last: bool) -> tuple[Term, ...]:
     tokens, elements = needs.widest
     size = needs.activations
     formula = f"{tokens} tokens x {elements} elements x {DTYPE_BYTES[needs.dtype]} B"
-    terms = [between("activations", size, size // 2, 2 * size, formula, "the widest layer")]
+    reference = f"{_HERE}/engines/activations.py: widest_layer_elements"
+    terms = [between("activations", size, size // 2, 2 * size, formula, reference)]
     if last and needs.logits:
         formula = f"{needs.users} rows x {needs.architecture.logits_per_row} x 4 B"
-        terms.append(exact("logits", needs.users * needs.logits, formula, "the next token's scores in fp32"))
+        reference = f"{_HERE}/engines/minimum.py: the next token's scores in fp32"
+        terms.append(exact("logits", needs.users * needs.logits, formula, reference))
     if not device.is_cpu:
         terms.append(context_term(device))
     return tuple(terms)
@@ -166,10 +171,15 @@ def _spread_terms(subject: Subject, needs: _Needs, shares: Sequence[int], index:
 
     weights = share(subject.weight_bytes)
     less, more = subject.weight_sureness
-    formula = f"{subject.weight_bytes} B stored ({subject.recipe.name}){part}"
+    formula = f"{subject.weight_bytes} B of tensors ({subject.recipe.name}){part}"
     terms = [
         between(
-            "weights", weights, int(weights * less), int(weights * more), formula, "the checkpoint's tensors"
+            "weights",
+            weights,
+            int(weights * less),
+            int(weights * more),
+            formula,
+            f"{_HERE}/formats/weights.py: weight_lines",
         )
     ]
     if needs.cache:
@@ -178,11 +188,13 @@ def _spread_terms(subject: Subject, needs: _Needs, shares: Sequence[int], index:
             f"{needs.users} x {needs.cache} B for {needs.context} tokens{source} ({needs.kv_dtype}){part}"
         )
         size = share(needs.cache * needs.users)
-        terms.append(exact("kv_cache", size, formula, "what the layers must hold"))
+        reference = f"{_HERE}/architectures/held.py: cache_bytes"
+        terms.append(exact("kv_cache", size, formula, reference))
     if needs.state:
         formula = f"{needs.users} x {needs.state} B of recurrent state{part}"
         size = share(needs.state * needs.users)
-        terms.append(exact("recurrent_state", size, formula, "what the layers must hold"))
+        reference = f"{_HERE}/architectures/held.py: state_bytes"
+        terms.append(exact("recurrent_state", size, formula, reference))
     return tuple(terms)
 
 

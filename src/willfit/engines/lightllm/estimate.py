@@ -11,8 +11,8 @@ from willfit.engines.lightllm.host import host_terms
 from willfit.engines.lightllm.models import support
 from willfit.engines.lightllm.settings import KV_TYPES, MODES, Settings
 from willfit.engines.lightllm.sizing import Sizing, size_up
+from willfit.engines.lightllm.sources import SOURCES
 from willfit.engines.ranks import Repeats, most_ranks, undivided_heads
-from willfit.engines.references import dated
 from willfit.engines.support import model_refusal, vectors_note
 from willfit.engines.versions import parse_version
 from willfit.errors import BadInput
@@ -69,7 +69,7 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
     sizing = size_up(subject, machine, settings)
     resolved, length = sizing.resolved, sizing.resolved.length
     cache = (_cache_term(sizing, settings),) if sizing.slot_bytes else ()
-    terms = dated((*sizing.before, *cache, *sizing.after), "LightLLM", "lightllm/", resolved.era.since)
+    terms = (*sizing.before, *cache, *sizing.after)
     interval = None
     if settings.max_total_token_num is None and sizing.pool_bytes > 0:
         interval = device_interval(terms, sizing.before, sizing.after, 1.0)
@@ -88,12 +88,7 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
             "host",
             0,
             machine.host_bytes,
-            dated(
-                host_terms(subject.architecture, settings, resolved, sizing.dtype),
-                "LightLLM",
-                "lightllm/",
-                resolved.era.since,
-            ),
+            host_terms(subject.architecture, settings, resolved, sizing.dtype),
         ),
         capacity=Capacity(
             sizing.slots,
@@ -110,6 +105,10 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
             "running_max_req_size": resolved.requests,
             "mem_fraction": resolved.mem_fraction,
             "max_total_token_num": sizing.slots,
+            "dtype": sizing.dtype,
+            "tensor_parallel": settings.group_ranks,
+            "users": users,
+            "era": resolved.era,
         },
     )
 
@@ -130,12 +129,14 @@ def _cache_term(sizing: Sizing, settings: Settings) -> Term:
     # One slot more is for padding; it is not handed out.
     size = (sizing.slots + 1) * sizing.slot_bytes
     low, high = sizing.pool_interval
-    slots = f"({sizing.slots} + 1) tokens x {sizing.slot_bytes} B"
+    slots = f"({sizing.slots} tokens + 1) x {sizing.slot_bytes} B"
     if settings.max_total_token_num is not None:
         formula = f"{slots} (as asked for)"
     else:
-        formula = f"{sizing.free_bytes} free - {sizing.left_free_bytes} left free: {slots}"
-    reference = "lightllm/common/kv_cache_mem_manager/mem_manager.py: profile_size"
+        total = sizing.free_bytes + sum(term.bytes for term in sizing.before)
+        others = " - ".join(f"{term.bytes} ({term.name})" for term in sizing.before)
+        formula = f"{sizing.resolved.mem_fraction:g} (mem_fraction) x {total} B usable - {others} = {slots}"
+    reference = SOURCES.cite("slots", settings.version)
     return Term("kv_cache", size, max(0, min(low, size)), max(high, size), formula, reference)
 
 

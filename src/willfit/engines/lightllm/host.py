@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from willfit.architectures.model import Architecture
 from willfit.engines.lightllm.settings import Resolved, Settings, prefix_states
+from willfit.engines.lightllm.sources import SOURCES
 from willfit.engines.lightllm.tables import request_states
 from willfit.engines.lightllm.weights import runs_encoders
 from willfit.estimate import Term, exact
@@ -15,19 +16,22 @@ def host_terms(
     """Pinned and shared memory of all ranks."""
     terms = []
     if settings.cpu_cache_bytes:
-        reference = "lightllm/utils/kv_cache_utils.py: --cpu_cache_storage_size"
-        terms.append(exact("kv_cache", settings.cpu_cache_bytes, "as asked for, shared", reference))
+        reference = SOURCES.cite("host cache", settings.version)
+        formula = f"{settings.cpu_cache_bytes} B (as asked for), shared"
+        terms.append(exact("kv_cache", settings.cpu_cache_bytes, formula, reference))
     if resolved.era.tables_before and architecture.towers and runs_encoders(settings, resolved):
-        reference = "lightllm/utils/embed_utils.py: --embed_cache_storage_size"
-        terms.append(exact("embeddings", resolved.embed_cache_bytes, "embeddings of images", reference))
+        reference = SOURCES.cite("embeddings", settings.version)
+        formula = f"{resolved.embed_cache_bytes} B of embeddings of images"
+        terms.append(exact("embeddings", resolved.embed_cache_bytes, formula, reference))
     if resolved.era.counters and settings.penalty_counter_mode == "pin_mem_counter":
         size = (resolved.requests + 1) * architecture.vocab_size * 4
         formula = f"{settings.tp} ranks x {resolved.requests + 1} requests x {architecture.vocab_size} x 4 B"
-        terms.append(exact("request_tables", settings.tp * size, formula, "lightllm/common/req_manager.py"))
+        reference = SOURCES.cite("tables", settings.version)
+        terms.append(exact("request_tables", settings.tp * size, formula, reference))
     state = request_states(architecture, settings, dtype)
     if state and resolved.era.tables_before:
         count = prefix_states(settings, resolved.requests)
         formula = f"{settings.tp} ranks x {count} prefixes x {state} B"
-        reference = "lightllm/common/linear_att_cache_manager/linear_att_buffer_manager.py"
+        reference = SOURCES.cite("states", settings.version)
         terms.append(exact("recurrent_state", settings.tp * count * state, formula, reference))
     return tuple(terms)

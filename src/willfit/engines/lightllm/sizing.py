@@ -11,6 +11,7 @@ from willfit.engines.borrowed import activation_term, graph_terms, library_terms
 from willfit.engines.leftover import free_beside
 from willfit.engines.lightllm.settings import Resolved, Settings, resolve
 from willfit.engines.lightllm.slots import layers_with_slots, slot_bytes
+from willfit.engines.lightllm.sources import SOURCES
 from willfit.engines.lightllm.tables import request_tables
 from willfit.engines.lightllm.weights import draft_bytes, runs_encoders, weights_term
 from willfit.engines.ranks import runtime_dtype
@@ -108,8 +109,8 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
     after += _transfer(architecture, settings, resolved, slot, pool)
     draft = draft_bytes(subject, settings, dtype)
     if draft:
-        reference = "lightllm/server/router/model_infer/mode_backend/base_backend.py: init_mtp_draft_model"
-        formula = f"{settings.draft_models} draft model(s), {draft} B; embedding and head are shared"
+        reference = SOURCES.cite("drafts", settings.version)
+        formula = f"{draft} B of {settings.draft_models} draft model(s); embedding and head are shared"
         after.append(exact("draft_weights", draft, formula, reference))
     return Sizing(resolved, dtype, tuple(before), tuple(after), slot, free.bytes, left, pool, (low, high))
 
@@ -126,7 +127,7 @@ def _after(architecture: Architecture, settings: Settings, resolved: Resolved, d
                 "logits": (rows * logits * (size + 4), f"{rows} rows x {logits} logits x {size + 4} B"),
             },
             0,
-            "lightllm/common/basemodel/basemodel.py: _check_max_len_infer",
+            SOURCES.cite("forward", settings.version),
         )
     ]
     if architecture.ropes:
@@ -134,10 +135,9 @@ def _after(architecture: Architecture, settings: Settings, resolved: Resolved, d
         positions = architecture.max_positions + _SPARE_POSITIONS
         formula = f"{positions} positions x {width} x {size} B"
         least, whole = architecture.max_positions * width * size, positions * width * size
-        terms.append(
-            between("buffers", whole, least, whole, formula, "lightllm/models/llama/model.py: rotary tables")
-        )
-    terms += graph_terms(architecture, len(resolved.graph_sizes), "lightllm/common/basemodel/cuda_graph.py")
+        reference = SOURCES.cite("rotary tables", settings.version)
+        terms.append(between("buffers", whole, least, whole, formula, reference))
+    terms += graph_terms(architecture, len(resolved.graph_sizes), SOURCES.cite("graphs", settings.version))
     return terms
 
 
@@ -152,10 +152,10 @@ def _transfer(
         pages, tokens = settings.pd_kv_page_num, settings.pd_kv_page_size
         # Heads of all ranks of the group: at most as many as they have together.
         size = pages * tokens * slot
-        formula = f"{pages} pages x {tokens} tokens x {slot} B, of all {settings.group_ranks} rank(s)"
-        reference = "lightllm/common/kv_cache_mem_manager/mem_manager.py: alloc_paged_kv_move_buffer"
+        formula = f"{pages} pages x {tokens} tokens x {slot} B x {settings.group_ranks} ranks"
+        reference = SOURCES.cite("transfer", settings.version)
         most = size * settings.group_ranks
         return [between("transfer_buffer", most, size, most, formula, reference)]
     size = max(0, pool) // layers
-    formula = f"one of {layers} layers for all slots"
-    return [exact("transfer_buffer", size, formula, "lightllm/common/mem_manager.py: alloc_kv_move_buffer")]
+    formula = f"{size} B of one of {layers} layers for all slots"
+    return [exact("transfer_buffer", size, formula, SOURCES.cite("transfer", settings.version))]

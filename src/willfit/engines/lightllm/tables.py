@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from willfit.architectures.model import Architecture
 from willfit.engines.lightllm.settings import Resolved, Settings
+from willfit.engines.lightllm.sources import SOURCES
 from willfit.engines.ranks import state_bytes_on_rank
 from willfit.estimate import Term, between
 from willfit.quantities import dtype_name
@@ -33,4 +34,4 @@ def request_tables(architecture: Architecture, settings: Settings, resolved: Res
         size += rows * state
         high += rows * state * copies
         formula += f" + {rows} x {state} B of states"
-    return between("request_tables", size, size, high, formula, "lightllm/common/req_manager.py")
+    return between("request_tables", size, size, high, formula, SOURCES.cite("tables", settings.version))

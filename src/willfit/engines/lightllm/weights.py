@@ -6,6 +6,7 @@ from willfit.architectures.mixers import LatentAttention
 from willfit.engines.base import Subject
 from willfit.engines.borrowed import weights_between
 from willfit.engines.lightllm.settings import Resolved, Settings
+from willfit.engines.lightllm.sources import SOURCES
 from willfit.engines.sharding import Sharding, rank_bytes
 from willfit.estimate import Term
 from willfit.formats.plain import Plain
@@ -33,9 +34,8 @@ def weights_term(subject: Subject, settings: Settings, resolved: Resolved, dtype
         encoders = 0
     if encoders:
         parts.append(f"{encoders} B of encoders")
-    return weights_between(
-        subject, own + twice + encoders, " + ".join(parts), "lightllm/common/basemodel/layer_weights"
-    )
+    reference = SOURCES.cite("weights", settings.version)
+    return weights_between(subject, own + twice + encoders, " + ".join(parts), reference)
 
 
 def draft_bytes(subject: Subject, settings: Settings, dtype: str) -> int:

@@ -10,8 +10,8 @@ from willfit.engines.lmdeploy.eras import NEWEST
 from willfit.engines.lmdeploy.models import support
 from willfit.engines.lmdeploy.settings import QUANT_POLICIES, TURBOMIND_POLICIES, Settings, has_turbomind
 from willfit.engines.lmdeploy.sizing import Sizing, size_up
+from willfit.engines.lmdeploy.sources import SOURCES
 from willfit.engines.ranks import most_ranks, undivided_heads
-from willfit.engines.references import dated
 from willfit.engines.remedies import CONTEXT_STEP
 from willfit.engines.support import model_note, model_refusal, vectors_note
 from willfit.errors import BadInput
@@ -68,8 +68,8 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
     length = settings.session_len or min(
         DEFAULT_CONTEXT, subject.architecture.max_positions or DEFAULT_CONTEXT
     )
-    cache = (_cache_term(sizing),) if sizing.blocks.bytes else ()
-    terms = dated((*sizing.before, *cache, *sizing.after), "LMDeploy", "lmdeploy/", sizing.era.since)
+    cache = (_cache_term(sizing, settings.version),) if sizing.blocks.bytes else ()
+    terms = (*sizing.before, *cache, *sizing.after)
     interval = _interval(terms, sizing)
     refusal = _refusal(subject, machine, settings, sizing)
     demand = sizing.demand(users, length)
@@ -102,6 +102,10 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
             "cache_max_entry_count": sizing.ratio,
             "num_gpu_blocks": sizing.block_count,
             "block_size": sizing.blocks.length,
+            "dtype": sizing.dtype,
+            "tensor_parallel": sizing.layout.attention,
+            "users": users,
+            "era": sizing.era,
         },
     )
 
@@ -114,20 +118,19 @@ def _policy(kv_dtype: str) -> int:
     raise BadInput(f"LMDeploy has no cache of {kv_dtype}", "it has int4, int8, fp8 and 16 bits")
 
 
-def _cache_term(sizing: Sizing) -> Term:
+def _cache_term(sizing: Sizing, version: str) -> Term:
     size = sizing.block_count * sizing.blocks.bytes
     low, high = sizing.pool_interval
     blocks = f"{sizing.block_count} blocks x {sizing.blocks.bytes} B"
-    aside = f" - {sizing.reserved_bytes} set aside" if sizing.reserved_bytes else ""
+    total = sizing.free_bytes + sum(term.bytes for term in sizing.before)
+    others = "".join(f" - {term.bytes} ({term.name})" for term in sizing.before)
+    others += f" - {sizing.reserved_bytes} (set aside)" if sizing.reserved_bytes else ""
     if sizing.sensitivity:
-        formula = f"({sizing.free_bytes} free{aside}) x {sizing.ratio:g} = {blocks}"
+        formula = f"({total} B usable{others}) x {sizing.ratio:g} (cache_max_entry_count) = {blocks}"
     else:
         formula = f"{blocks} whatever is free"
-    source = {
-        "turbomind": "lmdeploy/turbomind/turbomind.cc: CreateEngine",
-        "pytorch": "lmdeploy/pytorch/engine/executor/base.py: update_configs",
-    }
-    return Term("kv_cache", size, max(0, min(low, size)), max(high, size), formula, source[sizing.backend])
+    reference = SOURCES.cite(f"cache {sizing.backend}", version)
+    return Term("kv_cache", size, max(0, min(low, size)), max(high, size), formula, reference)
 
 
 def _interval(terms: tuple[Term, ...], sizing: Sizing) -> tuple[int, int] | None:

@@ -14,6 +14,7 @@ from willfit.engines.lmdeploy.cache import Blocks, blocks_of
 from willfit.engines.lmdeploy.eras import Era, era_for
 from willfit.engines.lmdeploy.layout import Layout, layout_of
 from willfit.engines.lmdeploy.settings import Backend, Settings, backend_of, batch_size, capture_sizes
+from willfit.engines.lmdeploy.sources import SOURCES
 from willfit.engines.lmdeploy.weights import weights_term
 from willfit.engines.ranks import runtime_dtype
 from willfit.estimate import Demand, Term, exact
@@ -160,13 +161,13 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
     if backend == "pytorch" and blocks.state_bytes:
         slots = batch + _SPARE_STATES + settings.prefix_cache_state_budget
         formula = f"{slots} slots x {blocks.state_bytes} B"
-        reference = "lmdeploy/pytorch/engine/executor/base.py: _get_state_cache_mem"
+        reference = SOURCES.cite("states", settings.version)
         before.append(exact("recurrent_state", slots * blocks.state_bytes, formula, reference))
 
     total = device.usable_bytes or 0
     length = settings.session_len or architecture.max_positions
     if backend == "turbomind" and era.tables_before:
-        before += _token_tables(era, batch, length)
+        before += _token_tables(era, batch, length, settings.version)
     rows = era.reserved_rows * batch
     workspace = era.index_workspace if backend == "pytorch" and _has_indexer(architecture) else 0
     pool = _Pool(settings, era, backend, blocks, total, ratio, rows, architecture.vocab_size, workspace)
@@ -176,7 +177,7 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
     if backend == "turbomind" and not era.tables_before:
         # Sequences are no longer than what the cache holds.
         held = max(0, pool.size(free.bytes)) // blocks.bytes * blocks.length if blocks.bytes else 0
-        after += _token_tables(era, batch, min(length, held) if length else held)
+        after += _token_tables(era, batch, min(length, held) if length else held, settings.version)
     return Sizing(
         era=era,
         backend=backend,
@@ -201,12 +202,11 @@ def _has_indexer(architecture: Architecture) -> bool:
     return any(isinstance(mixer, LatentAttention) and mixer.index_dim for mixer in mixers)
 
 
-def _token_tables(era: Era, batch: int, length: int) -> list[Term]:
+def _token_tables(era: Era, batch: int, length: int, version: str) -> list[Term]:
     """The tokens of all sequences that can run at once, on the card."""
     size = era.token_tables * batch * length * 4
     formula = f"{era.token_tables} x {batch} sequences x {length} tokens x 4 B"
-    source = "generation/generation.cc" if era.token_tables == 1 else "models/llama/LlamaBatch.cc"
-    return [exact("request_tables", size, formula, f"lmdeploy/src/turbomind/{source}")]
+    return [exact("request_tables", size, formula, SOURCES.cite("token tables", version))]
 
 
 def _after(
@@ -229,11 +229,11 @@ def _after(
                 "logits": (batch * logits * (size + 4), f"{batch} rows x {logits} logits x {size + 4} B"),
             },
             0,
-            f"lmdeploy/{backend}: a prefill step",
+            SOURCES.cite(f"forward {backend}", settings.version),
         )
     ]
     if backend == "pytorch" and not settings.eager_mode:
         asked = settings.cudagraph_capture_batch_sizes
         sizes = sum(size <= batch for size in asked) if asked else len(capture_sizes(batch))
-        terms += graph_terms(architecture, sizes, "lmdeploy/pytorch/backends/cuda/graph_runner")
+        terms += graph_terms(architecture, sizes, SOURCES.cite("graphs", settings.version))
     return terms

@@ -5,6 +5,7 @@ from __future__ import annotations
 from willfit.engines.base import Subject
 from willfit.engines.borrowed import weights_between
 from willfit.engines.lmdeploy.settings import Backend, Settings
+from willfit.engines.lmdeploy.sources import SOURCES
 from willfit.engines.sharding import Sharding, rank_bytes
 from willfit.estimate import Term
 from willfit.formats.weights import WeightLine, rank_shape
@@ -34,7 +35,7 @@ def weights_term(
     formula = f"{size} B of tensors ({subject.recipe.name})"
     ranks = max(sharding.tensor, sharding.experts)
     formula += f" on one of {ranks} ranks" if ranks > 1 else ""
-    return weights_between(subject, size, formula, f"lmdeploy/{backend}: sharded parameters")
+    return weights_between(subject, size, formula, SOURCES.cite(f"weights {backend}", settings.version))
 
 
 def _is_loaded(line: WeightLine, settings: Settings) -> bool:

@@ -12,6 +12,7 @@ from willfit.architectures.model import Architecture, Layer
 from willfit.engines.base import Subject
 from willfit.engines.sglang.segments import fused_name
 from willfit.engines.sglang.settings import Settings
+from willfit.engines.sglang.sources import SOURCES
 from willfit.engines.sglang.weights import draft_bytes, vocabulary_bytes
 from willfit.formats.weights import rank_shape
 from willfit.quantities import DTYPE_BYTES
@@ -61,7 +62,12 @@ def draft_of(subject: Subject, settings: Settings, dtype: str) -> Draft | None:
         formula = f"{kept} B of the multi-token-prediction module"
         loaded = kept + vocabulary_bytes(subject, settings, dtype)
         return Draft(
-            loaded, kept, len(architecture.mtp_layers), (1.0, 1.0), formula, "the checkpoint's tensors"
+            loaded,
+            kept,
+            len(architecture.mtp_layers),
+            (1.0, 1.0),
+            formula,
+            SOURCES.cite("weights", settings.version),
         )
     if algorithm not in _EAGLE or settings.mtp:
         return None
@@ -84,7 +90,7 @@ def draft_of(subject: Subject, settings: Settings, dtype: str) -> Draft | None:
     kept += head if third else 0
     formula = f"{kept} B of a layer like the model's and a projection of hidden states"
     loaded = kept + table + (0 if third else head)
-    return Draft(loaded, kept, 1, _LIKE_THE_MODEL, formula, "sglang/srt/models/llama_eagle3.py (0.5.23)")
+    return Draft(loaded, kept, 1, _LIKE_THE_MODEL, formula, SOURCES.cite("drafts", settings.version))
 
 
 def _dense_layer(architecture: Architecture) -> Layer | None:

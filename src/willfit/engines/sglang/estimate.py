@@ -11,6 +11,7 @@ from willfit.engines.sglang.models import support
 from willfit.engines.sglang.refusals import undivided
 from willfit.engines.sglang.settings import Settings
 from willfit.engines.sglang.sizing import Sizing, size_up
+from willfit.engines.sglang.sources import SOURCES
 from willfit.engines.solving import largest
 from willfit.engines.support import model_note
 from willfit.estimate import Capacity, Demand, DeviceEstimate, Estimate, Term, combined, exact
@@ -23,8 +24,6 @@ _CONTEXT_STEP = 256
 
 #: The longest sequence, and the most sequences, that are looked at.
 _LONGEST, _MOST = 2**24, 2**20
-
-_POOLS = "sglang/srt/model_executor/pool_configurator.py (0.5.23)"
 
 
 def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:
@@ -88,7 +87,12 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
             "max_total_num_tokens": sizing.pools.tokens,
             "max_running_requests": sizing.pools.requests,
             "page_size": sizing.pools.page,
+            "dtype": sizing.dtype,
             "kv_cache_dtype": sizing.kv_dtype,
+            "tensor_parallel": settings.tp_size,
+            "pipeline_parallel": settings.pp_size,
+            "users": users,
+            "era": sizing.resolved.era,
             "min_mem_fraction_static": round(
                 sum(term.bytes for term in sizing.loaded) / max(1, sizing.free_bytes), 4
             ),
@@ -99,24 +103,40 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
 def _pool_terms(sizing: Sizing, settings: Settings) -> tuple[Term, ...]:
     """The pools, between what they would be if less or more were free."""
     low, high = (sizing.pools_at(size, settings) for size in sizing.available_interval)
-    pools, share = sizing.pools, sizing.resolved.mem_fraction_static
-    others = " - ".join(f"{term.bytes} ({term.name})" for term in sizing.loaded)
-    rest = f"{share:g} x {sizing.free_bytes} free before loading - {others}"
+    pools, reference = sizing.pools, SOURCES.cite("pools", settings.version)
     found = []
     if pools.state_bytes:
-        formula = f"{pools.states} + {pools.padding} slots x {pools.cells.state} B, of {rest}"
-        found.append(_between("state_cache", pools.state_bytes, low.state_bytes, high.state_bytes, formula))
+        formula = f"({pools.states} slots + {pools.padding} of padding) x {pools.cells.state} B"
+        found.append(
+            _between("state_cache", pools.state_bytes, low.state_bytes, high.state_bytes, formula, reference)
+        )
     if pools.cells.full:
-        formula = f"({pools.tokens} tokens + a page of {pools.page}) x {pools.cells.full} B"
+        formula = f"({pools.tokens} tokens + {pools.page} of padding) x {pools.cells.full} B"
         if pools.cells.window:
-            formula += f" + ({pools.window_tokens} window tokens + a page) x {pools.cells.window} B"
-        formula += f", of {rest}"
-        found.append(_between("kv_cache", pools.cache_bytes, low.cache_bytes, high.cache_bytes, formula))
+            window = f"{pools.window_tokens} window tokens + {pools.page} of padding"
+            formula += f" + ({window}) x {pools.cells.window} B"
+        if settings.max_total_tokens is None:
+            formula = f"{_budget(sizing)} = {formula}"
+        found.append(
+            _between("kv_cache", pools.cache_bytes, low.cache_bytes, high.cache_bytes, formula, reference)
+        )
     return tuple(found)
 
 
-def _between(name: str, size: int, low: int, high: int, formula: str) -> Term:
-    return Term(name, size, min(low, size), max(high, size), formula, _POOLS)
+def _budget(sizing: Sizing) -> str:
+    """What the token pools have, as a formula."""
+    share, states = sizing.resolved.mem_fraction_static, sizing.pools.state_bytes
+    taken = [f"{term.bytes} ({term.name})" for term in sizing.loaded]
+    kept = int(share * sizing.free_bytes) - sum(term.bytes for term in sizing.loaded) - sizing.available
+    taken += [f"{kept} (kept for images)"] if kept else []
+    taken += [f"{states} (state_cache)"] if states else []
+    return (
+        f"{share:g} (mem_fraction_static) x {sizing.free_bytes} B free before loading - {' - '.join(taken)}"
+    )
+
+
+def _between(name: str, size: int, low: int, high: int, formula: str, reference: str) -> Term:
+    return Term(name, size, min(low, size), max(high, size), formula, reference)
 
 
 def _interval(terms: tuple[Term, ...], sizing: Sizing, settings: Settings) -> tuple[int, int] | None:
@@ -165,12 +185,12 @@ def _host(machine: Machine, sizing: Sizing, settings: Settings) -> DeviceEstimat
     ranks, terms = settings.ranks, []
     if settings.cpu_offload_gb:
         size = int(settings.cpu_offload_gb * GIB) * ranks
-        formula = f"{ranks} ranks x {settings.cpu_offload_gb:g} GiB"
-        terms.append(exact("weights", size, formula, "SGLang --cpu-offload-gb"))
+        formula = f"{ranks} ranks x {size // ranks} B (--cpu-offload-gb)"
+        terms.append(exact("weights", size, formula, SOURCES.cite("offload", settings.version)))
     if settings.enable_hierarchical_cache:
         size = int(settings.hicache_size * GB) or int(settings.hicache_ratio * sizing.pools.cache_bytes)
         formula = f"{ranks} ranks x {size} B, pinned"
-        terms.append(exact("kv_cache", size * ranks, formula, "SGLang --hicache-ratio, --hicache-size"))
+        terms.append(exact("kv_cache", size * ranks, formula, SOURCES.cite("host pool", settings.version)))
     return DeviceEstimate("host", 0, machine.host_bytes, tuple(terms))
 
 

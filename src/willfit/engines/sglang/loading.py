@@ -8,6 +8,7 @@ from willfit.engines.sglang.drafts import draft_of
 from willfit.engines.sglang.eras import Era
 from willfit.engines.sglang.lora import DEFAULT_RANK, lora_bytes
 from willfit.engines.sglang.settings import Settings
+from willfit.engines.sglang.sources import SOURCES
 from willfit.engines.sglang.weights import loading_slack, rank_lines, rope_bytes, stage_bytes
 from willfit.estimate import Term, between, exact
 from willfit.hardware.device import Device
@@ -30,10 +31,10 @@ def before_constant(settings: Settings, device: Device) -> str:
 def before(settings: Settings, device: Device) -> Term:
     """What the first reading of free memory misses: driver, kernels, communicators."""
     spread = constant(before_constant(settings, device))
-    formula = "driver context, kernels"
+    value, low, high = int(spread.value), int(spread.low), int(spread.high)
+    formula = f"{value} B of the driver's context and kernels"
     formula += f", communicators of {settings.ranks} ranks" if settings.ranks > 1 else ""
     formula += ", what the host uses" if device.unified_memory else ""
-    value, low, high = int(spread.value), int(spread.low), int(spread.high)
     return between("context", value, low, high, formula, spread.reference)
 
 
@@ -101,7 +102,7 @@ def weights(subject: Subject, settings: Settings, dtype: str, device: Device, er
     low += size * (less * min(1.0, ratio.low) / ratio.value - 1)
     high += size * (more * max(1.0, ratio.high) / ratio.value - 1)
     sources.append(ratio.reference)
-    reference = f"sglang/srt/layers: sharded parameters, rotary tables (0.5.23); {'; '.join(sources)}"
+    reference = "; ".join((SOURCES.cite("weights", settings.version), *sources))
     return between("weights", size, size + int(low), size + int(high), formula, reference)
 
 
@@ -120,5 +121,6 @@ def adapters(subject: Subject, settings: Settings, dtype: str) -> Term | None:
     if not size:
         return None
     rank = settings.max_lora_rank or DEFAULT_RANK
-    formula = f"{settings.max_loras_per_batch} adapters of rank {rank} for every projection"
-    return exact("lora_buffers", size, formula, "sglang/srt/lora/mem_pool.py: LoRAMemoryPool (0.5.23)")
+    adapters = settings.max_loras_per_batch
+    formula = f"{adapters} adapters x {size // adapters} B for every projection (rank {rank})"
+    return exact("lora_buffers", size, formula, SOURCES.cite("adapters", settings.version))

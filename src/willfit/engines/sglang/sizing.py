@@ -21,6 +21,7 @@ from willfit.engines.sglang.models import generates
 from willfit.engines.sglang.pools import MULTIMODAL_BYTES, Pools, divide, table_bytes
 from willfit.engines.sglang.refusals import refusal
 from willfit.engines.sglang.settings import Settings
+from willfit.engines.sglang.sources import SOURCES
 from willfit.errors import BadInput
 from willfit.estimate import Term, between, combined, exact
 from willfit.hardware.device import Device
@@ -114,7 +115,7 @@ def size_up(subject: Subject, machine: Machine, settings: Settings, free_bytes: 
 
     after: list[Term] = []
     if draft is not None and held is not None and not era.draft_counted:
-        after += [held, _draft_cache(drafted.full - cells.full, pools)]
+        after += [held, _draft_cache(drafted.full - cells.full, pools, settings.version)]
     after.append(_table(pools, resolved, settings))
     after.append(_workspaces(subject, settings, device, era))
     after.append(_activations(subject, settings, resolved, dtype))
@@ -201,14 +202,14 @@ def _available(
     return combined(terms)
 
 
-def _draft_cache(each: int, pools: Pools) -> Term:
+def _draft_cache(each: int, pools: Pools, version: str) -> Term:
     """Before 0.5.15 the draft had a pool of as many tokens, which nothing was kept for."""
     formula = f"{pools.tokens} tokens x {each} B"
     return exact(
         "draft_kv_cache",
         each * pools.tokens,
         formula,
-        "sglang/srt/model_executor/model_runner.py (0.5.12)",
+        SOURCES.cite("pools", version),
     )
 
 
@@ -218,7 +219,9 @@ def _workspaces(subject: Subject, settings: Settings, device: Device, era: Era) 
     library = cublas_workspace(device.compute_capability)
     spread = constant(beside_constant(device.unified_memory))
     rest = int(spread.value)
-    formula = f"{kernels} B for attention kernels + {library} B for cuBLAS + {rest} B beside the pools"
+    formula = (
+        f"{kernels} B of attention kernels + {library} B of cuBLAS + {rest} B of what is beside the pools"
+    )
     size = kernels + library + rest
     return between(
         "runtime",
@@ -226,7 +229,7 @@ def _workspaces(subject: Subject, settings: Settings, device: Device, era: Era) 
         size + int(spread.low - spread.value),
         size + int(spread.high - spread.value),
         formula,
-        f"sglang/srt/layers/attention/flashinfer_backend.py (0.5.23); {spread.reference}",
+        f"{SOURCES.cite('workspaces', settings.version)}; {spread.reference}",
     )
 
 
@@ -235,8 +238,8 @@ def _table(pools: Pools, resolved: Resolved, settings: Settings) -> Term:
     return exact(
         "request_table",
         size,
-        f"{pools.requests} + 1 requests x {resolved.context_length} tokens and headroom x 4 B",
-        "sglang/srt/mem_cache/memory_pool.py: ReqToTokenPool (0.5.23)",
+        f"({pools.requests} requests + 1) x {size // 4 // (pools.requests + 1)} tokens and headroom x 4 B",
+        SOURCES.cite("request table", settings.version),
     )
 
 
@@ -249,12 +252,11 @@ def _activations(subject: Subject, settings: Settings, resolved: Resolved, dtype
     scores = rows * architecture.logits_per_row * (size + 4)
     peak = max(layer, scores)
     formula = (
-        f"the larger of {resolved.chunk} tokens x {elements} elements x {size} B = {layer} and "
-        f"{rows} rows x {architecture.logits_per_row} logits x {size + 4} B = {scores}"
+        f"the largest of layer: {resolved.chunk} tokens x {elements} elements x {size} B = {layer}, "
+        f"logits: {rows} rows x {architecture.logits_per_row} logits x {size + 4} B = {scores}"
     )
-    return between(
-        "activations", peak, peak // 2, 2 * peak, formula, "the widest layer of a chunk of the prompt"
-    )
+    reference = SOURCES.cite("forward", settings.version)
+    return between("activations", peak, peak // 2, 2 * peak, formula, reference)
 
 
 def _graphs(subject: Subject, resolved: Resolved, device: Device) -> Term | None:
@@ -267,7 +269,7 @@ def _graphs(subject: Subject, resolved: Resolved, device: Device) -> Term | None
         int(layers * sizes * spread.value),
         int(layers * sizes * spread.low),
         int(layers * sizes * spread.high),
-        f"{layers} layers x {sizes} captured sizes x {spread.value:.0f} B",
+        f"{layers} layers x {sizes} captured sizes x {spread.value:.15g} B",
         spread.reference,
     )
 

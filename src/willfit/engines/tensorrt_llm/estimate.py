@@ -9,13 +9,13 @@ from willfit.engines.base import Machine, Question, Subject
 from willfit.engines.borrowed import NOTE
 from willfit.engines.leftover import device_interval
 from willfit.engines.ranks import undivided_heads
-from willfit.engines.references import dated
 from willfit.engines.remedies import shorter_or_fewer
 from willfit.engines.support import model_note, model_refusal
 from willfit.engines.tensorrt_llm.eras import NEWEST, era_for
 from willfit.engines.tensorrt_llm.models import support
 from willfit.engines.tensorrt_llm.settings import Settings
 from willfit.engines.tensorrt_llm.sizing import Sizing, size_up
+from willfit.engines.tensorrt_llm.sources import SOURCES
 from willfit.errors import BadInput
 from willfit.estimate import Capacity, DeviceEstimate, Estimate, Term, exact
 
@@ -70,12 +70,7 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
         )
     sizing = size_up(subject, machine, settings)
     resolved, cache = sizing.resolved, sizing.cache
-    terms = dated(
-        (*sizing.terms, *_state_term(sizing), _cache_term(sizing)),
-        "TensorRT-LLM",
-        "tensorrt_llm/",
-        resolved.era.since,
-    )
+    terms = (*sizing.terms, *_state_term(sizing, settings.version), _cache_term(sizing, settings.version))
     ranks = settings.sharding.ranks
     demand = sizing.demand(users)
     return Estimate(
@@ -104,19 +99,24 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
             "free_gpu_memory_fraction": resolved.free_gpu_memory_fraction,
             "tokens_per_block": resolved.tokens_per_block,
             "blocks": list(cache.blocks(sizing.pool_bytes)),
+            "kv_cache_dtype": sizing.kv_dtype,
+            "tensor_parallel": settings.cache_ranks,
+            "pipeline_parallel": settings.pipeline_parallel_size,
+            "users": users,
+            "era": resolved.era,
         },
     )
 
 
-def _state_term(sizing: Sizing) -> tuple[Term, ...]:
+def _state_term(sizing: Sizing, version: str) -> tuple[Term, ...]:
     if not sizing.states_bytes:
         return ()
-    formula = f"{sizing.resolved.max_batch_size} sequences (--max_batch_size)"
-    reference = "tensorrt_llm/_torch/pyexecutor/mamba_cache_manager.py"
-    return (exact("recurrent_state", sizing.states_bytes, formula, reference),)
+    sequences = sizing.resolved.max_batch_size
+    formula = f"{sequences} sequences x {sizing.states_bytes // sequences} B"
+    return (exact("recurrent_state", sizing.states_bytes, formula, SOURCES.cite("states", version)),)
 
 
-def _cache_term(sizing: Sizing) -> Term:
+def _cache_term(sizing: Sizing, version: str) -> Term:
     cache, fraction = sizing.cache, sizing.resolved.free_gpu_memory_fraction
     size = cache.allocated(sizing.pool_bytes)
     low, high = sizing.pool_interval
@@ -128,9 +128,10 @@ def _cache_term(sizing: Sizing) -> Term:
         formula = f"{blocks} (as asked for)"
     else:
         others = " - ".join(f"{term.bytes} ({term.name})" for term in sizing.terms)
-        states = f" - {sizing.states_bytes} of states" if sizing.states_bytes else ""
-        formula = f"{fraction:g} x ({sizing.total_bytes} - {others}){states} = {blocks}"
-    reference = "tensorrt_llm/_torch/pyexecutor/_util.py: configure_kv_cache_capacity"
+        states = f" - {sizing.states_bytes} (recurrent_state)" if sizing.states_bytes else ""
+        share = f"{fraction:g} (free_gpu_memory_fraction)"
+        formula = f"({sizing.total_bytes} B usable - {others}) x {share}{states} = {blocks}"
+    reference = SOURCES.cite("budget", version)
     return Term("kv_cache", size, max(0, min(low, size)), max(high, size), formula, reference)
 
 
@@ -147,11 +148,7 @@ def _host(machine: Machine, settings: Settings) -> DeviceEstimate:
         ranks = settings.sharding.ranks
         formula = f"{ranks} ranks x {settings.host_cache_size} B, pinned"
         size = ranks * settings.host_cache_size
-        terms = (
-            exact(
-                "kv_cache", size, formula, "tensorrt_llm/llmapi/llm_args.py: KvCacheConfig.host_cache_size"
-            ),
-        )
+        terms = (exact("kv_cache", size, formula, SOURCES.cite("host cache", settings.version)),)
     return DeviceEstimate("host", 0, machine.host_bytes, terms)
 
 

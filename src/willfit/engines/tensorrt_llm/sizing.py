@@ -23,11 +23,10 @@ from willfit.engines.paged import PagedCache, WindowPool
 from willfit.engines.ranks import state_bytes_on_rank
 from willfit.engines.sharding import on_stage
 from willfit.engines.tensorrt_llm.settings import Resolved, Settings, resolve
+from willfit.engines.tensorrt_llm.sources import SOURCES
 from willfit.errors import BadInput
 from willfit.estimate import Demand, Term
 from willfit.quantities import DTYPE_BYTES, ceil_div, dtype_name
-
-_UTIL = "tensorrt_llm/_torch/pyexecutor/_util.py: KvCacheCreator"
 
 #: What a cache can be in; built engines also have one of int8.
 _CACHE_DTYPES = ("bf16", "fp16", "fp8_e4m3", "nvfp4")
@@ -107,16 +106,14 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
         weights_term(
             subject,
             settings.sharding,
-            "tensorrt_llm/_torch/modules: sharded parameters",
+            SOURCES.cite("weights", settings.version),
             maybe_copies=_latent_copies(architecture, settings),
             mtp=settings.draft_layers > 0,
         ),
         _activations(architecture, settings, resolved),
         *library_terms(machine.devices[0], ranks),
         # The warm-up captures them before memory is measured.
-        *graph_terms(
-            architecture, len(resolved.graph_sizes), "tensorrt_llm/llmapi/llm_args.py: CudaGraphConfig"
-        ),
+        *graph_terms(architecture, len(resolved.graph_sizes), SOURCES.cite("graphs", settings.version)),
     )
     fraction = resolved.free_gpu_memory_fraction
     free = free_beside(total, terms)
@@ -244,5 +241,5 @@ def _activations(architecture: Architecture, settings: Settings, resolved: Resol
             "logits": (rows * logits * (2 + 4), f"{rows} rows x {logits} logits x (2 + 4) B"),
         },
         copies * slots * logits * 4,
-        f"{_UTIL}._create_dummy_context_requests; {slots} slots of the sampler",
+        f"{SOURCES.cite('profile', settings.version)}; {slots} slots of the sampler",
     )

@@ -7,13 +7,13 @@ from willfit.engines.base import Machine, Question, Subject
 from willfit.engines.borrowed import NOTE
 from willfit.engines.leftover import device_interval
 from willfit.engines.ranks import most_ranks, undivided_heads
-from willfit.engines.references import dated
 from willfit.engines.remedies import shorter_or_fewer
 from willfit.engines.support import model_refusal, vectors_note
 from willfit.engines.tgi.eras import NEWEST, era_for
 from willfit.engines.tgi.models import support
 from willfit.engines.tgi.settings import Settings, kernels
 from willfit.engines.tgi.sizing import Sizing, size_up
+from willfit.engines.tgi.sources import SOURCES
 from willfit.errors import BadInput
 from willfit.estimate import Capacity, DeviceEstimate, Estimate, Term
 from willfit.formats.ggml import Ggml
@@ -64,12 +64,7 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
         raise BadInput("what TGI allocates for encoders is not worked out", "ask with --engine minimum")
     sizing = size_up(subject, machine, settings)
     cache = sizing.cache
-    terms = dated(
-        (*sizing.inside, _cache_term(sizing, settings), *sizing.outside),
-        "TGI",
-        "text_generation_server/",
-        sizing.era.since,
-    )
+    terms = (*sizing.inside, _cache_term(sizing, settings), *sizing.outside)
     return Estimate(
         model=subject.model,
         engine=NAME,
@@ -94,6 +89,9 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
             "num_blocks": cache.blocks(sizing.pool_bytes)[0],
             "max_batch_prefill_tokens": sizing.prefill_tokens,
             "max_total_tokens": sizing.max_total_tokens,
+            "tensor_parallel": settings.num_shard,
+            "users": users,
+            "era": sizing.era,
         },
     )
 
@@ -120,12 +118,14 @@ def _cache_term(sizing: Sizing, settings: Settings) -> Term:
     low, high = sizing.pool_interval
     blocks = f"{count} blocks x {cache.block} tokens x {cache.pools[0].token_bytes} B"
     others = " - ".join(f"{term.bytes} ({term.name})" for term in sizing.inside)
-    allowed = f"{sizing.total_bytes} x {settings.cuda_memory_fraction:g}"
+    allowed = f"{settings.cuda_memory_fraction:g} (cuda_memory_fraction) x {sizing.total_bytes} B usable"
+    wiggle = f"{sizing.wiggle:g} (TGI_WIGGLE_ROOM)"
     if sizing.era.share_of == "total":
-        formula = f"{allowed} x {sizing.wiggle:g} - {others} = {blocks}"
+        formula = f"{allowed} x {wiggle} - {others} = {blocks}"
     else:
-        formula = f"({allowed} - {others} - the warm-up's blocks) x {sizing.wiggle:g} + these = {blocks}"
-    reference = "text_generation_server/models/flash_causal_lm.py: warmup"
+        kept = int(sizing.warm_bytes * (1 - sizing.wiggle))
+        formula = f"({allowed} - {others}) x {wiggle} + {kept} (the warm-up's blocks) = {blocks}"
+    reference = SOURCES.cite("warm-up", settings.version)
     return Term("kv_cache", size, max(0, min(low, size)), max(high, size), formula, reference)
 
 

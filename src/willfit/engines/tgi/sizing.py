@@ -31,11 +31,10 @@ from willfit.engines.tgi.settings import (
     kernels,
     prompt_length,
 )
+from willfit.engines.tgi.sources import SOURCES
 from willfit.errors import BadInput
 from willfit.estimate import Demand, Term, exact
 from willfit.quantities import DTYPE_BYTES, MIB, ceil_div, dtype_name
-
-_WARMUP = "text_generation_server/models/flash_causal_lm.py: warmup"
 
 #: One buffer that all of flashinfer's kernels share (`layers/attention/flashinfer.py: get_workspace`).
 _WORKSPACE = 128 * MIB
@@ -59,6 +58,8 @@ class Sizing:
         What the device has.
     pool_bytes, pool_interval
         Bytes for the cache, before rounding to blocks.
+    warm_bytes
+        The cache's blocks during the warm-up.
     """
 
     era: Era
@@ -72,6 +73,7 @@ class Sizing:
     pool_bytes: int
     pool_interval: tuple[int, int]
     cache: PagedCache
+    warm_bytes: int
 
     def demand(self, sequences: int) -> Demand:
         """What `sequences` sequences of the longest length need of the pool."""
@@ -105,14 +107,15 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
         weights_term(
             subject,
             Sharding(ranks),
-            "text_generation_server/layers/tensor_parallel.py: sharded parameters",
+            SOURCES.cite("weights", settings.version),
             copies=_second_table(subject, ranks),
         ),
         _activations(architecture, settings, era, prefill),
         *library_terms(device, ranks),
-        *_workspace(attention),
+        *_workspace(attention, settings),
     )
-    outside = graph_terms(architecture, len(graph_sizes(settings, era)), f"{_WARMUP}, after the cache")
+    sizes = len(graph_sizes(settings, era))
+    outside = graph_terms(architecture, sizes, SOURCES.cite("warm-up", settings.version))
     total = device.usable_bytes or 0
     wiggle = era.wiggle if settings.wiggle_room is None else settings.wiggle_room
     warm = _warm_tokens(architecture, settings, era, prefill, cache.block) * cache.pools[0].token_bytes
@@ -144,6 +147,7 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
         size,
         (pool(free.low), pool(free.high)),
         cache,
+        warm,
     )
 
 
@@ -235,15 +239,15 @@ def _activations(architecture: Architecture, settings: Settings, era: Era, token
             "logits": (rows * logits * each, f"{rows} rows x {logits} logits x {each} B"),
         },
         4 * rows * logits if era.all_logits else 0,
-        _WARMUP,
+        SOURCES.cite("warm-up", settings.version),
     )
 
 
-def _workspace(attention: Kernels) -> tuple[Term, ...]:
+def _workspace(attention: Kernels, settings: Settings) -> tuple[Term, ...]:
     if attention != "flashinfer":
         return ()
-    reference = "text_generation_server/layers/attention/flashinfer.py: get_workspace"
-    return (exact("workspace", _WORKSPACE, "one buffer of 128 MiB", reference),)
+    reference = SOURCES.cite("workspace", settings.version)
+    return (exact("workspace", _WORKSPACE, f"{_WORKSPACE} B in one buffer", reference),)
 
 
 def _warm_tokens(architecture: Architecture, settings: Settings, era: Era, tokens: int, block: int) -> int:

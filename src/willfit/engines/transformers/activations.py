@@ -88,7 +88,7 @@ def stages(architecture: Architecture, era: Era, step: Pass) -> dict[str, tuple[
     lasting = always(architecture, era, step)
 
     def note(name: str, size: Any, formula: str) -> None:
-        size = size + lasting
+        size, formula = size + lasting, f"{formula} + {lasting} B of ids, angles and masks"
         if name not in found:
             found[name] = size, formula
         else:
@@ -151,11 +151,13 @@ def _any(truth: Any) -> bool:
 def _mixer(architecture: Architecture, era: Era, step: Pass, layer: Layer, mixer: Mixer) -> tuple[Any, str]:
     """Attention of one layer, beyond its keys and values in the cache."""
     base = _BEFORE * step.tokens * architecture.hidden_size * step.width
-    text = f"{_BEFORE} x {architecture.hidden_size} hidden"
+    text = f"{step.tokens} tokens x {_BEFORE} x {architecture.hidden_size} hidden x {step.width} B"
     if isinstance(mixer, Recurrent):
         projected = mixer.projected_width + mixer.output_width
-        size = base + 2 * step.tokens * projected // step.ranks * step.width
-        return size + step.batch * mixer.recurrent * 4, f"tokens x ({text} + 2 x {projected} projected)"
+        passing = 2 * step.tokens * projected // step.ranks * step.width
+        state = step.batch * mixer.recurrent * 4
+        text += f" + {passing} B of projections, 2 of {projected} elements + {state} B of fp32 state"
+        return base + passing + state, text
     if isinstance(mixer, LatentAttention):
         size, formula = _latent(era, step, mixer)
         return base + size, f"{text} + {formula}"
@@ -178,17 +180,18 @@ def _mixer(architecture: Architecture, era: Era, step: Pass, layer: Layer, mixer
     scores: Any = 0
     if step.attention == "eager":
         scores = step.batch * step.queries * step.length * heads * _SCORE_BYTES[step.dtype]
-        text += f" + {heads} heads x {_SCORE_BYTES[step.dtype]} B a score"
     converted: Any = 0
     if era.windows and step.attention == "sdpa" and _masked(architecture, step):
         converted = (
             step.queries * step.length * step.width
         )  # SDPA makes a boolean mask one of the query's dtype
     attend = query + larger(output, scores) + converted + step.batch * step.length * expanded * step.width
-    text += f" + {heads} x ({head_dim} + {value_dim}) query and output"
-    if expanded:
-        text += f" + {expanded} keys and values of all {heads} heads"
-    return base + larger(prepare, attend), text
+    # Rotating and norming come before attention, so the larger of both counts.
+    most = larger(prepare, attend)
+    parts = ["queries", f"outputs of {heads} heads of {head_dim}"]
+    parts += ["their scores"] if step.attention == "eager" else []
+    parts += ["repeated keys and values"] if expanded else []
+    return base + most, f"{text} + {most} B of {', '.join(parts)}"
 
 
 def _latent(era: Era, step: Pass, mixer: LatentAttention) -> tuple[Any, str]:
@@ -198,11 +201,12 @@ def _latent(era: Era, step: Pass, mixer: LatentAttention) -> tuple[Any, str]:
     per_token = heads * (2 * head_dim + mixer.rope_dim + 2 * mixer.value_dim) + mixer.latent_per_token
     per_key = heads * (mixer.nope_dim + mixer.value_dim)
     per_key += heads * head_dim if era.latent_cache else 0
-    text = f"tokens x {per_token} queries, latents and outputs + keys x {per_key} expanded"
+    text = f"{step.tokens} tokens x {per_token} of queries, latents and outputs x {step.width} B"
+    text += f" + {step.batch * step.length} keys x {per_key} expanded x {step.width} B"
     scores: Any = 0
     if step.attention == "eager":
         scores = step.batch * step.queries * step.length * heads * _SCORE_BYTES[step.dtype]
-        text += f" + {heads} heads x {_SCORE_BYTES[step.dtype]} B a score"
+        text += f" + {scores} B of scores of {heads} heads"
     size = (step.tokens * per_token + step.batch * step.length * per_key) * step.width
     return size + scores, text
 
@@ -223,11 +227,13 @@ def _mlp(architecture: Architecture, step: Pass, layer: Layer, ffn: FeedForward)
     )
     times = (4 if fused else 3) if ffn.gated else 2
     size = step.tokens * (_AFTER * architecture.hidden_size + times * width) * step.width
-    text = f"tokens x ({_AFTER} x {architecture.hidden_size} hidden + {times} x {width} MLP) x {step.width} B"
+    hidden = f"{_AFTER} x {architecture.hidden_size} hidden"
+    text = f"{step.tokens} tokens x ({hidden} + {times} x {width} MLP) x {step.width} B"
     if step.expanded:
         # The expanded matrix is gone before the gate is multiplied.
-        size = larger(size, size - step.tokens * width * step.width + step.expanded)
-        text += f", or one MLP less and {step.expanded} B of an expanded matrix"
+        most = larger(size, size - step.tokens * width * step.width + step.expanded)
+        text += f" + {most - size} B of an expanded matrix beyond one MLP"
+        size = most
     return size, text
 
 
@@ -247,10 +253,10 @@ def _experts(
         weighted = 2 * 4 // step.width if upcast else 2
         wide = max(hidden + 4 * inner, (2 + weighted) * hidden)
         size = _AFTER * step.tokens * hidden * step.width + rows * (wide * step.width + _INDICES)
-        return size, f"tokens x ({_AFTER} x {hidden} + {ffn.top_k} x {wide}) x {step.width} B"
+        text = f"{step.tokens} tokens x ({_AFTER} x {hidden} hidden x {step.width} B"
+        return size, f"{text} + {ffn.top_k} experts x ({wide} x {step.width} B + {_INDICES} B of indices))"
     share = rows // ffn.experts + 1
     size = base + one_hot + share * (2 * hidden + 3 * inner) * step.width
-    return (
-        size,
-        f"tokens x {_AFTER + 1} x {hidden} hidden + int64 mask of {ffn.top_k} x {ffn.experts} experts",
-    )
+    text = f"{step.tokens} tokens x {_AFTER + 1} x {hidden} hidden x {step.width} B"
+    text += f" + {rows} rows x {ffn.experts} experts x 8 B of a mask"
+    return size, f"{text} + {share} rows of one expert x (2 x {hidden} + 3 x {inner}) x {step.width} B"

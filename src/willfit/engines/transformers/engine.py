@@ -21,6 +21,7 @@ from willfit.engines.transformers.models import support
 from willfit.engines.transformers.moments import Moment, Run, moments, stale_segments
 from willfit.engines.transformers.placement import Share, place
 from willfit.engines.transformers.settings import Settings
+from willfit.engines.transformers.sources import SOURCES
 from willfit.estimate import DeviceEstimate, Estimate, Term, between, combined, exact
 from willfit.formats.plain import Plain
 from willfit.hardware.device import Device
@@ -122,7 +123,12 @@ def estimate(subject: Subject, machine: Machine, settings: Settings) -> Estimate
         devices=tuple(part for part, _ in parts),
         host=_host(run, machine, left),
         notes=tuple(notes),
-        details={"devices": [detail for _, detail in parts]},
+        details={
+            "devices": [detail for _, detail in parts],
+            "dtype": dtype,
+            "tensor_parallel": settings.tensor_parallel,
+            "era": era,
+        },
     )
 
 
@@ -174,7 +180,7 @@ def _with_ram(device: Device, machine: Machine) -> Device:
 
 def _resident(run: Run, place: _Place, left: Share, worst: Moment) -> list[Term]:
     """What stays from loading on: weights and what belongs to them, and cuBLAS's workspace."""
-    loaded, share, version = run.loaded, place.share, f"transformers {run.settings.version}"
+    loaded, share, version = run.loaded, place.share, run.settings.version
     weights = share.weights(loaded)
     streamed = loaded.layer // max(loaded.layers, 1) if place.index == 0 and left.layers else 0
     copies = int(loaded.matrices * place.part) * 2 if run.settings.autocast else 0
@@ -183,33 +189,45 @@ def _resident(run: Run, place: _Place, left: Share, worst: Moment) -> list[Term]
     if worst.name != "loading" and not place.device.is_cpu:
         workspace += cublas_workspace(place.device.compute_capability)
     less, more = run.subject.weight_sureness
+    buffers, rounding = int(loaded.buffers * place.part), loaded.slack * weights // max(loaded.total, 1)
     terms = [
         between(
             "weights",
             weights,
             int(weights * less),
             int(weights * more),
-            f"{share.layers} of {loaded.layers} layers of {loaded.total} B, plain tensors in {run.dtype}",
-            f"{version} modeling_utils.py",
+            f"{weights} B of tensors ({run.subject.recipe.name}), {share.layers} of {loaded.layers} layers, "
+            f"plain ones in {run.dtype}",
+            SOURCES.cite("weights", version),
         ),
-        exact("staging", streamed, "one layer, brought in from RAM", "accelerate hooks.py: AlignDevicesHook"),
+        exact(
+            "staging",
+            streamed,
+            f"{streamed} B of one layer, brought in from RAM",
+            "accelerate hooks.py: AlignDevicesHook",
+        ),
         exact(
             "autocast_copies",
             copies,
-            "16-bit copies of the matrices",
+            f"{copies} B of 16-bit copies of the matrices",
             "torch aten/src/ATen/autocast_mode.cpp",
         ),
         exact(
             "buffers",
-            int(loaded.buffers * place.part),
-            f"rotary tables and masks of {share.layers} layers",
-            f"{version} models/*/modeling_*.py",
+            buffers,
+            f"{buffers} B of rotary tables and masks of {share.layers} layers",
+            SOURCES.cite("rotary", version),
         ),
-        exact("workspace", workspace, "cuBLAS and quantized kernels", "torch CublasHandlePool.cpp"),
+        exact(
+            "workspace",
+            workspace,
+            f"{workspace} B of cuBLAS and quantized kernels",
+            "torch aten/src/ATen/cuda/CublasHandlePool.cpp",
+        ),
         exact(
             "rounding",
-            loaded.slack * weights // max(loaded.total, 1),
-            "blocks of weights from 10 MiB on, rounded up to 2 MiB",
+            rounding,
+            f"{rounding} B: blocks of weights from 10 MiB on are rounded up to 2 MiB",
             ALLOCATOR,
         ),
     ]
@@ -218,7 +236,7 @@ def _resident(run: Run, place: _Place, left: Share, worst: Moment) -> list[Term]
 
 def _passing(run: Run, place: _Place, worst: Moment, resident: int) -> list[Term]:
     """What comes and goes: cache, activations, logits, and how far published peaks lie around these rules."""
-    version = f"transformers {run.settings.version}"
+    version = run.settings.version
     cache, slack = int(worst.kv_cache * place.part), int(worst.slack * place.part)
     returned = place.share.first and not place.share.last
     logits = worst.logits * place.share.last + worst.returned * returned
@@ -227,26 +245,40 @@ def _passing(run: Run, place: _Place, worst: Moment, resident: int) -> list[Term
     low = max(worst.activations - int(total * (1 - spread.low)), 0)
     high = worst.activations + int(total * (spread.high - 1))
     terms = [
-        exact("kv_cache", cache, worst.kv_formula, f"{version} cache_utils.py"),
+        exact("kv_cache", cache, _of_layers(worst.kv_formula, run, place), SOURCES.cite("cache", version)),
         between(
             "activations",
             worst.activations,
             low,
             high,
             f"{worst.name}: {worst.activations_formula}",
-            f"{version} models/*/modeling_*.py; {spread.reference}",
+            f"{SOURCES.cite('layers', version)}; {spread.reference}",
         ),
-        exact("logits", logits, worst.logits_formula, f"{version} generation/utils.py"),
+        exact(
+            "logits",
+            logits,
+            f"{logits} B of the logits that come back" if returned else worst.logits_formula,
+            SOURCES.cite("logits", version),
+        ),
         between(
             "fragmentation",
             slack,
             0,
             int(worst.slack_high * place.part),
-            "up to 1 MiB in each block of a growing cache",
+            f"{slack} B expected, up to 1 MiB in each block of a growing cache",
             ALLOCATOR,
         ),
     ]
     return [term for term in terms if term.high_bytes]
+
+
+def _of_layers(formula: str, run: Run, place: _Place) -> str:
+    """The formula of what all layers take, for the layers of a place."""
+    return (
+        formula
+        if place.part == 1
+        else f"({formula}) x {place.share.layers}/{run.loaded.layers} of the layers"
+    )
 
 
 def _reserved(
@@ -276,15 +308,15 @@ def _reserved(
 
 def _host(run: Run, machine: Machine, left: Share) -> DeviceEstimate:
     loaded, settings = run.loaded, run.settings
-    version = f"transformers {settings.version}"
+    version = settings.version
     terms = []
     if not machine.devices or settings.device_map is None:
         terms.append(
             exact(
                 "weights",
                 loaded.total,
-                f"the whole model in {run.dtype}, before it is moved",
-                f"{version} modeling_utils.py",
+                f"{loaded.total} B of the whole model in {run.dtype}, before it is moved",
+                SOURCES.cite("weights", version),
             )
         )
     else:
@@ -294,16 +326,22 @@ def _host(run: Run, machine: Machine, left: Share) -> DeviceEstimate:
                 loaded.largest,
                 0,
                 _LOADERS * loaded.largest,
-                f"1 to {_LOADERS} tensors on their way, of at most {loaded.largest} B each; files are mapped",
-                f"{version} core_model_loading.py",
+                f"{loaded.largest} B of the largest tensor, 1 to {_LOADERS} on their way; files are mapped",
+                SOURCES.cite("staging", version),
             )
         )
     offloaded = left.weights(loaded)
     if offloaded:
         terms.append(
-            exact("offloaded_weights", offloaded, f"{left.layers} layers", "accelerate big_modeling.py")
+            exact(
+                "offloaded_weights",
+                offloaded,
+                f"{offloaded} B of {left.layers} layers",
+                "accelerate big_modeling.py: dispatch_model",
+            )
         )
     if settings.cache == "offloaded" and settings.phase == "generate":
         size = settings.batch * run.kept(run.last_tokens, True).elements * run.width
-        terms.append(exact("offloaded_cache", size, "all layers of the cache", f"{version} cache_utils.py"))
+        formula = f"{size} B of all layers of the cache"
+        terms.append(exact("offloaded_cache", size, formula, SOURCES.cite("cache", version)))
     return DeviceEstimate("host", 0, machine.host_bytes, tuple(terms))

@@ -157,11 +157,13 @@ def _cache(run: Run, tokens: int, windowed: bool) -> tuple[int, str]:
     held = run.kept(tokens, windowed)
     text = f"{batch} x {held.elements} elements of {tokens} tokens x {width} B ({run.dtype})"
     if settings.cache == "offloaded":
-        return 2 * batch * held.largest_layer * width, f"two layers of {text}"
+        layer = f"{held.largest_layer} elements x {width} B"
+        return 2 * batch * held.largest_layer * width, f"2 layers x {batch} x {layer} ({run.dtype})"
     if settings.cache == "quantized":
         size = quantized_bytes(held.elements, tokens, settings.cache_bits, width)
         plain = batch * held.largest_layer * width
-        return batch * size + 2 * plain, f"{settings.cache_bits} bits of {text} + one layer expanded twice"
+        text = f"{batch} x {size} B for {tokens} tokens in {settings.cache_bits} bits"
+        return batch * size + 2 * plain, f"{text} + 2 x {plain} B of a layer expanded"
     return batch * held.elements * width, text
 
 
@@ -225,7 +227,7 @@ def _decoding(run: Run) -> list[Moment]:
             growing = run.kept(tokens, True).largest_tensor * scale
             if era.tuple_cache:
                 old = run.kept(tokens - 1, True).elements * scale
-                size, text = size + old, f"old and new cache together: {text} + {old} B"
+                size, text = size + old, f"{text} + {old} B of the cache before"
                 slack, slack_high = 2 * slack, 2 * slack_high
         stage = max(
             stages(architecture, era, run.forward(1, tokens)).values(), key=lambda entry: int(entry[0])
@@ -240,7 +242,7 @@ def _decoding(run: Run) -> list[Moment]:
                 f"{stage[1]} + {growing} B of one growing tensor" if growing else stage[1],
                 logits + rows * architecture.logits_per_row,
                 f"{settings.batch} x {architecture.logits_per_row} x {run.width + _SAMPLER_BYTES} B"
-                + (f" + {rows // 4} rows of fp32 prompt logits" if rows else ""),
+                + (f" + {rows // 4} rows x {architecture.logits_per_row} x 4 B" if rows else ""),
                 slack=slack,
                 slack_high=slack_high,
             )

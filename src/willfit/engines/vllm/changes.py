@@ -1,152 +1,179 @@
-"""What changed between two of vLLM's eras, in words."""
+"""vLLM's eras in words."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any
+from willfit.engines.changes import Words
 
-from willfit.engines.vllm.eras import ERAS, Era
-
-#: What each field of `Era` means, by its value, as a statement about the version that has it.
-WORDS: dict[str, dict[Any, str]] = {
-    "generation": {
-        "v0": "the V0 engine is the default",
-        "v1": "the V1 engine is the default",
-    },
-    "utilization": {
-        0.90: "the budget is 0.90 of a device by default",
-        0.92: "the budget is 0.92 of a device by default",
-    },
-    "activation": {
-        "prefill": "the profile run ends with a row of logits for each sequence",
-        "sampler": "the profile run's sampler sorts whole vocabularies",
-        "fused": "the profile run's sampler leaves no sorted copies",
-    },
-    "context_inside": {
-        False: "the driver context does not count against the budget",
-        True: "the driver context counts against the budget",
-    },
-    "graphs_inside": {
-        False: "CUDA graphs come on top of the budget",
-        True: "an estimate of the CUDA graphs is taken off the budget before the cache is sized",
-    },
-    "flashinfer": {
-        "never": "FlashInfer does not sample unless asked to",
-        "if_installed": "FlashInfer samples if it is installed",
-        "by_default": "FlashInfer samples by default",
-    },
-    "rehearses_sampler": {
-        False: "the V2 runner profiles sampling without its parameters",
-        True: "the V2 runner profiles sampling with all its parameters",
-    },
-    "nccl_inside": {
-        False: "NCCL's first buffers do not count against the budget",
-        True: "NCCL's first buffers count against the budget",
-    },
-    "whole_account": {
-        False: "buffers beside the model do not count against the budget",
-        True: "buffers beside the model count against the budget",
-    },
-    "window_groups": {
-        False: "window layers keep whole sequences",
-        True: "window layers have cache groups of their own",
-    },
-    "chunked_groups": {
-        False: "chunked layers keep whole sequences",
-        True: "chunked layers have cache groups of their own",
-    },
-    "scratch_kept": {
-        False: "scratch space of experts is freed after each layer",
-        True: "scratch space of experts is one buffer that stays",
-    },
-    "expert_chunk": {
-        32768: "experts take at most 32,768 tokens at once",
-        16384: "experts take at most 16,384 tokens at once",
-        0: "experts take all tokens of a batch at once",
-    },
-    "rehearses_latents": {
-        False: "the profile run leaves out the latents of long prompts",
-        True: "the profile run allocates what the latents of long prompts will take",
-    },
-    "index_rows": {
-        2: "the sparse indexer gathers the keys of 2 prompts at once",
-        40: "the sparse indexer gathers the keys of 40 prompts at once",
-    },
-    "rehearses_index": {
-        False: "the profile run leaves out the sparse indexer's logits",
-        True: "the profile run allocates the sparse indexer's logits",
-    },
-    "capacity": {
-        "blocks": "the reported tokens are blocks times block size",
-        "per_group": "the reported tokens are divided by the number of cache groups",
-        "concurrency": "the reported tokens are concurrency times context",
-    },
-    "group_slack": {
-        1.0: "cache groups are as large as the rarest kind of layer",
-        1.25: "cache groups may be padded by up to a quarter",
-        1.5: "cache groups may be padded by up to a half",
-    },
-    "in_flight": {
-        False: "window layers hold one batch beside their window",
-        True: "window layers hold all tokens in flight beside their window",
-    },
-    "state_caching": {
-        False: "state layers cache no prefixes by default",
-        True: "state layers cache prefixes by default",
-    },
-    "checkpoint_blocks": {
-        False: "state layers keep no block more for prefix caching",
-        True: "state layers keep one more block for prefix caching",
-    },
-    "null_block": {
-        False: "the block that is never handed out counts as room",
-        True: "the block that is never handed out does not count as room",
-    },
-    "plans_source_by_batch": {
-        False: "cross-attention is planned for the encoder's positions",
-        True: "cross-attention is planned for as many positions as a batch has tokens",
-    },
-    "sparse_capture": {
-        False: "CUDA graphs are captured at every 8th size above 256",
-        True: "CUDA graphs are captured at every 16th size above 256",
-    },
+WORDS: dict[str, Words] = {
+    "generation": Words(
+        {"v0": "the V0 engine runs", "v1": "the V1 engine runs"},
+        ("activations", "cuda_graphs"),
+    ),
+    "utilization": Words(
+        "the budget is {:.2f} of a device by default", ("kv_cache: gpu_memory_utilization",)
+    ),
+    "activation": Words(
+        {
+            "prefill": "the profile run ends with a row of logits for each sequence",
+            "sampler": "the profile run's sampler sorts whole vocabularies",
+            "fused": "the profile run's sampler leaves no sorted copies",
+        },
+        ("activations: logits",),
+    ),
+    "context_inside": Words(
+        {
+            False: "the driver context does not count against the budget",
+            True: "the driver context counts against the budget",
+        },
+        ("kv_cache: context",),
+    ),
+    "graphs_inside": Words(
+        {
+            False: "CUDA graphs come on top of the budget",
+            True: "an estimate of the CUDA graphs is taken off the budget before the cache is sized",
+        },
+        ("kv_cache: cuda_graphs", "cuda_graphs: B that the engine expects beyond"),
+    ),
+    "flashinfer": Words(
+        {
+            "never": "FlashInfer does not sample unless asked to",
+            "if_installed": "FlashInfer samples if it is installed",
+            "by_default": "FlashInfer samples by default",
+        },
+        ("activations: logits",),
+    ),
+    "rehearses_sampler": Words(
+        {
+            False: "the V2 runner profiles sampling without its parameters",
+            True: "the V2 runner profiles sampling with all its parameters",
+        },
+        ("activations: logits",),
+    ),
+    "nccl_inside": Words(
+        {
+            False: "NCCL's first buffers do not count against the budget",
+            True: "NCCL's first buffers count against the budget",
+        },
+    ),
+    "whole_account": Words(
+        {
+            False: "buffers beside the model do not count against the budget",
+            True: "buffers beside the model count against the budget",
+        },
+        ("kv_cache: buffers",),
+    ),
+    "window_groups": Words(
+        {
+            False: "window layers keep whole sequences",
+            True: "window layers have cache groups of their own",
+        },
+        ("needed",),
+        ("windows",),
+    ),
+    "chunked_groups": Words(
+        {
+            False: "chunked layers keep whole sequences",
+            True: "chunked layers have cache groups of their own",
+        },
+        ("needed",),
+        ("windows",),
+    ),
+    "scratch_kept": Words(
+        {
+            False: "scratch space of experts is freed after each layer",
+            True: "scratch space of experts is one buffer that stays",
+        },
+        ("activations: B of scratch space that stays",),
+        ("experts",),
+    ),
+    "expert_chunk": Words(
+        {
+            32768: "experts take at most 32,768 tokens at once",
+            16384: "experts take at most 16,384 tokens at once",
+            0: "experts take all tokens of a batch at once",
+        },
+        ("activations: B of scratch space that stays",),
+        ("experts",),
+    ),
+    "rehearses_latents": Words(
+        {
+            False: "the profile run leaves out the latents of long prompts",
+            True: "the profile run allocates what the latents of long prompts will take",
+        },
+        ("activations",),
+        ("latents",),
+    ),
+    "index_rows": Words(
+        "the sparse indexer gathers the keys of {} prompts at once", ("activations",), ("latents",)
+    ),
+    "rehearses_index": Words(
+        {
+            False: "the profile run leaves out the sparse indexer's logits",
+            True: "the profile run allocates the sparse indexer's logits",
+        },
+        ("activations",),
+        ("latents",),
+    ),
+    "capacity": Words(
+        {
+            "blocks": "the reported tokens are blocks times block size",
+            "per_group": "the reported tokens are divided by the number of cache groups",
+            "concurrency": "the reported tokens are concurrency times context",
+        },
+        ("reported",),
+    ),
+    "group_slack": Words(
+        {
+            1.0: "cache groups are as large as the rarest kind of layer",
+            1.25: "cache groups may be padded by up to a quarter",
+            1.5: "cache groups may be padded by up to a half",
+        },
+        ("needed",),
+        ("windows", "states"),
+    ),
+    "in_flight": Words(
+        {
+            False: "window layers hold one batch beside their window",
+            True: "window layers hold all tokens in flight beside their window",
+        },
+        ("needed",),
+        ("windows",),
+    ),
+    "state_caching": Words(
+        {
+            False: "state layers cache no prefixes by default",
+            True: "state layers cache prefixes by default",
+        },
+        ("needed",),
+        ("states",),
+    ),
+    "checkpoint_blocks": Words(
+        {
+            False: "state layers keep no block more for prefix caching",
+            True: "state layers keep one more block for prefix caching",
+        },
+        ("needed",),
+        ("states",),
+    ),
+    "null_block": Words(
+        {
+            False: "the block that is never handed out counts as room",
+            True: "the block that is never handed out does not count as room",
+        },
+        ("needed",),
+    ),
+    "plans_source_by_batch": Words(
+        {
+            False: "cross-attention is planned for the encoder's positions",
+            True: "cross-attention is planned for as many positions as a batch has tokens",
+        },
+        ("needed",),
+    ),
+    "sparse_capture": Words(
+        {
+            False: "CUDA graphs are captured at every 8th size above 256",
+            True: "CUDA graphs are captured at every 16th size above 256",
+        },
+        ("cuda_graphs: captured sizes",),
+    ),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One field in which two eras differ.
-
-    Attributes
-    ----------
-    field
-        Name of the field of `Era`.
-    words
-        What holds for the newer of the two, and since when.
-    """
-
-    field: str
-    words: str
-
-
-def changes(one: Era, other: Era) -> tuple[Change, ...]:
-    """The fields in which two eras differ, each as a statement about the newer era; the order does not matter."""
-    older, newer = sorted((one, other), key=lambda era: era.since)
-    found = []
-    for field in fields(Era):
-        value = getattr(newer, field.name)
-        if field.name != "since" and value != getattr(older, field.name):
-            found.append(Change(field.name, _since(newer, field.name) + WORDS[field.name][value]))
-    return tuple(found)
-
-
-def _since(era: Era, field: str) -> str:
-    """From which version on a field has its value; nothing where a setting says otherwise than the version."""
-    since: tuple[int, ...] | None = None
-    value = None
-    for known in ERAS:
-        if known.since <= era.since and getattr(known, field) != value:
-            value, since = getattr(known, field), known.since
-    if since is None or value != getattr(era, field):
-        return ""
-    return f"since {'.'.join(map(str, since))} "

@@ -20,6 +20,7 @@ from willfit.engines.vllm.cache_specs import CacheSpec, cache_specs
 from willfit.engines.vllm.options import Draft
 from willfit.engines.vllm.runner import uses_v2_runner
 from willfit.engines.vllm.settings import Resolved, Settings
+from willfit.engines.vllm.sources import source
 from willfit.engines.vllm.weights import parameter_bytes
 from willfit.estimate import Term, between, exact
 from willfit.formats.weights import WeightLine
@@ -121,10 +122,12 @@ def draft_term(
     draft = settings.draft
     if draft is None or draft.method in WITHOUT_MODEL or settings.mtp:
         return None
-    reference = "vllm/v1/spec_decode/llm_base_proposer.py: load_model"
+    reference = source("drafts", settings.version, resolved.era)
     if subject.draft is None:
         guess = _head_bytes(subject, settings, dtype) if draft.method in HEAD_METHODS else 0
-        formula = f"{draft.model or draft.method} is not known: at most half of the target's weights"
+        formula = (
+            f"{guess} B: {draft.model or draft.method} is not known, at most half of the target's weights"
+        )
         return between("draft", guess, 0, max(guess, int(_MOST_OF_TARGET * target_bytes)), formula, reference)
     own = _own_lines(subject, settings, draft)
     loaded = replace(subject.draft, lines=tuple(own))
@@ -134,7 +137,7 @@ def draft_term(
     shared = subject.draft.weight_bytes - sum(line.bytes for line in own)
     formula = f"{stored} B of {subject.draft.model} + {buffers} B of tables and scales"
     if shared:
-        formula += f"; {shared} B of token table and head are the target's"
+        formula += f" (token table and head, {shared} B, are the target's)"
     spread = constant("vllm.weights_ratio")
     size = stored + buffers
     more = shared if _may_keep_own(subject, settings, draft) else 0
@@ -209,7 +212,7 @@ def buffer_term(subject: Subject, settings: Settings, resolved: Resolved, dtype:
         formula += f" + {rows} drafted tokens x {vocabulary} logits x {each} B"
     if not taken:
         return None
-    return exact("draft_buffers", taken, formula, "vllm/v1/spec_decode; vllm/v1/worker/gpu/spec_decode")
+    return exact("draft_buffers", taken, formula, source("drafts", settings.version, resolved.era))
 
 
 def draft_refusal(subject: Subject, settings: Settings, generation: str) -> str:

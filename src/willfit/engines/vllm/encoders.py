@@ -56,7 +56,7 @@ class EncoderRun:
     kept
         Bytes that are there while the language model runs: their vectors, and what they were made of.
     formula
-        What is encoded.
+        What is encoded; gives `running`.
     """
 
     running: int = 0
@@ -94,8 +94,10 @@ def encoder_run(subject: Subject, resolved: Resolved, settings: Settings, size: 
         return EncoderRun()
     item, tower = max(found, key=lambda pair: pair[0].tokens)
     if architecture.family == "mllama":
-        live = _tiled_bytes(architecture, tower, resolved.max_num_seqs, size)
-        return EncoderRun(live, live, live, 0, f"{resolved.max_num_seqs} images")
+        each = _tiled_elements(architecture, tower)
+        live = resolved.max_num_seqs * each * size
+        formula = f"{resolved.max_num_seqs} images x {each} elements x {size} B"
+        return EncoderRun(live, live, live, 0, formula)
     count = _count(architecture, item, resolved, settings)
     typical, least, most = _elements(tower, settings.tensor_parallel)
     inputs = _input_elements(tower)
@@ -110,8 +112,8 @@ def encoder_run(subject: Subject, resolved: Resolved, settings: Settings, size: 
         least=positions * least * size + kinds * pixels,
         most=positions * most * size + 2 * kinds * pixels,
         kept=kinds * vectors + stays,
-        formula=f"{count} {item.what}(s) of {item.tokens} tokens, each {item.positions} positions x "
-        f"{typical + inputs} elements",
+        formula=f"{count} {item.what}(s) of {item.tokens} tokens x {item.positions} positions x "
+        f"{typical + kinds * inputs} elements x {size} B",
     )
 
 
@@ -231,12 +233,11 @@ def _speech_tower(architecture: Architecture) -> Tower:
     return replace(tower, tokens=architecture.encoder_tokens, positions=architecture.encoder_tokens)
 
 
-def _tiled_bytes(architecture: Architecture, tower: Tower, images: int, size: int) -> int:
-    """Llama 3.2's encoder with an image for each sequence (`worker/enc_dec_model_runner.py: profile_run`).
+def _tiled_elements(architecture: Architecture, tower: Tower) -> int:
+    """Llama 3.2's encoder for the image of a sequence (`worker/enc_dec_model_runner.py: profile_run`).
 
     Its layers attend over all tiles of an image under a mask that is written out, and hold both widths of the MLP.
     """
     tile = next(t.shape[0] for t in tower.tensors if t.name.endswith("gated_positional_embedding.embedding"))
     positions = ceil_div(architecture.encoder_tokens, tile) * round_up(tile, _TILE_STEP)
-    states = positions * (2 * tower.width + _TILED_STATES * tower.hidden_size)
-    return images * (states + positions**2) * size
+    return positions * (2 * tower.width + _TILED_STATES * tower.hidden_size) + positions**2

@@ -16,8 +16,9 @@ from willfit.engines.vllm.host import host_terms, process_note
 from willfit.engines.vllm.models import support
 from willfit.engines.vllm.refusals import undivided
 from willfit.engines.vllm.settings import Settings
-from willfit.engines.vllm.sizing import Sizing, ranks_of, size_up
+from willfit.engines.vllm.sizing import Sizing, ranks_of, size_up, smallest_device
 from willfit.engines.vllm.sleeping import Sleeping, asleep
+from willfit.engines.vllm.sources import source
 from willfit.engines.vllm.tasks import settled
 from willfit.estimate import Capacity, DeviceEstimate, Estimate, Term, combined
 from willfit.quantities import ceil_div, format_bytes
@@ -63,7 +64,8 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
     """
     settings = settled(subject, settings)
     sizing = size_up(subject, machine, settings)
-    cache = (_cache_term(sizing, settings),) if sizing.plan.groups else ()
+    usable = smallest_device(machine, settings).usable_bytes or 0
+    cache = (_cache_term(sizing, settings, usable),) if sizing.plan.groups else ()
     terms = (*sizing.inside, *cache, *sizing.outside)
     interval = _interval(terms, sizing, settings)
     demand = sizing.demand(ceil_div(users, settings.data_parallel))
@@ -90,6 +92,7 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
             "gpu_memory_utilization": sizing.resolved.gpu_memory_utilization,
             "num_gpu_blocks": sizing.blocks,
             "block_size": sizing.block_size,
+            "dtype": sizing.dtype,
             "kv_cache_dtype": sizing.kv_dtype,
             "tensor_parallel": settings.tensor_parallel,
             "pipeline_parallel": settings.pipeline_parallel,
@@ -100,7 +103,7 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
     )
 
 
-def _cache_term(sizing: Sizing, settings: Settings) -> Term:
+def _cache_term(sizing: Sizing, settings: Settings, usable: int) -> Term:
     plan, blocks = sizing.plan, sizing.blocks
     size = blocks * plan.bytes_per_block
     low, high = sizing.pool_interval
@@ -108,8 +111,9 @@ def _cache_term(sizing: Sizing, settings: Settings) -> Term:
         formula = f"{blocks} blocks x {plan.bytes_per_block} B (as asked for)"
     else:
         others = " - ".join(f"{term.bytes} ({term.name})" for term in sizing.inside)
-        formula = f"{sizing.requested_bytes} allowed - {others} = {blocks} blocks x {plan.bytes_per_block} B"
-    reference = "vllm/v1/worker/gpu_worker.py: determine_available_memory"
+        share = f"{sizing.resolved.gpu_memory_utilization:g} (gpu_memory_utilization)"
+        formula = f"{share} x {usable} B usable - {others} = {blocks} blocks x {plan.bytes_per_block} B"
+    reference = source("budget", settings.version, sizing.resolved.era)
     return Term("kv_cache", size, max(0, min(low, size)), max(high, size), formula, reference)
 
 

@@ -11,6 +11,7 @@ from willfit.architectures.model import Architecture
 from willfit.engines.base import Subject
 from willfit.engines.versions import Version, era_of
 from willfit.engines.vllm.settings import Resolved, Settings
+from willfit.engines.vllm.sources import SOURCES
 from willfit.engines.vllm.weights import rank_bytes
 from willfit.estimate import Term, between, exact
 from willfit.hardware.device import Device
@@ -75,8 +76,9 @@ def balance_term(subject: Subject, settings: Settings, dtype: str, device: Devic
     own = {id(tensor) for tensor in layer.tensors if tensor.part == "experts"}
     lines = [line for line in subject.lines if id(line.tensor) in own]
     size = sum(rank_bytes(line, subject, settings, dtype, device) // line.times for line in lines)
-    formula = f"{local_experts(layer.feed_forward.experts, settings)} experts of one layer"  # type: ignore[union-attr]
-    return exact("expert_exchange", size, formula, "vllm/distributed/eplb/eplb_state.py: add_model")
+    experts = local_experts(layer.feed_forward.experts, settings)  # type: ignore[union-attr]
+    formula = f"{size} B of {experts} experts of one layer"
+    return exact("expert_exchange", size, formula, SOURCES.cite("balance", settings.version))
 
 
 def all_to_all_term(architecture: Architecture, settings: Settings, resolved: Resolved) -> Term | None:
@@ -89,7 +91,7 @@ def all_to_all_term(architecture: Architecture, settings: Settings, resolved: Re
     if not experts:
         return None
     size = settings.all2all_buffer_bytes
-    reference = "vllm/distributed/device_communicators/all2all.py"
+    reference = SOURCES.cite("all-to-all", settings.version)
     if backend == "deepep_high_throughput":
         both = size * (2 if settings.expert_ranks > _ON_ONE_HOST else 1)
         formula = f"{both // size} buffers of {size} B"
@@ -98,13 +100,13 @@ def all_to_all_term(architecture: Architecture, settings: Settings, resolved: Re
     experts += settings.redundant_experts or 0
     tokens = resolved.max_num_batched_tokens if era_of(settings.version, ERAS).whole_batches else _CHUNK
     low_latency = _low_latency_bytes(tokens, hidden, experts)
-    formula = f"{tokens} tokens to each of {experts} experts, twice"
+    formula = f"{low_latency} B for {tokens} tokens to each of {experts} experts, twice"
     if backend == "deepep_low_latency":
         total = low_latency + size
         return exact(
             "communication",
             total,
-            f"{formula} = {low_latency} B + {size} B",
+            f"{formula} + {size} B of a buffer",
             f"{reference}; DeepEP csrc/config.hpp",
         )
     formula = f"not established for {backend}: at most what DeepEP's low-latency kernels take"

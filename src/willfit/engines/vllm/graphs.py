@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from willfit.calibration import Constant, constant
 from willfit.engines.base import Subject
-from willfit.engines.vllm.settings import Resolved
+from willfit.engines.vllm.settings import Resolved, Settings
+from willfit.engines.vllm.sources import source
 from willfit.estimate import Term, between, combined
 
 
-def graph_term(subject: Subject, resolved: Resolved, estimated: bool) -> Term | None:
+def graph_term(subject: Subject, resolved: Resolved, settings: Settings, estimated: bool) -> Term | None:
     """What captured CUDA graphs take, or what vLLM estimates that they will; None if they are off.
 
     Each graph has nodes of its own for each layer; a few graphs take no less than the pool that the largest needs.
@@ -22,15 +23,16 @@ def graph_term(subject: Subject, resolved: Resolved, estimated: bool) -> Term | 
     count = layers * sizes
     spread = each.value * count >= least.value
     parts = [_times(each, count) if spread else _times(least, 1)]
-    formula = f"{layers} layers x {sizes} captured sizes x {each.value:.0f} B"
+    formula = f"{layers} layers x {sizes} captured sizes x {each.value:.15g} B"
     if not spread:
-        formula += f", at least {least.value:.0f} B"
+        formula = f"(the largest of each: {formula}, pool: {least.value:.15g} B)"
     if estimated:
         more = constant("vllm.graphs_overestimated")
         parts.append(_times(more, 1))
-        formula += f" + {more.value:.0f} B that the engine expects beyond"
+        formula += f" + {more.value:.15g} B that the engine expects beyond"
     size, low, high = combined(parts)
-    return between("cuda_graphs", size, low, high, formula, (each if spread else least).reference)
+    reference = f"{source('graphs', settings.version, resolved.era)}; {(each if spread else least).reference}"
+    return between("cuda_graphs", size, low, high, formula, reference)
 
 
 def _times(one: Constant, count: int) -> Term:

@@ -12,6 +12,7 @@ from willfit.engines.vllm.lora import adapter_bytes
 from willfit.engines.vllm.offload import Offloaded
 from willfit.engines.vllm.options import KvTransfer
 from willfit.engines.vllm.settings import Resolved, Settings
+from willfit.engines.vllm.sources import source
 from willfit.estimate import Term, between, exact
 from willfit.quantities import GIB
 
@@ -95,17 +96,17 @@ def host_terms(
     """
     ranks = settings.replica_ranks * settings.local_replicas
     terms = [
-        *_weights(ranks, moved),
+        *_weights(ranks, moved, source("offload", settings.version, resolved.era)),
         *_swap(settings, resolved, ranks),
-        *_blocks(settings, ranks, block_bytes),
-        *_adapters(subject, settings, dtype, ranks),
-        *_inputs(subject, settings),
-        *_loading(subject, settings),
+        *_blocks(settings, resolved, ranks, block_bytes),
+        *_adapters(subject, settings, resolved, dtype, ranks),
+        *_inputs(subject, settings, resolved),
+        *_loading(subject, settings, resolved),
         *_queues(settings, resolved),
     ]
     if sleeping_bytes:
         formula = f"{ranks} ranks x {sleeping_bytes} B, while asleep at level 1"
-        reference = "vllm/device_allocator/cumem.py: sleep"
+        reference = source("sleep", settings.version, resolved.era)
         terms.append(
             between("sleeping_weights", ranks * sleeping_bytes, 0, ranks * sleeping_bytes, formula, reference)
         )
@@ -124,24 +125,23 @@ def process_note(settings: Settings) -> str:
     )
 
 
-def _weights(ranks: int, moved: Offloaded) -> list[Term]:
+def _weights(ranks: int, moved: Offloaded, reference: str) -> list[Term]:
     if not moved.host_bytes:
         return []
     formula = f"{ranks} ranks x {moved.host_bytes} B, pinned"
-    return [exact("weights", ranks * moved.host_bytes, formula, "vllm/model_executor/offloader")]
+    return [exact("weights", ranks * moved.host_bytes, formula, reference)]
 
 
 def _swap(settings: Settings, resolved: Resolved, ranks: int) -> list[Term]:
     """V0 pins a cache in host RAM, whole blocks of it (`worker/cache_engine.py`)."""
     if resolved.era.generation != "v0" or not settings.swap_space:
         return []
-    size = int(settings.swap_space * GIB) * ranks
-    return [
-        exact("swap", size, f"{ranks} ranks x {settings.swap_space:g} GiB, pinned", "vLLM --swap-space (V0)")
-    ]
+    size = int(settings.swap_space * GIB)
+    formula = f"{ranks} ranks x {size} B, pinned (--swap-space)"
+    return [exact("swap", ranks * size, formula, source("swap v0", settings.version, resolved.era))]
 
 
-def _blocks(settings: Settings, ranks: int, block_bytes: int) -> list[Term]:
+def _blocks(settings: Settings, resolved: Resolved, ranks: int, block_bytes: int) -> list[Term]:
     transfer = settings.kv_transfer
     if transfer is None:
         return []
@@ -150,7 +150,7 @@ def _blocks(settings: Settings, ranks: int, block_bytes: int) -> list[Term]:
         return []
     size *= settings.local_replicas
     formula = f"{size} B of blocks ({transfer.connector})"
-    reference = "vllm/v1/kv_offload/cpu; vllm/distributed/kv_transfer/kv_connector/v1"
+    reference = source("connectors", settings.version, resolved.era)
     return [exact("kv_cache", size, formula, reference)]
 
 
@@ -171,27 +171,19 @@ def _block_bytes(transfer: KvTransfer, ranks: int, block_bytes: int) -> int | No
     return None
 
 
-def _adapters(subject: Subject, settings: Settings, dtype: str, ranks: int) -> list[Term]:
+def _adapters(subject: Subject, settings: Settings, resolved: Resolved, dtype: str, ranks: int) -> list[Term]:
     """Adapters in host RAM, each worker with all of each; at most as many as there is room for, at the largest rank."""
     lora = settings.lora
     if lora is None:
         return []
     count = lora.max_cpu_loras or lora.max_loras
     each = adapter_bytes(subject, settings, dtype)
-    formula = f"{ranks} ranks x at most {count} adapters x {each} B"
-    return [
-        between(
-            "lora",
-            ranks * count * each,
-            0,
-            ranks * count * each,
-            formula,
-            "vllm/lora/model_manager.py: capacity",
-        )
-    ]
+    most = ranks * count * each
+    formula = f"{ranks} ranks x {count} adapters at most x {each} B"
+    return [between("lora", most, 0, most, formula, source("adapters", settings.version, resolved.era))]
 
 
-def _inputs(subject: Subject, settings: Settings) -> list[Term]:
+def _inputs(subject: Subject, settings: Settings, resolved: Resolved) -> list[Term]:
     """Processed images and sounds, kept by each API server and each engine, or once for all of them."""
     size = int(settings.mm_processor_cache_gb * GIB)
     if not subject.architecture.towers or settings.language_model_only or not size:
@@ -199,22 +191,20 @@ def _inputs(subject: Subject, settings: Settings) -> list[Term]:
     if parse_version(settings.version) < _PROCESSOR_CACHE:
         return []
     copies = 1 if settings.mm_processor_cache_shared else api_servers(settings) + settings.local_replicas
-    formula = f"at most {settings.mm_processor_cache_gb:g} GiB in each of {copies} caches"
-    reference = "vllm/config/multimodal.py: mm_processor_cache_gb"
+    formula = f"{copies} caches x {size} B at most"
+    reference = source("inputs", settings.version, resolved.era)
     return [between("input_cache", copies * size, 0, copies * size, formula, reference)]
 
 
-def _loading(subject: Subject, settings: Settings) -> list[Term]:
+def _loading(subject: Subject, settings: Settings, resolved: Resolved) -> list[Term]:
     """What a loader holds in memory of its own, for a while; files that are mapped are page cache, which yields."""
     eager = settings.safetensors_load_strategy in ("eager", "torchao")
     if not eager and settings.load_format not in _COPIED_FORMATS:
         return []
     workers = settings.replica_ranks * settings.local_replicas
     most = subject.weight_bytes * workers
-    formula = f"{workers} ranks each read a file at a time; at most all {subject.weight_bytes} B of them"
-    reference = (
-        "vllm/model_executor/model_loader/weight_utils.py: safetensors_weights_iterator, pt_weights_iterator"
-    )
+    formula = f"{subject.weight_bytes} B at most of files that {workers} ranks read one at a time"
+    reference = source("loading", settings.version, resolved.era)
     return [between("loading", min(most, subject.weight_bytes), 0, most, formula, reference)]
 
 
@@ -224,8 +214,7 @@ def _queues(settings: Settings, resolved: Resolved) -> list[Term]:
     if workers == 1 or resolved.era.generation == "v0":
         return []
     size = settings.local_replicas * _CHUNKS * (_CHUNK_BYTES + workers * _RESPONSE_BYTES)
-    formula = (
-        f"{_CHUNKS} chunks of {_CHUNK_BYTES} B, and of {_RESPONSE_BYTES} B for each of {workers} workers"
-    )
-    reference = "vllm/v1/executor/multiproc_executor.py; distributed/device_communicators/shm_broadcast.py"
+    formula = f"{settings.local_replicas} engines x {_CHUNKS} chunks x "
+    formula += f"({_CHUNK_BYTES} B + {workers} workers x {_RESPONSE_BYTES} B)"
+    reference = source("queues", settings.version, resolved.era)
     return [between("shared_memory", size, 0, size, formula, reference)]

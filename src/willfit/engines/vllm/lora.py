@@ -15,6 +15,7 @@ from willfit.engines.versions import Version, era_of, parse_version
 from willfit.engines.vllm.options import Lora
 from willfit.engines.vllm.settings import Resolved, Settings
 from willfit.engines.vllm.slack import MODULES
+from willfit.engines.vllm.sources import source
 from willfit.estimate import Term, between
 from willfit.formats.weights import rank_shape
 from willfit.quantities import DTYPE_BYTES, ceil_div, dtype_name, round_up
@@ -132,13 +133,12 @@ def lora_term(subject: Subject, settings: Settings, resolved: Resolved, dtype: s
     )
     taken = (sure + unsure + vocabulary) * size + tokens + indices
     formula = (
-        f"{lora.max_loras} slots of rank {lora.max_lora_rank}: "
         f"({sure + unsure} elements of projections + {vocabulary} of vocabularies) x {size} B"
         + (f" + {tokens} B for added tokens" if tokens else "")
-        + f" + {indices} B of indices"
+        + f" + {indices} B of indices ({lora.max_loras} slots of rank {lora.max_lora_rank})"
     )
     least = taken - unsure * size
-    reference = "vllm/lora/layers: create_lora_weights; lora/punica_wrapper"
+    reference = source("adapters", settings.version, resolved.era)
     return between("lora", taken, least, taken + towers * size, formula, reference)
 
 

@@ -16,11 +16,10 @@ from willfit.engines.vllm.runner import uses_v2_runner
 from willfit.engines.vllm.sampler import sampler_bytes
 from willfit.engines.vllm.scratch import expert_scratch, index_scratch, rehearsed_bytes
 from willfit.engines.vllm.settings import Resolved, Settings
+from willfit.engines.vllm.sources import source
 from willfit.estimate import Term, between, exact
 from willfit.hardware.device import Device
 from willfit.quantities import DTYPE_BYTES, ceil_div
-
-_RUNNER = "vllm/v1/worker/gpu_model_runner.py: profile_run"
 
 #: Hidden states of the whole batch that are alive while logits are sampled: the model's output, and in V1 one more
 #: tensor of its size. Which one that is the source does not tell; six logs of 0.11 show it to the second digit.
@@ -49,7 +48,7 @@ def activation_term(
             _layer_stage(layer, hidden, resolved, settings, size, block_size)
             for layer, _ in architecture.blocks
         ),
-        default=(0, "no layers"),
+        default=(0, "0 B"),
     )
     unfused = _score_bytes(architecture, resolved, settings, device)
     if unfused:
@@ -69,17 +68,17 @@ def activation_term(
     kept = _kept_scratch(architecture, resolved, settings, size, device)
     peak = stages[name] + kept
     spread = constant(f"vllm.activation_ratio.{era.generation}")
+    outputs = f" + {encoders.kept} B of encoder outputs" if encoders.kept else ""
     formula = (
-        f"the {name}, largest of {live} = {model}, "
-        f"{rows} rows x {architecture.logits_per_row} logits x {per_logit.passing} B + {beside} B = {sampler}"
+        f"the largest of model: {live}{outputs} = {stages['model']}, sampler: {rows} rows x "
+        f"{architecture.logits_per_row} logits x {per_logit.passing} B + {beside} B of hidden states{outputs} = "
+        f"{stages['sampler']}"
     )
     if encoders.formula:
-        formula += (
-            f", {encoders.formula} = {encoders.running}; + {encoders.kept} of them beside the first two"
-        )
+        formula += f", encoder: {encoders.formula} = {encoders.running}"
     if kept:
-        formula += f"; + {kept} of scratch space that stays"
-    reference = f"{_RUNNER}; interval: {spread.reference}"
+        formula = f"({formula}) + {kept} B of scratch space that stays"
+    reference = f"{source('profile', settings.version, era)}; interval: {spread.reference}"
     least = max(max(model, logits * per_logit.least + beside) + encoders.kept, encoders.least) + kept
     low, high = int(least * spread.low), max(int(peak * spread.high), encoders.most + kept)
     return between("activations", peak, low, high, formula, reference)
@@ -110,11 +109,11 @@ def _layer_stage(
     stages = (
         (
             tokens * live * size + more,
-            f"{tokens} tokens x {live} elements x {size} B{f' + {more} B' if more else ''}",
+            f"{tokens} tokens x {live} elements x {size} B{f' + {more} B of scratch space' if more else ''}",
         )
         for live, more in instants
     )
-    return max(stages, default=(0, "no mixer"))
+    return max(stages, default=(0, "0 B"))
 
 
 def _kept_scratch(
@@ -141,7 +140,7 @@ def buffers_term(subject: Subject, resolved: Resolved, settings: Settings, devic
     formula = (
         f"{rows} sequences x {vocabulary} tokens of the vocabulary x {per_token:g} B of counts and marks"
     )
-    return exact("buffers", size, formula, "vllm/v1/worker/gpu/sample/penalties.py, structured_outputs.py")
+    return exact("buffers", size, formula, source("counts", settings.version, era))
 
 
 def _score_bytes(architecture: Architecture, resolved: Resolved, settings: Settings, device: Device) -> int:

@@ -26,7 +26,7 @@ def runtime_term(settings: Settings, device: Device) -> Term:
         int(spread.value),
         int(spread.low),
         int(spread.high),
-        f"library workspaces of {ranks} rank(s)",
+        f"{int(spread.value)} B of library workspaces of {ranks} rank(s)",
         spread.reference,
     )
 

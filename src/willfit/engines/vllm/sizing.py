@@ -31,6 +31,7 @@ from willfit.engines.vllm.refusals import refusal
 from willfit.engines.vllm.runtime import runtime_term
 from willfit.engines.vllm.settings import AUTO, Resolved, Settings, resolve
 from willfit.engines.vllm.slack import slack_bytes
+from willfit.engines.vllm.sources import source
 from willfit.engines.vllm.tasks import settled
 from willfit.engines.vllm.weights import latent_copy_bytes, layout_bytes, parameter_bytes, pipeline_stages
 from willfit.errors import BadInput
@@ -138,7 +139,7 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
     weights = weights_term(subject, settings, dtype, device, copies, moved)
     context = context_term(device)
     subtracted = era.graphs_inside if settings.estimate_cudagraphs is None else settings.estimate_cudagraphs
-    graphs = graph_term(subject, resolved, subtracted)
+    graphs = graph_term(subject, resolved, settings, subtracted)
     activations = activation_term(
         subject, resolved, settings, dtype, device, block_size_for(architecture, settings, kv_dtype, device)
     )
@@ -201,7 +202,7 @@ def _features(
         (balance_term(subject, settings, dtype, device), True),
         (all_to_all_term(subject.architecture, settings, resolved), True),
         (
-            exact("video_decoding", ipc, "as asked for", "vllm/multimodal/gpu_ipc_memory.py")
+            exact("video_decoding", ipc, f"{ipc} B (as asked for)", source("video", settings.version, era))
             if ipc
             else None,
             True,
@@ -279,7 +280,8 @@ def weights_term(
     if moved.buffer_bytes:
         formula += f" + {moved.buffer_bytes} B to copy layers into"
     spread = constant("vllm.weights_ratio")
-    reference = f"vllm/model_executor/layers: sharded parameters, rotary tables; interval: {spread.reference}"
+    era = era_for(settings.version, settings.generation)
+    reference = f"{source('weights', settings.version, era)}; interval: {spread.reference}"
     held = size - moved.saved_bytes
     less, more = subject.weight_sureness
     low, high = int(held * spread.low * less), int(held * spread.high * more)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 
@@ -9,15 +10,21 @@ from willfit.errors import BadInput
 
 EXIT_BAD_INPUT = 2
 
+#: Signs of ours that encodings such as GBK or ASCII lack, with others of the same width.
+_TYPEWRITTEN = {
+    "−": "-", "→": ">", "✔": "+", "✘": "x", "≈": "~", "·": "-", "×": "x", "■": "*", "█": "#", "░": ".", "┃": "|",
+}  # fmt: skip
+
 
 def run() -> None:
     """Entry point: exit status 0 fits, 1 does not fit, 2 bad input; no traceback for what a user gave."""
     from willfit.surfaces.cli.app import main
 
-    # A terminal or a pipe without Unicode gets question marks instead of bars, and no error.
+    # A terminal or a pipe without Unicode gets what stands for a sign on a typewriter, and no error.
+    codecs.register_error("typewriter", _typewritten)
     reconfigure = getattr(sys.stdout, "reconfigure", None)
     if reconfigure is not None:
-        reconfigure(errors="replace")
+        reconfigure(errors="typewriter")
     try:
         status = main(sys.argv[1:])
         sys.stdout.flush()
@@ -31,6 +38,14 @@ def run() -> None:
     except KeyboardInterrupt:
         status = 130
     raise SystemExit(status)
+
+
+def _typewritten(error: UnicodeError) -> tuple[str, int]:
+    """What to print for what an encoding lacks: a minus that is lost would change the meaning."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end]
+    return "".join(_TYPEWRITTEN.get(sign, "?") for sign in text), error.end
 
 
 def _printable(error: BadInput) -> str:

@@ -26,6 +26,8 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, command: str, description: str, **options: Any) -> None:
+        #: What to do about a word too many, or too few.
+        self.advice = f"willfit {command} --help".replace("  ", " ")
         super().__init__(
             prog=f"willfit {command}".rstrip(),
             description=description,
@@ -38,7 +40,7 @@ class Parser(argparse.ArgumentParser):
         """Raise `BadInput` instead of printing the usage and leaving."""
         match = _ARGUMENT.match(message)
         if match is None:
-            raise BadInput(message, f"{self.prog} --help")
+            raise BadInput(message, self.advice)
         name = match["names"].split("/")[-1]
         if match["what"].startswith("expected"):
             raise BadInput(f"{name} needs a value", f"{self.prog} --help")
@@ -64,7 +66,7 @@ class Parser(argparse.ArgumentParser):
             if word.startswith("-") and word != "-":
                 raise self._no_such_option(word.partition("=")[0])
         if rest:
-            raise BadInput(f"{rest[0]!r} is one word too many", f"{self.prog} --help")
+            raise BadInput(f"{rest[0]!r} is one word too many", self.advice)
         for action in self._actions:
             if action.option_strings and getattr(given, action.dest, None) == "":
                 raise BadInput(f"{action.option_strings[-1]} is empty", f"{self.prog} --help")
@@ -74,7 +76,8 @@ class Parser(argparse.ArgumentParser):
         from difflib import get_close_matches
 
         known = [option for action in self._actions for option in action.option_strings]
-        close = get_close_matches(name, known, n=1, cutoff=0.7)
+        close = [option for option in known if option.endswith(name[1:])]
+        close = close or get_close_matches(name, known, n=1, cutoff=0.7)
         return BadInput(
             f"there is no option {name}", f"did you mean {close[0]}?" if close else f"{self.prog} --help"
         )

@@ -39,7 +39,7 @@ def as_json(candidates: Sequence[Candidate]) -> dict[str, Any]:
 def render(candidates: Sequence[Candidate], console: Console) -> None:
     """Print the table."""
     first = candidates[0].estimate
-    asked = first.details.get("max_model_len") or first.details.get("context")
+    asked = first.context
     title = Text.assemble(" ", (first.model, "bold"), " on common devices")
     if asked:
         title.append(f", {asked:,} tokens")

@@ -14,6 +14,7 @@ from rich.text import Text
 from willfit.comparing import Comparison, Figure, PlaceChange, TermChange, signed
 from willfit.quantities import format_bytes
 from willfit.surfaces.report.estimate import headline, reason, term_name
+from willfit.surfaces.report.lines import print_text
 
 #: From this width on the reasons stand in a column of their own.
 _WIDE = 110
@@ -51,7 +52,10 @@ def render(comparison: Comparison, console: Console, explain: bool = False) -> N
     for side, estimate in (("A", comparison.a), ("B", comparison.b)):
         line = Text.assemble((f" {side} ", "bold reverse"), headline(estimate))
         console.print(line, no_wrap=True, overflow="ellipsis", crop=False)
-        console.print(Padding(reason(estimate), (0, 6)))
+        print_text(console, reason(estimate), 6)
+    console.print()
+    for sentence in comparison.summary:
+        print_text(console, Text(f"→ {sentence}"), 2, 2)
     console.print()
     if comparison.facts:
         _print_facts(comparison, console)
@@ -66,12 +70,14 @@ def render(comparison: Comparison, console: Console, explain: bool = False) -> N
     if comparison.changes:
         engine, *versions = comparison.a.engine, comparison.a.engine_version, comparison.b.engine_version
         heading = f"What changed in {engine} between {versions[0]} and {versions[1]}"
-        console.print(Padding(Text(heading, style="bold"), (0, 2)))
+        if versions[0] == versions[1]:
+            heading = f"What the settings change in {engine} {versions[0]}"
+        print_text(console, Text(heading, style="bold"), 2)
         for change in comparison.changes:
-            console.print(Padding(Text(f"· {change}"), (0, 2)))
+            print_text(console, Text(f"· {change}"), 2, 2)
         console.print()
     for note in _notes(comparison):
-        console.print(Padding(Text(f"· {note}", style="dim"), (0, 2)))
+        print_text(console, Text(f"· {note}", style="dim"), 2, 2)
     if _notes(comparison):
         console.print()
 
@@ -119,17 +125,16 @@ def _place_rows(place: PlaceChange, explain: bool) -> list[_Row]:
 
 def _term_reasons(term: TermChange, explain: bool) -> list[str]:
     """The reasons; both formulas where nothing explains the difference, or if they are asked for."""
-    reasons = list(term.reasons)
-    if term.difference_bytes and (explain or not reasons):
-        reasons += [
-            f"{side}: {formula}" for side, formula in zip("AB", term.formulas, strict=True) if formula
-        ]
+    reasons = [f"{signed(reason.difference)}  {reason.words}" for reason in term.reasons]
+    if term.difference_bytes and explain:
+        for side, formula, reference in zip("AB", term.formulas, term.references, strict=True):
+            reasons += [f"{side} = {formula}"] if formula else []
+            reasons += [f"{side} from {reference}"] if reference else []
     return reasons
 
 
 def _figure_rows(figures: Sequence[Figure]) -> list[_Row]:
     rows: list[_Row] = []
-    before: Sequence[str] = ()
     for figure in figures:
         sized = figure.name.endswith("_bytes")
         a, b = (
@@ -138,8 +143,10 @@ def _figure_rows(figures: Sequence[Figure]) -> list[_Row]:
         change = Text("")
         if figure.difference is not None:
             change = (_difference if sized else _count_difference)(figure.difference)
-        reasons = ("as above",) if figure.reasons and figure.reasons == before else figure.reasons
-        before = figure.reasons
+        reasons = [
+            f"{(signed if sized else _signed)(reason.difference)}  {reason.words}"
+            for reason in figure.reasons
+        ]
         rows.append(_Row(Text(f"  {_FIGURES[figure.name]}"), a, b, change, reasons))
     return rows
 
@@ -165,7 +172,7 @@ def _print_rows(title: str, rows: Sequence[_Row], console: Console) -> None:
     for line, row in zip(lines, rows, strict=True):
         _print_line(line, console)
         for why in row.reasons:
-            console.print(Padding(Text(why, style="dim"), (0, 2, 0, 6)))
+            print_text(console, Text(why, style="dim"), 6, 2)
     console.print()
 
 
@@ -185,6 +192,10 @@ def _count(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
 
 
-def _count_difference(value: float) -> Text:
+def _signed(value: float) -> str:
     sign = "+" if value > 0 else "−" if value < 0 else ""
-    return Text(f"{sign}{_count(abs(value))}", style=_LESS if value > 0 else _MORE if value < 0 else _SAME)
+    return f"{sign}{_count(abs(value))}"
+
+
+def _count_difference(value: float) -> Text:
+    return Text(_signed(value), style=_LESS if value > 0 else _MORE if value < 0 else _SAME)

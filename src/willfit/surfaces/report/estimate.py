@@ -11,6 +11,7 @@ from rich.text import Text
 
 from willfit.estimate import DeviceEstimate, Estimate, Term, Verdict, term_in_words
 from willfit.quantities import GIB, format_bytes
+from willfit.surfaces.report.lines import print_text
 
 #: One colour per term, the same in every picture.
 COLOURS: dict[str, str] = {
@@ -45,7 +46,7 @@ def render(estimate: Estimate, console: Console, explain: bool = False) -> None:
     """
     console.print()
     console.print(headline(estimate), no_wrap=True, overflow="ellipsis", crop=False)
-    console.print(Padding(reason(estimate), (0, 3)))
+    print_text(console, reason(estimate), 3)
     console.print()
     width = max(30, min(console.width, 110) - 4)
     for places in _alike(estimate.devices):
@@ -55,21 +56,22 @@ def render(estimate: Estimate, console: Console, explain: bool = False) -> None:
         console.print(Padding(_device([estimate.host], width), (0, 2)))
         console.print(Padding(term_table(estimate.host), (0, 2, 1, 2)))
     if estimate.capacity is not None and estimate.capacity.max_context:
-        console.print(Padding(_capacity(estimate), (0, 2, 1, 2)))
+        print_text(console, _capacity(estimate), 2)
+        console.print()
     if estimate.verdict in ("does_not_fit", "tight") and estimate.remedies:
         title = (
             "What would make it fit"
             if estimate.verdict == "does_not_fit"
             else "What would make it sure to fit"
         )
-        console.print(Padding(Text(title, style="bold"), (0, 2)))
+        print_text(console, Text(title, style="bold"), 2)
         for remedy in estimate.remedies:
-            console.print(Padding(Text(f"→ {remedy}"), (0, 2)))
+            print_text(console, Text(f"→ {remedy}"), 2, 2)
         console.print()
     if explain:
         _explain(estimate, console)
     for note in estimate.notes:
-        console.print(Padding(Text(f"· {note}", style="dim"), (0, 2)))
+        print_text(console, Text(f"· {note}", style="dim"), 2, 2)
     if estimate.notes:
         console.print()
 
@@ -96,15 +98,15 @@ def reason(estimate: Estimate) -> Text:
 
 def _explain(estimate: Estimate, console: Console) -> None:
     """Each term's formula with its numbers, and where the rule is from."""
-    console.print(Padding(Text("How each term comes about", style="bold"), (0, 2)))
+    print_text(console, Text("How each term comes about", style="bold"), 2)
     for places in [*_alike(estimate.devices), *([[estimate.host]] if estimate.host.terms else [])]:
         for term in places[0].terms:
-            text = Text.assemble(_name(term), f"  {term.bytes:,} B")
+            print_text(console, Text.assemble(_name(term), f"  {term.bytes:,} B"), 2)
             if term.formula:
-                text.append(f"\n  = {term.formula}")
+                print_text(console, Text(f"= {term.formula}"), 4, 2)
             if term.reference:
-                text.append(f"\n  {term.reference}", style="dim")
-            console.print(Padding(text, (0, 2, 1, 2)))
+                print_text(console, Text(term.reference, style="dim"), 4, 2)
+            console.print()
 
 
 def devices_in_words(estimate: Estimate) -> str:
@@ -217,7 +219,7 @@ def _capacity(estimate: Estimate) -> Text:
     line = Text("Room for ")
     line.append(f"{capacity.kv_cache_tokens:,} tokens", style="bold")
     line.append(f" in all; one user's longest context is {capacity.max_context:,} tokens")
-    asked = estimate.details.get("max_model_len") or estimate.details.get("context")
+    asked = estimate.context
     if asked and capacity.max_concurrency < 1e6:
         line.append(f"; {capacity.max_concurrency:.2f} sequences of {asked:,} tokens fit at once")
     return line

@@ -40,8 +40,10 @@ def _is_log(case: Case) -> bool:
 def _non_torch(name: str) -> Callable[[Case], float | None]:
     def observe(case: Case) -> float | None:
         """Memory outside torch: as logged, and for several ranks else what the profile leaves of the budget."""
+        if not _is_log(case):
+            return None
         settings = settings_of(case)
-        if not _is_log(case) or parse_version(settings.version) < _CLEAN_BOOKS:
+        if parse_version(settings.version) < _CLEAN_BOOKS:
             return None
         ranks = settings.tensor_parallel * settings.pipeline_parallel
         if name not in runtime_constants(ranks, machine_of(case, settings).devices[0]):

@@ -205,7 +205,7 @@ def _sizes(
     )
     found["non_torch_gib"] = Prediction(*(size / GIB for size in combined(outside)))
     for key, estimated in (("cuda_graph_gib", False), ("cuda_graph_estimated_gib", True)):
-        graphs = graph_term(subject, sizing.resolved, estimated)
+        graphs = graph_term(subject, sizing.resolved, settings, estimated)
         if graphs is not None:
             found[key] = _in_gib(graphs)
     return found

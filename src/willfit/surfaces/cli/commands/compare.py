@@ -23,7 +23,15 @@ _OF_BOTH = ("json", "explain")
 
 def declare(parser: Parser) -> None:
     """Add the command's options."""
-    parser.epilog = "Exit status: 0 B fits, 1 B does not fit, 2 bad input or not enough known."
+    parser.epilog = (
+        'Put each side in quotes: willfit compare "MODEL --format fp8" "MODEL" --gpu l40s, or '
+        'willfit compare --gpu h100 "--engine-version 0.19 vllm serve MODEL" "--engine-version 0.20 vllm serve MODEL". '
+        "A side may name its own --gpu, --engine-version, --context, --users and so on, before a launch command. "
+        "Each term that differs comes with its causes, whose amounts add up to the difference. "
+        "--json prints what `willfit schema comparison` describes. "
+        "Exit status: 0 B fits, 1 B does not fit, 2 bad input or not enough known."
+    )
+    parser.advice = "put each of the two sides in quotes; willfit compare --help"
     for side in ("A", "B"):
         parser.add_argument(
             f"side_{side.lower()}",

@@ -1,0 +1,90 @@
+"""transformers' eras in words."""
+
+from __future__ import annotations
+
+from willfit.engines.changes import Words
+
+WORDS: dict[str, Words] = {
+    "loads_fp32": Words(
+        {
+            False: "a model is loaded in the checkpoint's dtype by default",
+            True: "a model is loaded in fp32 by default",
+        },
+        ("weights", "kv_cache", "activations"),
+    ),
+    "sdpa": Words(
+        {False: "attention is eager by default", True: "attention is sdpa by default"}, ("activations",)
+    ),
+    "native_gqa": Words(
+        {
+            False: "sdpa repeats keys and values for all query heads",
+            True: "sdpa attends with fewer key/value heads than query heads",
+        },
+        ("activations",),
+    ),
+    "biased_sdpa": Words(
+        {
+            False: "attention with relative positions is eager",
+            True: "attention with relative positions is sdpa",
+        },
+        ("activations",),
+    ),
+    "rope_tables": Words(
+        {
+            "all": "each layer keeps a rotary table of all positions",
+            "some": "layers of some models keep a rotary table of all positions",
+            "none": "no layer keeps a rotary table of all positions",
+        },
+        ("buffers",),
+    ),
+    "tuple_cache": Words(
+        {
+            False: "the cache grows in place of the old one",
+            True: "the old and the new cache are alive together",
+        },
+        ("kv_cache", "fragmentation"),
+    ),
+    "prompt_logits": Words(
+        {
+            False: "only the last position's logits are computed",
+            True: "the logits of all prompt positions are computed, and upcast to fp32",
+        },
+        ("logits", "activations"),
+    ),
+    "warm_up": Words(
+        {
+            False: "each weight is allocated for itself",
+            True: "all weights are cut from one piece",
+        },
+        ("rounding",),
+    ),
+    "windows": Words(
+        {
+            False: "window layers keep all tokens while decoding",
+            True: "window layers keep no more than their window while decoding",
+        },
+        ("kv_cache", "activations"),
+        ("windows",),
+    ),
+    "latent_cache": Words(
+        {
+            False: "latent attention caches the keys and values of all heads",
+            True: "latent attention caches the latent",
+        },
+        ("kv_cache", "activations"),
+        ("latents",),
+    ),
+    "exllama": Words(
+        {False: "4-bit GPTQ runs on GPTQModel's kernels", True: "4-bit GPTQ runs on ExLlama's kernels"},
+        ("workspace",),
+        ("gptq",),
+    ),
+    "grouped_experts": Words(
+        {
+            False: "experts run one after the other",
+            True: "experts are one tensor and run in one grouped product",
+        },
+        ("activations",),
+        ("experts",),
+    ),
+}

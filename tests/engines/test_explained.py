@@ -1,0 +1,195 @@
+"""Every term of every engine says how it comes about: a formula that gives its bytes, and where the rule is from."""
+
+import re
+import shlex
+from dataclasses import fields
+from functools import cache
+from importlib import import_module
+from itertools import product
+
+import pytest
+
+from willfit.asking import answer_about, answer_command, machine_of
+from willfit.engines.base import Question
+from willfit.engines.changes import changes_of
+from willfit.engines.table import ENGINES
+from willfit.engines.versions import parse_version
+from willfit.errors import BadInput
+from willfit.formulas import read_formula, value_of
+
+VERSIONS = {
+    "vllm": ("0.5.4", "0.6.6", "0.8.5", "0.9.2", "0.11.0", "0.16.0", "0.19.1", "0.20.2", "0.33.0"),
+    "sglang": ("0.4.4", "0.4.10", "0.5.6", "0.5.9", "0.5.12", "0.5.18", "0.5.23"),
+    "tensorrt-llm": ("0.17.0", "1.0.0", "1.4.0"),
+    "tgi": ("1.4.0", "2.0.0", "2.4.0", "3.0.0", "3.3.7"),
+    "transformers": ("4.35.0", "4.41.0", "4.45.0", "4.56.0", "5.0.0", "5.23.0"),
+    "lmdeploy": ("0.2.0", "0.6.0", "0.10.0", "0.13.0", "0.18.0"),
+    "lightllm": ("1.0.0", "1.1.0", "1.2.0"),
+    "minimum": (None,),
+}
+MODELS = (
+    "Qwen/Qwen3-8B",
+    "Qwen/Qwen3-8B-AWQ",
+    "Qwen/Qwen3-30B-A3B",
+    "Qwen/Qwen3-Next-80B-A3B-Instruct",
+    "google/gemma-3-12b-it",
+    "deepseek-ai/DeepSeek-V2-Lite",
+    "Qwen/Qwen2.5-VL-7B-Instruct",
+    "openai/whisper-large-v3",
+    "google-t5/t5-base",
+    "BAAI/bge-reranker-v2-m3",
+)
+MACHINES = ("h100", "4xl40s")
+
+#: An engine's file in a released version, or a constant with the number of measurements behind it.
+SOURCE = re.compile(r"\S+ (\d+\.)+\S+ [\w./]+/[\w.]+|^(torch|accelerate) \S+\.(py|cpp)\b")
+CONSTANT = re.compile(r"calibration\.json: [\w.]+ \(median of \d+ published measurements\)")
+
+
+@cache
+def answer(engine, version, model, machine):
+    try:
+        return answer_about(
+            model, machine_of(machine), Question(8192, 2, version=version), engine, offline=True
+        )
+    except BadInput:
+        return None  # what the engine allocates is not worked out for this model
+
+
+#: Commands that switch on what no question asks for.
+COMMANDS = (
+    "vllm serve Qwen/Qwen3-8B --enable-lora --enable-sleep-mode --tensor-parallel-size 4",
+    "vllm serve Qwen/Qwen3-8B --cpu-offload-gb 4 --kv-cache-memory-bytes 4G --max-model-len 8192",
+    "vllm serve Qwen/Qwen3-8B --num-gpu-blocks-override 1000 --enforce-eager",
+    "vllm serve Qwen/Qwen3-8B --kv-offloading-size 8 --enable-lora --max-loras 2 --max-cpu-loras 4",
+    """vllm serve Qwen/Qwen3-8B --speculative-config '{"method": "eagle3", "model": "some/head"}'""",
+    "vllm serve Qwen/Qwen3-30B-A3B -tp 2 -dp 2 --enable-expert-parallel --enable-eplb",
+    "vllm serve google/gemma-3-12b-it -tp 2",
+    "VLLM_USE_V1=0 vllm serve Qwen/Qwen3-8B --swap-space 8",
+    "python -m sglang.launch_server --model Qwen/Qwen3-8B --enable-hierarchical-cache --cpu-offload-gb 4",
+    "python -m sglang.launch_server --model Qwen/Qwen3-8B --enable-lora --max-lora-rank 32",
+    "python -m sglang.launch_server --model deepseek-ai/DeepSeek-V3 --tp 4 --speculative-algorithm EAGLE",
+    "python -m sglang.launch_server --model google/gemma-3-12b-it --max-total-tokens 40000",
+    "lmdeploy serve api_server Qwen/Qwen3-8B --backend pytorch --quant-policy 8",
+    "trtllm-serve Qwen/Qwen3-8B --tp_size 2",
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_terms_of_features_are_explained_as_well(command):
+    version = "0.8.5" if "USE_V1" in command else None
+    found = answer_command(shlex.split(command), machine_of("4xh100"), version=version, offline=True)
+    terms = [term for place in (found.estimate.devices[0], found.estimate.host) for term in place.terms]
+    for term in terms:
+        if term.bytes:
+            formula = read_formula(term.formula)
+            assert formula is not None, term
+            assert formula.value == pytest.approx(term.bytes, abs=1.5), term
+            assert SOURCE.search(term.reference) or CONSTANT.search(term.reference), term
+
+
+CASES = [(engine, version) for engine, versions in VERSIONS.items() for version in versions]
+
+
+@pytest.mark.parametrize(("engine", "version"), CASES)
+def test_a_formula_gives_the_bytes_of_its_term(engine, version):
+    seen = 0
+    for model, machine in product(MODELS, MACHINES):
+        found = answer(engine, version, model, machine)
+        if found is None:
+            continue
+        for place in (*found.estimate.devices, found.estimate.host):
+            for term in place.terms:
+                if not term.bytes:
+                    continue
+                formula = read_formula(term.formula)
+                assert formula is not None, (model, machine, term)
+                assert formula.value == pytest.approx(term.bytes, abs=1.5), (model, machine, term)
+                assert SOURCE.search(term.reference) or CONSTANT.search(term.reference), (model, term)
+                seen += 1
+    assert seen > 10
+
+
+@pytest.mark.parametrize(("engine", "version"), CASES)
+def test_a_budget_less_what_is_taken_is_the_cache(engine, version):
+    """The first side of a cache's formula is what it was rounded down from: by less than a block, a page or 64 MiB."""
+    for model in MODELS[:3]:
+        found = answer(engine, version, model, "h100")
+        if found is None:
+            continue
+        for term in found.estimate.devices[0].terms:
+            sides = read_formula(term.formula).sides if term.bytes else ()
+            if term.name == "kv_cache" and len(sides) > 1:
+                assert abs(value_of(sides[0]) - term.bytes) < 2**26, (model, term)
+
+
+def test_versions_of_the_old_engine_cite_its_files():
+    def cited(version, name):
+        found = answer("vllm", version, MODELS[0], "h100").estimate
+        return next(term for term in found.devices[0].terms if term.name == name).reference
+
+    assert (
+        cited("0.6.6", "kv_cache") == "vLLM 0.6.6.post1 vllm/worker/worker.py: determine_num_available_blocks"
+    )
+    assert (
+        cited("0.8.5", "kv_cache")
+        == "vLLM 0.8.5.post1 vllm/v1/worker/gpu_worker.py: determine_available_memory"
+    )
+    assert cited("0.33.0", "activations").startswith(
+        "vLLM 0.33.0 vllm/v1/worker/gpu_model_runner.py: profile_run;"
+    )
+    assert "vllm/worker/model_runner.py: capture_model" in cited("0.5.4", "cuda_graphs")
+
+
+#: The engines with eras.
+PACKAGES = [
+    name for name in ENGINES.values() if hasattr(import_module(f"willfit.engines.{name}"), "__path__")
+]
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_a_rule_is_cited_where_it_was_read(name):
+    """Whatever the version asked for: the newest read that has the rule, else the oldest."""
+    sources = import_module(f"willfit.engines.{name}.sources").SOURCES
+    assert list(sources.read) == sorted(sources.read, key=parse_version)
+    for rule, places in sources.places.items():
+        assert [since for since, _ in places] == sorted(since for since, _ in places)
+        for version in ("0.0.1", *sources.read, "99.0"):
+            engine, cited, place = sources.cite(rule, version).split(" ", 2)
+            assert (engine, place) == (sources.engine, sources.path(rule, cited))
+            newest = max(parse_version(version), parse_version(sources.read[0]))
+            if sources.path(rule, version) and version in sources.read:
+                assert cited == version
+            elif any(sources.path(rule, known) for known in sources.read if parse_version(known) <= newest):
+                assert parse_version(cited) <= newest
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_every_value_that_an_era_ever_had_has_words(name):
+    eras = import_module(f"willfit.engines.{name}.eras")
+    words = import_module(f"willfit.engines.{name}.changes").WORDS
+    assert set(words) == {field.name for field in fields(eras.Era)} - {"since"}
+    for one, other in zip(eras.ERAS, eras.ERAS[1:], strict=False):
+        found = changes_of(one, other)
+        assert found
+        assert changes_of(other, one) == found
+        since = "since " + ".".join(map(str, other.since))
+        assert all(change.words.startswith(f"{since} ") for change in found)
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_words_enter_terms_and_numbers_that_there_are(name):
+    """A number that no formula has would never be explained by it."""
+    engine = next(engine for engine, package in ENGINES.items() if package == name)
+    terms, numbers = set(), set()
+    for version, model, machine in product(VERSIONS[engine], MODELS, MACHINES):
+        found = answer(engine, version, model, machine)
+        for term in found.estimate.devices[0].terms if found else ():
+            terms.add(term.name)
+            formula = read_formula(term.formula)
+            for side in formula.sides if formula else ():
+                numbers |= {f"{term.name}: {key}" for part in side for key in part.key}
+    rare = {"draft_weights", "kv_cache: draft_weights", "needed", "reported", "kv_cache: context", "rounding"}
+    for words in import_module(f"willfit.engines.{name}.changes").WORDS.values():
+        for entered in words.enters:
+            assert entered in terms | numbers | rare, entered
