@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from willfit.errors import BadInput
@@ -90,6 +91,19 @@ def test_a_line_that_is_no_case_is_named(tmp_path: Path, line: str, says: str) -
     path.write_text('{"id": "fine"}\n' + line + "\n")
     with pytest.raises(BadInput, match=says):
         read_cases(path)
+
+
+@pytest.mark.parametrize("name", ["vllm.jsonl", "vllm_more.jsonl", "sglang.jsonl"])
+def test_published_logs_keep_to_the_schema_of_a_case(name: str) -> None:
+    schema = json.loads((CASES / "case.schema.json").read_text(encoding="utf-8"))
+    validator = jsonschema.Draft202012Validator(schema)
+    for case in read_cases(CASES / name):
+        validator.validate(dict(case.fields))
+
+
+def test_no_case_has_the_id_of_another() -> None:
+    ids = [case.id for path in CASES.glob("*.jsonl") for case in read_cases(path)]
+    assert len(set(ids)) == len(ids)
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in CASES.glob("*.jsonl")))
