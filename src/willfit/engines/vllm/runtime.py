@@ -8,7 +8,7 @@ from willfit.estimate import Term
 from willfit.hardware.device import Device
 
 #: Libraries keep more for a larger card; the constant by compute capability, where logs of it are many.
-_ONE_RANK = {7: "vllm.non_torch.turing", 9: "vllm.non_torch.hopper"}
+_ONE_RANK = {"7.5": "vllm.non_torch.turing", "9.0": "vllm.non_torch.hopper"}
 
 #: From this generation on NVLink switches add up by themselves (NVLink SHARP), with buffers of their own in NCCL.
 _NVLINK_SHARP = 9
@@ -37,11 +37,10 @@ def runtime_constants(ranks: int, device: Device) -> tuple[str, ...]:
         return ("vllm.non_torch.unified",)
     if device.vendor == "AMD":
         return ("vllm.non_torch.amd",)
-    generation = _generation(device)
     if ranks == 1:
-        special = _ONE_RANK.get(generation, "")
+        special = _ONE_RANK.get(device.compute_capability, "")
         return (special, "vllm.non_torch.one_rank") if special else ("vllm.non_torch.one_rank",)
-    switched = device.interconnect == "NVLink" and generation >= _NVLINK_SHARP
+    switched = device.interconnect == "NVLink" and _generation(device) >= _NVLINK_SHARP
     special = "vllm.non_torch.nvlink_sharp" if switched else ""
     return (special, "vllm.non_torch.many_ranks") if special else ("vllm.non_torch.many_ranks",)
 

@@ -85,6 +85,8 @@ def _activations(generation: str) -> Callable[[Case], float | None]:
             return None
         readings = _activation_readings(case)
         logged = case.measured.get("activation_peak_gib")
+        if logged is not None and sizing.resolved.era.whole_account and _graph_bytes(sizing):
+            return None  # the logged peak holds an estimate of the graphs
         if logged is None:
             if settings.tensor_parallel > 1 or readings[0] < _LARGE:
                 return None  # what NCCL takes, or what drivers show of a card, would decide
