@@ -143,7 +143,7 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
         subject, resolved, settings, dtype, device, block_size_for(architecture, settings, kv_dtype, device)
     )
     buffers = buffers_term(subject, resolved, settings, device)
-    inside = [weights, activations, runtime_term(settings, device)]
+    inside = [weights, activations, runtime_term(settings, device, era)]
     outside: list[Term] = []
     (inside if era.context_inside else outside).append(context)
     if graphs is not None:

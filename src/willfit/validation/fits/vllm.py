@@ -8,6 +8,7 @@ from math import copysign, log, sqrt
 
 from willfit.calibration import constant
 from willfit.engines.versions import parse_version
+from willfit.engines.vllm.eras import era_for
 from willfit.engines.vllm.graphs import graph_constant
 from willfit.engines.vllm.runtime import runtime_constants
 from willfit.engines.vllm.sizing import Sizing, size_up
@@ -46,7 +47,8 @@ def _non_torch(name: str) -> Callable[[Case], float | None]:
         if parse_version(settings.version) < _CLEAN_BOOKS:
             return None
         ranks = settings.tensor_parallel * settings.pipeline_parallel
-        if name not in runtime_constants(ranks, machine_of(case, settings).devices[0]):
+        nccl_inside = era_for(settings.version, settings.generation).nccl_inside
+        if name not in runtime_constants(ranks, machine_of(case, settings).devices[0], nccl_inside):
             return None
         logged = case.measured.get("non_torch_gib")
         if logged is not None:
