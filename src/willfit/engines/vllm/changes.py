@@ -34,6 +34,13 @@ WORDS: dict[str, Words] = {
         },
         ("kv_cache: cuda_graphs", "cuda_graphs: B that the engine expects beyond"),
     ),
+    "v2_estimates_graphs": Words(
+        {
+            False: "the V2 runner takes no estimate of its graphs off the budget",
+            True: "the V2 runner takes an estimate of its graphs off the budget",
+        },
+        ("kv_cache: cuda_graphs",),
+    ),
     "flashinfer": Words(
         {
             "never": "FlashInfer does not sample unless asked to",

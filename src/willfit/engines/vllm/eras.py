@@ -42,6 +42,8 @@ class Era:
         All that was taken from the card since the first reading counts, buffers that live outside the model too.
     graphs_inside
         An estimate of the CUDA graphs' memory is subtracted from the budget before the cache is sized.
+    v2_estimates_graphs
+        The V2 model runner, too, estimates its graphs; before, it takes them for nothing.
     capacity
         What "GPU KV cache size" reports: `blocks` (blocks x block size), `per_group` (that divided by the
         number of cache groups), `concurrency` (concurrency x max_model_len).
@@ -85,6 +87,7 @@ class Era:
     nccl_inside: bool = False
     whole_account: bool = False
     graphs_inside: bool = False
+    v2_estimates_graphs: bool = False
     capacity: Literal["blocks", "per_group", "concurrency"] = "blocks"
     window_groups: bool = False
     chunked_groups: bool = False
@@ -126,7 +129,14 @@ def _table() -> tuple[Era, ...]:
     changed((0, 20, 1), capacity="concurrency")
     changed((0, 21), flashinfer="by_default")
     changed((0, 26), in_flight=True)
-    changed((0, 29), whole_account=True, state_caching=True, checkpoint_blocks=True, null_block=True)
+    changed(
+        (0, 29),
+        v2_estimates_graphs=True,
+        whole_account=True,
+        state_caching=True,
+        checkpoint_blocks=True,
+        null_block=True,
+    )
     changed((0, 33), rehearses_sampler=True)
     return tuple(eras)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from willfit.calibration import Constant, constant
 from willfit.engines.base import Subject
+from willfit.engines.vllm.eras import Era
+from willfit.engines.vllm.runner import uses_v2_runner
 from willfit.engines.vllm.settings import Resolved, Settings
 from willfit.engines.vllm.sources import source
 from willfit.estimate import Term, between, combined
@@ -33,6 +35,13 @@ def graph_term(subject: Subject, resolved: Resolved, settings: Settings, estimat
     size, low, high = combined(parts)
     reference = f"{source('graphs', settings.version, resolved.era)}; {(each if spread else least).reference}"
     return between("cuda_graphs", size, low, high, formula, reference)
+
+
+def graphs_are_subtracted(subject: Subject, settings: Settings, era: Era) -> bool:
+    """Whether an estimate of the graphs comes off the budget (`VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS`)."""
+    if uses_v2_runner(subject, settings) and not era.v2_estimates_graphs:
+        return False
+    return era.graphs_inside if settings.estimate_cudagraphs is None else settings.estimate_cudagraphs
 
 
 def _times(one: Constant, count: int) -> Term:

@@ -22,7 +22,7 @@ from willfit.engines.vllm.compressed_cache import plan_compressed
 from willfit.engines.vllm.drafts import buffer_term, draft_specs, draft_term, falls_back
 from willfit.engines.vllm.eras import era_for
 from willfit.engines.vllm.experts import all_to_all_term, balance_term
-from willfit.engines.vllm.graphs import graph_term
+from willfit.engines.vllm.graphs import graph_term, graphs_are_subtracted
 from willfit.engines.vllm.host import joins_groups
 from willfit.engines.vllm.lora import graph_sets, lora_era, lora_term
 from willfit.engines.vllm.offload import Offloaded, offloaded
@@ -138,13 +138,13 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
     moved = offloaded(subject, settings, dtype, device)
     weights = weights_term(subject, settings, dtype, device, copies, moved)
     context = context_term(device)
-    subtracted = era.graphs_inside if settings.estimate_cudagraphs is None else settings.estimate_cudagraphs
+    subtracted = graphs_are_subtracted(subject, settings, era)
     graphs = graph_term(subject, resolved, settings, subtracted)
     activations = activation_term(
         subject, resolved, settings, dtype, device, block_size_for(architecture, settings, kv_dtype, device)
     )
     buffers = buffers_term(subject, resolved, settings, device)
-    inside = [weights, activations, runtime_term(settings, device)]
+    inside = [weights, activations, runtime_term(settings, device, era)]
     outside: list[Term] = []
     (inside if era.context_inside else outside).append(context)
     if graphs is not None:

@@ -8,6 +8,7 @@ from math import copysign, log, sqrt
 
 from willfit.calibration import constant
 from willfit.engines.versions import parse_version
+from willfit.engines.vllm.eras import era_for
 from willfit.engines.vllm.graphs import graph_constant
 from willfit.engines.vllm.runtime import runtime_constants
 from willfit.engines.vllm.sizing import Sizing, size_up
@@ -46,7 +47,8 @@ def _non_torch(name: str) -> Callable[[Case], float | None]:
         if parse_version(settings.version) < _CLEAN_BOOKS:
             return None
         ranks = settings.tensor_parallel * settings.pipeline_parallel
-        if name not in runtime_constants(ranks, machine_of(case, settings).devices[0]):
+        nccl_inside = era_for(settings.version, settings.generation).nccl_inside
+        if name not in runtime_constants(ranks, machine_of(case, settings).devices[0], nccl_inside):
             return None
         logged = case.measured.get("non_torch_gib")
         if logged is not None:
@@ -85,6 +87,8 @@ def _activations(generation: str) -> Callable[[Case], float | None]:
             return None
         readings = _activation_readings(case)
         logged = case.measured.get("activation_peak_gib")
+        if logged is not None and sizing.resolved.era.whole_account and _graph_bytes(sizing):
+            return None  # the logged peak holds an estimate of the graphs
         if logged is None:
             if settings.tensor_parallel > 1 or readings[0] < _LARGE:
                 return None  # what NCCL takes, or what drivers show of a card, would decide

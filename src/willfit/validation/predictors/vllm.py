@@ -198,12 +198,15 @@ def _sizes(
         logged = (terms["weights"].bytes - sizing.after_loading_bytes) / GIB
         found["weights_gib"] = Prediction(logged, logged, logged)
         found["block_size_resolved"] = _exactly(sizing.block_size)
-    found["activation_peak_gib"] = _in_gib(terms["activations"])
+    # Where the whole account is kept, the log's peak holds the estimate of the graphs as well.
+    whole = sizing.resolved.era.whole_account
+    estimate = [term for term in sizing.inside if term.name == "cuda_graphs" and whole]
+    found["activation_peak_gib"] = _sum_in_gib([terms["activations"], *estimate])
     # Where the books have no reading from before the start, the driver's context shows as well.
     outside = (
         [terms["runtime"], terms["context"]] if sizing.resolved.era.context_inside else [terms["runtime"]]
     )
-    found["non_torch_gib"] = Prediction(*(size / GIB for size in combined(outside)))
+    found["non_torch_gib"] = _sum_in_gib(outside)
     for key, estimated in (("cuda_graph_gib", False), ("cuda_graph_estimated_gib", True)):
         graphs = graph_term(subject, sizing.resolved, settings, estimated)
         if graphs is not None:
@@ -271,6 +274,10 @@ def _per_token(case: Case, sizing: Sizing) -> dict[str, Any]:
     return {
         "kv_bytes_per_token": (size / tokens, Prediction(guess, guess * (1 - slack), guess * (1 + slack)))
     }
+
+
+def _sum_in_gib(terms: list[Term]) -> Prediction:
+    return Prediction(*(size / GIB for size in combined(terms)))
 
 
 def _in_gib(term: Term) -> Prediction:
