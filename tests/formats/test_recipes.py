@@ -210,6 +210,17 @@ def test_bitsandbytes_quantizes_linears_alone() -> None:
     assert stored(made, "model.layers.0.mlp.experts.gate_up_proj", "experts", (8, 512, 1024)) == "bf16"
 
 
+def test_chatglm_says_how_many_bits_its_layers_have() -> None:
+    made = recipe_for(Config({"quantization_bit": 4}), "fp16")
+    assert stored(made, "transformer.encoder.layers.0.mlp.dense_h_to_4h.weight") == "chatglm int4 per channel"
+    assert stored(made, "transformer.output_layer.weight", "head") == "fp16"
+    # Two weights a byte and an fp16 scale for each row.
+    assert made.format_of(UP, Tensor(UP, (4096, 1024), "mlp", "linear")).bytes((4096, 1024)) == 2097152 + 8192
+    assert recipe_for(Config({"quantization_bit": 0}), "fp16").name == "fp16"
+    with pytest.raises(BadInput, match="expected 4 or 8"):
+        recipe_for(Config({"quantization_bit": 3}), "fp16")
+
+
 def test_buffers_keep_their_own_dtype() -> None:
     bias = Tensor("model.layers.{layer}.mlp.gate.e_score_correction_bias", (256,), "router", "buffer")
     positions = Tensor("embeddings.position_ids", (1, 512), "embedding", "buffer")

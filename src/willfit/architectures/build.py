@@ -92,6 +92,7 @@ FAMILIES: dict[str, str] = {
     "longcat_flash_ngram": "longcat",
     "mimo_v2": "mimo_v2",
     "mimo_v2_flash": "mimo_v2",
+    "laguna": "laguna",
     "step3p5": "step3p5",
     "deepseek_ref": "deepseek_v4",
     "deepseek_v4": "deepseek_v4",
@@ -209,8 +210,9 @@ FAMILIES: dict[str, str] = {
     "exaone4_5": "exaone4_5",
 }
 
-#: First of `architectures` -> module in `families/`, for published files without a `model_type`.
+#: First of `architectures` -> module in `families/`: published files without a `model_type`, or with another's.
 FAMILIES_BY_CLASS: dict[str, str] = {
+    "DFlashLagunaForCausalLM": "laguna_dflash",
     "LongcatFlashNgramForCausalLM": "longcat",
 }
 
@@ -231,7 +233,7 @@ def build(config: Config, **names: str) -> Architecture:
         error: the generic family reads what it can and says so in `notes`.
     """
     model_type = config.text("model_type", default="")
-    family = FAMILIES.get(model_type, "generic") if model_type else _family_by_class(config)
+    family = _family_by_class(config) or FAMILIES.get(model_type, "generic")
     module = import_module(f"willfit.architectures.families.{family}")
     try:
         taken = {name: names[name] for name in names if name in signature(module.build).parameters}
@@ -245,4 +247,4 @@ def build(config: Config, **names: str) -> Architecture:
 
 def _family_by_class(config: Config) -> str:
     classes = config.strings("architectures")
-    return FAMILIES_BY_CLASS.get(classes[0], "generic") if classes else "generic"
+    return FAMILIES_BY_CLASS.get(classes[0], "") if classes else ""

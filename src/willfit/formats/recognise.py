@@ -24,6 +24,7 @@ METHODS: dict[str, str] = {
     "awq_marlin": "awq",
     "bitnet": "bitnet",
     "bitsandbytes": "bitsandbytes",
+    "chatglm": "chatglm",
     "compressed-tensors": "compressed_tensors",
     "compressed_tensors": "compressed_tensors",
     "eetq": "eetq",
@@ -95,6 +96,8 @@ NAMED: dict[str, tuple[str, dict[str, Any]]] = {
     "torchao-int4": ("torchao", {"quant_type": "int4_weight_only"}),
     "torchao-int8": ("torchao", {"quant_type": "int8_weight_only"}),
     "bitnet": ("bitnet", {}),
+    "chatglm-int8": ("chatglm", {"quantization_bit": 8}),
+    "chatglm-int4": ("chatglm", {"quantization_bit": 4}),
     **{f"hqq{bits}": ("hqq", {"nbits": bits}) for bits in (1, 2, 3, 4, 8)},
     **{f"mlx{bits}": ("mlx", {"bits": bits, "group_size": 64}) for bits in (2, 3, 4, 5, 6, 8)},
 }
@@ -193,6 +196,9 @@ def _quantization(config: Config) -> Config | None:
                 if "expert_dtype" in config:
                     added["expert_dtype"] = config.raw("expert_dtype")
                 return Config({**quant.fields, **added}, quant.where) if added else quant
+    bits = config.raw("quantization_bit")  # ChatGLM; 0 where nothing is quantized
+    if isinstance(bits, int) and bits > 0:
+        return Config({"quant_method": "chatglm", "quantization_bit": bits}, config.where)
     return None
 
 

@@ -21,6 +21,15 @@ VOCAB_PADDING = 64
 
 _FLOATS = frozenset({"fp32", "fp16", "bf16"})
 
+#: Models whose token tables are plain `nn.Embedding`s, whole on every rank (`models/gemma3_causal.py`, 0.4.6 to
+#: 0.5.23).
+_WHOLE_TABLES = frozenset(
+    {
+        "gemma3", "gemma3_text", "gemma3n", "gemma3n_text", "gemma4", "gemma4_text", "gemma4_unified",
+        "gemma4_unified_text",
+    }
+)  # fmt: skip
+
 
 def stage_bytes(subject: Subject, settings: Settings, dtype: str) -> tuple[int, ...]:
     """Bytes of the parameters on a rank of each pipeline stage, without a draft's.
@@ -93,6 +102,8 @@ def _shape_on_rank(
     """Shape and number of a tensor's parts on a rank."""
     ranks = settings.tp_size
     table = tensor.part == "embedding" and tensor.kind == "embedding"
+    if table and architecture.model_type in _WHOLE_TABLES:
+        return tensor.shape, tensor.copies
     head = tensor.part == "head" and tensor.kind in ("linear", "bias")
     if (table or head) and tensor.split is not None and tensor.split.axis == 0:
         rows = ceil_div(round_up(tensor.shape[0], VOCAB_PADDING), ranks)

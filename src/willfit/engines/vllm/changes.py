@@ -60,6 +60,10 @@ WORDS: dict[str, dict[Any, str]] = {
         False: "CUDA graphs are captured at every 8th size above 256",
         True: "CUDA graphs are captured at every 16th size above 256",
     },
+    "plain_maxima": {
+        False: "block maxima of bitsandbytes weights stay as they are stored",
+        True: "block maxima of bitsandbytes weights are held in fp32",
+    },
 }
 
 

@@ -49,6 +49,9 @@ class Era:
         The check whether one sequence fits leaves out the block that is never handed out.
     sparse_capture
         CUDA graphs are captured every 16 sizes above 256 instead of every 8.
+    plain_maxima
+        Block maxima of bitsandbytes weights that were quantized again are held in fp32
+        (`dequantize_dq` of `model_loader/bitsandbytes_loader.py`).
     """
 
     since: Version
@@ -64,6 +67,7 @@ class Era:
     checkpoint_blocks: bool = False
     null_block: bool = False
     sparse_capture: bool = False
+    plain_maxima: bool = False
 
 
 def _table() -> tuple[Era, ...]:
@@ -75,6 +79,7 @@ def _table() -> tuple[Era, ...]:
     changed((0, 6, 5), context_inside=False)
     changed((0, 8), generation="v1", activation="sampler", context_inside=True)
     changed((0, 9), context_inside=False, capacity="per_group")
+    changed((0, 9, 2), plain_maxima=True)
     changed((0, 14), group_slack=1.25, sparse_capture=True)
     changed((0, 16), activation="fused")
     changed((0, 19), group_slack=1.5)

@@ -34,7 +34,9 @@ _FORMATS = {
     "mxfp4": "mxfp4", "bnb-4bit": "nf4-double", "w8a8": "int8", "w4a16": "w4a16", "int4": "w4a16",
 }  # fmt: skip
 
-_QUANTIZATIONS = {"bitsandbytes": "nf4", "fp8": "fp8"}
+#: What vLLM makes of 16-bit weights while it loads them: NF4 with `compress_statistics`
+#: (`model_loader/bitsandbytes_loader.py`).
+_QUANTIZATIONS = {"bitsandbytes": "nf4-double", "fp8": "fp8"}
 
 #: V0 captures no batch that is larger.
 _V0_LARGEST_CAPTURE = 256
@@ -73,21 +75,30 @@ def subject_of(case: Case) -> Subject:
     given = case.fields.get("config")
     name = case.fields.get("catalogue")
     if given is None:
-        entry = find(name) if name else None
+        # A quantized repository that the catalogue knows says itself how its weights are stored.
+        entry = find(str(case.fields.get("model"))) or (find(name) if name else None)
         if entry is None:
             raise Unpredictable(f"{case.fields.get('model')}: no config of this architecture is known")
         given = {**entry.config, **(case.fields.get("model_overrides") or {})}
     config = Config(given, str(name or case.fields.get("model")))
     format_name = None
     if not any(key in config for key in ("quantization_config", "hf_quant_config")):
-        stored = case.fields.get("checkpoint_format")
-        asked = case.settings.get("quantization")
-        if stored is not None and stored not in _FORMATS:
-            raise Unpredictable(f"the bytes of a {stored} checkpoint are not known")
-        format_name = _FORMATS.get(stored) if stored else _QUANTIZATIONS.get(asked or "")
-        if format_name == "awq" and asked == "compressed-tensors":
-            format_name = "w4a16"
+        format_name = _format_named(case)
     return subject_from_config(str(case.fields.get("model")), config, format_name)
+
+
+def _format_named(case: Case) -> str | None:
+    """How weights are stored by the repository's name, or what the engine was asked to make of them."""
+    stored, asked = case.fields.get("checkpoint_format"), str(case.settings.get("quantization") or "")
+    if stored is None:
+        return _QUANTIZATIONS.get(asked)
+    if stored == "gguf" and asked.startswith("gguf "):
+        return asked.lower().replace(" ", "-")
+    if stored not in _FORMATS:
+        raise Unpredictable(f"the bytes of a {stored} checkpoint are not known")
+    if stored == "awq-int4" and asked == "compressed-tensors":
+        return "w4a16"
+    return _FORMATS[stored]
 
 
 def settings_of(case: Case) -> Settings:
