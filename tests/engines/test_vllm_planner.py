@@ -144,6 +144,19 @@ def plan(model: Subject, device: Any = H100, **asked: Any) -> Sizing:
     return size_up(model, Machine((device,) * settings.tensor_parallel), settings)
 
 
+def test_tables_of_interleaved_positions_were_four_times_as_long_until_0_32() -> None:
+    """Logged: 8.61 GiB of Qwen3.5-4B in 0.23.0; 64 of 256 dimensions of 262,144 positions are rotated."""
+    model = subject("Qwen/Qwen3.5-4B")
+    older, newer = (
+        buffer_bytes(model, Settings(version=version), "bf16") for version in ("0.31.0", "0.32.0")
+    )
+    assert older - newer == 3 * 262144 * 64 * 2
+    # Plain multi-axis positions keep the long table: 128 dimensions, 128,000 positions.
+    plain = subject("Qwen/Qwen2.5-VL-7B-Instruct")
+    sizes = [buffer_bytes(plain, Settings(version=version), "bf16") for version in ("0.31.0", "0.32.0")]
+    assert sizes[0] == sizes[1] > 4 * 128000 * 128 * 2
+
+
 def test_block_maxima_of_bitsandbytes_are_plain_since_0_9_2() -> None:
     entry = find("meta-llama/Llama-3.2-1B")
     assert entry is not None

@@ -64,6 +64,10 @@ WORDS: dict[str, dict[Any, str]] = {
         False: "block maxima of bitsandbytes weights stay as they are stored",
         True: "block maxima of bitsandbytes weights are held in fp32",
     },
+    "interleaved_table": {
+        4: "rotary tables of interleaved multi-axis positions are four times as long as the context",
+        1: "rotary tables of interleaved multi-axis positions are as long as the context",
+    },
 }
 
 

@@ -52,6 +52,9 @@ class Era:
     plain_maxima
         Block maxima of bitsandbytes weights that were quantized again are held in fp32
         (`dequantize_dq` of `model_loader/bitsandbytes_loader.py`).
+    interleaved_table
+        Rotary tables of interleaved multi-axis positions are so many times as long as the context
+        (`mrope_positions_factor` of `models/qwen3_vl.py`; without video pruning).
     """
 
     since: Version
@@ -68,6 +71,7 @@ class Era:
     null_block: bool = False
     sparse_capture: bool = False
     plain_maxima: bool = False
+    interleaved_table: int = 4
 
 
 def _table() -> tuple[Era, ...]:
@@ -87,6 +91,7 @@ def _table() -> tuple[Era, ...]:
     changed((0, 20, 1), capacity="concurrency")
     changed((0, 26), in_flight=True)
     changed((0, 29), state_caching=True, checkpoint_blocks=True, null_block=True)
+    changed((0, 32), interleaved_table=1)
     return tuple(eras)
 
 

@@ -14,6 +14,7 @@ from willfit.engines.vllm.buffers import buffer_bytes
 from willfit.engines.vllm.profile import graph_term
 from willfit.engines.vllm.sizing import Sizing, size_up
 from willfit.estimate import Term, combined
+from willfit.formats.recognise import NAMED
 from willfit.hardware.device import Device
 from willfit.hardware.table import find_device
 from willfit.quantities import GIB
@@ -72,6 +73,10 @@ def subject_of(case: Case) -> Subject:
     Unpredictable
         If no config of the architecture is known.
     """
+    return subject_from_config(str(case.fields.get("model")), _config_of(case), format_of(case))
+
+
+def _config_of(case: Case) -> Config:
     given = case.fields.get("config")
     name = case.fields.get("catalogue")
     if given is None:
@@ -80,25 +85,33 @@ def subject_of(case: Case) -> Subject:
         if entry is None:
             raise Unpredictable(f"{case.fields.get('model')}: no config of this architecture is known")
         given = {**entry.config, **(case.fields.get("model_overrides") or {})}
-    config = Config(given, str(name or case.fields.get("model")))
-    format_name = None
-    if not any(key in config for key in ("quantization_config", "hf_quant_config")):
-        format_name = _format_named(case)
-    return subject_from_config(str(case.fields.get("model")), config, format_name)
+    return Config(given, str(name or case.fields.get("model")))
 
 
-def _format_named(case: Case) -> str | None:
-    """How weights are stored by the repository's name, or what the engine was asked to make of them."""
+def format_of(case: Case) -> str | None:
+    """How weights are stored by the repository's name, or what the engine was asked to make of them.
+
+    None where the config says it, or nothing is quantized.
+
+    Raises
+    ------
+    Unpredictable
+        If no config of the architecture is known, or no format is called so.
+    """
+    config = _config_of(case)
+    if any(key in config for key in ("quantization_config", "hf_quant_config")):
+        return None
     stored, asked = case.fields.get("checkpoint_format"), str(case.settings.get("quantization") or "")
     if stored is None:
         return _QUANTIZATIONS.get(asked)
+    stored = str(stored)
     if stored == "gguf" and asked.startswith("gguf "):
         return asked.lower().replace(" ", "-")
-    if stored not in _FORMATS:
-        raise Unpredictable(f"the bytes of a {stored} checkpoint are not known")
     if stored == "awq-int4" and asked == "compressed-tensors":
         return "w4a16"
-    return _FORMATS[stored]
+    if stored not in _FORMATS and stored not in NAMED:
+        raise Unpredictable(f"the bytes of a {stored} checkpoint are not known")
+    return _FORMATS.get(stored, stored)
 
 
 def settings_of(case: Case) -> Settings:
