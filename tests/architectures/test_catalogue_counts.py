@@ -26,8 +26,8 @@ EXACT = [model for model in IDS if _status(model) == "exact"]
 
 
 def test_the_catalogue_is_whole() -> None:
-    assert len(IDS) == 685
-    assert len(EXACT) == 430
+    assert len(IDS) == 983
+    assert len(EXACT) == 507
 
 
 @pytest.mark.parametrize("model", EXACT)
