@@ -197,6 +197,7 @@ FAMILIES: dict[str, str] = {
     "gemma4_unified": "gemma4_multimodal",
     "llava": "llava",
     "llava_next": "llava",
+    "llava_onevision": "llava",
     "mistral3": "llava",
     "idefics3": "idefics3",
     "smolvlm": "idefics3",
@@ -208,11 +209,18 @@ FAMILIES: dict[str, str] = {
     "qwen3_5_moe": "qwen_vl",
     "qwen4_exp": "qwen_vl",
     "exaone4_5": "exaone4_5",
+    "dots_ocr": "dots_ocr",
+    "minicpmv": "minicpmv",
+    "qwen2_5_omni": "qwen_omni",
+    "qwen2_5_omni_thinker": "qwen_omni",
+    "qwen3_omni_moe": "qwen_omni",
+    "qwen3_omni_moe_thinker": "qwen_omni",
 }
 
 #: First of `architectures` -> module in `families/`: published files without a `model_type`, or with another's.
 FAMILIES_BY_CLASS: dict[str, str] = {
     "DFlashLagunaForCausalLM": "laguna_dflash",
+    "DeepseekOCRForCausalLM": "deepseek_ocr",
     "LongcatFlashNgramForCausalLM": "longcat",
 }
 
