@@ -30,7 +30,7 @@ KEPT = (
     "source", "confidence", "params_total", "params_total_kind", "params_total_source", "params_active",
     "params_claim", "meta_params", "meta_class", "meta_via", "meta_tied", "meta_routed_expert_params",
     "meta_active_params", "meta_vision_params", "meta_audio_params", "meta_text_params", "formula_params",
-    "count_status", "diff_explained", "attention_kind", "safetensors_dtypes",
+    "count_status", "diff_explained", "attention_kind", "safetensors_dtypes", "mirror_of",
 )  # fmt: skip
 
 #: An id of the hub; look-ups rely on there being nothing in it that JSON would escape.
@@ -87,16 +87,19 @@ def main() -> None:
     )
     parser.add_argument("directory", type=Path)
     parser.add_argument("output", type=Path, nargs="?", default=OUTPUT)
+    parser.add_argument("--additions", type=Path, default=ADDITIONS)
     arguments = parser.parse_args()
     corrections = json.loads(CORRECTIONS.read_text(encoding="utf-8"))
     known = {}
     for path in sorted(arguments.directory.glob("*.json")):
         name, config, facts = read(path, corrections)
         known[name] = config, facts
-    for text in ADDITIONS.read_text(encoding="utf-8").splitlines():
+    for text in arguments.additions.read_text(encoding="utf-8").splitlines():
         entry = json.loads(text)
         if entry["id"] in known:
             sys.exit(f"{entry['id']} is there twice")
+        if entry.get("like", entry["id"]) not in (*known, entry["id"]):
+            sys.exit(f"{entry['id']} is like {entry['like']}, which is not there")
         known[entry["id"]] = added(entry, known), entry["catalog"]
     lines = sorted((name.lower(), line(name, *known[name])) for name in known)
     keys = [key for key, _ in lines]
