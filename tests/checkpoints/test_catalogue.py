@@ -52,6 +52,10 @@ def test_an_ambiguous_name_lists_its_models(monkeypatch):
 def test_of_copies_under_one_name_the_original_is_meant():
     assert find("unsloth/Qwen3-8B").facts["mirror_of"] == "Qwen/Qwen3-8B"
     assert find("qwen3-8b").id == "Qwen/Qwen3-8B"
+    assert (
+        find("meta-llama-3.1-8b-instruct").id == "meta-llama/Llama-3.1-8B-Instruct"
+    )  # copies alone have this name
+    assert find("meta-llama-3.1-8b").id == "meta-llama/Meta-Llama-3.1-8B"
 
 
 def test_ids_can_be_narrowed_and_misspelt():

@@ -60,7 +60,8 @@ def find(name: str) -> CatalogueEntry | None:
         places = [match.start() for match in re.finditer(rb'/%b","id":' % re.escape(key), data)]
         if len(places) > 1:
             entries = [_entry(data, place) for place in places]
-            originals = {str(entry.facts.get("mirror_of", entry.id)) for entry in entries}
+            originals = {entry.id for entry in entries if "mirror_of" not in entry.facts}
+            originals = originals or {str(entry.facts["mirror_of"]) for entry in entries}
             if len(originals) == 1:
                 return find(originals.pop())
             ids = ", ".join(entry.id for entry in entries)
