@@ -27,7 +27,7 @@ BY_FORMULA = [model for model in IDS if _status(model) == "formula exact"]
 
 
 def test_the_catalogue_is_whole() -> None:
-    assert len(IDS) == 1076
+    assert len(IDS) == 1083
     assert len(EXACT) == 572
 
 
@@ -100,6 +100,7 @@ DECOMPOSED = [
     "poolside/Laguna-M.1",
     "poolside/Laguna-XS-2.1",
     "poolside/Laguna-S-2.1-DFlash",
+    "zai-org/GLM-OCR",
 ]
 
 
@@ -109,6 +110,17 @@ def test_published_totals_are_explained_to_the_digit(model: str) -> None:
     architecture = build(Config(entry.config, model))
     stored = architecture.parameters + architecture.mtp_parameters + architecture.stored_buffers
     assert stored == entry.facts["params_total"]
+
+
+def test_what_paddleocr_stores_and_no_engine_loads() -> None:
+    entry = _entry("PaddlePaddle/PaddleOCR-VL")
+    wide, inner = 1152, 4304
+    attention = 4 * (wide * wide + wide)
+    pooling = (
+        wide + attention + 2 * wide + (2 * wide * inner + inner + wide)
+    )  # a probe, SigLIP's layer, a norm
+    unloaded = entry.facts["params_total"] - build(Config(entry.config, "x")).parameters
+    assert unloaded == pooling + 32768 * wide  # and the table of packed positions
 
 
 #: GiB that one sequence of 32,768 tokens must hold in bf16: windows hold their window, recurrent states are fp32,
