@@ -93,6 +93,7 @@ FAMILIES: dict[str, str] = {
     "longcat_flash_ngram": "longcat",
     "mimo_v2": "mimo_v2",
     "mimo_v2_flash": "mimo_v2",
+    "laguna": "laguna",
     "step3p5": "step3p5",
     "deepseek_ref": "deepseek_v4",
     "deepseek_v4": "deepseek_v4",
@@ -188,6 +189,7 @@ FAMILIES: dict[str, str] = {
     "kimi_k25": "kimi_vl",
     "glm4v": "glm4v",
     "glm4v_moe": "glm4v",
+    "glm_ocr": "glm_ocr",
     "ernie4_5_vl_moe": "ernie4_5_vl",
     "llama4": "llama4_multimodal",
     "minimax_m3_vl": "minimax_m3_multimodal",
@@ -200,6 +202,7 @@ FAMILIES: dict[str, str] = {
     "gemma4_unified": "gemma4_multimodal",
     "llava": "llava",
     "llava_next": "llava",
+    "llava_onevision": "llava",
     "mistral3": "llava",
     "idefics3": "idefics3",
     "smolvlm": "idefics3",
@@ -211,10 +214,19 @@ FAMILIES: dict[str, str] = {
     "qwen3_5_moe": "qwen_vl",
     "qwen4_exp": "qwen_vl",
     "exaone4_5": "exaone4_5",
+    "dots_ocr": "dots_ocr",
+    "minicpmv": "minicpmv",
+    "paddleocr_vl": "paddleocr_vl",
+    "qwen2_5_omni": "qwen_omni",
+    "qwen2_5_omni_thinker": "qwen_omni",
+    "qwen3_omni_moe": "qwen_omni",
+    "qwen3_omni_moe_thinker": "qwen_omni",
 }
 
-#: First of `architectures` -> module in `families/`, for published files without a `model_type`.
+#: First of `architectures` -> module in `families/`: published files without a `model_type`, or with another's.
 FAMILIES_BY_CLASS: dict[str, str] = {
+    "DFlashLagunaForCausalLM": "laguna_dflash",
+    "DeepseekOCRForCausalLM": "deepseek_ocr",
     "LongcatFlashNgramForCausalLM": "longcat",
 }
 
@@ -235,7 +247,7 @@ def build(config: Config, **names: str) -> Architecture:
         error: the generic family reads what it can and says so in `notes`.
     """
     model_type = config.text("model_type", default="")
-    family = FAMILIES.get(model_type, "generic") if model_type else _family_by_class(config)
+    family = _family_by_class(config) or FAMILIES.get(model_type, "generic")
     if is_head(config):
         family = "draft_heads"
     module = import_module(f"willfit.architectures.families.{family}")
@@ -251,4 +263,4 @@ def build(config: Config, **names: str) -> Architecture:
 
 def _family_by_class(config: Config) -> str:
     classes = config.strings("architectures")
-    return FAMILIES_BY_CLASS.get(classes[0], "generic") if classes else "generic"
+    return FAMILIES_BY_CLASS.get(classes[0], "") if classes else ""

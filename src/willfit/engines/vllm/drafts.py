@@ -17,6 +17,7 @@ from willfit.engines.base import Subject
 from willfit.engines.versions import Version, era_of
 from willfit.engines.vllm.buffers import buffer_bytes, rope_bytes
 from willfit.engines.vllm.cache_specs import CacheSpec, cache_specs
+from willfit.engines.vllm.eras import era_for
 from willfit.engines.vllm.options import Draft
 from willfit.engines.vllm.runner import uses_v2_runner
 from willfit.engines.vllm.settings import Resolved, Settings
@@ -278,7 +279,7 @@ def _buffer_bytes(subject: Subject, draft: Subject, settings: Settings, dtype: s
         return 0
     size = buffer_bytes(draft, settings, dtype)
     if own.ropes == target.ropes and own.max_positions == target.max_positions:
-        size -= rope_bytes(own, dtype)
+        size -= rope_bytes(own, dtype, era_for(settings.version, settings.generation).interleaved_table)
     drafted = next((t.shape[0] for t in own.head if t.kind == "linear"), own.vocab_size)
     return size + (8 * drafted if own.family == "draft_heads" and drafted != target.vocab_size else 0)
 
