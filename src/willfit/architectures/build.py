@@ -247,9 +247,8 @@ def build(config: Config, **names: str) -> Architecture:
         error: the generic family reads what it can and says so in `notes`.
     """
     model_type = config.text("model_type", default="")
-    family = _family_by_class(config) or FAMILIES.get(model_type, "generic")
-    if is_head(config):
-        family = "draft_heads"
+    by_class = _family_by_class(config) or ("draft_heads" if is_head(config) else "")
+    family = by_class or FAMILIES.get(model_type, "generic")
     module = import_module(f"willfit.architectures.families.{family}")
     try:
         taken = {name: names[name] for name in names if name in signature(module.build).parameters}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import Any
 
+from willfit.architectures.drafts import as_draft
 from willfit.checkpoints.catalogue import find
 from willfit.checkpoints.config import Config
 from willfit.engines.base import Machine, Subject
@@ -103,7 +104,18 @@ def subject_of(case: Case) -> Subject:
     Unpredictable
         If no config of the architecture is known.
     """
-    return subject_from_config(str(case.fields.get("model")), _config_of(case), format_of(case))
+    subject = subject_from_config(str(case.fields.get("model")), _config_of(case), format_of(case))
+    return replace(subject, draft=_draft_of(case))
+
+
+def _draft_of(case: Case) -> Subject | None:
+    """The model that drafts, if the case names one that the catalogue knows."""
+    speculative = case.settings.get("speculative") or {}
+    entry = find(str(speculative.get("model") or ""))
+    if entry is None:
+        return None
+    config = as_draft(Config(entry.config, entry.id), str(speculative.get("method", "")))
+    return subject_from_config(entry.id, config)
 
 
 def _config_of(case: Case) -> Config:
