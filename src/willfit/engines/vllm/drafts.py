@@ -145,6 +145,11 @@ def draft_term(
     return between("draft", size, int(size * spread.low), int(size * spread.high) + more, formula, reference)
 
 
+#: Drafts whose windows bound what they look at, not what they keep: they write the target's tokens to the slots of
+#: their positions (`models/laguna_dflash.py`).
+_KEPT_WHOLE = frozenset({"laguna_dflash"})
+
+
 def draft_specs(
     subject: Subject,
     settings: Settings,
@@ -175,7 +180,9 @@ def draft_specs(
     )
     if draft.kv_cache_dtype not in (None, "auto"):
         kv_dtype = dtype_name(str(draft.kv_cache_dtype))
-    return cache_specs(subject.draft.architecture, placed, resolved, kv_dtype, dtype, device)
+    own = cache_specs(subject.draft.architecture, placed, resolved, kv_dtype, dtype, device)
+    whole = subject.draft.architecture.family in _KEPT_WHOLE
+    return [spec.kept_whole() if whole else spec for spec in own]
 
 
 def buffer_term(subject: Subject, settings: Settings, resolved: Resolved, dtype: str) -> Term | None:

@@ -279,10 +279,10 @@ def _lengths(case: Case, sizing: Sizing) -> dict[str, Any]:
         return {}
     length = sizing.resolved.max_model_len
     needed = plan.bytes_for(length) / GIB
-    longest = plan.longest(sizing.pool_bytes, length)
+    pools = (sizing.pool_bytes, *sizing.pool_interval)
     return {
         "kv_needed_for_max_len_gib": Prediction(needed, needed, needed),
-        "estimated_max_model_len": _exactly(longest),
+        "estimated_max_model_len": Prediction(*(float(plan.longest(pool, length)) for pool in pools)),
     }
 
 
