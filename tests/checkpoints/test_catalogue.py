@@ -49,6 +49,15 @@ def test_an_ambiguous_name_lists_its_models(monkeypatch):
     assert find("b/m").id == "b/M"
 
 
+def test_of_copies_under_one_name_the_original_is_meant():
+    assert find("unsloth/Qwen3-8B").facts["mirror_of"] == "Qwen/Qwen3-8B"
+    assert find("qwen3-8b").id == "Qwen/Qwen3-8B"
+    assert (
+        find("meta-llama-3.1-8b-instruct").id == "meta-llama/Llama-3.1-8B-Instruct"
+    )  # copies alone have this name
+    assert find("meta-llama-3.1-8b").id == "meta-llama/Meta-Llama-3.1-8B"
+
+
 def test_ids_can_be_narrowed_and_misspelt():
     assert all("deepseek-v3" in name.lower() for name in catalogue_ids("DeepSeek-V3"))
     assert len(catalogue_ids("DeepSeek-V3")) > 3
@@ -74,14 +83,24 @@ def test_the_script_writes_what_is_looked_up(tmp_path):
             "limit": [0.0, float("inf")],
         }
         (tmp_path / "in" / f"{name.replace('/', '--')}.json").write_text(json.dumps(fields))
+    added = {
+        "id": "c/Z",
+        "like": "a/Y",
+        "config": {"width": 3, "limit": None},
+        "catalog": {"source": "a page"},
+    }
+    (tmp_path / "more.jsonl").write_text(json.dumps(added) + "\n")
     command = [
         sys.executable,
         ROOT / "scripts" / "build_catalogue.py",
         tmp_path / "in",
         tmp_path / "out.jsonl",
+        "--additions",
+        tmp_path / "more.jsonl",
     ]
     subprocess.run(command, check=True, capture_output=True)
     assert (tmp_path / "out.jsonl").read_text() == (
         '{"key":"a/y","id":"a/Y","config":{"limit":[0.0,Infinity]},"catalog":{"params_total":5}}\n'
         '{"key":"b/x","id":"B/x","config":{"limit":[0.0,Infinity]},"catalog":{"params_total":5}}\n'
+        '{"key":"c/z","id":"c/Z","config":{"width":3},"catalog":{"source":"a page"}}\n'
     )

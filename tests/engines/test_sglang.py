@@ -155,6 +155,15 @@ def test_pipeline_stages_share_out_all_layers() -> None:
     assert two[0] < two[1]  # the first three layers are dense
 
 
+def test_gemmas_token_table_is_whole_on_every_rank() -> None:
+    gemma = subject("google/gemma-3-1b-it")
+    one, two = (stage_bytes(gemma, Settings(tp_size=ranks), "bf16")[0] for ranks in (1, 2))
+    table = 262144 * 1152 * 2
+    # Held twice as well: four norms a layer, norms of query and key, the last one; the only KV head's projections.
+    norms = (26 * (4 * 1152 + 2 * 256) + 1152) * 2
+    assert 2 * two - one == table + norms + 26 * 2 * 256 * 1152 * 2
+
+
 def test_a_published_log_is_reproduced() -> None:
     """Logs whose checkpoint is published: tokens of the pool, and weights, within 2.5 %."""
     known = [
@@ -164,12 +173,15 @@ def test_a_published_log_is_reproduced() -> None:
     ]
     checked = 0
     for case in known:
-        if case.fields.get("catalogue") is None:
+        drafts = (case.settings.get("speculative") or {}).get("method")
+        if case.fields.get("catalogue") is None or drafts == "dflash":  # a draft of its own is not counted
             continue
         found = predict(case)
         for key in ("kv_cache_tokens", "weights_gib"):
             if key in case.measured:
-                assert found[key].value == pytest.approx(case.measured[key], rel=0.025), (case.id, key)
+                # Weights are logged as what the device lost, a little more than tensors.
+                least = 0.1 if key == "weights_gib" else 0.0
+                assert found[key].value == pytest.approx(case.measured[key], 0.025, least), (case.id, key)
                 checked += 1
     assert checked >= 15
 

@@ -144,6 +144,33 @@ def plan(model: Subject, device: Any = H100, **asked: Any) -> Sizing:
     return size_up(model, Machine((device,) * settings.tensor_parallel), settings)
 
 
+def test_tables_of_interleaved_positions_were_four_times_as_long_until_0_32() -> None:
+    """Logged: 8.61 GiB of Qwen3.5-4B in 0.23.0; 64 of 256 dimensions of 262,144 positions are rotated."""
+    model = subject("Qwen/Qwen3.5-4B")
+    older, newer = (
+        buffer_bytes(model, Settings(version=version), "bf16") for version in ("0.31.0", "0.32.0")
+    )
+    assert older - newer == 3 * 262144 * 64 * 2
+    # Plain multi-axis positions keep the long table: 128 dimensions, 128,000 positions.
+    plain = subject("Qwen/Qwen2.5-VL-7B-Instruct")
+    sizes = [buffer_bytes(plain, Settings(version=version), "bf16") for version in ("0.31.0", "0.32.0")]
+    assert sizes[0] == sizes[1] > 4 * 128000 * 128 * 2
+
+
+def test_block_maxima_of_bitsandbytes_are_plain_since_0_9_2() -> None:
+    entry = find("meta-llama/Llama-3.2-1B")
+    assert entry is not None
+    model = subject_from_config(entry.id, Config(entry.config), "nf4-double")
+    older, newer = (
+        parameter_bytes(model, Settings(version=version), "bf16", A100) for version in ("0.9.1", "0.9.2")
+    )
+    # 16 layers of 60,817,408 weights in blocks of 64: fp32 instead of one byte, and no fp32 for 256 of them. Each of
+    # the 112 matrices loses a table of 256 fp32, and the words of its text that say so.
+    maxima = 16 * 60817408 // 64
+    saved = older + 3 * maxima - 4 * maxima // 256 - 112 * 1024 - newer
+    assert 0 < saved < 112 * 128
+
+
 def test_weights_of_a_small_llama() -> None:
     # Table and head: 100 rows padded to 128, x 64 = 8,192 each. A layer: q and o 64 x 64, k and v 16 x 64,
     # MLP 3 x 128 x 64, two norms of 64: 8,192 + 2,048 + 24,576 + 128 = 34,944. Final norm 64.

@@ -6,11 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from willfit.architectures.model import Part, Tensor
+from willfit.architectures.build import build
+from willfit.architectures.model import Architecture, Part, Tensor
+from willfit.checkpoints.catalogue import find
 from willfit.checkpoints.config import Config
 from willfit.errors import BadInput
 from willfit.formats.recipe import Recipe
-from willfit.formats.recognise import METHODS, NAMED, recipe_for, recipe_named
+from willfit.formats.recognise import METHODS, NAMED, other_reading, recipe_for, recipe_named
+from willfit.formats.weights import weight_bytes
 
 
 def recipe(method: str = "", dtype: str = "bf16", **fields: Any) -> Recipe:
@@ -208,6 +211,46 @@ def test_bitsandbytes_quantizes_linears_alone() -> None:
     assert stored(made, "lm_head.weight", "head") == "bf16"
     assert stored(made, "visual.blocks.{layer}.mlp.fc1.weight", "vision") == "fp4"
     assert stored(made, "model.layers.0.mlp.experts.gate_up_proj", "experts", (8, 512, 1024)) == "bf16"
+
+
+def _widths(name: str) -> Architecture:
+    entry = find(name)
+    assert entry is not None
+    return build(Config(entry.config))
+
+
+def test_named_groups_divide_every_width() -> None:
+    """Experts of Gemma 4 have 704 inputs, 5.5 groups of 128: producers take 64 or 32."""
+    gemma, llama = _widths("google/gemma-4-26B-A4B-it"), _widths("meta-llama/Llama-3.1-8B")
+    for name, words in (("awq", "awq int4 g64"), ("w4a16", "w4a16 g64"), ("gptq", "gptq int4 g64")):
+        made = recipe_named(name, "bf16", gemma)
+        assert (made.name, len(made.notes)) == (words, 1)
+        assert recipe_named(name, "bf16", llama).name == words.replace("64", "128")
+
+
+def test_a_name_has_a_larger_reading() -> None:
+    mixture, dense = _widths("Qwen/Qwen3-30B-A3B"), _widths("Qwen/Qwen3-8B")
+    assert other_reading("nvfp4", mixture) == "nvfp4-experts"
+    assert other_reading("fp8", dense) is None
+    for architecture in (mixture, dense):
+        for name in ("awq", "gptq-int4", "w4a16", "nvfp4"):
+            other = other_reading(name, architecture)
+            assert other is not None
+            sizes = [
+                weight_bytes(architecture, recipe_named(text, "bf16", architecture)) for text in (name, other)
+            ]
+            assert sizes[0] < sizes[1] < architecture.parameters * 2
+
+
+def test_chatglm_says_how_many_bits_its_layers_have() -> None:
+    made = recipe_for(Config({"quantization_bit": 4}), "fp16")
+    assert stored(made, "transformer.encoder.layers.0.mlp.dense_h_to_4h.weight") == "chatglm int4 per channel"
+    assert stored(made, "transformer.output_layer.weight", "head") == "fp16"
+    # Two weights a byte and an fp16 scale for each row.
+    assert made.format_of(UP, Tensor(UP, (4096, 1024), "mlp", "linear")).bytes((4096, 1024)) == 2097152 + 8192
+    assert recipe_for(Config({"quantization_bit": 0}), "fp16").name == "fp16"
+    with pytest.raises(BadInput, match="expected 4 or 8"):
+        recipe_for(Config({"quantization_bit": 3}), "fp16")
 
 
 def test_buffers_keep_their_own_dtype() -> None:

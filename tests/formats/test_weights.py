@@ -174,3 +174,43 @@ def test_sizing_is_fast(name: str, limit: float) -> None:
         weight_lines(architecture, recipe)
         best = min(best, time.perf_counter() - start)
     assert best < limit
+
+
+# What the hub counts: logical elements of packed words (two to a byte, eight to an int32), scales one by one.
+@pytest.mark.parametrize(
+    ("name", "counted"),
+    [
+        ("unsloth/Meta-Llama-3.1-8B-Instruct-unsloth-bnb-4bit", 8243411714),
+        ("unsloth/Qwen2.5-3B-Instruct-unsloth-bnb-4bit", 3166608872),
+        ("unsloth/Qwen2.5-VL-7B-Instruct-unsloth-bnb-4bit", 8496601084),
+        ("unsloth/phi-4-bnb-4bit", 15086495998),
+        ("cyankiwi/gemma-4-26B-A4B-it-qat-AWQ-INT4", 26554339636),
+    ],
+)
+def test_partly_quantized_files_hold_what_the_hub_counts(name: str, counted: int) -> None:
+    architecture, recipe, _ = model(name)
+    logical = {"uint8": 2, "int32": 8}
+    total = sum(
+        piece.elements * logical.get(piece.dtype, 1) * line.tensor.copies * line.times
+        for line in weight_lines(architecture, recipe)
+        for piece in line.format.pieces(line.tensor.shape)
+    )
+    # Open are the digits of an offset in each bitsandbytes state, and the shapes stored with experts one by one.
+    assert total == pytest.approx(counted, rel=1e-6)
+
+
+# Sizes in the hub's listing, and of a revision that left fewer experts in 16 bits.
+@pytest.mark.parametrize(
+    ("name", "gigabytes"),
+    [
+        ("poolside/Laguna-S-2.1", 235.1),
+        ("poolside/Laguna-S-2.1-NVFP4", 99.7),
+        ("poolside/Laguna-S-2.1-INT4", 92.84 * 2**30 / 1e9),
+        ("poolside/Laguna-S-2.1-DFlash", 2.23),
+        ("cyankiwi/gemma-4-26B-A4B-it-qat-AWQ-INT4", 16.01 * 2**30 / 1e9),
+        ("lukealonso/GLM-5-NVFP4", 410 * 2**30 / 1e9),
+    ],
+)
+def test_files_are_as_large_as_listed(name: str, gigabytes: float) -> None:
+    architecture, recipe, _ = model(name)
+    assert weight_bytes(architecture, recipe) / 1e9 == pytest.approx(gigabytes, rel=0.002)

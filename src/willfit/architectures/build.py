@@ -95,6 +95,7 @@ FAMILIES: dict[str, str] = {
     "longcat_flash_ngram": "longcat",
     "mimo_v2": "mimo_v2",
     "mimo_v2_flash": "mimo_v2",
+    "laguna": "laguna",
     "step3p5": "step3p5",
     "deepseek_ref": "deepseek_v4",
     "deepseek_v4": "deepseek_v4",
@@ -190,6 +191,7 @@ FAMILIES: dict[str, str] = {
     "kimi_k25": "kimi_vl",
     "glm4v": "glm4v",
     "glm4v_moe": "glm4v",
+    "glm_ocr": "glm_ocr",
     "ernie4_5_vl_moe": "ernie4_5_vl",
     "llama4": "llama4_multimodal",
     "minimax_m3_vl": "minimax_m3_multimodal",
@@ -202,6 +204,7 @@ FAMILIES: dict[str, str] = {
     "gemma4_unified": "gemma4_multimodal",
     "llava": "llava",
     "llava_next": "llava",
+    "llava_onevision": "llava",
     "mistral3": "llava",
     "idefics3": "idefics3",
     "smolvlm": "idefics3",
@@ -213,10 +216,19 @@ FAMILIES: dict[str, str] = {
     "qwen3_5_moe": "qwen_vl",
     "qwen4_exp": "qwen_vl",
     "exaone4_5": "exaone4_5",
+    "dots_ocr": "dots_ocr",
+    "minicpmv": "minicpmv",
+    "paddleocr_vl": "paddleocr_vl",
+    "qwen2_5_omni": "qwen_omni",
+    "qwen2_5_omni_thinker": "qwen_omni",
+    "qwen3_omni_moe": "qwen_omni",
+    "qwen3_omni_moe_thinker": "qwen_omni",
 }
 
-#: First of `architectures` -> module in `families/`, for published files without a `model_type`.
+#: First of `architectures` -> module in `families/`: published files without a `model_type`, or with another's.
 FAMILIES_BY_CLASS: dict[str, str] = {
+    "DFlashLagunaForCausalLM": "laguna_dflash",
+    "DeepseekOCRForCausalLM": "deepseek_ocr",
     "LongcatFlashNgramForCausalLM": "longcat",
 }
 
@@ -237,9 +249,8 @@ def build(config: Config, **names: str) -> Architecture:
         error: the generic family reads what it can and says so in `notes`.
     """
     model_type = config.text("model_type", default="")
-    family = FAMILIES.get(model_type, "generic") if model_type else _family_by_class(config)
-    if is_head(config):
-        family = "draft_heads"
+    by_class = _family_by_class(config) or ("draft_heads" if is_head(config) else "")
+    family = by_class or FAMILIES.get(model_type, "generic")
     module = import_module(f"willfit.architectures.families.{family}")
     try:
         taken = {name: names[name] for name in names if name in signature(module.build).parameters}
@@ -274,4 +285,4 @@ def _as_encoder(architecture: Architecture) -> Architecture:
 
 def _family_by_class(config: Config) -> str:
     classes = config.strings("architectures")
-    return FAMILIES_BY_CLASS.get(classes[0], "generic") if classes else "generic"
+    return FAMILIES_BY_CLASS.get(classes[0], "") if classes else ""

@@ -188,7 +188,7 @@ class Rope:
     dim
         Rotated dimensions of a head.
     kind
-        `default`, `linear`, `dynamic`, `yarn`, `longrope`, `llama3`, `mrope`, `proportional`, ...
+        `default`, `linear`, `dynamic`, `yarn`, `longrope`, `llama3`, `mrope`, `interleaved_mrope`, `proportional`, ...
     factor
         Scaling factor (1.0 if unscaled).
     original_positions

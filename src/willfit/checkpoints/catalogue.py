@@ -34,7 +34,7 @@ class CatalogueEntry:
     facts
         What else is known: `params_total` (parameters in the published files), `meta_params` (counted by
         building the model without memory), `count_status`, `diff_explained`, `confidence`, `source`,
-        `attention_kind`, ... Absent where not known.
+        `attention_kind`, `mirror_of` (the id that another organisation copied), ... Absent where not known.
     """
 
     id: str
@@ -44,6 +44,8 @@ class CatalogueEntry:
 
 def find(name: str) -> CatalogueEntry | None:
     """Look a model up by its id, or by the part after the slash, in any case. None if it is not there.
+
+    Of copies that several organisations hold under one name the original is meant.
 
     Raises
     ------
@@ -57,7 +59,12 @@ def find(name: str) -> CatalogueEntry | None:
     if at < 0 and b"/" not in key:
         places = [match.start() for match in re.finditer(rb'/%b","id":' % re.escape(key), data)]
         if len(places) > 1:
-            ids = ", ".join(_entry(data, place).id for place in places)
+            entries = [_entry(data, place) for place in places]
+            originals = {entry.id for entry in entries if "mirror_of" not in entry.facts}
+            originals = originals or {str(entry.facts["mirror_of"]) for entry in entries}
+            if len(originals) == 1:
+                return find(originals.pop())
+            ids = ", ".join(entry.id for entry in entries)
             raise BadInput(f"several models are called {name}: {ids}", "give the name with its organisation")
         at = places[0] if places else -1
     return _entry(data, at) if at >= 0 else None

@@ -24,6 +24,7 @@ METHODS: dict[str, str] = {
     "awq_marlin": "awq",
     "bitnet": "bitnet",
     "bitsandbytes": "bitsandbytes",
+    "chatglm": "chatglm",
     "compressed-tensors": "compressed_tensors",
     "compressed_tensors": "compressed_tensors",
     "eetq": "eetq",
@@ -50,11 +51,19 @@ _FIELDS = ("quantization", "quantization_config", "compression_config", "hf_quan
 _SECTIONS = ("text_config", "llm_config", "language_config", "thinker_config")
 
 _GROUPED = {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 128, "symmetric": True}
+_FINE = {**_GROUPED, "group_size": 32}
+_NVFP4 = {"num_bits": 4, "type": "float", "strategy": "tensor_group", "group_size": 16}
+
+#: Targets of producers who leave attention in 16 bits: all of the MLPs, or routed experts alone.
+_MLPS = r"re:.*\.(mlp|feed_forward|ffn|block_sparse_moe|moe|experts|shared_expert)\..*"
+_EXPERTS = r"re:.*\.experts\..*"
 
 
-def _one_group(weights: dict[str, Any], activations: dict[str, Any] | None = None) -> dict[str, Any]:
+def _one_group(
+    weights: dict[str, Any], activations: dict[str, Any] | None = None, target: str = "Linear"
+) -> dict[str, Any]:
     """A compressed-tensors config of one group over all linears but the head."""
-    group = {"targets": ["Linear"], "weights": weights, "input_activations": activations}
+    group = {"targets": [target], "weights": weights, "input_activations": activations}
     return {"config_groups": {"group_0": group}, "ignore": ["lm_head", "re:.*(visual|vision|audio|tower).*"]}
 
 
@@ -71,11 +80,15 @@ NAMED: dict[str, tuple[str, dict[str, Any]]] = {
         ),
     ),
     "w4a16": ("compressed-tensors", _one_group(_GROUPED)),
+    "w4a16-g32": ("compressed-tensors", _one_group(_FINE)),
+    "w4a16-experts": ("compressed-tensors", _one_group(_FINE, target=_EXPERTS)),
     "int4": ("compressed-tensors", _one_group(_GROUPED)),
     "w8a16": ("compressed-tensors", _one_group({**_GROUPED, "num_bits": 8})),
     "awq": ("awq", {}),
+    "awq-g32": ("awq", {"group_size": 32}),
     "gptq": ("gptq", {}),
     "gptq-int4": ("gptq", {}),
+    "gptq-g32": ("gptq", {"group_size": 32}),
     "gptq-int8": ("gptq", {"bits": 8}),
     "nf4": ("bitsandbytes", {"bnb_4bit_quant_type": "nf4"}),
     "nf4-double": ("bitsandbytes", {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}),
@@ -86,6 +99,8 @@ NAMED: dict[str, tuple[str, dict[str, Any]]] = {
         _one_group({"num_bits": 4, "type": "float", "strategy": "group", "group_size": 32}),
     ),
     "nvfp4": ("modelopt", {"quant_algo": "NVFP4"}),
+    "nvfp4-mlp": ("compressed-tensors", _one_group(_NVFP4, {"dynamic": "local"}, _MLPS)),
+    "nvfp4-experts": ("compressed-tensors", _one_group(_NVFP4, {"dynamic": "local"}, _EXPERTS)),
     "aqlm": ("aqlm", {}),
     "aqlm-1x16": ("aqlm", {}),
     "aqlm-2x8": ("aqlm", {"num_codebooks": 2, "nbits_per_codebook": 8}),
@@ -95,9 +110,25 @@ NAMED: dict[str, tuple[str, dict[str, Any]]] = {
     "torchao-int4": ("torchao", {"quant_type": "int4_weight_only"}),
     "torchao-int8": ("torchao", {"quant_type": "int8_weight_only"}),
     "bitnet": ("bitnet", {}),
+    "chatglm-int8": ("chatglm", {"quantization_bit": 8}),
+    "chatglm-int4": ("chatglm", {"quantization_bit": 4}),
     **{f"hqq{bits}": ("hqq", {"nbits": bits}) for bits in (1, 2, 3, 4, 8)},
     **{f"mlx{bits}": ("mlx", {"bits": bits, "group_size": 64}) for bits in (2, 3, 4, 5, 6, 8)},
 }
+
+#: What a name may mean as well, since producers differ in what they leave in 16 bits and in group sizes: the largest
+#: reading for a dense model and for one with routed experts.
+_READINGS: dict[str, tuple[str, str]] = {
+    "awq": ("awq-g32", "w4a16-experts"),
+    "gptq": ("gptq-g32", "w4a16-experts"),
+    "gptq-int4": ("gptq-g32", "w4a16-experts"),
+    "int4": ("w4a16-g32", "w4a16-experts"),
+    "nvfp4": ("nvfp4-mlp", "nvfp4-experts"),
+    "w4a16": ("w4a16-g32", "w4a16-experts"),
+}
+
+#: Group sizes that producers take, the usual one first.
+_GROUPS = (128, 64, 32)
 
 #: Dtypes that are file types of llama.cpp, too: without `gguf-` before them they mean the dtype.
 _PLAIN = ("bf16", "f16", "f32", "fp16", "fp32")
@@ -156,7 +187,8 @@ def recipe_named(text: str, dtype: str, architecture: Architecture | None = None
     key = text.strip().lower()
     if key in NAMED:
         method, fields = NAMED[key]
-        return _from_config(method, Config(fields, f"format {key}"), dtype)
+        recipe = _from_config(method, Config(fields, f"format {key}"), dtype)
+        return recipe if architecture is None else _with_dividing_groups(recipe, key, dtype, architecture)
     if found := _EXL.match(key):
         fields = {"quant_method": found.group(1), "bits": float(found.group(2))}
         return _from_config(found.group(1), Config(fields, f"format {key}"), dtype)
@@ -178,6 +210,49 @@ def recipe_named(text: str, dtype: str, architecture: Architecture | None = None
         raise BadInput(f"unknown format {text!r}", hint) from None
 
 
+def other_reading(text: str, architecture: Architecture) -> str | None:
+    """The largest other reading of a format that a repository's name says; None where the name says it all.
+
+    Producers' `NVFP4` and `AWQ` repositories differ: all linears, MLPs alone, or routed experts alone; groups of 128
+    or of 32. The reading that is taken (`recipe_named`) is the smallest.
+    """
+    routed = any(layer.feed_forward and layer.feed_forward.experts for layer in architecture.layers)
+    found = _READINGS.get(text.strip().lower())
+    return found[routed] if found else None
+
+
+def _with_dividing_groups(recipe: Recipe, key: str, dtype: str, architecture: Architecture) -> Recipe:
+    """Smaller groups where the usual ones do not divide a width: no quantizer has a part of a group.
+
+    cyankiwi/gemma-4-26B-A4B-it-AWQ-4bit has groups of 32 in experts of 704 inputs, others have 64.
+    """
+    method, fields = NAMED[key]
+    usual = _GROUPS[0]
+    groups = fields.get("config_groups", {}).get("group_0", {})
+    weights = groups.get("weights", {})
+    if method not in ("awq", "gptq") and weights.get("group_size") != usual:
+        return recipe
+    if fields.get("group_size", usual) != usual:
+        return recipe
+    widths = {
+        tensor.shape[-1]
+        for layer, _ in architecture.blocks
+        for tensor in layer.tensors
+        if tensor.kind == "linear" and tensor.part in ("attention", "mlp", "experts", "mixer")
+    }
+    size = next((group for group in _GROUPS if not any(width % group for width in widths)), usual)
+    if size == usual:
+        return recipe
+    if weights:
+        group = {**groups, "weights": {**weights, "group_size": size}}
+        fields = {**fields, "config_groups": {"group_0": group}}
+    else:
+        fields = {**fields, "group_size": size}
+    changed = _from_config(method, Config(fields, f"format {key}"), dtype)
+    note = f"groups of {usual} do not divide every width of this model: sized with groups of {size}"
+    return replace(changed, notes=(*changed.notes, note))
+
+
 def _from_config(method: str, quant: Config, dtype: str) -> Recipe:
     module = import_module(f"willfit.formats.recipes.{METHODS.get(method, 'grouped')}")
     recipe: Recipe = module.from_config(quant, dtype)
@@ -193,6 +268,9 @@ def _quantization(config: Config) -> Config | None:
                 if "expert_dtype" in config:
                     added["expert_dtype"] = config.raw("expert_dtype")
                 return Config({**quant.fields, **added}, quant.where) if added else quant
+    bits = config.raw("quantization_bit")  # ChatGLM; 0 where nothing is quantized
+    if isinstance(bits, int) and bits > 0:
+        return Config({"quant_method": "chatglm", "quantization_bit": bits}, config.where)
     return None
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from willfit.validation.cases import Case, read_cases
 from willfit.validation.held_out import hold_out
+from willfit.validation.readings import with_readings
 from willfit.validation.scoring import Predictor, Score, Unpredictable, score_cases
 
 #: (kind, engine) -> module in `predictors/`.
@@ -40,7 +41,7 @@ def predictor_for(case: Case) -> Predictor:
     if module is None:
         raise Unpredictable(f"no predictor for engine {case.engine!r}, kind {case.kind!r}")
     predictor: Predictor = import_module(f"willfit.validation.predictors.{module}").predict
-    return predictor
+    return with_readings(predictor) if case.kind == "serve" else predictor
 
 
 def validate_files(

@@ -25,6 +25,15 @@ class Prediction:
 Predictor = Callable[[Case], dict[str, Any]]
 
 
+def hull(one: Any, other: Any) -> Any:
+    """What is predicted, with an interval that holds another prediction of the same key as well."""
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        return one[0], hull(one[1], other[1])
+    if not isinstance(one, Prediction) or not isinstance(other, Prediction):
+        return one
+    return Prediction(one.value, min(one.low, other.low), max(one.high, other.high))
+
+
 class Unpredictable(Exception):
     """A case that cannot be predicted, with the reason as its message."""
 

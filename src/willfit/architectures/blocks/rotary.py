@@ -41,7 +41,7 @@ def ropes_of(config: Config, head_dim: int) -> tuple[Rope, ...]:
 
 
 def _kind(part: Config) -> str:
-    """`mrope` where positions have three axes that are not interleaved, whatever else the section says."""
-    if "mrope_section" in part and not part.boolean("mrope_interleaved", default=False):
-        return "mrope"
+    """`mrope` and `interleaved_mrope` where positions have three axes, whatever else the section says."""
+    if "mrope_section" in part:
+        return "interleaved_mrope" if part.boolean("mrope_interleaved", default=False) else "mrope"
     return part.text("rope_type", "type", default="default")

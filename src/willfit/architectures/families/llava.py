@@ -1,6 +1,6 @@
-"""LLaVA, LLaVA-NeXT and Mistral 3: a vision encoder, a small projector, and a language model of any family.
+"""LLaVA, LLaVA-NeXT, LLaVA-OneVision, Mistral 3: a vision encoder, a small projector, any language model.
 
-Source: transformers `models/llava`, `models/llava_next`, `models/mistral3`, `models/pixtral`.
+Source: transformers `models/llava`, `models/llava_next`, `models/llava_onevision`, `models/mistral3`, `models/pixtral`.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ _PIXTRAL_LAYER = LayerStyle(
 
 #: LLaVA-NeXT cuts an image into up to four tiles beside the whole (its `image_grid_pinpoints`).
 _NEXT_TILES = 5
+#: LLaVA-OneVision keeps the patches of up to nine tiles beside the whole (`vision_aspect_ratio` `anyres_max_9`).
+_ONEVISION_TILES = 10
 
 
 def build(config: Config) -> Architecture:
@@ -53,9 +55,10 @@ def build(config: Config) -> Architecture:
         merge = config.integer("spatial_merge_size", default=2)
         rows = side_of(vision, "image_size", 1024) // side_of(vision, "patch_size", 16) // merge
         tokens = rows * (rows + 1)
-    if model_type == "llava_next":
+    if model_type in ("llava_next", "llava_onevision"):
         tensors += parameter("image_newline", (text.hidden_size,), "vision")
-        tokens, positions = tokens * _NEXT_TILES, positions * _NEXT_TILES
+        tiles = _NEXT_TILES if model_type == "llava_next" else _ONEVISION_TILES
+        tokens, positions = tokens * tiles, positions * tiles
     return with_towers(text, config, "llava", (shape.tower("vision", tensors, tokens, positions),))
 
 

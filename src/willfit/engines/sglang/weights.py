@@ -24,6 +24,15 @@ VOCAB_PADDING = 64
 
 _FLOATS = frozenset({"fp32", "fp16", "bf16"})
 
+#: Models whose token tables are plain `nn.Embedding`s, whole on every rank (`models/gemma3_causal.py`, 0.4.6 to
+#: 0.5.23).
+_WHOLE_TABLES = frozenset(
+    {
+        "gemma3", "gemma3_text", "gemma3n", "gemma3n_text", "gemma4", "gemma4_text", "gemma4_unified",
+        "gemma4_unified_text",
+    }
+)  # fmt: skip
+
 
 #: A line that is loaded, the arrays of one of its tensors on a rank, and how many such tensors a layer has there.
 RankLine = tuple[WeightLine, list[Piece], int]
@@ -160,6 +169,8 @@ def _shape_on_rank(
     """Shape and number of a tensor's parts on a rank."""
     ranks = settings.tp_size
     table = tensor.part == "embedding" and tensor.kind == "embedding"
+    if table and architecture.model_type in _WHOLE_TABLES:
+        return tensor.shape, tensor.copies
     head = tensor.part == "head" and tensor.kind in ("linear", "bias")
     if (table or head) and tensor.split is not None and tensor.split.axis == 0:
         # Attention replicas look words up on their own; the head stays divided over all ranks.

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from willfit.architectures.mixers import Attention, LatentAttention, Mixer, Recurrent
 from willfit.architectures.model import Architecture, Tensor, Tower
 from willfit.engines.base import Subject
+from willfit.engines.vllm.eras import era_for
 from willfit.engines.vllm.models import support
 from willfit.engines.vllm.settings import Settings
 from willfit.quantities import DTYPE_BYTES, ceil_div
@@ -70,7 +71,8 @@ def buffer_bytes(subject: Subject, settings: Settings, dtype: str) -> int:
         tables = sum(4 * rope.dim for rope in architecture.ropes) * _TABLES.get(architecture.model_type, 1)
         tables += sum(line.bytes for line in subject.lines if is_correction_bias(line.tensor))
     else:
-        tables = rope_bytes(architecture, dtype)
+        era = era_for(settings.version, settings.generation)
+        tables = rope_bytes(architecture, dtype, era.interleaved_table)
     towers = () if settings.language_model_only else architecture.towers
     return (
         tables
@@ -92,12 +94,17 @@ def is_correction_bias(tensor: Tensor) -> bool:
     return tensor.kind == "buffer" and tensor.part == "router"
 
 
-def rope_bytes(architecture: Architecture, dtype: str) -> int:
+def rope_bytes(architecture: Architecture, dtype: str, interleaved: int) -> int:
     """Bytes of the cos/sin tables: one per distinct rotary setting, as long as the scaled context.
 
     `positions x rotary dim x dtype`: positions are the model's own limit, times the factor for linear scaling,
     the original limit times the factor for YaRN, and four times the limit for multi-axis positions, whose
     largest index follows a video's duration. Proportional tables are as wide as the widest head.
+
+    Parameters
+    ----------
+    interleaved
+        How many times as long as the limit the table of interleaved multi-axis positions is.
     """
     total = 0
     for rope in architecture.ropes:
@@ -108,6 +115,8 @@ def rope_bytes(architecture: Architecture, dtype: str) -> int:
             positions = int(positions * rope.factor)
         elif rope.kind == "mrope":
             positions *= 4
+        elif rope.kind == "interleaved_mrope":
+            positions *= interleaved
         elif rope.kind == "proportional":
             dim = max(
                 (mixer.head_dim for mixer in _mixers(architecture) if isinstance(mixer, Attention)),

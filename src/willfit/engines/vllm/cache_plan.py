@@ -126,7 +126,7 @@ def plan_cache(specs: Sequence[CacheSpec], resolved: Resolved, hybrid_manager: b
         return CachePlan((), 0, resolved)
     if any(spec.kind == "full" for spec in specs):
         kinds = _kept_whole(resolved.era, hybrid_manager)
-        specs = [_promoted(spec) if spec.kind in kinds else spec for spec in specs]
+        specs = [spec.kept_whole() if spec.kind in kinds else spec for spec in specs]
     if _uniform(specs):
         group = Group(tuple(specs))
         return CachePlan((group,), group.page_bytes, resolved)
@@ -145,10 +145,6 @@ def _kept_whole(era: Era, hybrid_manager: bool) -> set[str]:
         return {"sliding", "chunked", "cross"}
     groups = {"sliding": era.window_groups, "chunked": era.chunked_groups}
     return {kind for kind, grouped in groups.items() if not (grouped and hybrid_manager)}
-
-
-def _promoted(spec: CacheSpec) -> CacheSpec:
-    return replace(spec, kind="full", reach=0)
 
 
 def _uniform(specs: Sequence[CacheSpec]) -> bool:

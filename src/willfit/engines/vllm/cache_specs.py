@@ -84,6 +84,10 @@ class CacheSpec:
         """The same layer with another block size."""
         return replace(self, block_size=block_size, page_bytes=self.bytes_per_token * block_size)
 
+    def kept_whole(self) -> CacheSpec:
+        """The same layer where it keeps all tokens of a sequence."""
+        return replace(self, kind="full", reach=0)
+
     def blocks_per_request(self, length: int, resolved: Resolved) -> int:
         """Blocks that one sequence of `length` tokens holds at most.
 

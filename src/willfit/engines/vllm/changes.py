@@ -183,4 +183,18 @@ WORDS: dict[str, Words] = {
         },
         ("cuda_graphs: captured sizes",),
     ),
+    "plain_maxima": Words(
+        {
+            False: "block maxima of bitsandbytes weights stay as they are stored",
+            True: "block maxima of bitsandbytes weights are held in fp32",
+        },
+        ("weights",),
+    ),
+    "interleaved_table": Words(
+        {
+            4: "rotary tables of interleaved multi-axis positions are four times as long as the context",
+            1: "rotary tables of interleaved multi-axis positions are as long as the context",
+        },
+        ("weights",),
+    ),
 }

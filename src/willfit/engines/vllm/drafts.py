@@ -17,6 +17,7 @@ from willfit.engines.base import Subject
 from willfit.engines.versions import Version, era_of
 from willfit.engines.vllm.buffers import buffer_bytes, rope_bytes
 from willfit.engines.vllm.cache_specs import CacheSpec, cache_specs
+from willfit.engines.vllm.eras import era_for
 from willfit.engines.vllm.options import Draft
 from willfit.engines.vllm.runner import uses_v2_runner
 from willfit.engines.vllm.settings import Resolved, Settings
@@ -144,6 +145,11 @@ def draft_term(
     return between("draft", size, int(size * spread.low), int(size * spread.high) + more, formula, reference)
 
 
+#: Drafts whose windows bound what they look at, not what they keep: they write the target's tokens to the slots of
+#: their positions (`models/laguna_dflash.py`).
+_KEPT_WHOLE = frozenset({"laguna_dflash"})
+
+
 def draft_specs(
     subject: Subject,
     settings: Settings,
@@ -174,7 +180,9 @@ def draft_specs(
     )
     if draft.kv_cache_dtype not in (None, "auto"):
         kv_dtype = dtype_name(str(draft.kv_cache_dtype))
-    return cache_specs(subject.draft.architecture, placed, resolved, kv_dtype, dtype, device)
+    own = cache_specs(subject.draft.architecture, placed, resolved, kv_dtype, dtype, device)
+    whole = subject.draft.architecture.family in _KEPT_WHOLE
+    return [spec.kept_whole() if whole else spec for spec in own]
 
 
 def buffer_term(subject: Subject, settings: Settings, resolved: Resolved, dtype: str) -> Term | None:
@@ -278,7 +286,7 @@ def _buffer_bytes(subject: Subject, draft: Subject, settings: Settings, dtype: s
         return 0
     size = buffer_bytes(draft, settings, dtype)
     if own.ropes == target.ropes and own.max_positions == target.max_positions:
-        size -= rope_bytes(own, dtype)
+        size -= rope_bytes(own, dtype, era_for(settings.version, settings.generation).interleaved_table)
     drafted = next((t.shape[0] for t in own.head if t.kind == "linear"), own.vocab_size)
     return size + (8 * drafted if own.family == "draft_heads" and drafted != target.vocab_size else 0)
 

@@ -75,6 +75,12 @@ class Era:
         Cross-attention is planned for as many source positions as a batch has tokens, not for the encoder's.
     sparse_capture
         CUDA graphs are captured every 16 sizes above 256 instead of every 8.
+    plain_maxima
+        Block maxima of bitsandbytes weights that were quantized again are held in fp32
+        (`dequantize_dq` of `model_loader/bitsandbytes_loader.py`).
+    interleaved_table
+        Rotary tables of interleaved multi-axis positions are so many times as long as the context
+        (`mrope_positions_factor` of `models/qwen3_vl.py`; without video pruning).
     """
 
     since: Version
@@ -103,6 +109,8 @@ class Era:
     null_block: bool = False
     plans_source_by_batch: bool = False
     sparse_capture: bool = False
+    plain_maxima: bool = False
+    interleaved_table: int = 4
 
 
 def _table() -> tuple[Era, ...]:
@@ -115,6 +123,7 @@ def _table() -> tuple[Era, ...]:
     changed((0, 8), generation="v1", activation="sampler", context_inside=True)
     changed((0, 9), flashinfer="if_installed")
     changed((0, 9, 1), context_inside=False, capacity="per_group", window_groups=True)
+    changed((0, 9, 2), plain_maxima=True)
     changed((0, 10), chunked_groups=True)
     changed((0, 10, 1), chunked_groups=False)
     changed((0, 11), nccl_inside=False, rehearses_latents=True)
@@ -137,6 +146,7 @@ def _table() -> tuple[Era, ...]:
         checkpoint_blocks=True,
         null_block=True,
     )
+    changed((0, 32), interleaved_table=1)
     changed((0, 33), rehearses_sampler=True)
     return tuple(eras)
 

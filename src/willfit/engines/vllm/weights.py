@@ -14,8 +14,10 @@ from willfit.architectures.model import Architecture, Tensor
 from willfit.engines.base import Subject
 from willfit.engines.versions import parse_version
 from willfit.engines.vllm.buffers import is_correction_bias, through_transformers
+from willfit.engines.vllm.eras import era_for
 from willfit.engines.vllm.settings import Settings
 from willfit.formats.base import Format, Piece
+from willfit.formats.bitsandbytes import Bnb4
 from willfit.formats.fp4 import Mxfp4
 from willfit.formats.gptq import Gptq
 from willfit.formats.plain import Plain
@@ -176,6 +178,8 @@ def rank_pieces(
     if tensor.part == "experts" and subject.recipe.method == "mxfp4":
         shape = _padded_for_kernel(tensor, shape, settings, device)
     without = ""
+    if isinstance(stored, Bnb4) and stored.double and era_for(settings.version).plain_maxima:
+        stored = replace(stored, double=False)
     if isinstance(stored, Gptq) and not stored.ordered:
         without = "g_idx"
     elif tensor.name.endswith(_FUSED):

@@ -88,6 +88,7 @@ def predict(case: Case) -> dict[str, Any]:
     graphs = next((term for term in sizing.after if term.name == "cuda_graphs"), None)
     if graphs is not None:
         found["cuda_graph_gib"] = _in_gib(graphs)
+    found |= _per_token(case, sizing)
     if "mem_fraction_static" in case.unknown_settings:
         return found
     found |= _left(sizing, less, settings, graphs)
@@ -166,6 +167,23 @@ def _pools(sizings: list[Sizing], settings: Settings) -> dict[str, Any]:
     for key, each, which in sized:
         if each:
             found[key] = _printed(*((getattr(pool, which) + page) * each for pool in pools))
+    return found
+
+
+def _per_token(case: Case, sizing: Sizing) -> dict[str, Any]:
+    """Bytes of a token in the pools that were logged, which no unknown of the card or the fraction touches."""
+    found: dict[str, Any] = {}
+    for kind, cell, tokens in (
+        ("", sizing.own_cells.full, "kv_cache_tokens"),
+        ("swa_", sizing.own_cells.window, "swa_kv_cache_tokens"),
+    ):
+        logged = sum(case.measured.get(f"{kind}kv_{part}_gib", 0.0) for part in "kv")
+        count = case.measured.get(tokens)
+        if cell and count and logged:
+            # Each half is printed with two digits after the point.
+            slack = 0.01 / logged
+            guess = Prediction(cell, cell * (1 - slack), cell * (1 + slack))
+            found[f"{kind}kv_bytes_per_token"] = logged * GIB / count, guess
     return found
 
 

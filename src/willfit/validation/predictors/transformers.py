@@ -42,7 +42,7 @@ _SHORT_PROMPT = (1, 16, 64)
 _QUANTIZED = {
     ("gptq", 4): "gptq-int4", ("gptq", 8): "gptq-int8", ("awq", 4): "awq", ("nf4", 4): "nf4",
     ("fp4", 4): "fp4", ("bitsandbytes", None): "fp4", ("int8", 8): "bnb-int8", ("bnb_4bit", 4): "nf4",
-    ("fp8", 8): "fp8-block",
+    ("fp8", 8): "fp8-block", ("chatglm_int", 8): "chatglm-int8", ("chatglm_int", 4): "chatglm-int4",
 }  # fmt: skip
 
 

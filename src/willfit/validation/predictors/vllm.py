@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import Any
 
+from willfit.architectures.drafts import as_draft
 from willfit.checkpoints.catalogue import find
 from willfit.checkpoints.config import Config
 from willfit.engines.base import Machine, Subject
@@ -16,11 +17,12 @@ from willfit.engines.vllm.lora import lora_era
 from willfit.engines.vllm.options import Draft, Lora
 from willfit.engines.vllm.sizing import Sizing, size_up
 from willfit.estimate import Term, between, combined
+from willfit.formats.recognise import NAMED
 from willfit.hardware.device import Device
 from willfit.hardware.table import find_device
 from willfit.quantities import GIB
 from willfit.validation.cases import Case
-from willfit.validation.scoring import Prediction, Unpredictable
+from willfit.validation.scoring import Prediction, Unpredictable, hull
 
 #: The newest release at a date, where a source does not state its version.
 _RELEASES = (
@@ -44,7 +46,9 @@ _FORMATS = {
     "mxfp4": "mxfp4", "bnb-4bit": "nf4-double", "w8a8": "int8", "w4a16": "w4a16", "int4": "w4a16",
 }  # fmt: skip
 
-_QUANTIZATIONS = {"bitsandbytes": "nf4", "fp8": "fp8"}
+#: What vLLM makes of 16-bit weights while it loads them: NF4 with `compress_statistics`
+#: (`model_loader/bitsandbytes_loader.py`).
+_QUANTIZATIONS = {"bitsandbytes": "nf4-double", "fp8": "fp8"}
 
 #: V0 captures no batch that is larger.
 _V0_LARGEST_CAPTURE = 256
@@ -71,22 +75,13 @@ def predict(case: Case) -> dict[str, Any]:
         return found
     for version in _ERAS_OF[settings.generation or "v1"]:
         other = _predict_for(case, replace(settings, version=version))
-        found = {key: _hull(one, other.get(key)) for key, one in found.items()}
+        found = {key: hull(one, other.get(key)) for key, one in found.items()}
     return found
 
 
 def states_version(case: Case) -> bool:
     """Whether the source says, or its date tells, which version ran."""
     return bool(case.fields.get("engine_version") or case.fields.get("date"))
-
-
-def _hull(one: Any, other: Any) -> Any:
-    """A prediction with an interval that holds another's as well."""
-    if isinstance(one, tuple) and isinstance(other, tuple):
-        return one[0], _hull(one[1], other[1])
-    if not isinstance(one, Prediction) or not isinstance(other, Prediction):
-        return one
-    return Prediction(one.value, min(one.low, other.low), max(one.high, other.high))
 
 
 def _predict_for(case: Case, settings: Settings) -> dict[str, Any]:
@@ -109,24 +104,56 @@ def subject_of(case: Case) -> Subject:
     Unpredictable
         If no config of the architecture is known.
     """
+    subject = subject_from_config(str(case.fields.get("model")), _config_of(case), format_of(case))
+    return replace(subject, draft=_draft_of(case))
+
+
+def _draft_of(case: Case) -> Subject | None:
+    """The model that drafts, if the case names one that the catalogue knows."""
+    speculative = case.settings.get("speculative") or {}
+    entry = find(str(speculative.get("model") or ""))
+    if entry is None:
+        return None
+    config = as_draft(Config(entry.config, entry.id), str(speculative.get("method", "")))
+    return subject_from_config(entry.id, config)
+
+
+def _config_of(case: Case) -> Config:
     given = case.fields.get("config")
     name = case.fields.get("catalogue")
     if given is None:
-        entry = find(name) if name else None
+        # A quantized repository that the catalogue knows says itself how its weights are stored.
+        entry = find(str(case.fields.get("model"))) or (find(name) if name else None)
         if entry is None:
             raise Unpredictable(f"{case.fields.get('model')}: no config of this architecture is known")
         given = {**entry.config, **(case.fields.get("model_overrides") or {})}
-    config = Config(given, str(name or case.fields.get("model")))
-    format_name = None
-    if not any(key in config for key in ("quantization_config", "hf_quant_config")):
-        stored = case.fields.get("checkpoint_format")
-        asked = case.settings.get("quantization")
-        if stored is not None and stored not in _FORMATS:
-            raise Unpredictable(f"the bytes of a {stored} checkpoint are not known")
-        format_name = _FORMATS.get(stored) if stored else _QUANTIZATIONS.get(asked or "")
-        if format_name == "awq" and asked == "compressed-tensors":
-            format_name = "w4a16"
-    return subject_from_config(str(case.fields.get("model")), config, format_name)
+    return Config(given, str(name or case.fields.get("model")))
+
+
+def format_of(case: Case) -> str | None:
+    """How weights are stored by the repository's name, or what the engine was asked to make of them.
+
+    None where the config says it, or nothing is quantized.
+
+    Raises
+    ------
+    Unpredictable
+        If no config of the architecture is known, or no format is called so.
+    """
+    config = _config_of(case)
+    if any(key in config for key in ("quantization_config", "hf_quant_config")):
+        return None
+    stored, asked = case.fields.get("checkpoint_format"), str(case.settings.get("quantization") or "")
+    if stored is None:
+        return _QUANTIZATIONS.get(asked)
+    stored = str(stored)
+    if stored == "gguf" and asked.startswith("gguf "):
+        return asked.lower().replace(" ", "-")
+    if stored == "awq-int4" and asked == "compressed-tensors":
+        return "w4a16"
+    if stored not in _FORMATS and stored not in NAMED:
+        raise Unpredictable(f"the bytes of a {stored} checkpoint are not known")
+    return _FORMATS.get(stored, stored)
 
 
 def settings_of(case: Case) -> Settings:
@@ -252,10 +279,10 @@ def _lengths(case: Case, sizing: Sizing) -> dict[str, Any]:
         return {}
     length = sizing.resolved.max_model_len
     needed = plan.bytes_for(length) / GIB
-    longest = plan.longest(sizing.pool_bytes, length)
+    pools = (sizing.pool_bytes, *sizing.pool_interval)
     return {
         "kv_needed_for_max_len_gib": Prediction(needed, needed, needed),
-        "estimated_max_model_len": _exactly(longest),
+        "estimated_max_model_len": Prediction(*(float(plan.longest(pool, length)) for pool in pools)),
     }
 
 
