@@ -34,7 +34,7 @@ def graph_term(subject: Subject, resolved: Resolved, settings: Settings, estimat
         formula += f" + {more.value:.15g} B that the engine expects beyond"
     size, low, high = combined(parts)
     reference = f"{source('graphs', settings.version, resolved.era)}; {(each if spread else least).reference}"
-    return between("cuda_graphs", size, low, high, formula, reference)
+    return between("cuda_graphs", size, max(0, low), high, formula, reference)
 
 
 def graphs_are_subtracted(subject: Subject, settings: Settings, era: Era) -> bool:
