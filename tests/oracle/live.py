@@ -121,7 +121,8 @@ def ask_planner(asks: Sequence[Ask], timeout: float = 3600) -> list[dict[str, An
         if line.startswith("{"):
             answer = json.loads(line)
             answers[answer["id"]] = answer
-    return [answers[ask.id] for ask in asks]
+    lost = {"stage": "config", "error": "no answer: " + ran.stderr[-2000:]}
+    return [answers.get(ask.id, {"id": ask.id, **lost}) for ask in asks]
 
 
 def differences(ask: Ask, planner: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

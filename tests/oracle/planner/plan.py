@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from standins import OnMeta, join, leave
+from standins import Moved, join, leave
 
 
-def plan(row: dict[str, Any]) -> dict[str, Any]:
+def plan(row: dict[str, Any], place: str) -> dict[str, Any]:
     """What vLLM makes of a row; `error` and `stage` if it refuses or the stand-ins do not suffice.
 
     Parameters
@@ -27,11 +27,13 @@ def plan(row: dict[str, Any]) -> dict[str, Any]:
         `id`, `files` (name to JSON content, at least `config.json`), `arguments` (of `EngineArgs`), `usage`
         (`server` or `offline`), `kv_bytes` (what profiling would leave for the cache on each rank).
         A dictionary `model_files` in `arguments["speculative_config"]` becomes the draft's directory.
+    place
+        Device that models are built on; see `standins.Moved`.
     """
     found: dict[str, Any] = {"id": row["id"], "stage": "config"}
     try:
         with tempfile.TemporaryDirectory() as folder:
-            _plan(row, Path(folder), found)
+            _plan(row, place, Path(folder), found)
     except (Exception, SystemExit) as error:
         found["error"] = f"{type(error).__name__}: {error}"
         found["trace"] = traceback.format_exc().splitlines()[-16:]
@@ -42,13 +44,13 @@ def plan(row: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _plan(row: dict[str, Any], folder: Path, found: dict[str, Any]) -> None:
+def _plan(row: dict[str, Any], place: str, folder: Path, found: dict[str, Any]) -> None:
     from vllm.v1.engine.core import EngineCore
 
     config = _config(row, folder)
     found["resolved"] = _resolved(config)
     found["stage"] = "model"
-    executor = _Executor(config, row["kv_bytes"], found)
+    executor = _Executor(config, place, row["kv_bytes"], found)
     found["stage"] = "cache"
     engine = EngineCore.__new__(EngineCore)
     engine.model_executor = executor
@@ -56,7 +58,7 @@ def _plan(row: dict[str, Any], folder: Path, found: dict[str, Any]) -> None:
     engine.collective_rpc = lambda *_, **__: None
     scheduler = engine._initialize_kv_caches(config)
     found["stage"] = "done"
-    found["groups"] = [_group(group) for group in scheduler.kv_cache_groups]
+    found["groups"] = [_group(group) for group in executor.groups]
     found["layout"] = config.cache_config.kv_cache_layout
     found["num_blocks"] = scheduler.num_blocks
     found["tokens"] = config.cache_config.kv_cache_size_tokens
@@ -69,6 +71,7 @@ def _config(row: dict[str, Any], folder: Path) -> Any:
     from vllm.usage.usage_lib import UsageContext
 
     arguments = copy.deepcopy(row["arguments"])
+    _know(row["files"]["config.json"]["model_type"])
     _write(folder / "model", row["files"])
     speculative = arguments.get("speculative_config") or {}
     if "model_files" in speculative:
@@ -77,6 +80,15 @@ def _config(row: dict[str, Any], folder: Path) -> Any:
     usage = UsageContext.OPENAI_API_SERVER if row["usage"] == "server" else UsageContext.LLM_CLASS
     given = EngineArgs(model=str(folder / "model"), skip_tokenizer_init=True, **arguments)
     return given.create_engine_config(usage)
+
+
+def _know(model_type: str) -> None:
+    """Read configs whose class would come with the model, as code, with a class without defaults."""
+    from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig
+    from vllm.transformers_utils.config import _CONFIG_REGISTRY
+
+    if model_type not in CONFIG_MAPPING and model_type not in _CONFIG_REGISTRY:
+        AutoConfig.register(model_type, type("Config", (PretrainedConfig,), {"model_type": model_type}))
 
 
 def _write(folder: Path, files: dict[str, Any]) -> None:
@@ -89,7 +101,7 @@ def _write(folder: Path, files: dict[str, Any]) -> None:
 class _Executor:
     """The first rank of each pipeline stage, one after the other."""
 
-    def __init__(self, config: Any, pool: int, found: dict[str, Any]) -> None:
+    def __init__(self, config: Any, place: str, pool: int, found: dict[str, Any]) -> None:
         from vllm.config import set_current_vllm_config
         from vllm.platforms import current_platform
 
@@ -104,7 +116,7 @@ class _Executor:
             config.compilation_config.static_all_moe_layers = []
             with set_current_vllm_config(config):
                 join(stage * width, stages * width * parallel.data_parallel_size, parallel)
-                found["stages"].append(_build(config))
+                found["stages"].append(_build(config, place))
             current_platform.update_block_size_for_backend(config)
             found["block_size"] = config.cache_config.block_size
             self._read()
@@ -134,42 +146,45 @@ class _Executor:
     def determine_available_memory(self) -> list[int]:
         return [self.pool] * len(self.specs)
 
-    def initialize_from_config(self, configs: Any) -> None: ...
+    def initialize_from_config(self, configs: Any) -> None:
+        self.groups = max((config.kv_cache_groups for config in configs), key=_group_bytes)
 
     def compile_or_warm_up_model(self) -> None: ...
 
 
-def _build(config: Any) -> dict[str, Any]:
+def _build(config: Any, place: str) -> dict[str, Any]:
     """Build one rank's model, its adapters' slots and its draft, without memory; their sizes."""
     from vllm.distributed import get_pp_group
     from vllm.model_executor.model_loader import get_model
     from vllm.model_executor.model_loader.base_loader import BaseModelLoader
     from vllm.utils.torch_utils import set_default_torch_dtype
+    from vllm.v1.worker.workspace import init_workspace_manager
 
     def without_weights(self: Any, vllm_config: Any, model_config: Any, prefix: str = "") -> Any:
-        with set_default_torch_dtype(model_config.dtype), torch.device("meta"), OnMeta():
+        with set_default_torch_dtype(model_config.dtype), torch.device(place), Moved(place):
             return self.create_model(vllm_config, model_config, prefix)
 
     BaseModelLoader.load_model = without_weights
+    init_workspace_manager(torch.device("cuda:0"))
     model = get_model(vllm_config=config)
     sizes = _sizes(model)
     if config.lora_config:
         from vllm.v1.worker.lora_model_runner_mixin import LoRAModelRunnerMixin
 
-        with OnMeta():
+        with Moved(place):
             model = LoRAModelRunnerMixin().load_lora_model(model, config, torch.device("cuda:0"))
         sizes["lora_bytes"] = sum(_slots(model).values())
     if config.speculative_config and get_pp_group().is_last_rank:
-        sizes |= _draft(config, model)
+        sizes |= _draft(config, model, place)
     return sizes
 
 
-def _draft(config: Any, target: Any) -> dict[str, int]:
+def _draft(config: Any, target: Any, place: str) -> dict[str, int]:
     """Build the draft, which may share the target's table and head; what it has of its own."""
     from vllm.v1.worker.gpu.spec_decode import init_speculator
     from vllm.v1.worker.gpu.spec_decode.speculator import DraftModelSpeculator
 
-    with OnMeta():
+    with Moved(place):
         speculator = init_speculator(config, torch.device("cuda:0"), None)
         if not isinstance(speculator, DraftModelSpeculator):
             return {}
@@ -200,6 +215,20 @@ def _slots(model: Any) -> dict[int, int]:
     return found
 
 
+def _group_bytes(groups: Any) -> int:
+    """Bytes that a block takes in the widest group."""
+    from vllm.v1.kv_cache_interface import UniformTypeKVCacheSpecs
+
+    return max(
+        (
+            group.kv_cache_spec.page_size_bytes
+            * (1 if isinstance(group.kv_cache_spec, UniformTypeKVCacheSpecs) else len(group.layer_names))
+            for group in groups
+        ),
+        default=0,
+    )
+
+
 def _group(group: Any) -> dict[str, Any]:
     from vllm.v1.kv_cache_interface import UniformTypeKVCacheSpecs
 
@@ -210,9 +239,7 @@ def _group(group: Any) -> dict[str, Any]:
         "layers": len(group.layer_names),
         "block_size": spec.block_size,
         "page_bytes": one.page_size_bytes,
-        "bytes_per_block": len(group.layer_names) * spec.page_size_bytes
-        if one is spec
-        else spec.page_size_bytes,
+        "bytes_per_block": _group_bytes([group]),
     }
 
 

@@ -11,6 +11,9 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+#: Exit status of a child whose model cannot be built on the meta device.
+_LOOKED = 3
+
 
 def main() -> None:
     rows = [json.loads(line) for line in sys.stdin if line.strip()]
@@ -34,29 +37,40 @@ def main() -> None:
 
 
 def _device(device: dict[str, Any], rows: Iterable[dict[str, Any]]) -> None:
-    from standins import stand_in
+    from standins import Absent, stand_in
 
     stand_in(device)
-    import vllm.engine.arg_utils  # noqa: F401
+    import vllm.compilation.backends
+    import vllm.engine.arg_utils
+    import vllm.model_executor.model_loader
     import vllm.v1.engine.core  # noqa: F401
+
+    sys.meta_path.append(Absent("cuda"))  # type: ignore[arg-type]  # not earlier: others look whether it is there
+    jobs = int(os.environ.get("ORACLE_JOBS", "2"))
+    waiting = [(row, "meta") for row in rows]
+    running: dict[int, dict[str, Any]] = {}
+    while waiting or running:
+        while waiting and len(running) < jobs:
+            row, place = waiting.pop(0)
+            child = os.fork()
+            if not child:
+                _child(row, place)
+            running[child] = row
+        child, status = os.wait()
+        row = running.pop(child)
+        if os.waitstatus_to_exitcode(status) == _LOOKED:
+            waiting.insert(0, (row, "cpu"))
+
+
+def _child(row: dict[str, Any], place: str) -> None:
+    """Answer one row and end the process; a model that looked at what it has not computed is tried again."""
     from plan import plan
 
-    jobs = int(os.environ.get("ORACLE_JOBS", "2"))
-    running: set[int] = set()
-    for row in rows:
-        while len(running) >= jobs:
-            running.discard(os.wait()[0])
-        child = os.fork()
-        if not child:
-            try:
-                line = json.dumps(plan(row), default=str)
-            except BaseException as error:  # noqa: BLE001
-                line = json.dumps({"id": row["id"], "stage": "harness", "error": repr(error)})
-            os.write(1, line.encode() + b"\n")
-            os._exit(0)
-        running.add(child)
-    while running:
-        running.discard(os.wait()[0])
+    answer = plan(row, place)
+    if place == "meta" and "meta tensor" in answer.get("error", ""):
+        os._exit(_LOOKED)
+    os.write(1, json.dumps(answer, default=str).encode() + b"\n")
+    os._exit(0)
 
 
 if __name__ == "__main__":

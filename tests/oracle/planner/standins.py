@@ -28,13 +28,14 @@ _NAMESPACES = {
     "_moe_C_stable_libtorch": ("_moe_C",),
 }
 
-#: What the operators that kernels are chosen by answer, by capability (times ten).
-_ANSWERS: dict[str, Callable[[int], bool]] = {
+#: What the operators that kernels are chosen by answer, by capability (times ten), and one that sizes a workspace.
+_ANSWERS: dict[str, Callable[..., int]] = {
     "cutlass_scaled_mm_supports_fp8": lambda capability: capability >= 89,
     "cutlass_scaled_mm_supports_block_fp8": lambda capability: capability >= 90,
     "cutlass_group_gemm_supported": lambda capability: 90 <= capability < 120,
     "cutlass_scaled_mm_supports_fp4": lambda capability: capability >= 100,
     "cutlass_sparse_scaled_mm_supported": lambda capability: 90 <= capability < 100,
+    "get_workspace_size": lambda *_: 0,
 }
 
 #: Shared memory that a block can have, by capability; consumer cards have the least.
@@ -96,28 +97,37 @@ def _define(library: torch.library.Library, schema: str) -> None:
         library.impl(name, answers, "CompositeExplicitAutograd")
 
 
-class OnMeta(TorchFunctionMode):
-    """Puts on the meta device what code asks to be put on a GPU."""
+class Moved(TorchFunctionMode):
+    """Puts on another device what code asks to be put on a GPU.
+
+    Parameters
+    ----------
+    place
+        `meta`; or `cpu` for code that looks at what it has computed. Numbers that nobody writes take no memory there.
+    """
+
+    def __init__(self, place: str) -> None:
+        super().__init__()
+        self.place = place
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is torch.Tensor.cuda:
-            return args[0].to("meta")
+            return args[0].to(self.place)
         if "device" in kwargs:
             device = kwargs["device"]
             number = isinstance(device, int) and not isinstance(device, bool)
-            kwargs = {**kwargs, "device": torch.device("meta") if number else _moved(device)}
+            kwargs = {**kwargs, "device": torch.device(self.place) if number else self._moved(device)}
         if func is torch.Tensor.to:
-            args = (args[0], *map(_moved, args[1:]))
+            args = (args[0], *map(self._moved, args[1:]))
         return func(*args, **kwargs)
 
-
-def _moved(device: Any) -> Any:
-    if isinstance(device, torch.device) and device.type == "cuda":
-        return torch.device("meta")
-    if isinstance(device, str) and device.split(":")[0] == "cuda":
-        return "meta"
-    return device
+    def _moved(self, device: Any) -> Any:
+        if isinstance(device, torch.device) and device.type == "cuda":
+            return torch.device(self.place)
+        if isinstance(device, str) and device.split(":")[0] == "cuda":
+            return self.place
+        return device
 
 
 class _Silent:
@@ -128,9 +138,53 @@ class _Silent:
     def __init__(self, *_: Any, **__: Any) -> None: ...
 
 
+class Absent:
+    """Imports kernel packages that are not installed, or do not run, as modules that have everything and do nothing."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> importlib.machinery.ModuleSpec | None:
+        known = any(f"{name}.".startswith(f"{one}.") for one in self.names)
+        return importlib.machinery.ModuleSpec(name, self, is_package=True) if known else None
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
+        return _Anything(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None: ...
+
+
+class _Anything(ModuleType):
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _Thing
+
+
+class _Kind(type):
+    """Of a class that has every attribute; as a decorator it changes nothing."""
+
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _Thing
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        return args[0] if len(args) == 1 and callable(args[0]) and not kwargs else _Thing
+
+    def __getitem__(cls, key: Any) -> Any:
+        return _Thing
+
+
+class _Thing(metaclass=_Kind):
+    """Whatever a kernel package offers: a class, a function, a decorator, a base."""
+
+
 def replace_extensions() -> None:
     """Let vLLM and torchvision be imported without the CUDA that they were compiled for."""
     sys.meta_path.insert(0, _Extensions())  # type: ignore[arg-type]
+    sys.meta_path.insert(0, Absent("vllm.third_party.deep_gemm"))  # type: ignore[arg-type]
+    sys.meta_path.append(Absent("cutlass", "quack", "tilelang"))  # type: ignore[arg-type]
     vision = find_spec("torchvision")
     if vision and vision.origin:
         # It gives shapes for operators that its own extension, linked with CUDA, would have declared.
@@ -187,6 +241,9 @@ def stand_in(device: dict[str, Any]) -> None:
     }
     for name, value in replaced.items():
         setattr(torch.cuda, name, value)
+    torch.accelerator.empty_cache = lambda: None
+    torch.accelerator.synchronize = lambda *_: None
+    torch.accelerator.current_device_index = lambda: 0
     _platform(device, major, minor)
     _triton(major, minor)
     _inspect_here()
