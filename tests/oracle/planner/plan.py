@@ -36,7 +36,7 @@ def plan(row: dict[str, Any], place: str) -> dict[str, Any]:
             _plan(row, place, Path(folder), found)
     except (Exception, SystemExit) as error:
         found["error"] = f"{type(error).__name__}: {error}"
-        found["trace"] = traceback.format_exc().splitlines()[-16:]
+        found["trace"] = traceback.format_exc().splitlines()[-40:]
         if length := re.search(r"estimated maximum model length is (\d+)", str(error)):
             found["estimated_max_model_len"] = int(length[1])
         elif "KV cache is needed" in str(error):

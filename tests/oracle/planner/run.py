@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterable
 from typing import Any
 
 #: Exit status of a child whose model cannot be built on the meta device.
 _LOOKED = 3
+
+#: A row that takes longer is given up.
+_SECONDS = 240
 
 
 def main() -> None:
@@ -66,6 +70,7 @@ def _child(row: dict[str, Any], place: str) -> None:
     """Answer one row and end the process; a model that looked at what it has not computed is tried again."""
     from plan import plan
 
+    signal.alarm(_SECONDS)
     answer = plan(row, place)
     if place == "meta" and "meta tensor" in answer.get("error", ""):
         os._exit(_LOOKED)

@@ -175,6 +175,12 @@ class _Kind(type):
     def __getitem__(cls, key: Any) -> Any:
         return _Thing
 
+    def __iter__(cls) -> Any:
+        return iter(())
+
+    def __fspath__(cls) -> str:
+        return "/absent"
+
 
 class _Thing(metaclass=_Kind):
     """Whatever a kernel package offers: a class, a function, a decorator, a base."""
