@@ -235,6 +235,24 @@ def test_groups_of_gemma_3_27b() -> None:
     assert sizing.plan.blocks_per_request(8192) == 512 + 6 * 513
 
 
+def test_pages_of_deepseek_v4_lie_side_by_side() -> None:
+    sizing = plan(subject("deepseek-ai/DeepSeek-V4-Flash"))
+    # 64 x 584 B of the window or of entries, 64 x 132 B of index keys, 2 x 584 B of entries of 128 tokens, and
+    # 32,768 or 8,192 B of what entries are made of, all padded to 576 B.
+    window, index, long, states = 37440, 8640, 1728, 32832
+    pages = [group.page_bytes for group in sizing.plan.groups]
+    # 43 windows are two groups, because 21 pairs of states (entries', index keys') must stay in one.
+    assert sorted(pages) == sorted(
+        [22 * window, 21 * window, 21 * (window + index) + 20 * long, 21 * (states + index), 20 * states]
+    )
+    assert sizing.plan.bytes_per_block == 21 * (window + index) + 20 * long
+    # Of 1,048,576 tokens: 4,096 blocks of entries, and what two batches of 8,192 keep of windows of 128, 8 and 128.
+    assert sizing.plan.blocks_per_request(1048576) == 4096 + 2 * 259 + 4099 + 2065
+    # Before 0.29 a block has a page for the largest group in each of three sizes: 22, 21 and 20.
+    older = plan(subject("deepseek-ai/DeepSeek-V4-Flash"), version="0.26.0")
+    assert older.plan.bytes_per_block == 22 * window + 21 * index + 20 * long
+
+
 @pytest.mark.parametrize(
     ("device", "caching", "block", "blocks"),
     [(H100, True, 576, 3), (H100, False, 544, 1), (A100, True, 544, 2)],

@@ -97,9 +97,7 @@ class Ask:
         }
 
     def _arguments(self) -> dict[str, Any]:
-        found = {
-            _ARGUMENTS.get(key, key): value for key, value in self.settings.items() if key not in _OURS
-        }
+        found = {_ARGUMENTS.get(key, key): value for key, value in self.settings.items() if key not in _OURS}
         if not self.settings.get("hybrid_cache_manager", True):
             found["disable_hybrid_kv_cache_manager"] = True
         if tokens := self.settings.get("speculative_tokens"):
@@ -146,11 +144,11 @@ def comparable(planner: Mapping[str, Any]) -> dict[str, Any]:
     found |= {name: resolved[name] for name in _RESOLVED}
     found["capture_sizes"] = tuple(resolved["capture_sizes"] or ())
     if planner.get("stages"):
-        found["params_bytes"] = max(stage["params_bytes"] for stage in planner["stages"])
-        found["buffers_bytes"] = max(stage["buffers_bytes"] for stage in planner["stages"])
-        for name in ("draft_params_bytes", "lora_bytes"):
-            if any(name in stage for stage in planner["stages"]):
-                found[name] = max(stage.get(name, 0) for stage in planner["stages"])
+        # A draft's parameters are the model's here: willfit counts the checkpoint's own module so.
+        for name in ("params_bytes", "buffers_bytes"):
+            found[name] = max(stage[name] + stage.get(f"draft_{name}", 0) for stage in planner["stages"])
+        if any("lora_bytes" in stage for stage in planner["stages"]):
+            found["lora_bytes"] = max(stage["lora_bytes"] for stage in planner["stages"])
     if "estimated_max_model_len" in planner:
         found["estimated_max_model_len"] = planner["estimated_max_model_len"]
     if planner["stage"] == "done":

@@ -38,4 +38,3 @@ MODELS = (
     "Qwen/Qwen3-8B-FP8",
     "nvidia/Qwen3-235B-A22B-NVFP4",
 )
-

@@ -25,12 +25,15 @@ def plan(row: dict[str, Any], place: str) -> dict[str, Any]:
     ----------
     row
         `id`, `files` (name to JSON content, at least `config.json`), `arguments` (of `EngineArgs`), `usage`
-        (`server` or `offline`), `kv_bytes` (what profiling would leave for the cache on each rank).
+        (`server` or `offline`), `kv_bytes` (what profiling would leave for the cache on each rank). With `tensors`
+        the answer lists parameters and buffers: how many of each name, and their bytes.
         A dictionary `model_files` in `arguments["speculative_config"]` becomes the draft's directory.
     place
         Device that models are built on; see `standins.Moved`.
     """
     found: dict[str, Any] = {"id": row["id"], "stage": "config"}
+    if row.get("tensors"):
+        found["tensors"] = {}
     try:
         with tempfile.TemporaryDirectory() as folder:
             _plan(row, place, Path(folder), found)
@@ -116,7 +119,7 @@ class _Executor:
             config.compilation_config.static_all_moe_layers = []
             with set_current_vllm_config(config):
                 join(stage * width, stages * width * parallel.data_parallel_size, parallel)
-                found["stages"].append(_build(config, place))
+                found["stages"].append(_build(config, place, found.get("tensors")))
             current_platform.update_block_size_for_backend(config)
             found["block_size"] = config.cache_config.block_size
             self._read()
@@ -152,7 +155,7 @@ class _Executor:
     def compile_or_warm_up_model(self) -> None: ...
 
 
-def _build(config: Any, place: str) -> dict[str, Any]:
+def _build(config: Any, place: str, tensors: dict[str, list[int]] | None) -> dict[str, Any]:
     """Build one rank's model, its adapters' slots and its draft, without memory; their sizes."""
     from vllm.distributed import get_pp_group
     from vllm.model_executor.model_loader import get_model
@@ -168,6 +171,11 @@ def _build(config: Any, place: str) -> dict[str, Any]:
     init_workspace_manager(torch.device("cuda:0"))
     model = get_model(vllm_config=config)
     sizes = _sizes(model)
+    if tensors is not None:
+        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+            entry = tensors.setdefault(re.sub(r"\.\d+\.", ".*.", name), [0, 0])
+            entry[0] += 1
+            entry[1] += tensor.nbytes
     if config.lora_config:
         from vllm.v1.worker.lora_model_runner_mixin import LoRAModelRunnerMixin
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from willfit.architectures.mixers import Attention, LatentAttention, Mixer, Recurrent
+from willfit.architectures.mixers import Attention, CompressedAttention, LatentAttention, Mixer, Recurrent
 from willfit.architectures.model import Architecture, Tensor, Tower
 from willfit.engines.base import Subject
 from willfit.engines.vllm.eras import era_for
@@ -115,7 +115,12 @@ def rope_bytes(architecture: Architecture, dtype: str) -> int:
                 default=dim,
             )
         total += positions * dim * DTYPE_BYTES["fp32" if architecture.model_type in _FP32_TABLES else dtype]
-    return total * (2 if architecture.model_type in _SECOND_TABLE else 1)
+    # DeepSeek-V4's layers without compressed entries rotate by another base (`models/deepseek_v4/attention.py`).
+    compressed = {
+        mixer.ratio > 1 for mixer in _mixers(architecture) if isinstance(mixer, CompressedAttention)
+    }
+    twice = architecture.model_type in _SECOND_TABLE or len(compressed) > 1
+    return total * (2 if twice else 1)
 
 
 def _mixers(architecture: Architecture) -> Iterator[Mixer]:
@@ -128,9 +133,9 @@ def _mixers(architecture: Architecture) -> Iterator[Mixer]:
 
 def _mixer_bytes(mixer: Mixer, architecture: Architecture, settings: Settings, dtype: str) -> int:
     """Scales of an attention module; a view of a Mamba-2 convolution's weights, and Falcon-H1's multipliers."""
+    if isinstance(mixer, CompressedAttention) or mixer.kind == "cross attention":
+        return 0
     if not mixer.fixed_states:
-        if mixer.kind == "cross attention":
-            return 0
         more = _LATENT_SCALARS.get(architecture.model_type, 0) if isinstance(mixer, LatentAttention) else 0
         return 4 * (_SCALES_PER_ATTENTION + more)
     if not isinstance(mixer, Recurrent) or mixer.kind != "mamba2":

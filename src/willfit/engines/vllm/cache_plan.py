@@ -123,6 +123,8 @@ def plan_cache(specs: Sequence[CacheSpec], resolved: Resolved, hybrid_manager: b
     if _uniform(specs):
         group = Group(tuple(specs))
         return CachePlan((group,), group.page_bytes, resolved)
+    if any(spec.kind == "latent window" for spec in specs):
+        return _packed(specs, resolved)
     groups = _groups_of_equal_size(_unified(specs), resolved.era.group_slack)
     return CachePlan(groups, max(group.page_bytes for group in groups), resolved)
 
@@ -143,6 +145,57 @@ def _uniform(specs: Sequence[CacheSpec]) -> bool:
         and (spec.kind != "state" or spec.page_bytes == first.page_bytes)
         for spec in specs
     )
+
+
+def _packed(specs: Sequence[CacheSpec], resolved: Resolved) -> CachePlan:
+    """Pages of several sizes side by side in each block, as DeepSeek-V4's kernels read them.
+
+    Layers that need the same token slots form a bucket. Where each of its page sizes has as many layers, a bucket is
+    split, so that groups have about equally many (`_get_packed_kv_cache_groups`). Before 0.29 windows are padded to the
+    pages of entries, and a block has as many pages of each size as any group needs
+    (`kv_cache_utils.py: _get_kv_cache_groups_uniform_groups`, `_get_kv_cache_config_packed`).
+    """
+    if resolved.era.padded_windows:
+        pages = sorted({spec.page_bytes for spec in specs if spec.kind != "latent window"})
+        specs = [_padded(spec, pages) if spec.kind == "latent window" else spec for spec in specs]
+    buckets: dict[tuple[bool, int, int], list[CacheSpec]] = {}
+    for spec in specs:
+        buckets.setdefault((spec.kind == "latent window", spec.block_size, spec.reach), []).append(spec)
+    counts = [Counter(spec.page_bytes for spec in bucket) for bucket in buckets.values()]
+    balanced = [len(set(count.values())) == 1 for count in counts]
+    # A bucket of several page sizes stays whole.
+    least = max(
+        (max(c.values()) for c, even in zip(counts, balanced, strict=True) if even and len(c) > 1), default=1
+    )
+    repeats = _least_padding(
+        [max(c.values()) for c, even in zip(counts, balanced, strict=True) if even], least
+    )
+    groups: list[Group] = []
+    for bucket, count, even in zip(buckets.values(), counts, balanced, strict=True):
+        number = ceil_div(max(count.values()), repeats) if even else 1
+        by_page = [[spec for spec in bucket if spec.page_bytes == page] for page in count]
+        groups += [
+            Group(tuple(spec for layers in by_page for spec in layers[index::number]))
+            for index in range(number)
+        ]
+    if not resolved.era.padded_windows:
+        return CachePlan(tuple(groups), max(group.page_bytes for group in groups), resolved)
+    slots: Counter[int] = Counter()
+    for group in groups:
+        slots |= Counter(spec.page_bytes for spec in group.specs)
+    return CachePlan(tuple(groups), sum(page * number for page, number in slots.items()), resolved)
+
+
+def _padded(spec: CacheSpec, pages: Sequence[int]) -> CacheSpec:
+    return replace(
+        spec, page_bytes=next((page for page in pages if page >= spec.page_bytes), spec.page_bytes)
+    )
+
+
+def _least_padding(counts: Sequence[int], least: int) -> int:
+    """The number of layers a group, from `least` on, by which these counts waste least; the largest of several."""
+    sizes = range(least, max((least, *counts)) + 1)
+    return min(sizes, key=lambda size: (sum(-count % size for count in counts), -size))
 
 
 def _unified(specs: Sequence[CacheSpec]) -> list[CacheSpec]:

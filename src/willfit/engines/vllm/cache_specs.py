@@ -9,13 +9,19 @@ from dataclasses import dataclass, replace
 from math import lcm
 from typing import Literal
 
-from willfit.architectures.mixers import Attention, CrossAttention, LatentAttention, Mixer
+from willfit.architectures.mixers import (
+    Attention,
+    CompressedAttention,
+    CrossAttention,
+    LatentAttention,
+    Mixer,
+)
 from willfit.architectures.model import Architecture
 from willfit.engines.vllm.settings import Resolved, Settings
 from willfit.hardware.device import Device
 from willfit.quantities import DTYPE_BYTES, ceil_div, dtype_name, round_up
 
-Kind = Literal["full", "sliding", "chunked", "mla", "indexer", "cross", "state"]
+Kind = Literal["full", "sliding", "chunked", "mla", "latent window", "indexer", "cross", "state"]
 
 #: Kernels that read a cache of 16 tokens a block, and those that need more (`v1/attention/backends/mla/*.py`).
 DEFAULT_BLOCK = 16
@@ -25,6 +31,13 @@ CUTLASS_MLA_BLOCK = 128
 #: on Blackwell servers (`v1/attention/backends/flash_attn.py`).
 FLASH_FP8_512_BLOCK = 64
 FLASH_256_BLOCK = 128
+
+#: DeepSeek-V4: tokens in a block of entries and of the window, bytes of an entry or of a token in the window, and
+#: what pages are padded to (`models/deepseek_v4/attention.py`, `backends/mla/sparse_swa.py`).
+_ENTRY_BLOCK, _WINDOW_BLOCK = 256, 64
+_ENTRY_BYTES, _ENTRY_ALIGNMENT = 584, 576
+#: Tokens in a block of what an entry is made of, by how many tokens it stands for (`models/deepseek_v4/compressor.py`).
+_COMPRESSOR_BLOCKS = {4: 4, 128: 8}
 
 #: Models whose scores are soft-capped or whose images are attended both ways: other kernels run them.
 _NOT_FLASH_256 = frozenset({"gemma2", "gemma3", "gemma3n", "gemma4"})
@@ -81,7 +94,7 @@ class CacheSpec:
         """
         if self.kind == "state":
             return self.state_blocks
-        if self.kind == "sliding":
+        if self.kind in ("sliding", "latent window"):
             held = min(self.reach - 1 + resolved.max_in_flight_tokens, length)
             return ceil_div(held, self.block_size) + 1
         if self.kind == "chunked":
@@ -100,10 +113,13 @@ def kv_dtype_of(
 ) -> str:
     """What `kv_cache_dtype` means: `auto` is the checkpoint's own scheme if it has one, else the model's dtype.
 
-    Layouts with a name of their own (`fp8_ds_mla`, `int8_per_token_head`, `nvfp4`, ...) are returned as they are.
-    GLM-5 defaults to 8 bits on Blackwell servers (`models/config.py: GlmMoeDsaForCausalLM`).
+    DeepSeek-V4's kernels read their own layout of 8 bits. Layouts with a name of their own (`fp8_ds_mla`,
+    `int8_per_token_head`, `nvfp4`, ...) are returned as they are. GLM-5 defaults to 8 bits on Blackwell servers
+    (`models/config.py: GlmMoeDsaForCausalLM`).
     """
     asked = settings.kv_cache_dtype
+    if any(isinstance(mixer, CompressedAttention) for mixer in _mixers(architecture)):
+        return "fp8_ds_mla"
     if asked == "auto" and checkpoint_kv_dtype is None:
         return (
             "fp8_e4m3"
@@ -255,6 +271,8 @@ def _specs_of(mixer: Mixer, rank: _Rank) -> list[CacheSpec]:
         if mixer.index_dim:
             specs.append(CacheSpec("indexer", block, block * index_bytes_per_token(mixer)))
         return [*specs, CacheSpec("mla", block, block * latent_bytes_per_token(mixer, rank.kv_dtype))]
+    if isinstance(mixer, CompressedAttention):
+        return _compressed_specs(mixer)
     if isinstance(mixer, CrossAttention):
         heads = rank.heads(mixer.kv_heads)
         size = attention_bytes_per_token(heads, mixer.head_dim, mixer.head_dim, rank.kv_dtype)
@@ -270,6 +288,33 @@ def _specs_of(mixer: Mixer, rank: _Rank) -> list[CacheSpec]:
         return []
     blocks = rank.state_blocks + (mixer.kind in rank.checkpointed)
     return [CacheSpec("state", rank.state_length, _state_bytes(mixer, rank), state_blocks=blocks)]
+
+
+def _compressed_specs(mixer: CompressedAttention) -> list[CacheSpec]:
+    """The window, entries and index keys of a DeepSeek-V4 layer, and the tokens that entries are made of, in fp32.
+
+    All ranks hold all of it. Of each token that an entry is made of, and of the one before it where entries overlap,
+    a projection and a score are kept.
+    """
+    window = _WINDOW_BLOCK * _ENTRY_BYTES
+    specs = [CacheSpec("latent window", _WINDOW_BLOCK, _aligned(window), mixer.window)]
+    if mixer.ratio < 2 or not mixer.keeps_entries:
+        return specs
+    entries = _ENTRY_BLOCK // mixer.ratio
+    spans = 2 if mixer.overlaps else 1
+    block = _COMPRESSOR_BLOCKS.get(mixer.ratio, mixer.ratio)
+    widths = [(mixer.head_dim, _ENTRY_BYTES, "mla")]
+    if mixer.index_dim:
+        widths.append((mixer.index_dim, mixer.index_dim + 4, "indexer"))
+    for width, size, kind in widths:
+        specs.append(CacheSpec(kind, _ENTRY_BLOCK, _aligned(entries * size)))  # type: ignore[arg-type]
+        state = block * 2 * spans * width * 4
+        specs.append(CacheSpec("latent window", block, _aligned(state), spans * mixer.ratio))
+    return specs
+
+
+def _aligned(size: int) -> int:
+    return round_up(size, _ENTRY_ALIGNMENT)
 
 
 def _state_bytes(mixer: Mixer, rank: _Rank) -> int:

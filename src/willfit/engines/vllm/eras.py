@@ -47,6 +47,8 @@ class Era:
         Mamba-2 and gated-delta layers keep one more state block for prefix caching.
     null_block
         The check whether one sequence fits leaves out the block that is never handed out.
+    padded_windows
+        DeepSeek-V4's windows have pages as large as those of its entries.
     sparse_capture
         CUDA graphs are captured every 16 sizes above 256 instead of every 8.
     """
@@ -63,6 +65,7 @@ class Era:
     state_caching: bool = False
     checkpoint_blocks: bool = False
     null_block: bool = False
+    padded_windows: bool = True
     sparse_capture: bool = False
 
 
@@ -81,7 +84,7 @@ def _table() -> tuple[Era, ...]:
     changed((0, 20), utilization=0.92, graphs_inside=True)
     changed((0, 20, 1), capacity="concurrency")
     changed((0, 26), in_flight=True)
-    changed((0, 29), state_caching=True, checkpoint_blocks=True, null_block=True)
+    changed((0, 29), state_caching=True, checkpoint_blocks=True, null_block=True, padded_windows=False)
     return tuple(eras)
 
 

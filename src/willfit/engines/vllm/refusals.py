@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import gcd
 
-from willfit.architectures.mixers import Attention, Mixer, Recurrent
+from willfit.architectures.mixers import Attention, CompressedAttention, Mixer, Recurrent
 from willfit.architectures.model import Architecture
 from willfit.engines.base import Subject
 from willfit.engines.versions import Version, parse_version
@@ -34,6 +34,7 @@ def refusal(subject: Subject, settings: Settings) -> str:
     return (
         _model(subject.architecture, version)
         or _method(subject, settings, version)
+        or _cache(subject.architecture, settings)
         or undivided(subject, settings)
     )
 
@@ -63,6 +64,15 @@ def _method(subject: Subject, settings: Settings, version: Version) -> str:
     if since is not None and version >= since and not settings.allow_deprecated_quantization:
         return f"{method} is deprecated in this version of vLLM; add --allow-deprecated-quantization"
     return ""
+
+
+def _cache(architecture: Architecture, settings: Settings) -> str:
+    """DeepSeek-V4's cache has a layout of 8 bits only (`models/deepseek_v4/attention.py`)."""
+    mixers = (mixer for layer, _ in architecture.blocks for mixer in layer.mixers)
+    compressed = any(isinstance(mixer, CompressedAttention) for mixer in mixers)
+    if not compressed or settings.kv_cache_dtype == "auto" or settings.kv_cache_dtype.startswith("fp8"):
+        return ""
+    return "vLLM's kernels for this model keep their cache in 8 bits; leave --kv-cache-dtype at auto"
 
 
 def _heads(architecture: Architecture, ranks: int) -> str:

@@ -36,6 +36,8 @@ _FP32 = (
     "classifier.out_proj.bias",
 )
 _FP32_OF = {
+    # Hyper-connections, sinks and positions inside an entry (`models/deepseek_v4/`).
+    "deepseek_v4": ("_fn", "_base", "_scale", ".ape", ".attn_sink"),
     "deepseek_v32": ("indexer.k_norm.weight", "indexer.k_norm.bias"),
     "gemma3n": ("altup.correct_output_scale",),
     "gemma3n_text": ("altup.correct_output_scale",),
@@ -52,9 +54,13 @@ _FP32_ROUTERS = frozenset(
     }
 )  # fmt: skip
 
-#: Ends of names of what is loaded unquantized although the checkpoint has it quantized, because it is fused with
-#: an unquantized projection (`models/deepseek_v32/attention.py`).
-_PLAIN_OF = {"deepseek_v32": ("indexer.wk.weight",), "glm_moe_dsa": ("indexer.wk.weight",)}
+#: Ends of names of what is loaded unquantized whatever the checkpoint has: fused with an unquantized projection
+#: (`models/deepseek_v32/attention.py`), or by a kernel that reads 16 bits (`models/deepseek_v4/compressor.py`).
+_PLAIN_OF = {
+    "deepseek_v32": ("indexer.wk.weight",),
+    "deepseek_v4": ("compressor.wkv.weight", "compressor.wgate.weight"),
+    "glm_moe_dsa": ("indexer.wk.weight",),
+}
 
 #: Methods that have no kernels for experts, which stay as the model's dtype (`layers/quantization/fbgemm_fp8.py`).
 _NO_EXPERTS = frozenset({"fbgemm_fp8"})
@@ -68,6 +74,9 @@ _WHOLE_TOWERS = frozenset({"gemma3n", "gemma4", "gemma4_unified"})
 
 #: Experts are padded to this width on a rank (`models/kimi_k3/nvidia/model.py`).
 _LEAST_EXPERT_WIDTH = {"kimi_linear": 256, "kimi_k3": 256}
+
+#: DeepSeek-V4's kernels have no fewer query heads (`models/deepseek_v4/attention.py: get_padded_num_q_heads`).
+_LEAST_SINKS = 64
 
 #: Formats of plain numbers that are converted to the model's dtype.
 _FLOATS = frozenset({"fp32", "fp16", "bf16"})
@@ -172,6 +181,8 @@ def _shape_on_rank(
     whole = kind in _WHOLE_TOWERS and "_tower." in tensor.name
     if whole or tensor.name.endswith(_WHOLE_OF.get(kind, ())):
         return tensor.shape, tensor.copies
+    if kind == "deepseek_v4" and tensor.name.endswith(".attn_sink"):
+        return (max(_LEAST_SINKS, *rank_shape(tensor, ranks)),), tensor.copies
     if tensor.part != "experts":
         return rank_shape(tensor, ranks), tensor.copies
     if settings.expert_parallel:
