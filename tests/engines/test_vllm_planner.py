@@ -18,9 +18,10 @@ from willfit.engines.subject import subject_from_config, subject_of
 from willfit.engines.vllm import Settings, answer, estimate
 from willfit.engines.vllm.buffers import buffer_bytes
 from willfit.engines.vllm.refusals import refusal
-from willfit.engines.vllm.sizing import Sizing, size_up
+from willfit.engines.vllm.sizing import Sizing, ranks_of, size_up
 from willfit.engines.vllm.slack import slack_bytes
-from willfit.engines.vllm.weights import is_loaded, layout_bytes, parameter_bytes, pipeline_stages
+from willfit.engines.vllm.stages import pipeline_stages
+from willfit.engines.vllm.weights import is_loaded, layout_bytes, parameter_bytes
 from willfit.hardware.table import find_device
 from willfit.quantities import GIB, MIB
 from willfit.validation.cases import Case, read_cases
@@ -141,7 +142,7 @@ def parameters(model: Subject, device: Any = H100, **asked: Any) -> int:
 
 def plan(model: Subject, device: Any = H100, **asked: Any) -> Sizing:
     settings = Settings(**{"kv_cache_memory_bytes": 10 * GIB, **asked})
-    return size_up(model, Machine((device,) * settings.tensor_parallel), settings)
+    return size_up(model, Machine((device,) * ranks_of(settings)), settings)
 
 
 def test_weights_of_a_small_llama() -> None:
@@ -174,6 +175,39 @@ def test_pipeline_stages() -> None:
     # Two layers on two stages: the last has one of them, the final norm, and the head or the table it shares.
     assert parameters(llama(), pipeline_parallel=2) == 2 * (8192 + 34944 + 64)
     assert parameters(llama(tie_word_embeddings=True), pipeline_parallel=2) == 2 * (8192 + 34944 + 64)
+
+
+def test_stages_hold_their_own_layers() -> None:
+    # DeepSeek-V3's 61 layers on two stages are 31 and 30. The first has its three dense layers and the token table,
+    # so the second is fuller: 30 layers of experts, the norm and the head.
+    model = subject("deepseek-ai/DeepSeek-V3")
+    experts = sum(line.bytes // line.times for line in model.lines if line.times == 58)
+    head = 2 * (129280 * 7168 + 7168)
+    assert parameters(model, pipeline_parallel=2) == 30 * experts + head
+    # gpt-oss builds table and head on both stages: half of the layers, but all of both.
+    oss = subject("openai/gpt-oss-20b")
+    ends = 2 * (2 * 201088 * 2880 + 2880)
+    assert parameters(oss, pipeline_parallel=2) == (parameters(oss) - ends) // 2 + ends
+
+
+def test_blocks_are_as_many_on_all_stages() -> None:
+    sizing = plan(
+        subject("google/gemma-3-27b-it"), pipeline_parallel=4, tensor_parallel=2, max_model_len=8192
+    )
+    # 52 windows in six groups dealt out in turn over 15, 16, 16 and 15 layers: three of one group fall on one stage.
+    assert sizing.plan.bytes_per_block == 3 * 16 * 8 * 2 * 128 * 2
+
+
+def test_sizes_that_graphs_are_captured_for() -> None:
+    def sizes(**asked: Any) -> tuple[int, ...]:
+        return plan(llama(), **asked).resolved.capture_sizes
+
+    assert sizes(max_num_seqs=7, max_model_len=64) == (1, 2, 4, 7, 8)
+    # Before 0.33 not the most sequences, before 0.22 not the largest batch.
+    assert sizes(max_num_seqs=7, max_num_batched_tokens=13, version="0.29.0") == (1, 2, 4, 8, 13)
+    assert sizes(max_num_seqs=7, max_num_batched_tokens=13, version="0.20.0") == (1, 2, 4, 8)
+    # Two draft tokens: batches of three tokens a sequence, up to twice three sequences' tokens.
+    assert sizes(max_num_seqs=3, speculative_tokens=2) == (1, 2, 3, 4, 6, 8, 9, 16)
 
 
 def test_buffers_of_qwen3_8b() -> None:
@@ -341,6 +375,23 @@ def test_models_that_a_version_has_dropped() -> None:
     answer = estimate(mpt, Machine((H100,)), Settings())
     assert answer.verdict == "does_not_fit"
     assert answer.probability == 0.0
+
+
+def test_settings_that_models_with_states_refuse() -> None:
+    hybrid = subject("Qwen/Qwen3-Next-80B-A3B-Instruct")
+    assert "groups of their own" in refusal(hybrid, Settings(hybrid_cache_manager=False))
+    assert "chunked prefill" in refusal(hybrid, Settings(enable_chunked_prefill=False))
+    assert refusal(hybrid, Settings(enable_chunked_prefill=False, enable_prefix_caching=False)) == ""
+
+
+def test_kernels_that_cards_or_versions_lack() -> None:
+    sparse = subject("deepseek-ai/DeepSeek-V3.2")
+    assert "before Hopper" in refusal(sparse, Settings(), A100)
+    assert refusal(sparse, Settings(), H100) == ""
+    assert "8 bits" in refusal(subject("deepseek-ai/DeepSeek-V4-Flash"), Settings(kv_cache_dtype="bf16"))
+    ordered = subject("TheBloke/Mistral-7B-Instruct-v0.2-GPTQ")
+    assert "desc_act" in refusal(ordered, Settings())
+    assert refusal(ordered, Settings(version="0.29.0")) == ""
 
 
 def test_groups_of_states_must_divide() -> None:

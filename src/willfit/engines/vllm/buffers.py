@@ -13,6 +13,7 @@ from willfit.engines.base import Subject
 from willfit.engines.vllm.eras import era_for
 from willfit.engines.vllm.implementations import runs_transformers
 from willfit.engines.vllm.settings import Settings
+from willfit.engines.vllm.stages import divided, pipeline_stages
 from willfit.quantities import DTYPE_BYTES, ceil_div
 
 #: fp32 scalars that every attention layer keeps: key, value, query and probability scales.
@@ -73,14 +74,29 @@ def buffer_bytes(subject: Subject, settings: Settings, dtype: str) -> int:
     else:
         tables = rope_bytes(architecture, dtype)
     towers = () if settings.language_model_only else architecture.towers
+    layers = _widest_stage(architecture, settings, dtype)
+    drafts = architecture.mtp_layers if settings.mtp else ()
+    layers += sum(_mixer_bytes(m, architecture, settings, dtype) for layer in drafts for m in layer.mixers)
     return (
         tables
         + sum(_tower_bytes(architecture, tower, DTYPE_BYTES[dtype]) for tower in towers)
-        + sum(_mixer_bytes(mixer, architecture, settings, dtype) for mixer in _mixers(architecture))
+        + layers
         + _scalar_bytes(architecture, dtype)
         + _map_bytes(architecture, settings)
         + _position_bytes(architecture)
     )
+
+
+def _widest_stage(architecture: Architecture, settings: Settings, dtype: str) -> int:
+    """Buffers of the layers of the pipeline stage that has most of them."""
+    each = {
+        id(layer): sum(_mixer_bytes(mixer, architecture, settings, dtype) for mixer in layer.mixers)
+        for layer, _ in architecture.blocks
+    }
+    if settings.pipeline_parallel == 1:
+        return sum(each[id(layer)] * times for layer, times in architecture.blocks)
+    counts = pipeline_stages(len(architecture.layers), settings.pipeline_parallel)
+    return max(sum(each[id(layer)] for layer in part) for part in divided(architecture.layers, counts))
 
 
 def through_transformers(architecture: Architecture, settings: Settings) -> bool:

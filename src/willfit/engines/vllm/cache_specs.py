@@ -5,7 +5,7 @@ A block is `block_size` tokens of an attention layer, or the whole state of one 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import lcm
 from typing import Literal
 
@@ -18,6 +18,7 @@ from willfit.architectures.mixers import (
 )
 from willfit.architectures.model import Architecture
 from willfit.engines.vllm.settings import Resolved, Settings
+from willfit.engines.vllm.stages import divided, pipeline_stages
 from willfit.hardware.device import Device
 from willfit.quantities import DTYPE_BYTES, ceil_div, dtype_name, round_up
 
@@ -65,6 +66,8 @@ class CacheSpec:
         Window or chunk in tokens; source positions of cross-attention; 0 otherwise.
     state_blocks
         Blocks that a sequence needs in a state layer.
+    stage
+        Pipeline stage of the layer; layers that differ in nothing else are alike.
     """
 
     kind: Kind
@@ -72,6 +75,7 @@ class CacheSpec:
     page_bytes: int
     reach: int = 0
     state_blocks: int = 0
+    stage: int = field(default=0, compare=False)
 
     @property
     def is_attention(self) -> bool:
@@ -237,8 +241,17 @@ def cache_specs(
         state_blocks=(2 if caching else 1) + settings.speculative_tokens,
         checkpointed=checkpointed,
     )
-    layers = (*architecture.layers, *(architecture.mtp_layers if settings.mtp else ()))
-    specs = [spec for layer in layers for mixer in layer.mixers for spec in _specs_of(mixer, rank)]
+    stages = settings.pipeline_parallel
+    parts = divided(architecture.layers, pipeline_stages(len(architecture.layers), stages))
+    if settings.mtp:
+        parts[-1] = (*parts[-1], *architecture.mtp_layers)
+    specs = [
+        replace(spec, stage=stage) if stage else spec
+        for stage, part in enumerate(parts)
+        for layer in part
+        for mixer in layer.mixers
+        for spec in _specs_of(mixer, rank)
+    ]
     # Gated-delta kernels hand over their state every 64 tokens.
     kinds = {mixer.kind for mixer in _mixers(architecture) if mixer.fixed_states}
     return _align_states(specs, 64 if kinds == {_DELTA} and kinds <= checkpointed else 1)

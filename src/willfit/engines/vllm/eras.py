@@ -49,6 +49,9 @@ class Era:
         The check whether one sequence fits leaves out the block that is never handed out.
     padded_windows
         DeepSeek-V4's windows have pages as large as those of its entries.
+    captured
+        Sizes that graphs are captured for beside the grid: a `batch` of `max_num_batched_tokens` if that is no larger
+        than the grid; also those of speculative `decode` batches; also `max_num_seqs` (`sequences`).
     sparse_capture
         CUDA graphs are captured every 16 sizes above 256 instead of every 8.
     """
@@ -66,6 +69,7 @@ class Era:
     checkpoint_blocks: bool = False
     null_block: bool = False
     padded_windows: bool = True
+    captured: Literal["grid", "batch", "decode", "sequences"] = "grid"
     sparse_capture: bool = False
 
 
@@ -83,8 +87,17 @@ def _table() -> tuple[Era, ...]:
     changed((0, 19), group_slack=1.5)
     changed((0, 20), utilization=0.92, graphs_inside=True)
     changed((0, 20, 1), capacity="concurrency")
+    changed((0, 22), captured="batch")
     changed((0, 26), in_flight=True)
-    changed((0, 29), state_caching=True, checkpoint_blocks=True, null_block=True, padded_windows=False)
+    changed(
+        (0, 29),
+        state_caching=True,
+        checkpoint_blocks=True,
+        null_block=True,
+        padded_windows=False,
+        captured="decode",
+    )
+    changed((0, 33), captured="sequences")
     return tuple(eras)
 
 

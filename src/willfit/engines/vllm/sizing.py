@@ -9,13 +9,13 @@ from willfit.calibration import constant
 from willfit.engines.base import Machine, Subject
 from willfit.engines.vllm.buffers import buffer_bytes
 from willfit.engines.vllm.cache_plan import CachePlan, plan_cache
-from willfit.engines.vllm.cache_specs import DEFAULT_BLOCK, CacheSpec, cache_specs, kv_dtype_of
+from willfit.engines.vllm.cache_specs import DEFAULT_BLOCK, cache_specs, kv_dtype_of
 from willfit.engines.vllm.eras import era_for
 from willfit.engines.vllm.profile import activation_term, context_term, graph_term, runtime_term
 from willfit.engines.vllm.refusals import refusal
 from willfit.engines.vllm.settings import AUTO, Resolved, Settings, resolve
 from willfit.engines.vllm.slack import slack_bytes
-from willfit.engines.vllm.weights import latent_copy_bytes, layout_bytes, parameter_bytes, pipeline_stages
+from willfit.engines.vllm.weights import latent_copy_bytes, layout_bytes, parameter_bytes
 from willfit.errors import BadInput
 from willfit.estimate import Demand, Term, between, combined
 from willfit.hardware.device import Device
@@ -96,7 +96,7 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
     dtype = model_dtype(subject, settings, device)
     kv_dtype = kv_dtype_of(settings, subject.recipe.kv_cache_dtype, dtype, architecture, device)
     specs = cache_specs(architecture, settings, resolved, kv_dtype, dtype, device)
-    plan = plan_cache(_widest_stage(specs, settings), resolved, settings.hybrid_cache_manager)
+    plan = plan_cache(specs, resolved, settings.hybrid_cache_manager)
 
     copies = (
         latent_copy_bytes(subject, settings)
@@ -136,7 +136,7 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
         pool_interval=(low, high),
         plan=plan,
         after_loading_bytes=copies,
-        refusal=refusal(subject, settings),
+        refusal=refusal(subject, settings, device),
     )
 
 
@@ -212,10 +212,3 @@ def weights_term(subject: Subject, settings: Settings, dtype: str, device: Devic
     less, more = subject.weight_sureness
     low, high = int(held * spread.low * less), int(held * spread.high * more)
     return between("weights", held, low, high, formula, reference)
-
-
-def _widest_stage(specs: list[CacheSpec], settings: Settings) -> list[CacheSpec]:
-    """Cache layers of the stage that holds most of them: the pool's blocks are the minimum over stages."""
-    if settings.pipeline_parallel == 1:
-        return specs
-    return specs[: max(pipeline_stages(len(specs), settings.pipeline_parallel))]

@@ -6,15 +6,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from math import gcd, prod
 
 from willfit.architectures.mixers import Attention, LatentAttention
-from willfit.architectures.model import Architecture, Tensor
+from willfit.architectures.model import Architecture, Layer, Tensor
 from willfit.engines.base import Subject
 from willfit.engines.versions import parse_version
 from willfit.engines.vllm.buffers import is_correction_bias, through_transformers
 from willfit.engines.vllm.settings import Settings
+from willfit.engines.vllm.stages import divided, pipeline_stages
 from willfit.formats.base import Format, Piece
 from willfit.formats.fp4 import Mxfp4
 from willfit.formats.gptq import Gptq
@@ -23,6 +25,37 @@ from willfit.formats.scaled import Scaled
 from willfit.formats.weights import WeightLine, rank_shape
 from willfit.hardware.device import Device
 from willfit.quantities import DTYPE_BYTES, ceil_div, round_up
+
+#: Models that build the token table, the final norm and the head on every pipeline stage, and those that do so with
+#: a part of these only (`models/*.py`: what is not built under `get_pp_group().is_first_rank` or `.is_last_rank`).
+_EVERY_END = frozenset(
+    {
+        "bloom", "dbrx", "falcon", "falcon_mamba", "gemma", "gemma2", "gemma3", "gemma3_text", "gemma3n", "gemma4",
+        "gpt2", "gptj", "gpt_oss", "granitemoe", "granitemoehybrid", "hy_v3", "jamba", "mamba", "mamba2", "minicpm",
+        "mixtral", "muse_glimmer", "nemotron_h", "olmo_hybrid", "olmoe", "opt", "orion", "phimoe", "qwen2_moe",
+        "qwen3_moe", "qwen3_vl_moe", "stablelm",
+    }
+)  # fmt: skip
+_SOME_ENDS = {
+    "qwen3_next": ("embedding", "linear"),
+    **dict.fromkeys(("qwen3_5", "qwen3_5_moe", "lfm2", "lfm2_moe"), ("embedding",)),
+}
+
+#: Models whose shared experts are whole on every rank where experts are divided over data-parallel replicas
+#: (`config/parallel.py: use_sequence_parallel_moe`).
+_WHOLE_SHARED = frozenset(
+    {
+        "axk1", "deepseek_v2", "deepseek_v3", "deepseek_v32", "glm_moe_dsa", "kimi_k2", "llama4", "mimo_v2", "nemotron_h",
+        "qwen2_moe", "qwen3_5_moe", "qwen3_next",
+    }
+)  # fmt: skip
+
+#: Tables and heads that multi-token-prediction modules share with the model although files repeat them
+#: (`v1/worker/gpu/spec_decode/eagle/utils.py`), and their projections that are divided.
+_MTP_SHARED = ("embed_tokens.weight", "shared_head.head.weight")
+_MTP_DIVIDED = dict.fromkeys(
+    ("qwen3_next", "qwen3_5", "qwen3_5_moe", "qwen3_5_text", "qwen3_5_moe_text"), ("mtp.fc.weight",)
+)
 
 #: Vocabularies are padded to a multiple of this before they are divided over ranks.
 VOCAB_PADDING = 64
@@ -49,8 +82,8 @@ _FP32_OF = {
 #: Models whose router is kept in fp32 (`params_dtype` of the gate in `models/glm4_moe.py` and others).
 _FP32_ROUTERS = frozenset(
     {
-        "afmoe", "ernie4_5_moe", "ernie4_5_vl_moe", "glm4_moe", "glm4v_moe", "hy_v3", "longcat_flash", "minimax_m2",
-        "minimax_m3_vl", "step3p5", "step3p7",
+        "afmoe", "ernie4_5_moe", "ernie4_5_vl_moe", "glm4_moe", "glm4_moe_lite", "glm4v_moe", "hy_v3", "longcat_flash",
+        "minimax_m2", "minimax_m3_vl", "step3p5", "step3p7",
     }
 )  # fmt: skip
 
@@ -111,8 +144,10 @@ def is_loaded(line: WeightLine, subject: Subject, settings: Settings) -> bool:
         return tensor.name.startswith("classifier.")
     if tensor.part in ("vision", "audio") and settings.language_model_only:
         return False
-    if tensor.part == "mtp" and not settings.mtp:
+    if tensor.part == "mtp" and (not settings.mtp or tensor.name.endswith(_MTP_SHARED)):
         return False
+    if tensor.part == "mtp" and tensor.kind == "buffer":
+        return tensor.name.endswith("bias")
     if is_correction_bias(tensor):
         return not through_transformers(subject.architecture, settings)
     return tensor.kind != "buffer"
@@ -123,20 +158,49 @@ def parameter_bytes(subject: Subject, settings: Settings, dtype: str, device: De
 
     Under pipeline parallelism each stage has its share of the layers, the first the embedding, the last the head.
     """
+    return max(_stage_bytes(subject, settings, dtype, device))
+
+
+def _stage_bytes(subject: Subject, settings: Settings, dtype: str, device: Device) -> list[int]:
+    """Bytes of the parameters on a rank of each stage; encoders are on the first, drafts on the last."""
     architecture = subject.architecture
-    ends = {id(tensor): "first" for tensor in architecture.embeddings}
-    ends |= {id(tensor): "last" for tensor in architecture.head}
-    sizes = {"first": 0, "last": 0, "inner": added_bytes(subject, settings, dtype)}
+    each: dict[int, int] = {}
+    total = drafts = 0
     for line in subject.lines:
         if is_loaded(line, subject, settings):
-            sizes[ends.get(id(line.tensor), "inner")] += rank_bytes(line, subject, settings, dtype, device)
-    if settings.pipeline_parallel == 1:
-        return sum(sizes.values())
-    layers, inner = len(architecture.layers), sizes["inner"]
-    stages = pipeline_stages(layers, settings.pipeline_parallel)
-    first = inner * stages[0] // layers + sizes["first"]
-    last = inner * stages[-1] // layers + sizes["last"] + (sizes["first"] if architecture.tied else 0)
-    return max(first, last, inner * max(stages) // layers)
+            size = rank_bytes(line, subject, settings, dtype, device)
+            each[id(line.tensor)] = size // line.times
+            total += size
+            drafts += size if line.tensor.part == "mtp" else 0
+    extra = {id(layer): _added_bytes(layer, subject, settings, dtype) for layer, _ in architecture.blocks}
+    added = sum(extra[id(layer)] * times for layer, times in architecture.blocks)
+    stages = settings.pipeline_parallel
+    if stages == 1:
+        return [total + added]
+
+    def of(tensors: Iterable[Tensor]) -> int:
+        return sum(each.get(id(tensor), 0) for tensor in tensors)
+
+    layers = {id(layer): of(layer.tensors) + extra[id(layer)] for layer, _ in architecture.blocks}
+    sizes = [
+        sum(layers[id(layer)] for layer in part)
+        for part in divided(architecture.layers, pipeline_stages(len(architecture.layers), stages))
+    ]
+    embedding, head = of(architecture.embeddings), of(architecture.head)
+    sizes[0] += total - sum(of(layer.tensors) * times for layer, times in architecture.blocks) - head - drafts
+    sizes[-1] += head + drafts + (embedding if architecture.tied else 0)
+    every = architecture.model_type in _EVERY_END
+    some = _SOME_ENDS.get(architecture.model_type, ())
+    more = (
+        head if every else of(t for t in architecture.head if t.kind == "linear") if "linear" in some else 0
+    )
+    table = embedding if every or "embedding" in some else 0
+    for stage in range(stages):
+        if stage < stages - 1:
+            sizes[stage] += more
+        if stage and not (architecture.tied and stage == stages - 1):
+            sizes[stage] += table
+    return sizes
 
 
 def rank_bytes(line: WeightLine, subject: Subject, settings: Settings, dtype: str, device: Device) -> int:
@@ -178,7 +242,11 @@ def _shape_on_rank(
     if _is_vocabulary(tensor, architecture):
         rows = ceil_div(round_up(tensor.shape[0], VOCAB_PADDING), ranks)
         return (rows, *tensor.shape[1:]), tensor.copies
+    if tensor.name.endswith(_MTP_DIVIDED.get(kind, ())):
+        return (ceil_div(tensor.shape[0], ranks), *tensor.shape[1:]), tensor.copies
     whole = kind in _WHOLE_TOWERS and "_tower." in tensor.name
+    if settings.expert_parallel and settings.data_parallel > 1 and kind in _WHOLE_SHARED:
+        whole = whole or "shared_expert" in tensor.name
     if whole or tensor.name.endswith(_WHOLE_OF.get(kind, ())):
         return tensor.shape, tensor.copies
     if kind == "deepseek_v4" and tensor.name.endswith(".attn_sink"):
@@ -212,7 +280,8 @@ def _as_loaded(line: WeightLine, subject: Subject, dtype: str, shape: tuple[int,
     name = line.tensor.name
     if tensor.kind == "buffer":
         return stored
-    fp32_router = tensor.part == "router" and tensor.kind == "linear" and kind in _FP32_ROUTERS
+    router = tensor.part == "router" or (tensor.part == "mtp" and name.endswith(".gate.weight"))
+    fp32_router = router and tensor.kind == "linear" and kind in _FP32_ROUTERS
     if fp32_router or name.endswith((*_FP32, *_FP32_OF.get(kind, ()))):
         return Plain("fp32")
     if _is_plain(line):
@@ -288,45 +357,39 @@ def layout_bytes(subject: Subject, settings: Settings, device: Device) -> int:
     return total
 
 
-def added_bytes(subject: Subject, settings: Settings, dtype: str) -> int:
-    """Parameters of one rank that the checkpoint need not have: cache scales, values copied from keys."""
-    architecture = subject.architecture
+def _added_bytes(layer: Layer, subject: Subject, settings: Settings, dtype: str) -> int:
+    """Parameters of a layer on one rank that the checkpoint need not have: cache scales, values copied from keys."""
     plain, single, latent = _CACHE_SCALES.get(subject.recipe.method, (0, 0, False))
     size = plain * DTYPE_BYTES[dtype] + single * 4
     kinds = (Attention, LatentAttention) if latent else (Attention,)
-    total = 0
-    for layer, times in architecture.blocks:
-        for mixer in layer.mixers:
-            total += times * size * isinstance(mixer, kinds)
-    total += sum(line.on_rank(settings.tensor_parallel) for line in _keys_that_are_values(subject))
-    if any(isinstance(line.format, Gptq) and line.tensor.part == "experts" for line in subject.lines):
-        total += _expert_bias_bytes(architecture, settings, dtype)
+    total = size * sum(isinstance(mixer, kinds) for mixer in layer.mixers)
+    total += sum(
+        line.on_rank(settings.tensor_parallel) // line.times for line in _keys_that_are_values(layer, subject)
+    )
+    if layer.feed_forward and any(
+        isinstance(line.format, Gptq) and line.tensor.part == "experts" for line in subject.lines
+    ):
+        total += _expert_bias_bytes(layer, subject, settings, dtype)
     return total
 
 
-def _expert_bias_bytes(architecture: Architecture, settings: Settings, dtype: str) -> int:
+def _expert_bias_bytes(layer: Layer, subject: Subject, settings: Settings, dtype: str) -> int:
     """GPTQ experts are given biases (`layers/quantization/auto_gptq.py: AutoGPTQMoEMethod`)."""
     sharing, whole = settings.tensor_parallel, 1
     if settings.expert_parallel:
         sharing, whole = 1, settings.tensor_parallel * settings.data_parallel
-    total = 0
-    for layer, times in architecture.blocks:
-        if layer.feed_forward:
-            width = 2 * layer.feed_forward.expert_width // sharing + architecture.hidden_size
-            total += times * ceil_div(layer.feed_forward.experts, whole) * width
-    return total * DTYPE_BYTES[dtype]
+    if layer.feed_forward is None:
+        return 0
+    width = 2 * layer.feed_forward.expert_width // sharing + subject.architecture.hidden_size
+    return ceil_div(layer.feed_forward.experts, whole) * width * DTYPE_BYTES[dtype]
 
 
-def _keys_that_are_values(subject: Subject) -> list[WeightLine]:
+def _keys_that_are_values(layer: Layer, subject: Subject) -> list[WeightLine]:
     """Key projections that vLLM loads a second time in the place of values (`models/gemma4.py`)."""
-    doubled = {
-        id(tensor)
-        for layer, _ in subject.architecture.blocks
-        if any(isinstance(mixer, Attention) and mixer.value_is_key for mixer in layer.mixers)
-        for tensor in layer.tensors
-        if tensor.name.endswith("k_proj.weight")
-    }
-    return [line for line in subject.lines if id(line.tensor) in doubled] if doubled else []
+    if not any(isinstance(mixer, Attention) and mixer.value_is_key for mixer in layer.mixers):
+        return []
+    doubled = {id(tensor) for tensor in layer.tensors if tensor.name.endswith("k_proj.weight")}
+    return [line for line in subject.lines if id(line.tensor) in doubled]
 
 
 def latent_copy_bytes(subject: Subject, settings: Settings) -> int:
@@ -344,14 +407,3 @@ def latent_copy_bytes(subject: Subject, settings: Settings) -> int:
                 heads = ceil_div(mixer.heads, settings.tensor_parallel)
                 total += times * heads * (mixer.nope_dim + mixer.value_dim) * mixer.kv_rank * 2
     return total
-
-
-def pipeline_stages(layers: int, stages: int) -> tuple[int, ...]:
-    """Layers of each pipeline stage: the remainder goes, one each, to the stages before the last.
-
-    `distributed/utils.py: get_pp_indices`.
-    """
-    counts = [layers // stages] * stages
-    for index in range(2, 2 + layers % stages):
-        counts[-index] += 1
-    return tuple(counts)
