@@ -52,6 +52,9 @@ _FP32_TABLES = frozenset({"deepseek_v4", "gpt_oss", "hy_v3"})
 #: Rotary modules of Transformers' classes that have one for each kind of layer.
 _TABLES = {"olmo3": 2}
 
+#: Transformers' modules that hold a causal mask of a byte for each pair of positions.
+_WRITTEN_MASKS = frozenset({"gpt_bigcode"})
+
 #: fp32 scalars that the latent attention of these models keeps beside the usual ones (`models/kimi_k3/nvidia/mla.py`).
 _LATENT_SCALARS = {"kimi_linear": 1, "kimi_k3": 1}
 
@@ -70,7 +73,11 @@ def buffer_bytes(subject: Subject, settings: Settings, dtype: str) -> int:
     if through_transformers(architecture, settings):
         # Transformers' modules compute angles from two copies of the fp32 frequencies; biases are buffers there.
         tables = sum(4 * rope.dim for rope in architecture.ropes) * _TABLES.get(architecture.model_type, 1)
-        tables += sum(line.bytes for line in subject.lines if is_correction_bias(line.tensor))
+        tables += sum(
+            4 * line.tensor.elements * line.times for line in subject.lines if is_correction_bias(line.tensor)
+        )
+        if architecture.model_type in _WRITTEN_MASKS:
+            tables += architecture.max_positions**2
     else:
         tables = rope_bytes(architecture, dtype)
     towers = () if settings.language_model_only else architecture.towers
@@ -149,7 +156,7 @@ def _mixers(architecture: Architecture) -> Iterator[Mixer]:
 
 def _mixer_bytes(mixer: Mixer, architecture: Architecture, settings: Settings, dtype: str) -> int:
     """Scales of an attention module; a view of a Mamba-2 convolution's weights, and Falcon-H1's multipliers."""
-    if isinstance(mixer, CompressedAttention) or mixer.kind == "cross attention":
+    if isinstance(mixer, CompressedAttention) or (mixer.kind == "cross attention" and architecture.towers):
         return 0
     if not mixer.fixed_states:
         more = _LATENT_SCALARS.get(architecture.model_type, 0) if isinstance(mixer, LatentAttention) else 0
@@ -197,7 +204,8 @@ def _tower_bytes(architecture: Architecture, tower: Tower, size: int) -> int:
 
 
 def _scalar_bytes(architecture: Architecture, dtype: str) -> int:
-    once, each = _SCALARS.get(architecture.family, (0, 0))
+    family = "gemma" if architecture.model_type == "gemma" else architecture.family
+    once, each = _SCALARS.get(family, (0, 0))
     count = once + each * len(architecture.layers)
     if architecture.family.startswith("gemma4"):
         count += sum(1 for layer in architecture.layers if layer.feed_forward and layer.feed_forward.experts)

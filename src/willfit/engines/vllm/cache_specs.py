@@ -40,6 +40,9 @@ _ENTRY_BYTES, _ENTRY_ALIGNMENT = 584, 576
 #: Tokens in a block of what an entry is made of, by how many tokens it stands for (`models/deepseek_v4/compressor.py`).
 _COMPRESSOR_BLOCKS = {4: 4, 128: 8}
 
+#: Models with latent attention that keep keys and values of all heads, as wide as a query (`models/minicpm3.py`).
+_EXPANDED = frozenset({"minicpm3"})
+
 #: Models whose scores are soft-capped or whose images are attended both ways: other kernels run them.
 _NOT_FLASH_256 = frozenset({"gemma2", "gemma3", "gemma3n", "gemma4"})
 
@@ -104,7 +107,9 @@ class CacheSpec:
         if self.kind == "chunked":
             return ceil_div(min(self.reach + resolved.max_in_flight_tokens, length), self.block_size)
         if self.kind == "cross":
-            return ceil_div(self.reach, self.block_size)
+            # V1 provides for as many source positions as a batch has tokens, whatever the model's encoder has.
+            v1 = resolved.era.generation == "v1"
+            return ceil_div(resolved.max_num_batched_tokens if v1 else self.reach, self.block_size)
         return ceil_div(length, self.block_size)
 
 
@@ -175,6 +180,8 @@ def block_size_for(architecture: Architecture, settings: Settings, kv_dtype: str
     if settings.block_size:
         return settings.block_size
     latents = [mixer for mixer in _mixers(architecture) if isinstance(mixer, LatentAttention)]
+    if architecture.model_type in _EXPANDED:
+        return DEFAULT_BLOCK
     quantized = DTYPE_BYTES.get(kv_dtype, 1) == 1
     generation = _generation(device)
     if not latents:
@@ -209,6 +216,7 @@ class _Rank:
     state_length: int
     state_blocks: int
     checkpointed: frozenset[str]
+    expands: bool
 
     def heads(self, kv_heads: int) -> int:
         """KV heads on a rank: with more ranks than heads each holds one."""
@@ -240,6 +248,7 @@ def cache_specs(
         # With prefix caching ("align" mode): the running state and the one before it.
         state_blocks=(2 if caching else 1) + settings.speculative_tokens,
         checkpointed=checkpointed,
+        expands=architecture.model_type in _EXPANDED,
     )
     stages = settings.pipeline_parallel
     parts = divided(architecture.layers, pipeline_stages(len(architecture.layers), stages))
@@ -278,6 +287,10 @@ def _checkpointed(architecture: Architecture, device: Device) -> frozenset[str]:
 
 def _specs_of(mixer: Mixer, rank: _Rank) -> list[CacheSpec]:
     block = rank.block
+    if isinstance(mixer, LatentAttention) and rank.expands:
+        width = mixer.nope_dim + mixer.rope_dim
+        size = attention_bytes_per_token(rank.heads(mixer.heads), width, width, rank.kv_dtype)
+        return [CacheSpec("full", block, block * size)]
     if isinstance(mixer, LatentAttention):
         # The latent is the same for all heads, so every rank holds all of it.
         specs = []

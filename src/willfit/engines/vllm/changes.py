@@ -56,6 +56,16 @@ WORDS: dict[str, dict[Any, str]] = {
         False: "the block that is never handed out counts as room",
         True: "the block that is never handed out does not count as room",
     },
+    "padded_windows": {
+        False: "DeepSeek-V4's windows have pages of their own size",
+        True: "DeepSeek-V4's windows have pages as large as those of its entries",
+    },
+    "captured": {
+        "grid": "CUDA graphs are captured for a grid of sizes",
+        "batch": "CUDA graphs are captured for the largest batch, too",
+        "decode": "CUDA graphs are captured for batches of speculative decoding, too",
+        "sequences": "CUDA graphs are captured for the largest number of sequences, too",
+    },
     "sparse_capture": {
         False: "CUDA graphs are captured at every 8th size above 256",
         True: "CUDA graphs are captured at every 16th size above 256",

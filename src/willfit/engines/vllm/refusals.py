@@ -44,6 +44,7 @@ def refusal(subject: Subject, settings: Settings, device: Device | None = None) 
     return (
         _model(subject.architecture, version)
         or _method(subject, settings, version)
+        or _length(subject.architecture, settings)
         or _kernels(subject.architecture, device)
         or _cache(subject.architecture, settings)
         or _states(subject.architecture, settings)
@@ -81,6 +82,18 @@ def _method(subject: Subject, settings: Settings, version: Version) -> str:
     if since is not None and version >= since and not settings.allow_deprecated_quantization:
         return f"{method} is deprecated in this version of vLLM; add --allow-deprecated-quantization"
     return ""
+
+
+def _length(architecture: Architecture, settings: Settings) -> str:
+    """A longest sequence beyond the model's positions, scaled ones included (`config/model.py`)."""
+    asked, limit = settings.max_model_len or 0, architecture.max_positions
+    scaled = [int(max(limit, rope.original_positions) * max(1.0, rope.factor)) for rope in architecture.ropes]
+    if not limit or asked <= max([limit, *scaled]):
+        return ""
+    return (
+        f"{asked:,} tokens are more than the model's {limit:,} positions; "
+        "vLLM takes them only with VLLM_ALLOW_LONG_MAX_MODEL_LEN=1"
+    )
 
 
 def _cache(architecture: Architecture, settings: Settings) -> str:

@@ -36,8 +36,9 @@ _EVERY_END = frozenset(
         "qwen3_moe", "qwen3_vl_moe", "stablelm",
     }
 )  # fmt: skip
-_SOME_ENDS = {
-    "qwen3_next": ("embedding", "linear"),
+_SOME_ENDS: dict[str, tuple[str, ...]] = {
+    "deepseek_v4": ("hc_head_fn", "hc_head_base", "hc_head_scale"),
+    "qwen3_next": ("embedding", "lm_head.weight"),
     **dict.fromkeys(("qwen3_5", "qwen3_5_moe", "lfm2", "lfm2_moe"), ("embedding",)),
 }
 
@@ -45,17 +46,30 @@ _SOME_ENDS = {
 #: (`config/parallel.py: use_sequence_parallel_moe`).
 _WHOLE_SHARED = frozenset(
     {
-        "axk1", "deepseek_v2", "deepseek_v3", "deepseek_v32", "glm_moe_dsa", "kimi_k2", "llama4", "mimo_v2", "nemotron_h",
-        "qwen2_moe", "qwen3_5_moe", "qwen3_next",
+        "axk1", "deepseek_v2", "deepseek_v3", "deepseek_v32", "glm_moe_dsa", "kimi_k2", "llama4", "mimo_v2",
+        "nemotron_h", "qwen2_moe", "qwen3_5_moe", "qwen3_next",
     }
 )  # fmt: skip
 
+#: Models that take an image's features before the last layer of a CLIP encoder (`vision_feature_layer` -2).
+_EARLIER_FEATURES = frozenset({"llava", "llava_next"})
+
 #: Tables and heads that multi-token-prediction modules share with the model although files repeat them
-#: (`v1/worker/gpu/spec_decode/eagle/utils.py`), and their projections that are divided.
+#: (`v1/worker/gpu/spec_decode/eagle/utils.py`).
 _MTP_SHARED = ("embed_tokens.weight", "shared_head.head.weight")
-_MTP_DIVIDED = dict.fromkeys(
-    ("qwen3_next", "qwen3_5", "qwen3_5_moe", "qwen3_5_text", "qwen3_5_moe_text"), ("mtp.fc.weight",)
-)
+
+#: Projections of drafts and of image encoders that vLLM divides over ranks (`models/qwen3_next_mtp.py`, `mllama4.py`).
+_DIVIDED = {
+    **dict.fromkeys(
+        ("qwen3_next", "qwen3_5", "qwen3_5_moe", "qwen3_5_text", "qwen3_5_moe_text"), ("mtp.fc.weight",)
+    ),
+    "llama4": (
+        "patch_embedding.linear.weight",
+        ".fc1.weight",
+        ".fc2.weight",
+        "multi_modal_projector.linear_1.weight",
+    ),
+}
 
 #: Vocabularies are padded to a multiple of this before they are divided over ranks.
 VOCAB_PADDING = 64
@@ -63,6 +77,8 @@ VOCAB_PADDING = 64
 #: Ends of names of what is kept in fp32 whatever the model's dtype, for all models and by model type.
 _FP32 = (
     "A_log",
+    "e_score_correction_bias",
+    "mlp.expert_bias",
     "classifier.dense.weight",
     "classifier.dense.bias",
     "classifier.out_proj.weight",
@@ -105,6 +121,9 @@ _WHOLE_OF = {"olmoe": ("q_norm.weight", "k_norm.weight")}
 #: `models/gemma4_mm.py`).
 _WHOLE_TOWERS = frozenset({"gemma3n", "gemma4", "gemma4_unified"})
 
+#: Image encoders that no method quantizes (`models/kimi_k25.py: _maybe_ignore_quant_config`).
+_PLAIN_TOWERS = frozenset({"kimi_k25"})
+
 #: Experts are padded to this width on a rank (`models/kimi_k3/nvidia/model.py`).
 _LEAST_EXPERT_WIDTH = {"kimi_linear": 256, "kimi_k3": 256}
 
@@ -144,6 +163,10 @@ def is_loaded(line: WeightLine, subject: Subject, settings: Settings) -> bool:
         return tensor.name.startswith("classifier.")
     if tensor.part in ("vision", "audio") and settings.language_model_only:
         return False
+    if tensor.name.endswith("lm_head.bias") and through_transformers(subject.architecture, settings):
+        return False
+    if _is_after_features(tensor, subject.architecture):
+        return False
     if tensor.part == "mtp" and (not settings.mtp or tensor.name.endswith(_MTP_SHARED)):
         return False
     if tensor.part == "mtp" and tensor.kind == "buffer":
@@ -151,6 +174,20 @@ def is_loaded(line: WeightLine, subject: Subject, settings: Settings) -> bool:
     if is_correction_bias(tensor):
         return not through_transformers(subject.architecture, settings)
     return tensor.kind != "buffer"
+
+
+def _is_after_features(tensor: Tensor, architecture: Architecture) -> bool:
+    """The norm of a CLIP encoder whose features are taken before its last layer (`models/clip.py`, `llava.py`)."""
+    return _takes_earlier_features(architecture) and tensor.name.rpartition("vision_model.")[2].startswith(
+        "post_layernorm."
+    )
+
+
+def _takes_earlier_features(architecture: Architecture) -> bool:
+    """Whether images go through all layers of a CLIP encoder but the last, which is not built."""
+    return architecture.model_type in _EARLIER_FEATURES and any(
+        "pre_layrnorm" in tensor.name for tower in architecture.towers for tensor in tower.tensors
+    )
 
 
 def parameter_bytes(subject: Subject, settings: Settings, dtype: str, device: Device) -> int:
@@ -165,11 +202,14 @@ def _stage_bytes(subject: Subject, settings: Settings, dtype: str, device: Devic
     """Bytes of the parameters on a rank of each stage; encoders are on the first, drafts on the last."""
     architecture = subject.architecture
     each: dict[int, int] = {}
+    earlier = _takes_earlier_features(architecture)
     total = drafts = 0
     for line in subject.lines:
         if is_loaded(line, subject, settings):
             size = rank_bytes(line, subject, settings, dtype, device)
             each[id(line.tensor)] = size // line.times
+            if line.tensor.part == "vision" and line.tensor.copies > 1 and earlier:
+                size -= size // line.tensor.copies
             total += size
             drafts += size if line.tensor.part == "mtp" else 0
     extra = {id(layer): _added_bytes(layer, subject, settings, dtype) for layer, _ in architecture.blocks}
@@ -191,9 +231,7 @@ def _stage_bytes(subject: Subject, settings: Settings, dtype: str, device: Devic
     sizes[-1] += head + drafts + (embedding if architecture.tied else 0)
     every = architecture.model_type in _EVERY_END
     some = _SOME_ENDS.get(architecture.model_type, ())
-    more = (
-        head if every else of(t for t in architecture.head if t.kind == "linear") if "linear" in some else 0
-    )
+    more = head if every else of(t for t in architecture.head if t.name.endswith(some))
     table = embedding if every or "embedding" in some else 0
     for stage in range(stages):
         if stage < stages - 1:
@@ -231,7 +269,13 @@ def rank_pieces(
         without = "g_idx"
     elif tensor.name.endswith(_FUSED):
         without = "weight_shape"
-    return [piece for piece in stored.pieces(shape) if piece.suffix != without], copies
+    pieces = [piece for piece in stored.pieces(shape) if piece.suffix != without]
+    if tensor.part == "experts":
+        # All experts of a projection share an array of two numbers each in the model's dtype.
+        pieces = [
+            replace(p, bytes=2 * DTYPE_BYTES[dtype]) if p.suffix == "weight_shape" else p for p in pieces
+        ]
+    return pieces, copies
 
 
 def _shape_on_rank(
@@ -242,7 +286,7 @@ def _shape_on_rank(
     if _is_vocabulary(tensor, architecture):
         rows = ceil_div(round_up(tensor.shape[0], VOCAB_PADDING), ranks)
         return (rows, *tensor.shape[1:]), tensor.copies
-    if tensor.name.endswith(_MTP_DIVIDED.get(kind, ())):
+    if tensor.part != "experts" and tensor.name.endswith(_DIVIDED.get(kind, ())):
         return (ceil_div(tensor.shape[0], ranks), *tensor.shape[1:]), tensor.copies
     whole = kind in _WHOLE_TOWERS and "_tower." in tensor.name
     if settings.expert_parallel and settings.data_parallel > 1 and kind in _WHOLE_SHARED:
@@ -279,12 +323,13 @@ def _as_loaded(line: WeightLine, subject: Subject, dtype: str, shape: tuple[int,
     tensor, stored, kind = line.tensor, line.format, subject.architecture.model_type
     name = line.tensor.name
     if tensor.kind == "buffer":
-        return stored
+        # Correction biases are added to scores in fp32; tables of token ids stay as they are.
+        return Plain("fp32") if is_correction_bias(tensor) else stored
     router = tensor.part == "router" or (tensor.part == "mtp" and name.endswith(".gate.weight"))
     fp32_router = router and tensor.kind == "linear" and kind in _FP32_ROUTERS
     if fp32_router or name.endswith((*_FP32, *_FP32_OF.get(kind, ()))):
         return Plain("fp32")
-    if _is_plain(line):
+    if _is_plain(line) or (tensor.part == "vision" and kind in _PLAIN_TOWERS):
         return Plain(dtype)
     if name.endswith(_PLAIN_OF.get(kind, ())) or (
         tensor.part == "experts" and subject.recipe.method in _NO_EXPERTS
