@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from willfit.engines.base import Machine, Subject
 from willfit.engines.subject import subject_from_config
 from willfit.engines.vllm import Settings
 from willfit.engines.vllm.buffers import buffer_bytes
-from willfit.engines.vllm.sizing import Sizing, ranks_of, size_up
+from willfit.engines.vllm.sizing import ranks_of, size_up
 from willfit.engines.vllm.weights import parameter_bytes
 from willfit.hardware.table import find_device
 from willfit.quantities import GIB
@@ -42,18 +42,29 @@ _OURS = frozenset({"version", "generation", "usage", "hybrid_cache_manager", "sp
 
 @dataclass(frozen=True)
 class Ask:
-    """One question: a model of the catalogue on a device under settings, with so much memory for the cache."""
+    """One question: a model of the catalogue on a device under settings, with so much memory for the cache.
+
+    Attributes
+    ----------
+    settings
+        Fields of willfit's `Settings`, which both are given.
+    config
+        Fields that take the place of the catalogue's.
+    arguments
+        Arguments of vLLM's `EngineArgs` that willfit has no word for.
+    """
 
     model: str
     device: str = "H100 SXM5 80GB"
     pool_gib: float = 40.0
     settings: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
         """Model, device and settings in a line."""
-        asked = " ".join(f"{key}={value}" for key, value in self.settings.items())
+        asked = " ".join(f"{key}={value}" for key, value in (*self.settings.items(), *self.arguments.items()))
         return f"{self.model} | {self.device} | {self.pool_gib:g} GiB | {asked}".rstrip(" |")
 
     @property
@@ -103,7 +114,7 @@ class Ask:
         if tokens := self.settings.get("speculative_tokens"):
             method = "mtp" if self.settings.get("mtp") else "ngram"
             found["speculative_config"] = {"method": method, "num_speculative_tokens": tokens}
-        return found
+        return {**found, **self.arguments}
 
 
 def ask_planner(asks: Sequence[Ask], timeout: float = 3600) -> list[dict[str, Any]]:
@@ -137,7 +148,7 @@ def differences(ask: Ask, planner: Mapping[str, Any]) -> dict[str, tuple[Any, An
 
 def comparable(planner: Mapping[str, Any]) -> dict[str, Any]:
     """What the planner says, under the names of `answer`."""
-    found: dict[str, Any] = {"refused": _refused(planner)}
+    found: dict[str, Any] = {"refused": "error" in planner}
     if planner["stage"] == "config":
         return found
     resolved = planner["resolved"]
@@ -166,10 +177,6 @@ _RESOLVED = (
     "max_in_flight_tokens",
     "gpu_memory_utilization",
 )
-
-
-def _refused(planner: Mapping[str, Any]) -> bool:
-    return "error" in planner
 
 
 def _bytes_per_block(planner: Mapping[str, Any]) -> int:
@@ -201,11 +208,3 @@ def answer(ask: Ask) -> dict[str, Any]:
             "estimated_max_model_len": plan.longest(sizing.pool_bytes, sizing.resolved.max_model_len),
         }
     return found
-
-
-def known_settings(names: Iterable[str]) -> bool:
-    """Whether all names are settings of willfit."""
-    return set(names) <= {one.name for one in fields(Settings)}
-
-
-__all__ = ["PYTHON", "Ask", "Sizing", "answer", "ask_planner", "comparable", "differences", "known_settings"]

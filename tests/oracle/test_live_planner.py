@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from questions import DIFFERENT, questions
 pytestmark = [
     pytest.mark.oracle,
     pytest.mark.skipif(not PYTHON.exists(), reason="no .venv-oracle: `.ci/run oracle` makes it"),
+    pytest.mark.skipif("PYTEST_XDIST_WORKER" in os.environ, reason="asks in one run only: `.ci/run oracle`"),
 ]
 
 ASKED = questions()
