@@ -210,6 +210,36 @@ def test_sizes_that_graphs_are_captured_for() -> None:
     assert sizes(max_num_seqs=3, speculative_tokens=2) == (1, 2, 3, 4, 6, 8, 9, 16)
 
 
+def test_drafts_share_table_and_head() -> None:
+    model = subject("deepseek-ai/DeepSeek-V3")
+    repeated = sum(
+        line.bytes
+        for line in model.lines
+        if line.tensor.part == "mtp" and line.tensor.shape == (129280, 7168)
+    )
+    stored = sum(line.bytes for line in model.lines if line.tensor.part == "mtp")
+    assert repeated == 2 * 2 * 129280 * 7168
+    assert parameters(model, mtp=True) - parameters(model) == stored - repeated
+
+
+def test_clip_without_its_last_layer() -> None:
+    # A layer of 24: four projections of 1,024 x 1,024, an MLP of 4,096, biases, two norms; and the norm after all.
+    layer = 4 * (1024 * 1024 + 1024) + 2 * 1024 * 4096 + 4096 + 1024 + 4 * 1024
+    model = subject("llava-hf/llava-1.5-7b-hf")
+    stored = sum(line.bytes for line in model.lines if line.tensor.kind != "buffer")
+    # The vocabulary of 32,064 is padded to no more: 501 x 64.
+    assert parameters(model) == stored - 2 * (layer + 2 * 1024)
+
+
+def test_caches_that_are_not_as_narrow_as_the_maths() -> None:
+    # MiniCPM3 keeps keys and values of 40 heads of 64 + 32, both as wide as a key.
+    minicpm = plan(subject("openbmb/MiniCPM3-4B"), max_model_len=4096)
+    assert minicpm.plan.bytes_per_block == 62 * 16 * 40 * 2 * 96 * 2
+    # Whisper: a batch's 8,192 tokens of sound for each sequence, although 1,500 is all that there can be.
+    whisper = plan(subject("openai/whisper-small"))
+    assert whisper.plan.blocks_per_request(448) == 448 // 16 + 8192 // 16
+
+
 def test_buffers_of_qwen3_8b() -> None:
     # One rotary table: 40,960 positions x 128 x 2 B; 36 layers x 4 scales x 4 B.
     assert buffer_bytes(subject("Qwen/Qwen3-8B"), Settings(), "bf16") == 40960 * 128 * 2 + 36 * 16
@@ -375,6 +405,16 @@ def test_models_that_a_version_has_dropped() -> None:
     answer = estimate(mpt, Machine((H100,)), Settings())
     assert answer.verdict == "does_not_fit"
     assert answer.probability == 0.0
+
+
+def test_lengths_beyond_a_models_positions() -> None:
+    assert "8,192 positions" in refusal(subject("google/gemma-2-9b-it"), Settings(max_model_len=8193))
+    assert refusal(subject("google/gemma-2-9b-it"), Settings(max_model_len=8192)) == ""
+    # YaRN: four times the original 32,768.
+    scaling = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
+    scaled = llama(max_position_embeddings=32768, rope_scaling=scaling)
+    assert refusal(scaled, Settings(max_model_len=131072)) == ""
+    assert refusal(scaled, Settings(max_model_len=131073)) != ""
 
 
 def test_settings_that_models_with_states_refuse() -> None:
