@@ -88,6 +88,7 @@ def test_another_version_of_vllm():
         "since 0.20 the budget is 0.92 of a device by default",
         "since 0.20 an estimate of the CUDA graphs is taken off the budget before the cache is sized",
         "since 0.20.1 the reported tokens are concurrency times context",
+        "since 0.22 CUDA graphs are captured for the largest batch, too",
     )
     # One cache group: tokens are blocks times 16 under either rule, so the rule is no reason.
     tokens = next(figure for figure in comparison.figures if figure.name == "kv_cache_tokens")
@@ -99,7 +100,7 @@ def test_a_version_whose_defaults_are_overridden_is_no_reason():
     command = f"vllm serve {QWEN} --max-model-len 8192 --enforce-eager --gpu-memory-utilization 0.9"
     comparison = compare(launched(command, version="0.19.1"), launched(command, version="0.22.0"))
     assert changed(comparison) == {}
-    assert len(comparison.changes) == 3
+    assert len(comparison.changes) == 4
 
 
 def test_graphs_are_taken_off_the_cache_since_0_20():
@@ -144,8 +145,9 @@ def test_state_layers_keep_a_block_more_since_0_29():
     old, new = (asked(hybrid, machine, "vllm", version=version) for version in ("0.28.0", "0.29.0"))
     comparison = compare(old, new)
     needed, _, _, sequences = comparison.figures
-    assert needed.reasons == (*comparison.changes[2:], *comparison.changes[:2])
-    assert len(comparison.changes) == 3
+    # What changed for captured graphs and for DeepSeek-V4 is no reason here.
+    assert needed.reasons == (comparison.changes[2], *comparison.changes[:2])
+    assert len(comparison.changes) == 5
     assert needed.difference > 0 > sequences.difference
     assert len(sequences.reasons) == 1
     assert sequences.reasons[0].startswith("cache needed ")

@@ -14,6 +14,7 @@ from itertools import chain
 from typing import Any
 
 from willfit.architectures.held import cache_bytes_per_token
+from willfit.architectures.mixers import CompressedAttention
 from willfit.asking import Answer
 from willfit.estimate import Capacity, DeviceEstimate, Estimate, Term, term_in_words
 from willfit.quantities import DTYPE_BYTES, format_bytes, format_count
@@ -426,7 +427,7 @@ def _from_versions(change: TermChange, known: _Known) -> tuple[str, ...]:
         if change.a[0].reference != change.b[0].reference:
             fields.append("graphs_inside")
         if any("captured sizes" in text for text in _numbers(a, b)):
-            fields.append("sparse_capture")
+            fields += ["sparse_capture", "captured"]
     return known.changed(*fields)
 
 
@@ -529,6 +530,8 @@ def _fields_of_sequences(a: Answer, b: Answer) -> list[str]:
         fields += ["in_flight", "group_slack"]
     if any(mixer.fixed_states for mixer in mixers):
         fields += ["state_caching", "checkpoint_blocks"]
+    if any(isinstance(mixer, CompressedAttention) for mixer in mixers):
+        fields.append("padded_windows")
     return fields
 
 

@@ -68,9 +68,9 @@ class Era:
     state_caching: bool = False
     checkpoint_blocks: bool = False
     null_block: bool = False
-    padded_windows: bool = True
-    captured: Literal["grid", "batch", "decode", "sequences"] = "grid"
     sparse_capture: bool = False
+    captured: Literal["grid", "batch", "decode", "sequences"] = "grid"
+    padded_windows: bool = True
 
 
 def _table() -> tuple[Era, ...]:
