@@ -1,6 +1,6 @@
 """Ask about many models of the catalogue, and print how often vLLM's planner and willfit agree.
 
-    python tests/oracle/survey.py [TEXT ...]
+    PYTHONPATH=src python tests/oracle/survey.py [TEXT ...]
 
 asks about the models whose id contains a text, or about two of each model type and quantization.
 """
@@ -59,8 +59,8 @@ def main() -> None:
         except BadInput as error:
             print(f"{ask.id}\n    willfit: {error}")
             continue
-        compared.update(comparable(planner))
-        different.update(found)
+        compared.update(comparable(planner).keys())
+        different.update(found.keys())
         if found or (refused and "error" not in planner):
             print(ask.id)
         for name, (theirs, ours) in found.items():
