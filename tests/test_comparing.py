@@ -134,6 +134,7 @@ def test_another_version_of_vllm():
         "since 0.20 the budget is 0.92 of a device by default",
         "since 0.20 an estimate of the CUDA graphs is taken off the budget before the cache is sized",
         "since 0.20.1 the reported tokens are concurrency times context",
+        "since 0.22 CUDA graphs are captured for the largest batch, too",
     )
     # One cache group: tokens are blocks times 16 under either rule, so the rule is no reason.
     tokens = figure(comparison, "kv_cache_tokens")

@@ -18,9 +18,10 @@ from willfit.engines.subject import subject_from_config, subject_of
 from willfit.engines.vllm import Settings, answer, estimate
 from willfit.engines.vllm.buffers import buffer_bytes
 from willfit.engines.vllm.refusals import refusal
-from willfit.engines.vllm.sizing import Sizing, size_up
+from willfit.engines.vllm.sizing import Sizing, ranks_of, size_up
 from willfit.engines.vllm.slack import slack_bytes
-from willfit.engines.vllm.weights import is_loaded, layout_bytes, parameter_bytes, pipeline_stages
+from willfit.engines.vllm.stages import pipeline_stages
+from willfit.engines.vllm.weights import is_loaded, layout_bytes, parameter_bytes
 from willfit.hardware.table import find_device
 from willfit.quantities import GIB, MIB
 from willfit.validation.cases import Case, read_cases
@@ -141,7 +142,7 @@ def parameters(model: Subject, device: Any = H100, **asked: Any) -> int:
 
 def plan(model: Subject, device: Any = H100, **asked: Any) -> Sizing:
     settings = Settings(**{"kv_cache_memory_bytes": 10 * GIB, **asked})
-    return size_up(model, Machine((device,) * settings.tensor_parallel), settings)
+    return size_up(model, Machine((device,) * ranks_of(settings)), settings)
 
 
 def test_tables_of_interleaved_positions_were_four_times_as_long_until_0_32() -> None:
@@ -203,6 +204,69 @@ def test_pipeline_stages() -> None:
     assert parameters(llama(tie_word_embeddings=True), pipeline_parallel=2) == 2 * (8192 + 34944 + 64)
 
 
+def test_stages_hold_their_own_layers() -> None:
+    # DeepSeek-V3's 61 layers on two stages are 31 and 30. The first has its three dense layers and the token table,
+    # so the second is fuller: 30 layers of experts, the norm and the head.
+    model = subject("deepseek-ai/DeepSeek-V3")
+    experts = sum(line.bytes // line.times for line in model.lines if line.times == 58)
+    head = 2 * (129280 * 7168 + 7168)
+    assert parameters(model, pipeline_parallel=2) == 30 * experts + head
+    # gpt-oss builds table and head on both stages: half of the layers, but all of both.
+    oss = subject("openai/gpt-oss-20b")
+    ends = 2 * (2 * 201088 * 2880 + 2880)
+    assert parameters(oss, pipeline_parallel=2) == (parameters(oss) - ends) // 2 + ends
+
+
+def test_blocks_are_as_many_on_all_stages() -> None:
+    sizing = plan(
+        subject("google/gemma-3-27b-it"), pipeline_parallel=4, tensor_parallel=2, max_model_len=8192
+    )
+    # 52 windows in six groups dealt out in turn over 15, 16, 16 and 15 layers: three of one group fall on one stage.
+    assert sizing.plan.bytes_per_block == 3 * 16 * 8 * 2 * 128 * 2
+
+
+def test_sizes_that_graphs_are_captured_for() -> None:
+    def sizes(**asked: Any) -> tuple[int, ...]:
+        return plan(llama(), **asked).resolved.capture_sizes
+
+    assert sizes(max_num_seqs=7, max_model_len=64) == (1, 2, 4, 7, 8)
+    # Before 0.33 not the most sequences, before 0.22 not the largest batch.
+    assert sizes(max_num_seqs=7, max_num_batched_tokens=13, version="0.29.0") == (1, 2, 4, 8, 13)
+    assert sizes(max_num_seqs=7, max_num_batched_tokens=13, version="0.20.0") == (1, 2, 4, 8)
+    # Two draft tokens: batches of three tokens a sequence, up to twice three sequences' tokens.
+    assert sizes(max_num_seqs=3, speculative_tokens=2) == (1, 2, 3, 4, 6, 8, 9, 16)
+
+
+def test_drafts_share_table_and_head() -> None:
+    model = subject("deepseek-ai/DeepSeek-V3")
+    repeated = sum(
+        line.bytes
+        for line in model.lines
+        if line.tensor.part == "mtp" and line.tensor.shape == (129280, 7168)
+    )
+    stored = sum(line.bytes for line in model.lines if line.tensor.part == "mtp")
+    assert repeated == 2 * 2 * 129280 * 7168
+    assert parameters(model, mtp=True) - parameters(model) == stored - repeated
+
+
+def test_clip_without_its_last_layer() -> None:
+    # A layer of 24: four projections of 1,024 x 1,024, an MLP of 4,096, biases, two norms; and the norm after all.
+    layer = 4 * (1024 * 1024 + 1024) + 2 * 1024 * 4096 + 4096 + 1024 + 4 * 1024
+    model = subject("llava-hf/llava-1.5-7b-hf")
+    stored = sum(line.bytes for line in model.lines if line.tensor.kind != "buffer")
+    # The vocabulary of 32,064 is padded to no more: 501 x 64.
+    assert parameters(model) == stored - 2 * (layer + 2 * 1024)
+
+
+def test_caches_that_are_not_as_narrow_as_the_maths() -> None:
+    # MiniCPM3 keeps keys and values of 40 heads of 64 + 32, both as wide as a key.
+    minicpm = plan(subject("openbmb/MiniCPM3-4B"), max_model_len=4096)
+    assert minicpm.plan.bytes_per_block == 62 * 16 * 40 * 2 * 96 * 2
+    # Whisper: a batch's 8,192 tokens of sound for each sequence, although 1,500 is all that there can be.
+    whisper = plan(subject("openai/whisper-small"))
+    assert whisper.plan.blocks_per_request(448) == 448 // 16 + 8192 // 16
+
+
 def test_buffers_of_qwen3_8b() -> None:
     # One rotary table: 40,960 positions x 128 x 2 B; 36 layers x 4 scales x 4 B.
     assert buffer_bytes(subject("Qwen/Qwen3-8B"), Settings(), "bf16") == 40960 * 128 * 2 + 36 * 16
@@ -260,6 +324,24 @@ def test_groups_of_gemma_3_27b() -> None:
     assert sizing.plan.bytes_per_block == 10 * 16 * 16 * 2 * 128 * 2
     # A request of 8,192 tokens: 512 blocks, and in each sliding group as many and one more.
     assert sizing.plan.blocks_per_request(8192) == 512 + 6 * 513
+
+
+def test_pages_of_deepseek_v4_lie_side_by_side() -> None:
+    sizing = plan(subject("deepseek-ai/DeepSeek-V4-Flash"))
+    # 64 x 584 B of the window or of entries, 64 x 132 B of index keys, 2 x 584 B of entries of 128 tokens, and
+    # 32,768 or 8,192 B of what entries are made of, all padded to 576 B.
+    window, index, long, states = 37440, 8640, 1728, 32832
+    pages = [group.page_bytes for group in sizing.plan.groups]
+    # 43 windows are two groups, because 21 pairs of states (entries', index keys') must stay in one.
+    assert sorted(pages) == sorted(
+        [22 * window, 21 * window, 21 * (window + index) + 20 * long, 21 * (states + index), 20 * states]
+    )
+    assert sizing.plan.bytes_per_block == 21 * (window + index) + 20 * long
+    # Of 1,048,576 tokens: 4,096 blocks of entries, and what two batches of 8,192 keep of windows of 128, 8 and 128.
+    assert sizing.plan.blocks_per_request(1048576) == 4096 + 2 * 259 + 4099 + 2065
+    # Before 0.29 a block has a page for the largest group in each of three sizes: 22, 21 and 20.
+    older = plan(subject("deepseek-ai/DeepSeek-V4-Flash"), version="0.26.0")
+    assert older.plan.bytes_per_block == 22 * window + 21 * index + 20 * long
 
 
 @pytest.mark.parametrize(
@@ -350,6 +432,33 @@ def test_models_that_a_version_has_dropped() -> None:
     answer = estimate(mpt, Machine((H100,)), Settings())
     assert answer.verdict == "does_not_fit"
     assert answer.probability == 0.0
+
+
+def test_lengths_beyond_a_models_positions() -> None:
+    assert "8,192 positions" in refusal(subject("google/gemma-2-9b-it"), Settings(max_model_len=8193))
+    assert refusal(subject("google/gemma-2-9b-it"), Settings(max_model_len=8192)) == ""
+    # YaRN: four times the original 32,768.
+    scaling = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
+    scaled = llama(max_position_embeddings=32768, rope_scaling=scaling)
+    assert refusal(scaled, Settings(max_model_len=131072)) == ""
+    assert refusal(scaled, Settings(max_model_len=131073)) != ""
+
+
+def test_settings_that_models_with_states_refuse() -> None:
+    hybrid = subject("Qwen/Qwen3-Next-80B-A3B-Instruct")
+    assert "groups of their own" in refusal(hybrid, Settings(hybrid_cache_manager=False))
+    assert "chunked prefill" in refusal(hybrid, Settings(enable_chunked_prefill=False))
+    assert refusal(hybrid, Settings(enable_chunked_prefill=False, enable_prefix_caching=False)) == ""
+
+
+def test_kernels_that_cards_or_versions_lack() -> None:
+    sparse = subject("deepseek-ai/DeepSeek-V3.2")
+    assert "before Hopper" in refusal(sparse, Settings(), A100)
+    assert refusal(sparse, Settings(), H100) == ""
+    assert "8 bits" in refusal(subject("deepseek-ai/DeepSeek-V4-Flash"), Settings(kv_cache_dtype="bf16"))
+    ordered = subject("TheBloke/Mistral-7B-Instruct-v0.2-GPTQ")
+    assert "desc_act" in refusal(ordered, Settings())
+    assert refusal(ordered, Settings(version="0.29.0")) == ""
 
 
 def test_groups_of_states_must_divide() -> None:

@@ -180,7 +180,12 @@ def causal_decoder(
         "hidden_size": hidden,
         "vocab_size": vocab,
         "max_positions": config.integer(
-            "max_position_embeddings", "n_positions", "max_seq_len", "seq_length", default=0
+            "max_position_embeddings",
+            "n_positions",
+            "max_seq_len",
+            "seq_length",
+            "model_max_length",
+            default=0,
         ),
         "dtype": dtype_of(config),
         "embeddings": embeddings

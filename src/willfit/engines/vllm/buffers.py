@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from willfit.architectures.mixers import Attention, LatentAttention, Mixer, Recurrent
+from willfit.architectures.mixers import Attention, CompressedAttention, LatentAttention, Mixer, Recurrent
 from willfit.architectures.model import Architecture, Tensor, Tower
 from willfit.engines.base import Subject
 from willfit.engines.vllm.eras import era_for
 from willfit.engines.vllm.models import support
 from willfit.engines.vllm.settings import Settings
+from willfit.engines.vllm.stages import divided, pipeline_stages
 from willfit.quantities import DTYPE_BYTES, ceil_div
 
 #: fp32 scalars that every attention layer keeps: key, value, query and probability scales.
@@ -51,6 +52,9 @@ _FP32_TABLES = frozenset({"deepseek_v4", "gpt_oss", "hy_v3"})
 #: Rotary modules of Transformers' classes that have one for each kind of layer.
 _TABLES = {"olmo3": 2}
 
+#: Transformers' modules that hold a causal mask of a byte for each pair of positions.
+_WRITTEN_MASKS = frozenset({"gpt_bigcode"})
+
 #: fp32 scalars that the latent attention of these models keeps beside the usual ones (`models/kimi_k3/nvidia/mla.py`).
 _LATENT_SCALARS = {"kimi_linear": 1, "kimi_k3": 1}
 
@@ -69,19 +73,38 @@ def buffer_bytes(subject: Subject, settings: Settings, dtype: str) -> int:
     if through_transformers(architecture, settings):
         # Transformers' modules compute angles from two copies of the fp32 frequencies; biases are buffers there.
         tables = sum(4 * rope.dim for rope in architecture.ropes) * _TABLES.get(architecture.model_type, 1)
-        tables += sum(line.bytes for line in subject.lines if is_correction_bias(line.tensor))
+        tables += sum(
+            4 * line.tensor.elements * line.times for line in subject.lines if is_correction_bias(line.tensor)
+        )
+        if architecture.model_type in _WRITTEN_MASKS:
+            tables += architecture.max_positions**2
     else:
         era = era_for(settings.version, settings.generation)
         tables = rope_bytes(architecture, dtype, era.interleaved_table)
     towers = () if settings.language_model_only else architecture.towers
+    layers = _widest_stage(architecture, settings, dtype)
+    drafts = architecture.mtp_layers if settings.mtp else ()
+    layers += sum(_mixer_bytes(m, architecture, settings, dtype) for layer in drafts for m in layer.mixers)
     return (
         tables
         + sum(_tower_bytes(architecture, tower, DTYPE_BYTES[dtype]) for tower in towers)
-        + sum(_mixer_bytes(mixer, architecture, settings, dtype) for mixer in _mixers(architecture))
+        + layers
         + _scalar_bytes(architecture, dtype)
         + _map_bytes(architecture, settings)
         + _position_bytes(architecture)
     )
+
+
+def _widest_stage(architecture: Architecture, settings: Settings, dtype: str) -> int:
+    """Buffers of the layers of the pipeline stage that has most of them."""
+    each = {
+        id(layer): sum(_mixer_bytes(mixer, architecture, settings, dtype) for mixer in layer.mixers)
+        for layer, _ in architecture.blocks
+    }
+    if settings.pipeline_parallel == 1:
+        return sum(each[id(layer)] * times for layer, times in architecture.blocks)
+    counts = pipeline_stages(len(architecture.layers), settings.pipeline_parallel)
+    return max(sum(each[id(layer)] for layer in part) for part in divided(architecture.layers, counts))
 
 
 def through_transformers(architecture: Architecture, settings: Settings) -> bool:
@@ -123,7 +146,12 @@ def rope_bytes(architecture: Architecture, dtype: str, interleaved: int) -> int:
                 default=dim,
             )
         total += positions * dim * DTYPE_BYTES["fp32" if architecture.model_type in _FP32_TABLES else dtype]
-    return total * (2 if architecture.model_type in _SECOND_TABLE else 1)
+    # DeepSeek-V4's layers without compressed entries rotate by another base (`models/deepseek_v4/attention.py`).
+    compressed = {
+        mixer.ratio > 1 for mixer in _mixers(architecture) if isinstance(mixer, CompressedAttention)
+    }
+    twice = architecture.model_type in _SECOND_TABLE or len(compressed) > 1
+    return total * (2 if twice else 1)
 
 
 def _mixers(architecture: Architecture) -> Iterator[Mixer]:
@@ -136,9 +164,9 @@ def _mixers(architecture: Architecture) -> Iterator[Mixer]:
 
 def _mixer_bytes(mixer: Mixer, architecture: Architecture, settings: Settings, dtype: str) -> int:
     """Scales of an attention module; a view of a Mamba-2 convolution's weights, and Falcon-H1's multipliers."""
+    if isinstance(mixer, CompressedAttention) or (mixer.kind == "cross attention" and architecture.towers):
+        return 0
     if not mixer.fixed_states:
-        if mixer.kind == "cross attention":
-            return 0
         more = _LATENT_SCALARS.get(architecture.model_type, 0) if isinstance(mixer, LatentAttention) else 0
         return 4 * (_SCALES_PER_ATTENTION + more)
     if not isinstance(mixer, Recurrent) or mixer.kind != "mamba2":
@@ -184,7 +212,8 @@ def _tower_bytes(architecture: Architecture, tower: Tower, size: int) -> int:
 
 
 def _scalar_bytes(architecture: Architecture, dtype: str) -> int:
-    once, each = _SCALARS.get(architecture.family, (0, 0))
+    family = "gemma" if architecture.model_type == "gemma" else architecture.family
+    once, each = _SCALARS.get(family, (0, 0))
     count = once + each * len(architecture.layers)
     if architecture.family.startswith("gemma4"):
         count += sum(1 for layer in architecture.layers if layer.feed_forward and layer.feed_forward.experts)

@@ -6,7 +6,6 @@ size from one pool, so layers that need different numbers of blocks are put into
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -32,6 +31,10 @@ class Group:
         """Bytes of one block over all layers of the group."""
         return sum(spec.page_bytes for spec in self.specs)
 
+    def on_stage(self, stage: int) -> int:
+        """Bytes of one block over the group's layers on a pipeline stage."""
+        return sum(spec.page_bytes for spec in self.specs if spec.stage == stage)
+
     def blocks_per_request(self, length: int, resolved: Resolved) -> int:
         """Blocks that one sequence takes from this group."""
         return max(spec.blocks_per_request(length, resolved) for spec in self.distinct)
@@ -50,7 +53,7 @@ class CachePlan:
     groups
         Empty if the model keeps no cache.
     bytes_per_block
-        Bytes that one block takes from the pool.
+        Bytes that one block takes from the pool, on the pipeline stage where that is most: all have as many blocks.
     """
 
     groups: tuple[Group, ...]
@@ -129,9 +132,17 @@ def plan_cache(specs: Sequence[CacheSpec], resolved: Resolved, hybrid_manager: b
         specs = [spec.kept_whole() if spec.kind in kinds else spec for spec in specs]
     if _uniform(specs):
         group = Group(tuple(specs))
-        return CachePlan((group,), group.page_bytes, resolved)
+        return CachePlan((group,), _block_bytes((group,)), resolved)
     groups = _groups_of_equal_size(_unified(specs), resolved.era.group_slack)
-    return CachePlan(groups, max(group.page_bytes for group in groups), resolved)
+    return CachePlan(groups, _block_bytes(groups), resolved)
+
+
+def _block_bytes(groups: Sequence[Group]) -> int:
+    """The widest group on the stage where it is widest (`_project_kv_cache_groups_to_worker`)."""
+    stages = 1 + max(spec.stage for group in groups for spec in group.specs)
+    if stages == 1:
+        return max(group.page_bytes for group in groups)
+    return max(group.on_stage(stage) for stage in range(stages) for group in groups)
 
 
 def _kept_whole(era: Era, hybrid_manager: bool) -> set[str]:
@@ -174,12 +185,15 @@ def _unified(specs: Sequence[CacheSpec]) -> list[CacheSpec]:
 
 
 def _groups_of_equal_size(specs: Sequence[CacheSpec], slack: float) -> tuple[Group, ...]:
-    counts = Counter(specs)
-    smallest, largest = min(counts.values()), max(counts.values())
+    kinds: dict[CacheSpec, list[CacheSpec]] = {}
+    for spec in specs:
+        kinds.setdefault(spec, []).append(spec)
+    counts = [len(layers) for layers in kinds.values()]
+    smallest, largest = min(counts), max(counts)
     size = largest if largest < smallest * slack else smallest
     groups: list[Group] = []
-    for spec, count in counts.items():
-        # A kind's layers are dealt out evenly, so a group may hold fewer than `size`.
-        number = ceil_div(count, size)
-        groups.extend(Group((spec,) * (len(range(index, count, number)))) for index in range(number))
+    for layers in kinds.values():
+        # A kind's layers are dealt out in turn, so a group may hold fewer than `size`.
+        number = ceil_div(len(layers), size)
+        groups.extend(Group(tuple(layers[index::number])) for index in range(number))
     return tuple(groups)

@@ -5,7 +5,7 @@ A block is `block_size` tokens of an attention layer, or the whole state of one 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import lcm
 from typing import Literal
 
@@ -20,6 +20,7 @@ from willfit.architectures.mixers import (
 from willfit.architectures.model import Architecture
 from willfit.engines.vllm.compressed_pages import compressed_pages
 from willfit.engines.vllm.settings import Resolved, Settings
+from willfit.engines.vllm.stages import divided, pipeline_stages
 from willfit.hardware.device import Device
 from willfit.quantities import DTYPE_BYTES, ceil_div, dtype_name, round_up
 
@@ -35,6 +36,9 @@ FLASH_FP8_512_BLOCK = 64
 FLASH_256_BLOCK = 128
 #: Sparse attention to whole blocks that an indexer chooses (`models/minimax_m3/common/sparse_attention.py`).
 SPARSE_BLOCK = 128
+
+#: Models with latent attention that keep keys and values of all heads, as wide as a query (`models/minicpm3.py`).
+_EXPANDED = frozenset({"minicpm3"})
 
 #: Models whose scores are soft-capped or whose images are attended both ways: other kernels run them.
 _NOT_FLASH_256 = frozenset({"gemma2", "gemma3", "gemma3n", "gemma4"})
@@ -62,6 +66,8 @@ class CacheSpec:
         Window or chunk in tokens; source positions of cross-attention; 0 otherwise.
     state_blocks
         Blocks that a sequence needs in a state layer.
+    stage
+        Pipeline stage of the layer; layers that differ in nothing else are alike.
     """
 
     kind: Kind
@@ -69,6 +75,7 @@ class CacheSpec:
     page_bytes: int
     reach: int = 0
     state_blocks: int = 0
+    stage: int = field(default=0, compare=False)
 
     @property
     def is_attention(self) -> bool:
@@ -121,8 +128,9 @@ def kv_dtype_of(
 ) -> str:
     """What `kv_cache_dtype` means: `auto` is the checkpoint's own scheme if it has one, else the model's dtype.
 
-    Layouts with a name of their own (`fp8_ds_mla`, `int8_per_token_head`, `nvfp4`, ...) are returned as they are.
-    GLM-5 defaults to 8 bits on Blackwell servers (`models/config.py: GlmMoeDsaForCausalLM`).
+    DeepSeek-V4's kernels read their own layout of 8 bits. Layouts with a name of their own (`fp8_ds_mla`,
+    `int8_per_token_head`, `nvfp4`, ...) are returned as they are. GLM-5 defaults to 8 bits on Blackwell servers
+    (`models/config.py: GlmMoeDsaForCausalLM`).
     """
     asked = settings.kv_cache_dtype
     if is_compressed(architecture) and asked.startswith(("auto", "fp8")):
@@ -180,6 +188,8 @@ def block_size_for(architecture: Architecture, settings: Settings, kv_dtype: str
     latents = [mixer for mixer in _mixers(architecture) if isinstance(mixer, LatentAttention)]
     if any(isinstance(mixer, IndexedAttention) for mixer in _mixers(architecture)):
         return SPARSE_BLOCK
+    if architecture.model_type in _EXPANDED:
+        return DEFAULT_BLOCK
     quantized = DTYPE_BYTES.get(kv_dtype, 1) == 1
     generation = _generation(device)
     if not latents:
@@ -215,6 +225,7 @@ class _Rank:
     state_blocks: int
     checkpointed: frozenset[str]
     encoders: bool
+    expands: bool
 
     def heads(self, kv_heads: int) -> int:
         """KV heads on a rank: with more ranks than heads each holds one."""
@@ -248,11 +259,16 @@ def cache_specs(
         checkpointed=checkpointed,
         # V0 gives encoders a cache that they never read (`worker/cache_engine.py`).
         encoders=resolved.era.generation == "v0",
+        expands=architecture.model_type in _EXPANDED,
     )
-    layers = (*architecture.layers, *(architecture.mtp_layers if settings.mtp else ()))
+    stages = settings.pipeline_parallel
+    parts = divided(architecture.layers, pipeline_stages(len(architecture.layers), stages))
+    if settings.mtp:
+        parts[-1] = (*parts[-1], *architecture.mtp_layers)
     specs = [
-        spec
-        for layer in layers
+        replace(spec, stage=stage) if stage else spec
+        for stage, part in enumerate(parts)
+        for layer in part
         for mixer in layer.mixers
         for spec in (
             (CacheSpec(*page) for page in compressed_pages(mixer, kv_dtype))
@@ -286,6 +302,10 @@ def _checkpointed(architecture: Architecture, device: Device) -> frozenset[str]:
 
 def _specs_of(mixer: Mixer, rank: _Rank) -> list[CacheSpec]:
     block = rank.block
+    if isinstance(mixer, LatentAttention) and rank.expands:
+        width = mixer.nope_dim + mixer.rope_dim
+        size = attention_bytes_per_token(rank.heads(mixer.heads), width, width, rank.kv_dtype)
+        return [CacheSpec("full", block, block * size)]
     if isinstance(mixer, LatentAttention):
         # The latent is the same for all heads, so every rank holds all of it.
         specs = []

@@ -197,4 +197,13 @@ WORDS: dict[str, Words] = {
         },
         ("weights",),
     ),
+    "captured": Words(
+        {
+            "grid": "CUDA graphs are captured for a grid of sizes",
+            "batch": "CUDA graphs are captured for the largest batch, too",
+            "decode": "CUDA graphs are captured for batches of speculative decoding, too",
+            "sequences": "CUDA graphs are captured for the largest number of sequences, too",
+        },
+        ("cuda_graphs: captured sizes",),
+    ),
 }

@@ -73,6 +73,9 @@ class Era:
         The check whether one sequence fits leaves out the block that is never handed out.
     plans_source_by_batch
         Cross-attention is planned for as many source positions as a batch has tokens, not for the encoder's.
+    captured
+        Sizes that graphs are captured for beside the grid: a `batch` of `max_num_batched_tokens` if that is no larger
+        than the grid; also those of speculative `decode` batches; also `max_num_seqs` (`sequences`).
     sparse_capture
         CUDA graphs are captured every 16 sizes above 256 instead of every 8.
     plain_maxima
@@ -111,6 +114,7 @@ class Era:
     sparse_capture: bool = False
     plain_maxima: bool = False
     interleaved_table: int = 4
+    captured: Literal["grid", "batch", "decode", "sequences"] = "grid"
 
 
 def _table() -> tuple[Era, ...]:
@@ -137,6 +141,7 @@ def _table() -> tuple[Era, ...]:
     changed((0, 20), utilization=0.92, graphs_inside=True)
     changed((0, 20, 1), capacity="concurrency")
     changed((0, 21), flashinfer="by_default")
+    changed((0, 22), captured="batch")
     changed((0, 26), in_flight=True)
     changed(
         (0, 29),
@@ -145,9 +150,10 @@ def _table() -> tuple[Era, ...]:
         state_caching=True,
         checkpoint_blocks=True,
         null_block=True,
+        captured="decode",
     )
     changed((0, 32), interleaved_table=1)
-    changed((0, 33), rehearses_sampler=True)
+    changed((0, 33), rehearses_sampler=True, captured="sequences")
     return tuple(eras)
 
 

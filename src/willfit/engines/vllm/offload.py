@@ -16,7 +16,8 @@ from willfit.engines.versions import Version, parse_version
 from willfit.engines.vllm.options import Offload
 from willfit.engines.vllm.settings import Settings
 from willfit.engines.vllm.slack import MODULES
-from willfit.engines.vllm.weights import is_loaded, pipeline_stages, rank_bytes
+from willfit.engines.vllm.stages import pipeline_stages
+from willfit.engines.vllm.weights import is_loaded, rank_bytes
 from willfit.hardware.device import Device
 from willfit.quantities import ceil_div
 

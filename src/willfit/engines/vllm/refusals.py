@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import gcd
 
-from willfit.architectures.mixers import Attention, Mixer, Recurrent
+from willfit.architectures.mixers import Attention, CompressedAttention, LatentAttention, Mixer, Recurrent
 from willfit.architectures.model import Architecture
 from willfit.engines.base import Subject
 from willfit.engines.support import model_refusal, too_long
@@ -19,9 +19,12 @@ from willfit.engines.vllm.models import support
 from willfit.engines.vllm.offload import offload_refusal
 from willfit.engines.vllm.settings import Settings
 from willfit.engines.vllm.sleeping import sleep_refusal
+from willfit.formats.base import Format
 from willfit.formats.ggml import Ggml
+from willfit.formats.gptq import Gptq
 from willfit.formats.scaled import Scaled
 from willfit.formats.weights import rank_shape
+from willfit.hardware.device import Device
 
 #: Quantization methods that vLLM has never loaded, and those that it has dropped, with the last version that is
 #: known to load them (`layers/quantization/__init__.py`).
@@ -31,13 +34,19 @@ _UNTIL: dict[str, Version] = {"aqlm": (0, 28), "bitsandbytes": (0, 28), "gguf": 
 #: Methods that need `--allow-deprecated-quantization`, and since when (`DEPRECATED_QUANTIZATION_METHODS`).
 _DEPRECATED: dict[str, Version] = {"fbgemm_fp8": (0, 33)}
 
+#: Since when GPTQ's groups in the order of activations are refused (`layers/quantization/auto_gptq.py`).
+_NO_ORDER: Version = (0, 33)
+
+#: Since when whole prefills are refused while states are cached.
+_WHOLE_PREFILLS: Version = (0, 33)
+
 #: Block-quantized experts whose shards cut a block are refused before this version, later their scales are refined
 #: (`fused_moe/oracle/fp8.py: refine_fp8_moe_block_shape`).
 _REFINES: Version = (0, 12)
 
 
-def refusal(subject: Subject, settings: Settings, length: int = 0) -> str:
-    """Why this version does not start with the model as it is stored; empty if it does.
+def refusal(subject: Subject, settings: Settings, device: Device | None = None, length: int = 0) -> str:
+    """Why this version does not start with the model as it is stored, on this device; empty if it does.
 
     Parameters
     ----------
@@ -49,6 +58,10 @@ def refusal(subject: Subject, settings: Settings, length: int = 0) -> str:
         _model(subject.architecture, settings.version)
         or too_long(subject.architecture, length)
         or _method(subject, settings, version)
+        or _length(subject.architecture, settings)
+        or _kernels(subject.architecture, device)
+        or _cache(subject.architecture, settings)
+        or _states(subject.architecture, settings)
         or undivided(subject, settings)
         or context_refusal(subject.architecture, settings)
         or experts_refusal(subject, settings)
@@ -77,9 +90,71 @@ def _method(subject: Subject, settings: Settings, version: Version) -> str:
     if until is not None and version[:2] > until:
         known = ".".join(map(str, until))
         return f"this version of vLLM does not load {method} any more; {known} does, or take fp8, awq or gptq"
+    ordered = any(
+        isinstance(stored, Gptq) and stored.ordered and stored.group > 0 for stored in _formats(subject)
+    )
+    if ordered and version >= _NO_ORDER:
+        return "this version of vLLM does not load GPTQ checkpoints with desc_act any more; take one without, or awq"
     since = _DEPRECATED.get(method)
     if since is not None and version >= since and not settings.allow_deprecated_quantization:
         return f"{method} is deprecated in this version of vLLM; add --allow-deprecated-quantization"
+    return ""
+
+
+def _length(architecture: Architecture, settings: Settings) -> str:
+    """A longest sequence beyond the model's positions, scaled ones included (`config/model.py`)."""
+    asked, limit = settings.max_model_len or 0, architecture.max_positions
+    scaled = [int(max(limit, rope.original_positions) * max(1.0, rope.factor)) for rope in architecture.ropes]
+    if not limit or asked <= max([limit, *scaled]):
+        return ""
+    return (
+        f"{asked:,} tokens are more than the model's {limit:,} positions; "
+        "vLLM takes them only with VLLM_ALLOW_LONG_MAX_MODEL_LEN=1"
+    )
+
+
+def _cache(architecture: Architecture, settings: Settings) -> str:
+    """DeepSeek-V4's cache has a layout of 8 bits only (`models/deepseek_v4/attention.py`)."""
+    mixers = (mixer for layer, _ in architecture.blocks for mixer in layer.mixers)
+    compressed = any(isinstance(mixer, CompressedAttention) for mixer in mixers)
+    if not compressed or settings.kv_cache_dtype == "auto" or settings.kv_cache_dtype.startswith("fp8"):
+        return ""
+    return "vLLM's kernels for this model keep their cache in 8 bits; leave --kv-cache-dtype at auto"
+
+
+def _formats(subject: Subject) -> set[Format]:
+    return {line.format for line in subject.lines}
+
+
+def _kernels(architecture: Architecture, device: Device | None) -> str:
+    """Sparse attention over latents has kernels for Hopper and newer only (`platforms/cuda.py`)."""
+    major = device.compute_capability.split(".")[0] if device else ""
+    mixers = (mixer for layer, _ in architecture.blocks for mixer in layer.mixers)
+    if major not in ("7", "8") or not any(isinstance(m, LatentAttention) and m.index_dim for m in mixers):
+        return ""
+    return "vLLM has no kernels for sparse attention on cards before Hopper"
+
+
+def _states(architecture: Architecture, settings: Settings) -> str:
+    """Settings that layers with states beside attention do not run with.
+
+    One group for all layers (`v1/core/kv_cache_planning.py: _promote_local_kv_cache_specs`), and whole prefills while
+    states are cached (`models/config.py: MambaModelConfig`).
+    """
+    mixers = [mixer for layer, _ in architecture.blocks for mixer in layer.mixers]
+    states = [bool(mixer.fixed_states) and not isinstance(mixer, CompressedAttention) for mixer in mixers]
+    if not any(states) or all(states):
+        return ""
+    era = era_for(settings.version, settings.generation)
+    if not settings.hybrid_cache_manager and era.generation == "v1":
+        return (
+            "layers with states need cache groups of their own; leave out --disable-hybrid-kv-cache-manager"
+        )
+    cached = (
+        parse_version(settings.version) >= _WHOLE_PREFILLS and settings.enable_prefix_caching is not False
+    )
+    if settings.enable_chunked_prefill is False and cached:
+        return "caching prefixes of states needs chunked prefill; add --no-enable-prefix-caching"
     return ""
 
 

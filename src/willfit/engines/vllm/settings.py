@@ -233,7 +233,7 @@ def resolve(settings: Settings, architecture: Architecture, device: Device, era:
         gpu_memory_utilization=era.utilization if utilization is None else utilization,
         capture_sizes=()
         if settings.enforce_eager
-        else capture_sizes(settings, sequences, device, era, architecture.model_type),
+        else capture_sizes(settings, sequences, tokens, device, era, architecture.model_type),
         context_shards=settings.decode_context_parallel,
     )
 
@@ -273,24 +273,45 @@ def _batches_for_experts(settings: Settings) -> bool:
 
 
 def capture_sizes(
-    settings: Settings, sequences: int, device: Device, era: Era, model_type: str = ""
+    settings: Settings, sequences: int, tokens: int, device: Device, era: Era, model_type: str = ""
 ) -> tuple[int, ...]:
     """Batch sizes for which decode graphs are captured (`config/vllm.py: _set_cudagraph_sizes`).
 
     gpt-oss is given more of them (`models/config.py: GptOssForCausalLMConfig`).
+
+    Parameters
+    ----------
+    sequences, tokens
+        `max_num_seqs` and `max_num_batched_tokens`.
     """
     if era.generation == "v0":
         return tuple(size for size in (1, 2, 4, *range(8, 257, 8)) if size <= max(sequences, 1))
     ceiling = 512
     if era.since >= (0, 29) and device.compute_capability.startswith("10."):
         ceiling = 1024
-    largest = min(2 * sequences * (1 + settings.speculative_tokens), ceiling)
+    query = 1 + settings.speculative_tokens
+    largest = min(2 * sequences * query, ceiling)
     if era.since < (0, 9):
         largest = 512
     sparse = era.sparse_capture
+    chosen = settings.cudagraph_max_capture_size
     if model_type == "gpt_oss":
-        largest, sparse = (1024 if era.since >= (0, 14) else _GPT_OSS_LARGEST), True
-    largest = settings.cudagraph_max_capture_size or largest
+        chosen, sparse = chosen or (1024 if era.since >= (0, 14) else _GPT_OSS_LARGEST), True
+    largest = chosen or largest
+    decoded: list[int] = []
+    if not chosen and query > 1 and era.captured in ("decode", "sequences"):
+        counts = {*_grid(min(sequences, ceiling), sparse=True), min(sequences, ceiling)}
+        decoded = [count * query for count in counts if count * query <= largest]
+    elif not chosen and sequences <= largest and era.captured == "sequences":
+        decoded = [sequences]
+    if era.sparse_capture:
+        largest = min(largest, tokens)
+    batch = [tokens] if tokens <= largest and era.captured != "grid" else []
+    return tuple(sorted({*_grid(largest, sparse), *batch, *(size for size in decoded if size <= tokens)}))
+
+
+def _grid(largest: int, sparse: bool) -> list[int]:
+    """1, 2, 4, every 8 sizes, and from 256 on every 16 if `sparse`."""
     step_from = 256 if sparse else largest + 1
     sizes = [1, 2, 4, *range(8, step_from, 8), *range(step_from, largest + 1, 16)]
-    return tuple(size for size in sizes if size <= largest)
+    return [size for size in sizes if size <= largest]

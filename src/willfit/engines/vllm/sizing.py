@@ -12,7 +12,6 @@ from willfit.engines.vllm.buffers import buffer_bytes
 from willfit.engines.vllm.cache_plan import CachePlan, plan_cache
 from willfit.engines.vllm.cache_specs import (
     DEFAULT_BLOCK,
-    CacheSpec,
     block_size_for,
     cache_specs,
     is_compressed,
@@ -33,7 +32,7 @@ from willfit.engines.vllm.settings import AUTO, Resolved, Settings, resolve
 from willfit.engines.vllm.slack import slack_bytes
 from willfit.engines.vllm.sources import source
 from willfit.engines.vllm.tasks import settled
-from willfit.engines.vllm.weights import latent_copy_bytes, layout_bytes, parameter_bytes, pipeline_stages
+from willfit.engines.vllm.weights import latent_copy_bytes, layout_bytes, parameter_bytes
 from willfit.errors import BadInput
 from willfit.estimate import Demand, Term, between, combined, exact
 from willfit.hardware.device import Device
@@ -122,7 +121,7 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
     kv_dtype = kv_dtype_of(settings, subject.recipe.kv_cache_dtype, dtype, architecture, device)
     specs = cache_specs(architecture, settings, resolved, kv_dtype, dtype, device)
     specs = [
-        *_widest_stage(specs, settings),
+        *specs,
         *draft_specs(subject, settings, resolved, kv_dtype, dtype, device, specs),
     ]
     if is_compressed(architecture):
@@ -178,7 +177,7 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
         plan=plan,
         after_loading_bytes=copies,
         moved=moved,
-        refusal=refusal(subject, settings, resolved.max_model_len),
+        refusal=refusal(subject, settings, device, resolved.max_model_len),
     )
 
 
@@ -286,10 +285,3 @@ def weights_term(
     less, more = subject.weight_sureness
     low, high = int(held * spread.low * less), int(held * spread.high * more)
     return between("weights", held, low, high, formula, reference)
-
-
-def _widest_stage(specs: list[CacheSpec], settings: Settings) -> list[CacheSpec]:
-    """Cache layers of the stage that holds most of them: the pool's blocks are the minimum over stages."""
-    if settings.pipeline_parallel == 1:
-        return specs
-    return specs[: max(pipeline_stages(len(specs), settings.pipeline_parallel))]

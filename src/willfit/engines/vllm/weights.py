@@ -6,16 +6,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from math import gcd, prod
 
 from willfit.architectures.mixers import Attention, LatentAttention
-from willfit.architectures.model import Architecture, Tensor
+from willfit.architectures.model import Architecture, Layer, Tensor
 from willfit.engines.base import Subject
 from willfit.engines.versions import parse_version
 from willfit.engines.vllm.buffers import is_correction_bias, through_transformers
 from willfit.engines.vllm.eras import era_for
 from willfit.engines.vllm.settings import Settings
+from willfit.engines.vllm.stages import divided, pipeline_stages
 from willfit.formats.base import Format, Piece
 from willfit.formats.bitsandbytes import Bnb4
 from willfit.formats.fp4 import Mxfp4
@@ -25,6 +27,47 @@ from willfit.formats.scaled import Scaled
 from willfit.formats.weights import WeightLine, rank_shape
 from willfit.hardware.device import Device
 from willfit.quantities import DTYPE_BYTES, ceil_div, round_up
+
+#: Models that build the token table, the final norm and the head on every pipeline stage, and those that do so with
+#: a part of these only (`models/*.py`: what is not built under `get_pp_group().is_first_rank` or `.is_last_rank`).
+_EVERY_END = frozenset(
+    {
+        "bloom", "dbrx", "falcon", "falcon_mamba", "gemma", "gemma2", "gemma3", "gemma3_text", "gemma3n", "gemma4",
+        "gpt2", "gptj", "gpt_oss", "granitemoe", "granitemoehybrid", "hy_v3", "jamba", "mamba", "mamba2", "minicpm",
+        "mixtral", "muse_glimmer", "nemotron_h", "olmo_hybrid", "olmoe", "opt", "orion", "phimoe", "qwen2_moe",
+        "qwen3_moe", "qwen3_vl_moe", "stablelm",
+    }
+)  # fmt: skip
+_SOME_ENDS: dict[str, tuple[str, ...]] = {
+    "deepseek_v4": ("hc_head_fn", "hc_head_base", "hc_head_scale"),
+    "qwen3_next": ("embedding", "lm_head.weight"),
+    **dict.fromkeys(("qwen3_5", "qwen3_5_moe", "lfm2", "lfm2_moe"), ("embedding",)),
+}
+
+#: Models whose shared experts are whole on every rank where experts are divided over data-parallel replicas
+#: (`config/parallel.py: use_sequence_parallel_moe`).
+_WHOLE_SHARED = frozenset(
+    {
+        "axk1", "deepseek_v2", "deepseek_v3", "deepseek_v32", "glm_moe_dsa", "kimi_k2", "llama4", "mimo_v2",
+        "nemotron_h", "qwen2_moe", "qwen3_5_moe", "qwen3_next",
+    }
+)  # fmt: skip
+
+#: Models that take an image's features before the last layer of a CLIP encoder (`vision_feature_layer` -2).
+_EARLIER_FEATURES = frozenset({"llava", "llava_next"})
+
+#: Projections of drafts and of image encoders that vLLM divides over ranks (`models/qwen3_next_mtp.py`, `mllama4.py`).
+_DIVIDED = {
+    **dict.fromkeys(
+        ("qwen3_next", "qwen3_5", "qwen3_5_moe", "qwen3_5_text", "qwen3_5_moe_text"), ("mtp.fc.weight",)
+    ),
+    "llama4": (
+        "patch_embedding.linear.weight",
+        ".fc1.weight",
+        ".fc2.weight",
+        "multi_modal_projector.linear_1.weight",
+    ),
+}
 
 #: Vocabularies are padded to a multiple of this before they are divided over ranks.
 VOCAB_PADDING = 64
@@ -40,12 +83,16 @@ _FP32 = (
     "classifier.weight",
     "classifier.bias",
     "score.weight",
+    "e_score_correction_bias",
+    "mlp.expert_bias",
     "classifier.dense.weight",
     "classifier.dense.bias",
     "classifier.out_proj.weight",
     "classifier.out_proj.bias",
 )
 _FP32_OF = {
+    # Hyper-connections, sinks and positions inside an entry (`models/deepseek_v4/`).
+    "deepseek_v4": ("_fn", "_base", "_scale", ".ape", ".attn_sink"),
     "deepseek_v32": ("indexer.k_norm.weight", "indexer.k_norm.bias"),
     "gemma3n": ("altup.correct_output_scale",),
     "gemma3n_text": ("altup.correct_output_scale",),
@@ -57,14 +104,18 @@ _FP32_OF = {
 #: Models whose router is kept in fp32 (`params_dtype` of the gate in `models/glm4_moe.py` and others).
 _FP32_ROUTERS = frozenset(
     {
-        "afmoe", "ernie4_5_moe", "ernie4_5_vl_moe", "glm4_moe", "glm4v_moe", "hy_v3", "longcat_flash", "minimax_m2",
-        "minimax_m3_vl", "step3p5", "step3p7",
+        "afmoe", "ernie4_5_moe", "ernie4_5_vl_moe", "glm4_moe", "glm4_moe_lite", "glm4v_moe", "hy_v3", "longcat_flash",
+        "minimax_m2", "minimax_m3_vl", "step3p5", "step3p7",
     }
 )  # fmt: skip
 
-#: Ends of names of what is loaded unquantized although the checkpoint has it quantized, because it is fused with
-#: an unquantized projection (`models/deepseek_v32/attention.py`).
-_PLAIN_OF = {"deepseek_v32": ("indexer.wk.weight",), "glm_moe_dsa": ("indexer.wk.weight",)}
+#: Ends of names of what is loaded unquantized whatever the checkpoint has: fused with an unquantized projection
+#: (`models/deepseek_v32/attention.py`), or by a kernel that reads 16 bits (`models/deepseek_v4/compressor.py`).
+_PLAIN_OF = {
+    "deepseek_v32": ("indexer.wk.weight",),
+    "deepseek_v4": ("compressor.wkv.weight", "compressor.wgate.weight"),
+    "glm_moe_dsa": ("indexer.wk.weight",),
+}
 
 #: Methods that have no kernels for experts, which stay as the model's dtype (`layers/quantization/fbgemm_fp8.py`).
 _NO_EXPERTS = frozenset({"fbgemm_fp8"})
@@ -78,9 +129,14 @@ _WHOLE_TOWERS = frozenset({"gemma3n", "gemma4", "gemma4_unified"})
 
 #: Multi-token-prediction modules use the model's head since this version.
 _SHARES_MTP_HEAD = (0, 16)
+#: Image encoders that no method quantizes (`models/kimi_k25.py: _maybe_ignore_quant_config`).
+_PLAIN_TOWERS = frozenset({"kimi_k25"})
 
 #: Experts are padded to this width on a rank (`models/kimi_k3/nvidia/model.py`).
 _LEAST_EXPERT_WIDTH = {"kimi_linear": 256, "kimi_k3": 256}
+
+#: DeepSeek-V4's kernels have no fewer query heads (`models/deepseek_v4/attention.py: get_padded_num_q_heads`).
+_LEAST_SINKS = 64
 
 #: Formats of plain numbers that are converted to the model's dtype.
 _FLOATS = frozenset({"fp32", "fp16", "bf16"})
@@ -115,8 +171,14 @@ def is_loaded(line: WeightLine, subject: Subject, settings: Settings) -> bool:
         return tensor.name.startswith(_TASK_HEADS)
     if tensor.part in ("vision", "audio") and settings.language_model_only:
         return False
+    if tensor.name.endswith("lm_head.bias") and through_transformers(subject.architecture, settings):
+        return False
+    if _is_after_features(tensor, subject.architecture):
+        return False
     if tensor.part == "mtp" and not (settings.mtp and _is_own_of_mtp(tensor, settings)):
         return False
+    if tensor.part == "mtp" and tensor.kind == "buffer":
+        return tensor.name.endswith("bias")
     if is_correction_bias(tensor):
         return not through_transformers(subject.architecture, settings)
     return tensor.kind != "buffer"
@@ -133,25 +195,69 @@ def _is_own_of_mtp(tensor: Tensor, settings: Settings) -> bool:
     return not shared or parse_version(settings.version) < _SHARES_MTP_HEAD
 
 
+def _is_after_features(tensor: Tensor, architecture: Architecture) -> bool:
+    """The norm of a CLIP encoder whose features are taken before its last layer (`models/clip.py`, `llava.py`)."""
+    return _takes_earlier_features(architecture) and tensor.name.rpartition("vision_model.")[2].startswith(
+        "post_layernorm."
+    )
+
+
+def _takes_earlier_features(architecture: Architecture) -> bool:
+    """Whether images go through all layers of a CLIP encoder but the last, which is not built."""
+    return architecture.model_type in _EARLIER_FEATURES and any(
+        "pre_layrnorm" in tensor.name for tower in architecture.towers for tensor in tower.tensors
+    )
+
+
 def parameter_bytes(subject: Subject, settings: Settings, dtype: str, device: Device) -> int:
     """Bytes of the parameters of the fullest rank.
 
     Under pipeline parallelism each stage has its share of the layers, the first the embedding, the last the head.
     """
+    return max(_stage_bytes(subject, settings, dtype, device))
+
+
+def _stage_bytes(subject: Subject, settings: Settings, dtype: str, device: Device) -> list[int]:
+    """Bytes of the parameters on a rank of each stage; encoders are on the first, drafts on the last."""
     architecture = subject.architecture
-    ends = {id(tensor): "first" for tensor in architecture.embeddings}
-    ends |= {id(tensor): "last" for tensor in architecture.head}
-    sizes = {"first": 0, "last": 0, "inner": added_bytes(subject, settings, dtype)}
+    each: dict[int, int] = {}
+    earlier = _takes_earlier_features(architecture)
+    total = drafts = 0
     for line in subject.lines:
         if is_loaded(line, subject, settings):
-            sizes[ends.get(id(line.tensor), "inner")] += rank_bytes(line, subject, settings, dtype, device)
-    if settings.pipeline_parallel == 1:
-        return sum(sizes.values())
-    layers, inner = len(architecture.layers), sizes["inner"]
-    stages = pipeline_stages(layers, settings.pipeline_parallel)
-    first = inner * stages[0] // layers + sizes["first"]
-    last = inner * stages[-1] // layers + sizes["last"] + (sizes["first"] if architecture.tied else 0)
-    return max(first, last, inner * max(stages) // layers)
+            size = rank_bytes(line, subject, settings, dtype, device)
+            each[id(line.tensor)] = size // line.times
+            if line.tensor.part == "vision" and line.tensor.copies > 1 and earlier:
+                size -= size // line.tensor.copies
+            total += size
+            drafts += size if line.tensor.part == "mtp" else 0
+    extra = {id(layer): _added_bytes(layer, subject, settings, dtype) for layer, _ in architecture.blocks}
+    added = sum(extra[id(layer)] * times for layer, times in architecture.blocks)
+    stages = settings.pipeline_parallel
+    if stages == 1:
+        return [total + added]
+
+    def of(tensors: Iterable[Tensor]) -> int:
+        return sum(each.get(id(tensor), 0) for tensor in tensors)
+
+    layers = {id(layer): of(layer.tensors) + extra[id(layer)] for layer, _ in architecture.blocks}
+    sizes = [
+        sum(layers[id(layer)] for layer in part)
+        for part in divided(architecture.layers, pipeline_stages(len(architecture.layers), stages))
+    ]
+    embedding, head = of(architecture.embeddings), of(architecture.head)
+    sizes[0] += total - sum(of(layer.tensors) * times for layer, times in architecture.blocks) - head - drafts
+    sizes[-1] += head + drafts + (embedding if architecture.tied else 0)
+    every = architecture.model_type in _EVERY_END
+    some = _SOME_ENDS.get(architecture.model_type, ())
+    more = head if every else of(t for t in architecture.head if t.name.endswith(some))
+    table = embedding if every or "embedding" in some else 0
+    for stage in range(stages):
+        if stage < stages - 1:
+            sizes[stage] += more
+        if stage and not (architecture.tied and stage == stages - 1):
+            sizes[stage] += table
+    return sizes
 
 
 def rank_bytes(line: WeightLine, subject: Subject, settings: Settings, dtype: str, device: Device) -> int:
@@ -184,7 +290,13 @@ def rank_pieces(
         without = "g_idx"
     elif tensor.name.endswith(_FUSED):
         without = "weight_shape"
-    return [piece for piece in stored.pieces(shape) if piece.suffix != without], copies
+    pieces = [piece for piece in stored.pieces(shape) if piece.suffix != without]
+    if tensor.part == "experts":
+        # All experts of a projection share an array of two numbers each in the model's dtype.
+        pieces = [
+            replace(p, bytes=2 * DTYPE_BYTES[dtype]) if p.suffix == "weight_shape" else p for p in pieces
+        ]
+    return pieces, copies
 
 
 def _shape_on_rank(
@@ -195,9 +307,15 @@ def _shape_on_rank(
     if _is_vocabulary(tensor, architecture):
         rows = ceil_div(round_up(tensor.shape[0], VOCAB_PADDING), ranks)
         return (rows, *tensor.shape[1:]), tensor.copies
+    if tensor.part != "experts" and tensor.name.endswith(_DIVIDED.get(kind, ())):
+        return (ceil_div(tensor.shape[0], ranks), *tensor.shape[1:]), tensor.copies
     whole = kind in _WHOLE_TOWERS and "_tower." in tensor.name
+    if settings.expert_parallel and settings.data_parallel > 1 and kind in _WHOLE_SHARED:
+        whole = whole or "shared_expert" in tensor.name
     if whole or tensor.name.endswith(_WHOLE_OF.get(kind, ())):
         return tensor.shape, tensor.copies
+    if kind == "deepseek_v4" and tensor.name.endswith(".attn_sink"):
+        return (max(_LEAST_SINKS, *rank_shape(tensor, ranks)),), tensor.copies
     if tensor.part != "experts":
         return rank_shape(tensor, ranks), tensor.copies
     # All replicas share the experts of a layer out.
@@ -227,11 +345,13 @@ def _as_loaded(line: WeightLine, subject: Subject, dtype: str, shape: tuple[int,
     tensor, stored, kind = line.tensor, line.format, subject.architecture.model_type
     name = line.tensor.name
     if tensor.kind == "buffer":
-        return stored
-    fp32_router = tensor.part == "router" and tensor.kind == "linear" and kind in _FP32_ROUTERS
+        # Correction biases are added to scores in fp32; tables of token ids stay as they are.
+        return Plain("fp32") if is_correction_bias(tensor) else stored
+    router = tensor.part == "router" or (tensor.part == "mtp" and name.endswith(".gate.weight"))
+    fp32_router = router and tensor.kind == "linear" and kind in _FP32_ROUTERS
     if fp32_router or name.endswith((*_FP32, *_FP32_OF.get(kind, ()))):
         return Plain("fp32")
-    if _is_plain(line):
+    if _is_plain(line) or (tensor.part == "vision" and kind in _PLAIN_TOWERS):
         return Plain(dtype)
     if name.endswith(_PLAIN_OF.get(kind, ())) or (
         tensor.part == "experts" and subject.recipe.method in _NO_EXPERTS
@@ -304,45 +424,39 @@ def layout_bytes(subject: Subject, settings: Settings, device: Device) -> int:
     return total
 
 
-def added_bytes(subject: Subject, settings: Settings, dtype: str) -> int:
-    """Parameters of one rank that the checkpoint need not have: cache scales, values copied from keys."""
-    architecture = subject.architecture
+def _added_bytes(layer: Layer, subject: Subject, settings: Settings, dtype: str) -> int:
+    """Parameters of a layer on one rank that the checkpoint need not have: cache scales, values copied from keys."""
     plain, single, latent = _CACHE_SCALES.get(subject.recipe.method, (0, 0, False))
     size = plain * DTYPE_BYTES[dtype] + single * 4
     kinds = (Attention, LatentAttention) if latent else (Attention,)
-    total = 0
-    for layer, times in architecture.blocks:
-        for mixer in layer.mixers:
-            total += times * size * isinstance(mixer, kinds)
-    total += sum(line.on_rank(settings.tensor_parallel) for line in _keys_that_are_values(subject))
-    if any(isinstance(line.format, Gptq) and line.tensor.part == "experts" for line in subject.lines):
-        total += _expert_bias_bytes(architecture, settings, dtype)
+    total = size * sum(isinstance(mixer, kinds) for mixer in layer.mixers)
+    total += sum(
+        line.on_rank(settings.tensor_parallel) // line.times for line in _keys_that_are_values(layer, subject)
+    )
+    if layer.feed_forward and any(
+        isinstance(line.format, Gptq) and line.tensor.part == "experts" for line in subject.lines
+    ):
+        total += _expert_bias_bytes(layer, subject, settings, dtype)
     return total
 
 
-def _expert_bias_bytes(architecture: Architecture, settings: Settings, dtype: str) -> int:
+def _expert_bias_bytes(layer: Layer, subject: Subject, settings: Settings, dtype: str) -> int:
     """GPTQ experts are given biases (`layers/quantization/auto_gptq.py: AutoGPTQMoEMethod`)."""
     sharing, whole = settings.expert_ranks, 1
     if settings.expert_parallel:
         sharing, whole = 1, settings.expert_ranks
-    total = 0
-    for layer, times in architecture.blocks:
-        if layer.feed_forward:
-            width = 2 * layer.feed_forward.expert_width // sharing + architecture.hidden_size
-            total += times * ceil_div(layer.feed_forward.experts, whole) * width
-    return total * DTYPE_BYTES[dtype]
+    if layer.feed_forward is None:
+        return 0
+    width = 2 * layer.feed_forward.expert_width // sharing + subject.architecture.hidden_size
+    return ceil_div(layer.feed_forward.experts, whole) * width * DTYPE_BYTES[dtype]
 
 
-def _keys_that_are_values(subject: Subject) -> list[WeightLine]:
+def _keys_that_are_values(layer: Layer, subject: Subject) -> list[WeightLine]:
     """Key projections that vLLM loads a second time in the place of values (`models/gemma4.py`)."""
-    doubled = {
-        id(tensor)
-        for layer, _ in subject.architecture.blocks
-        if any(isinstance(mixer, Attention) and mixer.value_is_key for mixer in layer.mixers)
-        for tensor in layer.tensors
-        if tensor.name.endswith("k_proj.weight")
-    }
-    return [line for line in subject.lines if id(line.tensor) in doubled] if doubled else []
+    if not any(isinstance(mixer, Attention) and mixer.value_is_key for mixer in layer.mixers):
+        return []
+    doubled = {id(tensor) for tensor in layer.tensors if tensor.name.endswith("k_proj.weight")}
+    return [line for line in subject.lines if id(line.tensor) in doubled]
 
 
 def latent_copy_bytes(subject: Subject, settings: Settings) -> int:
@@ -360,14 +474,3 @@ def latent_copy_bytes(subject: Subject, settings: Settings) -> int:
                 heads = ceil_div(mixer.heads, settings.tensor_parallel)
                 total += times * heads * (mixer.nope_dim + mixer.value_dim) * mixer.kv_rank * 2
     return total
-
-
-def pipeline_stages(layers: int, stages: int) -> tuple[int, ...]:
-    """Layers of each pipeline stage: the remainder goes, one each, to the stages before the last.
-
-    `distributed/utils.py: get_pp_indices`.
-    """
-    counts = [layers // stages] * stages
-    for index in range(2, 2 + layers % stages):
-        counts[-index] += 1
-    return tuple(counts)
