@@ -268,8 +268,8 @@ def test_learned_positions_end(engine: str) -> None:
     # RoBERTa's table has two rows more than there are positions.
     assert not ask(engine, subject("FacebookAI/roberta-base"), H100, Question(context=512)).refusal
     assert ask(engine, subject("FacebookAI/roberta-base"), H100, Question(context=513)).refusal
-    # Rotary positions can be stretched.
-    assert "positions" not in ask(engine, subject("Qwen/Qwen3-0.6B"), H100, Question(context=65536)).refusal
+    # Rotary positions can be stretched, if need be by a setting.
+    assert "no engine" not in ask(engine, subject("Qwen/Qwen3-0.6B"), H100, Question(context=65536)).refusal
 
 
 # Encoders and decoders in one.

@@ -264,7 +264,7 @@ def test_caches_that_are_not_as_narrow_as_the_maths() -> None:
     assert minicpm.plan.bytes_per_block == 62 * 16 * 40 * 2 * 96 * 2
     # Whisper: a batch's 8,192 tokens of sound for each sequence, although 1,500 is all that there can be.
     whisper = plan(subject("openai/whisper-small"))
-    assert whisper.plan.blocks_per_request(448) == 448 // 16 + 8192 // 16
+    assert whisper.plan.planned_blocks(448) == 448 // 16 + 8192 // 16
 
 
 def test_buffers_of_qwen3_8b() -> None:

@@ -69,6 +69,7 @@ _SWITCHES = {
     "VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS": "estimate_cudagraphs",
     "VLLM_USE_FLASHINFER_SAMPLER": "flashinfer_sampler",
     "VLLM_USE_V2_MODEL_RUNNER": "v2_runner",
+    "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "allow_long_max_model_len",
     "VLLM_ALLOW_CHUNKED_LOCAL_ATTN_WITH_HYBRID_KV_CACHE": "chunked_groups",
 }
 _VARIABLES = ("VLLM_USE_V1", *_SWITCHES, *VARIABLES)

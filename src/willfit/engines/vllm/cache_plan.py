@@ -132,12 +132,12 @@ def plan_cache(specs: Sequence[CacheSpec], resolved: Resolved, hybrid_manager: b
         specs = [spec.kept_whole() if spec.kind in kinds else spec for spec in specs]
     if _uniform(specs):
         group = Group(tuple(specs))
-        return CachePlan((group,), _block_bytes((group,)), resolved)
+        return CachePlan((group,), bytes_per_block((group,)), resolved)
     groups = _groups_of_equal_size(_unified(specs), resolved.era.group_slack)
-    return CachePlan(groups, _block_bytes(groups), resolved)
+    return CachePlan(groups, bytes_per_block(groups), resolved)
 
 
-def _block_bytes(groups: Sequence[Group]) -> int:
+def bytes_per_block(groups: Sequence[Group]) -> int:
     """The widest group on the stage where it is widest (`_project_kv_cache_groups_to_worker`)."""
     stages = 1 + max(spec.stage for group in groups for spec in group.specs)
     if stages == 1:

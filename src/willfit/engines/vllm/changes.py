@@ -197,6 +197,15 @@ WORDS: dict[str, Words] = {
         },
         ("weights",),
     ),
+    "packed_pages": Words(
+        {
+            "tuples": "blocks of compressed attention have as many pages of each size",
+            "sizes": "blocks of compressed attention have as many pages of a size as any group needs",
+            "groups": "blocks of compressed attention are as wide as the widest group",
+        },
+        ("needed",),
+        ("latents",),
+    ),
     "captured": Words(
         {
             "grid": "CUDA graphs are captured for a grid of sizes",

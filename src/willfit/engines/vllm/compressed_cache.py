@@ -2,7 +2,8 @@
 
 Pages of its windows, entries, index keys and partial states differ in size, so they are not padded to one: a block is
 as wide as the widest group (0.29, `v1/core/kv_cache_planning.py: _get_packed_kv_cache_groups`), before that a layout
-of all page sizes that groups share (`v1/core/kv_cache_utils.py: _get_kv_cache_groups_uniform_groups`).
+of all page sizes that groups share (`v1/core/kv_cache_utils.py: _get_kv_cache_groups_uniform_groups`,
+`_get_kv_cache_config_packed`).
 """
 
 from __future__ import annotations
@@ -10,13 +11,10 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
-from willfit.engines.vllm.cache_plan import CachePlan, Group
+from willfit.engines.vllm.cache_plan import CachePlan, Group, bytes_per_block
 from willfit.engines.vllm.cache_specs import CacheSpec
 from willfit.engines.vllm.settings import Resolved
 from willfit.quantities import ceil_div
-
-#: Groups are packed side by side since this version.
-_PACKS = (0, 29)
 
 
 def plan_compressed(specs: Sequence[CacheSpec], resolved: Resolved) -> CachePlan:
@@ -25,7 +23,7 @@ def plan_compressed(specs: Sequence[CacheSpec], resolved: Resolved) -> CachePlan
     for spec in specs:
         kind = "sliding" if spec.kind == "sliding" else "mla"
         buckets[kind, spec.block_size, spec.reach].append(spec)
-    if resolved.era.since >= _PACKS:
+    if resolved.era.packed_pages == "groups":
         return _packed(list(buckets.values()), resolved)
     return _shared(list(buckets.values()), resolved)
 
@@ -45,7 +43,7 @@ def _packed(buckets: list[list[CacheSpec]], resolved: Resolved) -> CachePlan:
     for bucket, size, alike in zip(buckets, repeats, balanced, strict=True):
         number = ceil_div(size, each) if alike and mixed else 1
         groups.extend(_split(bucket, number))
-    return CachePlan(tuple(groups), max(group.page_bytes for group in groups), resolved)
+    return CachePlan(tuple(groups), bytes_per_block(groups), resolved)
 
 
 def _shared(buckets: list[list[CacheSpec]], resolved: Resolved) -> CachePlan:
@@ -57,8 +55,17 @@ def _shared(buckets: list[list[CacheSpec]], resolved: Resolved) -> CachePlan:
     groups = [Group(tuple(buckets[0]))]
     for bucket, size in zip(buckets[1:], repeats[1:], strict=True):
         groups.extend(_split(bucket, ceil_div(size, each)))
-    longest = max(max(Counter(spec.page_bytes for spec in group.specs).values()) for group in groups)
-    return CachePlan(tuple(groups), sum(sizes) * longest, resolved)
+    slots: Counter[int] = Counter()
+    for group in groups:
+        slots |= Counter(_padded(spec.page_bytes, sizes) for spec in group.specs)
+    if resolved.era.packed_pages == "tuples":
+        return CachePlan(tuple(groups), sum(sizes) * max(slots.values()), resolved)
+    return CachePlan(tuple(groups), sum(size * count for size, count in slots.items()), resolved)
+
+
+def _padded(page: int, sizes: Sequence[int]) -> int:
+    """Windows and states take the next larger page of the entries."""
+    return next((size for size in sizes if size >= page), page)
 
 
 def _split(bucket: list[CacheSpec], number: int) -> Iterator[Group]:

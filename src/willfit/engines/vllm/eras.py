@@ -73,6 +73,9 @@ class Era:
         The check whether one sequence fits leaves out the block that is never handed out.
     plans_source_by_batch
         Cross-attention is planned for as many source positions as a batch has tokens, not for the encoder's.
+    packed_pages
+        What a block of DeepSeek-V4's cache has room for: as many pages of each size as the longest list of one size
+        (`tuples`), as many of each as any group has of it (`sizes`), or the widest group (`groups`).
     captured
         Sizes that graphs are captured for beside the grid: a `batch` of `max_num_batched_tokens` if that is no larger
         than the grid; also those of speculative `decode` batches; also `max_num_seqs` (`sequences`).
@@ -114,6 +117,7 @@ class Era:
     sparse_capture: bool = False
     plain_maxima: bool = False
     interleaved_table: int = 4
+    packed_pages: Literal["tuples", "sizes", "groups"] = "tuples"
     captured: Literal["grid", "batch", "decode", "sequences"] = "grid"
 
 
@@ -142,6 +146,7 @@ def _table() -> tuple[Era, ...]:
     changed((0, 20, 1), capacity="concurrency")
     changed((0, 21), flashinfer="by_default")
     changed((0, 22), captured="batch")
+    changed((0, 24), packed_pages="sizes")
     changed((0, 26), in_flight=True)
     changed(
         (0, 29),
@@ -150,6 +155,7 @@ def _table() -> tuple[Era, ...]:
         state_caching=True,
         checkpoint_blocks=True,
         null_block=True,
+        packed_pages="groups",
         captured="decode",
     )
     changed((0, 32), interleaved_table=1)

@@ -45,18 +45,12 @@ _WHOLE_PREFILLS: Version = (0, 33)
 _REFINES: Version = (0, 12)
 
 
-def refusal(subject: Subject, settings: Settings, device: Device | None = None, length: int = 0) -> str:
-    """Why this version does not start with the model as it is stored, on this device; empty if it does.
-
-    Parameters
-    ----------
-    length
-        Tokens of the longest sequence; 0 if that does not matter.
-    """
+def refusal(subject: Subject, settings: Settings, device: Device | None = None) -> str:
+    """Why this version does not start with the model as it is stored, on this device; empty if it does."""
     version = parse_version(settings.version)
     return (
         _model(subject.architecture, settings.version)
-        or too_long(subject.architecture, length)
+        or too_long(subject.architecture, settings.max_model_len or 0)
         or _method(subject, settings, version)
         or _length(subject.architecture, settings)
         or _kernels(subject.architecture, device)
@@ -105,7 +99,7 @@ def _length(architecture: Architecture, settings: Settings) -> str:
     """A longest sequence beyond the model's positions, scaled ones included (`config/model.py`)."""
     asked, limit = settings.max_model_len or 0, architecture.max_positions
     scaled = [int(max(limit, rope.original_positions) * max(1.0, rope.factor)) for rope in architecture.ropes]
-    if not limit or asked <= max([limit, *scaled]):
+    if not limit or settings.allow_long_max_model_len or asked <= max([limit, *scaled]):
         return ""
     return (
         f"{asked:,} tokens are more than the model's {limit:,} positions; "

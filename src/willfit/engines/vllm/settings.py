@@ -118,6 +118,7 @@ class Settings:
     flashinfer_sampler: bool | None = None
     v2_runner: bool | None = None
     allow_deprecated_quantization: bool = False
+    allow_long_max_model_len: bool = False
     draft: Draft | None = None
     lora: Lora | None = None
     decode_context_parallel: int = 1
@@ -198,7 +199,7 @@ def resolve(settings: Settings, architecture: Architecture, device: Device, era:
     BadInput
         If neither the settings nor the config say how long a sequence can be.
     """
-    length = architecture.max_positions if settings.max_model_len in (None, AUTO) else settings.max_model_len
+    length = _stated_limit(architecture) if settings.max_model_len in (None, AUTO) else settings.max_model_len
     if not length:
         raise BadInput("the config names no longest sequence", "give --context (vLLM: --max-model-len)")
     tokens, sequences = _batch_defaults(settings, device, era)
@@ -236,6 +237,12 @@ def resolve(settings: Settings, architecture: Architecture, device: Device, era:
         else capture_sizes(settings, sequences, tokens, device, era, architecture.model_type),
         context_shards=settings.decode_context_parallel,
     )
+
+
+def _stated_limit(architecture: Architecture) -> int:
+    """The longest sequence by the config's own number, which RoBERTa's classes do not lessen by what they skip."""
+    tables = (t for t in architecture.embeddings if t.name.endswith("position_embeddings.weight"))
+    return max([architecture.max_positions, *(table.shape[0] for table in tables)])
 
 
 def _chunks_by_itself(settings: Settings, architecture: Architecture, device: Device, length: int) -> bool:

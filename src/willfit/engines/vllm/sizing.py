@@ -177,7 +177,7 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
         plan=plan,
         after_loading_bytes=copies,
         moved=moved,
-        refusal=refusal(subject, settings, device, resolved.max_model_len),
+        refusal=refusal(subject, settings, device),
     )
 
 
