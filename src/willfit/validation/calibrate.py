@@ -129,8 +129,9 @@ def _fitted(fit: Fit | CatalogueFit, cases: Sequence[Case]) -> Fitted | None:
     value = median(seen)
     conformal = isinstance(fit, Fit) and fit.conformal
     low, high = _conformal_interval(seen) if conformal else _interval(seen, value)
-    if seen[0] >= 0:
-        low = max(low, 0.0)
+    if low < 0 <= seen[0]:
+        # A size that is never zero may lie as many times below as above.
+        low = min(seen[0], value * value / high)
     constant = Constant(fit.name, _digits(value), _digits(low), _digits(high), fit.unit, len(seen))
     residuals = {percent: _digits(quantile(seen, percent / 100) - value) for percent in _RESIDUALS}
     dates = [str(thing.fields.get("date") or "") for _, thing in observed if isinstance(thing, Case)]

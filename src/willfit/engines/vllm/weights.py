@@ -109,6 +109,9 @@ _FP32_ROUTERS = frozenset(
     }
 )  # fmt: skip
 
+#: Models whose router a method quantizes unless the checkpoint excepts it, and since when (`models/qwen3_moe.py`).
+_QUANTIZED_ROUTERS = {"qwen3_moe": (0, 10, 2)}
+
 #: Ends of names of what is loaded unquantized whatever the checkpoint has: fused with an unquantized projection
 #: (`models/deepseek_v32/attention.py`), or by a kernel that reads 16 bits (`models/deepseek_v4/compressor.py`).
 _PLAIN_OF = {
@@ -126,6 +129,11 @@ _WHOLE_OF = {"olmoe": ("q_norm.weight", "k_norm.weight")}
 #: Image and audio encoders that are Transformers' modules, whole on every rank (`models/gemma3n_mm.py`,
 #: `models/gemma4_mm.py`).
 _WHOLE_TOWERS = frozenset({"gemma3n", "gemma4", "gemma4_unified"})
+
+#: Parts of names of what a model's code has no place for, and the norm that it builds though the checkpoint may lack it
+#: (`models/stablelm.py`).
+_UNUSED_OF = {"stablelm": ("q_layernorm.norms.", "k_layernorm.norms.")}
+_BUILT_OF = {"stablelm": "post_attention_layernorm.weight"}
 
 #: Multi-token-prediction modules use the model's head since this version.
 _SHARES_MTP_HEAD = (0, 16)
@@ -174,6 +182,8 @@ def is_loaded(line: WeightLine, subject: Subject, settings: Settings) -> bool:
     if tensor.name.endswith("lm_head.bias") and through_transformers(subject.architecture, settings):
         return False
     if _is_after_features(tensor, subject.architecture):
+        return False
+    if any(part in tensor.name for part in _UNUSED_OF.get(subject.architecture.model_type, ())):
         return False
     if tensor.part == "mtp" and not (settings.mtp and _is_own_of_mtp(tensor, settings)):
         return False
@@ -280,7 +290,7 @@ def rank_pieces(
     """
     tensor, architecture = line.tensor, subject.architecture
     shape, copies = _shape_on_rank(line, architecture, settings)
-    stored = _as_loaded(line, subject, dtype, shape)
+    stored = _as_loaded(line, subject, settings, dtype, shape)
     if tensor.part == "experts" and subject.recipe.method == "mxfp4":
         shape = _padded_for_kernel(tensor, shape, settings, device)
     without = ""
@@ -341,7 +351,9 @@ def _is_vocabulary(tensor: Tensor, architecture: Architecture) -> bool:
     return tensor.part == "head" and tensor.kind in ("linear", "bias") and tensor.split is not None
 
 
-def _as_loaded(line: WeightLine, subject: Subject, dtype: str, shape: tuple[int, ...]) -> Format:
+def _as_loaded(
+    line: WeightLine, subject: Subject, settings: Settings, dtype: str, shape: tuple[int, ...]
+) -> Format:
     tensor, stored, kind = line.tensor, line.format, subject.architecture.model_type
     name = line.tensor.name
     if tensor.kind == "buffer":
@@ -351,6 +363,10 @@ def _as_loaded(line: WeightLine, subject: Subject, dtype: str, shape: tuple[int,
     fp32_router = router and tensor.kind == "linear" and kind in _FP32_ROUTERS
     if fp32_router or name.endswith((*_FP32, *_FP32_OF.get(kind, ()))):
         return Plain("fp32")
+    quantized = _QUANTIZED_ROUTERS.get(kind)
+    if router and quantized and parse_version(settings.version) >= quantized:
+        # Recipes never quantize what they know to be a router; this code has it as any other projection.
+        return subject.recipe.format_of(name.format(layer=0), replace(tensor, part="mlp"))
     if _is_plain(line) or (tensor.part == "vision" and kind in _PLAIN_TOWERS):
         return Plain(dtype)
     if name.endswith(_PLAIN_OF.get(kind, ())) or (
@@ -430,6 +446,9 @@ def _added_bytes(layer: Layer, subject: Subject, settings: Settings, dtype: str)
     size = plain * DTYPE_BYTES[dtype] + single * 4
     kinds = (Attention, LatentAttention) if latent else (Attention,)
     total = size * sum(isinstance(mixer, kinds) for mixer in layer.mixers)
+    norm = _BUILT_OF.get(subject.architecture.model_type)
+    if norm and not any(tensor.name.endswith(norm) for tensor in layer.tensors):
+        total += 2 * subject.architecture.hidden_size * DTYPE_BYTES[dtype]  # a weight and a bias
     total += sum(
         line.on_rank(settings.tensor_parallel) // line.times for line in _keys_that_are_values(layer, subject)
     )
