@@ -29,11 +29,13 @@ CASES = ROOT / "tests" / "data" / "cases"
 
 #: Files of published measurements whose metrics are shown, with the engine's title.
 SHOWN = (
-    ("vllm.jsonl", "vLLM"),
-    ("vllm_oracle.jsonl", "vLLM's own planner"),
-    ("sglang.jsonl", "SGLang"),
-    ("sglang_more.jsonl", "SGLang, more logs"),
-    ("transformers.jsonl", "transformers"),
+    (("vllm.jsonl",), "vLLM"),
+    (("vllm_more.jsonl",), "vLLM, more logs"),
+    (("vllm_oracle.jsonl",), "vLLM's own planner"),
+    (("sglang.jsonl",), "SGLang"),
+    (("sglang_more.jsonl",), "SGLang, more logs"),
+    (("other_serving.jsonl", "other_serving_more.jsonl"), "other servers"),
+    (("transformers.jsonl",), "transformers"),
 )
 
 #: What a metric means, in words; metrics not listed are not shown.
@@ -47,6 +49,7 @@ METRICS = {
     "vllm.params_bytes": ("parameter bytes of a rank", "单卡参数字节数"),
     "sglang.weights_gib": ("weights of a rank", "单卡权重"),
     "sglang.kv_cache_tokens": ("cache tokens, free memory given", "缓存 token 数（给定空闲显存）"),
+    "tensorrt-llm.kv_cache_tokens": ("cache tokens, TensorRT-LLM", "缓存 token 数（TensorRT-LLM）"),
     "transformers.peak_allocated_gib": ("peak allocated", "分配峰值"),
     "transformers.peak_reserved_gib": ("peak reserved", "保留峰值"),
     "transformers.nvidia_smi_gib": ("whole device", "整卡占用"),
@@ -77,7 +80,9 @@ def commands_page() -> str:
 def accuracy_tables() -> tuple[str, str, str]:
     """The accuracy table in English and Chinese, and the whole page."""
     every = sorted(CASES.glob("*.jsonl"))
-    scores = {name: validate_files([CASES / name], constants_from=every) for name, _ in SHOWN}
+    scores = {
+        title: validate_files([CASES / name for name in names], constants_from=every) for names, title in SHOWN
+    }
     english = ["| engine | what | n | median error | 90th percentile | inside the 90 % interval |",
                "| --- | --- | ---: | ---: | ---: | ---: |"]  # fmt: skip
     chinese = ["| 引擎 | 指标 | 样本数 | 误差中位数 | 90 分位误差 | 落在 90 % 区间内 |",
@@ -90,8 +95,8 @@ def accuracy_tables() -> tuple[str, str, str]:
         "predicted with constants fitted to all files' other models. Predictions use the settings; for vLLM also the",
         "device's visible total, and for SGLang the memory that was free before loading, where the log has them.\n",
     ]
-    for name, title in SHOWN:
-        score = scores[name]
+    for names, title in SHOWN:
+        score = scores[title]
         for metric, figures in score.metrics().items():
             if metric not in METRICS or "share" in figures:
                 continue
@@ -101,12 +106,13 @@ def accuracy_tables() -> tuple[str, str, str]:
             )
             english.append(f"| {title} | {METRICS[metric][0]} | {row}")
             chinese.append(f"| {title} | {METRICS[metric][1]} | {row}")
-        page.append(_page_of(name, title, score))
+        page.append(_page_of(names, title, score))
     return "\n".join(english), "\n".join(chinese), "\n".join(page)
 
 
-def _page_of(name: str, title: str, score: Score) -> str:
-    lines = [f"## {title}\n", f"`{name}`: {score.n_predicted} of {score.n_cases} cases predicted.\n"]
+def _page_of(names: tuple[str, ...], title: str, score: Score) -> str:
+    files = " and ".join(f"`{name}`" for name in names)
+    lines = [f"## {title}\n", f"{files}: {score.n_predicted} of {score.n_cases} cases predicted.\n"]
     lines += ["| metric | n | median error | 90th percentile | bias | in interval | under |",
               "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"]  # fmt: skip
     for metric, figures in score.metrics().items():
