@@ -27,15 +27,15 @@ from willfit.validation.scoring import Score
 ROOT = Path(__file__).parents[1]
 CASES = ROOT / "tests" / "data" / "cases"
 
-#: Files of published measurements whose metrics are shown, with the engine's title.
+#: Files of published measurements whose metrics are shown, with the engine's title in English and Chinese.
 SHOWN = (
-    (("vllm.jsonl",), "vLLM"),
-    (("vllm_more.jsonl",), "vLLM, more logs"),
-    (("vllm_oracle.jsonl",), "vLLM's own planner"),
-    (("sglang.jsonl",), "SGLang"),
-    (("sglang_more.jsonl",), "SGLang, more logs"),
-    (("other_serving.jsonl", "other_serving_more.jsonl"), "other servers"),
-    (("transformers.jsonl",), "transformers"),
+    (("vllm.jsonl",), "vLLM", "vLLM"),
+    (("vllm_more.jsonl",), "vLLM, more logs", "vLLM，更多日志"),
+    (("vllm_oracle.jsonl",), "vLLM's own planner", "vLLM 自带的规划"),
+    (("sglang.jsonl",), "SGLang", "SGLang"),
+    (("sglang_more.jsonl",), "SGLang, more logs", "SGLang，更多日志"),
+    (("other_serving.jsonl", "other_serving_more.jsonl"), "other servers", "其他服务引擎"),
+    (("transformers.jsonl",), "transformers", "transformers"),
 )
 
 #: What a metric means, in words; metrics not listed are not shown.
@@ -81,7 +81,8 @@ def accuracy_tables() -> tuple[str, str, str]:
     """The accuracy table in English and Chinese, and the whole page."""
     every = sorted(CASES.glob("*.jsonl"))
     scores = {
-        title: validate_files([CASES / name for name in names], constants_from=every) for names, title in SHOWN
+        title: validate_files([CASES / name for name in names], constants_from=every)
+        for names, title, _ in SHOWN
     }
     english = ["| engine | what | n | median error | 90th percentile | inside the 90 % interval |",
                "| --- | --- | ---: | ---: | ---: | ---: |"]  # fmt: skip
@@ -95,7 +96,7 @@ def accuracy_tables() -> tuple[str, str, str]:
         "predicted with constants fitted to all files' other models. Predictions use the settings; for vLLM also the",
         "device's visible total, and for SGLang the memory that was free before loading, where the log has them.\n",
     ]
-    for names, title in SHOWN:
+    for names, title, translated in SHOWN:
         score = scores[title]
         for metric, figures in score.metrics().items():
             if metric not in METRICS or "share" in figures:
@@ -105,7 +106,7 @@ def accuracy_tables() -> tuple[str, str, str]:
                 f"{100 * figures['coverage90']:.0f} % |"
             )
             english.append(f"| {title} | {METRICS[metric][0]} | {row}")
-            chinese.append(f"| {title} | {METRICS[metric][1]} | {row}")
+            chinese.append(f"| {translated} | {METRICS[metric][1]} | {row}")
         page.append(_page_of(names, title, score))
     return "\n".join(english), "\n".join(chinese), "\n".join(page)
 

@@ -18,8 +18,8 @@ from willfit.engines.support import TITLES, others
 from willfit.engines.table import ENGINES, ask, engine_module
 from willfit.engines.vllm import Settings
 from willfit.engines.vllm import models as vllm_models
+from willfit.engines.vllm.features.tasks import settled
 from willfit.engines.vllm.sizing import Sizing, size_up
-from willfit.engines.vllm.tasks import settled
 from willfit.errors import BadInput
 from willfit.estimate import Estimate
 from willfit.hardware.table import find_device

@@ -7,7 +7,7 @@ from vllm_subjects import answered, sized
 
 from willfit.asking import find_subject
 from willfit.engines.base import Subject
-from willfit.engines.vllm.cache_plan import CachePlan
+from willfit.engines.vllm.cache.plan import CachePlan
 
 #: Pages of packed tokens, multiples of 576 B: 64 tokens of 584 B (a window, or entries of four tokens), two entries
 #: of 128 tokens, 64 index keys of 132 B.

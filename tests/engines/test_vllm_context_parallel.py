@@ -8,7 +8,7 @@ import pytest
 from vllm_subjects import LLAMA_8B, QWEN3_MOE, answered, names, sized, subject_of, term
 
 from willfit.asking import find_subject
-from willfit.engines.vllm.cache_plan import CachePlan
+from willfit.engines.vllm.cache.plan import CachePlan
 
 KIMI = "moonshotai/Kimi-K2-Instruct"
 

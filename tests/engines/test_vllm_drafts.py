@@ -12,7 +12,7 @@ from willfit.architectures.drafts import as_draft
 from willfit.checkpoints.config import Config
 from willfit.engines.base import Subject
 from willfit.engines.subject import subject_from_config
-from willfit.engines.vllm.drafts import falls_back
+from willfit.engines.vllm.features.drafts import falls_back
 from willfit.engines.vllm.options import Draft
 from willfit.engines.vllm.settings import Settings
 from willfit.errors import BadInput

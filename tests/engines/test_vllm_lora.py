@@ -6,7 +6,7 @@ import pytest
 from vllm_subjects import LLAMA_3B, QWEN3_8B, QWEN3_MOE, names, sized, subject_of, term
 
 from willfit.engines.vllm import Settings
-from willfit.engines.vllm.lora import adapter_bytes, graph_sets
+from willfit.engines.vllm.features.lora import adapter_bytes, graph_sets
 from willfit.engines.vllm.options import Lora
 from willfit.quantities import GIB
 

@@ -16,12 +16,12 @@ from willfit.checkpoints.safetensors import StoredTensor
 from willfit.engines.base import Machine, Question, Subject
 from willfit.engines.subject import subject_from_config, subject_of
 from willfit.engines.vllm import Settings, answer, estimate
-from willfit.engines.vllm.buffers import buffer_bytes
+from willfit.engines.vllm.loading.buffers import buffer_bytes
+from willfit.engines.vllm.loading.slack import slack_bytes
+from willfit.engines.vllm.loading.stages import pipeline_stages
+from willfit.engines.vllm.loading.weights import is_loaded, layout_bytes, parameter_bytes
 from willfit.engines.vllm.refusals import refusal
 from willfit.engines.vllm.sizing import Sizing, ranks_of, size_up
-from willfit.engines.vllm.slack import slack_bytes
-from willfit.engines.vllm.stages import pipeline_stages
-from willfit.engines.vllm.weights import is_loaded, layout_bytes, parameter_bytes
 from willfit.hardware.table import find_device
 from willfit.quantities import GIB, MIB
 from willfit.validation.cases import Case, read_cases
@@ -55,14 +55,6 @@ DIFFERENT: dict[str, tuple[set[str], str]] = {
         {"params_bytes", "fits"},
         "the row's config lacks the published list of what stays in 16 bits, so the planner quantized the encoder",
     ),
-    "qwen3_30b_a3b_fp8": (
-        {"params_bytes"},
-        "a config without the list that published ones have, so the planner quantized the router",
-    ),
-    "qwen3_30b_a3b_gptq4": (
-        {"params_bytes"},
-        "a config without the list that published ones have, so the planner quantized the router",
-    ),
     "mistralai/Ministral-3-8B-Instruct-2512": (
         {"params_bytes"},
         "the list names the encoder differently from vLLM's module, so the planner quantized it, its file does not",
@@ -81,10 +73,6 @@ DIFFERENT: dict[str, tuple[set[str], str]] = {
         "under a deprecated method the planner has other layers in 8 bits than the checkpoint (0.9 %)",
     ),
     "nvidia/Qwen3.6-27B-NVFP4": ({"params_bytes"}, "1,154 B of scalars of fused projections are not counted"),
-    "stabilityai/stablelm-2-12b": (
-        {"params_bytes"},
-        "vLLM leaves out the norms of queries and keys and has a second layer norm instead (7,680 B a layer)",
-    ),
 }  # fmt: skip
 
 

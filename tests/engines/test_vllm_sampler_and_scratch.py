@@ -9,7 +9,7 @@ from willfit.checkpoints.config import Config
 from willfit.engines.base import Machine, Subject
 from willfit.engines.subject import subject_from_config
 from willfit.engines.vllm import Settings
-from willfit.engines.vllm.runner import uses_v2_runner
+from willfit.engines.vllm.profiling.runner import uses_v2_runner
 from willfit.engines.vllm.sizing import Sizing, size_up
 from willfit.estimate import Term
 from willfit.hardware.table import find_device

@@ -18,9 +18,9 @@ from willfit.checkpoints.config import Config
 from willfit.engines.base import Machine, Subject
 from willfit.engines.subject import subject_from_config
 from willfit.engines.vllm import Settings
-from willfit.engines.vllm.buffers import buffer_bytes
+from willfit.engines.vllm.loading.buffers import buffer_bytes
+from willfit.engines.vllm.loading.weights import parameter_bytes
 from willfit.engines.vllm.sizing import ranks_of, size_up
-from willfit.engines.vllm.weights import parameter_bytes
 from willfit.hardware.table import find_device
 from willfit.quantities import GIB
 

@@ -11,7 +11,7 @@ from willfit.calibration import constant
 from willfit.engines.base import Subject
 from willfit.engines.context import context_term
 from willfit.engines.sharding import Sharding, parameter_bytes
-from willfit.engines.vllm.runtime import runtime_constants
+from willfit.engines.vllm.profiling.runtime import runtime_constants
 from willfit.estimate import Term, between
 from willfit.hardware.device import Device
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from willfit.engines.vllm.eras import NEWEST
+from willfit.engines.vllm.features.lora import RANKS
 from willfit.engines.vllm.host import offloading_connector
-from willfit.engines.vllm.lora import RANKS
 from willfit.engines.vllm.options import Draft, KvTransfer, Lora, Offload
 from willfit.errors import BadInput
 from willfit.launch.base import DraftModel

@@ -8,18 +8,18 @@ from willfit.architectures.held import held_bytes
 from willfit.architectures.mixers import CompressedAttention
 from willfit.engines.base import Machine, Question, Subject
 from willfit.engines.support import model_note
-from willfit.engines.vllm.buffers import buffer_bytes
-from willfit.engines.vllm.compressed_pages import has_unknown_states
-from willfit.engines.vllm.drafts import is_unknown
+from willfit.engines.vllm.cache.compressed_pages import has_unknown_states
 from willfit.engines.vllm.eras import NEWEST
+from willfit.engines.vllm.features.drafts import is_unknown
+from willfit.engines.vllm.features.sleeping import Sleeping, asleep
+from willfit.engines.vllm.features.tasks import settled
 from willfit.engines.vllm.host import host_terms, process_note
+from willfit.engines.vllm.loading.buffers import buffer_bytes
 from willfit.engines.vllm.models import support
 from willfit.engines.vllm.refusals import undivided
 from willfit.engines.vllm.settings import Settings
 from willfit.engines.vllm.sizing import Sizing, ranks_of, size_up, smallest_device
-from willfit.engines.vllm.sleeping import Sleeping, asleep
 from willfit.engines.vllm.sources import source
-from willfit.engines.vllm.tasks import settled
 from willfit.estimate import Capacity, DeviceEstimate, Estimate, Term, combined
 from willfit.quantities import ceil_div, format_bytes
 

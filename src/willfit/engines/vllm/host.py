@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from willfit.engines.base import Subject
 from willfit.engines.versions import Version, parse_version
-from willfit.engines.vllm.lora import adapter_bytes
-from willfit.engines.vllm.offload import Offloaded
+from willfit.engines.vllm.features.lora import adapter_bytes
+from willfit.engines.vllm.features.offload import Offloaded
 from willfit.engines.vllm.options import KvTransfer
 from willfit.engines.vllm.settings import Resolved, Settings
 from willfit.engines.vllm.sources import source

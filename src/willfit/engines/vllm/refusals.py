@@ -9,16 +9,16 @@ from willfit.architectures.model import Architecture
 from willfit.engines.base import Subject
 from willfit.engines.support import model_refusal, too_long
 from willfit.engines.versions import Version, parse_version
-from willfit.engines.vllm.buffers import mamba_groups
-from willfit.engines.vllm.context_parallel import context_refusal
-from willfit.engines.vllm.drafts import draft_refusal
 from willfit.engines.vllm.eras import era_for
-from willfit.engines.vllm.experts import experts_refusal
-from willfit.engines.vllm.lora import lora_refusal
+from willfit.engines.vllm.features.context_parallel import context_refusal
+from willfit.engines.vllm.features.drafts import draft_refusal
+from willfit.engines.vllm.features.experts import experts_refusal
+from willfit.engines.vllm.features.lora import lora_refusal
+from willfit.engines.vllm.features.offload import offload_refusal
+from willfit.engines.vllm.features.sleeping import sleep_refusal
+from willfit.engines.vllm.loading.buffers import mamba_groups
 from willfit.engines.vllm.models import support
-from willfit.engines.vllm.offload import offload_refusal
 from willfit.engines.vllm.settings import Settings
-from willfit.engines.vllm.sleeping import sleep_refusal
 from willfit.formats.base import Format
 from willfit.formats.ggml import Ggml
 from willfit.formats.gptq import Gptq

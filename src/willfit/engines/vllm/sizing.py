@@ -8,31 +8,31 @@ from math import ceil
 from willfit.calibration import constant
 from willfit.engines.base import Machine, Subject
 from willfit.engines.context import context_term
-from willfit.engines.vllm.buffers import buffer_bytes
-from willfit.engines.vllm.cache_plan import CachePlan, plan_cache
-from willfit.engines.vllm.cache_specs import (
+from willfit.engines.vllm.cache.compressed_plan import plan_compressed
+from willfit.engines.vllm.cache.plan import CachePlan, plan_cache
+from willfit.engines.vllm.cache.specs import (
     DEFAULT_BLOCK,
     block_size_for,
     cache_specs,
     is_compressed,
     kv_dtype_of,
 )
-from willfit.engines.vllm.compressed_cache import plan_compressed
-from willfit.engines.vllm.drafts import buffer_term, draft_specs, draft_term, falls_back
 from willfit.engines.vllm.eras import era_for
-from willfit.engines.vllm.experts import all_to_all_term, balance_term
-from willfit.engines.vllm.graphs import graph_term, graphs_are_subtracted
+from willfit.engines.vllm.features.drafts import buffer_term, draft_specs, draft_term, falls_back
+from willfit.engines.vllm.features.experts import all_to_all_term, balance_term
+from willfit.engines.vllm.features.lora import graph_sets, lora_era, lora_term
+from willfit.engines.vllm.features.offload import Offloaded, offloaded
+from willfit.engines.vllm.features.tasks import settled
 from willfit.engines.vllm.host import joins_groups
-from willfit.engines.vllm.lora import graph_sets, lora_era, lora_term
-from willfit.engines.vllm.offload import Offloaded, offloaded
-from willfit.engines.vllm.profile import activation_term, buffers_term
+from willfit.engines.vllm.loading.buffers import buffer_bytes
+from willfit.engines.vllm.loading.slack import slack_bytes
+from willfit.engines.vllm.loading.weights import latent_copy_bytes, layout_bytes, parameter_bytes
+from willfit.engines.vllm.profiling.graphs import graph_term, graphs_are_subtracted
+from willfit.engines.vllm.profiling.peak import activation_term, buffers_term
+from willfit.engines.vllm.profiling.runtime import runtime_term
 from willfit.engines.vllm.refusals import refusal
-from willfit.engines.vllm.runtime import runtime_term
 from willfit.engines.vllm.settings import AUTO, Resolved, Settings, resolve
-from willfit.engines.vllm.slack import slack_bytes
 from willfit.engines.vllm.sources import source
-from willfit.engines.vllm.tasks import settled
-from willfit.engines.vllm.weights import latent_copy_bytes, layout_bytes, parameter_bytes
 from willfit.errors import BadInput
 from willfit.estimate import Demand, Term, between, combined, exact
 from willfit.hardware.device import Device

@@ -9,8 +9,8 @@ from math import copysign, log, sqrt
 from willfit.calibration import constant
 from willfit.engines.versions import parse_version
 from willfit.engines.vllm.eras import era_for
-from willfit.engines.vllm.graphs import graph_constant
-from willfit.engines.vllm.runtime import runtime_constants
+from willfit.engines.vllm.profiling.graphs import graph_constant
+from willfit.engines.vllm.profiling.runtime import runtime_constants
 from willfit.engines.vllm.sizing import Sizing, size_up
 from willfit.hardware.table import find_device
 from willfit.quantities import GIB

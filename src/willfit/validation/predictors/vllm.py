@@ -11,10 +11,10 @@ from willfit.checkpoints.config import Config
 from willfit.engines.base import Machine, Subject
 from willfit.engines.subject import subject_from_config
 from willfit.engines.vllm import Settings
-from willfit.engines.vllm.buffers import buffer_bytes
-from willfit.engines.vllm.graphs import graph_term
-from willfit.engines.vllm.lora import lora_era
+from willfit.engines.vllm.features.lora import lora_era
+from willfit.engines.vllm.loading.buffers import buffer_bytes
 from willfit.engines.vllm.options import Draft, Lora
+from willfit.engines.vllm.profiling.graphs import graph_term
 from willfit.engines.vllm.sizing import Sizing, size_up
 from willfit.estimate import Term, between, combined
 from willfit.formats.recognise import NAMED

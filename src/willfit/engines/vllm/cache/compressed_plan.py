@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
-from willfit.engines.vllm.cache_plan import CachePlan, Group, bytes_per_block
-from willfit.engines.vllm.cache_specs import CacheSpec
+from willfit.engines.vllm.cache.plan import CachePlan, Group, bytes_per_block
+from willfit.engines.vllm.cache.specs import CacheSpec
 from willfit.engines.vllm.settings import Resolved
 from willfit.quantities import ceil_div
 

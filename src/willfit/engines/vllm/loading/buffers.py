@@ -11,9 +11,9 @@ from willfit.architectures.mixers import Attention, CompressedAttention, LatentA
 from willfit.architectures.model import Architecture, Tensor, Tower
 from willfit.engines.base import Subject
 from willfit.engines.vllm.eras import era_for
+from willfit.engines.vllm.loading.stages import divided, pipeline_stages
 from willfit.engines.vllm.models import support
 from willfit.engines.vllm.settings import Settings
-from willfit.engines.vllm.stages import divided, pipeline_stages
 from willfit.quantities import DTYPE_BYTES, ceil_div
 
 #: fp32 scalars that every attention layer keeps: key, value, query and probability scales.

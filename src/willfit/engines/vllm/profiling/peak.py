@@ -11,10 +11,10 @@ from willfit.architectures.mixers import Attention, LatentAttention
 from willfit.architectures.model import Architecture, Layer
 from willfit.calibration import constant
 from willfit.engines.base import Subject
-from willfit.engines.vllm.encoders import encoder_run
-from willfit.engines.vllm.runner import uses_v2_runner
-from willfit.engines.vllm.sampler import sampler_bytes
-from willfit.engines.vllm.scratch import expert_scratch, index_scratch, rehearsed_bytes
+from willfit.engines.vllm.profiling.encoders import encoder_run
+from willfit.engines.vllm.profiling.runner import uses_v2_runner
+from willfit.engines.vllm.profiling.sampler import sampler_bytes
+from willfit.engines.vllm.profiling.scratch import expert_scratch, index_scratch, rehearsed_bytes
 from willfit.engines.vllm.settings import Resolved, Settings
 from willfit.engines.vllm.sources import source
 from willfit.estimate import Term, between, exact

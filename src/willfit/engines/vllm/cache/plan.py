@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from willfit.engines.vllm.cache_specs import CacheSpec
+from willfit.engines.vllm.cache.specs import CacheSpec
 from willfit.engines.vllm.eras import Era
 from willfit.engines.vllm.settings import Resolved
 from willfit.quantities import ceil_div

@@ -14,10 +14,10 @@ from willfit.architectures.mixers import Attention, LatentAttention
 from willfit.architectures.model import Architecture, Layer, Tensor
 from willfit.engines.base import Subject
 from willfit.engines.versions import parse_version
-from willfit.engines.vllm.buffers import is_correction_bias, through_transformers
 from willfit.engines.vllm.eras import era_for
+from willfit.engines.vllm.loading.buffers import is_correction_bias, through_transformers
+from willfit.engines.vllm.loading.stages import divided, pipeline_stages
 from willfit.engines.vllm.settings import Settings
-from willfit.engines.vllm.stages import divided, pipeline_stages
 from willfit.formats.base import Format, Piece
 from willfit.formats.bitsandbytes import Bnb4
 from willfit.formats.fp4 import Mxfp4

@@ -18,9 +18,9 @@ from willfit.architectures.mixers import (
     Mixer,
 )
 from willfit.architectures.model import Architecture
-from willfit.engines.vllm.compressed_pages import compressed_pages
+from willfit.engines.vllm.cache.compressed_pages import compressed_pages
+from willfit.engines.vllm.loading.stages import divided, pipeline_stages
 from willfit.engines.vllm.settings import Resolved, Settings
-from willfit.engines.vllm.stages import divided, pipeline_stages
 from willfit.hardware.device import Device
 from willfit.quantities import DTYPE_BYTES, ceil_div, dtype_name, round_up
 

@@ -13,7 +13,7 @@ from math import prod
 from willfit.architectures.model import Architecture, Tensor, Tower
 from willfit.engines.base import Subject
 from willfit.engines.versions import Version, parse_version
-from willfit.engines.vllm.runner import uses_v2_runner
+from willfit.engines.vllm.profiling.runner import uses_v2_runner
 from willfit.engines.vllm.settings import Resolved, Settings
 from willfit.quantities import ceil_div, round_up
 

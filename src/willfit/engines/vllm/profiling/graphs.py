@@ -5,7 +5,7 @@ from __future__ import annotations
 from willfit.calibration import Constant, constant
 from willfit.engines.base import Subject
 from willfit.engines.vllm.eras import Era
-from willfit.engines.vllm.runner import uses_v2_runner
+from willfit.engines.vllm.profiling.runner import uses_v2_runner
 from willfit.engines.vllm.settings import Resolved, Settings
 from willfit.engines.vllm.sources import source
 from willfit.estimate import Term, between, combined

@@ -10,8 +10,8 @@ from collections import defaultdict
 
 from willfit.engines.base import Subject
 from willfit.engines.caching_allocator import block_bytes
+from willfit.engines.vllm.loading.weights import is_loaded, rank_pieces
 from willfit.engines.vllm.settings import Settings
-from willfit.engines.vllm.weights import is_loaded, rank_pieces
 from willfit.hardware.device import Device
 
 #: Projection -> the module that vLLM loads it into (`packed_modules_mapping` of the models).

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from willfit.architectures.model import Tensor
 from willfit.engines.base import Subject
 from willfit.engines.versions import Version, era_of, parse_version
+from willfit.engines.vllm.loading.slack import MODULES
 from willfit.engines.vllm.options import Lora
 from willfit.engines.vllm.settings import Resolved, Settings
-from willfit.engines.vllm.slack import MODULES
 from willfit.engines.vllm.sources import source
 from willfit.estimate import Term, between
 from willfit.formats.weights import rank_shape

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from willfit.architectures.mixers import LatentAttention
 from willfit.architectures.model import Architecture, FeedForward
-from willfit.engines.vllm.cache_specs import index_bytes_per_token
+from willfit.engines.vllm.cache.specs import index_bytes_per_token
 from willfit.engines.vllm.eras import Era
 from willfit.engines.vllm.settings import Resolved, Settings
 from willfit.hardware.device import Device

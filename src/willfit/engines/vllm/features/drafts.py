@@ -15,14 +15,14 @@ from willfit.architectures.mixers import Attention
 from willfit.calibration import constant
 from willfit.engines.base import Subject
 from willfit.engines.versions import Version, era_of
-from willfit.engines.vllm.buffers import buffer_bytes, rope_bytes
-from willfit.engines.vllm.cache_specs import CacheSpec, cache_specs
+from willfit.engines.vllm.cache.specs import CacheSpec, cache_specs
 from willfit.engines.vllm.eras import era_for
+from willfit.engines.vllm.loading.buffers import buffer_bytes, rope_bytes
+from willfit.engines.vllm.loading.weights import parameter_bytes
 from willfit.engines.vllm.options import Draft
-from willfit.engines.vllm.runner import uses_v2_runner
+from willfit.engines.vllm.profiling.runner import uses_v2_runner
 from willfit.engines.vllm.settings import Resolved, Settings
 from willfit.engines.vllm.sources import source
-from willfit.engines.vllm.weights import parameter_bytes
 from willfit.estimate import Term, between, exact
 from willfit.formats.weights import WeightLine
 from willfit.hardware.device import Device

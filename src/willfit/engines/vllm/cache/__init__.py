@@ -1,0 +1,1 @@
+"""What a block of the cache holds for each layer, and how layers share one pool."""

@@ -1,0 +1,1 @@
+"""What is on the device when the weights are loaded."""
