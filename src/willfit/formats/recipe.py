@@ -36,6 +36,8 @@ class Recipe:
         Assumptions that a reader should know.
     method
         The quantization method under the name that configs give it (`fp8`, `gptq`); empty without one.
+    named
+        Whether someone named the method, so that no checkpoint lists what it excepts.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Recipe:
     kv_cache_dtype: str | None = None
     notes: tuple[str, ...] = ()
     method: str = ""
+    named: bool = False
 
     def format_of(self, name: str, tensor: Tensor) -> Format:
         """Format of a tensor.

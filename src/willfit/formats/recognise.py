@@ -187,7 +187,7 @@ def recipe_named(text: str, dtype: str, architecture: Architecture | None = None
     key = text.strip().lower()
     if key in NAMED:
         method, fields = NAMED[key]
-        recipe = _from_config(method, Config(fields, f"format {key}"), dtype)
+        recipe = replace(_from_config(method, Config(fields, f"format {key}"), dtype), named=True)
         return recipe if architecture is None else _with_dividing_groups(recipe, key, dtype, architecture)
     if found := _EXL.match(key):
         fields = {"quant_method": found.group(1), "bits": float(found.group(2))}
@@ -250,7 +250,7 @@ def _with_dividing_groups(recipe: Recipe, key: str, dtype: str, architecture: Ar
         fields = {**fields, "group_size": size}
     changed = _from_config(method, Config(fields, f"format {key}"), dtype)
     note = f"groups of {usual} do not divide every width of this model: sized with groups of {size}"
-    return replace(changed, notes=(*changed.notes, note))
+    return replace(changed, named=True, notes=(*changed.notes, note))
 
 
 def _from_config(method: str, quant: Config, dtype: str) -> Recipe:

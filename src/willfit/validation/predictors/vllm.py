@@ -149,7 +149,7 @@ def format_of(case: Case) -> str | None:
     stored = str(stored)
     if stored == "gguf" and asked.startswith("gguf "):
         return asked.lower().replace(" ", "-")
-    if stored == "awq-int4" and asked == "compressed-tensors":
+    if stored in ("awq-int4", "gptq-int4") and asked == "compressed-tensors":
         return "w4a16"
     if stored not in _FORMATS and stored not in NAMED:
         raise Unpredictable(f"the bytes of a {stored} checkpoint are not known")

@@ -364,8 +364,9 @@ def _as_loaded(
     if fp32_router or name.endswith((*_FP32, *_FP32_OF.get(kind, ()))):
         return Plain("fp32")
     quantized = _QUANTIZED_ROUTERS.get(kind)
-    if router and quantized and parse_version(settings.version) >= quantized:
-        # Recipes never quantize what they know to be a router; this code has it as any other projection.
+    if router and quantized and not subject.recipe.named and parse_version(settings.version) >= quantized:
+        # Recipes never quantize what they know to be a router; this code has it as any other projection, and whoever
+        # publishes a checkpoint excepts it.
         return subject.recipe.format_of(name.format(layer=0), replace(tensor, part="mlp"))
     if _is_plain(line) or (tensor.part == "vision" and kind in _PLAIN_TOWERS):
         return Plain(dtype)
