@@ -138,7 +138,7 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
     weights = weights_term(subject, settings, dtype, device, copies, moved)
     context = context_term(device)
     subtracted = graphs_are_subtracted(subject, settings, era)
-    graphs = graph_term(subject, resolved, settings, subtracted)
+    graphs = graph_term(subject, resolved, settings, device, subtracted)
     activations = activation_term(
         subject, resolved, settings, dtype, device, block_size_for(architecture, settings, kv_dtype, device)
     )

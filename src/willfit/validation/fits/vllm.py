@@ -161,7 +161,8 @@ def _overestimated(case: Case) -> float | None:
     if not _is_log(case) or not logged:
         return None
     name, layers, sizes = _captured(case)
-    taken = max(constant("vllm.graphs_least").value, layers * sizes * constant(name).value)
+    each = constant(name, "vllm.graphs_taken").value
+    taken = max(constant("vllm.graphs_least").value, layers * sizes * each)
     return float(logged) * GIB - taken if sizes else None
 
 
@@ -170,7 +171,7 @@ def _captured(case: Case) -> tuple[str, int, int]:
     subject, settings = subject_of(case), settings_of(case)
     machine = machine_of(case, settings)
     sizes = len(size_up(subject, machine, settings).resolved.capture_sizes)
-    return graph_constant(subject), len(subject.architecture.layers), sizes
+    return graph_constant(subject, machine.devices[0]), len(subject.architecture.layers), sizes
 
 
 def _pool(case: Case) -> float | None:
@@ -226,6 +227,7 @@ FITS = (
     Fit("vllm.non_torch.nvlink_sharp", "bytes", _non_torch("vllm.non_torch.nvlink_sharp")),
     Fit("vllm.non_torch.amd", "bytes", _non_torch("vllm.non_torch.amd")),
     Fit("vllm.graphs_taken", "bytes", _graphs("vllm.graphs_taken")),
+    Fit("vllm.graphs_taken.amd", "bytes", _graphs("vllm.graphs_taken.amd")),
     Fit("vllm.graphs_taken.bitsandbytes", "bytes", _graphs("vllm.graphs_taken.bitsandbytes")),
     Fit("vllm.graphs_least", "bytes", _few_graphs),
     Fit("vllm.graphs_overestimated", "bytes", _overestimated),

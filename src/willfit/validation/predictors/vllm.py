@@ -235,7 +235,7 @@ def _sizes(
     )
     found["non_torch_gib"] = _sum_in_gib(outside)
     for key, estimated in (("cuda_graph_gib", False), ("cuda_graph_estimated_gib", True)):
-        graphs = graph_term(subject, sizing.resolved, settings, estimated)
+        graphs = graph_term(subject, sizing.resolved, settings, device, estimated)
         if graphs is not None:
             found[key] = _in_gib(graphs)
     return found

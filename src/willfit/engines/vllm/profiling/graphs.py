@@ -9,9 +9,12 @@ from willfit.engines.vllm.profiling.runner import uses_v2_runner
 from willfit.engines.vllm.settings import Resolved, Settings
 from willfit.engines.vllm.sources import source
 from willfit.estimate import Term, between, combined
+from willfit.hardware.device import Device
 
 
-def graph_term(subject: Subject, resolved: Resolved, settings: Settings, estimated: bool) -> Term | None:
+def graph_term(
+    subject: Subject, resolved: Resolved, settings: Settings, device: Device, estimated: bool
+) -> Term | None:
     """What captured CUDA graphs take, or what vLLM estimates that they will; None if they are off.
 
     Each graph has nodes of its own for each layer; a few graphs take no less than the pool that the largest needs.
@@ -21,7 +24,7 @@ def graph_term(subject: Subject, resolved: Resolved, settings: Settings, estimat
     if not sizes:
         return None
     layers = len(subject.architecture.layers)
-    least, each = constant("vllm.graphs_least"), constant(graph_constant(subject))
+    least, each = constant("vllm.graphs_least"), constant(graph_constant(subject, device), "vllm.graphs_taken")
     count = layers * sizes
     spread = each.value * count >= least.value
     parts = [_times(each, count) if spread else _times(least, 1)]
@@ -48,8 +51,13 @@ def _times(one: Constant, count: int) -> Term:
     return Term("", int(count * one.value), int(count * one.low), int(count * one.high))
 
 
-def graph_constant(subject: Subject) -> str:
-    """Name of the constant for a layer's share of one graph: kernels that unpack weights on the way take more."""
-    return (
-        "vllm.graphs_taken.bitsandbytes" if subject.recipe.method == "bitsandbytes" else "vllm.graphs_taken"
-    )
+def graph_constant(subject: Subject, device: Device) -> str:
+    """Name of the constant for a layer's share of one graph.
+
+    HIP's graphs are another implementation; kernels that unpack weights on the way take more.
+    """
+    if device.vendor == "AMD":
+        return "vllm.graphs_taken.amd"
+    if subject.recipe.method == "bitsandbytes":
+        return "vllm.graphs_taken.bitsandbytes"
+    return "vllm.graphs_taken"
