@@ -24,7 +24,10 @@ def graph_term(
     if not sizes:
         return None
     layers = len(subject.architecture.layers)
-    least, each = constant("vllm.graphs_least"), constant(graph_constant(subject, device), "vllm.graphs_taken")
+    least, each = (
+        constant("vllm.graphs_least"),
+        constant(graph_constant(subject, device), "vllm.graphs_taken"),
+    )
     count = layers * sizes
     spread = each.value * count >= least.value
     parts = [_times(each, count) if spread else _times(least, 1)]
