@@ -212,7 +212,10 @@ def test_what_is_left_too_small_or_too_large_has_a_remedy() -> None:
     better = estimate(LLAMA, machine, replace(settings, mem_fraction_static=share))
     assert better.capacity is not None
     assert short.capacity is not None
-    assert better.capacity.kv_cache_tokens > short.capacity.kv_cache_tokens
+    assert better.capacity.kv_cache_tokens >= 32768 > short.capacity.kv_cache_tokens
+    # No share helps where the weights alone are larger than the card.
+    hopeless = estimate(LLAMA, Machine((replace(machine.devices[0], usable_bytes=14 * GIB),)), settings)
+    assert not any("--mem-fraction-static" in one for one in hopeless.remedies)
     greedy = estimate(LLAMA, Machine((H100,)), Settings(mem_fraction_static=0.99))
     assert greedy.verdict != "fits"
     assert any("smaller static share" in one for one in greedy.remedies)

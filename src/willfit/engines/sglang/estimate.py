@@ -204,7 +204,7 @@ def _notes(subject: Subject, sizing: Sizing, settings: Settings, users: int) -> 
         )
     if settings.dp_size > 1:
         notes.append(f"{settings.dp_size} replicas; one is shown, the others need as many devices each")
-    if sizing.pools.requests < users:
+    if 0 < sizing.pools.requests < users:
         notes.append(f"no more than {sizing.pools.requests} requests run at once; the others wait")
     if settings.speculative_algorithm and settings.speculative_algorithm != "NGRAM":
         if sizing.draft is None:
@@ -232,7 +232,11 @@ def _remedies(subject: Subject, sizing: Sizing, settings: Settings, users: int) 
             "or no graphs (--disable-cuda-graph)"
         )
     elif short and share > current:
-        remedies.append(f"a larger static share: less need be left free (--mem-fraction-static {share:.2f})")
+        available = sizing.available + int((share - current) * sizing.free_bytes)
+        if available > 0 and sizing.pools_at(available, settings).excess(length, users) <= 0:
+            remedies.append(
+                f"a larger static share: less need be left free (--mem-fraction-static {share:.2f})"
+            )
     if not short:
         return tuple(remedies)
     longest = largest(lambda tokens: pools.excess(tokens, users), length) // _CONTEXT_STEP * _CONTEXT_STEP
