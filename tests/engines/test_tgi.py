@@ -230,3 +230,8 @@ def test_awq_weights_and_their_zero_points_by_hand():
     assert linear == 6_979_321_856
     rest = 2 * (2 * 128_256 * 4096 + 65 * 4096)
     assert sizing(Settings(), stored).inside[0].bytes == linear // 2 + linear // 128 * 5 // 2 + rest
+
+
+def test_nothing_but_fewer_bytes_of_weights_helps_where_they_are_larger_than_the_card() -> None:
+    small = Machine((replace(CARD, usable_bytes=12 * GIB),))
+    assert [one.split(" ")[0] for one in estimate(LLAMA, small, Settings()).remedies] == ["quantized", "2"]

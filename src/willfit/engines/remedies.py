@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from willfit.engines.paged import PagedCache
+from willfit.estimate import Term
 
 #: Rounding of a suggested context, so that it is a number that people would type.
 CONTEXT_STEP = 256
@@ -27,3 +30,8 @@ def shorter_or_fewer(cache: PagedCache, pool: int, length: int, users: int, flag
     if 1 <= fitting < users:
         remedies.append(f"{fitting} user{'s' if fitting > 1 else ''} at {length:,} tokens")
     return remedies
+
+
+def weights_fit(terms: Iterable[Term], total: int) -> bool:
+    """Whether the weights alone leave room on a device: otherwise smaller batches and contexts change nothing."""
+    return sum(term.bytes for term in terms if term.name == "weights") < total

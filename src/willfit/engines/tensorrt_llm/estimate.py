@@ -9,7 +9,7 @@ from willfit.engines.base import Machine, Question, Subject
 from willfit.engines.borrowed import NOTE
 from willfit.engines.leftover import device_interval
 from willfit.engines.ranks import undivided_heads
-from willfit.engines.remedies import shorter_or_fewer
+from willfit.engines.remedies import shorter_or_fewer, weights_fit
 from willfit.engines.support import model_note, model_refusal
 from willfit.engines.tensorrt_llm.eras import NEWEST, era_for
 from willfit.engines.tensorrt_llm.models import support
@@ -91,7 +91,7 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
         demands=(demand,),
         notes=(*subject.notes, *subject.recipe.notes, *_notes(subject, sizing, settings, users)),
         refusal=_refusal(subject, settings),
-        remedies=_remedies(sizing, settings, users),
+        remedies=_remedies(subject, sizing, settings, users),
         details={
             "max_seq_len": resolved.max_seq_len,
             "max_batch_size": resolved.max_batch_size,
@@ -226,8 +226,8 @@ def _notes(subject: Subject, sizing: Sizing, settings: Settings, users: int) -> 
     return notes
 
 
-def _remedies(sizing: Sizing, settings: Settings, users: int) -> tuple[str, ...]:
-    """What would make it fit, if the cache is too small."""
+def _remedies(subject: Subject, sizing: Sizing, settings: Settings, users: int) -> tuple[str, ...]:
+    """What would make it fit, if the cache is too small or the weights are too large."""
     if sizing.demand(users).verdict == "fits":
         return ()
     resolved, pool, each = sizing.resolved, sizing.pool_bytes, -(-users // settings.groups)
@@ -235,8 +235,10 @@ def _remedies(sizing: Sizing, settings: Settings, users: int) -> tuple[str, ...]
     if pool > 0 and sizing.kv_dtype not in ("nvfp4", "fp8_e4m3"):
         remedies.append("an 8-bit cache, half the bytes for each token (--kv_cache_dtype fp8)")
     smaller = resolved.max_num_tokens // 2
-    if smaller >= 1024:
+    if smaller >= 1024 and weights_fit(sizing.terms, sizing.total_bytes):
         remedies.append(f"smaller batches of prompts (--max_num_tokens {smaller})")
+    if subject.recipe.name in ("bf16", "fp16", "fp32"):
+        remedies.append("quantized weights: --format fp8 halves them")
     ranks = settings.sharding.ranks
     remedies.append(f"{2 * ranks} devices (--tp_size {2 * settings.tensor_parallel_size})")
     return tuple(remedies)

@@ -7,7 +7,7 @@ from willfit.engines.base import Machine, Question, Subject
 from willfit.engines.borrowed import NOTE
 from willfit.engines.leftover import device_interval
 from willfit.engines.ranks import most_ranks, undivided_heads
-from willfit.engines.remedies import shorter_or_fewer
+from willfit.engines.remedies import shorter_or_fewer, weights_fit
 from willfit.engines.support import model_refusal, vectors_note
 from willfit.engines.tgi.eras import NEWEST, era_for
 from willfit.engines.tgi.models import support
@@ -82,7 +82,7 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
         ),
         demands=(sizing.demand(users),),
         notes=(*subject.notes, *subject.recipe.notes, *_notes(subject, machine, settings)),
-        remedies=_remedies(sizing, settings, users),
+        remedies=_remedies(subject, sizing, settings, users),
         details={
             "attention": sizing.kernels,
             "block_size": cache.block,
@@ -167,17 +167,21 @@ def _notes(subject: Subject, machine: Machine, settings: Settings) -> list[str]:
     return notes
 
 
-def _remedies(sizing: Sizing, settings: Settings, users: int) -> tuple[str, ...]:
-    """What would make it fit, if the cache is too small."""
+def _remedies(subject: Subject, sizing: Sizing, settings: Settings, users: int) -> tuple[str, ...]:
+    """What would make it fit, if the cache is too small or the weights are too large."""
     if sizing.demand(users).verdict == "fits":
         return ()
-    remedies = shorter_or_fewer(
-        sizing.cache, sizing.pool_bytes, sizing.max_total_tokens, users, "--max-total-tokens"
-    )
-    if settings.kv_cache_dtype is None and sizing.kernels == "flashinfer":
-        remedies.append("an 8-bit cache, half the bytes for each token (--kv-cache-dtype fp8_e4m3fn)")
-    if sizing.prefill_tokens >= 2048:
-        half = sizing.prefill_tokens // 2
-        remedies.append(f"shorter prompts at once (--max-batch-prefill-tokens {half})")
+    remedies = []
+    if weights_fit(sizing.inside, sizing.total_bytes):
+        remedies += shorter_or_fewer(
+            sizing.cache, sizing.pool_bytes, sizing.max_total_tokens, users, "--max-total-tokens"
+        )
+        if settings.kv_cache_dtype is None and sizing.kernels == "flashinfer":
+            remedies.append("an 8-bit cache, half the bytes for each token (--kv-cache-dtype fp8_e4m3fn)")
+        if sizing.prefill_tokens >= 2048:
+            half = sizing.prefill_tokens // 2
+            remedies.append(f"shorter prompts at once (--max-batch-prefill-tokens {half})")
+    if subject.recipe.name in ("bf16", "fp16", "fp32"):
+        remedies.append("quantized weights: --format fp8 halves them")
     remedies.append(f"{2 * settings.num_shard} devices (--num-shard {2 * settings.num_shard})")
     return tuple(remedies)
