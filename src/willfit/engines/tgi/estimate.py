@@ -169,10 +169,11 @@ def _notes(subject: Subject, machine: Machine, settings: Settings) -> list[str]:
 
 def _remedies(subject: Subject, sizing: Sizing, settings: Settings, users: int) -> tuple[str, ...]:
     """What would make it fit, if the cache is too small or the weights are too large."""
-    if sizing.demand(users).verdict == "fits":
+    loads = weights_fit(sizing.inside, sizing.total_bytes)
+    if loads and sizing.demand(users).verdict == "fits":
         return ()
     remedies = []
-    if weights_fit(sizing.inside, sizing.total_bytes):
+    if loads:
         remedies += shorter_or_fewer(
             sizing.cache, sizing.pool_bytes, sizing.max_total_tokens, users, "--max-total-tokens"
         )
