@@ -17,8 +17,8 @@ from willfit.quantities import GIB
 #: Formats whose layers are loaded as they are stored.
 _PLAIN = ("bf16", "fp16", "fp32")
 
-#: Methods whose layers are repacked.
-_REPACKED = frozenset({"awq", "gptq", "auto_round", "auto-round"})
+#: Methods that store integers.
+_INTEGER = frozenset({"awq", "gptq", "auto_round", "auto-round"})
 
 
 def before_constant(settings: Settings, device: Device) -> str:
@@ -65,11 +65,10 @@ def loading_constant(device: Device, era: Era) -> str:
 def ratio_constant(subject: Subject) -> str:
     """Name of the constant for how far what is logged is from the rule.
 
-    Integer weights of linear layers are repacked for Marlin's kernels, and what that leaves is not given back before
-    Python collects its garbage.
+    Which layers publishers of AWQ and GPTQ leave alone differs, so their logs lie wider around the rule.
     """
-    if subject.recipe.method in _REPACKED:
-        return "sglang.weights_ratio.repacked"
+    if subject.recipe.method in _INTEGER:
+        return "sglang.weights_ratio.integer"
     return "sglang.weights_ratio" if subject.recipe.name in _PLAIN else "sglang.weights_ratio.quantized"
 
 
@@ -97,7 +96,7 @@ def weights(subject: Subject, settings: Settings, dtype: str, device: Device, er
     ratio = constant(name)
     if name != "sglang.weights_ratio":
         size = int(size * ratio.value)
-        formula = f"({formula}) x {ratio.value:g} (what repacking leaves)"
+        formula = f"({formula}) x {ratio.value:g} (what logs show)"
     less, more = subject.weight_sureness
     low += size * (less * min(1.0, ratio.low) / ratio.value - 1)
     high += size * (more * max(1.0, ratio.high) / ratio.value - 1)

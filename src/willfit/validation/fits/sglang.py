@@ -161,7 +161,7 @@ FITS = (
         for name in (
             "sglang.weights_ratio",
             "sglang.weights_ratio.quantized",
-            "sglang.weights_ratio.repacked",
+            "sglang.weights_ratio.integer",
         )
     ),
     Fit("sglang.after_pools", "bytes", _after_pools("sglang.after_pools")),
