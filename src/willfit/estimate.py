@@ -123,6 +123,9 @@ class DeviceEstimate:
     interval
         The 90 % interval of the sum where terms make up for each other (a cache that takes what others
         leave); None to combine the terms' own intervals.
+    page_cache
+        Of the host: parts of files that are mapped. The kernel keeps their pages while nothing else needs
+        the room and reads them again if it dropped them, so they are not in the peak.
     """
 
     name: str
@@ -130,6 +133,7 @@ class DeviceEstimate:
     usable_bytes: int | None
     terms: tuple[Term, ...]
     interval: tuple[int, int] | None = None
+    page_cache: tuple[Term, ...] = ()
 
     @property
     def peak_bytes(self) -> int:
@@ -318,6 +322,11 @@ class Estimate:
                 "low_bytes": host_low,
                 "high_bytes": host_high,
                 "terms": [term.as_json() for term in self.host.terms],
+                **(
+                    {"page_cache": [term.as_json() for term in self.host.page_cache]}
+                    if self.host.page_cache
+                    else {}
+                ),
             },
             "capacity": None if self.capacity is None else self.capacity.as_json(),
             "notes": list(self.notes),

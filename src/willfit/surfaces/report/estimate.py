@@ -55,6 +55,9 @@ def render(estimate: Estimate, console: Console, explain: bool = False) -> None:
     if estimate.host.terms:
         console.print(Padding(_device([estimate.host], width), (0, 2)))
         console.print(Padding(term_table(estimate.host), (0, 2, 1, 2)))
+    if estimate.host.page_cache:
+        print_text(console, _page_cache(estimate), 2)
+        console.print()
     if estimate.capacity is not None and estimate.capacity.max_context:
         print_text(console, _capacity(estimate), 2)
         console.print()
@@ -96,11 +99,20 @@ def reason(estimate: Estimate) -> Text:
     return line
 
 
+def _page_cache(estimate: Estimate) -> Text:
+    """What the kernel keeps of mapped files while there is room."""
+    size = sum(term.bytes for term in estimate.host.page_cache)
+    line = Text(f"and {format_bytes(size)} of mapped files in the page cache")
+    line.append(", which the kernel may drop and read again", style="dim")
+    return line
+
+
 def _explain(estimate: Estimate, console: Console) -> None:
     """Each term's formula with its numbers, and where the rule is from."""
     print_text(console, Text("How each term comes about", style="bold"), 2)
-    for places in [*_alike(estimate.devices), *([[estimate.host]] if estimate.host.terms else [])]:
-        for term in places[0].terms:
+    host = [[estimate.host]] if estimate.host.terms or estimate.host.page_cache else []
+    for places in [*_alike(estimate.devices), *host]:
+        for term in (*places[0].terms, *places[0].page_cache):
             print_text(console, Text.assemble(_name(term), f"  {term.bytes:,} B"), 2)
             if term.formula:
                 print_text(console, Text(f"= {term.formula}"), 4, 2)
