@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from willfit.engines.llama_cpp.backends.cuda_attention import Kernel, copied_bytes, kernel_for
@@ -126,7 +127,7 @@ def _scan(node: Node) -> bool:
     return state.ne[0] == 16 and state.ne[1] == 1 and state.ne[2] % 128 == 0 and node.src[4].ne[1] == 1
 
 
-_CHECKS = {
+_CHECKS: dict[str, Callable[[Node], bool]] = {
     "mul_mat": _product,
     "mul_mat_id": _product,
     "get_rows": _rows,

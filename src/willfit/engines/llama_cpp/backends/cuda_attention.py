@@ -81,7 +81,12 @@ def _prefers_vector(arch: int, plain: bool, grouped: bool, ratio: int, q: Node, 
     if not plain:
         if tokens <= (2 if arch >= _ADA else 1):
             return True
-    elif arch >= _ADA and tokens == 1 and q.ne[3] == 1 and not (ratio > 4 and (width >= 256 or k.ne[1] >= 8192)):
+    elif (
+        arch >= _ADA
+        and tokens == 1
+        and q.ne[3] == 1
+        and not (ratio > 4 and (width >= 256 or k.ne[1] >= 8192))
+    ):
         return True
     return not grouped and tokens == 1
 

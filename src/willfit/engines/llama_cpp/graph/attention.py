@@ -237,9 +237,7 @@ def heads(
         x = net.reshape(x, x.ne[0] * x.ne[1], x.ne[2] * x.ne[3])
     else:
         scores = net.mul_mat(k, q)
-        if net.meta.architecture == "grok":
-            scores = net.scale(net.unary("tanh", net.scale(scores)))
-        elif softcaps(net):
+        if softcaps(net):
             scores = net.scale(net.unary("tanh", net.scale(scores)))
         if bias is not None:
             scores = net.add(scores, bias)
@@ -260,4 +258,4 @@ def heads(
 def softcaps(net: Network) -> bool:
     """Whether attention scores are softly capped."""
     key = f"{net.meta.architecture}.attn_logit_softcapping"
-    return net.meta.architecture == "gemma2" or bool(net.meta.values.get(key))
+    return net.meta.architecture in ("gemma2", "grok") or bool(net.meta.values.get(key))

@@ -33,22 +33,21 @@ def dense(
     up_name, gate_name = f"ffn_up{suffix}", f"ffn_gate{suffix}"
     up = net.projected(up_name, x) if net.weight(f"{up_name}.weight") is not None else x
     gate = net.weight(f"{gate_name}.weight")
-    if gate is not None:
-        y = net.projected(gate_name, x if parallel else up)
-    else:
-        y = up
+    y = up if gate is None else net.projected(gate_name, x if parallel else up)
     if fused:
         y = net.glu(fused, y)
     elif gate is not None and parallel and activation in _GATED:
         y = net.glu(_GATED[activation], y, up)
     else:
-        if activation == "relu_sqr":
-            y = net.sqr(net.unary("relu", y))
-        else:
-            y = net.unary(activation, y)
+        y = activated(net, y, activation)
         if gate is not None and parallel:
             y = net.mul(y, up)
     return net.projected(f"ffn_down{suffix}", y)
+
+
+def activated(net: Network, x: Node, activation: str) -> Node:
+    """An activation without a gate; `relu_sqr` is the square of `relu`."""
+    return net.sqr(net.unary("relu", x)) if activation == "relu_sqr" else net.unary(activation, x)
 
 
 def experts(
@@ -163,7 +162,7 @@ def _inner(net: Network, x: Node, selected: Node, activation: str, stem: str) ->
         return net.glu(_GATED[activation], gate, up)
     up = _through(net, f"ffn_up_{stem}", x, selected)
     if net.weight(f"ffn_gate_{stem}.weight") is None:
-        return net.sqr(net.unary("relu", up)) if activation == "relu_sqr" else net.unary(activation, up)
+        return activated(net, up, activation)
     gate = _through(net, f"ffn_gate_{stem}", x, selected)
     return net.glu(_GATED[activation], gate, up)
 

@@ -58,8 +58,8 @@ class LayerCache:
     ----------
     k, v
         Keys and values: width x cells x streams.
-    cells
-        Tokens that a stream holds.
+    cells, windowed
+        Tokens that a stream holds, and whether the layer sees a window of them.
     r, s
         Inputs of a short convolution, and the recurrent state: width x sequences.
     index
@@ -71,6 +71,7 @@ class LayerCache:
     k: Node | None = None
     v: Node | None = None
     cells: int = 0
+    windowed: bool = False
     r: Node | None = None
     s: Node | None = None
     index: Node | None = None

@@ -306,9 +306,7 @@ class Graph:
         """Outputs of a gated delta rule, and its new states behind them."""
         width, heads, tokens, sequences = v.ne
         rows = tokens * sequences + snapshots * width * sequences
-        return self._node(
-            "gated_delta_net", "F32", (width * heads, rows, 1, 1), [q, k, v, gate, beta, state]
-        )
+        return self._node("gated_delta_net", "F32", (width * heads, rows, 1, 1), [q, k, v, gate, beta, state])
 
     def linear_state(self, op: str, k: Node, state: Node, src: list[Node]) -> Node:
         """Outputs of RWKV or gated linear attention, and the new states behind them."""
@@ -329,9 +327,7 @@ class Graph:
 
     def lightning_indexer(self, q: Node, k: Node, weights: Node, mask: Node) -> Node:
         """Scores of an indexer."""
-        return self._node(
-            "lightning_indexer", "F32", (k.ne[2], q.ne[2], 1, q.ne[3]), [q, k, weights, mask]
-        )
+        return self._node("lightning_indexer", "F32", (k.ne[2], q.ne[2], 1, q.ne[3]), [q, k, weights, mask])
 
     def arange(self, count: int) -> Node:
         """Whole numbers in order."""
@@ -345,4 +341,3 @@ def _shape(ne: Sequence[int]) -> Shape:
 def _four(values: Sequence[int]) -> Shape:
     a, b, c, d = values
     return a, b, c, d
-

@@ -102,18 +102,19 @@ class Node:
         name: str = "",
         buffer: Buffer | None = None,
     ) -> None:
-        self.op = op
-        self.type = type
-        self.ne = ne
-        self.nb = nb if nb is not None else strides(type, ne)
+        self.op: str = op
+        self.type: str = type
+        self.ne: Shape = ne
+        self.nb: Shape = nb if nb is not None else strides(type, ne)
         self.src: list[Node] = src if src is not None else []
         # A view of a view looks at the tensor behind both.
-        if view is not None and view.view is not None:
+        behind: Node | None = None if view is None else view.view
+        if view is not None and behind is not None:
             offset += view.offset
-            view = view.view
-        self.view = view
-        self.offset = offset
-        self.buffer = buffer if view is None else view.buffer
+            view = behind
+        self.view: Node | None = view
+        self.offset: int = offset
+        self.buffer: Buffer | None = buffer if view is None else view.buffer
         self.kind = kind
         self.name = name
         self.is_input = False

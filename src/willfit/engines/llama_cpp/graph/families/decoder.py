@@ -28,9 +28,7 @@ def queries_keys_values(net: Network, x: Node) -> tuple[Node, Node, Node]:
             offset += width * count
         return parts[0], parts[1], parts[2]
     made = [net.projected(f"attn_{name}", x) for name in "qkv"]
-    shaped = [
-        net.reshape(y, *shape, tokens) for y, shape in zip(made, (q, k, v), strict=True)
-    ]
+    shaped = [net.reshape(y, *shape, tokens) for y, shape in zip(made, (q, k, v), strict=True)]
     return shaped[0], shaped[1], shaped[2]
 
 
@@ -62,8 +60,5 @@ def _layer(net: Network, x: Node, positions: Node, inputs: AttentionInputs, rows
         y, before = net.get_rows(y, rows), net.get_rows(before, rows)
     middle = net.add(y, before)
     y = net.layer_norm(middle, "ffn_norm")
-    if net.weight("ffn_gate_inp.weight") is not None:
-        y = experts(net, y)
-    else:
-        y = dense(net, y)
+    y = experts(net, y) if net.weight("ffn_gate_inp.weight") is not None else dense(net, y)
     return net.add(y, middle)
