@@ -218,7 +218,6 @@ def _sum(caches: Sequence[LayerCache], buffers: Sequence[Buffer], names: Sequenc
 
 
 def _output_bytes(model: Model, settings: ContextSettings) -> int:
-    """Logits of a row for each sequence, and its vector where vectors are wanted."""
-    rows = settings.cache.sequences
-    width = 0 if settings.embeddings else model.architecture.vocab_size
-    return rows * 4 * (width + (model.architecture.hidden_size if settings.embeddings else 0))
+    """A row of logits for each sequence, and a vector where vectors are wanted (`output_reserve`)."""
+    width = model.architecture.vocab_size + (model.architecture.hidden_size if settings.embeddings else 0)
+    return settings.cache.sequences * 4 * width
