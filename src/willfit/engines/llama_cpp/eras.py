@@ -56,6 +56,8 @@ class Era:
         F16 copies of quantized caches are part of CUDA's compute buffers; before, of a pool.
     selects_input
         The graph has a place for vectors beside tokens.
+    saves_prompts, saves_states
+        A server keeps finished prompts in RAM, and states of layers that cannot go back.
     clamps_expert_sum
         The sum of the chosen experts' weights is kept from being zero by an operation of its own.
     """
@@ -75,6 +77,8 @@ class Era:
     half_masks: bool = False
     copies_in_graph: bool = False
     selects_input: bool = False
+    saves_prompts: bool = False
+    saves_states: bool = False
     clamps_expert_sum: bool = False
 
 
@@ -86,6 +90,8 @@ ERAS: tuple[Era, ...] = succession(
     changed((5913,), streams=True),
     changed((6061,), sets_rows=True),
     changed((6325,), flash_auto=True),
+    changed((6480,), saves_states=True),
+    changed((6710,), saves_prompts=True),
     changed((6980,), padding=True),
     changed((7100,), clamps_expert_sum=True),
     changed((7410,), fits=True, auto_slots=True),

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from willfit.engines.base import Machine, Question, Subject
 from willfit.engines.context import context_term
+from willfit.engines.llama_cpp.capacity import capacity
 from willfit.engines.llama_cpp.eras import NEWEST
+from willfit.engines.llama_cpp.graph import families
+from willfit.engines.llama_cpp.host import checkpoints_term, prompt_cache_term
+from willfit.engines.llama_cpp.loading.offload import Offload
+from willfit.engines.llama_cpp.remedies import remedies
 from willfit.engines.llama_cpp.settings import Settings
-from willfit.engines.llama_cpp.sizing import Sizing, devices_of, size_up
+from willfit.engines.llama_cpp.sizing import Sizing, devices_of, resized, size_up
 from willfit.engines.llama_cpp.terms import (
     compute_term,
     keys_values_term,
@@ -67,6 +73,17 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
         for device, term in zip(used, contexts, strict=True)
     ]
     sizing = size_up(subject, machine, settings, free)
+    limits = [one for one in free if one is not None]
+    limits = limits if len(limits) == len(free) else []
+
+    def measure(asked: Settings, chosen: Offload) -> tuple[int, ...]:
+        return resized(subject, sizing, asked, chosen).device_bytes
+
+    def with_context(tokens: int, sequences: int) -> tuple[int, ...]:
+        asked = replace(sizing.settings, n_ctx=tokens * sequences, n_parallel=sequences)
+        return measure(asked, sizing.offload)
+
+    held = capacity(sizing, limits, with_context)
     devices = tuple(
         DeviceEstimate(
             device.name, index, device.usable_bytes, (*_device_terms(sizing, index), contexts[index])
@@ -88,7 +105,9 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
         kind="serve",
         devices=devices,
         host=host,
-        notes=(*subject.notes,),
+        capacity=held,
+        notes=_notes(subject, sizing, users),
+        remedies=remedies(sizing, limits, measure, held.max_context if held else 0),
         details=_details(sizing),
     )
 
@@ -112,7 +131,39 @@ def _host_terms(sizing: Sizing) -> tuple[Term, ...]:
         states_term(sizing, "CPU"),
         compute_term(sizing, pinned),
         output_term(sizing),
+        prompt_cache_term(sizing),
+        checkpoints_term(sizing),
     )
+
+
+def _notes(subject: Subject, sizing: Sizing, users: int) -> tuple[str, ...]:
+    resolved, settings = sizing.resolved, sizing.settings
+    notes = list(subject.notes)
+    layers = len(sizing.model.places.layers) + 1
+    if sizing.devices and sizing.offload.layers < layers:
+        notes.append(f"{sizing.offload.layers} of {layers} layers are on the devices, the rest is in RAM")
+    moved = [pattern for pattern, place in sizing.offload.overrides if place == "CPU"]
+    if moved and not settings.override_tensor and not settings.cpu_moe and not settings.n_cpu_moe:
+        notes.append(f"experts of {len(moved)} layers stay in RAM")
+    if resolved.context_open:
+        notes.append(
+            f"no context was asked for: {resolved.n_ctx:,} tokens are what memory or the model allow"
+        )
+    if users > resolved.sequences:
+        notes.append(f"{users} users are asked for, the server has {resolved.sequences} slots: others wait")
+    elif resolved.unified and resolved.sequences > 1:
+        notes.append(f"{resolved.sequences} slots share {resolved.n_ctx:,} tokens")
+    trained = sizing.model.architecture.max_positions
+    if trained and resolved.cells > trained:
+        notes.append(
+            f"{resolved.cells:,} tokens are more than the {trained:,} that the model was trained for"
+        )
+    if not families.is_known(sizing.model.architecture.model_type):
+        notes.append(
+            f"how llama.cpp builds {sizing.model.architecture.model_type} is not known: "
+            "the compute buffer is that of a plain decoder"
+        )
+    return tuple(notes)
 
 
 def _present(*terms: Term | None) -> tuple[Term, ...]:
