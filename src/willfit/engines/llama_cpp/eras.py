@@ -40,6 +40,12 @@ class Era:
         Sequences that do not share a cache have cells of their own; before, all shared one.
     sets_rows
         New keys and values are written to rows by index; before, to a view.
+    gates_at_once
+        Activations and gates are one operation; before, an activation and a product.
+    orders_experts, weights_first
+        Experts are added up in order, and their weights are computed before them.
+    pads_masks
+        Rows of masks are padded.
     padding
         Cells are padded to 256; before, to 32 without flash attention.
     auto_slots
@@ -69,6 +75,10 @@ class Era:
     latent_cache: bool = False
     streams: bool = False
     sets_rows: bool = False
+    gates_at_once: bool = False
+    orders_experts: bool = False
+    weights_first: bool = False
+    pads_masks: bool = True
     padding: bool = False
     auto_slots: bool = False
     fits: bool = False
@@ -87,13 +97,17 @@ ERAS: tuple[Era, ...] = succession(
     changed((2409,), splits_batch=True),
     changed((5140,), latent_cache=True),
     changed((5432,), windows=True),
+    changed((5780,), gates_at_once=True),
     changed((5913,), streams=True),
-    changed((6061,), sets_rows=True),
+    changed((5935,), orders_experts=True),
+    changed((6072,), sets_rows=True),
     changed((6325,), flash_auto=True),
     changed((6480,), saves_states=True),
+    changed((6660,), weights_first=True),
     changed((6710,), saves_prompts=True),
     changed((6980,), padding=True),
     changed((7100,), clamps_expert_sum=True),
+    changed((7340,), pads_masks=False),
     changed((7410,), fits=True, auto_slots=True),
     changed((7800,), selects_input=True),
     changed((8650,), rotates=True),

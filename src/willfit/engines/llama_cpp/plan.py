@@ -133,7 +133,8 @@ def context(model: Model, settings: ContextSettings, era: Era) -> Context:
     buffers = cache_buffers(model, settings.kv_offload)
     tokens = min(cache.cells * cache.streams, cache.ubatch)
     outputs = min(tokens, settings.outputs)
-    rounded = -(-tokens // cache.sequences) * cache.sequences
+    sequences = _computed_sequences(cache, era)
+    rounded = -(-tokens // sequences) * sequences
     reserved = _reserve(model, settings, era, buffers, rounded, outputs)
     compute = {one.place: size for one, size in zip(model.backends, reserved.bytes, strict=True)}
     peaks = {one.place: peak for one, peak in zip(model.backends, reserved.peaks, strict=True)}
@@ -178,7 +179,7 @@ def _network(
     devices = [host if device is None else device for device in (*model.places.layers, model.places.output)]
     batch = Batch(
         tokens,
-        cache.sequences,
+        _computed_sequences(cache, era),
         outputs,
         cache.flash_attn,
         cache.unified,
@@ -201,6 +202,11 @@ def _network(
         devices,
         host,
     )
+
+
+def _computed_sequences(cache: CacheSettings, era: Era) -> int:
+    """How many sequences the graph is reserved for."""
+    return cache.sequences if era.streams else 1
 
 
 def _sum(caches: Sequence[LayerCache], buffers: Sequence[Buffer], names: Sequence[str]) -> dict[str, int]:
