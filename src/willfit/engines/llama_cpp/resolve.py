@@ -98,6 +98,7 @@ class Resolved:
             self.embeddings,
             self.pooling,
             pipelined,
+            not settings.no_alloc,
         )
 
 

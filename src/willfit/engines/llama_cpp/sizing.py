@@ -180,8 +180,9 @@ def size_up(subject: Subject, machine: Machine, settings: Settings, free: Sequen
     known = [one for one in free if one is not None]
     offload = offload_of(settings, layers, free)
 
-    def with_context(n_ctx: int | None, chosen: Offload) -> Sizing:
+    def with_context(n_ctx: int | None, chosen: Offload, planned: bool = False) -> Sizing:
         asked = settings if n_ctx is None else replace(settings, n_ctx=n_ctx)
+        asked = replace(asked, no_alloc=True) if planned else asked
         resolved = resolve(subject.architecture, pooling, asked)
         return sized(subject, devices, backend, resolved, asked, chosen)
 
@@ -203,13 +204,22 @@ def size_up(subject: Subject, machine: Machine, settings: Settings, free: Sequen
         streams = 1 if resolved.unified else resolved.sequences
         least = settings.fit_ctx or LEAST_CONTEXT
         n_ctx = fit_context(
-            limits, lambda tokens, _: with_context(tokens, offload).device_bytes, trained, least, streams
+            limits,
+            lambda tokens, _: with_context(tokens, offload, True).device_bytes,
+            trained,
+            least,
+            streams,
         )
         whole = with_context(n_ctx, offload)
-    fits = all(used <= most for used, most in zip(whole.device_bytes, limits.most, strict=True))
+    fits = all(
+        used <= most
+        for used, most in zip(with_context(n_ctx, offload, True).device_bytes, limits.most, strict=True)
+    )
     if fits or not resolved.layers_open:
         return whole
-    return with_context(n_ctx, fit_layers(limits, lambda chosen: with_context(n_ctx, chosen).device_bytes))
+    return with_context(
+        n_ctx, fit_layers(limits, lambda chosen: with_context(n_ctx, chosen, True).device_bytes)
+    )
 
 
 def _pooling(header: GgufHeader, subject: Subject) -> int:

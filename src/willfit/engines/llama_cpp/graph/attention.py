@@ -259,7 +259,7 @@ def heads(
             x = net.mul_mat(up, x)
         x = net.permute(x, 0, 2, 1, 3)
         x = net.cont(x, x.ne[0] * x.ne[1], x.ne[2] * x.ne[3])
-        if net.batch.kv_on_host:
+        if net.batch.kv_on_host and net.batch.pins:
             x.backend = net.host
     net.expand(x)
     return x
