@@ -1,0 +1,88 @@
+"""Many questions in one process: a line of JSON each way, and a fork for each question.
+
+A fork starts with the library loaded and the devices registered, so a question takes milliseconds; and a crash of the
+library ends the fork only. Run by `live.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import sys
+import traceback
+from typing import Any
+
+from .library import Library
+from .file_types import tensor_types
+from .plan import Plan, Refused
+
+#: A recurrent state is truly allocated, so a question too many must fail, not take the machine's memory.
+_MAX_ADDRESS_SPACE = 2**40
+_TIMEOUT_SECONDS = 300
+
+
+def answer(library: Library, question: dict[str, Any]) -> dict[str, Any]:
+    """The answer to one question, in this process."""
+    try:
+        if question["kind"] == "types":
+            return {"types": tensor_types(library, question["path"], question["file_type"])}
+        plan = Plan(library, question["path"], question["settings"])
+        found = plan.answer()
+        if question.get("log"):
+            found["log"] = plan.log
+        return found
+    except Refused as refused:
+        return {"error": _reason(str(refused)), "log": str(refused)}
+
+
+def _reason(log: str) -> str:
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    told = [line for line in lines if "error" in line or "failed" in line or "requires" in line]
+    return (told or lines or ["the library says nothing"])[-1]
+
+
+def forked(library: Library, question: dict[str, Any]) -> dict[str, Any]:
+    """The answer to one question from a fork."""
+    reading, writing = os.pipe()
+    told_reading, told_writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reading)
+        os.dup2(told_writing, 2)
+        signal.alarm(_TIMEOUT_SECONDS)
+        resource.setrlimit(resource.RLIMIT_AS, (_MAX_ADDRESS_SPACE, _MAX_ADDRESS_SPACE))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        try:
+            found = answer(library, question)
+        except Exception:
+            found = {"error": traceback.format_exc()}
+        with os.fdopen(writing, "w") as pipe:
+            json.dump(found, pipe)
+        os._exit(0)
+    os.close(writing)
+    os.close(told_writing)
+    with os.fdopen(reading) as pipe, os.fdopen(told_reading, errors="replace") as told:
+        text = pipe.read()
+        said = told.read()
+    _, status = os.waitpid(child, 0)
+    if text:
+        return json.loads(text)
+    ended = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"status {os.WEXITSTATUS(status)}"
+    return {"error": f"the library ended with {ended}: {said.strip()[-2000:]}"}
+
+
+def main() -> None:
+    """Answer the questions of standard input."""
+    os.environ["GGML_NO_BACKTRACE"] = "1"
+    library = Library(cpu=sys.argv[1])
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what the library prints is no answer
+    for line in sys.stdin:
+        answers.write(json.dumps(forked(library, json.loads(line))) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()
