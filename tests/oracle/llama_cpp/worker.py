@@ -15,20 +15,59 @@ import traceback
 from typing import Any
 
 from .library import Library
+from .cuda import Cuda, Rocm
 from .file_types import tensor_types
+from .ggml import Ggml
 from .plan import Plan, Refused
+from .standin import StandIn
 
 #: A recurrent state is truly allocated, so a question too many must fail, not take the machine's memory.
 _MAX_ADDRESS_SPACE = 2**40
 _TIMEOUT_SECONDS = 300
 
 
-def answer(library: Library, question: dict[str, Any]) -> dict[str, Any]:
+#: Words of `live.Gpu` for a backend's rules.
+_RULES = {"cuda": Cuda, "rocm": Rocm}
+
+
+class Machine:
+    """The library, and the GPUs that it sees."""
+
+    def __init__(self, cpu: str) -> None:
+        self.library = Library(cpu=cpu)
+        ggml = Ggml(self.library.base)
+        self.backends = {
+            word: StandIn(ggml, rules(ggml), self.library.ggml.ggml_backend_register)
+            for word, rules in _RULES.items()
+        }
+
+    def devices(self, gpus: list[dict[str, Any]]) -> list[int]:
+        """Addresses of devices that are as described."""
+        found = []
+        for gpu in gpus:
+            backend = self.backends[gpu["backend"]]
+            index = sum(device in found for device in backend.devices)
+            backend.gpus[index] = gpu
+            found.append(backend.devices[index])
+        return found
+
+    def buffer_types(self) -> dict[str, int]:
+        """Buffer types of all devices by name."""
+        return {
+            self.library.buft_name(buft): buft
+            for backend in self.backends.values()
+            for buft in (*backend.bufts, *([backend.host_buft] if backend.rules.host_name else []))
+        }
+
+
+def answer(machine: Machine, question: dict[str, Any]) -> dict[str, Any]:
     """The answer to one question, in this process."""
+    library = machine.library
     try:
         if question["kind"] == "types":
             return {"types": tensor_types(library, question["path"], question["file_type"])}
-        plan = Plan(library, question["path"], question["settings"])
+        devices = machine.devices(question["gpus"])
+        plan = Plan(library, question["path"], question["settings"], devices, machine.buffer_types())
         found = plan.answer()
         if question.get("log"):
             found["log"] = plan.log
@@ -43,7 +82,7 @@ def _reason(log: str) -> str:
     return (told or lines or ["the library says nothing"])[-1]
 
 
-def forked(library: Library, question: dict[str, Any]) -> dict[str, Any]:
+def forked(machine: Machine, question: dict[str, Any]) -> dict[str, Any]:
     """The answer to one question from a fork."""
     reading, writing = os.pipe()
     told_reading, told_writing = os.pipe()
@@ -55,7 +94,7 @@ def forked(library: Library, question: dict[str, Any]) -> dict[str, Any]:
         resource.setrlimit(resource.RLIMIT_AS, (_MAX_ADDRESS_SPACE, _MAX_ADDRESS_SPACE))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         try:
-            found = answer(library, question)
+            found = answer(machine, question)
         except Exception:
             found = {"error": traceback.format_exc()}
         with os.fdopen(writing, "w") as pipe:
@@ -76,11 +115,11 @@ def forked(library: Library, question: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     """Answer the questions of standard input."""
     os.environ["GGML_NO_BACKTRACE"] = "1"
-    library = Library(cpu=sys.argv[1])
+    machine = Machine(sys.argv[1])
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what the library prints is no answer
     for line in sys.stdin:
-        answers.write(json.dumps(forked(library, json.loads(line))) + "\n")
+        answers.write(json.dumps(forked(machine, json.loads(line))) + "\n")
         answers.flush()
 
 
