@@ -139,27 +139,36 @@ _DEFAULTS: dict[type[c.Structure], dict[str, Any]] = {
 }  # fmt: skip
 
 
+def _load(folder: Path, *patterns: str) -> c.CDLL:
+    for pattern in patterns:
+        for path in sorted(folder.glob(pattern)):
+            return c.CDLL(str(path), mode=c.RTLD_GLOBAL)
+    raise FileNotFoundError(f"{folder} has no {patterns[0]}")
+
+
 class Library:
     """llama.cpp with its CPU backend loaded.
 
-    Attributes
+    Parameters
     ----------
+    folder
+        Where the shared libraries are.
     cpu
         The variant of the CPU backend (`haswell` has AVX2). Which weights are repacked depends on it, so it is fixed,
-        not chosen for the machine at hand.
+        not chosen for the machine at hand. A build with a single variant has it linked in.
     """
 
-    def __init__(self, home: Path = HOME, cpu: str = "haswell") -> None:
-        folder = home / RELEASE
+    def __init__(self, folder: Path = HOME / RELEASE, cpu: str = "haswell") -> None:
         if not folder.exists():
             raise FileNotFoundError(f"{folder} is missing: run tests/oracle/llama_cpp/set_up.sh")
-        self.cpu = cpu
-        self.base = c.CDLL(str(folder / "libggml-base.so"), mode=c.RTLD_GLOBAL)
-        self.ggml = c.CDLL(str(folder / f"libggml.{RELEASE}.so"), mode=c.RTLD_GLOBAL)
-        self.llama = c.CDLL(str(folder / f"libllama.{RELEASE}.so"), mode=c.RTLD_GLOBAL)
+        self.base = _load(folder, "libggml-base.so")
+        self.ggml = _load(folder, "libggml.so", "libggml.v*.so")
+        self.llama = _load(folder, "libllama.so", "libllama.v*.so")
         self._declare()
         self.ggml.ggml_backend_load.restype = c.c_void_p
-        if not self.ggml.ggml_backend_load(str(folder / f"libggml-cpu-{cpu}.so").encode()):
+        variant = folder / f"libggml-cpu-{cpu}.so"
+        linked = (folder / "libggml-cpu.so").exists()
+        if not linked and not self.ggml.ggml_backend_load(str(variant).encode()):
             raise OSError(f"the CPU backend {cpu} does not load on this machine")
         self.check_layouts()
 

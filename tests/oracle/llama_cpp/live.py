@@ -83,14 +83,16 @@ class Oracle:
 
     Parameters
     ----------
+    folder
+        Where the shared libraries are.
     cpu
         Variant of the CPU backend; `haswell` has AVX2 and runs nearly everywhere.
     """
 
-    def __init__(self, cpu: str = "haswell") -> None:
+    def __init__(self, folder: Path = HOME / RELEASE, cpu: str = "haswell") -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="llama-cpp-")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", f"{__package__}.worker", cpu],
+            [sys.executable, "-m", f"{__package__}.worker", str(folder), cpu],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -114,9 +116,20 @@ class Oracle:
         header: GgufHeader,
         settings: Mapping[str, Any],
         gpus: Sequence[Gpu] = (),
+        *,
         log: bool = False,
+        graph: str | Sequence[int] | None = None,
     ) -> Answer:
-        """What the library says; see `plan.SETTINGS` for the names of settings."""
+        """What the library says; see `plan.SETTINGS` for the names of settings.
+
+        Parameters
+        ----------
+        log
+            Whether to return all that the library logs as `settled["log"]`.
+        graph
+            The graph to return as `settled["reserved_graph"]` (see `graph.read_graph`): `prompt`, `token`, or numbers of
+            tokens, sequences and outputs.
+        """
         found = self._put(
             {
                 "kind": "plan",
@@ -124,6 +137,7 @@ class Oracle:
                 "settings": dict(settings),
                 "gpus": [vars(gpu) for gpu in gpus],
                 "log": log,
+                "graph": graph,
             }
         )
         error = found.pop("error", None)

@@ -6,6 +6,8 @@ import ctypes as c
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .ggml import Ggml
+from .graph import read_graph
 from .library import MAX_DEVICES, BuftOverride, ContextParams, Library, LogCallback, ModelParams
 from .logs import read_log
 
@@ -162,3 +164,39 @@ class Plan:
             "sched_copies": base.ggml_backend_sched_get_n_copies(self.scheduler),
             "flash_attn": self.context_params.flash_attn_type != 0 and not found["flash_attn_refused"],
         }
+
+    def graph(self, ggml: Ggml, which: str | Sequence[int]) -> dict[str, Any]:
+        """A graph with its memory planned; see `read_graph`.
+
+        Parameters
+        ----------
+        which
+            `prompt` and `token` are those of `llama_context::sched_reserve`; else tokens, sequences and outputs.
+        """
+        llama = self.library.llama
+        sequences = llama.llama_n_seq_max(self.context)
+        tokens = min(llama.llama_n_ctx(self.context), llama.llama_n_ubatch(self.context))
+        outputs = self.settings.get("n_outputs_max") or llama.llama_n_batch(self.context)
+        if which == "prompt":
+            shape = (tokens, sequences, min(tokens, outputs))
+        elif which == "token":
+            shape = (sequences,) * 3
+        else:
+            shape = tuple(which)
+        sizes = self.reserve(*shape)
+        return {"shape": shape, "sizes": sizes, **read_graph(ggml, self.scheduler)}
+
+    def reserve(self, tokens: int, sequences: int, outputs: int) -> list[int]:
+        """Plan a graph's memory and return bytes by backend (`llama_context::graph_reserve`)."""
+        memory = c.c_void_p()
+        if cache := self.library.llama.llama_get_memory(self.context):
+            # llama_memory_i::init_full: behind two destructors and init_batch in the table of virtual functions
+            table = c.cast(c.c_void_p.from_address(cache).value or 0, c.POINTER(c.c_void_p))
+            init_full = c.CFUNCTYPE(c.c_void_p, c.c_void_p, c.c_void_p)(table[3] or 0)
+            init_full(c.addressof(memory), cache)
+        sizes = (c.c_size_t * MAX_DEVICES)()
+        if not self.library.graph_reserve(
+            self.context, tokens, sequences, outputs, memory.value, True, c.addressof(sizes)
+        ):
+            raise Refused(self.log)
+        return [size for size in sizes if size]

@@ -12,6 +12,7 @@ import resource
 import signal
 import sys
 import traceback
+from pathlib import Path
 from typing import Any
 
 from .library import Library
@@ -33,11 +34,11 @@ _RULES = {"cuda": Cuda, "rocm": Rocm}
 class Machine:
     """The library, and the GPUs that it sees."""
 
-    def __init__(self, cpu: str) -> None:
-        self.library = Library(cpu=cpu)
-        ggml = Ggml(self.library.base)
+    def __init__(self, folder: Path, cpu: str) -> None:
+        self.library = Library(folder, cpu)
+        self.ggml = Ggml(self.library.base)
         self.backends = {
-            word: StandIn(ggml, rules(ggml), self.library.ggml.ggml_backend_register)
+            word: StandIn(self.ggml, rules(self.ggml), self.library.ggml.ggml_backend_register)
             for word, rules in _RULES.items()
         }
 
@@ -71,6 +72,8 @@ def answer(machine: Machine, question: dict[str, Any]) -> dict[str, Any]:
         found = plan.answer()
         if question.get("log"):
             found["log"] = plan.log
+        if question.get("graph"):
+            found["reserved_graph"] = plan.graph(machine.ggml, question["graph"])
         return found
     except Refused as refused:
         return {"error": _reason(str(refused)), "log": str(refused)}
@@ -115,7 +118,7 @@ def forked(machine: Machine, question: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     """Answer the questions of standard input."""
     os.environ["GGML_NO_BACKTRACE"] = "1"
-    machine = Machine(sys.argv[1])
+    machine = Machine(Path(sys.argv[1]), sys.argv[2])
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what the library prints is no answer
     for line in sys.stdin:
