@@ -54,6 +54,9 @@ def planned_metadata(header: GgufHeader) -> dict[str, Any]:
     kept["tokenizer.ggml.model"] = "no_vocab"
     if f"{architecture}.vocab_size" not in kept and (rows := _vocabulary(header)) is not None:
         kept[f"{architecture}.vocab_size"] = rows
+    for tensor in header.tensors:
+        if tensor.name == "token_types.weight":
+            kept["tokenizer.ggml.token_type_count"] = tensor.ne[1]
     kept.pop("general.alignment", None)
     return kept
 

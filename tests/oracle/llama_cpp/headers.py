@@ -1,6 +1,7 @@
 """GGUF headers of the catalogue's models, as recorded from llama.cpp's converter (`tests/data/gguf/headers.jsonl`).
 
-The record has no floating-point settings. Those that llama.cpp insists on are added here: they decide nothing about memory.
+The record lacks floating-point settings and a few others. Those that llama.cpp insists on are added here, with values
+that decide nothing about memory.
 """
 
 from __future__ import annotations
@@ -16,10 +17,23 @@ from .gguf_file import make_header
 
 _RECORD = Path(__file__).parents[2] / "data" / "gguf" / "headers.jsonl"
 
-_FLOATS = {
-    "attention.layer_norm_epsilon": 1e-5,
-    "attention.layer_norm_rms_epsilon": 1e-5,
-}
+#: Settings of every architecture; llama.cpp ignores those that it does not know.
+_COMMON = {"attention.layer_norm_epsilon": 1e-5, "attention.layer_norm_rms_epsilon": 1e-5}
+_SIGMOID = {"expert_gating_func": 2}
+#: What else an architecture cannot be loaded without.
+_NEEDED: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(("cohere2", "granite", "granitemoe", "muse-glimmer"), {"logit_scale": 0.0625}),
+    **dict.fromkeys(
+        (
+            "bailingmoe2", "deepseek32", "dots1", "exaone-moe", "kimi-k3", "kimi-linear", "lfm2moe", "minimax-m2",
+        ),
+        _SIGMOID,
+    ),
+    "bert": {"pooling_type": 2},
+    **dict.fromkeys(("qwen3vl", "qwen3vlmoe"), {"rope.dimension_sections": (24, 20, 20, 0)}),
+}  # fmt: skip
+#: Settings that are floating-point though the record has them without a fraction.
+_FLOATS = ("attention.clamp_kqv", "attention.max_alibi_bias")
 
 
 @cache
@@ -36,10 +50,13 @@ def header_of(model: str) -> GgufHeader:
     """The F16 header of a model of the catalogue."""
     entry = _record()[model]
     architecture = entry["metadata"]["general.architecture"]
-    metadata = {f"{architecture}.{key}": value for key, value in _FLOATS.items()}
-    metadata |= {
-        key: tuple(value) if isinstance(value, list) else value for key, value in entry["metadata"].items()
-    }
+    added = {**_COMMON, **_NEEDED.get(architecture, {})}
+    metadata = {f"{architecture}.{key}": value for key, value in added.items()}
+    for key, value in entry["metadata"].items():
+        if key.removeprefix(f"{architecture}.") in _FLOATS:
+            metadata[key] = float(value)
+        else:
+            metadata[key] = tuple(value) if isinstance(value, list) else value
     tensors = [(name, kind, tuple(shape)) for name, kind, *shape in entry["outside"]]
     for stack, patterns in entry["layers"]:
         for index, pattern in enumerate(patterns):
@@ -47,4 +64,13 @@ def header_of(model: str) -> GgufHeader:
                 (f"{stack}.{index}.{leaf}", kind, tuple(shape))
                 for leaf, kind, *shape in entry["patterns"][pattern]
             )
+    if architecture == "gpt-oss":
+        # The converter was fed with 16-bit experts, which it turned the wrong way round.
+        experts, hidden = metadata["gpt-oss.expert_count"], metadata["gpt-oss.embedding_length"]
+        inner = metadata["gpt-oss.expert_feed_forward_length"]
+        turned = (experts, inner, hidden)
+        tensors = [
+            (name, kind, turned if name.endswith(("ffn_gate_exps.weight", "ffn_up_exps.weight")) else shape)
+            for name, kind, shape in tensors
+        ]
     return make_header(metadata, tensors)

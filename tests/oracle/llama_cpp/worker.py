@@ -22,8 +22,8 @@ from .ggml import Ggml
 from .plan import Plan, Refused
 from .standin import StandIn
 
-#: A recurrent state is truly allocated, so a question too many must fail, not take the machine's memory.
-_MAX_ADDRESS_SPACE = 2**40
+#: Recurrent states and outputs are truly allocated: a question too large must fail, not take the machine's memory.
+_MAX_DATA_BYTES = 2**35
 _TIMEOUT_SECONDS = 300
 
 
@@ -94,7 +94,7 @@ def forked(machine: Machine, question: dict[str, Any]) -> dict[str, Any]:
         os.close(reading)
         os.dup2(told_writing, 2)
         signal.alarm(_TIMEOUT_SECONDS)
-        resource.setrlimit(resource.RLIMIT_AS, (_MAX_ADDRESS_SPACE, _MAX_ADDRESS_SPACE))
+        resource.setrlimit(resource.RLIMIT_DATA, (_MAX_DATA_BYTES, _MAX_DATA_BYTES))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         try:
             found = answer(machine, question)
