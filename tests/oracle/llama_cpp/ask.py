@@ -26,12 +26,16 @@ _MIB = 2**20
 
 def main(words: Sequence[str] | None = None) -> int:
     """Ask and print."""
-    parser = argparse.ArgumentParser(prog="ask", description="What llama.cpp would allocate, by its own planner.")
+    parser = argparse.ArgumentParser(
+        prog="ask", description="What llama.cpp would allocate, by its own planner."
+    )
     parser.add_argument("model", help="a GGUF file, or a model of the catalogue")
     parser.add_argument("--file-type", default="F16", help="mix for a model of the catalogue: Q4_K_M")
     parser.add_argument("--settings", type=json.loads, default={}, help="JSON; names: plan.SETTINGS")
     parser.add_argument("--gpus", type=int, default=0)
-    parser.add_argument("--gpu", type=json.loads, default={}, help='JSON: {"backend": "rocm", "capability": 4352}')
+    parser.add_argument(
+        "--gpu", type=json.loads, default={}, help='JSON: {"backend": "rocm", "capability": 4352}'
+    )
     parser.add_argument("--library", type=Path, default=HOME / RELEASE, help="folder of the shared libraries")
     parser.add_argument("--cpu", default="haswell", help="variant of the CPU backend")
     parser.add_argument("--graph", nargs="?", const="prompt", help="print a graph: prompt, token or T,S,O")

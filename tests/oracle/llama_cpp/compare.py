@@ -20,7 +20,12 @@ from .live import Answer, Gpu
 #: The library's settings under willfit's names, where they differ.
 _NAMES = {"offload_kqv": "kv_offload", "use_extra_bufts": "repack"}
 _FLASH = {"auto": "auto", True: "on", False: "off"}
-_DEVICES = {"cuda": "GeForce RTX 4090", "rocm": "Instinct MI300X", "vulkan": "GeForce RTX 4090", "metal": "M4 Max"}
+_DEVICES = {
+    "cuda": "GeForce RTX 4090",
+    "rocm": "Instinct MI300X",
+    "vulkan": "GeForce RTX 4090",
+    "metal": "M4 Max",
+}
 
 #: The release of the pinned library.
 VERSION = "0.5.0"

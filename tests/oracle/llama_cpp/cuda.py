@@ -106,10 +106,11 @@ class Cuda:
             rows = self.ggml.base.ggml_nrows(tensor.address)
         return bool(rows >= _OFFLOAD_ROWS)
 
-    def optimize(self, _gpu: Mapping[str, Any], graph: Graph, keep: Callable[[int, int], None]) -> None:
+    def optimize(self, gpu: Mapping[str, Any], graph: Graph, keep: Callable[[int, int], None]) -> None:
         """See `Rules`: operations on experts that one kernel does keep their inputs to its end."""
-        for tensor, until in fused_lifetimes(self.ggml, graph):
-            keep(tensor, until)
+        if gpu["fusion"]:
+            for tensor, until in fused_lifetimes(self.ggml, graph, gpu["fusion"]):
+                keep(tensor, until)
 
     def _special(self) -> dict[str, Callable[[Mapping[str, Any], Tensor], bool]]:
         contiguous = self._first_contiguous("ggml_is_contiguous")
@@ -131,7 +132,9 @@ class Cuda:
             "NORM": rows,
             "RMS_NORM": rows,
             "L2_NORM": rows,
-            "SCALE": lambda _, t: self._kinds(t)[1] in ("f32", "bf16") and self._kinds(t)[0] == self._kinds(t)[1],
+            "SCALE": lambda _, t: (
+                self._kinds(t)[1] in ("f32", "bf16") and self._kinds(t)[0] == self._kinds(t)[1]
+            ),
             "ADD": arithmetic,
             "SUB": arithmetic,
             "MUL": arithmetic,
@@ -260,7 +263,9 @@ class Cuda:
 
     def _rope(self, tensor: Tensor) -> bool:
         source = self._source(tensor, 0)
-        return source.nb[0] == self.ggml.type_size[source.type] and self._is("ggml_is_contiguous_2", tensor, 0)
+        return source.nb[0] == self.ggml.type_size[source.type] and self._is(
+            "ggml_is_contiguous_2", tensor, 0
+        )
 
     def _sorts(self, _tensor: Tensor) -> bool:
         return True

@@ -7,7 +7,7 @@ weighted sum of what they return.
 from __future__ import annotations
 
 import ctypes as c
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from .ggml import Ggml, Graph, Tensor
@@ -17,21 +17,27 @@ _MAX_EXPERTS_SUMMED = 15
 _ODD_EXPERTS = (288, 576)
 
 
-def fused_lifetimes(ggml: Ggml, graph: Graph) -> Iterator[tuple[int, int]]:
-    """Pairs (tensor, node): the tensor must live until the node has been computed."""
+def fused_lifetimes(ggml: Ggml, graph: Graph, kinds: Collection[str]) -> Iterator[tuple[int, int]]:
+    """Pairs (tensor, node): the tensor must live until the node has been computed.
+
+    Parameters
+    ----------
+    kinds
+        Which fusions there are: `sum`, `choice`.
+    """
     ops = ggml.ops
     gates = (ops["UNARY"], ops["SOFT_MAX"], ops["ARGSORT"])
     index = 0
     while index < graph.n_nodes:
         op = graph.node(index).op
-        if op == ops["MUL"] and (found := _weighted_sum(ggml, graph, index)):
+        if op == ops["MUL"] and "sum" in kinds and (found := _weighted_sum(ggml, graph, index)):
             yield found.experts, found.result
             yield found.weights, found.result
             if found.scale is not None:
                 yield found.scale, found.result
             index += found.nodes - 1
             op = graph.node(index).op
-        if op in gates and (count := _choice_of_experts(ggml, graph, index)):
+        if op in gates and "choice" in kinds and (count := _choice_of_experts(ggml, graph, index)):
             # The node behind the last fused one is what the backend names as the end.
             last = graph.nodes[index + count]
             for node in range(index, index + count):
@@ -233,6 +239,11 @@ def _fusible(ggml: Ggml, graph: Graph, start: int, ops: Sequence[int], outputs: 
     kinds, results = (c.c_int * count)(*ops), (c.c_int * len(outputs))(*outputs)
     return bool(
         ggml.base.ggml_can_fuse_subgraph_ext(
-            c.addressof(graph), c.addressof(numbers), count, c.addressof(kinds), c.addressof(results), len(outputs)
+            c.addressof(graph),
+            c.addressof(numbers),
+            count,
+            c.addressof(kinds),
+            c.addressof(results),
+            len(outputs),
         )
     )

@@ -106,7 +106,14 @@ class Ggml:
         self._function("ggml_get_unary_op", c.c_int, c.c_void_p)
         self._function("ggml_get_glu_op", c.c_int, c.c_void_p)
         self._function(
-            "ggml_can_fuse_subgraph_ext", c.c_bool, c.c_void_p, c.c_void_p, c.c_int, c.c_void_p, c.c_void_p, c.c_int
+            "ggml_can_fuse_subgraph_ext",
+            c.c_bool,
+            c.c_void_p,
+            c.c_void_p,
+            c.c_int,
+            c.c_void_p,
+            c.c_void_p,
+            c.c_int,
         )
         for name in ("ggml_op_name", "ggml_type_name", "ggml_unary_op_name", "ggml_glu_op_name"):
             self._function(name, c.c_char_p, c.c_int)

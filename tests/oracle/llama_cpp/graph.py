@@ -158,9 +158,7 @@ def read_graph(ggml: Ggml, scheduler: int) -> dict[str, Any]:
                 "backend": backends[split.backend_id],
                 "start": split.i_start,
                 "end": split.i_end,
-                "inputs": [
-                    Tensor.from_address(split.inputs[j]).name.decode() for j in range(split.n_inputs)
-                ],
+                "inputs": [Tensor.from_address(split.inputs[j]).name.decode() for j in range(split.n_inputs)],
             }
             for split in splits
         ],

@@ -40,12 +40,16 @@ class Gpu:
         `cuda`, `rocm`, `vulkan` or `metal`: names, alignments and which operations there are.
     capability
         Compute capability times ten: 89. Of CUDA only; it decides where flash attention is available.
+    fusion
+        CUDA and ROCm: which kernels keep what they read allocated: the weighted `sum` of experts (since b10700 or so),
+        the `choice` of experts. None with `GGML_CUDA_DISABLE_FUSION=1`.
     total_bytes, free_bytes
         What the device reports.
     """
 
     backend: str = "cuda"
     capability: int = 89
+    fusion: tuple[str, ...] = ("sum", "choice")
     total_bytes: int = 24 * 2**30
     free_bytes: int = 24 * 2**30 - 300 * 2**20
 

@@ -79,7 +79,9 @@ class Plan:
         self.settings = {**_PROGRAM_DEFAULTS, **settings}
         self.buffer_types = {"CPU": library.base.ggml_backend_cpu_buffer_type(), **(buffer_types or {})}
         self._lines: list[str] = []
-        self._callback = LogCallback(lambda _level, text, _data: self._lines.append(text.decode(errors="replace")))
+        self._callback = LogCallback(
+            lambda _level, text, _data: self._lines.append(text.decode(errors="replace"))
+        )
         library.llama.llama_log_set(self._callback, None)
         self._kept: list[Any] = []
         model_params = self._model_params(devices)

@@ -56,3 +56,7 @@ def questions() -> Iterator[tuple[str, Setting]]:
     for model in MODELS:
         for setting in SETTINGS:
             yield model, setting
+
+
+#: Parts in which willfit is known to differ, by model and setting.
+DIFFERENT: dict[tuple[str, str], frozenset[str]] = {}

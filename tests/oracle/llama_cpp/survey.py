@@ -1,6 +1,6 @@
 """`python -m tests.oracle.llama_cpp.survey [TEXT]`: how often llama.cpp and willfit agree, model by model.
 
-    python -m tests.oracle.llama_cpp.survey qwen3 --file-type Q4_K_M --show 2
+python -m tests.oracle.llama_cpp.survey qwen3 --file-type Q4_K_M --show 2
 """
 
 from __future__ import annotations
