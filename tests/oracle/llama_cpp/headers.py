@@ -21,17 +21,13 @@ _RECORD = Path(__file__).parents[2] / "data" / "gguf" / "headers.jsonl"
 _COMMON = {"attention.layer_norm_epsilon": 1e-5, "attention.layer_norm_rms_epsilon": 1e-5}
 _SIGMOID = {"expert_gating_func": 2}
 #: What else an architecture cannot be loaded without.
-_NEEDED: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(("cohere2", "granite", "granitemoe", "muse-glimmer"), {"logit_scale": 0.0625}),
-    **dict.fromkeys(
-        (
-            "bailingmoe2", "deepseek32", "dots1", "exaone-moe", "kimi-k3", "kimi-linear", "lfm2moe", "minimax-m2",
-        ),
-        _SIGMOID,
-    ),
-    "bert": {"pooling_type": 2},
-    **dict.fromkeys(("qwen3vl", "qwen3vlmoe"), {"rope.dimension_sections": (24, 20, 20, 0)}),
-}  # fmt: skip
+_NEEDED: dict[tuple[str, ...], dict[str, Any]] = {
+    ("cohere2", "granite", "granitemoe", "muse-glimmer"): {"logit_scale": 0.0625},
+    ("bailingmoe2", "deepseek32", "dots1", "exaone-moe"): {"expert_gating_func": 2},
+    ("kimi-k3", "kimi-linear", "lfm2moe", "minimax-m2"): {"expert_gating_func": 2},
+    ("bert",): {"pooling_type": 2},
+    ("qwen3vl", "qwen3vlmoe"): {"rope.dimension_sections": (24, 20, 20, 0)},
+}
 #: Settings that are floating-point though the record has them without a fraction.
 _FLOATS = ("attention.clamp_kqv", "attention.max_alibi_bias")
 
@@ -50,7 +46,10 @@ def header_of(model: str) -> GgufHeader:
     """The F16 header of a model of the catalogue."""
     entry = _record()[model]
     architecture = entry["metadata"]["general.architecture"]
-    added = {**_COMMON, **_NEEDED.get(architecture, {})}
+    added = dict(_COMMON)
+    for names, values in _NEEDED.items():
+        if architecture in names:
+            added |= values
     metadata = {f"{architecture}.{key}": value for key, value in added.items()}
     for key, value in entry["metadata"].items():
         if key.removeprefix(f"{architecture}.") in _FLOATS:

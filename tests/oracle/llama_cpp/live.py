@@ -131,8 +131,8 @@ class Oracle:
         log
             Whether to return all that the library logs as `settled["log"]`.
         graph
-            The graph to return as `settled["reserved_graph"]` (see `graph.read_graph`): `prompt`, `token`, or numbers of
-            tokens, sequences and outputs.
+            The graph to return as `settled["reserved_graph"]` (see `graph.read_graph`): `prompt`, `token`, or numbers
+            of tokens, sequences and outputs.
         """
         found = self._put(
             {

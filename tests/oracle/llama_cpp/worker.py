@@ -15,10 +15,10 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from .library import Library
 from .cuda import Cuda, Rocm
 from .file_types import tensor_types
 from .ggml import Ggml
+from .library import Library
 from .plan import Plan, Refused
 from .standin import StandIn
 
