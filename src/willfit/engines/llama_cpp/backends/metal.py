@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from willfit.engines.llama_cpp.backends.processor import ENDLESS
@@ -61,6 +62,10 @@ class Metal:
         if node.op == "mul_mat":
             return node.ne[1] >= _MIN_ROWS
         return node.op == "mul_mat_id" and node.ne[2] >= _MIN_ROWS
+
+    def lifetimes(self, nodes: Sequence[Node], uses: Mapping[int, int]) -> Iterable[tuple[Node, Node]]:
+        """See `Backend.lifetimes`."""
+        return ()
 
     def bytes(self, node: Node) -> int:
         """See `Backend.bytes`: some operations keep what they work with behind their result."""

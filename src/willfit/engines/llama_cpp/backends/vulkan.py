@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from willfit.engines.llama_cpp.graph.tensor import Buffer, Node
@@ -51,6 +52,10 @@ class Vulkan:
             return False
         rows = node.ne[2] if node.op == "mul_mat_id" else node.ne[1]
         return rows >= _MIN_ROWS
+
+    def lifetimes(self, nodes: Sequence[Node], uses: Mapping[int, int]) -> Iterable[tuple[Node, Node]]:
+        """See `Backend.lifetimes`."""
+        return ()
 
     def bytes(self, node: Node) -> int:
         """See `Backend.bytes`."""
