@@ -46,8 +46,6 @@ class Subject:
         the lines say it.
     draft
         A second model that drafts tokens for it; None without, or if it is not known.
-    gguf
-        Its GGUF header, read or predicted; None where there is none.
     """
 
     model: str
@@ -61,7 +59,6 @@ class Subject:
     gguf: GgufHeader | None = None
     bounds: tuple[int, int] | None = None
     draft: Subject | None = None
-    gguf: GgufHeader | None = None
 
     @property
     def mtp_bytes(self) -> int:
