@@ -15,7 +15,14 @@ from willfit.errors import BadInput
 NEWEST = "b11549"
 
 #: Releases, and the builds that they are.
-RELEASES: dict[str, int] = {"0.5.0": 11400}
+RELEASES: dict[str, int] = {
+    "0.1.2": 10507,
+    "0.2.0": 10560,
+    "0.3.0": 10620,
+    "0.4.0": 10800,
+    "0.4.1": 11050,
+    "0.5.0": 11200,
+}
 
 _BUILD = re.compile(r"[br]?(\d{1,6})(?:-.*)?")
 
@@ -62,6 +69,16 @@ class Era:
         F16 copies of quantized caches are part of CUDA's compute buffers; before, of a pool.
     selects_input
         The graph has a place for vectors beside tokens.
+    mixes_inputs
+        The graph has a place for batches of both tokens and vectors.
+    copies_all_inputs
+        Pipelines copy inputs that nothing reads, too.
+    keeps_expert_sums, keeps_expert_choices
+        What CUDA's kernels compute at once for experts is kept for them: their weighted sum, their choice.
+    rotates_windows
+        Quantized caches of layers with windows, and of hybrid models, are rotated, too.
+    ignores_sinks
+        Attention is not placed where its sinks are.
     saves_prompts, saves_states
         A server keeps finished prompts in RAM, and states of layers that cannot go back.
     clamps_expert_sum
@@ -87,6 +104,12 @@ class Era:
     half_masks: bool = False
     copies_in_graph: bool = False
     selects_input: bool = False
+    mixes_inputs: bool = False
+    copies_all_inputs: bool = False
+    keeps_expert_sums: bool = False
+    keeps_expert_choices: bool = False
+    rotates_windows: bool = False
+    ignores_sinks: bool = False
     saves_prompts: bool = False
     saves_states: bool = False
     clamps_expert_sum: bool = False
@@ -111,8 +134,13 @@ ERAS: tuple[Era, ...] = succession(
     changed((7410,), fits=True, auto_slots=True),
     changed((7800,), selects_input=True),
     changed((8650,), rotates=True),
-    changed((9200,), half_masks=True, copies_in_graph=True),
-    changed((9500,), few_outputs=True),
+    changed((8800,), rotates_windows=True),
+    changed((9440,), half_masks=True, copies_in_graph=True, few_outputs=True),
+    changed((10150,), ignores_sinks=True),
+    changed((10750,), keeps_expert_sums=True),
+    changed((10900,), keeps_expert_choices=True),
+    changed((11230,), copies_all_inputs=True),
+    changed((11500,), mixes_inputs=True),
 )
 
 

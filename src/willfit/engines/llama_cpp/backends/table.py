@@ -44,7 +44,16 @@ def backends_of(devices: Sequence[Device], name: BackendName, era: Era) -> tuple
     for index, device in enumerate(devices):
         if name in ("cuda", "rocm"):
             word = "CUDA" if name == "cuda" else "ROCm"
-            found.append(Cuda(index, word, _arch(device), era.copies_in_graph))
+            found.append(
+                Cuda(
+                    index,
+                    word,
+                    _arch(device),
+                    era.copies_in_graph,
+                    era.keeps_expert_sums,
+                    era.keeps_expert_choices,
+                )
+            )
         elif name == "metal":
             found.append(Metal(index))
         else:
