@@ -11,7 +11,8 @@ from willfit.errors import BadInput
 
 Version = tuple[int, ...]
 
-_RELEASE = re.compile(r"^v?(\d+(?:\.\d+)*)(.*)$")
+#: llama.cpp counts its builds: `b6000`.
+_RELEASE = re.compile(r"^[vb]?(\d+(?:\.\d+)*)(.*)$")
 
 
 def parse_version(text: str) -> Version:
