@@ -36,6 +36,9 @@ SCALED = {"--lora-scaled", "--control-vector-scaled"}
 #: Programs by the names that the sources had for them.
 PROGRAMS = {"main": ("cli", "completion"), "llava": ("mtmd",), "bench": ("batched-bench",)}
 
+#: In place of programs: one reader of flags served them all, whatever they did with them.
+ANY = "any"
+
 STRING = re.compile(r'"((?:[^"\\]|\\.)*)"')
 COMPARED = re.compile(r'(?:value|arg_next|val|s) == "([^"]*)"')
 
@@ -183,9 +186,8 @@ def options(table: str, tree: Path) -> Iterator[Option]:
     if listed and table == "llamacpp":
         yield from of_list(listed)
         return
-    yield from of_chain(
-        _functions(read("common/common.cpp"), r"gpt_params_find_arg|gpt_params_parse(?:_ex)?")
-    )
+    chain = _functions(read("common/common.cpp"), r"gpt_params_find_arg|gpt_params_parse(?:_ex)?")
+    yield from of_chain(chain, (ANY,))
     server = read("examples/server/server.cpp")
     if table == "llamacpp":
         yield from of_chain(_functions(server, "server_params_parse"), ("server",))
@@ -202,7 +204,14 @@ def _together(one: Option, other: Option) -> Option:
     )
     negatives = dict.fromkeys((*other.negatives, *one.negatives))
     variables = dict.fromkeys((*other.variables, *one.variables))
-    return Option(flag, tuple(negatives), tuple(variables), other.programs)
+    return Option(flag, tuple(negatives), tuple(variables), _programs(one.programs, other.programs))
+
+
+def _programs(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...]:
+    """The programs that have a flag in either of two builds; what one reader took for all programs tells nothing."""
+    if ANY in one or ANY in other:
+        return other if ANY in one else one
+    return tuple(dict.fromkeys((*other, *one))) if one and other else ()
 
 
 def _merged(one: Flag, other: Flag) -> Flag:
@@ -227,9 +236,9 @@ def _seen(table: str, tree: Path, turned: dict[str, Option]) -> dict[str, Option
             option = Option(Flag((), "switch", "-"), option.flag.names, plain, option.programs)
         key = owner.key if owner else option.key
         if key in seen:
-            shared = not seen[key].programs or not option.programs
-            programs = () if shared else (*seen[key].programs, *option.programs)
-            option = _together(seen[key], option)._replace(programs=tuple(dict.fromkeys(programs)))
+            both = _together(seen[key], option)
+            either = ANY in seen[key].programs + option.programs
+            option = both._replace(programs=(ANY,)) if either else both
         seen[key] = option
     return seen
 
@@ -273,7 +282,7 @@ def flag_table(table: str, trees: list[Path]) -> str:
         row = f"{','.join(spellings)} {option.flag.takes} {option.flag.kind or 'str'} {effect}"
         row += _between(sorted(set(present), key=versions.index), versions)
         row += "".join(f" ${name}" for name in option.variables)
-        row += f" @{','.join(option.programs)}" if option.programs else ""
+        row += f" @{','.join(option.programs)}" if option.programs and ANY not in option.programs else ""
         rows.append(row + about)
     return "\n".join([f"# versions {' '.join(versions)}", *sorted(rows)])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 
 from willfit.checkpoints import catalogue
 from willfit.checkpoints.checkpoint import Checkpoint
@@ -26,8 +27,8 @@ _FILE_ENDINGS = (".gguf", ".safetensors", ".json", ".bin", ".pt", ".pth")
 def locate(text: str, revision: str | None = None, offline: bool = False) -> Checkpoint:
     """Find the model that a user means and read what describes it.
 
-    In this order: a web address; a hub named by a prefix (`hf:`, `modelscope:`); a path that exists; the
-    bundled catalogue; the Hugging Face hub.
+    In this order: a web address; a hub named by a prefix (`hf:`, `modelscope:`); a path that exists, or a GGUF
+    file that does not, by its name; the bundled catalogue; the Hugging Face hub.
 
     Parameters
     ----------
@@ -52,7 +53,7 @@ def locate(text: str, revision: str | None = None, offline: bool = False) -> Che
         return _from_web(text, revision, offline)
     prefix = _PREFIX.fullmatch(text)
     if prefix is None and (os.path.lexists(os.path.expanduser(text)) or _looks_like_a_path(text)):
-        return read_path(text)
+        return _from_path(text, offline)
     match = _ID.fullmatch(prefix["rest"] if prefix else text)
     if match is None:
         raise BadInput(
@@ -71,6 +72,21 @@ def locate(text: str, revision: str | None = None, offline: bool = False) -> Che
             embeds = _EMBEDS.search(entry.id) is not None
             return Checkpoint(entry.id, "catalogue", config, embeds=embeds, facts=entry.facts)
     return _from_hub(match["id"], revision, tag, offline)
+
+
+def _from_path(text: str, offline: bool) -> Checkpoint:
+    """The model at a path; of a GGUF file that is not here, the model that its name says."""
+    from willfit.checkpoints.gguf_names import guess
+
+    try:
+        return read_path(text)
+    except NotFound:
+        meant = guess(text)
+        if meant is None:
+            raise
+    note = f"{text[:120]} is not here; by its name it is {meant.model} in {meant.quantization}"
+    checkpoint = locate(meant.reference, offline=offline)
+    return replace(checkpoint, notes=(note, *checkpoint.notes))
 
 
 def _from_hub(name: str, revision: str | None, tag: str, offline: bool) -> Checkpoint:

@@ -248,12 +248,23 @@ def _choose(place: Place, files: list[str], tag: str) -> str:
             else f"give one, as {place.name}:{_label(files[0])}"
         )
         raise BadInput(f"{place.name} holds {len(files)} GGUF models: {_labels(files)}", how)
+    if tag.lower() == "latest" and files:
+        return _usual(files)
     delimited = re.compile(rf"(?:^|[-./]){re.escape(tag)}(?=[-./]|$)", re.IGNORECASE)
     found = [name for name in files if name == tag or delimited.search(name)]
     if not found:
         known = f"there are: {_labels(files)}" if files else "it has no GGUF files"
         raise BadInput(f"{place.name} has no GGUF file {tag[:80]!r}", known)
     return min(found, key=lambda name: (len(name), name))
+
+
+def _usual(files: list[str]) -> str:
+    """The file that llama.cpp takes where none is named (`common/download.cpp: find_best_model`)."""
+    for quantization in ("Q4_K_M", "Q8_0"):
+        for name in files:
+            if re.search(rf"[-._]{quantization}(?=[-.]|$)", name, re.IGNORECASE):
+                return name
+    return files[0]
 
 
 def _label(name: str) -> str:
