@@ -151,7 +151,9 @@ def of_list(text: str) -> Iterator[Option]:
 def of_chain(text: str, programs: tuple[str, ...] = ()) -> Iterator[Option]:
     """Flags that a chain of comparisons knows."""
     for found in re.finditer(r'if \(([^{};]*?arg == "[^{};]*?)\)\s*\{', text):
-        names = tuple(re.findall(r'arg == "(-[^"]*)"', found[1]))
+        given = re.findall(r'arg == "(-[^"]*)"', found[1])
+        # Words are compared with `_` made `-`.
+        names = tuple(dict.fromkeys(n.replace("_", "-") if n.startswith("--") else n for n in given))
         body = text[found.end() : _closing(text, found.end() - 1)]
         checked, taken = (
             len(re.findall(mark, body)) for mark in (r"CHECK_ARG|\+\+i >= argc", r"argv\[\+\+i\]")

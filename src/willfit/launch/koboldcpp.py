@@ -184,7 +184,8 @@ def _with_config(rest: list[str], scanned: Scanned, table: FlagTable) -> Scanned
             [] if value is True else [str(one) for one in (value if isinstance(value, list) else [value])]
         )
         words += [f"--{name}", *values]
-    rest = [word for word in rest if word != path]
+    if "--config" not in scanned.options:
+        rest = [word for word in rest if word != path]
     return scan([*words, *rest], table, PROGRAM, Dialect(), None)
 
 
@@ -212,12 +213,13 @@ class _Reader:
             )
         shifts = not options.get("--noshift")
         batch = max(1, self._number("--batchsize", 512))
-        flash = bool(options.get("--flashattention")) or (era.flash and not options.get("--noflashattention"))
-        mapped = bool(options.get("--usemmap")) or (era.mapped and not options.get("--nommap"))
-        sliding = bool(options.get("--useswa")) or (era.sliding and not options.get("--noswa"))
+        doubled = not options.get("--nopipelineparallel") and era.doubled
+        flash = self._on("--flashattention", "--noflashattention", era.flash)
+        mapped = self._on("--usemmap", "--nommap", era.mapped)
+        sliding = self._on("--useswa", "--noswa", era.sliding)
         settings: dict[str, Any] = {
             "n_ctx": context + (era.more if shifts or not era.shifts else 0),
-            "n_batch": batch * 2 if era.doubled and not options.get("--nopipelineparallel") else batch,
+            "n_batch": batch * 2 if doubled else batch,
             "n_ubatch": batch,
             "flash_attn": "on" if flash else "off",
             "mmap": mapped,
@@ -338,6 +340,11 @@ class _Reader:
             cache_type_v=settings["cache_type_v"],
         )
         return drafting, DraftModel(str(model), "draft") if model else None
+
+    def _on(self, flag: str, opposite: str, usual: bool) -> bool:
+        """Whether something is on that one flag turns on and another off."""
+        on, off = bool(self.options.get(flag)), bool(self.options.get(opposite))
+        return on or (usual and not off)
 
     def _number(self, name: str, usual: int, bare: int = 1) -> int:
         value = self.options.get(name, usual)

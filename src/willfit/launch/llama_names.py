@@ -60,12 +60,15 @@ class Named(NamedTuple):
         The words behind it.
     inside
         The model inside the program itself; empty where there is none (`llamafile`).
+    old
+        It is called as in builds until June 2024.
     """
 
     name: str
     called: str
     rest: list[str]
     inside: str = ""
+    old: bool = False
 
 
 def llama_program(words: Sequence[str]) -> Named | None:
@@ -88,7 +91,7 @@ def llama_program(words: Sequence[str]) -> Named | None:
     if called in ("llamafile", "llamafiler"):
         return Named(_of_llamafile(rest), called, rest)
     if called in _OLD and (_in_folder(words[0]) or any(word in ("-m", "--model") for word in rest)):
-        return Named(_OLD[called], called, rest)
+        return Named(_OLD[called], called, rest, old=True)
     return None
 
 

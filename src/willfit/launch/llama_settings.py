@@ -142,10 +142,11 @@ class Reading:
                 settings[field] = value
         if self.given("--kv-unified") is not None:
             settings["kv_unified"] = self.options["--kv-unified"]
-        if self.given("--embedding") is True:
-            settings["embeddings"] = True
-        if self.given("--rerank") is True or self.given("--pooling") == "rank":
+        embeds, pooling = self.given("--embedding") is True, self.given("--pooling")
+        if self.given("--rerank") is True or (embeds and pooling == "rank"):
             settings |= {"embeddings": True, "reranking": True}
+        elif embeds:
+            settings["embeddings"] = True
         if settings.get("direct_io"):
             settings["mmap"] = False
         mode = self.given("--load-mode")

@@ -117,7 +117,8 @@ def parse(
     if named.name == "run":
         return _parse_run(named, version)
     given = dict(variables or {})
-    fork = is_fork(words[0], named.rest, flag_table("ik_llama_flags.txt"), flag_table("llamacpp_flags.txt"))
+    tables = flag_table("ik_llama_flags.txt"), flag_table("llamacpp_flags.txt")
+    fork = named.name == "sweep-bench" or is_fork(words[0], named.rest, *tables)
     table = flag_table("ik_llama_flags.txt" if fork else "llamacpp_flags.txt").of_program(named.name)
     scanned = scan(named.rest, table, named.called, DIALECT, version)
     if scanned.positionals:
@@ -155,7 +156,8 @@ def parse(
             *of_other_versions(scanned, table, engine, shown),
             *notes,
             *not_counted(scanned),
-            *_about_program(named),
+            *_about_program(named, version),
+            *_about_model(model),
             *reading.notes,
             *(f"{what} ({name}) is not counted" for name, what in _VARIABLES.items() if name in given),
         ),
@@ -251,9 +253,19 @@ def _of_embedding(reading: Reading, settings: Mapping[str, Any], build: int) -> 
     return found
 
 
-def _about_program(named: Named) -> list[str]:
+def _about_program(named: Named, version: str | None) -> list[str]:
     if "llamafile" in named.called:
         return ["a llamafile is read as the newest llama.cpp; its own version is not known"]
+    if named.old and version is None:
+        return [
+            f"programs are called as {named.called} until June 2024; the newest build is assumed all the same"
+        ]
+    return []
+
+
+def _about_model(model: str) -> list[str]:
+    if model.endswith(":latest"):
+        return ["no quantization is named: Q4_K_M is taken, else Q8_0, else the first file of the repository"]
     return []
 
 
