@@ -4,7 +4,7 @@ import pytest
 
 from willfit.checkpoints import locate as locating
 from willfit.checkpoints.catalogue import find
-from willfit.checkpoints.gguf_names import guess
+from willfit.checkpoints.gguf_names import asked_quantization, guess, original
 from willfit.checkpoints.source import NotFound
 
 NAMES = {
@@ -152,3 +152,45 @@ def test_a_file_that_is_here_is_read(tmp_path):
         locating.locate(str(file))
     with pytest.raises(NotFound, match="does not exist"):
         locating.locate(str(tmp_path / "my-own-model-q4_k_m.gguf"))
+
+
+@pytest.mark.parametrize(
+    ("repository", "model"),
+    [
+        ("Qwen/Qwen3-14B-GGUF", "Qwen/Qwen3-14B"),
+        ("bartowski/Qwen_Qwen3-14B-GGUF", "Qwen/Qwen3-14B"),
+        ("mradermacher/Qwen3-14B-i1-GGUF", "Qwen/Qwen3-14B"),
+        ("lmstudio-community/Mistral-7B-Instruct-v0.3-GGUF", "mistralai/Mistral-7B-Instruct-v0.3"),
+        ("someone/My-Own-Model-GGUF", None),
+        ("Qwen/Qwen3-14B", None),
+    ],
+)
+def test_what_a_repository_was_made_from(repository, model):
+    entry = original(repository)
+    assert (entry.id if entry else None) == model
+
+
+@pytest.mark.parametrize(
+    ("tag", "model", "quantization"),
+    [
+        ("Q5_K_M", "Qwen/Qwen3-14B", "Q5_K_M"),
+        ("latest", "Qwen/Qwen3-14B", "Q4_K_M"),
+        ("latest", "openai/gpt-oss-20b", "MXFP4_MOE"),
+        ("Qwen_Qwen3-14B-IQ4_XS.gguf", "Qwen/Qwen3-14B", "IQ4_XS"),
+        ("UD-Q2_K_XL/DeepSeek-R1-UD-Q2_K_XL-00001-of-00005.gguf", "deepseek-ai/DeepSeek-R1", "UD-Q2_K_XL"),
+        ("Qwen3-14B.gguf", "Qwen/Qwen3-14B", None),
+        ("main", "Qwen/Qwen3-14B", None),
+    ],
+)
+def test_what_a_tag_asks_for(tag, model, quantization):
+    assert asked_quantization(tag, find(model)) == quantization
+
+
+def test_a_repository_that_cannot_be_read_is_its_original_in_the_usual_file():
+    checkpoint = locating.locate("unsloth/Qwen3-14B-GGUF:latest", offline=True)
+    assert (checkpoint.model, checkpoint.file_type) == ("Qwen/Qwen3-14B", "Q4_K_M")
+    assert checkpoint.notes == (
+        "unsloth/Qwen3-14B-GGUF could not be read: taken for Qwen/Qwen3-14B, made into Q4_K_M",
+    )
+    with pytest.raises(locating.BadInput, match="Qwen/Qwen3-14B has no GGUF files"):
+        locating.locate("Qwen/Qwen3-14B:latest", offline=True)

@@ -26,6 +26,7 @@ def test_a_plain_command():
     launch = read("./koboldcpp-linux-x64 --model a.gguf --gpulayers 99 --usecuda")
     assert (launch.engine, launch.model, launch.settings) == ("llama.cpp", "a.gguf", Settings(**USUAL))
     assert launch.notes == ("KoboldCpp 1.115.1 has llama.cpp b9625 inside",)
+    assert not read("koboldcpp a.gguf", "b6000").notes
     assert read("python3 koboldcpp.py a.gguf 5001").model == "a.gguf"
 
 

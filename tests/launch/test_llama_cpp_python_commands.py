@@ -10,8 +10,9 @@ from willfit.launch.table import parse_command
 
 USUAL = {
     "program": "api", "n_ctx": 2048, "n_batch": 512, "n_ubatch": 512, "n_gpu_layers": 0, "fit": False,
-    "swa_full": True, "mlock": True, "flash_attn": "off", "split_mode": "layer",
+    "swa_full": True, "mlock": True, "flash_attn": "off", "split_mode": "layer", "version": "b11312",
 }  # fmt: skip
+INSIDE = "llama-cpp-python 0.3.36 has llama.cpp b11312 inside"
 LOGITS = (
     "the logits of every token so far stay in host RAM (--logits_all), up to 4 bytes x vocabulary x n_ctx; "
     "they are not counted"
@@ -25,7 +26,7 @@ def read(line, version=None):
 def test_a_bare_command_has_the_defaults_of_the_server():
     launch = read("python3 -m llama_cpp.server --model a.gguf")
     assert (launch.engine, launch.model, launch.settings) == ("llama.cpp", "a.gguf", Settings(**USUAL))
-    assert launch.notes == (LOGITS,)
+    assert launch.notes == (INSIDE, LOGITS)
 
 
 @pytest.mark.parametrize(
@@ -60,10 +61,11 @@ def test_the_version_says_which_build_is_inside():
     launch = read("python -m llama_cpp.server --model a.gguf --flash_attn true", "0.2.38")
     assert launch.settings.version == "b2037"
     assert launch.notes[:2] == (
-        "llama-cpp-python 0.2.38 has no --flash_attn (since 0.2.70)",
         "llama-cpp-python 0.2.38 has llama.cpp b2037 inside",
+        "llama-cpp-python 0.2.38 has no --flash_attn (since 0.2.70)",
     )
-    assert read("python -m llama_cpp.server --model a.gguf", "b6000").settings.version == "b6000"
+    launch = read("python -m llama_cpp.server --model a.gguf", "b6000")
+    assert (launch.settings.version, launch.notes) == ("b6000", (LOGITS,))
     line = "uv run --with llama-cpp-python==0.3.16 python -m llama_cpp.server --model a.gguf"
     assert read(line).settings.version == "b6170"
 
@@ -88,7 +90,7 @@ def test_a_file_of_models(tmp_path):
     launch = read(f"python -m llama_cpp.server --config_file {file} --n_ctx 99")
     fields = {"n_ctx": 4096, "n_gpu_layers": "all", "flash_attn": "on", "tensor_split": (1.0, 2.0)}
     assert (launch.model, launch.settings) == ("a.gguf", Settings(**(USUAL | fields)))
-    assert launch.notes[0] == "the first of 2 models is read; the others are loaded in its place"
+    assert launch.notes[1] == "the first of 2 models is read; the others are loaded in its place"
     yaml = tmp_path / "models.yaml"
     yaml.write_text("models:\n  - model: c.gguf\n    n_ctx: 512\n")
     assert read(f"CONFIG_FILE={yaml} python -m llama_cpp.server").model == "c.gguf"
@@ -100,6 +102,7 @@ def test_what_is_not_counted_is_said():
     )
     notes = read(f"python -m llama_cpp.server --model a.gguf {line} --kv_overrides a=int:1").notes
     assert notes == (
+        INSIDE,
         "overridden metadata (--kv_overrides) are not counted",
         "adapters that are not here are not counted: l.gguf",
         "the projector p.gguf cannot be read here; it is not counted",

@@ -1,4 +1,4 @@
-"""What the name of a GGUF file says: which model of the catalogue it holds, and how it is quantized.
+"""What names say of GGUF files: which model of the catalogue they hold, and how they are quantized.
 
 Names follow habits, no rule: `Qwen3-14B-Q4_K_M.gguf`, `llama-2-7b-chat.Q5_K_S.gguf`,
 `google_gemma-3-27b-it-IQ4_XS.gguf`, `DeepSeek-R1-UD-IQ1_S-00001-of-00003.gguf`. A name is understood only if it
@@ -13,6 +13,8 @@ from functools import cache
 from typing import NamedTuple
 
 from willfit.checkpoints import catalogue
+from willfit.errors import BadInput
+from willfit.file_types import LATEST, USUAL, known_quantization
 
 _SHARD = re.compile(r"-\d{5}-of-\d{5}$")
 _ENDING = re.compile(r"\.gguf$", re.IGNORECASE)
@@ -24,9 +26,6 @@ _QUANT = re.compile(
     r"(?:[-._](?:imat|imatrix|pure|i1))?$",
     re.IGNORECASE,
 )
-#: Of whole bytes there is no quantization without a suffix; `q4` alone is not one that is known.
-_KNOWN = re.compile(r"(?:UD-)?(?:I?Q\d_\w+|TQ[12]_0|BF16|F16|F32|MXFP4(?:_MOE)?|NVFP4)")
-
 #: Words at the end of a name that leave the architecture as it is.
 _NOISE = re.compile(
     r"[-._](?:gguf|imat|imatrix|i1|hf|qat|128k|1m|abliterated(?:-v\d+)?|uncensored|heretic|it-qat|bf16|original)$"
@@ -35,6 +34,9 @@ _TUNED = ("instruct", "it", "chat", "base", "pt")
 
 #: Copies in other formats, which are not what a GGUF file was made from.
 _QUANTIZED = re.compile(r"awq|gptq|fp8|bnb|w\d+a\d+|nvfp4|int4|int8|quantized|mxfp4", re.IGNORECASE)
+
+#: Repositories that hold GGUF files of another model.
+_OF_FILES = re.compile(r"(?P<base>.+?)[-_.](?:i1[-_.])?gguf", re.IGNORECASE)
 
 #: Names that say nothing; that of the folder may.
 _GENERIC = re.compile(r"(?:ggml[-_.])?model|weights|main", re.IGNORECASE)
@@ -74,17 +76,47 @@ def guess(path: str) -> Guess | None:
     # llama.cpp's own cache writes `organisation_repository-GGUF_file.gguf`.
     stem = re.split(r"[-_.]gguf_", _SHARD.sub("", _ENDING.sub("", parts[-1])), flags=re.IGNORECASE)[-1]
     found = _QUANT.search(f"-{stem}")
-    if found is None:
-        return None
-    quantization = _quantization(found)
-    if _KNOWN.fullmatch(quantization) is None:
+    if found is None or known_quantization(_quantization(found)) is None:
         return None
     base = f"-{stem}"[: found.start()].strip("-._")
     if not base or _GENERIC.fullmatch(base):
         # `Qwen3-14B-GGUF/model-Q4_K_M.gguf`
         base = parts[-2] if len(parts) > 1 else ""
     model = _model(base)
-    return Guess(model, quantization) if model else None
+    return Guess(model, _quantization(found)) if model else None
+
+
+def original(repository: str) -> catalogue.CatalogueEntry | None:
+    """The model of the catalogue that a repository of GGUF files was made from; None if its name does not say."""
+    organisation, _, name = repository.rpartition("/")
+    found = _OF_FILES.fullmatch(name)
+    if found is None:
+        return None
+    base = found["base"]
+    for candidate in (f"{organisation}/{base}", base.replace("_", "/", 1), base, _model(base) or ""):
+        try:
+            entry = catalogue.find(candidate)
+        except BadInput:  # several organisations have one
+            continue
+        if entry is not None:
+            return entry
+    return None
+
+
+def asked_quantization(tag: str, entry: catalogue.CatalogueEntry) -> str | None:
+    """The quantization that a tag of a repository of a model's GGUF files means; None if that is not known.
+
+    Parameters
+    ----------
+    tag
+        A quantization, the name of a file, or `latest`: the file that llama.cpp takes where none is named.
+    """
+    if tag.lower() == LATEST:
+        native = entry.config.get("quantization_config") or {}
+        return "MXFP4_MOE" if native.get("quant_method") == "mxfp4" else USUAL[0]
+    found = _QUANT.search(f"-{_SHARD.sub('', _ENDING.sub('', tag))}") if _ENDING.search(tag) else None
+    quantization = _quantization(found) if found else tag
+    return quantization if known_quantization(quantization) else None
 
 
 def _quantization(found: re.Match[str]) -> str:

@@ -140,7 +140,7 @@ def parse(
         revision=None,
         settings=Settings(program="api", version=build, drafting=drafting, **settings),
         notes=(
-            f"KoboldCpp {own} has llama.cpp {build} inside",
+            *(() if counted else (f"KoboldCpp {own} has llama.cpp {build} inside",)),
             *(() if counted else of_other_versions(scanned, table, "KoboldCpp", own)),
             *not_counted(scanned),
             *reader.notes,

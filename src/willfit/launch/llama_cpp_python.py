@@ -78,20 +78,20 @@ def parse(
     notes = _with_file(scanned, table, given.get("CONFIG_FILE"))
     _with_variables(scanned, table, given)
     counted = version is not None and re.fullmatch(r"b\d+", version) is not None
-    build = version if counted else f"b{build_inside('llama-cpp-python', version or NEWEST)}"
+    own = NEWEST if version is None or counted else version
+    build = version if counted else f"b{build_inside('llama-cpp-python', own)}"
     reader = _Reader(scanned)
     settings = reader.settings()
     if given.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1"):
         settings["devices"] = ()
-    if version and not counted:
-        notes.append(f"llama-cpp-python {version} has llama.cpp {build} inside")
     return Launch(
         engine="llama.cpp",
         model=reader.model(),
         revision=None,
-        settings=Settings(program="api", version=build if version else None, **settings),
+        settings=Settings(program="api", version=build, **settings),
         notes=(
-            *(() if counted else of_other_versions(scanned, table, "llama-cpp-python", version or NEWEST)),
+            *(() if counted else (f"llama-cpp-python {own} has llama.cpp {build} inside",)),
+            *(() if counted else of_other_versions(scanned, table, "llama-cpp-python", own)),
             *notes,
             *not_counted(scanned),
             *reader.notes,

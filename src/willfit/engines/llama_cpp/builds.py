@@ -16,7 +16,7 @@ from willfit.errors import BadInput
 #: The build of the newest release that was read, 0.5.0.
 NEWEST_BUILD = 11312
 
-_BUILD = re.compile(r"b?(\d{1,6})(?:[-+ ].*)?")
+_BUILD = re.compile(r"[br]?(\d{1,6})(?:[-+ ].*)?")
 
 
 def build_of(version: str | None) -> int:
