@@ -5,26 +5,13 @@ Builds are numbered by commits (`b6000`); later there are releases with versions
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
+from willfit.engines.llama_cpp.builds import NEWEST_BUILD, build_of
 from willfit.engines.versions import Version, changed, era_of, succession
-from willfit.errors import BadInput
 
-#: The newest build whose rules were read.
-NEWEST = "b11549"
-
-#: Releases, and the builds that they are.
-RELEASES: dict[str, int] = {
-    "0.1.2": 10507,
-    "0.2.0": 10560,
-    "0.3.0": 10620,
-    "0.4.0": 10800,
-    "0.4.1": 11050,
-    "0.5.0": 11200,
-}
-
-_BUILD = re.compile(r"[br]?(\d{1,6})(?:-.*)?")
+#: The build that is assumed without a word.
+NEWEST = f"b{NEWEST_BUILD}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,26 +126,9 @@ ERAS: tuple[Era, ...] = succession(
     changed((10150,), ignores_sinks=True),
     changed((10750,), keeps_expert_sums=True),
     changed((10900,), keeps_expert_choices=True),
-    changed((11230,), copies_all_inputs=True),
+    changed((11300,), copies_all_inputs=True),
     changed((11500,), mixes_inputs=True),
 )
-
-
-def build_of(version: str) -> int:
-    """The build that a version is: `b6000`, `6000`, or a release such as `0.5.0`.
-
-    Raises
-    ------
-    BadInput
-        If it is neither.
-    """
-    text = version.strip().lower().removeprefix("v")
-    if text in RELEASES:
-        return RELEASES[text]
-    found = _BUILD.fullmatch(text)
-    if found is None:
-        raise BadInput(f"cannot read the build {version!r} of llama.cpp", "write it as b6000")
-    return int(found[1])
 
 
 def era_for(version: str) -> Era:

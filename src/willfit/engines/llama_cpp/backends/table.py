@@ -38,7 +38,9 @@ def host_buffers(name: BackendName) -> str:
     return _HOST_BUFFERS.get(name, "")
 
 
-def backends_of(devices: Sequence[Device], name: BackendName, era: Era) -> tuple[Backend, ...]:
+def backends_of(
+    devices: Sequence[Device], name: BackendName, era: Era, fusion: bool = True
+) -> tuple[Backend, ...]:
     """The devices' backends in order, and the processor's behind them."""
     found: list[Backend] = []
     for index, device in enumerate(devices):
@@ -50,8 +52,8 @@ def backends_of(devices: Sequence[Device], name: BackendName, era: Era) -> tuple
                     word,
                     _arch(device),
                     era.copies_in_graph,
-                    era.keeps_expert_sums,
-                    era.keeps_expert_choices,
+                    fusion and era.keeps_expert_sums,
+                    fusion and era.keeps_expert_choices,
                 )
             )
         elif name == "metal":
