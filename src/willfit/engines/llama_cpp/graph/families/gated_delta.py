@@ -90,7 +90,10 @@ class GatedDelta(Decoder):
         q = net.view(y, (width, groups, tokens, sequences), steps)
         k = net.view(y, (width, groups, tokens, sequences), steps, size * width * groups)
         v = net.view(
-            y, (inner // count, count, tokens, sequences), (size * inner // count, *steps[1:]), size * 2 * width * groups
+            y,
+            (inner // count, count, tokens, sequences),
+            (size * inner // count, *steps[1:]),
+            size * 2 * width * groups,
         )
         q, k = net.scale(net.rms_norm(q)), net.scale(net.rms_norm(k))
         q, k = self.spread(q, count), self.spread(k, count)
@@ -163,7 +166,13 @@ class Next(GatedDelta):
         width, groups, tokens, sequences = x.ne
         if groups == count:
             return x
-        x = net.repeat(net.reshape(x, width, 1, groups, tokens * sequences), width, count // groups, groups, tokens * sequences)
+        x = net.repeat(
+            net.reshape(x, width, 1, groups, tokens * sequences),
+            width,
+            count // groups,
+            groups,
+            tokens * sequences,
+        )
         return net.reshape(x, width, count, tokens, sequences)
 
 
