@@ -194,7 +194,7 @@ def _notes(subject: Subject, sizing: Sizing, users: int) -> tuple[str, ...]:
     if not families.is_known(sizing.model.architecture.model_type):
         notes.append(
             f"how llama.cpp builds {sizing.model.architecture.model_type} is not known: "
-            "the compute buffer is that of a plain decoder"
+            "the compute buffer is an approximation"
         )
     return tuple(notes)
 
