@@ -173,7 +173,13 @@ def flash_attention(model: Model, settings: ContextSettings, era: Era) -> bool:
 
 
 def _scheduler(model: Model, settings: ContextSettings, era: Era, copies: int = 1) -> Scheduler:
-    return Scheduler(model.backends, copies, settings.op_offload, era.copies_all_inputs, era.ignores_sinks)
+    return Scheduler(
+        model.backends,
+        copies,
+        settings.op_offload and era.offloads_products,
+        era.copies_all_inputs,
+        era.ignores_sinks,
+    )
 
 
 def _reserve(
