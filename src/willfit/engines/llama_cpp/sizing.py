@@ -146,7 +146,7 @@ def place(
         backends,
         "" if settings.no_host else host_buffers(backend),
         settings.mmap,
-        resolved.era.repacked if settings.repack else (),
+        resolved.era.repacked if settings.repack and settings.fork == "llama.cpp" else (),
         offload.overrides,
     )
     return load(header, subject.architecture, loader, skipped_tensors(header, subject, settings))

@@ -23,7 +23,7 @@ from willfit.validation.scoring import Prediction, Unpredictable
 
 #: Builds by the day on which they were published; others lie between.
 _BUILDS = (
-    ("2023-08-21", 1010), ("2023-12-05", 1610), ("2024-02-26", 2275), ("2024-03-13", 2409), ("2024-05-11", 2849),
+    ("2023-08-21", 1010), ("2023-12-05", 1610), ("2024-02-26", 2275), ("2024-03-13", 2409), ("2024-03-27", 2540), ("2024-05-11", 2849),
     ("2024-08-18", 3600), ("2024-10-31", 4000), ("2024-12-30", 4400), ("2025-03-15", 4897), ("2025-04-26", 5192),
     ("2025-06-10", 5622), ("2025-06-30", 5781), ("2025-08-30", 6325), ("2025-11-08", 6980), ("2025-12-15", 7410),
     ("2026-02-12", 8000), ("2026-04-10", 8672), ("2026-05-08", 9093), ("2026-05-25", 9294), ("2026-06-15", 9538),
@@ -166,7 +166,7 @@ def settings_of(case: Case, build: str, program: Program) -> Settings:
     if resolved is not None and not oracle:
         flash = resolved
     layers = given.get("n_gpu_layers")
-    backend = given.get("backend", "cpu")
+    backend = given.get("backend", "cpu") if _has_devices(case) else "cpu"
     unified = given.get("kv_unified")
     split = given.get("tensor_split")
     # A server without a word has four slots, which share one cache.
@@ -205,6 +205,14 @@ def settings_of(case: Case, build: str, program: Program) -> Settings:
         mla=given.get("mla_attn"),
         fused_moe=given.get("fused_moe"),
         max_attention_mib=given.get("attn_max_b"),
+    )
+
+
+def _has_devices(case: Case) -> bool:
+    """Whether the program can use devices: else all that it computes is in plain memory."""
+    return not (
+        set(case.measured.get("compute_buffer_mib") or ())
+        and set(case.measured["compute_buffer_mib"]) <= set(_HOST)
     )
 
 
@@ -296,9 +304,11 @@ def _named(place: str, sizes: dict[str, int], logged: dict[str, Any]) -> int | N
         return sum(size for name, size in sizes.items() if name.startswith("CPU") or name.endswith("_Host"))
     if place in _HOST:
         # What older logs call CPU may be mapped, and what they call CUDA_Host plain memory.
-        return sum(
+        found = [
             size for name, size in sizes.items() if name in _HOST and (name == place or name not in logged)
-        )
+        ]
+        pinned = [size for name, size in sizes.items() if name.endswith("_Host") and name not in logged]
+        return sum(found or pinned)
     if place.endswith("_Host"):
         return sum(size for name, size in sizes.items() if name == "CPU")
     devices = [name for name in sizes if not name.startswith("CPU") and not name.endswith("_Host")]
