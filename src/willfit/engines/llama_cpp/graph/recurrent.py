@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from willfit.engines.llama_cpp.graph.network import Network
@@ -30,12 +31,20 @@ def state_inputs(net: Network) -> StateInputs:
     return StateInputs(net.view(copied, (rows,)), net.view(copied, (0,), (), copied.nb[0] * rows))
 
 
-def kept(net: Network, inputs: StateInputs, states: Node) -> Node:
-    """The states of the batch's sequences, width x sequences; those that begin are cleared."""
+def kept(
+    net: Network, inputs: StateInputs, states: Node, read: Callable[[Node, Node], Node] | None = None
+) -> Node:
+    """The states of the batch's sequences, width x sequences; those that begin are cleared.
+
+    Parameters
+    ----------
+    read
+        What reads them instead: an operation on all states, width x rows, that is told which rows.
+    """
     width, rows = states.ne[:2]
     flat = net.reshape(states, width, rows)
     net.expand(net.scale_in_place(net.view(flat, (width,))))
-    found = net.get_rows(flat, inputs.computed)
+    found = (read or net.get_rows)(flat, inputs.computed)
     net.expand(found)
     moved = net.get_rows(flat, inputs.moved)
     behind = net.view(states, (width, 0), (states.nb[1],), states.nb[1] * net.batch.sequences)
