@@ -90,6 +90,45 @@ def mamba2(net: Network, inputs: StateInputs, x: Node) -> Node:
     return net.linear(net.needed("ssm_out.weight"), out, net.weight("ssm_out.scale"))
 
 
+def plamo2(net: Network, inputs: StateInputs, x: Node) -> Node:
+    """PLaMo-2's Mamba layer with its projections: width x tokens."""
+    inner, size = net.meta.integer("ssm.inner_size"), net.meta.integer("ssm.state_size")
+    count = net.meta.integer("ssm.time_step_rank")
+    tokens, sequences = tokens_of_each(net), net.batch.sequences
+    width = inner // count
+    heads = (width, count, tokens, sequences)
+    before = earlier_inputs(net, inputs, inner)
+    both = net.linear(net.needed("ssm_in.weight"), by_sequence(net, x))
+    both = net.cont(net.permute(both, 0, 2, 1, 3), 2 * width, *heads[1:])
+    y = net.cont(net.view(both, heads, both.nb[1:], width * both.nb[0]), inner, tokens, sequences)
+    gate = net.view(both, heads, both.nb[1:])
+    y = net.unary("silu", convolved(net, before, y))
+    mixed = net.linear(net.needed("ssm_x.weight"), y)
+    rank = mixed.ne[0] - 2 * size
+    widths, parts, first = (size, size, rank), [], 0
+    for wide, name in zip(widths, ("b", "c", "dt"), strict=True):
+        part = net.view(mixed, (wide, tokens, sequences), mixed.nb[1:3], first * mixed.nb[0])
+        parts.append(net.normed(part, net.needed(f"ssm_{name}_norm")))
+        first += wide
+    b, c, step = parts
+    step = net.add(net.linear(net.needed("ssm_dt.weight"), step), net.needed("ssm_dt.bias"))
+    decay = net.reshape(net.needed("ssm_a"), 1, count)
+    given = net.view(y, heads, _packed(Node("none", "F32", heads)))
+    b, c = (net.view(one, (size, 1, tokens, sequences), (size * one.nb[0], *one.nb[1:3])) for one in (b, c))
+
+    def scan(states: Node, rows: Node) -> Node:
+        states = net.reshape(states, size, width, count, states.ne[1])
+        return net.ssm_scan(states, given, step, decay, b, c, rows)
+
+    scanned = scanned_states(net, inputs, scan, given)
+    out = net.view(scanned, heads, _packed(given))
+    out = net.add(out, net.mul(given, net.reshape(net.needed("ssm_d"), 1, count)))
+    out = gated(net, net.cont(gate), out)
+    out = net.view(out, (inner, tokens, sequences), out.nb[2:])
+    out = net.linear(net.needed("ssm_out.weight"), out)
+    return net.reshape(out, out.ne[0], tokens * sequences)
+
+
 def earlier_inputs(net: Network, inputs: StateInputs, channels: int) -> Node:
     """What the short convolution kept: steps x channels x sequences."""
     cache = net.cache.r

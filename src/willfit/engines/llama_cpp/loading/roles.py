@@ -19,6 +19,10 @@ _FIRST = frozenset((
 ))  # fmt: skip
 #: Architectures that call the norm before the head `token_embd_norm`.
 _LAST_NORM = frozenset(("lfm2", "lfm2moe"))
+#: Architectures whose `ssm_a` a scan reads; in others it is a factor.
+_SCANS = frozenset((
+    "falcon-h1", "granitehybrid", "jamba", "mamba", "mamba2", "nemotron_h", "nemotron_h_moe", "plamo2",
+))  # fmt: skip
 #: Leaves that experts are chosen from.
 _EXPERTS = re.compile(r"_(ch)?exps$")
 _NORM = re.compile(r"norm(_\d+)?$")
@@ -69,7 +73,7 @@ def role_of(name: str, architecture: str = "") -> Role:
     """
     found = _BLOCK.match(name)
     leaf = found[2] if found else name.removeprefix("enc.").removeprefix("dec.")
-    op = _operation(leaf)
+    op = "ssm_scan" if leaf == "ssm_a" and architecture in _SCANS else _operation(leaf)
     if found:
         return Role("layer", int(found[1]), op)
     stem = leaf.partition(".")[0]

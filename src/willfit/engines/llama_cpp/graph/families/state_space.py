@@ -8,7 +8,7 @@ from willfit.engines.llama_cpp.graph.families.decoder import Decoder, Experts, S
 from willfit.engines.llama_cpp.graph.feed_forward import dense, experts, normalises
 from willfit.engines.llama_cpp.graph.network import Network
 from willfit.engines.llama_cpp.graph.recurrent import StateInputs, state_inputs
-from willfit.engines.llama_cpp.graph.state_space import mamba, mamba2
+from willfit.engines.llama_cpp.graph.state_space import mamba, mamba2, plamo2
 from willfit.engines.llama_cpp.graph.tensor import Node
 
 #: A layer's mixer: from its normed input to what is added to the residual stream.
@@ -115,6 +115,12 @@ class NemotronH(StateSpace):
         return net.add(y, dense(net, x, "relu_sqr", "_shexp"))
 
 
+class Plamo2(StateSpace):
+    """Mamba with heads of its own kind, attention in some layers, norms behind both and behind the MLP."""
+
+    mixer: Mixer = staticmethod(plamo2)
+
+
 def build(net: Network) -> None:
     """The graph of one of these models."""
     builders: dict[str, tuple[type[Decoder], Style]] = {
@@ -126,6 +132,10 @@ def build(net: Network) -> None:
             Style(ropes=_rotates, factors=True, experts=Experts(scaled=None), logit_scale="stated"),
         ),
         "falcon-h1": (FalconH1, Style()),
+        "plamo2": (
+            Plamo2,
+            Style(post_attention="post_attention_norm", post_ffn="post_ffw_norm", fused="swiglu", pins_post=True),
+        ),
         "nemotron_h": (NemotronH, _NEMOTRON),
         "nemotron_h_moe": (NemotronH, _NEMOTRON),
     }
