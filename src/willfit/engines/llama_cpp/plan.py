@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from willfit.architectures.gguf.metadata import Metadata
 from willfit.architectures.model import Architecture
 from willfit.checkpoints.gguf import GgufHeader
-from willfit.engines.llama_cpp.cache.layers import CacheSettings, layer_caches
+from willfit.engines.llama_cpp.cache.layers import CacheSettings, cached_layers, layer_caches
 from willfit.engines.llama_cpp.cache.loops import runs
 from willfit.engines.llama_cpp.eras import Era
 from willfit.engines.llama_cpp.graph import families
@@ -128,7 +128,7 @@ def cache_buffers(model: Model, kv_offload: bool) -> list[Buffer]:
     """Where each layer's cache goes."""
     found = []
     places = model.places.layers
-    for run in range(len(runs(model.architecture.layers))):
+    for run in range(len(runs(cached_layers(model.architecture)))):
         device = places[run % len(places)]
         on_device = kv_offload and device is not None
         place = model.backends[device].place if on_device and device is not None else "CPU"
