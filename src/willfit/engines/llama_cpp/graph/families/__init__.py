@@ -23,6 +23,7 @@ FAMILIES: dict[str, str] = {
     "latent": "deepseek2 deepseek2-ocr minicpm3 mistral4 plm",
     "lfm2": "lfm2 lfm2moe",
     "loops": "hrm_text nanbeige",
+    "minimax": "minimax-01",
     "pictures": "chameleon qwen3tts qwen3vl qwen3vlmoe",
     "rwkv": "arwkv7 rwkv6 rwkv6qwen2 rwkv7",
     "state_space": "falcon-h1 granitehybrid jamba mamba mamba2 nemotron_h nemotron_h_moe plamo2",
