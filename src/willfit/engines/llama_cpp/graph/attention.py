@@ -220,7 +220,7 @@ def attend_latents(
 
 
 def _streams(net: Network) -> int:
-    return 1 if net.batch.kv_unified else net.batch.sequences
+    return 1 if net.batch.kv_unified else net.batch.cached
 
 
 def _store_keys(net: Network, cache: Node, k: Node, rows: Node | None) -> Node:

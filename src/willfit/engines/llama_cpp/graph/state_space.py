@@ -146,7 +146,7 @@ def convolved(net: Network, before: Node, x: Node) -> Node:
     shape = (before.ne[0], *given.ne[1:3])
     for slot in range(min(tokens, net.snapshots)):
         last = net.view(given, shape, given.nb[1:3], (tokens - slot) * given.nb[0])
-        place = (slot * sequences) * cache.nb[1]
+        place = slot * net.batch.cached * cache.nb[1]
         net.expand(net.cpy(last, net.view(cache, (cache.ne[0], sequences), cache.nb[1:2], place)))
     return net.ssm_conv(given, net.needed("ssm_conv1d.weight"))
 
@@ -160,7 +160,7 @@ def scanned_states(net: Network, inputs: StateInputs, scan: Scan, x: Node) -> No
     written = min(tokens_of_each(net), net.snapshots)
     row = width * scanned.nb[0]
     new = net.view(scanned, (width, sequences, written), (row, row * sequences), x.elements * x.nb[0])
-    place = net.view(cache, (width, sequences, written), (cache.nb[1], cache.nb[1] * sequences))
+    place = net.view(cache, (width, sequences, written), (cache.nb[1], cache.nb[1] * net.batch.cached))
     net.expand(net.cpy(new, place))
     return scanned
 

@@ -91,7 +91,7 @@ class KimiDelta(Latent):
         given = net.concat(earlier, net.transpose(x), 0)
         for slot in range(min(x.ne[1], net.snapshots)):
             last = net.view(given, shape, given.nb[1:3], (x.ne[1] - slot) * given.nb[0])
-            place = slot * sequences * cache.nb[1] + first
+            place = slot * net.batch.cached * cache.nb[1] + first
             net.expand(net.cpy(last, net.view(cache, shape, (row, cache.nb[1]), place)))
         weight = net.needed(f"ssm_conv1d_{_PARTS[index]}.weight")
         y = net.ssm_conv(given, net.reshape(weight, width + 1, channels))
