@@ -19,7 +19,7 @@ FAMILIES: dict[str, str] = {
     "gated_delta": "qwen35 qwen35moe qwen3next",
     "granite": "granite granitemoe granite_swa minicpm",
     "heads": "llama4 mimo2 mistral3 openelm stablelm step35 talkie",
-    "kimi": "bailingmoe3 kimi-linear",
+    "kimi": "bailingmoe3 kimi-k3 kimi-linear",
     "latent": "deepseek2 deepseek2-ocr minicpm3 mistral4 plm",
     "lfm2": "lfm2 lfm2moe",
     "loops": "hrm_text nanbeige",

@@ -7,6 +7,7 @@ from dataclasses import replace
 from willfit.engines.llama_cpp.graph.delta import delta_rule
 from willfit.engines.llama_cpp.graph.families.decoder import Experts, Style
 from willfit.engines.llama_cpp.graph.families.latent import Latent
+from willfit.engines.llama_cpp.graph.feed_forward import experts, gating, normalises, situ
 from willfit.engines.llama_cpp.graph.network import Network
 from willfit.engines.llama_cpp.graph.recurrent import by_sequence, kept, state_inputs, tokens_of_each
 from willfit.engines.llama_cpp.graph.tensor import Node
@@ -147,10 +148,104 @@ class Ling3(KimiDelta):
         return net.cont(y, *x.ne[:2])
 
 
+class KimiK3(KimiDelta):
+    """Layers choose among earlier states of the residual stream; experts work in a narrower space."""
+
+    def __init__(self, net: Network, style: Style) -> None:
+        super().__init__(net, style)
+        self.every = net.meta.integer("attn_res.block_size", 0)
+        self.bank: Node | None = None
+
+    def build(self) -> None:
+        """See `Decoder.build`."""
+        net = self.net
+        x = self.start()
+        for index in range(len(net.order)):
+            net.layer = index
+            x = self.layer(x)
+        net.layer = -1
+        x = net.get_rows(self.chosen(x, "output_res_score"), self.rows)
+        result = self.normed(x, "output_norm")
+        net.finish(result, self.logits(result))
+
+    def layer(self, x: Node) -> Node:
+        """See `Decoder.layer`."""
+        net = self.net
+        y = self.chosen(x, "attn_res_score")
+        banks = bool(self.every) and net.layer % self.every == 0
+        if banks:
+            part = net.reshape(x, x.ne[0], 1, x.ne[1])
+            self.bank = part if self.bank is None else net.concat(self.bank, part, 1)
+        y = self.normed(y, "attn_norm")
+        net.expand(y)
+        y = self.attention(y)
+        middle = y if banks else net.add(x, y)
+        y = self.feed_forward(self.normed(self.chosen(middle, "ffn_res_score"), "ffn_norm"))
+        return net.add(middle, y)
+
+    def chosen(self, x: Node, stem: str) -> Node:
+        """A weighted sum of what was banked and the residual stream."""
+        net, bank = self.net, self.bank
+        if bank is None:
+            return x
+        name = f"{stem}.weight"
+        weight = net.needed(name) if net.layer >= 0 else net.weights[name]
+        count, tokens = bank.ne[1:3]
+        scores = net.reshape(net.sum_rows(net.mul(net.rms_norm(bank), weight)), count, tokens)
+        own = net.sum_rows(net.mul(net.rms_norm(x), weight))
+        shares = net.soft_max(net.concat(scores, own, 0))
+        step = shares.nb[1:2]
+        banked = net.cont(net.view(shares, (count, tokens), step))
+        share = net.cont(net.view(shares, (1, tokens), step, count * shares.nb[0]))
+        return net.add(net.weighted_streams(bank, banked), net.mul(x, share))
+
+    def decay(self, x: Node) -> Node:
+        """See `KimiDelta.decay`: bounded from below if the file says so."""
+        net = self.net
+        if f"{net.meta.architecture}.kda.gate_lower_bound" not in net.meta.values:
+            return super().decay(x)
+        y = net.mul_mat(net.needed("ssm_f_b.weight"), net.mul_mat(net.needed("ssm_f_a.weight"), x))
+        y = self.times_a(net.add(y, net.needed("ssm_dt.bias")))
+        return net.scale(net.unary("sigmoid", net.scale(y)))
+
+    def gate(self, x: Node) -> Node:
+        """See `KimiDelta.gate`."""
+        return self.net.mul_mat(self.net.needed("ssm_g.weight"), x)
+
+    def gated(self, x: Node, given: Node) -> Node:
+        """See `Decoder.gated`."""
+        return x if self.net.weight("attn_gate.weight") is None else super().gated(x, given)
+
+    def feed_forward(self, x: Node) -> Node:
+        """See `Decoder.feed_forward`."""
+        net = self.net
+        if net.weight("ffn_gate_inp.weight") is None:
+            return self.limited(x, "")
+        down, up = net.weight("ffn_routed_down.weight"), net.weight("ffn_routed_up.weight")
+        narrow = net.mul_mat(down, x) if down is not None else x
+        scores = net.mul_mat(net.needed("ffn_gate_inp.weight"), x)
+        y = experts(net, narrow, gating(net, "softmax"), normalises(net), "situ", scores=scores)
+        y = self.normed(y, "ffn_routed_norm")
+        if up is not None:
+            y = net.mul_mat(up, y)
+        if net.weight("ffn_gate_shexp.weight") is None:
+            return y
+        return net.add(y, self.limited(x, "_shexp"))
+
+    def limited(self, x: Node, suffix: str) -> Node:
+        """An MLP, or the shared expert."""
+        net = self.net
+        gate, up = (net.mul_mat(net.needed(f"ffn_{name}{suffix}.weight"), x) for name in ("gate", "up"))
+        return net.mul_mat(net.needed(f"ffn_down{suffix}.weight"), situ(net, gate, up))
+
+
 def build(net: Network) -> None:
     """The graph of one of these models."""
     if net.meta.architecture == "kimi-linear":
         KimiDelta(net, _STYLE).build()
+        return
+    if net.meta.architecture == "kimi-k3":
+        KimiK3(net, Style(gate="sigmoid")).build()
         return
     how = replace(_STYLE.experts, normalised=None)
     Ling3(net, Style(experts=how, gate="sigmoid", crop="after norm")).build()
