@@ -19,7 +19,9 @@ class Latent(Decoder):
     def __init__(self, net: Network, style: Style) -> None:
         super().__init__(net, style)
         meta = net.meta
-        self.absorbed = any(isinstance(mixer, LatentAttention) for layer in net.layers for mixer in layer.mixers)
+        self.absorbed = any(
+            isinstance(mixer, LatentAttention) for layer in net.layers for mixer in layer.mixers
+        )
         keys = meta.integer("attention.key_length")
         self.key = meta.integer("attention.key_length_mla", keys) if self.absorbed else keys
         self.value = meta.integer("attention.value_length")
@@ -80,9 +82,7 @@ class Latent(Decoder):
         up = net.weight("attn_v_b.weight")
         return attend_latents(net, self.inputs.of(net), q, k, latent, up, project=project)
 
-    def expanding(
-        self, q: Node, latent: Node, shared: Node, factors: Node | None, project: str
-    ) -> Node:
+    def expanding(self, q: Node, latent: Node, shared: Node, factors: Node | None, project: str) -> Node:
         """Attention among keys and values that are made from the latents."""
         net = self.net
         plain, tokens = self.key - self.rope, q.ne[2]

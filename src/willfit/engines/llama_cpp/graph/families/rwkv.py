@@ -133,13 +133,17 @@ class Sixth(Rwkv):
         bonus = net.weight("time_mix_first.weight")
         inputs = self.read(x, earlier)
         r, k, v = (self.projected(name, inputs[name[0]]) for name in ("receptance", "key", "value"))
-        gate = net.unary("silu" if bonus is not None else "sigmoid", self.through("time_mix_gate", inputs["g"]))
+        gate = net.unary(
+            "silu" if bonus is not None else "sigmoid", self.through("time_mix_gate", inputs["g"])
+        )
         kv_heads = net.meta.integer("attention.head_count_kv", 0)
         if kv_heads not in (0, self.count):
             k, v = self.repeated(k, kv_heads), self.repeated(v, kv_heads)
         k, v, r = self.heads(k), self.heads(v), self.heads(r)
         w = net.unary("tanh", net.mul_mat(net.needed("time_mix_decay_w1.weight"), inputs["w"]))
-        w = net.add(net.mul_mat(net.needed("time_mix_decay_w2.weight"), w), net.needed("time_mix_decay.weight"))
+        w = net.add(
+            net.mul_mat(net.needed("time_mix_decay_w2.weight"), w), net.needed("time_mix_decay.weight")
+        )
         w = self.heads(net.unary("exp", net.unary("neg", net.unary("exp", w))))
         if bonus is None:
             k = net.sub(k, net.mul(k, w))

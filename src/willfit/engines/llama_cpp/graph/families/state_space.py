@@ -134,7 +134,9 @@ def build(net: Network) -> None:
         "falcon-h1": (FalconH1, Style()),
         "plamo2": (
             Plamo2,
-            Style(post_attention="post_attention_norm", post_ffn="post_ffw_norm", fused="swiglu", pins_post=True),
+            Style(
+                post_attention="post_attention_norm", post_ffn="post_ffw_norm", fused="swiglu", pins_post=True
+            ),
         ),
         "nemotron_h": (NemotronH, _NEMOTRON),
         "nemotron_h_moe": (NemotronH, _NEMOTRON),
