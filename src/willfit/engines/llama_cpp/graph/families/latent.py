@@ -28,6 +28,7 @@ class Latent(Decoder):
         self.rope = meta.integer("rope.dimension_count", keys)
         self.rank = meta.integer("attention.kv_lora_rank", 0)
         self.heads = meta.integer("attention.head_count")
+        self.mask: Node | None = None
         warms = net.value("attention.temperature_scale") and meta.architecture in ("deepseek2", "mistral4")
         self.temperature = net.temperature() if warms else None
 
@@ -80,7 +81,7 @@ class Latent(Decoder):
         if self.temperature is not None:
             q = net.mul(q, self.temperature)
         up = net.weight("attn_v_b.weight")
-        return attend_latents(net, self.inputs.of(net), q, k, latent, up, project=project)
+        return attend_latents(net, self.inputs.of(net), q, k, latent, up, self.mask, project)
 
     def expanding(self, q: Node, latent: Node, shared: Node, factors: Node | None, project: str) -> Node:
         """Attention among keys and values that are made from the latents."""
