@@ -119,9 +119,7 @@ def indexed_keys(net: Network, k: Node, rows: Node) -> Node:
     net.expand(_store_keys(net, cache, k, rows))
     width = cache.ne[0]
     steps = (row_bytes(cache.type, width),) * 2
-    return net.view(
-        cache, (width, 1, net.cache.cells, _streams(net)), (*steps, steps[0] * cache.ne[1])
-    )
+    return net.view(cache, (width, 1, net.cache.cells, _streams(net)), (*steps, steps[0] * cache.ne[1]))
 
 
 def chosen_mask(net: Network, mask: Node, chosen: Node) -> Node:

@@ -30,15 +30,15 @@ class Sparse(Latent):
             self.chosen = self.choose(x, latent)
         assert self.chosen is not None
         self.mask = chosen_mask(net, self.inputs.of(net).mask, self.chosen)
-        return net.reshape(
-            net.mul_mat(net.needed("attn_q_b.weight"), latent), self.key, self.heads, x.ne[1]
-        )
+        return net.reshape(net.mul_mat(net.needed("attn_q_b.weight"), latent), self.key, self.heads, x.ne[1])
 
     def choose(self, x: Node, latent: Node) -> Node:
         """The cells that each token attends to."""
         net, index = self.net, self.index
         tokens = x.ne[1]
-        q = net.reshape(net.mul_mat(net.needed("indexer.attn_q_b.weight"), latent), self.width, self.count, tokens)
+        q = net.reshape(
+            net.mul_mat(net.needed("indexer.attn_q_b.weight"), latent), self.width, self.count, tokens
+        )
         k = net.layer_norm(net.mul_mat(net.needed("indexer.attn_k.weight"), x), "indexer.k_norm", "norm")
         q = net.mul_mat(index.rotation, net.rope(q, self.positions))
         k = net.mul_mat(index.rotation, net.rope(net.reshape(k, self.width, 1, tokens), self.positions))
