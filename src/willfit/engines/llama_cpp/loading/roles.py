@@ -32,9 +32,11 @@ _OTHERS: dict[str, str] = {
     "get_rows": "token_embd position_embd token_types per_layer_token_embd attn_rel_b nextn.embed_tokens ffn_gate_tid2eid "
     "attn_compressor_ape indexer_compressor_ape d2t markov_w1 selector_predecessor selector_successor",
     "mul": "ssm_a ssm_d ssm_conv1d_q ssm_conv1d_k ssm_conv1d_v layer_output_scale altup_correct_scale "
-    "attn_sub_norm ffn_norm_exps nextn.enorm nextn.hnorm nextn.shared_head_norm indexer.k_norm indexer.q_norm "
-    "attn_res_score ffn_res_score output_res_score hc_attn_scale hc_ffn_scale output_hc_scale ple_norm_key ple_norm_query ple_norm_conv time_mix_lerp_x time_mix_ln time_mix_k_k "
-    "time_mix_k_a time_mix_r_k channel_mix_lerp_k channel_mix_lerp_r attn_conv_base ffn_conv_base cls.norm",
+    "attn_sub_norm ffn_norm_exps nextn.enorm nextn.hnorm nextn.shared_head_norm indexer.k_norm "
+    "indexer.q_norm attn_res_score ffn_res_score output_res_score hc_attn_scale hc_ffn_scale "
+    "output_hc_scale ple_norm_key ple_norm_query ple_norm_conv time_mix_lerp_x time_mix_ln time_mix_k_k "
+    "time_mix_k_a time_mix_r_k channel_mix_lerp_k channel_mix_lerp_r attn_conv_base ffn_conv_base "
+    "cls.norm",
     "add": "hc_attn_base hc_ffn_base output_hc_base time_mix_lerp_w time_mix_lerp_k time_mix_lerp_v time_mix_lerp_r "
     "time_mix_lerp_g time_mix_lerp_fused time_mix_decay time_mix_w0 time_mix_a0 time_mix_v0 hrm.z_l_init",
     "rope": "rope_freqs rope_factors_long rope_factors_short",
