@@ -77,7 +77,9 @@ def test_every_engine_answers_or_names_one_that_does(model: str, engine: str) ->
     if not found.refusal:
         assert found.verdict == "fits"
         places = (*found.devices, found.host)
-        held = [term for place in places for term in (*place.terms, *place.page_cache) if "weights" in term.name]
+        held = [
+            term for place in places for term in (*place.terms, *place.page_cache) if "weights" in term.name
+        ]
         assert sum(term.bytes for term in held) > 0.45 * asked.weight_bytes
         return
     assert "\n" not in found.refusal

@@ -157,6 +157,11 @@ WORDS: dict[str, Words] = {
         "attention is computed where its cache is",
         _COMPUTE,
     ),
+    "forces_flash": _either(
+        "quantized values need flash attention to be on",
+        "quantized values switch flash attention on",
+        _COMPUTE,
+    ),
     "output_first": _either(
         "the output is the last to be offloaded",
         "the output is the first to be offloaded",

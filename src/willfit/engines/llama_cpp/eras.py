@@ -70,6 +70,8 @@ class Era:
         What CUDA's kernels compute at once for experts is kept for them: their weighted sum, their choice.
     rotates_windows
         Quantized caches of layers with windows, and of hybrid models, are rotated, too.
+    forces_flash
+        Quantized values switch flash attention on.
     ignores_sinks
         Attention is not placed where its sinks are.
     output_first
@@ -110,6 +112,7 @@ class Era:
     keeps_expert_sums: bool = False
     keeps_expert_choices: bool = False
     rotates_windows: bool = False
+    forces_flash: bool = False
     ignores_sinks: bool = False
     output_first: bool = False
     trims_outputs: bool = False
@@ -147,7 +150,7 @@ ERAS: tuple[Era, ...] = succession(
     changed((8800,), rotates_windows=True),
     changed((9000,), repacked=("Q4_0", "Q4_K", "IQ4_NL", "MXFP4")),
     changed((9440,), half_masks=True, copies_in_graph=True, few_outputs=True),
-    changed((10150,), ignores_sinks=True),
+    changed((10150,), ignores_sinks=True, forces_flash=True),
     changed((10750,), keeps_expert_sums=True),
     changed((10900,), keeps_expert_choices=True),
     changed((11300,), copies_all_inputs=True),
