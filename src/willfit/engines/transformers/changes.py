@@ -68,6 +68,12 @@ WORDS: dict[str, Words] = {
     "maps_torch_files": Words(
         {False: "torch's own files are read into RAM", True: "torch's own files are mapped"},
     ),
+    "copied_cache": Words(
+        {
+            False: "the prompt's keys and values become the cache",
+            True: "the prompt's keys and values are copied into the cache",
+        },
+    ),
     "windows": Words(
         {
             False: "window layers keep all tokens while decoding",

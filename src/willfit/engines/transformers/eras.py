@@ -43,6 +43,8 @@ class Era:
         Without a device map the whole model is built in RAM first, and filled from the files then.
     maps_torch_files
         torch's own files are mapped, not read.
+    copied_cache
+        The prompt's keys and values are copied into the cache; before, they are the cache.
     windows
         Layers with a sliding window or chunks keep no more than that while decoding.
     latent_cache
@@ -65,6 +67,7 @@ class Era:
     warm_up: Literal["no", "half", "sized"] = "no"
     builds_in_ram: bool = True
     maps_torch_files: bool = False
+    copied_cache: bool = False
     windows: bool = False
     latent_cache: bool = False
     exllama: bool = True
@@ -86,7 +89,7 @@ def _table() -> tuple[Era, ...]:
     changed((4, 49), exllama=False)
     changed((4, 50), warm_up="half")
     changed((4, 51), builds_in_ram=False)
-    changed((4, 56), windows=True, native_gqa=True)
+    changed((4, 56), windows=True, native_gqa=True, copied_cache=True)
     changed((5, 0), loads_fp32=False, grouped_experts=True, warm_up="sized")
     changed((5, 15), latent_cache=True, biased_sdpa=True)
     return tuple(eras)

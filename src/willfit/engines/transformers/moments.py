@@ -27,6 +27,8 @@ _INT32 = 4
 #: What the sampler holds for each logit: fp32 scores, sorted scores with int64 indices, probabilities.
 _SAMPLER_BYTES = 4 + 4 + 8 + 4
 
+#: What checking an assistant's tokens holds for each logit: fp32 logits, their copy, probabilities.
+_CHECK_BYTES = 4 + 4 + 4
 
 #: Model types whose own code computes the last position's logits in every version (`modeling_chatglm.py`).
 _LAST_LOGITS = frozenset(("chatglm",))
@@ -251,7 +253,8 @@ def _decoding(run: Run) -> list[Moment]:
             key=lambda entry: int(entry[0]),
         )
         decided = settings.batch * run.checked
-        logits = decided * architecture.logits_per_row * (run.width + _SAMPLER_BYTES)
+        per_logit = run.width + (_SAMPLER_BYTES if run.checked == 1 else _CHECK_BYTES)
+        logits = decided * architecture.logits_per_row * per_logit
         found.append(
             Moment(
                 f"decoding, {name}",
@@ -260,7 +263,7 @@ def _decoding(run: Run) -> list[Moment]:
                 stage[0] + growing,
                 f"{stage[1]} + {growing} B of one growing tensor" if growing else stage[1],
                 logits + rows * architecture.logits_per_row,
-                f"{decided} x {architecture.logits_per_row} x {run.width + _SAMPLER_BYTES} B"
+                f"{decided} x {architecture.logits_per_row} x {per_logit} B"
                 + (f" + {rows // 4} rows x {architecture.logits_per_row} x 4 B" if rows else ""),
                 slack=slack,
                 slack_high=slack_high,

@@ -17,6 +17,7 @@ from willfit.engines.caching_allocator import (
     LARGE_SEGMENT,
     MIN_LARGE,
     ROUND_LARGE,
+    SMALL,
     CachingAllocator,
     DeviceFull,
 )
@@ -80,101 +81,156 @@ class _Call:
         """One forward pass; the first one fills the cache."""
         step = self.run.forward(queries, length)
         hidden = self.run.subject.architecture.hidden_size * step.tokens * step.width
-        memory, before = self.memory, self.cache
-        stream = memory.malloc(hidden)
+        before = self.cache
+        stream = self._take(hidden)
         self.cache = []
         for index, layer in enumerate(self.layers):
-            old = before[index] if before else None
-            self.cache.append(self._layer(step, layer, old, hidden))
+            stream = self._layer(step, layer, before[index] if before else None, stream, hidden)
+        normed = self._normed(hidden)
         if self.last:
             self._logits(queries)
-        memory.free(stream)
+        self._give(normed, stream)
         if before and self.run.era.tuple_cache and self.grows:
             for old in before:
-                self._drop(old)
+                self._give(old.keys, old.values)
 
-    def _layer(self, step: Pass, layer: Layer, old: _Kept | None, hidden: int) -> _Kept:
-        memory, settings = self.memory, self.run.settings
-        stream = memory.malloc(hidden)
+    def _layer(
+        self, step: Pass, layer: Layer, old: _Kept | None, stream: int | None, hidden: int
+    ) -> int | None:
+        """One layer, from hidden states to hidden states, by `models/llama/modeling_llama.py`."""
+        normed = self._normed(hidden)
+        mixed = self._attention(step, layer, old)
+        self._give(normed)
+        projected = self._take(hidden)
+        self._give(mixed)
+        between = self._take(hidden)
+        self._give(projected, stream)
+        if layer.feed_forward is None:
+            return between
+        normed = self._normed(hidden)
+        down = self._feed_forward(step, layer, layer.feed_forward, hidden)
+        self._give(normed)
+        after = self._take(hidden)
+        self._give(down, between)
+        return after
+
+    def _attention(self, step: Pass, layer: Layer, old: _Kept | None) -> int | None:
+        """Queries, keys and values, and what they are mixed to."""
+        run = self.run
         mixer = layer.mixers[0] if layer.mixers else None
         queries = step.tokens * _query_width(mixer) // step.ranks * step.width
-        asked = memory.malloc(queries)
-        turned = memory.malloc(queries)
-        memory.free(asked)
-        kept = old
-        if old is None or self.grows:
-            tokens = settings.cache_len or self.run.first_tokens + settings.output_len
-            sizes = self.sizes(
-                layer, step.length if self.grows else tokens, not self.grows or step.queries == 1
-            )
-            keys = memory.malloc(sizes[0])
-            if old is not None and not self.run.era.tuple_cache:
-                memory.free(old.keys)
-            values = memory.malloc(sizes[1])
-            if old is not None and not self.run.era.tuple_cache:
-                memory.free(old.values)
-            kept = _Kept(keys, values)
-        assert kept is not None
-        passing = [memory.malloc(size) for size in _repeated(self.run, step, mixer)]
+        tokens = step.length
+        if not self.grows:
+            tokens = run.settings.cache_len or run.first_tokens + run.settings.output_len
+        sizes = self.sizes(layer, tokens, not self.grows or step.queries == 1)
+        new = [size * step.queries // max(tokens, 1) for size in sizes]
+        asked, keys, values = self._take(queries), self._take(new[0]), self._take(new[1])
+        turned = self._turned(queries)
+        turned_keys = self._turned(new[0])
+        self._give(asked, keys)
+        if (
+            old is None
+            and self.grows
+            and not run.era.copied_cache
+            and turned_keys is not None
+            and values is not None
+        ):
+            kept = _Kept(turned_keys, values)
+        else:
+            kept = old if old is not None and not self.grows else self._kept(old, *sizes)
+            self._give(turned_keys, values)
+        self.cache.append(kept)
+        passing: list[int | None] = [self._take(size) for size in _repeated(run, step, mixer)]
         scores = step.batch * step.queries * step.length * (getattr(mixer, "heads", 0) // step.ranks)
         if step.attention == "eager" and scores:
             # Scores, their softmax in 32 bits, and that cast back.
-            raw = memory.malloc(scores * step.width)
-            soft = memory.malloc(scores * (SCORE_BYTES[step.dtype] - step.width))
-            memory.free(raw)
-            passing.append(memory.malloc(scores * step.width))
-            memory.free(soft)
-        mixed = memory.malloc(step.tokens * getattr(mixer, "output_width", 0) // step.ranks * step.width)
-        for block in (*passing, turned):
-            memory.free(block)
-        projected = memory.malloc(hidden)
-        memory.free(mixed)
-        residual = memory.malloc(hidden)
-        memory.free(projected)
-        memory.free(stream)
-        if layer.feed_forward is not None:
-            self._feed_forward(step, layer, layer.feed_forward, hidden)
-        memory.free(residual)
-        return kept
+            raw = self._take(scores * step.width)
+            soft = self._take(scores * (SCORE_BYTES[step.dtype] - step.width))
+            self._give(raw)
+            passing.append(self._take(scores * step.width))
+            self._give(soft)
+        width = step.tokens * getattr(mixer, "output_width", 0) // step.ranks * step.width
+        mixed = self._take(width)
+        self._give(turned, *passing)
+        contiguous = self._take(width)
+        self._give(mixed)
+        return contiguous
 
-    def _feed_forward(self, step: Pass, layer: Layer, ffn: FeedForward, hidden: int) -> None:
-        memory = self.memory
+    def _kept(self, old: _Kept | None, keys_size: int, values_size: int) -> _Kept:
+        """A layer's new keys and values; the old ones go as soon as they are copied, or with the whole cache."""
+        at_once = old is not None and not self.run.era.tuple_cache
+        keys = self.memory.malloc(keys_size)
+        if old is not None and at_once:
+            self._give(old.keys)
+        values = self.memory.malloc(values_size)
+        if old is not None and at_once:
+            self._give(old.values)
+        return _Kept(keys, values)
+
+    def _normed(self, hidden: int) -> int | None:
+        """An RMS norm: in 32 bits, with the squares and the product beside."""
+        wide = hidden * 4 // self.run.width
+        upcast = self._take(wide)
+        self._give(self._take(wide))
+        product = self._take(wide)
+        self._give(upcast)
+        cast = self._take(hidden)
+        weighted = self._take(hidden)
+        self._give(product, cast)
+        return weighted
+
+    def _turned(self, size: int) -> int | None:
+        """Rotated queries: two products and their sum."""
+        straight, swapped = self._take(size), self._take(size)
+        crossed = self._take(size)
+        self._give(swapped)
+        turned = self._take(size)
+        self._give(straight, crossed)
+        return turned
+
+    def _feed_forward(self, step: Pass, layer: Layer, ffn: FeedForward, hidden: int) -> int | None:
         width = ffn.width // step.ranks * step.tokens * step.width
         if ffn.experts:
             width = max(width, 2 * step.tokens * ffn.top_k * ffn.expert_width // step.ranks * step.width)
-        normed = memory.malloc(hidden)
-        expanded = memory.malloc(step.expanded) if step.expanded else None
+        expanded = self._take(step.expanded)
+        parts = width // step.width * step.unsummed
         if is_fused(layer):
             # Both halves in one tensor, and the activation of the first.
-            gate, up = memory.malloc(2 * width), memory.malloc(width)
+            gate, activated = self._take(2 * width), self._take(width)
+            product = self._take(width)
+            self._give(gate, activated)
         else:
-            gate = memory.malloc(width)
-            if step.unsummed:
-                memory.free(memory.malloc(width // step.width * step.unsummed))
-            up = memory.malloc(width)
-        if expanded is not None:
-            memory.free(expanded)
-        product = memory.malloc(width)
-        memory.free(gate)
-        memory.free(up)
-        memory.free(normed)
-        down = memory.malloc(hidden)
-        memory.free(product)
-        memory.free(down)
+            self._give(self._take(parts))
+            gate = self._take(width)
+            activated = self._take(width)
+            self._give(gate)
+            self._give(self._take(parts))
+            up = self._take(width)
+            product = self._take(width)
+            self._give(activated, up)
+        self._give(expanded)
+        down = self._take(hidden)
+        self._give(product)
+        return down
 
     def _logits(self, queries: int) -> None:
         """Logits, and their 32-bit copy."""
-        run, memory = self.run, self.memory
+        run = self.run
         whole = run.prompt_logits or run.settings.phase == "prefill"
         rows = run.settings.batch * (queries if whole else 1) * run.subject.architecture.logits_per_row
-        plain = memory.malloc(rows * run.width)
+        plain = self._take(rows * run.width)
         if run.prompt_logits or run.settings.phase == "generate":
-            memory.free(memory.malloc(rows * 4))
-        memory.free(plain)
+            self._give(self._take(rows * 4))
+        self._give(plain)
 
-    def _drop(self, kept: _Kept) -> None:
-        self.memory.free(kept.keys)
-        self.memory.free(kept.values)
+    def _take(self, size: int) -> int | None:
+        """A block for a tensor; small ones share segments and leave nothing behind."""
+        return self.memory.malloc(size) if size > SMALL else None
+
+    def _give(self, *blocks: int | None) -> None:
+        for block in blocks:
+            if block is not None:
+                self.memory.free(block)
 
 
 def replay(run: Run, resident: int, layers: int, first: bool, last: bool, limit: int | None) -> Reserved:
