@@ -25,6 +25,9 @@ from willfit.engines.transformers.activations import SCORE_BYTES, Pass, is_fused
 from willfit.engines.transformers.cache import mixer_elements, rank_divisor
 from willfit.engines.transformers.moments import Run
 
+#: A layer's widest tensor is at most about this many times its hidden states.
+_WIDEST = 8
+
 #: Steps that are replayed after a tensor has outgrown its segment: old and new tensors change places meanwhile.
 _STEPS = 3
 
@@ -82,6 +85,9 @@ class _Call:
         step = self.run.forward(queries, length)
         hidden = self.run.subject.architecture.hidden_size * step.tokens * step.width
         before = self.cache
+        if before and hidden * _WIDEST < SMALL:
+            self._step(step, before)
+            return
         stream = self._take(hidden)
         self.cache = []
         for index, layer in enumerate(self.layers):
@@ -90,7 +96,25 @@ class _Call:
         if self.last:
             self._logits(queries)
         self._give(normed, stream)
-        if before and self.run.era.tuple_cache and self.grows:
+        self._forget(before)
+
+    def _step(self, step: Pass, before: list[_Kept]) -> None:
+        """A step whose activations are all small: keys and values, and what they are made for all query heads."""
+        sizes: dict[int, tuple[tuple[int, int], list[int]]] = {}
+        self.cache = []
+        for layer, old in zip(self.layers, before, strict=True):
+            found = sizes.get(id(layer))
+            if found is None:
+                mixer = layer.mixers[0] if layer.mixers else None
+                found = self.sizes(layer, step.length, True), _repeated(self.run, step, mixer)
+                sizes[id(layer)] = found
+            self.cache.append(self._kept(old, *found[0]))
+            self._give(*[self._take(size) for size in found[1]])
+        self._forget(before)
+
+    def _forget(self, before: list[_Kept]) -> None:
+        """The cache before goes once the pass is over, where it was handed on as tuples."""
+        if self.run.era.tuple_cache and self.grows:
             for old in before:
                 self._give(old.keys, old.values)
 
@@ -273,8 +297,6 @@ def _run(call: _Call) -> None:
     if settings.phase != "generate":
         return
     if not call.grows:
-        if settings.output_len > 1:
-            call.forward(1, run.last_tokens)
         return
     for tokens in _telling(call, run.first_tokens, run.last_tokens):
         call.forward(1, tokens)

@@ -8,12 +8,7 @@ from willfit.estimate import Estimate
 from willfit.quantities import GIB
 from willfit.validation.cases import Case
 from willfit.validation.fits.base import Fit
-from willfit.validation.predictors.transformers import (
-    machine_of,
-    predict,
-    settings_of,
-    subject_of,
-)
+from willfit.validation.predictors.transformers import machine_of, settings_of, shown_gib, subject_of
 
 #: Above this many tokens of the prompt, what a source's figure holds beside the context is too much to be known well.
 _SHORT = 4096
@@ -85,14 +80,11 @@ def _estimate(case: Case) -> Estimate:
 
 def _shown(case: Case) -> float | None:
     """What the driver shows beyond what is predicted, if the card is not full."""
-    if (
-        not _generates(case)
-        or "nvidia_smi_gib" not in case.measured
-        or any(one.full for one in _readings(case))
-    ):
+    shown = case.measured.get("nvidia_smi_gib")
+    if not _generates(case) or shown is None:
         return None
-    predicted = predict(case)["nvidia_smi_gib"].value
-    return float(case.measured["nvidia_smi_gib"] - predicted) * GIB
+    seen = _readings(case)
+    return None if any(one.full for one in seen) else float(shown - shown_gib(case, seen)) * GIB
 
 
 FITS = (

@@ -71,14 +71,20 @@ def predict(case: Case) -> dict[str, Any]:
     asked = settings_of(case)
     measured = case.measured
     summed = case.fields.get("measured_scope") == "sum_over_gpus"
-    least, most = estimate(_least(case, subject), machine, asked[0]), estimate(subject, machine, asked[2])
-    middle = estimate(subject, machine, asked[1])
+    smallest = _least(case, subject)
+    least, middle, most = (
+        estimate(one, machine, each) for one, each in zip((smallest, subject, subject), asked, strict=True)
+    )
     found: dict[str, Any] = {}
     if "peak_allocated_gib" in measured:
         found["peak_allocated_gib"] = _allocated(least, middle, most, summed)
     if _READ & measured.keys() or case.fields.get("ambiguous"):
-        subjects = _least(case, subject), subject, subject
-        shown = _Shown(*[readings(one, machine, each) for one, each in zip(subjects, asked, strict=True)])
+        likely = readings(subject, machine, asked[1])
+        shown = _Shown(
+            likely if smallest is subject and asked[0] == asked[1] else readings(smallest, machine, asked[0]),
+            likely,
+            likely if asked[2] == asked[1] else readings(subject, machine, asked[2]),
+        )
         for key, counter in _counters(case).items():
             if key in measured:
                 found[key] = _raised(shown.figure(counter, summed), _earlier_pass(case, middle))
@@ -111,6 +117,14 @@ class _Shown:
             for each in zip(self.low, self.middle, self.high, strict=True)
         ]
         return _together(parts, summed)
+
+
+def shown_gib(case: Case, seen: tuple[Reading, ...]) -> float:
+    """What a case's figure of the driver is expected to be, in GiB, if these are the counters."""
+    summed = case.fields.get("measured_scope") == "sum_over_gpus"
+    figure = _Shown(seen, seen, seen).figure(_counters(case)["nvidia_smi_gib"], summed)
+    middle = estimate(subject_of(case), machine_of(case), settings_of(case)[1])
+    return figure.value + _earlier_pass(case, middle)
 
 
 def _raised(figure: Prediction, by: float) -> Prediction:
