@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -406,6 +407,42 @@ def test_published_measurements() -> None:
     assert reserved["p90_ape"] < 8
     assert shown["median_ape"] < 4
     assert 0.8 < shown["coverage90"] < 0.97
+
+
+def _measured(name: str) -> list[dict[str, str]]:
+    with (Path(__file__).parents[2] / "docs" / "measured" / name).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize(
+    "row", [row for row in _measured("qwen25_rtx4090.csv") if row["engine"] == "transformers"]
+)
+def test_what_an_article_saw_on_one_card(row: dict[str, str]) -> None:
+    """`nvidia-smi` after loading Qwen2.5 in six formats, from `docs/measured/`."""
+    model = subject(row["model"])
+    if row["format"] not in ("", "bf16"):
+        recipe = recipe_named(row["format"], "bf16", model.architecture)
+        model = replace(model, recipe=recipe, lines=weight_lines(model.architecture, recipe))
+    asked = Settings(version="4.46.0", dtype="auto", phase="load")
+    value, low, high = readings(model, Machine((find_device("rtx 4090"),)), asked)[0].process
+    assert value / MIB == pytest.approx(float(row["static_mib"]), rel=0.035)
+    assert low <= float(row["static_mib"]) * MIB <= high
+
+
+def test_chatglm2_begins_at_its_weights() -> None:
+    """The least-squares line through 30 prompt lengths begins at 11,936 MiB, from `docs/measured/`."""
+    points = [
+        (float(row["characters"]), float(row["max_memory_allocated_mib"]))
+        for row in _measured("chatglm2_prompts.csv")
+    ]
+    slope, start = np.polyfit(*zip(*points, strict=True), 1)
+    asked = {"version": "4.30.2", "dtype": "fp16", "attn_impl": "sdpa", "output_len": 1, "loading": False}
+    model = subject("zai-org/chatglm2-6b")
+    empty = sum(sizes(run(model, input_len=1, **asked)[0]).values()) / MIB
+    assert empty == pytest.approx(start, rel=0.002)
+    # 28 KiB of cache and 6 B for each of 65,024 logits a token would be 0.56 tokens a character.
+    per_token = (28 * 1024 + 4096 * 2 + 65_024 * 6) / MIB
+    assert 0.5 < slope / per_token < 0.7
 
 
 TINY: dict[str, Any] = {

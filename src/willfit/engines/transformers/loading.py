@@ -42,6 +42,9 @@ _BUILT_PACKED = frozenset(("fp8", "mxfp4", "bitnet"))
 #: Matrices that AutoAWQ joins (`utils/fused_utils.py: fuse_qkv`).
 _QKV = ("q_proj.weight", "k_proj.weight", "v_proj.weight")
 
+#: Model types whose own code makes one rotary table for all layers, in every pass (`modeling_chatglm.py`).
+_OWN_ROTARY = frozenset(("chatglm",))
+
 #: Model types with a square causal mask (one byte per pair of positions) as a buffer of the whole model.
 _SQUARE_MASK = frozenset(("gpt_bigcode",))
 
@@ -181,6 +184,8 @@ def buffer_bytes(architecture: Architecture, era: Era, width: int) -> int:
     """Rotary tables of versions that keep them in every layer, and square causal masks."""
     model_type, positions = architecture.model_type, architecture.max_positions
     total = positions * positions if model_type in _SQUARE_MASK else 0
+    if model_type in _OWN_ROTARY:
+        return total
     if era.rope_tables == "all" or (era.rope_tables == "some" and model_type in LATE_TABLES):
         dims = max((rope.dim for rope in architecture.ropes), default=0)
         total += len(architecture.layers) * 2 * positions * dims * width
