@@ -68,12 +68,14 @@ def host_estimate(plan: Plan, machine: Machine) -> DeviceEstimate:
             )
     offloaded = plan.in_ram.weights(loaded)
     if offloaded and not (mapped and _kept_as_stored(plan)):
+        # What is free, on the devices and in RAM, is not known to a layer.
         guessed = sum(place.guessed for place in plan.places)
+        block = loaded.layer // max(loaded.layers, 1) if plan.on_disk.layers else 0
         terms.append(
             between(
                 "offloaded_weights",
                 offloaded,
-                offloaded,
+                offloaded - block,
                 offloaded + guessed,
                 f"{offloaded} B of {plan.in_ram.layers} layers",
                 "accelerate big_modeling.py: dispatch_model",

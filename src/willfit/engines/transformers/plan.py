@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from willfit.calibration import constant
 from willfit.engines.base import Machine, Subject
 from willfit.engines.context import context_term
 from willfit.engines.transformers.loading import load, runs_dequantized
@@ -103,7 +104,10 @@ def plan(subject: Subject, machine: Machine, settings: Settings) -> Plan:
             device.usable_bytes and device.usable_bytes - context_term(device).bytes for device in devices
         ]
         shares, left = place(loaded, usable, settings.device_map == "sequential", settings.offload)
-        in_ram, on_disk = split(left, loaded, machine.host_bytes)
+        ram = machine.host_bytes
+        if ram is not None:
+            ram -= int(constant("transformers.host_process").value)
+        in_ram, on_disk = split(left, loaded, ram)
     block = loaded.layer // max(loaded.layers, 1)
     left_over = bool(in_ram.layers or on_disk.layers)
     places = tuple(

@@ -7,6 +7,7 @@ from typing import Any
 
 from willfit.architectures.build import build
 from willfit.architectures.model import Architecture, Tensor
+from willfit.calibration import constant
 from willfit.checkpoints.catalogue import find
 from willfit.checkpoints.config import Config
 from willfit.engines.base import Machine, Subject
@@ -173,7 +174,8 @@ def _ambiguous(case: Case, shown: _Shown, summed: bool) -> Prediction:
         or what == "minimum_required"
     )
     likely = allocated if inside else shown.figure("reserved", summed)
-    return replace(likely, low=min(likely.low, allocated.low), high=max(likely.high, process.high))
+    least = allocated.value * constant("transformers.allocated_ratio").low
+    return replace(likely, low=min(likely.low, allocated.low, least), high=max(likely.high, process.high))
 
 
 def _counted(reading: Reading, counter: str) -> tuple[int, int, int]:
