@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 from willfit.checkpoints.catalogue import find
 from willfit.checkpoints.config import Config
@@ -12,7 +13,7 @@ from willfit.engines.base import Machine, Subject
 from willfit.engines.gguf_files import subject_of_file
 from willfit.engines.llama_cpp import Settings, estimate
 from willfit.engines.llama_cpp.eras import era_for
-from willfit.engines.llama_cpp.settings import Drafting, Program
+from willfit.engines.llama_cpp.settings import Backend, Drafting, Program
 from willfit.estimate import Estimate
 from willfit.file_types import known_quantization
 from willfit.hardware.device import Device
@@ -23,8 +24,8 @@ from willfit.validation.scoring import Prediction, Unpredictable
 
 #: Builds by the day on which they were published; others lie between.
 _BUILDS = (
-    ("2023-08-21", 1010), ("2023-12-05", 1610), ("2024-02-26", 2275), ("2024-03-13", 2409), ("2024-03-27", 2540), ("2024-05-11", 2849),
-    ("2024-08-18", 3600), ("2024-10-31", 4000), ("2024-12-30", 4400), ("2025-03-15", 4897), ("2025-04-26", 5192),
+    ("2023-08-21", 1010), ("2023-12-05", 1610), ("2024-02-26", 2275), ("2024-03-13", 2409), ("2024-03-27", 2540),
+    ("2024-05-11", 2849), ("2024-08-18", 3600), ("2024-10-31", 4000), ("2024-12-30", 4400), ("2025-03-15", 4897), ("2025-04-26", 5192),
     ("2025-06-10", 5622), ("2025-06-30", 5781), ("2025-08-30", 6325), ("2025-11-08", 6980), ("2025-12-15", 7410),
     ("2026-02-12", 8000), ("2026-04-10", 8672), ("2026-05-08", 9093), ("2026-05-25", 9294), ("2026-06-15", 9538),
     ("2026-07-20", 10068), ("2026-08-20", 10566), ("2026-09-20", 11063), ("2026-10-01", 11320), ("2026-10-08", 11500),
@@ -32,6 +33,8 @@ _BUILDS = (
 
 #: Slots of a server that was not told how many.
 _AUTO_SLOTS = 4
+#: A commit instead of a build: the date has to say.
+_COMMIT = re.compile(r"(?=.*[a-f])[0-9a-f]{7,40}|[0-9a-f]{8,40}")
 #: Half of the last digit that logs print.
 _HALF_DIGIT = 0.005
 
@@ -121,9 +124,9 @@ def machine_of(case: Case) -> Machine:
 
 def builds_of(case: Case) -> tuple[str, str, str]:
     """The build of a case: stated, or the first, middle and last that its date allows."""
-    stated = case.fields.get("engine_version")
-    if stated:
-        return (str(stated),) * 3
+    stated = str(case.fields.get("engine_version") or "")
+    if stated and not _COMMIT.fullmatch(stated):
+        return (stated,) * 3
     date = str(case.fields.get("date") or "2025")
     first = {4: f"{date}-01-01", 7: f"{date}-01"}.get(len(date), date)
     middle = {4: f"{date}-07-01", 7: f"{date}-15"}.get(len(date), date)
@@ -170,11 +173,12 @@ def settings_of(case: Case, build: str, program: Program) -> Settings:
     # A server without a word has four slots, which share one cache.
     automatic = program == "server" and given.get("n_parallel") == _AUTO_SLOTS and unified is not False
     automatic = automatic and era_for(build).auto_slots
+    name: Backend = next((one for one in get_args(Backend) if one == backend), "vulkan")
     return Settings(
         program=program,
         fork="ik_llama.cpp" if case.engine == "ik_llama.cpp" else "llama.cpp",
         version=build,
-        backend=backend if backend in ("cuda", "rocm", "vulkan", "metal", "sycl", "cpu") else "vulkan",
+        backend=name,
         n_ctx=given.get("n_ctx"),
         n_parallel=None if automatic else given.get("n_parallel", 1),
         kv_unified=unified,
