@@ -19,6 +19,7 @@ from .cuda import Cuda, Rocm
 from .file_types import tensor_types
 from .ggml import Ggml
 from .library import Library
+from .metal import Metal
 from .plan import Plan, Refused
 from .standin import StandIn
 from .vulkan import Vulkan
@@ -29,7 +30,7 @@ _TIMEOUT_SECONDS = 300
 
 
 #: Words of `live.Gpu` for a backend's rules.
-_RULES = {"cuda": Cuda, "rocm": Rocm, "vulkan": Vulkan}
+_RULES = {"cuda": Cuda, "rocm": Rocm, "vulkan": Vulkan, "metal": Metal}
 
 
 class Machine:
