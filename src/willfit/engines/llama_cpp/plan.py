@@ -9,13 +9,14 @@ from willfit.architectures.gguf.metadata import Metadata
 from willfit.architectures.model import Architecture
 from willfit.checkpoints.gguf import GgufHeader
 from willfit.engines.llama_cpp.cache.layers import CacheSettings, layer_caches
+from willfit.engines.llama_cpp.cache.loops import runs
 from willfit.engines.llama_cpp.eras import Era
 from willfit.engines.llama_cpp.graph import families
 from willfit.engines.llama_cpp.graph.network import Batch, LayerCache, Network
 from willfit.engines.llama_cpp.graph.scheduler import Backend, Reserved, Scheduler
 from willfit.engines.llama_cpp.graph.tensor import Buffer, Node
 from willfit.engines.llama_cpp.loading.layers import LayerPlaces
-from willfit.engines.llama_cpp.loading.weights import Loader, Placed, buffer_bytes
+from willfit.engines.llama_cpp.loading.weights import SHARED, Loader, Placed, buffer_bytes
 
 #: Copies of inputs that pipeline parallelism keeps (`GGML_SCHED_MAX_COPIES`).
 PIPELINE_COPIES = 4
@@ -76,6 +77,8 @@ class ContextSettings:
         Vectors are wanted.
     pipelined
         Batches overlap on several devices.
+    pins
+        Operations stay where builders want them; False for the library's own planner.
     """
 
     cache: CacheSettings
@@ -85,6 +88,7 @@ class ContextSettings:
     embeddings: bool = False
     pooling: str = "none"
     pipelined: bool = False
+    pins: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,8 @@ class Context:
     ----------
     keys_values, states
         Bytes of caches and of recurrent states by buffer.
+    keys
+        Bytes of keys in all buffers.
     compute
         Bytes of compute buffers by buffer.
     output
@@ -108,6 +114,7 @@ class Context:
     """
 
     keys_values: Mapping[str, int]
+    keys: int
     states: Mapping[str, int]
     compute: Mapping[str, int]
     peaks: Mapping[str, tuple[tuple[int, str], ...]]
@@ -120,7 +127,9 @@ class Context:
 def cache_buffers(model: Model, kv_offload: bool) -> list[Buffer]:
     """Where each layer's cache goes."""
     found = []
-    for device in model.places.layers[: len(model.architecture.layers)]:
+    places = model.places.layers
+    for run in range(len(runs(model.architecture.layers))):
+        device = places[run % len(places)]
         on_device = kv_offload and device is not None
         place = model.backends[device].place if on_device and device is not None else "CPU"
         found.append(Buffer(place, device if on_device else None, weights=False))
@@ -140,8 +149,9 @@ def context(model: Model, settings: ContextSettings, era: Era) -> Context:
     peaks = {one.place: peak for one, peak in zip(model.backends, reserved.peaks, strict=True)}
     caches = layer_caches(model.architecture, cache, buffers)
     return Context(
-        _sum(caches, buffers, ("k", "v", "index")),
-        _sum(caches, buffers, ("r", "s")),
+        _sum(model, caches, buffers, ("k", "v", "index")),
+        sum(_sum(model, caches, buffers, ("k",)).values()),
+        _sum(model, caches, buffers, ("r", "s")),
         compute,
         peaks,
         _output_bytes(model, settings),
@@ -158,8 +168,18 @@ def flash_attention(model: Model, settings: ContextSettings, era: Era) -> bool:
     buffers = cache_buffers(model, settings.kv_offload)
     net = _network(model, tried, era, buffers, cache.sequences, cache.sequences)
     families.build(net)
-    Scheduler(model.backends, op_offload=settings.op_offload).assign(net.nodes, net.leafs)
+    _scheduler(model, settings, era).assign(net.nodes, net.leafs)
     return all(node.backend == net.devices[node.layer] for node in net.nodes if node.op == "flash_attn_ext")
+
+
+def _scheduler(model: Model, settings: ContextSettings, era: Era, copies: int = 1) -> Scheduler:
+    return Scheduler(
+        model.backends,
+        copies,
+        settings.op_offload and era.offloads_products,
+        era.copies_all_inputs,
+        era.ignores_sinks,
+    )
 
 
 def _reserve(
@@ -168,7 +188,7 @@ def _reserve(
     net = _network(model, settings, era, buffers, tokens, outputs)
     families.build(net)
     copies = PIPELINE_COPIES if settings.pipelined else 1
-    return Scheduler(model.backends, copies, settings.op_offload).reserve(net.nodes, net.leafs)
+    return _scheduler(model, settings, era, copies).reserve(net.nodes, net.leafs)
 
 
 def _network(
@@ -188,10 +208,17 @@ def _network(
         model.architecture.causal,
         not settings.kv_offload,
         model.places.fully_offloaded,
+        settings.pins,
+        cache.cells,
+        cache.transposed,
+        1 + cache.snapshots,
     )
     weights: dict[str, Node] = {}
     for one in model.placed:
-        weights.setdefault(one.name, one.node())
+        node = one.node()
+        if one.name in SHARED:
+            weights[f"{one.name}@{host if one.buffer.device is None else one.buffer.device}"] = node
+        weights.setdefault(one.name, node)
     return Network(
         model.meta,
         model.architecture.layers,
@@ -209,7 +236,10 @@ def _computed_sequences(cache: CacheSettings, era: Era) -> int:
     return cache.sequences if era.streams else 1
 
 
-def _sum(caches: Sequence[LayerCache], buffers: Sequence[Buffer], names: Sequence[str]) -> dict[str, int]:
+def _sum(
+    model: Model, caches: Sequence[LayerCache], buffers: Sequence[Buffer], names: Sequence[str]
+) -> dict[str, int]:
+    """Bytes of tensors of caches by buffer, as the backends allocate them."""
     sizes: dict[str, int] = {}
     seen: set[int] = set()
     for cache, buffer in zip(caches, buffers, strict=True):
@@ -219,7 +249,9 @@ def _sum(caches: Sequence[LayerCache], buffers: Sequence[Buffer], names: Sequenc
         for name in names:
             tensor: Node | None = getattr(cache, name)
             if tensor is not None:
-                sizes[buffer.place] = sizes.get(buffer.place, 0) + tensor.bytes
+                backend = model.backends[-1 if buffer.device is None else buffer.device]
+                size = -(-backend.bytes(tensor) // backend.alignment) * backend.alignment
+                sizes[buffer.place] = sizes.get(buffer.place, 0) + size
     return sizes
 
 

@@ -5,21 +5,25 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from willfit.engines.llama_cpp.builds import build_of
 from willfit.engines.llama_cpp.cache.layers import layer_caches
+from willfit.engines.llama_cpp.graph import families
 from willfit.engines.llama_cpp.graph.tensor import Node
 from willfit.engines.llama_cpp.plan import cache_buffers
 from willfit.engines.llama_cpp.sizing import Sizing
 from willfit.engines.llama_cpp.sources import SOURCES
-from willfit.estimate import Term, exact
+from willfit.estimate import Term, between, exact
 from willfit.ggml_types import GGML_TYPES
 
 #: Tensors of a compute buffer that are named one by one.
 _NAMED = 6
+#: A graph that is only approximated may need this many times less or more.
+_UNKNOWN_GRAPH = 2
 
 
 def cite(sizing: Sizing, rule: str) -> str:
     """Where a rule was read."""
-    return SOURCES.cite(rule, str(sizing.resolved.era.since[0]))
+    return SOURCES.cite(rule, str(build_of(sizing.resolved.version)))
 
 
 def weights_term(sizing: Sizing, place: str, name: str = "weights") -> Term | None:
@@ -80,6 +84,9 @@ def _cache_term(
         if row:
             counts[count, row] += 1
     text = " + ".join(f"{times} layers x {count} {rows} x {row} B" for (count, row), times in counts.items())
+    beyond = size - sum(times * count * row for (count, row), times in counts.items())
+    if beyond:
+        text += f" + {beyond} B of padding"
     rule = "keys and values" if name == "kv_cache" else "states"
     return exact(name, size, text, cite(sizing, rule))
 
@@ -99,7 +106,12 @@ def compute_term(sizing: Sizing, place: str) -> Term | None:
     text = " + ".join(parts)
     if gaps > 0:
         text += f" + {gaps} B of gaps" if text else f"{gaps} B"
-    return exact("compute", size, text or f"{size} B", cite(sizing, "compute"))
+    cited = cite(sizing, "compute")
+    if not families.is_known(sizing.model.architecture.model_type):
+        return between(
+            "compute", size, size // _UNKNOWN_GRAPH, size * _UNKNOWN_GRAPH, text or f"{size} B", cited
+        )
+    return exact("compute", size, text or f"{size} B", cited)
 
 
 def output_term(sizing: Sizing) -> Term:

@@ -11,9 +11,20 @@ from dataclasses import dataclass
 from willfit.architectures.gguf.metadata import Metadata
 from willfit.architectures.mixers import Attention, LatentAttention, Mixer
 from willfit.architectures.model import Layer
+from willfit.engines.llama_cpp.cache.loops import runs
 from willfit.engines.llama_cpp.eras import Era
 from willfit.engines.llama_cpp.graph.ops import Graph
 from willfit.engines.llama_cpp.graph.tensor import Node
+
+#: Architectures with four positions for each token, and those with four where their files divide the rotation.
+_MULTI_ROPE = frozenset((
+    "qwen2vl", "paddleocr", "qwen3vl", "qwen3vlmoe", "qwen35", "qwen35moe", "qwen4exp", "qwen3tts",
+))  # fmt: skip
+_MAYBE_MULTI_ROPE = frozenset(("glm4", "glm4moe", "hunyuan_vl", "bailingmoe3", "dflash"))
+
+
+class MissingTensor(Exception):
+    """A file lacks a tensor that its architecture has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +47,14 @@ class Batch:
         Caches stay on the host, with what reads them.
     fully_offloaded
         Devices hold all layers and the output.
+    pins
+        Operations stay where builders want them.
+    context
+        Tokens that a sequence can have.
+    transposed
+        Cached values are transposed.
+    snapshots
+        Recurrent states that are kept of each sequence: the newest, and earlier ones.
     """
 
     tokens: int
@@ -48,6 +67,10 @@ class Batch:
     causal: bool = True
     kv_on_host: bool = False
     fully_offloaded: bool = True
+    pins: bool = True
+    context: int = 0
+    transposed: bool = False
+    snapshots: int = 1
 
 
 @dataclass(slots=True)
@@ -87,7 +110,8 @@ class Network(Graph):
     meta, layers
         Metadata of the GGUF header, and what each layer is.
     weights
-        Tensors by their GGUF names. The head of a model that ties it is `output.weight`.
+        Tensors by their GGUF names, and those that several devices have by name and backend, `rope_freqs.weight@1`. The
+        head of a model that ties it is `output.weight`.
     caches
         Of each layer.
     batch, era
@@ -96,6 +120,14 @@ class Network(Graph):
         Backend of each layer, and of the output as the last one.
     host
         Backend of the host's processor.
+    order
+        Which layer is run, in order.
+    stack
+        What names of tensors in layers begin with: `enc.` or `dec.` in models of two stacks.
+    windows, has_windows
+        Which layers see a window, and whether any does.
+    vectors, result, logits
+        What goes into the first layer; what comes out of the last norm, and of the head. None before they are built.
     """
 
     def __init__(
@@ -118,19 +150,31 @@ class Network(Graph):
         self.era = era
         self.devices = devices
         self.host = host
+        self.order = runs(layers)
+        self.stack = ""
         self.hidden = meta.integer("embedding_length")
+        self.windows = tuple(
+            any(isinstance(mixer, Attention) and (mixer.window or mixer.chunk) for mixer in layer.mixers)
+            for layer in layers
+        )
+        self.has_windows = any(self.windows)
+        self.vectors: Node | None = None
         self.result: Node | None = None
         self.logits: Node | None = None
 
     # Weights
 
     def outer(self, name: str) -> Node | None:
-        """A tensor outside of the layers: `output_norm.weight`; None if the model lacks it."""
-        return self.weights.get(name)
+        """A tensor outside of the layers: `output_norm.weight`; None if the model lacks it.
+
+        Of tensors that each device has a copy of, the current layer's.
+        """
+        copy = self.weights.get(f"{name}@{self.devices[self.layer]}") if self.layer >= 0 else None
+        return copy if copy is not None else self.weights.get(name)
 
     def weight(self, leaf: str) -> Node | None:
         """A tensor of the current layer: `attn_q.weight`."""
-        return self.weights.get(f"blk.{self.layer}.{leaf}")
+        return self.weights.get(f"{self.stack}blk.{self.block}.{leaf}")
 
     def bias(self, stem: str) -> Node | None:
         """A bias of the current layer: `attn_q`."""
@@ -140,19 +184,46 @@ class Network(Graph):
         """A tensor of the current layer without which the architecture cannot be."""
         found = self.weight(leaf)
         if found is None:
-            raise LookupError(f"blk.{self.layer}.{leaf}")
+            raise MissingTensor(f"{self.stack}blk.{self.block}.{leaf}")
         return found
+
+    def value(self, key: str, default: float = 0.0) -> float:
+        """A number of the metadata under the architecture's own prefix."""
+        found = self.meta.values.get(f"{self.meta.architecture}.{key}", default)
+        if isinstance(found, tuple | list):
+            found = found[self.layer] if 0 <= self.layer < len(found) else default
+        return float(found)
 
     def attention(self) -> Attention | LatentAttention:
         """What the current layer attends with."""
-        for mixer in self.layers[self.layer].mixers:
+        for mixer in self.layers[self.block].mixers:
             if isinstance(mixer, Attention | LatentAttention):
                 return mixer
         raise LookupError(f"layer {self.layer} has no attention")
 
+    @property
+    def block(self) -> int:
+        """Where the file has the current layer; another if a model runs its layers several times."""
+        return self.order[self.layer] if self.layer >= 0 else -1
+
+    @property
+    def slides(self) -> bool:
+        """Whether the current layer sees a window."""
+        return self.windows[self.block]
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the current layer is the last one."""
+        return self.layer == len(self.order) - 1
+
     def mixer(self, kind: type[Mixer]) -> Mixer | None:
         """The current layer's mixer of a kind."""
-        return next((one for one in self.layers[self.layer].mixers if isinstance(one, kind)), None)
+        return next((one for one in self.layers[self.block].mixers if isinstance(one, kind)), None)
+
+    @property
+    def snapshots(self) -> int:
+        """Recurrent states that are kept of each sequence."""
+        return self.batch.snapshots
 
     @property
     def cache(self) -> LayerCache:
@@ -174,43 +245,108 @@ class Network(Graph):
 
     def pinned(self, x: Node) -> Node:
         """Keep a norm, or a layer's last operation, on the device of its layer."""
-        if self.layer >= 0 and (self.batch.tokens < 32 or self.batch.fully_offloaded):
+        if self.batch.pins and self.layer >= 0 and (self.batch.tokens < 32 or self.batch.fully_offloaded):
             x.backend = self.devices[self.layer]
         return x
 
-    def normed(self, x: Node, weight: Node | None, bias: Node | None = None, kind: str = "rms_norm") -> Node:
+    def normed(
+        self,
+        x: Node,
+        weight: Node | None,
+        bias: Node | None = None,
+        kind: str = "rms_norm",
+        pinned: bool = True,
+    ) -> Node:
         """A norm with its weights."""
         y = {"rms_norm": self.rms_norm, "norm": self.norm}[kind](x)
-        if weight is not None or bias is not None:
+        if pinned and (weight is not None or bias is not None):
             self.pinned(y)
         if weight is not None:
             y = self.mul(y, weight)
         return self.add(y, bias) if bias is not None else y
 
-    def layer_norm(self, x: Node, stem: str, kind: str = "rms_norm") -> Node:
+    def layer_norm(self, x: Node, stem: str, kind: str = "rms_norm", pinned: bool = True) -> Node:
         """The norm `stem` of the current layer."""
-        return self.normed(x, self.weight(f"{stem}.weight"), self.bias(stem), kind)
+        return self.normed(x, self.weight(f"{stem}.weight"), self.bias(stem), kind, pinned)
 
     # Inputs
 
-    def embedded(self) -> Node:
-        """Token embeddings, or vectors that come instead of them."""
+    def embedded(self, scale: float = 0.0) -> Node:
+        """Token embeddings, or vectors that come instead of them.
+
+        Parameters
+        ----------
+        scale
+            What they are multiplied by where the file does not say; 0 for nothing.
+        """
         tokens = self.input("I32", self.batch.tokens, name="tokens")
-        table = self.weights["token_embd.weight"]
-        rows = self.get_rows(table, tokens)
+        rows = self.get_rows(self.weights["token_embd.weight"], tokens)
+        width = self.hidden * (1 + self.deepstack)
+        if width != self.hidden:
+            rows = self.pad(rows, width - self.hidden)
         if self.era.selects_input:
-            vectors = self.input("F32", self.hidden, self.batch.tokens, name="vectors")
+            vectors = self.input("F32", width, self.batch.tokens, name="vectors")
             self.expand(rows)
             self.expand(vectors)
-        scale = self.meta.values.get(f"{self.meta.architecture}.embedding_scale")
-        x = self.scale(rows) if scale else rows
+            if self.era.mixes_inputs:
+                self._mix_inputs(width)
+        x = rows
+        if width != self.hidden:
+            x = self.view(rows, (self.hidden, self.batch.tokens), rows.nb[1:2])
+        self.vectors = x
+        if self.value("embedding_scale", scale):
+            x = self.scale(x if x.is_contiguous else self.cont(x))
         self.expand(x)
         return x
 
+    def _mix_inputs(self, width: int) -> None:
+        """Vectors among rows of the table: computed only for such batches, but always allocated."""
+        count = self.batch.tokens
+        table = self.weights["token_embd.weight"]
+        rows = self.get_rows(table, self.input("I32", count, name="mixed tokens"))
+        if width != self.hidden:
+            rows = self.pad(rows, width - self.hidden)
+        slots = self.input("I64", count, name="mixed slots")
+        vectors = self._like("dup", self.input("F32", width, count, name="mixed vectors"))
+        self.expand(self.set_rows(vectors, rows, slots))
+
+    @property
+    def deepstack(self) -> int:
+        """How many layers are given vectors of pictures beside the first."""
+        listed = self.meta.values.get(f"{self.meta.architecture}.deepstack_mapping")
+        if isinstance(listed, tuple | list):
+            return len({index for index in listed if index >= 0})
+        return self.meta.integer("n_deepstack_layers", 0)
+
+    def deep_vectors(self, index: int) -> Node:
+        """Vectors of pictures that a layer adds: a part of what the first is given."""
+        assert self.vectors is not None
+        whole = self.vectors
+        return self.view(whole, (self.hidden, self.batch.tokens), whole.nb[1:2], 4 * index * self.hidden)
+
     def positions(self) -> Node:
         """Positions of the tokens; four of each for models that see pictures."""
-        each = 4 if f"{self.meta.architecture}.rope.dimension_sections" in self.meta.values else 1
-        return self.input("I32", self.batch.tokens * each, name="positions")
+        return self.input("I32", self.batch.tokens * (4 if self._multi_rope() else 1), name="positions")
+
+    def _multi_rope(self) -> bool:
+        if self.meta.architecture in _MULTI_ROPE:
+            return True
+        sections = self.meta.values.get(f"{self.meta.architecture}.rope.dimension_sections") or (0, 0)
+        return self.meta.architecture in _MAYBE_MULTI_ROPE and bool(sections[0] and sections[1])
+
+    def rope_factors(self) -> Node | None:
+        """Factors of rotary frequencies; None if the model has none."""
+        found = self.outer("rope_freqs.weight")
+        if found is not None:
+            return found
+        trained = self.meta.integer("context_length", 0)
+        original = self.meta.integer("rope.scaling.original_context_length", trained)
+        kind = "long" if self.batch.context > original else "short"
+        return self.outer(f"rope_factors_{kind}.weight")
+
+    def temperature(self) -> Node:
+        """Factors of queries that depend on the positions."""
+        return self.input("F32", 1, 1, self.batch.tokens, name="temperature")
 
     def output_rows(self) -> Node:
         """Which tokens' results are wanted."""
@@ -218,18 +354,22 @@ class Network(Graph):
 
     # Results
 
-    def finish(self, x: Node, kind: str = "rms_norm") -> None:
-        """The output norm and the head."""
+    def head(self, x: Node) -> Node:
+        """Logits without what follows the head's own weights."""
+        y = self.linear(self.weights["output.weight"], x, self.outer("output.scale"))
+        bias = self.outer("output.bias")
+        return self.add(y, bias) if bias is not None else y
+
+    def capped(self, x: Node) -> Node:
+        """Softly capped values."""
+        return self.scale(self.unary("tanh", self.scale(x)))
+
+    def finish(self, result: Node, logits: Node | None = None) -> None:
+        """End with the last norm's result, and the logits if the model makes any."""
         self.layer = -1
-        norm, bias = self.outer("output_norm.weight"), self.outer("output_norm.bias")
-        if norm is not None:
-            x = self.normed(x, norm, bias, kind)
-        self.result = x
-        head = self.outer("output.weight")
-        if head is not None:
-            x = self.linear(head, x)
-            extra = self.outer("output.bias")
-            if extra is not None:
-                x = self.add(x, extra)
-            self.logits = x
-        self.expand(x)
+        result.is_output = True
+        self.result = result
+        if logits is not None:
+            logits.is_output = True
+            self.logits = logits
+        self.expand(logits if logits is not None else result)

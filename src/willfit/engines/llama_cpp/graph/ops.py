@@ -193,10 +193,12 @@ class Graph:
 
     # Attention
 
-    def flash_attn(self, q: Node, k: Node, v: Node, mask: Node | None, sinks: Node | None = None) -> Node:
+    def flash_attn(
+        self, q: Node, k: Node, v: Node, mask: Node | None, sinks: Node | None = None, kind: str = ""
+    ) -> Node:
         """Attention without scores in memory."""
         src = [q, k, v, *(one for one in (mask, sinks) if one is not None)]
-        return self._node("flash_attn_ext", "F32", (v.ne[0], q.ne[2], q.ne[1], q.ne[3]), src)
+        return self._node("flash_attn_ext", "F32", (v.ne[0], q.ne[2], q.ne[1], q.ne[3]), src, kind=kind)
 
     # Views
 
@@ -255,6 +257,10 @@ class Graph:
     def set_rows(self, a: Node, b: Node, rows: Node) -> Node:
         """Write the rows of `b` over rows of `a`."""
         return self._node("set_rows", a.type, a.ne, [b, rows, a], a.nb, a)
+
+    def set(self, a: Node, b: Node, offset: int) -> Node:
+        """`a` with the elements of `b` from an offset on."""
+        return self._like("set", a, b)
 
     def repeat(self, a: Node, *ne: int) -> Node:
         """`a` again and again."""

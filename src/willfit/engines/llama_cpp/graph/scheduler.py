@@ -7,7 +7,7 @@ as the run of operations that reads it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -45,9 +45,17 @@ class Backend(Protocol):
         """Whether it would compute an operation although its weights lie on the host."""
         ...
 
+    def lifetimes(self, nodes: Sequence[Node], uses: Mapping[int, int]) -> Iterable[tuple[Node, Node]]:
+        """Which tensors are kept until which operation of a split, given how often each is read in the graph."""
+        ...
+
     def bytes(self, node: Node) -> int:
         """What a tensor takes in its buffer."""
         ...
+
+
+#: Tensors that one can be made from (`GGML_MAX_SRC`).
+_MAX_SOURCES = 10
 
 
 @dataclass(slots=True)
@@ -91,18 +99,32 @@ class Scheduler:
         Copies of inputs that pipeline parallelism keeps; 1 without.
     op_offload
         Whether devices compute large products with weights on the host.
+    copies_all
+        Inputs that no operation reads directly have copies, too.
+    ignores_sinks
+        Attention is not placed where its sinks are.
     """
 
-    def __init__(self, backends: Sequence[Backend], copies: int = 1, op_offload: bool = True) -> None:
+    def __init__(
+        self,
+        backends: Sequence[Backend],
+        copies: int = 1,
+        op_offload: bool = True,
+        copies_all: bool = True,
+        ignores_sinks: bool = True,
+    ) -> None:
         self.backends = tuple(backends)
         self.copies = copies
         self.op_offload = op_offload
+        self.copies_all = copies_all
+        self._unplaced = ("rope", "flash_attn_ext") if ignores_sinks else ("rope",)
         self._last = len(self.backends) - 1
         self._own = tuple(
             Buffer(backend.place, None if index == self._last else index, weights=False)
             for index, backend in enumerate(self.backends)
         )
         self._copied: dict[tuple[int, int], list[Node]] = {}
+        self._read: set[int] = set()
 
     def reserve(self, nodes: Sequence[Node], leafs: Sequence[Node]) -> Reserved:
         """What the graph's compute buffers must hold.
@@ -177,7 +199,7 @@ class Scheduler:
                 return found
         if node.is_input:
             return self._last
-        if node.op in ("rope", "flash_attn_ext"):
+        if node.op in self._unplaced:
             return -1  # their only weights are small
         for source in node.src:
             buffer = source.buffer
@@ -248,6 +270,7 @@ class Scheduler:
                 current = node.backend
                 splits.append(Split(current, index if splits else 0))
             for place, source in enumerate(node.src):
+                self._read.add(id(source))
                 if source.backend != current and not self._readable(source, current):
                     key = id(source), current
                     if key not in self._copied:
@@ -271,13 +294,14 @@ class Scheduler:
         first: list[Node] = []
         if self.copies > 1:
             for leaf in leafs:
-                if leaf.is_input:
+                if leaf.is_input and (self.copies_all or id(leaf) in self._read):
                     leaf.is_output = True
                     first.append(leaf)
                     for _ in range(self.copies - 1):
                         copy = self._copy(leaf)
                         copy.backend = leaf.backend
                         first.append(copy)
+        kept_until = self._kept(nodes, splits)
         for split in splits:
             for source in split.inputs:
                 copies = self._copied[id(source), split.backend]
@@ -289,8 +313,33 @@ class Scheduler:
                 order += [kept, copies[0]]
                 if self.copies > 1:
                     first += copies
-            order += nodes[split.start : split.end]
+            if not kept_until:
+                order += nodes[split.start : split.end]
+                continue
+            for node in nodes[split.start : split.end]:
+                order.append(node)
+                tensors = kept_until.get(id(node), [])
+                for part in range(0, len(tensors), _MAX_SOURCES):
+                    view = tensors[part]
+                    keeper = Node("none", view.type, view.ne, tensors[part : part + _MAX_SOURCES], view=view)
+                    keeper.backend = split.backend
+                    order.append(keeper)
         return order, [*first, *leafs]
+
+    def _kept(self, nodes: Sequence[Node], splits: Sequence[Split]) -> dict[int, list[Node]]:
+        """What backends keep until an operation has been computed, by its identity."""
+        uses: dict[int, int] = {}
+        for node in nodes:
+            for source in node.src:
+                uses[id(source)] = uses.get(id(source), 0) + 1
+        found: dict[int, list[Node]] = {}
+        for split in splits:
+            part = nodes[split.start : split.end]
+            for tensor, until in self.backends[split.backend].lifetimes(part, uses):
+                tensors = found.setdefault(id(until), [])
+                if all(one is not tensor for one in tensors):
+                    tensors.append(tensor)
+        return found
 
 
 def described(node: Node) -> str:

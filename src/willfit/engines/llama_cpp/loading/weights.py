@@ -13,14 +13,14 @@ from willfit.engines.llama_cpp.loading.layers import LayerPlaces
 from willfit.engines.llama_cpp.loading.roles import Role, role_of
 from willfit.errors import BadInput
 
-#: Types that AVX2 processors multiply faster when so many rows are interleaved (`ggml-cpu/repack.cpp`).
-_REPACKED = {"Q4_0": 8, "Q4_K": 8, "IQ4_NL": 8, "MXFP4": 8}
+#: Rows that AVX2 processors interleave of types that they multiply faster so (`ggml-cpu/repack.cpp`).
+_INTERLEAVED = 8
 
 #: Where a model ties its head: one tensor that is read as rows and multiplied with.
 _TABLE, _HEAD = "token_embd.weight", "output.weight"
 
 #: Tensors that layers on several devices each get a copy of.
-_SHARED = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
+SHARED = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Loader:
     mapped
         The file is mapped.
     repack
-        The processor repacks what it can.
+        Types that the processor repacks.
     overrides
         Patterns of tensor names, each with the name of a buffer.
     """
@@ -76,7 +76,7 @@ class Loader:
     backends: tuple[Backend, ...]
     host_buffers: str
     mapped: bool
-    repack: bool
+    repack: tuple[str, ...]
     overrides: tuple[tuple[str, str], ...] = ()
     _patterns: tuple[tuple[re.Pattern[str], str], ...] = field(init=False, default=())
 
@@ -101,8 +101,10 @@ class Loader:
         for tensor in header.tensors:
             if tensor.name in skipped:
                 continue
-            role = role_of(tensor.name)
-            if tensor.name in _SHARED:
+            role = role_of(tensor.name, str(header.metadata.get("general.architecture")))
+            if role.op == "none":
+                continue
+            if tensor.name in SHARED:
                 found += self._copies(tensor)
                 continue
             found.append(Placed(tensor.name, tensor, self._buffer(tensor, tensor.name, role)))
@@ -153,18 +155,17 @@ class Loader:
             pinned = Buffer(self.host_buffers, None, weights=True)
             if self.backends[0].supports(_test(tensor, role.op, pinned)):
                 return Buffer("CPU_Mapped", None, weights=True) if self.mapped else pinned
-        if self.repack and repacks(tensor, role.op):
+        if tensor.type in self.repack and repacks(tensor, role.op):
             return Buffer("CPU_REPACK", None, weights=True)
         return Buffer("CPU_Mapped" if self.mapped else "CPU", None, weights=True)
 
 
 def repacks(tensor: GgufTensor, op: str) -> bool:
-    """Whether an AVX2 processor keeps the tensor in a form of its own."""
-    rows = _REPACKED.get(tensor.type)
-    if rows is None or op not in ("mul_mat", "mul_mat_id"):
+    """Whether an AVX2 processor keeps a tensor in a form of its own, if it does so with the type."""
+    if op not in ("mul_mat", "mul_mat_id"):
         return False
     dims = len(tensor.ne) - next((i for i, n in enumerate(reversed(tensor.ne)) if n != 1), 0)
-    return dims == (2 if op == "mul_mat" else 3) and tensor.ne[1] % rows == 0
+    return dims == (2 if op == "mul_mat" else 3) and tensor.ne[1] % _INTERLEAVED == 0
 
 
 def _test(tensor: GgufTensor, op: str, buffer: Buffer) -> Node:
@@ -189,9 +190,11 @@ def _test(tensor: GgufTensor, op: str, buffer: Buffer) -> Node:
 def buffer_bytes(placed: Sequence[Placed], backends: Sequence[Backend]) -> dict[str, int]:
     """Bytes of each buffer of weights.
 
-    A mapped file counts from its first tensor in that buffer to the end of the last, whatever lies between.
+    A mapped file counts from its first tensor in that buffer to the end of the last, whatever lies between. A head that
+    is the table of embeddings, in the same buffer, is one tensor with it.
     """
     sizes: dict[str, int] = {}
+    seen: set[tuple[str, str]] = set()
     ranges: dict[int, tuple[int, int]] = {}
     processor = backends[-1]
     for one in placed:
@@ -201,6 +204,9 @@ def buffer_bytes(placed: Sequence[Placed], backends: Sequence[Backend]) -> dict[
             last = one.tensor.offset + one.tensor.bytes
             ranges[one.tensor.file] = min(start, one.tensor.offset), max(end, last)
             continue
+        if (one.tensor.name, place) in seen:
+            continue
+        seen.add((one.tensor.name, place))
         backend = processor if one.buffer.device is None else backends[one.buffer.device]
         size = backend.bytes(one.node())
         sizes[place] = sizes.get(place, 0) + -(-size // backend.alignment) * backend.alignment

@@ -4,11 +4,27 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from willfit.engines.llama_cpp.graph.network import Network
+from willfit.engines.llama_cpp.graph.families.decoder import Decoder
+from willfit.engines.llama_cpp.graph.families.styles import STYLES, style_of
+from willfit.engines.llama_cpp.graph.network import MissingTensor, Network
+from willfit.engines.llama_cpp.graph.pooling import pool
+from willfit.errors import BadInput
 
-#: Module of this folder -> the architectures that it builds. Adding one is a module with `build(net)` and a line here.
+#: Module of this folder -> the architectures that it builds. Adding one is a module with `build(net)` and a line here;
+#: for one that `Decoder` can build, a line of `STYLES` is enough.
 FAMILIES: dict[str, str] = {
-    "decoder": "llama mistral qwen2 qwen3 qwen3moe",
+    "beside": "arctic cohere2moe grok grovemoe qwen2moe smallthinker",
+    "bitnet": "bitnet",
+    "deci": "deci",
+    "encoders": "bert jina-bert-v2 jina-bert-v3 neo-bert nomic-bert nomic-bert-moe",
+    "gated_delta": "qwen35 qwen35moe qwen3next",
+    "granite": "granite granitemoe granite_swa minicpm",
+    "heads": "llama4 mimo2 mistral3 openelm stablelm step35 talkie",
+    "latent": "deepseek2 deepseek2-ocr minicpm3 mistral4 plm",
+    "lfm2": "lfm2 lfm2moe",
+    "loops": "hrm_text nanbeige",
+    "pictures": "chameleon qwen3tts qwen3vl qwen3vlmoe",
+    "t5": "t5 t5encoder",
 }
 
 _MODULES = {architecture: module for module, names in FAMILIES.items() for architecture in names.split()}
@@ -16,10 +32,26 @@ _MODULES = {architecture: module for module, names in FAMILIES.items() for archi
 
 def is_known(architecture: str) -> bool:
     """Whether there is a builder for an architecture."""
-    return architecture in _MODULES
+    return architecture in _MODULES or architecture in STYLES
 
 
 def build(net: Network) -> None:
-    """Build a model's graph; one without a builder of its own is taken for a plain decoder."""
-    module = _MODULES.get(net.meta.architecture, "decoder")
-    import_module(f"willfit.engines.llama_cpp.graph.families.{module}").build(net)
+    """Build a model's graph; that of an architecture without a builder is approximated.
+
+    Raises
+    ------
+    BadInput
+        If the file lacks tensors that its architecture has.
+    """
+    architecture = net.meta.architecture
+    module = _MODULES.get(architecture, "approximate")
+    try:
+        if architecture in STYLES:
+            Decoder(net, style_of(net)).build()
+        else:
+            import_module(f"willfit.engines.llama_cpp.graph.families.{module}").build(net)
+    except MissingTensor as error:
+        raise BadInput(
+            f"the file lacks {error.args[0]}", f"llama.cpp cannot read this {architecture} file either"
+        ) from error
+    pool(net)
