@@ -1,7 +1,7 @@
 """The order in which the Vulkan backend computes a graph: independent nodes next to each other.
 
-`ggml/src/ggml-vulkan/ggml-vulkan.cpp` (`ggml_vk_graph_optimize`), release 0.5.0. The order decides which results live at
-the same time, so it changes the compute buffer.
+`ggml/src/ggml-vulkan/ggml-vulkan.cpp` (`ggml_vk_graph_optimize`), release 0.5.0. The order decides which results live
+at the same time, so it changes the compute buffer.
 """
 
 from __future__ import annotations
