@@ -72,6 +72,10 @@ class Era:
         Quantized caches of layers with windows, and of hybrid models, are rotated, too.
     ignores_sinks
         Attention is not placed where its sinks are.
+    output_first
+        The output is the first to be offloaded; before, it was the last.
+    trims_outputs
+        The buffer of results has rows for the sequences; before, for all tokens of a batch.
     saves_prompts, saves_states
         A server keeps finished prompts in RAM, and states of layers that cannot go back.
     clamps_expert_sum
@@ -107,6 +111,8 @@ class Era:
     keeps_expert_choices: bool = False
     rotates_windows: bool = False
     ignores_sinks: bool = False
+    output_first: bool = False
+    trims_outputs: bool = False
     saves_prompts: bool = False
     saves_states: bool = False
     clamps_expert_sum: bool = False
@@ -116,6 +122,7 @@ ERAS: tuple[Era, ...] = succession(
     Era((0,)),
     changed((2409,), splits_batch=True),
     changed((2437,), offloads_products=True),
+    changed((2521,), trims_outputs=True),
     changed((4273,), repacked=("Q4_0",)),
     changed((4928,), repacked=("Q4_0", "Q4_K")),
     changed((5140,), latent_cache=True),
@@ -134,7 +141,7 @@ ERAS: tuple[Era, ...] = succession(
     changed((7000,), fused_value_views=True),
     changed((7100,), clamps_expert_sum=True),
     changed((7340,), pads_masks=False),
-    changed((7410,), fits=True, auto_slots=True),
+    changed((7410,), fits=True, auto_slots=True, output_first=True),
     changed((7800,), selects_input=True),
     changed((8650,), rotates=True),
     changed((8800,), rotates_windows=True),

@@ -138,7 +138,9 @@ def place(
     header = header_of(subject)
     backends = backends_of(devices, backend, resolved.era, settings.fusion)
     count = layers_of(header, subject)
-    places: LayerPlaces = place_layers(count, offload.layers, offload.shares if devices else ())
+    places: LayerPlaces = place_layers(
+        count, offload.layers, offload.shares if devices else (), resolved.era.output_first
+    )
     loader = Loader(
         places,
         backends,

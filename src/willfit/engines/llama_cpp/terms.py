@@ -117,7 +117,7 @@ def compute_term(sizing: Sizing, place: str) -> Term | None:
 def output_term(sizing: Sizing) -> Term:
     """Results that are copied to the host."""
     context = sizing.context
-    sequences = sizing.resolved.sequences
-    width = context.output // (4 * sequences)
-    text = f"{sequences} rows x {width} x 4 B"
+    model = sizing.model.architecture
+    width = model.vocab_size + (model.hidden_size if sizing.resolved.embeddings else 0)
+    text = f"{context.output // (4 * width)} rows x {width} x 4 B"
     return exact("outputs", context.output, text, cite(sizing, "outputs"))

@@ -11,7 +11,8 @@ from willfit.conversion.predict import predict as predict_file
 from willfit.engines.base import Machine, Subject
 from willfit.engines.gguf_files import subject_of_file
 from willfit.engines.llama_cpp import Settings, estimate
-from willfit.engines.llama_cpp.settings import Drafting
+from willfit.engines.llama_cpp.eras import era_for
+from willfit.engines.llama_cpp.settings import Drafting, Program
 from willfit.estimate import Estimate
 from willfit.file_types import known_quantization
 from willfit.hardware.device import Device
@@ -29,12 +30,14 @@ _BUILDS = (
     ("2026-07-20", 10068), ("2026-08-20", 10566), ("2026-09-20", 11063), ("2026-10-01", 11320), ("2026-10-08", 11500),
 )  # fmt: skip
 
+#: Slots of a server that was not told how many.
+_AUTO_SLOTS = 4
 #: Half of the last digit that logs print.
 _HALF_DIGIT = 0.005
 
 #: Names of the host's plain memory in logs; older ones do not tell mapped files apart.
 _HOST = ("CPU", "CPU_Mapped", "CPU_REPACK", "CPU_AARCH64")
-_PROGRAMS = {
+_PROGRAMS: dict[str, Program] = {
     "llama-server": "server",
     "server": "server",
     "llama-cli": "cli",
@@ -56,13 +59,15 @@ def predict(case: Case) -> dict[str, Any]:
     subject = subject_of(case)
     machine = machine_of(case)
     first, middle, last = builds_of(case)
-
-    def at(build: str) -> dict[str, Any]:
-        return figures(case, subject, estimate(subject, machine, settings_of(case, build)))
-
-    found = at(middle)
-    for build in {first, last} - {middle}:
-        _spread(found, at(build))
+    found: dict[str, Any] = {}
+    for build in dict.fromkeys((middle, first, last)):
+        for program in programs_of(case):
+            settings = settings_of(case, build, program)
+            made = figures(case, subject, estimate(subject, machine, settings))
+            if found:
+                _spread(found, made)
+            else:
+                found = made
     return found
 
 
@@ -144,7 +149,15 @@ def _spread(found: dict[str, Any], other: dict[str, Any]) -> None:
             found[key] = Prediction(one.value, low, high)
 
 
-def settings_of(case: Case, build: str) -> Settings:
+def programs_of(case: Case) -> tuple[Program, ...]:
+    """The program of a case; most logs that do not name theirs are a server's."""
+    if case.fields.get("oracle") is not None:
+        return ("api",)
+    stated = case.settings.get("binary")
+    return ("server", "api") if stated is None else (_PROGRAMS.get(str(stated), "api"),)
+
+
+def settings_of(case: Case, build: str, program: Program) -> Settings:
     """The case's settings under the programs' own names; what it leaves open is the program's choice."""
     given = case.settings
     oracle = case.fields.get("oracle") is not None
@@ -155,17 +168,17 @@ def settings_of(case: Case, build: str) -> Settings:
     layers = given.get("n_gpu_layers")
     backend = given.get("backend", "cpu")
     unified = given.get("kv_unified")
-    program = _PROGRAMS.get(str(given.get("binary", "")), "api")
-    if not oracle and program == "api" and "n_parallel" in given and given["n_parallel"] > 1:
-        program = "server"
     split = given.get("tensor_split")
+    # A server without a word has four slots, which share one cache.
+    automatic = program == "server" and given.get("n_parallel") == _AUTO_SLOTS and unified is not False
+    automatic = automatic and era_for(build).auto_slots
     return Settings(
-        program=program,  # type: ignore[arg-type]
+        program=program,
         fork="ik_llama.cpp" if case.engine == "ik_llama.cpp" else "llama.cpp",
         version=build,
         backend=backend if backend in ("cuda", "rocm", "vulkan", "metal", "sycl", "cpu") else "vulkan",
         n_ctx=given.get("n_ctx"),
-        n_parallel=given.get("n_parallel", 1),
+        n_parallel=None if automatic else given.get("n_parallel", 1),
         kv_unified=unified,
         n_batch=given.get("n_batch"),
         n_ubatch=given.get("n_ubatch"),
@@ -197,11 +210,11 @@ def settings_of(case: Case, build: str) -> Settings:
 
 def _on_devices(case: Case) -> bool:
     """Whether the log names buffers of devices: then layers are there, though it is not said how many."""
-    names = {
-        place
-        for key in ("model_buffer_mib", "kv_buffer_mib", "rs_buffer_mib")
-        for place in (case.measured.get(key) or {})
-    }
+    keys = (
+        "model_buffer_mib",
+        *(("kv_buffer_mib", "rs_buffer_mib") if case.settings.get("offload_kqv", True) else ()),
+    )
+    names = {place for key in keys for place in (case.measured.get(key) or {})}
     return not names or any(name not in _HOST and not name.endswith(("_Host", "Host")) for name in names)
 
 
