@@ -31,7 +31,8 @@ def extra_tensors(name: str, config: Config, architecture: Architecture) -> tupl
         The language model's config.
     """
     rope = rope_settings(config)
-    kind = rope.text("rope_type", "type", default="").lower()
+    unstated = "llama3" if name == "apertus" and not rope.fields else ""
+    kind = rope.text("rope_type", "type", default=unstated).lower()
     head_dim = config.optional_integer("head_dim") or _head_dim(config)
     if name in _LLAMA3 and kind == "llama3":
         return (_factors("rope_freqs", head_dim),)

@@ -51,7 +51,8 @@ class Prediction:
         own = sum(tensor.bytes for tensor in self.header.tensors)
         last = self.header.tensors[-1]
         likely = last.offset + last.bytes
-        heads = _head_bytes(self.header)
+        tokens = self.header.metadata.get(f"{self.header.metadata['general.architecture']}.vocab_size", 0)
+        heads = _head_bytes([Entry(tensor.name, tensor.ne) for tensor in self.header.tensors], tokens)
         return (
             likely - heads[1] + heads[0] + self.bytes[0] - own,
             likely,
@@ -103,8 +104,7 @@ def predict(
         sizes.append(_bytes(_mixed(plain, facts, other, quant)))
     if quant.imatrix is None and quant.file_type in _OPEN_TO_IMATRIX:
         sizes.append(_bytes(quantized(_floats(plain, "F16"), facts, quant.file_type, imatrix=True)))
-    bare = header_of(entries, keys)
-    header = header_of(entries, keys, _head_bytes(bare)[1])
+    header = header_of(entries, keys, _head_bytes(entries, architecture.vocab_size)[1])
     return Prediction(
         header,
         name is not None,
@@ -116,7 +116,7 @@ def predict(
 def _mixed(plain: list[Entry], facts: MixFacts, file_type: str, quant: Quantization) -> list[Entry]:
     if file_type in CONVERTED:
         return _floats(plain, file_type)
-    imatrix = bool(quant.imatrix) or file_type in NEEDS_IMATRIX
+    imatrix = file_type in NEEDS_IMATRIX if quant.imatrix is None else quant.imatrix
     return quantized(_floats(plain, "F16"), facts, file_type, imatrix=imatrix, outer=quant.outer)
 
 
@@ -128,11 +128,9 @@ def _bytes(entries: list[Entry]) -> int:
     return sum(entry.bytes for entry in entries)
 
 
-def _head_bytes(header: GgufHeader) -> tuple[int, int, int]:
-    """What lies before the tensors: descriptions of them, the vocabulary (at least, likely, at most)."""
-    described = sum(len(tensor.name) + 24 + 8 * len(tensor.ne) for tensor in header.tensors)
-    architecture = header.metadata["general.architecture"]
-    tokens = int(header.metadata.get(f"{architecture}.vocab_size", 0))
+def _head_bytes(entries: list[Entry], tokens: int) -> tuple[int, int, int]:
+    """What lies before the tensors: their descriptions, and the vocabulary (at least, likely, at most)."""
+    described = sum(len(entry.name) + 24 + 8 * len(entry.ne) for entry in entries)
     low, likely, high = (described + tokens * size for size in _TOKEN_BYTES)
     return low, likely, high
 

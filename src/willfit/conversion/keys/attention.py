@@ -23,10 +23,13 @@ _KV_BY_LAYER = frozenset(
 _HEADS_BY_LAYER = frozenset({"deci", "laguna", "step35"})
 #: Latent attention that is written out as whole heads.
 _WHOLE_HEADS = frozenset({"minicpm3"})
+#: The values of latent attention are not written, for they are no cache of their own.
+_NO_VALUE_LENGTH = frozenset({"bailingmoe3", "kimi-linear"})
 #: Windows that llama.cpp is told of, with the layers that have them; elsewhere it knows them by the architecture.
 _PATTERNS = frozenset(
     {"exaone-moe", "exaone4", "gemma3n", "gemma4", "mimo2", "muse-glimmer", "olmo2", "step35"}
 )
+_DRAFTS_IN_PATTERN = frozenset({"mimo2", "step35"})
 #: Windows without the layers.
 _WINDOWS = frozenset(
     {
@@ -57,7 +60,11 @@ def attention_keys(source: Source) -> Keys:
     keys |= _widths(source, named, found)
     keys |= _windows(source, found)
     keys |= _indexer(source, named)
-    return keys | _rotation(source, named)
+    keys |= _rotation(source, named)
+    if source.name == "gemma4":  # the proportion that is rotated is in the factors
+        keys["rope.dimension_count"] = keys["attention.key_length"]
+        keys["rope.dimension_count_swa"] = keys["attention.key_length_swa"]
+    return keys
 
 
 def _whole(
@@ -82,10 +89,11 @@ def _widths(source: Source, named: Mixer, found: list) -> Keys:  # type: ignore[
         else:
             keys = {
                 "attention.key_length": named.kv_rank + named.rope_dim,
-                "attention.value_length": named.kv_rank,
                 "attention.key_length_mla": named.nope_dim + named.rope_dim,
                 "attention.value_length_mla": named.value_dim,
             }
+            if source.name not in _NO_VALUE_LENGTH:
+                keys["attention.value_length"] = named.kv_rank
         keys["attention.kv_lora_rank"] = named.kv_rank
         if named.query_rank:
             keys["attention.q_lora_rank"] = named.query_rank
@@ -107,11 +115,14 @@ def _widths(source: Source, named: Mixer, found: list) -> Keys:  # type: ignore[
 def _windows(source: Source, found: list) -> Keys:  # type: ignore[type-arg]
     windows = tuple(getattr(mixer, "window", 0) for mixer in found)
     window = first_positive(windows)
+    if source.name == "gemma-embedding":  # both ways together, where layers count one
+        window = source.config.integer("sliding_window", default=window)
     keys: Keys = {}
     if source.name in _ALWAYS_WINDOW or (window and source.name in _WINDOWS | _PATTERNS):
         keys["attention.sliding_window"] = window
     if window and source.name in _PATTERNS:
-        keys["attention.sliding_window_pattern"] = tuple(size > 0 for size in windows)
+        own = windows if source.name in _DRAFTS_IN_PATTERN else windows[: len(source.architecture.layers)]
+        keys["attention.sliding_window_pattern"] = tuple(size > 0 for size in own)
     if source.name == "modern-bert" and (
         every := source.config.optional_integer("global_attn_every_n_layers")
     ):
@@ -137,8 +148,11 @@ def _indexer(source: Source, named: Mixer) -> Keys:
         ),
         "attention.indexer.top_k": config.integer("index_topk", default=0),
     }
-    if kinds := config.items("indexer_types"):
-        keys["attention.indexer.types"] = tuple(kind == "full" for kind in kinds)
+    if source.name == "glm-dsa":
+        own = source.mixers[: len(source.architecture.layers)]
+        keys["attention.indexer.types"] = tuple(
+            any(getattr(mixer, "index_dim", 0) > 0 for mixer in mixers) for mixers in own
+        )
     return keys
 
 
@@ -149,8 +163,6 @@ def _rotation(source: Source, named: Mixer) -> Keys:
         keys["rope.dimension_count"] = ropes[0].dim
     if isinstance(named, LatentAttention):
         keys["rope.dimension_count"] = named.rope_dim
-    if source.name == "gemma4":  # its proportion is in the factors
-        keys["rope.dimension_count"] = named.head_dim  # type: ignore[attr-defined]
     rope = rope_settings(config)
     kind, factor = rope.text("rope_type", "type", default=""), rope.raw("factor")
     if kind in ("linear", "yarn") and factor is not None:

@@ -71,6 +71,10 @@ def mlp_keys(source: Source) -> Keys:
     )
     if source.name in _WIDTH_BY_LAYER:
         keys["feed_forward_length"] = tuple(one or other for one, other in zip(dense, routed, strict=True))
+    elif source.name == "llama4":
+        keys["feed_forward_length"] = source.config.integer(
+            "intermediate_size_mlp", default=first_positive(dense)
+        )
     elif source.name == "qwen":  # counts gate and up together
         keys["feed_forward_length"] = 2 * first_positive(dense)
     elif source.name in _ONE_WIDTH and any(routed):
@@ -79,7 +83,7 @@ def mlp_keys(source: Source) -> Keys:
         own = dense if source.name == "gemma4" else [width for width in dense if width]
         keys["feed_forward_length"] = scalar_or_list(own)
     elif isinstance(stated, int):
-        keys["feed_forward_length"] = stated
+        keys["feed_forward_length"] = 0 if source.name in ("mamba", "mamba2") else stated
     else:
         keys["feed_forward_length"] = first_positive(routed)
     feed = [layer.feed_forward for layer in source.architecture.layers if layer.feed_forward]
