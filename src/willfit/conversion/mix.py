@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
-from willfit.file_types import BASES
 from willfit.conversion.record import Entry
 from willfit.errors import BadInput
+from willfit.file_types import BASES
 from willfit.ggml_types import GGML_TYPES
 
 #: What a tensor counts as. `other` has the base type; `fixed` stays as it is.

@@ -9,12 +9,12 @@ from willfit.architectures.model import Architecture
 from willfit.checkpoints.config import Config
 from willfit.checkpoints.gguf import GgufHeader
 from willfit.conversion.classes import architecture_name, language_config
-from willfit.file_types import CONVERTED, Quantization, quantization
-from willfit.conversion.keys import Source, metadata
 from willfit.conversion.kept import kept_types
-from willfit.conversion.mix import NEEDS_IMATRIX, MixFacts, in_order, quantized
+from willfit.conversion.keys import Source, metadata
+from willfit.conversion.mix import NEEDS_IMATRIX, MixFacts, quantized
 from willfit.conversion.record import Entry, header_of
 from willfit.conversion.tensors import file_tensors
+from willfit.file_types import CONVERTED, Quantization, quantization
 
 #: A file type that an importance matrix changes, although it can do without.
 _OPEN_TO_IMATRIX = ("IQ4_NL", "IQ4_XS", "Q4_0", "Q5_0")

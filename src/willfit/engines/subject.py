@@ -17,12 +17,12 @@ from willfit.engines.base import Subject
 from willfit.engines.gguf_files import subject_of_file, subject_of_prediction
 from willfit.engines.matching import Matcher
 from willfit.errors import BadInput
+from willfit.file_types import named_file_type
 from willfit.formats.base import Format, Piece
 from willfit.formats.plain import Plain
 from willfit.formats.recipe import Recipe
 from willfit.formats.recognise import recipe_for, recipe_named
-from willfit.file_types import named_file_type
-from willfit.formats.weights import WeightLine, lines_of, weight_lines
+from willfit.formats.weights import lines_of, weight_lines
 from willfit.quantities import DTYPE_BYTES, format_bytes
 
 #: What to say where no list of files was at hand.

@@ -6,12 +6,12 @@ read) of llama.cpp 0.5.0.
 
 from __future__ import annotations
 
-from willfit.file_types import NUMBERS
 from willfit.conversion.keys.attention import attention_keys
 from willfit.conversion.keys.experts import mlp_keys
 from willfit.conversion.keys.recurrent import recurrent_keys
 from willfit.conversion.keys.source import Keys, Source
 from willfit.conversion.keys.special import special_keys
+from willfit.file_types import NUMBERS
 
 __all__ = ["Source", "metadata"]
 

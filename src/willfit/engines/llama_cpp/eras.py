@@ -1,0 +1,144 @@
+"""What llama.cpp does differently from build to build: one table.
+
+Builds are numbered by commits (`b6000`); later there are releases with versions, too.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from willfit.engines.versions import Version, changed, era_of, succession
+from willfit.errors import BadInput
+
+#: The newest build whose rules were read.
+NEWEST = "b11549"
+
+#: Releases, and the builds that they are.
+RELEASES: dict[str, int] = {"0.5.0": 11400}
+
+_BUILD = re.compile(r"[br]?(\d{1,6})(?:-.*)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Era:
+    """How llama.cpp behaves from a build on.
+
+    Attributes
+    ----------
+    since
+        The first build.
+    splits_batch
+        Batches are computed in parts of `n_ubatch` tokens.
+    flash_auto
+        Without a word flash attention is used where the devices can; before, it was off.
+    windows
+        Layers with a sliding window have caches of their own, no longer than needed.
+    latent_cache
+        Latent attention keeps latents; before, all heads' keys and values.
+    streams
+        Sequences that do not share a cache have cells of their own; before, all shared one.
+    sets_rows
+        New keys and values are written to rows by index; before, to a view.
+    gates_at_once
+        Activations and gates are one operation; before, an activation and a product.
+    orders_experts, weights_first
+        Experts are added up in order, and their weights are computed before them.
+    pads_masks
+        Rows of masks are padded.
+    padding
+        Cells are padded to 256; before, to 32 without flash attention.
+    auto_slots
+        A server without a word has four slots that share one cache; before, one.
+    fits
+        Settings that were left open are fitted to free memory, and all layers are offloaded; before, none were.
+    few_outputs
+        A server reserves logits for its slots only; before, for whole batches.
+    rotates
+        Quantized caches are rotated by a Hadamard matrix.
+    half_masks
+        Masks are F16 with flash attention; before, F32 and copied.
+    copies_in_graph
+        F16 copies of quantized caches are part of CUDA's compute buffers; before, of a pool.
+    selects_input
+        The graph has a place for vectors beside tokens.
+    saves_prompts, saves_states
+        A server keeps finished prompts in RAM, and states of layers that cannot go back.
+    clamps_expert_sum
+        The sum of the chosen experts' weights is kept from being zero by an operation of its own.
+    """
+
+    since: Version
+    splits_batch: bool = False
+    flash_auto: bool = False
+    windows: bool = False
+    latent_cache: bool = False
+    streams: bool = False
+    sets_rows: bool = False
+    gates_at_once: bool = False
+    orders_experts: bool = False
+    weights_first: bool = False
+    pads_masks: bool = True
+    padding: bool = False
+    auto_slots: bool = False
+    fits: bool = False
+    few_outputs: bool = False
+    rotates: bool = False
+    half_masks: bool = False
+    copies_in_graph: bool = False
+    selects_input: bool = False
+    saves_prompts: bool = False
+    saves_states: bool = False
+    clamps_expert_sum: bool = False
+
+
+ERAS: tuple[Era, ...] = succession(
+    Era((0,)),
+    changed((2409,), splits_batch=True),
+    changed((5140,), latent_cache=True),
+    changed((5432,), windows=True),
+    changed((5780,), gates_at_once=True),
+    changed((5913,), streams=True),
+    changed((5935,), orders_experts=True),
+    changed((6072,), sets_rows=True),
+    changed((6325,), flash_auto=True),
+    changed((6480,), saves_states=True),
+    changed((6660,), weights_first=True),
+    changed((6710,), saves_prompts=True),
+    changed((6980,), padding=True),
+    changed((7100,), clamps_expert_sum=True),
+    changed((7340,), pads_masks=False),
+    changed((7410,), fits=True, auto_slots=True),
+    changed((7800,), selects_input=True),
+    changed((8650,), rotates=True),
+    changed((9200,), half_masks=True, copies_in_graph=True),
+    changed((9500,), few_outputs=True),
+)
+
+
+def build_of(version: str) -> int:
+    """The build that a version is: `b6000`, `6000`, or a release such as `0.5.0`.
+
+    Raises
+    ------
+    BadInput
+        If it is neither.
+    """
+    text = version.strip().lower().removeprefix("v")
+    if text in RELEASES:
+        return RELEASES[text]
+    found = _BUILD.fullmatch(text)
+    if found is None:
+        raise BadInput(f"cannot read the build {version!r} of llama.cpp", "write it as b6000")
+    return int(found[1])
+
+
+def era_for(version: str) -> Era:
+    """The era of a build or release.
+
+    Raises
+    ------
+    BadInput
+        If the version cannot be read.
+    """
+    return era_of(str(build_of(version)), ERAS)

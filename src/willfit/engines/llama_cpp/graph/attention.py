@@ -1,0 +1,342 @@
+"""Attention over a cache, as the graph computes it (`llama-graph.cpp: build_attn`, `llama-kv-cache.cpp`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from willfit.architectures.mixers import Attention
+from willfit.engines.llama_cpp.graph.network import LayerCache, Network
+from willfit.engines.llama_cpp.graph.tensor import Node, row_bytes
+
+#: Rows of masks are padded to this in older builds (`GGML_KQ_MASK_PAD`).
+MASK_PADDING = 64
+#: Architectures whose scores fall with distance, whatever their files say.
+_ALIBI = frozenset(("bloom", "refact", "jina-bert-v2"))
+#: Layers of the Baichuan model that has no rotary positions.
+_BAICHUAN_13B = 40
+
+
+@dataclass(slots=True)
+class CacheInputs:
+    """What attention to one kind of cache is given.
+
+    Attributes
+    ----------
+    mask
+        Which cells each token sees.
+    k_rows, v_rows
+        Where new keys and values go; None without a cache, and in builds that copy them to a view of it.
+    k_rotation, v_rotation
+        Hadamard matrices; None where nothing is rotated.
+    """
+
+    mask: Node
+    k_rows: Node | None = None
+    v_rows: Node | None = None
+    k_rotation: Node | None = None
+    v_rotation: Node | None = None
+
+
+@dataclass(slots=True)
+class AttentionInputs:
+    """Inputs for layers that see everything, and for those with a window.
+
+    Attributes
+    ----------
+    full, windowed
+        None where the model has no such layers.
+    """
+
+    full: CacheInputs | None
+    windowed: CacheInputs | None
+
+    def of(self, net: Network) -> CacheInputs:
+        """Those of the current layer."""
+        found = self.windowed if net.slides and self.windowed is not None else self.full
+        assert found is not None
+        return found
+
+
+def cache_inputs(net: Network) -> AttentionInputs:
+    """The inputs of all caches."""
+    full: LayerCache | None = None
+    windowed: LayerCache | None = None
+    for cache in net.caches:
+        if cache.k is not None:
+            if cache.windowed and windowed is None:
+                windowed = cache
+            elif not cache.windowed and full is None:
+                full = cache
+    made_full = _inputs(net, full) if full is not None else None
+    return AttentionInputs(made_full, _inputs(net, windowed) if windowed is not None else None)
+
+
+def _inputs(net: Network, cache: LayerCache) -> CacheInputs:
+    batch = net.batch
+    streams = 1 if batch.kv_unified else batch.sequences
+    k_rows = v_rows = None
+    if net.era.sets_rows:
+        k_rows = net.input("I64", batch.tokens, name="k rows")
+        if cache.v is not None:
+            each = 1 if batch.flash_attn else _widest_values(net)
+            v_rows = net.input("I64", batch.tokens * each, name="v rows")
+    mask = _mask(net, cache.cells, batch.tokens // streams, streams)
+    k_rotation = net.input("F32", cache.rotates_k, cache.rotates_k) if cache.rotates_k else None
+    v_rotation = net.input("F32", cache.rotates_v, cache.rotates_v) if cache.rotates_v else None
+    return CacheInputs(mask, k_rows, v_rows, k_rotation, v_rotation)
+
+
+def _mask(net: Network, seen: int, rows: int, streams: int = 1) -> Node:
+    """Which of the tokens that could be seen each row sees."""
+    flat = net.batch.flash_attn
+    if net.era.pads_masks:
+        rows = -(-rows // MASK_PADDING) * MASK_PADDING
+    half = flat and net.era.half_masks
+    mask = net.input("F16" if half else "F32", seen, rows, 1, streams, name="mask")
+    return net.cast(mask, "F16") if flat and not half else mask
+
+
+def batch_inputs(net: Network) -> AttentionInputs:
+    """The inputs of attention among the tokens of the batch (`build_attn_inp_no_cache`)."""
+    tokens = net.batch.tokens
+    full = CacheInputs(_mask(net, tokens, tokens))
+    return AttentionInputs(full, CacheInputs(_mask(net, tokens, tokens)) if net.has_windows else None)
+
+
+def cross_inputs(net: Network, seen: int) -> CacheInputs:
+    """The inputs of attention to so many tokens of an encoder (`build_attn_inp_cross`)."""
+    return CacheInputs(_mask(net, seen, net.batch.tokens))
+
+
+def _widest_values(net: Network) -> int:
+    """Width of the widest layer's values: without flash attention all have it."""
+    return max(
+        mixer.kv_heads * mixer.value_dim
+        for layer in net.layers
+        for mixer in layer.mixers
+        if isinstance(mixer, Attention)
+    )
+
+
+def rotated(net: Network, x: Node, matrix: Node | None) -> Node:
+    """Heads times a Hadamard matrix."""
+    if matrix is None:
+        return x
+    width = matrix.ne[0]
+    rows = (width, x.elements // width)
+    y = net.mul_mat(matrix, net.reshape(x, *rows) if x.is_contiguous else net.cont(x, *rows))
+    return net.reshape(y, *x.ne)
+
+
+def attend(
+    net: Network,
+    inputs: CacheInputs,
+    q: Node,
+    k: Node | None,
+    v: Node | None,
+    sinks: Node | None = None,
+    project: str = "attn_output",
+    bias: Node | None = None,
+) -> Node:
+    """Store new keys and values, attend to the whole cache, project the outputs (`build_attn`).
+
+    Parameters
+    ----------
+    q, k, v
+        Width x heads x tokens. Without keys and values the layer reads an earlier one's cache.
+    project
+        Name of the output projection; empty for none.
+    bias
+        Added to the scores: relative positions.
+    """
+    q = rotated(net, q, inputs.k_rotation)
+    k = rotated(net, k, inputs.k_rotation) if k is not None else None
+    v = rotated(net, v, inputs.v_rotation) if v is not None else None
+    for one in (q, k, v) if net.has_windows else (q, v, k):
+        net.expand(one)
+    cache = net.cache
+    assert cache.k is not None
+    assert cache.v is not None
+    if k is not None:
+        net.expand(_store_keys(net, cache.k, k, inputs.k_rows))
+    if v is not None:
+        net.expand(_store_values(net, cache.v, v, inputs.v_rows))
+    mixer = net.attention()
+    assert isinstance(mixer, Attention)
+    keys = cached_keys(net, cache, mixer.head_dim, mixer.kv_heads)
+    values = _cached_values(net, cache, mixer.value_dim, mixer.kv_heads)
+    x = heads(net, q, keys, values, inputs.mask, sinks, bias=bias)
+    x = rotated(net, x, inputs.v_rotation)
+    return net.projected(project, x) if project else x
+
+
+def attend_batch(
+    net: Network,
+    inputs: CacheInputs,
+    q: Node,
+    k: Node,
+    v: Node,
+    sinks: Node | None = None,
+    project: str = "attn_output",
+    bias: Node | None = None,
+) -> Node:
+    """Attend to what is given, without a cache; see `attend`."""
+    for one in (q, k, v):
+        net.expand(one)
+    x = heads(net, q, k, v, inputs.mask, sinks, bias=bias)
+    return net.projected(project, x) if project else x
+
+
+def attend_latents(
+    net: Network,
+    inputs: CacheInputs,
+    q: Node,
+    k: Node,
+    v: Node,
+    up: Node | None,
+    mask: Node | None = None,
+    project: str = "attn_output",
+) -> Node:
+    """Attend to cached latents, the first part of which are the values.
+
+    Parameters
+    ----------
+    q, k, v
+        Width x heads x tokens; one head of keys and values.
+    up
+        From latents to values.
+    mask
+        Instead of that of the inputs.
+    """
+    for one in (q, v, k):
+        net.expand(one)
+    cache = net.cache
+    assert cache.k is not None
+    net.expand(_store_keys(net, cache.k, k, inputs.k_rows))
+    keys = cached_keys(net, cache, k.ne[0], 1)
+    values = net.view(keys, (v.ne[0], *keys.ne[1:]), keys.nb[1:])
+    x = heads(net, q, keys, values, mask if mask is not None else inputs.mask, up=up)
+    return net.projected(project, x) if project else x
+
+
+def _streams(net: Network) -> int:
+    return 1 if net.batch.kv_unified else net.batch.sequences
+
+
+def _store_keys(net: Network, cache: Node, k: Node, rows: Node | None) -> Node:
+    width = k.ne[0] * k.ne[1]
+    if rows is None:
+        return net.cpy(k, net.view(cache, (k.elements,)))
+    k = net.view(k, (width, k.ne[2]), (k.nb[2],))
+    if cache.ne[2] > 1:
+        cache = net.reshape(cache, width, cache.ne[1] * cache.ne[2])
+    return net.set_rows(cache, k, rows)
+
+
+def _store_values(net: Network, cache: Node, v: Node, rows: Node | None) -> Node:
+    width, tokens = v.ne[0] * v.ne[1], v.ne[2]
+    if rows is None:
+        v = net.reshape(v, width, tokens)
+        if net.batch.flash_attn:
+            return net.cpy(v, net.view(cache, (v.elements,)))
+        v = net.transpose(v)
+        return net.cpy(v, net.view(cache, (tokens, width), (row_bytes(cache.type, cache.ne[1]),)))
+    if net.batch.flash_attn:
+        v = net.view(v, (width, tokens), (v.nb[2],))
+        if cache.ne[2] > 1:
+            cache = net.reshape(cache, width, cache.ne[1] * cache.ne[2])
+        return net.set_rows(cache, v, rows)
+    merged = row_bytes(v.type, width) == v.nb[2]
+    v = net.reshape(v, width, tokens) if merged else net.cont(v, width, tokens)
+    if width < cache.ne[0]:
+        v = net.pad(v, cache.ne[0] - width)
+    # Values are stored transposed: each element is a row.
+    whole = net.reshape(cache, 1, cache.elements)
+    return net.set_rows(whole, net.reshape(v, 1, v.elements), rows)
+
+
+def cached_keys(net: Network, cache: LayerCache, width: int, count: int) -> Node:
+    """The keys of all cells."""
+    k = cache.k
+    assert k is not None
+    steps = (row_bytes(k.type, width), row_bytes(k.type, k.ne[0]), row_bytes(k.type, k.ne[0] * k.ne[1]))
+    return net.view(k, (width, count, cache.cells, _streams(net)), steps)
+
+
+def _cached_values(net: Network, cache: LayerCache, width: int, count: int) -> Node:
+    v = cache.v
+    assert v is not None
+    cells = v.ne[1]
+    if net.batch.flash_attn:
+        steps = (row_bytes(v.type, width), row_bytes(v.type, v.ne[0]), row_bytes(v.type, v.ne[0] * cells))
+        return net.view(v, (width, count, cache.cells, _streams(net)), steps)
+    steps = (row_bytes(v.type, cells * width), row_bytes(v.type, cells), row_bytes(v.type, cells * v.ne[0]))
+    return net.view(v, (cache.cells, count, width, _streams(net)), steps)
+
+
+def heads(
+    net: Network,
+    q: Node,
+    k: Node,
+    v: Node,
+    mask: Node | None,
+    sinks: Node | None = None,
+    up: Node | None = None,
+    bias: Node | None = None,
+) -> Node:
+    """All heads of attention, side by side (`build_attn_mha`).
+
+    Parameters
+    ----------
+    up
+        Latent attention's projection from latents to values.
+    bias
+        Added to the scores: relative positions.
+    """
+    transposed = v.nb[1] > v.nb[2]
+    streams = k.ne[3]
+    part = q.ne[2] // streams
+    q = net.view(q, (q.ne[0], q.ne[1], part, streams), (q.nb[1], q.nb[2], q.nb[2] * part))
+    q, k, v = (net.permute(x, 0, 2, 1, 3) for x in (q, k, v))
+    if net.batch.flash_attn and bias is None:
+        if transposed:
+            v = net.transpose(v)
+        k = net.cast(k, "F16") if k.type == "F32" else k
+        v = net.cast(v, "F16") if v.type == "F32" else v
+        x = net.flash_attn(q, k, v, mask, sinks, kind="alibi" if has_alibi(net) else "")
+        if up is not None:
+            x = net.mul_mat(up, net.permute(x, 0, 2, 1, 3))
+            x = net.cont(net.permute(x, 0, 2, 1, 3))
+        x = net.reshape(x, x.ne[0] * x.ne[1], x.ne[2] * x.ne[3])
+    else:
+        scores = net.mul_mat(k, q)
+        if softcaps(net):
+            scores = net.scale(net.unary("tanh", net.scale(scores)))
+        if bias is not None:
+            scores = net.add(scores, bias)
+        scores = net.soft_max(scores, mask, sinks)
+        if not transposed:
+            v = net.cont(net.transpose(v))
+        x = net.mul_mat(v, scores)
+        if up is not None:
+            x = net.mul_mat(up, x)
+        x = net.permute(x, 0, 2, 1, 3)
+        x = net.cont(x, x.ne[0] * x.ne[1], x.ne[2] * x.ne[3])
+        if net.batch.kv_on_host and net.batch.pins:
+            x.backend = net.host
+    net.expand(x)
+    return x
+
+
+def softcaps(net: Network) -> bool:
+    """Whether attention scores are softly capped."""
+    return net.meta.architecture in ("gemma2", "grok")
+
+
+def has_alibi(net: Network) -> bool:
+    """Whether scores fall with distance, which not all kernels can."""
+    meta = net.meta
+    if meta.architecture == "baichuan":
+        return len(net.layers) == _BAICHUAN_13B
+    stated = f"{meta.architecture}.attention.max_alibi_bias"
+    return meta.architecture in _ALIBI or bool(meta.values.get(stated))

@@ -1,0 +1,347 @@
+"""A model's graph under construction: what the architectures' builders share (`llama-graph.cpp`).
+
+A builder is given a `Network`: the weights by their GGUF names, the caches, how many tokens and sequences a batch has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from willfit.architectures.gguf.metadata import Metadata
+from willfit.architectures.mixers import Attention, LatentAttention, Mixer
+from willfit.architectures.model import Layer
+from willfit.engines.llama_cpp.cache.loops import runs
+from willfit.engines.llama_cpp.eras import Era
+from willfit.engines.llama_cpp.graph.ops import Graph
+from willfit.engines.llama_cpp.graph.tensor import Node
+
+#: Architectures with four positions for each token, and those with four where their files divide the rotation.
+_MULTI_ROPE = frozenset((
+    "qwen2vl", "paddleocr", "qwen3vl", "qwen3vlmoe", "qwen35", "qwen35moe", "qwen4exp", "qwen3tts",
+))  # fmt: skip
+_MAYBE_MULTI_ROPE = frozenset(("glm4", "glm4moe", "hunyuan_vl", "bailingmoe3", "dflash"))
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a graph is built for.
+
+    Attributes
+    ----------
+    tokens, sequences, outputs
+        Tokens of the batch, the sequences that they belong to, rows of logits.
+    flash_attn
+        Attention without scores in memory.
+    kv_unified
+        All sequences share one cache.
+    embeddings, pooling
+        Vectors are wanted, and how they are pooled: `none`, `mean`, `cls`, `last`, `rank`.
+    causal
+        Tokens see only what is before them.
+    kv_on_host
+        Caches stay on the host, with what reads them.
+    fully_offloaded
+        Devices hold all layers and the output.
+    pins
+        Operations stay where builders want them.
+    context
+        Tokens that a sequence can have.
+    """
+
+    tokens: int
+    sequences: int
+    outputs: int
+    flash_attn: bool
+    kv_unified: bool = False
+    embeddings: bool = False
+    pooling: str = "none"
+    causal: bool = True
+    kv_on_host: bool = False
+    fully_offloaded: bool = True
+    pins: bool = True
+    context: int = 0
+
+
+@dataclass(slots=True)
+class LayerCache:
+    """What a layer keeps, as tensors that are allocated before the graph runs; None where it keeps no such thing.
+
+    Attributes
+    ----------
+    k, v
+        Keys and values: width x cells x streams.
+    cells, windowed
+        Tokens that a stream holds, and whether the layer sees a window of them.
+    r, s
+        Inputs of a short convolution, and the recurrent state: width x sequences.
+    index
+        Keys of an indexer.
+    rotates_k, rotates_v
+        Order of the Hadamard matrix that keys, values are multiplied by before they are quantized; 0 without.
+    """
+
+    k: Node | None = None
+    v: Node | None = None
+    cells: int = 0
+    windowed: bool = False
+    r: Node | None = None
+    s: Node | None = None
+    index: Node | None = None
+    rotates_k: int = 0
+    rotates_v: int = 0
+
+
+class Network(Graph):
+    """The graph of one model and batch.
+
+    Attributes
+    ----------
+    meta, layers
+        Metadata of the GGUF header, and what each layer is.
+    weights
+        Tensors by their GGUF names, and those that several devices have by name and backend, `rope_freqs.weight@1`. The
+        head of a model that ties it is `output.weight`.
+    caches
+        Of each layer.
+    batch, era
+        What it is built for, and how llama.cpp of that time builds.
+    devices
+        Backend of each layer, and of the output as the last one.
+    host
+        Backend of the host's processor.
+    order
+        Which layer is run, in order.
+    stack
+        What names of tensors in layers begin with: `enc.` or `dec.` in models of two stacks.
+    windows, has_windows
+        Which layers see a window, and whether any does.
+    vectors, result, logits
+        What goes into the first layer; what comes out of the last norm, and of the head. None before they are built.
+    """
+
+    def __init__(
+        self,
+        meta: Metadata,
+        layers: tuple[Layer, ...],
+        weights: Mapping[str, Node],
+        caches: list[LayerCache],
+        batch: Batch,
+        era: Era,
+        devices: list[int],
+        host: int,
+    ) -> None:
+        super().__init__()
+        self.meta = meta
+        self.layers = layers
+        self.weights = weights
+        self.caches = caches
+        self.batch = batch
+        self.era = era
+        self.devices = devices
+        self.host = host
+        self.order = runs(layers)
+        self.stack = ""
+        self.hidden = meta.integer("embedding_length")
+        self.windows = tuple(
+            any(isinstance(mixer, Attention) and (mixer.window or mixer.chunk) for mixer in layer.mixers)
+            for layer in layers
+        )
+        self.has_windows = any(self.windows)
+        self.vectors: Node | None = None
+        self.result: Node | None = None
+        self.logits: Node | None = None
+
+    # Weights
+
+    def outer(self, name: str) -> Node | None:
+        """A tensor outside of the layers: `output_norm.weight`; None if the model lacks it.
+
+        Of tensors that each device has a copy of, the current layer's.
+        """
+        copy = self.weights.get(f"{name}@{self.devices[self.layer]}") if self.layer >= 0 else None
+        return copy if copy is not None else self.weights.get(name)
+
+    def weight(self, leaf: str) -> Node | None:
+        """A tensor of the current layer: `attn_q.weight`."""
+        return self.weights.get(f"{self.stack}blk.{self.block}.{leaf}")
+
+    def bias(self, stem: str) -> Node | None:
+        """A bias of the current layer: `attn_q`."""
+        return self.weight(f"{stem}.bias")
+
+    def needed(self, leaf: str) -> Node:
+        """A tensor of the current layer without which the architecture cannot be."""
+        found = self.weight(leaf)
+        if found is None:
+            raise LookupError(f"{self.stack}blk.{self.block}.{leaf}")
+        return found
+
+    def value(self, key: str, default: float = 0.0) -> float:
+        """A number of the metadata under the architecture's own prefix."""
+        found = self.meta.values.get(f"{self.meta.architecture}.{key}", default)
+        if isinstance(found, tuple | list):
+            found = found[self.layer] if 0 <= self.layer < len(found) else default
+        return float(found)
+
+    def attention(self) -> Attention | LatentAttention:
+        """What the current layer attends with."""
+        for mixer in self.layers[self.block].mixers:
+            if isinstance(mixer, Attention | LatentAttention):
+                return mixer
+        raise LookupError(f"layer {self.layer} has no attention")
+
+    @property
+    def block(self) -> int:
+        """Where the file has the current layer; another if a model runs its layers several times."""
+        return self.order[self.layer] if self.layer >= 0 else -1
+
+    @property
+    def slides(self) -> bool:
+        """Whether the current layer sees a window."""
+        return self.windows[self.block]
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the current layer is the last one."""
+        return self.layer == len(self.order) - 1
+
+    def mixer(self, kind: type[Mixer]) -> Mixer | None:
+        """The current layer's mixer of a kind."""
+        return next((one for one in self.layers[self.block].mixers if isinstance(one, kind)), None)
+
+    @property
+    def cache(self) -> LayerCache:
+        """What the current layer keeps."""
+        return self.caches[self.layer]
+
+    # Pieces
+
+    def linear(self, weight: Node, x: Node, scale: Node | None = None) -> Node:
+        """A linear layer."""
+        y = self.mul_mat(weight, x)
+        return self.mul(y, scale) if scale is not None else y
+
+    def projected(self, stem: str, x: Node) -> Node:
+        """The linear layer `stem` of the current layer, with its scale and bias if it has them."""
+        y = self.linear(self.needed(f"{stem}.weight"), x, self.weight(f"{stem}.scale"))
+        bias = self.bias(stem)
+        return self.add(y, bias) if bias is not None else y
+
+    def pinned(self, x: Node) -> Node:
+        """Keep a norm, or a layer's last operation, on the device of its layer."""
+        if self.batch.pins and self.layer >= 0 and (self.batch.tokens < 32 or self.batch.fully_offloaded):
+            x.backend = self.devices[self.layer]
+        return x
+
+    def normed(
+        self,
+        x: Node,
+        weight: Node | None,
+        bias: Node | None = None,
+        kind: str = "rms_norm",
+        pinned: bool = True,
+    ) -> Node:
+        """A norm with its weights."""
+        y = {"rms_norm": self.rms_norm, "norm": self.norm}[kind](x)
+        if pinned and (weight is not None or bias is not None):
+            self.pinned(y)
+        if weight is not None:
+            y = self.mul(y, weight)
+        return self.add(y, bias) if bias is not None else y
+
+    def layer_norm(self, x: Node, stem: str, kind: str = "rms_norm", pinned: bool = True) -> Node:
+        """The norm `stem` of the current layer."""
+        return self.normed(x, self.weight(f"{stem}.weight"), self.bias(stem), kind, pinned)
+
+    # Inputs
+
+    def embedded(self, scale: float = 0.0) -> Node:
+        """Token embeddings, or vectors that come instead of them.
+
+        Parameters
+        ----------
+        scale
+            What they are multiplied by where the file does not say; 0 for nothing.
+        """
+        tokens = self.input("I32", self.batch.tokens, name="tokens")
+        rows = self.get_rows(self.weights["token_embd.weight"], tokens)
+        width = self.hidden * (1 + self.deepstack)
+        if width != self.hidden:
+            rows = self.pad(rows, width - self.hidden)
+        if self.era.selects_input:
+            vectors = self.input("F32", width, self.batch.tokens, name="vectors")
+            self.expand(rows)
+            self.expand(vectors)
+        x = rows
+        if width != self.hidden:
+            x = self.view(rows, (self.hidden, self.batch.tokens), rows.nb[1:2])
+        self.vectors = x
+        if self.value("embedding_scale", scale):
+            x = self.scale(x if x.is_contiguous else self.cont(x))
+        self.expand(x)
+        return x
+
+    @property
+    def deepstack(self) -> int:
+        """How many layers are given vectors of pictures beside the first."""
+        listed = self.meta.values.get(f"{self.meta.architecture}.deepstack_mapping")
+        if isinstance(listed, tuple | list):
+            return len({index for index in listed if index >= 0})
+        return self.meta.integer("n_deepstack_layers", 0)
+
+    def deep_vectors(self, index: int) -> Node:
+        """Vectors of pictures that a layer adds: a part of what the first is given."""
+        assert self.vectors is not None
+        whole = self.vectors
+        return self.view(whole, (self.hidden, self.batch.tokens), whole.nb[1:2], 4 * index * self.hidden)
+
+    def positions(self) -> Node:
+        """Positions of the tokens; four of each for models that see pictures."""
+        return self.input("I32", self.batch.tokens * (4 if self._multi_rope() else 1), name="positions")
+
+    def _multi_rope(self) -> bool:
+        if self.meta.architecture in _MULTI_ROPE:
+            return True
+        sections = self.meta.values.get(f"{self.meta.architecture}.rope.dimension_sections") or (0, 0)
+        return self.meta.architecture in _MAYBE_MULTI_ROPE and bool(sections[0] and sections[1])
+
+    def rope_factors(self) -> Node | None:
+        """Factors of rotary frequencies; None if the model has none."""
+        found = self.outer("rope_freqs.weight")
+        if found is not None:
+            return found
+        trained = self.meta.integer("context_length", 0)
+        original = self.meta.integer("rope.scaling.original_context_length", trained)
+        kind = "long" if self.batch.context > original else "short"
+        return self.outer(f"rope_factors_{kind}.weight")
+
+    def temperature(self) -> Node:
+        """Factors of queries that depend on the positions."""
+        return self.input("F32", 1, 1, self.batch.tokens, name="temperature")
+
+    def output_rows(self) -> Node:
+        """Which tokens' results are wanted."""
+        return self.input("I32", self.batch.outputs, name="output rows")
+
+    # Results
+
+    def head(self, x: Node) -> Node:
+        """Logits without what follows the head's own weights."""
+        y = self.linear(self.weights["output.weight"], x, self.outer("output.scale"))
+        bias = self.outer("output.bias")
+        return self.add(y, bias) if bias is not None else y
+
+    def capped(self, x: Node) -> Node:
+        """Softly capped values."""
+        return self.scale(self.unary("tanh", self.scale(x)))
+
+    def finish(self, result: Node, logits: Node | None = None) -> None:
+        """End with the last norm's result, and the logits if the model makes any."""
+        self.layer = -1
+        result.is_output = True
+        self.result = result
+        if logits is not None:
+            logits.is_output = True
+            self.logits = logits
+        self.expand(logits if logits is not None else result)
