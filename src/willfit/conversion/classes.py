@@ -1,7 +1,7 @@
 """Which architecture of llama.cpp a Hugging Face model becomes.
 
-Sources: the classes that `ModelBase.register` names in `conversion/*.py`, `get_model_architecture` and `load_hparams` in
-`conversion/base.py`, of llama.cpp 0.5.0.
+Sources: the classes that `ModelBase.register` names in `conversion/*.py`, `get_model_architecture` and `load_hparams`
+in `conversion/base.py`, of llama.cpp 0.5.0.
 """
 
 from __future__ import annotations
@@ -105,7 +105,10 @@ _CLASSES: dict[str, tuple[str, ...]] = {
     "phi3": ("Phi3ForCausalLM", "Phi4ForCausalLMV"),
     "phimoe": ("PhiMoEForCausalLM",),
     "qwen": ("QWenLMHeadModel",),
-    "qwen2": ("DotsOCRForCausalLM", "KORMoForCausalLM", "Qwen2AudioForConditionalGeneration", "Qwen2ForCausalLM", "Qwen2Model"),
+    "qwen2": (
+        "DotsOCRForCausalLM", "KORMoForCausalLM", "Qwen2AudioForConditionalGeneration", "Qwen2ForCausalLM",
+        "Qwen2Model",
+    ),
     "qwen2moe": ("Qwen2MoeForCausalLM",),
     "qwen2vl": (
         "Qwen2VLForConditionalGeneration", "Qwen2VLModel", "Qwen2_5OmniModel", "Qwen2_5_VLForConditionalGeneration",
@@ -124,7 +127,10 @@ _CLASSES: dict[str, tuple[str, ...]] = {
     "starcoder": ("GPTBigCodeForCausalLM",),
     "starcoder2": ("Starcoder2ForCausalLM",),
     "step35": ("Step3p5ForCausalLM", "Step3p7ForConditionalGeneration"),
-    "t5": ("MT5ForConditionalGeneration", "T5ForConditionalGeneration", "T5WithLMHeadModel", "UMT5ForConditionalGeneration"),
+    "t5": (
+        "MT5ForConditionalGeneration", "T5ForConditionalGeneration", "T5WithLMHeadModel",
+        "UMT5ForConditionalGeneration",
+    ),
 }  # fmt: skip
 
 ARCHITECTURES: dict[str, str] = {

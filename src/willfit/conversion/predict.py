@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from willfit.architectures.build import build
 from willfit.architectures.model import Architecture
@@ -19,8 +19,8 @@ from willfit.file_types import CONVERTED, Quantization, quantization
 #: A file type that an importance matrix changes, although it can do without.
 _OPEN_TO_IMATRIX = ("IQ4_NL", "IQ4_XS", "Q4_0", "Q5_0")
 
-#: What a token takes in a header: its length (8 bytes), text, type (4), perhaps a score (4), and up to two merges with their
-#: lengths and texts. The sum differs by the tokenizer, which a config does not describe.
+#: What a token takes in a header: its length (8 bytes), text, type (4), perhaps a score (4), and up to two merges with
+#: their lengths and texts. The sum differs by the tokenizer, which a config does not describe.
 _TOKEN_BYTES = (16, 40, 64)
 
 
@@ -35,7 +35,7 @@ class Prediction:
     runs
         Whether llama.cpp's converter reads the model.
     bytes
-        What the tensors take at least and at most; twice the header's own sum where the name says it all.
+        What the tensors take at least and at most: the same, the header's own sum, where the name says it all.
     notes
         What a reader should know.
     """
@@ -66,6 +66,7 @@ def predict(
     architecture: Architecture | None = None,
     *,
     drafts: bool = True,
+    stored_head: bool = False,
     floats: bool = False,
 ) -> Prediction:
     """The file that a model becomes.
@@ -80,6 +81,9 @@ def predict(
         What `config` describes, if it is at hand.
     drafts
         Whether the converter writes the modules that draft, as it does unless told otherwise.
+    stored_head
+        The checkpoint stores a head, even if it is the same as the token table: it is written then, too. Files made of
+        a checkpoint that was saved anew have none, so that the interval holds both.
     floats
         Take the checkpoint for one of floats where its experts are published in four bits.
 
@@ -93,8 +97,8 @@ def predict(
     name = architecture_name(config)
     language = language_config(config)
     kept = None if floats or name is None else kept_types(name, config, architecture)
-    written = file_tensors(language, architecture, name or architecture.model_type, drafts, kept)
     called = name or architecture.model_type or "unknown"
+    written = file_tensors(language, architecture, called, drafts=drafts, stored_head=stored_head, kept=kept)
     keys = metadata(Source(called, language, config, architecture, written), quant.file_type)
     facts = MixFacts.of(keys)
     plain = list(written.entries())
@@ -103,21 +107,32 @@ def predict(
     for other in quant.between or ():
         sizes.append(_bytes(_mixed(plain, facts, other, quant)))
     if quant.imatrix is None and quant.file_type in _OPEN_TO_IMATRIX:
-        sizes.append(_bytes(quantized(_floats(plain, "F16"), facts, quant.file_type, imatrix=True)))
+        sizes.append(
+            _bytes(_mixed(plain, facts, quant.file_type, replace(quant, imatrix=not _has_imatrix(quant))))
+        )
+    tied = [entry for entry in plain if entry.name != "output.weight"]
+    if architecture.tied and len(tied) < len(plain):
+        sizes.append(_bytes(_mixed(tied, facts, quant.file_type, quant)))
     header = header_of(entries, keys, _head_bytes(entries, architecture.vocab_size)[1])
     return Prediction(
         header,
         name is not None,
         (min(sizes), max(sizes)),
-        _notes(name, quant, architecture, kept is not None),
+        _notes(name, quant, architecture, kept is not None, len(tied) < len(plain)),
     )
 
 
 def _mixed(plain: list[Entry], facts: MixFacts, file_type: str, quant: Quantization) -> list[Entry]:
     if file_type in CONVERTED:
         return _floats(plain, file_type)
-    imatrix = file_type in NEEDS_IMATRIX if quant.imatrix is None else quant.imatrix
-    return quantized(_floats(plain, "F16"), facts, file_type, imatrix=imatrix, outer=quant.outer)
+    return quantized(_floats(plain, "F16"), facts, file_type, imatrix=_has_imatrix(quant), outer=quant.outer)
+
+
+def _has_imatrix(quant: Quantization) -> bool:
+    """Whether an importance matrix was given. Published files of the `IQ` types were made with one."""
+    if quant.imatrix is not None:
+        return quant.imatrix
+    return quant.file_type in NEEDS_IMATRIX or quant.file_type.startswith("IQ")
 
 
 def _floats(plain: list[Entry], kind: str) -> list[Entry]:
@@ -135,7 +150,9 @@ def _head_bytes(entries: list[Entry], tokens: int) -> tuple[int, int, int]:
     return low, likely, high
 
 
-def _notes(name: str | None, quant: Quantization, architecture: Architecture, keeps: bool) -> tuple[str, ...]:
+def _notes(
+    name: str | None, quant: Quantization, architecture: Architecture, keeps: bool, head: bool
+) -> tuple[str, ...]:
     notes = [quant.note] if quant.note else []
     if name is None:
         notes.append(
@@ -145,5 +162,10 @@ def _notes(name: str | None, quant: Quantization, architecture: Architecture, ke
     if keeps:
         notes.append(
             "tensors that are published in four or eight bits are written as they are, whatever the file type"
+        )
+    if architecture.tied and head:
+        notes.append(
+            "the checkpoint stores the token table a second time as its head, and llama.cpp's converter writes both: "
+            "files made of a copy without it are smaller"
         )
     return tuple(notes)

@@ -134,8 +134,3 @@ def by_group(name: str) -> Split:
         return ((name, (groups, shape[0] // groups)),)
 
     return split
-
-
-def named(name: str) -> Split:
-    """The same tensor."""
-    return lambda shape, _: ((name, shape),)

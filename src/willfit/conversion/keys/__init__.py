@@ -1,7 +1,7 @@
 """The metadata of a predicted header: what llama.cpp reads for sizes.
 
-Sources: `set_gguf_parameters` in `conversion/*.py` (what is written) and `load_arch_hparams` in `src/models/*.cpp` (what is
-read) of llama.cpp 0.5.0.
+Sources: `set_gguf_parameters` in `conversion/*.py` (what is written) and `load_arch_hparams` in `src/models/*.cpp`
+(what is read) of llama.cpp 0.5.0.
 """
 
 from __future__ import annotations

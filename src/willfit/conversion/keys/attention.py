@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from willfit.architectures.mixers import (
     Attention,
     CompressedAttention,
@@ -12,11 +14,15 @@ from willfit.architectures.mixers import (
 from willfit.conversion.extras import rope_settings
 from willfit.conversion.keys.source import Keys, Source, first_positive, scalar_or_list
 
+Attending = Attention | LatentAttention | CompressedAttention | IndexedAttention
+#: What attends in each layer, if anything does.
+Found = Sequence[Attending | None]
+
 #: One number of KV heads for each layer, 0 where it has no attention.
 _KV_BY_LAYER = frozenset(
     {
-        "bailingmoe3", "deci", "gemma4", "glm5-next", "granitehybrid", "jamba", "kimi-k3", "kimi-linear", "lfm2", "lfm2moe",
-        "mimo2", "nemotron_h", "nemotron_h_moe", "step35",
+        "bailingmoe3", "deci", "gemma4", "glm5-next", "granitehybrid", "jamba", "kimi-k3", "kimi-linear", "lfm2",
+        "lfm2moe", "mimo2", "nemotron_h", "nemotron_h_moe", "step35",
     }
 )  # fmt: skip
 #: One number of query heads for each layer.
@@ -67,14 +73,11 @@ def attention_keys(source: Source) -> Keys:
     return keys
 
 
-def _whole(
-    mixers: tuple[Mixer, ...],
-) -> Attention | LatentAttention | CompressedAttention | IndexedAttention | None:
-    kinds = (Attention, LatentAttention, CompressedAttention, IndexedAttention)
-    return next((mixer for mixer in mixers if isinstance(mixer, kinds)), None)
+def _whole(mixers: tuple[Mixer, ...]) -> Attending | None:
+    return next((mixer for mixer in mixers if isinstance(mixer, Attending)), None)
 
 
-def _kv_heads(mixer: Mixer | None, name: str) -> int:
+def _kv_heads(mixer: Attending | None, name: str) -> int:
     if isinstance(mixer, Attention | IndexedAttention):
         return mixer.kv_heads
     if isinstance(mixer, LatentAttention) and name in _WHOLE_HEADS:
@@ -82,7 +85,7 @@ def _kv_heads(mixer: Mixer | None, name: str) -> int:
     return 0 if mixer is None else 1
 
 
-def _widths(source: Source, named: Mixer, found: list) -> Keys:  # type: ignore[type-arg]
+def _widths(source: Source, named: Attending, found: Found) -> Keys:
     if isinstance(named, LatentAttention):
         if source.name in _WHOLE_HEADS:
             keys: Keys = {"attention.key_length": named.nope_dim + named.rope_dim}
@@ -104,15 +107,16 @@ def _widths(source: Source, named: Mixer, found: list) -> Keys:  # type: ignore[
             "attention.value_length": named.head_dim,
             "attention.q_lora_rank": named.query_rank,
         }
-    full = next((mixer for mixer in found if isinstance(mixer, Attention) and not mixer.window), named)
+    heads = [mixer for mixer in found if isinstance(mixer, Attention)]
+    full = next((mixer for mixer in heads if not mixer.window), named)
     keys = {"attention.key_length": full.head_dim, "attention.value_length": full.value_dim}
     if source.name == "gemma4":
-        slid = next((mixer for mixer in found if isinstance(mixer, Attention) and mixer.window), full)
+        slid = next((mixer for mixer in heads if mixer.window), full)
         keys |= {"attention.key_length_swa": slid.head_dim, "attention.value_length_swa": slid.value_dim}
     return keys
 
 
-def _windows(source: Source, found: list) -> Keys:  # type: ignore[type-arg]
+def _windows(source: Source, found: Found) -> Keys:
     windows = tuple(getattr(mixer, "window", 0) for mixer in found)
     window = first_positive(windows)
     if source.name == "gemma-embedding":  # both ways together, where layers count one
@@ -135,7 +139,7 @@ def _windows(source: Source, found: list) -> Keys:  # type: ignore[type-arg]
     return keys
 
 
-def _indexer(source: Source, named: Mixer) -> Keys:
+def _indexer(source: Source, named: Attending) -> Keys:
     config = source.config
     if not source.width("indexer.attn_k.weight") and not source.width("indexer.attn_q_b.weight"):
         return {}
@@ -156,7 +160,7 @@ def _indexer(source: Source, named: Mixer) -> Keys:
     return keys
 
 
-def _rotation(source: Source, named: Mixer) -> Keys:
+def _rotation(source: Source, named: Attending) -> Keys:
     keys: Keys = {}
     config, ropes = source.config, source.architecture.ropes
     if ropes and source.name not in _NO_ROPE:

@@ -1,11 +1,14 @@
 """Metadata that single architectures have: what their loaders insist on.
 
-Factors that decide nothing about memory are written as the config has them, or neutral where it has none (a bundled config
-keeps what decides about memory).
+Factors that decide nothing about memory are written as the config has them, or neutral where it has none (a bundled
+config keeps what decides about memory).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from willfit.architectures.mixers import Recurrent
 from willfit.checkpoints.config import Config
 from willfit.conversion.keys.source import Keys, Source
 
@@ -16,24 +19,19 @@ _COPIED: dict[str, tuple[str, ...]] = {
     "router_logit_softcapping": ("router_logit_softcapping",),
 }
 
+_GRANITE: dict[str, tuple[str, ...]] = {
+    "attention.scale": ("attention_multiplier",),
+    "embedding_scale": ("embedding_multiplier",),
+    "residual_scale": ("residual_multiplier",),
+    "logit_scale": ("logits_scaling",),
+}
+
 #: Architecture -> keys that its loader insists on, with what stands where the config has nothing.
 _FACTORS: dict[str, dict[str, tuple[str, ...]]] = {
     "cohere2": {"logit_scale": ("logit_scale",)},
     "command-r": {"logit_scale": ("logit_scale",)},
-    **dict.fromkeys(
-        ("granite", "granitehybrid", "granitemoe"),
-        {
-            "attention.scale": ("attention_multiplier",),
-            "embedding_scale": ("embedding_multiplier",),
-            "residual_scale": ("residual_multiplier",),
-            "logit_scale": ("logits_scaling",),
-        },
-    ),
-    "minicpm": {
-        "embedding_scale": ("scale_emb",),
-        "residual_scale": (),
-        "logit_scale": (),
-    },
+    **dict.fromkeys(("granite", "granitehybrid", "granitemoe"), _GRANITE),
+    "minicpm": {"embedding_scale": ("scale_emb",), "residual_scale": (), "logit_scale": ()},
     "minimax-01": {"residual_scale": ("layernorm_full_attention_alpha",)},
     "muse-glimmer": {"logit_scale": ("output_multiplier",)},
     "kimi-k3": {
@@ -73,15 +71,10 @@ def _bailing3(source: Source) -> Keys:
 
 def _bert(source: Source) -> Keys:
     keys: Keys = {"attention.causal": False}
-    labels = source.config.raw("id2label")
-    if source.outside("cls.output.weight") is not None:
-        count = (
-            len(labels)
-            if isinstance(labels, dict)
-            else source.outside("cls.output.weight").ne[1]
-            if len(source.outside("cls.output.weight").ne) > 1
-            else 1
-        )
+    head = source.outside("cls.output.weight")
+    if head is not None:
+        labels = source.config.raw("id2label")
+        count = len(labels) if isinstance(labels, dict) else (*head.ne, 1)[1]
         keys["classifier.output_labels"] = tuple(f"LABEL_{index}" for index in range(count))
     return keys
 
@@ -142,12 +135,7 @@ def _glm5_next(source: Source) -> Keys:
 
 
 def _gptneox(source: Source) -> Keys:
-    return {"use_parallel_residual": config_flag(source, "use_parallel_residual", True)}
-
-
-def config_flag(source: Source, name: str, default: bool) -> bool:
-    """A truth value of the config."""
-    return source.config.boolean(name, default=default)
+    return {"use_parallel_residual": source.config.boolean("use_parallel_residual", default=True)}
 
 
 def _kimi_k3(source: Source) -> Keys:
@@ -208,9 +196,13 @@ def _paddleocr(source: Source) -> Keys:
 
 
 def _qwen4exp(source: Source) -> Keys:
-    config, layers = source.config, len(source.written.layers)
+    config = source.config
     ratio = config.integer("indexer_compress_ratio")
     table = source.outside("per_layer_token_embd.weight")
+    recurrent = (
+        any(isinstance(one, Recurrent) and one.kind != "n-gram memory" for one in mixers)
+        for mixers in source.mixers
+    )
     keys: Keys = {
         **_qwen35(source),
         "hyper_connection.count": config.integer("hc_count"),
@@ -218,13 +210,7 @@ def _qwen4exp(source: Source) -> Keys:
         "attention.indexer.head_count": config.integer("indexer_n_heads"),
         "attention.indexer.key_length": config.integer("indexer_head_dim"),
         "attention.indexer.top_k": config.integer("indexer_budget", default=0),
-        "attention.compress_ratios": tuple(
-            0 if recurrent else ratio
-            for recurrent in (
-                any(type(one).__name__ == "Recurrent" and one.kind != "n-gram memory" for one in mixers)
-                for mixers in source.mixers[:layers]
-            )
-        ),
+        "attention.compress_ratios": tuple(0 if keeps_state else ratio for keeps_state in recurrent),
     }
     if table is not None:
         keys |= {
@@ -267,7 +253,7 @@ def _t5(source: Source) -> Keys:
     }
 
 
-_MADE = {
+_MADE: dict[str, Callable[[Source], Keys]] = {
     "apertus": _apertus,
     "bailingmoe3": _bailing3,
     "bert": _bert,
