@@ -179,6 +179,9 @@ def _rotation(source: Source, named: Attending) -> Keys:
     )
     if original and (kind == "yarn" or source.name in ("phi3", "phimoe")):
         keys["rope.scaling.original_context_length"] = original
-    if (theta := rope.raw("rope_theta") or config.raw("rope_theta", "rotary_emb_base")) is not None:
-        keys["rope.freq_base"] = float(theta[0] if isinstance(theta, list) else theta)
+    theta = rope.raw("rope_theta") or config.raw("rope_theta", "rotary_emb_base")
+    if isinstance(theta, list) and theta:
+        theta = theta[0]
+    if isinstance(theta, int | float):
+        keys["rope.freq_base"] = float(theta)
     return keys

@@ -114,7 +114,7 @@ def _expert_keys(source: Source, experts: int, routed: tuple[int, ...]) -> Keys:
     if name in _SHARED_WIDTH:
         keys["expert_shared_feed_forward_length"] = shared
     if name in _LEADING_DENSE:
-        keys["leading_dense_block_count"] = next(index for index, one in enumerate(routed) if one)
+        keys["leading_dense_block_count"] = next((index for index, one in enumerate(routed) if one), 0)
     if name in ("llama4", "ernie4_5-moe"):
         places = [index for index, one in enumerate(routed) if one]
         step = places[1] - places[0] if len(places) > 1 else 1
@@ -127,7 +127,7 @@ def _expert_keys(source: Source, experts: int, routed: tuple[int, ...]) -> Keys:
     scoring = config.raw("score_function", "scoring_func", "score_func", "moe_router_activation_func")
     if name in _SIGMOID:
         scoring = "sigmoid"
-    if scoring in _GATING:
+    if isinstance(scoring, str) and scoring in _GATING:
         keys["expert_gating_func"] = _GATING[scoring]
     scale = config.raw(
         "routed_scaling_factor", "route_scale", "moe_routed_scaling_factor", "moe_router_scaling_factor"

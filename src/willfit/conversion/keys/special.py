@@ -45,6 +45,14 @@ _FACTORS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 
 
+#: How many pairs rotate by time, height and width where the config does not say it.
+_SECTIONS: dict[str, tuple[int, ...]] = {
+    **dict.fromkeys(("paddleocr", "qwen2vl"), (16, 24, 24, 0)),
+    **dict.fromkeys(("qwen3vl", "qwen3vlmoe"), (24, 20, 20, 0)),
+    **dict.fromkeys(("qwen35", "qwen35moe", "qwen4exp"), (11, 11, 10, 0)),
+}
+
+
 def special_keys(source: Source) -> Keys:
     """The keys of the model's own architecture."""
     config = source.config
@@ -56,6 +64,9 @@ def special_keys(source: Source) -> Keys:
     for key, names in _FACTORS.get(source.name, {}).items():
         value = config.raw(*names) if names else None
         keys[key] = float(value) if isinstance(value, int | float) else 1.0
+    rope = config.section("rope_parameters", "rope_scaling")
+    if (sections := rope.integers("mrope_section") if rope else ()) or source.name in _SECTIONS:
+        keys["rope.dimension_sections"] = (*sections, 0, 0, 0, 0)[:4] if sections else _SECTIONS[source.name]
     made = _MADE.get(source.name)
     return keys | (made(source) if made else {})
 
@@ -146,6 +157,10 @@ def _kimi_k3(source: Source) -> Keys:
     return keys
 
 
+def _mamba(source: Source) -> Keys:
+    return {"ssm.dt_b_c_rms": source.architecture.model_type == "falcon_mamba"}
+
+
 def _minimax_m3(source: Source) -> Keys:
     sparse = source.config.section("sparse_attention_config")
     mixer = next((one for mixers in source.mixers for one in mixers if hasattr(one, "index_heads")), None)
@@ -177,22 +192,10 @@ def _nemotron_h(source: Source) -> Keys:
     return {"moe_latent_size": latent} if latent else {}
 
 
-def _qwen2vl(source: Source) -> Keys:
-    return {"rope.dimension_sections": _sections(source, (16, 24, 24, 0))}
-
-
 def _qwen3vl(source: Source) -> Keys:
     vision = source.outer.section("vision_config")
     layers = vision.items("deepstack_visual_indexes") if vision else []
-    return {"rope.dimension_sections": _sections(source, (24, 20, 20, 0)), "n_deepstack_layers": len(layers)}
-
-
-def _qwen35(source: Source) -> Keys:
-    return {"rope.dimension_sections": _sections(source, (11, 11, 10, 0))}
-
-
-def _paddleocr(source: Source) -> Keys:
-    return {"rope.dimension_sections": _sections(source, (16, 24, 24, 0))}
+    return {"n_deepstack_layers": len(layers)}
 
 
 def _qwen4exp(source: Source) -> Keys:
@@ -204,7 +207,6 @@ def _qwen4exp(source: Source) -> Keys:
         for mixers in source.mixers
     )
     keys: Keys = {
-        **_qwen35(source),
         "hyper_connection.count": config.integer("hc_count"),
         "hyper_connection.low_rank": config.integer("hc_lowrank"),
         "attention.indexer.head_count": config.integer("indexer_n_heads"),
@@ -235,12 +237,6 @@ def _hash_constants(config: Config) -> Keys:
     }
 
 
-def _sections(source: Source, default: tuple[int, ...]) -> tuple[int, ...]:
-    rope = source.config.section("rope_parameters", "rope_scaling")
-    stated = tuple(rope.integers("mrope_section")) if rope else ()
-    return (*stated, 0, 0, 0, 0)[:4] if stated else default
-
-
 def _t5(source: Source) -> Keys:
     architecture = source.architecture
     return {
@@ -266,15 +262,12 @@ _MADE: dict[str, Callable[[Source], Keys]] = {
     "gptneox": _gptneox,
     "kimi-k3": _kimi_k3,
     "llama-embed": lambda source: {"attention.causal": False},
+    "mamba": _mamba,
     "minimax-m3": _minimax_m3,
     "modern-bert": _modern_bert,
     "mpt": _mpt,
     "nemotron_h": _nemotron_h,
     "nemotron_h_moe": _nemotron_h,
-    "paddleocr": _paddleocr,
-    "qwen2vl": _qwen2vl,
-    "qwen35": _qwen35,
-    "qwen35moe": _qwen35,
     "qwen3vl": _qwen3vl,
     "qwen3vlmoe": _qwen3vl,
     "qwen4exp": _qwen4exp,

@@ -81,7 +81,14 @@ def file_of(case: Case, file_type: str) -> File:
         quant = Quantization(quant.label, quant.file_type, imatrix=False)
     architecture = build(config)
     head = not planned and counts_head(architecture, entry.facts.get("params_total"))
-    made = predict(config, quant, architecture, drafts=_has_drafts(case), stored_head=head, floats=planned)
+    made = predict(
+        config,
+        quant,
+        architecture,
+        drafts=_has_drafts(case, len(architecture.layers)),
+        stored_head=head,
+        floats=planned,
+    )
     if not made.runs:
         raise Unpredictable(f"{entry.id}: llama.cpp's converter does not read it")
     if not planned:
@@ -90,11 +97,17 @@ def file_of(case: Case, file_type: str) -> File:
     return replace(made, header=header, bytes=(_stored(header), _stored(header)))
 
 
-def _has_drafts(case: Case) -> bool:
-    """Whether the file holds modules that draft: those of converters before 2026 seldom do."""
+#: The month in which converters began to write modules that draft for the families that have them most.
+_DRAFTS_SINCE = "2026-05"
+
+
+def _has_drafts(case: Case, layers: int) -> bool:
+    """Whether the file holds modules that draft: a log counts them as layers, and the output as one more."""
     if case.fields.get("oracle") is not None:
         return "nextn_predict_layers" in (case.fields.get("gguf_hparams") or {})
-    return bool(case.settings.get("mtp")) or str(case.fields.get("date") or "") >= "2026"
+    if counted := case.settings.get("n_layers_total"):
+        return int(counted) > layers + 1
+    return bool(case.settings.get("mtp")) or str(case.fields.get("date") or "") >= _DRAFTS_SINCE
 
 
 def _stand_in(header: GgufHeader, file_type: str) -> GgufHeader:
