@@ -150,3 +150,18 @@ def test_experts_that_are_published_in_four_bits_stay_so() -> None:
         sizes[name] = round(made.file_bytes[1] / 1e9, 1)
     # as published: 13.8, 12.1 and 11.6 GB
     assert sizes == {"F16": 13.8, "Q8_0": 12.1, "Q4_K_M": 11.6}
+
+
+def test_a_checkpoint_in_nvfp4() -> None:
+    entry = find("nvidia/Qwen3-8B-NVFP4")
+    assert entry is not None
+    made = predict(Config(entry.config), "BF16")
+    kinds = Counter(tensor.type for tensor in made.header.tensors)
+    # 36 layers of seven linears, each with a scale and one of its input beside four norms; one norm outside
+    assert kinds == {"NVFP4": 36 * 7, "BF16": 2, "F32": 36 * (2 * 7 + 4) + 1}
+    assert made.bytes[0] == made.bytes[1]
+    # The same of the model's own checkpoint leaves open which linears are
+    entry = find("Qwen/Qwen3-8B")
+    assert entry is not None
+    other = predict(Config(entry.config), "NVFP4")
+    assert other.bytes[0] == made.bytes[0] < other.bytes[1]

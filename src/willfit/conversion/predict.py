@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from willfit.architectures.build import build
@@ -9,7 +10,7 @@ from willfit.architectures.model import Architecture
 from willfit.checkpoints.config import Config
 from willfit.checkpoints.gguf import GgufHeader
 from willfit.conversion.classes import architecture_name, language_config
-from willfit.conversion.kept import kept_types
+from willfit.conversion.kept import kept_types, readings
 from willfit.conversion.keys import Source, metadata
 from willfit.conversion.mix import NEEDS_IMATRIX, MixFacts, quantized
 from willfit.conversion.record import Entry, header_of
@@ -22,6 +23,9 @@ _OPEN_TO_IMATRIX = ("IQ4_NL", "IQ4_XS", "Q4_0", "Q5_0")
 #: What a token takes in a header: its length (8 bytes), text, type (4), perhaps a score (4), and up to two merges with
 #: their lengths and texts. The sum differs by the tokenizer, which a config does not describe.
 _TOKEN_BYTES = (16, 40, 64)
+
+
+_OPEN = "which tensors are in NVFP4 is their maker's choice: sized with all linears of layers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,36 +100,43 @@ def predict(
     architecture = architecture or build(config)
     name = architecture_name(config)
     language = language_config(config)
-    kept = None if floats or name is None else kept_types(name, config, architecture)
     called = name or architecture.model_type or "unknown"
-    written = file_tensors(language, architecture, called, drafts=drafts, stored_head=stored_head, kept=kept)
+    recipes = () if floats or name is None else readings(config, architecture, quant.file_type)
+    kept = [kept_types(called, recipe) for recipe in recipes] or [None]
+    written, *others = (
+        file_tensors(language, architecture, called, drafts=drafts, stored_head=stored_head, kept=one)
+        for one in kept
+    )
     keys = metadata(Source(called, language, config, architecture, written), quant.file_type)
     facts = MixFacts.of(keys)
     plain = list(written.entries())
-    entries = _mixed(plain, facts, quant.file_type, quant)
-    sizes = [_bytes(entries)]
-    for other in quant.between or ():
-        sizes.append(_bytes(_mixed(plain, facts, other, quant)))
-    if quant.imatrix is None and quant.file_type in _OPEN_TO_IMATRIX:
-        sizes.append(
-            _bytes(_mixed(plain, facts, quant.file_type, replace(quant, imatrix=not _has_imatrix(quant))))
-        )
-    tied = [entry for entry in plain if entry.name != "output.weight"]
-    if architecture.tied and len(tied) < len(plain):
-        sizes.append(_bytes(_mixed(tied, facts, quant.file_type, quant)))
+    entries = _mixed(plain, facts, quant)
+    sizes = [_bytes(entries), *_otherwise(plain, facts, quant, architecture.tied)]
+    sizes += [_bytes(_mixed(list(other.entries()), facts, quant)) for other in others]
     header = header_of(entries, keys, _head_bytes(entries, architecture.vocab_size)[1])
     return Prediction(
         header,
         name is not None,
         (min(sizes), max(sizes)),
-        _notes(name, quant, architecture, kept is not None, len(tied) < len(plain)),
+        (*_notes(name, quant, architecture, header, kept[0] is not None), *(_OPEN for _ in others)),
     )
 
 
-def _mixed(plain: list[Entry], facts: MixFacts, file_type: str, quant: Quantization) -> list[Entry]:
-    if file_type in CONVERTED:
-        return _floats(plain, file_type)
-    return quantized(_floats(plain, "F16"), facts, file_type, imatrix=_has_imatrix(quant), outer=quant.outer)
+def _mixed(plain: list[Entry], facts: MixFacts, quant: Quantization) -> list[Entry]:
+    if quant.file_type in CONVERTED:
+        return _floats(plain, "BF16" if quant.file_type == "NVFP4" else quant.file_type)
+    floats = _floats(plain, "F16")
+    return quantized(floats, facts, quant.file_type, imatrix=_has_imatrix(quant), outer=quant.outer)
+
+
+def _otherwise(plain: list[Entry], facts: MixFacts, quant: Quantization, tied: bool) -> Iterator[int]:
+    """Bytes of the files that may be meant as well."""
+    for other in quant.between or ():
+        yield _bytes(_mixed(plain, facts, replace(quant, file_type=other)))
+    if quant.imatrix is None and quant.file_type in _OPEN_TO_IMATRIX:
+        yield _bytes(_mixed(plain, facts, replace(quant, imatrix=not _has_imatrix(quant))))
+    if tied:
+        yield _bytes(_mixed([entry for entry in plain if entry.name != "output.weight"], facts, quant))
 
 
 def _has_imatrix(quant: Quantization) -> bool:
@@ -151,7 +162,7 @@ def _head_bytes(entries: list[Entry], tokens: int) -> tuple[int, int, int]:
 
 
 def _notes(
-    name: str | None, quant: Quantization, architecture: Architecture, keeps: bool, head: bool
+    name: str | None, quant: Quantization, architecture: Architecture, header: GgufHeader, keeps: bool
 ) -> tuple[str, ...]:
     notes = [quant.note] if quant.note else []
     if name is None:
@@ -163,7 +174,7 @@ def _notes(
         notes.append(
             "tensors that are published in four or eight bits are written as they are, whatever the file type"
         )
-    if architecture.tied and head:
+    if architecture.tied and any(tensor.name == "output.weight" for tensor in header.tensors):
         notes.append(
             "the checkpoint stores the token table a second time as its head, and llama.cpp's converter writes both: "
             "files made of a copy without it are smaller"

@@ -7,6 +7,7 @@ from dataclasses import replace
 from willfit.architectures.model import Architecture
 from willfit.checkpoints.config import Config
 from willfit.conversion.extras import extra_tensors, layer_extras
+from willfit.conversion.kept import scales
 from willfit.conversion.layers import Kept, Written, written
 from willfit.conversion.record import Entry
 
@@ -48,7 +49,7 @@ def file_tensors(
     for prefix, layers in made.stacks.items():
         for layer in layers:
             if id(layer) not in extended:
-                extended[id(layer)] = (*layer, *layer_extras(name, config, layer))
+                extended[id(layer)] = (*layer, *layer_extras(name, config, layer), *scales(layer))
         stacks[prefix] = tuple(extended[id(layer)] for layer in layers)
     outside = (*extra_tensors(name, config, architecture), *made.outside)
     table = next((entry for entry in outside if entry.name == "token_embd.weight"), None)
