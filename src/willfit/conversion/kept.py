@@ -1,7 +1,7 @@
 """What llama.cpp's converter writes in the format that a checkpoint has, and not as floats.
 
-Source: `GptOssModel`, `DeepseekV4Model`, `KimiK3Model` and `MimoV2Model` in `conversion/*.py`, `_generate_nvfp4_tensors` in
-`conversion/base.py`, of llama.cpp 0.5.0.
+Source: `GptOssModel`, `DeepseekV4Model`, `KimiK3Model`, `MimoV2Model` and `_generate_nvfp4_tensors` in
+`conversion/*.py` of llama.cpp 0.5.0.
 """
 
 from __future__ import annotations
