@@ -22,7 +22,7 @@ from willfit.checkpoints.shards import (
 )
 from willfit.checkpoints.source import ByteSource, Forbidden, NotFound, Unreachable, is_instead, read_all
 from willfit.errors import BadInput
-from willfit.file_types import known_quantization
+from willfit.file_types import LATEST, USUAL, known_quantization
 
 #: Files beside config.json that say how the weights are quantized.
 _SIDECARS = ("hf_quant_config.json", "quantize_config.json")
@@ -254,12 +254,23 @@ def _choose(place: Place, files: list[str], tag: str) -> str:
             else f"give one, as {place.name}:{_label(files[0])}"
         )
         raise BadInput(f"{place.name} holds {len(files)} GGUF models: {_labels(files)}", how)
+    if tag.lower() == LATEST and files:
+        return _usual(files)
     delimited = re.compile(rf"(?:^|[-./]){re.escape(tag)}(?=[-./]|$)", re.IGNORECASE)
     found = [name for name in files if name == tag or delimited.search(name)]
     if not found:
         known = f"there are: {_labels(files)}" if files else "it has no GGUF files"
         raise BadInput(f"{place.name} has no GGUF file {tag[:80]!r}", known)
     return min(found, key=lambda name: (len(name), name))
+
+
+def _usual(files: list[str]) -> str:
+    """The file that llama.cpp takes where none is named."""
+    for quantization in USUAL:
+        for name in files:
+            if re.search(rf"[-._]{quantization}(?=[-.]|$)", name, re.IGNORECASE):
+                return name
+    return files[0]
 
 
 def _label(name: str) -> str:

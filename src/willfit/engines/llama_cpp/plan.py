@@ -154,7 +154,7 @@ def context(model: Model, settings: ContextSettings, era: Era) -> Context:
         _sum(model, caches, buffers, ("r", "s")),
         compute,
         peaks,
-        _output_bytes(model, settings),
+        _output_bytes(model, settings, cache.sequences if era.trims_outputs else cache.ubatch),
         cache.flash_attn,
         reserved.splits,
         reserved.nodes,
@@ -168,8 +168,18 @@ def flash_attention(model: Model, settings: ContextSettings, era: Era) -> bool:
     buffers = cache_buffers(model, settings.kv_offload)
     net = _network(model, tried, era, buffers, cache.sequences, cache.sequences)
     families.build(net)
-    Scheduler(model.backends, op_offload=settings.op_offload).assign(net.nodes, net.leafs)
+    _scheduler(model, settings, era).assign(net.nodes, net.leafs)
     return all(node.backend == net.devices[node.layer] for node in net.nodes if node.op == "flash_attn_ext")
+
+
+def _scheduler(model: Model, settings: ContextSettings, era: Era, copies: int = 1) -> Scheduler:
+    return Scheduler(
+        model.backends,
+        copies,
+        settings.op_offload and era.offloads_products,
+        era.copies_all_inputs,
+        era.ignores_sinks,
+    )
 
 
 def _reserve(
@@ -178,7 +188,7 @@ def _reserve(
     net = _network(model, settings, era, buffers, tokens, outputs)
     families.build(net)
     copies = PIPELINE_COPIES if settings.pipelined else 1
-    return Scheduler(model.backends, copies, settings.op_offload).reserve(net.nodes, net.leafs)
+    return _scheduler(model, settings, era, copies).reserve(net.nodes, net.leafs)
 
 
 def _network(
@@ -200,6 +210,8 @@ def _network(
         model.places.fully_offloaded,
         settings.pins,
         cache.cells,
+        cache.transposed,
+        1 + cache.snapshots,
     )
     weights: dict[str, Node] = {}
     for one in model.placed:
@@ -243,7 +255,7 @@ def _sum(
     return sizes
 
 
-def _output_bytes(model: Model, settings: ContextSettings) -> int:
-    """A row of logits for each sequence, and a vector where vectors are wanted (`output_reserve`)."""
+def _output_bytes(model: Model, settings: ContextSettings, rows: int) -> int:
+    """Rows of logits, and vectors where they are wanted (`output_reserve`)."""
     width = model.architecture.vocab_size + (model.architecture.hidden_size if settings.embeddings else 0)
-    return settings.cache.sequences * 4 * width
+    return rows * 4 * width
