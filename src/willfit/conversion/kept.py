@@ -70,18 +70,30 @@ def _experts(name: str, recipe: Recipe) -> Kept:
 
 def _four_bits(recipe: Recipe) -> Kept:
     def kept(full_name: str, tensor: Tensor) -> str | None:
-        if tensor.kind == "buffer":
+        if tensor.kind == "buffer" or tensor.part == "mtp":  # modules that draft are left in 16 bits
             return None
         return "NVFP4" if recipe.format_of(full_name, tensor).name.startswith("nvfp4") else None
 
     return kept
 
 
+#: Tensors whose scales the loader asks for (`load_tensors` in `src/llama-model.cpp`).
+_SCALED = frozenset(
+    f"{name}.weight" for name in (
+        "attn_q", "attn_k", "attn_v", "attn_output", "attn_qkv", "attn_gate", "ffn_gate", "ffn_up", "ffn_down",
+        "ffn_gate_exps", "ffn_up_exps", "ffn_down_exps", "ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp", "ssm_in",
+        "ssm_out", "ssm_alpha", "ssm_beta",
+    )
+)  # fmt: skip
+
+
 def scales(layer: tuple[Entry, ...]) -> tuple[Entry, ...]:
     """The scales of a layer's tensors in NVFP4 as a whole, or by expert, and of what they are multiplied with."""
-    return tuple(
+    names = {entry.name for entry in layer}
+    made = (
         Entry(entry.name.replace(".weight", f".{which}"), entry.ne[2:] or (1,), "F32")
         for entry in layer
-        if entry.type == "NVFP4"
+        if entry.type == "NVFP4" and entry.name in _SCALED
         for which in ("scale", "input_scale")
     )
+    return tuple(entry for entry in made if entry.name not in names)
