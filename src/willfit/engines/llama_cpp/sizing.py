@@ -152,6 +152,10 @@ def place(
     return load(header, subject.architecture, loader, skipped_tensors(header, subject, settings))
 
 
+#: Tensors of layers that draft which are loaded all the same (`load_arch_tensors`), by architecture.
+_LOADED_DRAFTS = {"deepseek32": ".exp_probs_b.bias", "glm-dsa": ".exp_probs_b.bias"}
+
+
 def layers_of(header: GgufHeader, subject: Subject) -> int:
     """Repeating layers of the file, those that draft included."""
     found = header.metadata.get(f"{subject.architecture.model_type}.block_count")
@@ -164,10 +168,12 @@ def skipped_tensors(header: GgufHeader, subject: Subject, settings: Settings) ->
         return frozenset()
     first = len(subject.architecture.layers)
     drafting = tuple(f"blk.{index}." for index in range(first, layers_of(header, subject)))
+    loaded = _LOADED_DRAFTS.get(subject.architecture.model_type)
     return frozenset(
         tensor.name
         for tensor in header.tensors
-        if (drafting and tensor.name.startswith(drafting)) or tensor.name.startswith("nextn.")
+        if ((drafting and tensor.name.startswith(drafting)) or tensor.name.startswith("nextn."))
+        and (loaded is None or not tensor.name.endswith(loaded))
     )
 
 

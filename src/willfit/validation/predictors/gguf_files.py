@@ -68,7 +68,7 @@ def file_of(case: Case, file_type: str) -> File:
     Raises
     ------
     Unpredictable
-        If no config of the model is known, or llama.cpp's converter does not read it.
+        If no config of the model is known.
     """
     name = case.fields.get("catalogue") or case.fields.get("model")
     entry = find(str(name)) if name else None
@@ -89,8 +89,6 @@ def file_of(case: Case, file_type: str) -> File:
         stored_head=head,
         floats=planned,
     )
-    if not made.runs:
-        raise Unpredictable(f"{entry.id}: llama.cpp's converter does not read it")
     if not planned:
         return made
     header = _stand_in(made.header, quant.file_type)

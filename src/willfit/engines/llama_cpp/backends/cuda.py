@@ -26,6 +26,9 @@ _ROWS = frozenset((
 ))  # fmt: skip
 #: Types that rows can be written as.
 _WRITTEN = frozenset(("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL"))
+#: What the indexer's kernel can (`lightning-indexer.cu`).
+_INDEX_WIDTH, _INDEX_HEADS = 128, (32, 64)
+_INDEXED = frozenset(("F32", "BF16", "F16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0"))
 _MAMBA2_STATES = (96, 128, 256)
 
 
@@ -136,6 +139,11 @@ def _scan(node: Node) -> bool:
     return state.ne[0] == 16 and state.ne[1] == 1 and state.ne[2] % 128 == 0 and node.src[4].ne[1] == 1
 
 
+def _indexes(node: Node) -> bool:
+    q, k = node.src[0], node.src[1]
+    return q.ne[0] == _INDEX_WIDTH and q.ne[1] in _INDEX_HEADS and k.type in _INDEXED
+
+
 _CHECKS: dict[str, Callable[[Node], bool]] = {
     "mul_mat": _product,
     "mul_mat_id": _product,
@@ -147,6 +155,7 @@ _CHECKS: dict[str, Callable[[Node], bool]] = {
     "div": _arithmetic,
     "ssm_scan": _scan,
     "ssm_conv": lambda node: node.src[0].ne[1] % 128 == 0,
+    "lightning_indexer": _indexes,
     "unary": lambda node: node.src[0].is_contiguous,
     "scale": lambda node: node.src[0].type in ("F32", "BF16"),
     "repeat": lambda node: node.src[0].type in _FLOATS,
