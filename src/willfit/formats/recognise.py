@@ -178,8 +178,8 @@ def recipe_named(text: str, dtype: str, architecture: Architecture | None = None
     Parameters
     ----------
     text
-        `bf16`, `fp8`, `awq`, `nf4`, `w4a16`, `exl3-4.0bpw`, ... File types of llama.cpp are no recipe for a checkpoint's
-        tensors, for its converter writes others (`willfit.conversion`).
+        `bf16`, `fp8`, `awq`, `nf4`, `w4a16`, `exl3-4.0bpw`, ... File types of llama.cpp are no recipe for a
+        checkpoint's tensors, for its converter writes others (`willfit.conversion`).
     dtype
         The dtype of what the method leaves alone.
     architecture
