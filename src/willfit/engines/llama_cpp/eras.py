@@ -36,6 +36,8 @@ class Era:
         Queries and keys, or values, that one matrix makes are views of its result; before, copies.
     latent_cache
         Latent attention keeps latents; before, all heads' keys and values.
+    latent_keys_only
+        Values of latent attention are not cached beside its latents.
     streams
         Sequences that do not share a cache have cells of their own; before, all shared one.
     sets_rows
@@ -93,6 +95,7 @@ class Era:
     fused_views: bool = False
     fused_value_views: bool = False
     latent_cache: bool = False
+    latent_keys_only: bool = False
     streams: bool = False
     sets_rows: bool = False
     gates_at_once: bool = False
@@ -146,6 +149,7 @@ ERAS: tuple[Era, ...] = succession(
     changed((7340,), pads_masks=False),
     changed((7410,), fits=True, auto_slots=True, output_first=True),
     changed((7800,), selects_input=True),
+    changed((7840,), latent_keys_only=True),
     changed((8650,), rotates=True),
     changed((8800,), rotates_windows=True),
     changed((9000,), repacked=("Q4_0", "Q4_K", "IQ4_NL", "MXFP4")),

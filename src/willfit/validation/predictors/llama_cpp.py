@@ -176,6 +176,7 @@ def settings_of(case: Case, build: str, program: Program) -> Settings:
         n_gpu_layers="all" if layers is None and _on_devices(case) and not given.get("fit") else layers,
         split_mode=given.get("split_mode"),
         tensor_split=tuple(split) if split else (),
+        override_tensor=_overrides(given.get("override_tensor") or ""),
         cpu_moe=bool(given.get("cpu_moe")),
         n_cpu_moe=int(given.get("n_cpu_moe") or 0),
         kv_offload=given.get("offload_kqv", True),
@@ -212,6 +213,12 @@ def _on_devices(case: Case) -> bool:
     )
     names = {place for key in keys for place in (case.measured.get(key) or {})}
     return not names or any(name not in _HOST and not name.endswith(("_Host", "Host")) for name in names)
+
+
+def _overrides(text: str) -> tuple[tuple[str, str], ...]:
+    """`-ot` as the program parses it: pairs of a pattern and a buffer."""
+    pairs = (part.partition("=") for part in text.split(",") if "=" in part)
+    return tuple((pattern, place) for pattern, _, place in pairs)
 
 
 def figures(case: Case, subject: Subject, answer: Estimate) -> dict[str, Any]:
