@@ -39,8 +39,7 @@ def weights_term(sizing: Sizing, place: str, name: str = "weights") -> Term | No
     text = " + ".join(parts)
     beyond = size - sum(kinds.values())
     if beyond > 0:
-        what = "between them in the file" if place == "CPU_Mapped" else "of padding"
-        text += f" + {beyond} B {what}"
+        text += f" + {beyond} B between them"
     elif beyond < 0:
         text += f" - {-beyond} B that are counted twice"
     return exact(name, size, text, cite(sizing, "weights"))

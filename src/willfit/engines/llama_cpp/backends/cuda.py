@@ -57,6 +57,7 @@ class Cuda:
     keeps_sums: bool = True
     keeps_choices: bool = True
     alignment: int = 128
+    maps_files: bool = False
     largest_buffer: int = ENDLESS
 
     @property

@@ -37,6 +37,7 @@ class Metal:
 
     index: int
     alignment: int = 32
+    maps_files: bool = True
     largest_buffer: int = ENDLESS
 
     @property

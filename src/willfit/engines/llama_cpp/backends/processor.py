@@ -23,6 +23,7 @@ class Processor:
 
     place: str = "CPU"
     alignment: int = 32
+    maps_files: bool = False
     largest_buffer: int = ENDLESS
 
     def supports(self, node: Node) -> bool:

@@ -26,6 +26,7 @@ class Vulkan:
     index: int
     name: str = "Vulkan"
     alignment: int = 16
+    maps_files: bool = False
     largest_buffer: int = BLOCK_BYTES
 
     @property

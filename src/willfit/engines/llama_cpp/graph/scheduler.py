@@ -29,6 +29,11 @@ class Backend(Protocol):
         ...
 
     @property
+    def maps_files(self) -> bool:
+        """Whether it reads weights where a mapped file has them."""
+        ...
+
+    @property
     def largest_buffer(self) -> int:
         """Most bytes of one allocation."""
         ...
