@@ -36,6 +36,8 @@ class Model:
         Where layers and tensors are.
     backends
         Devices by index, then the processor.
+    spread
+        The least and the most that the weights may take, by what is counted: other than 1 where a mix is not known.
     """
 
     header: GgufHeader
@@ -43,6 +45,7 @@ class Model:
     places: LayerPlaces
     placed: tuple[Placed, ...]
     backends: tuple[Backend, ...]
+    spread: tuple[float, float] = (1.0, 1.0)
 
     @property
     def meta(self) -> Metadata:
@@ -56,11 +59,17 @@ class Model:
 
 
 def load(
-    header: GgufHeader, architecture: Architecture, loader: Loader, skipped: frozenset[str] = frozenset()
+    header: GgufHeader,
+    architecture: Architecture,
+    loader: Loader,
+    skipped: frozenset[str] = frozenset(),
+    bounds: tuple[int, int] | None = None,
 ) -> Model:
     """Place a model's tensors."""
     placed = tuple(loader.place(header, architecture.tied, skipped))
-    return Model(header, architecture, loader.places, placed, loader.backends)
+    own = sum(tensor.bytes for tensor in header.tensors)
+    spread = (bounds[0] / own, bounds[1] / own) if bounds and own else (1.0, 1.0)
+    return Model(header, architecture, loader.places, placed, loader.backends, spread)
 
 
 @dataclass(frozen=True, slots=True)

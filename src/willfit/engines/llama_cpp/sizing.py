@@ -149,7 +149,9 @@ def place(
         resolved.era.repacked if settings.repack and settings.fork == "llama.cpp" else (),
         offload.overrides,
     )
-    return load(header, subject.architecture, loader, skipped_tensors(header, subject, settings))
+    return load(
+        header, subject.architecture, loader, skipped_tensors(header, subject, settings), subject.bounds
+    )
 
 
 #: Tensors of layers that draft which are loaded all the same (`load_arch_tensors`), by architecture.
