@@ -1,0 +1,145 @@
+"""CUDA devices, and ROCm ones, which run the same code (`ggml-cuda/ggml-cuda.cu`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from willfit.engines.llama_cpp.backends.cuda_attention import Kernel, copied_bytes, kernel_for
+from willfit.engines.llama_cpp.backends.processor import ENDLESS
+from willfit.engines.llama_cpp.graph.tensor import Buffer, Node, row_bytes
+from willfit.ggml_types import GGML_TYPES
+
+#: Rows from which a product whose weights are on the host is computed on the device (`GGML_OP_OFFLOAD_MIN_BATCH`).
+MIN_ROWS = 32
+#: Elements to which rows of quantized matrices are padded.
+ROW_PADDING = 512
+
+_FLOATS = frozenset(("F32", "F16"))
+#: Types without kernels for products.
+_NO_PRODUCTS = frozenset(("TQ1_0", "TQ2_0", "I32", "I64"))
+#: Types from which rows can be read.
+_ROWS = frozenset((
+    "F16", "F32", "BF16", "I32", "Q1_0", "Q2_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K",
+    "Q6_K", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ1_S", "IQ1_M", "IQ4_XS",
+))  # fmt: skip
+#: Types that rows can be written as.
+_WRITTEN = frozenset(("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL"))
+_MAMBA2_STATES = (96, 128, 256)
+
+
+@dataclass(frozen=True, slots=True)
+class Cuda:
+    """One device.
+
+    Attributes
+    ----------
+    index
+        Which one.
+    name
+        `CUDA` or `ROCm`.
+    arch
+        Compute capability as 86 for 8.6; AMD's as `gfx1100`.
+    copies_in_graph
+        F16 copies of a quantized cache are counted in the compute buffer; older builds took them from a pool.
+    """
+
+    index: int
+    name: str = "CUDA"
+    arch: int | str = 86
+    copies_in_graph: bool = True
+    alignment: int = 128
+    largest_buffer: int = ENDLESS
+
+    @property
+    def place(self) -> str:
+        """See `Backend.place`."""
+        return f"{self.name}{self.index}"
+
+    def supports(self, node: Node) -> bool:
+        """See `Backend.supports`."""
+        for source in node.src:
+            if source.buffer is not None and source.view is None:
+                device = source.buffer.device
+                if device is not None and device != self.index:
+                    return False
+        check = _CHECKS.get(node.op)
+        if check is not None:
+            return check(node)
+        if node.op == "flash_attn_ext":
+            return kernel_for(node, self.arch) is not Kernel.NONE
+        return True
+
+    def reads(self, buffer: Buffer) -> bool:
+        """See `Backend.reads`."""
+        return buffer.device == self.index
+
+    def takes_over(self, node: Node) -> bool:
+        """See `Backend.takes_over`."""
+        if node.op == "get_rows":
+            return False
+        if node.op == "mul_mat":
+            return node.ne[1] >= MIN_ROWS
+        if node.op in ("mul_mat_id", "rope"):
+            return node.ne[2] >= MIN_ROWS
+        return node.ne[1] * node.ne[2] * node.ne[3] >= MIN_ROWS
+
+    def bytes(self, node: Node) -> int:
+        """See `Backend.bytes`."""
+        size = node.bytes
+        if node.op == "flash_attn_ext" and self.copies_in_graph:
+            size = copied_bytes(node, size, kernel_for(node, self.arch))
+        if GGML_TYPES[node.type].block > 1 and node.ne[0] % ROW_PADDING:
+            size += row_bytes(node.type, ROW_PADDING - node.ne[0] % ROW_PADDING)
+        return size
+
+
+def _product(node: Node) -> bool:
+    a, b = node.src[0], node.src[1]
+    if a.nb[0] != GGML_TYPES[a.type].bytes or b.nb[0] != GGML_TYPES[b.type].bytes:
+        return False
+    return not (b.type == "F16" and a.type != "F16") and a.type not in _NO_PRODUCTS
+
+
+def _rows(node: Node) -> bool:
+    table = node.src[0]
+    if table.type in ("IQ4_NL", "MXFP4"):
+        return table.ne[0] % 256 == 0
+    return table.type in _ROWS
+
+
+def _writes(node: Node) -> bool:
+    given = node.src[0].type
+    return (node.type in _WRITTEN and given == "F32") or (node.type == "F16" and given == "F16")
+
+
+def _arithmetic(node: Node) -> bool:
+    types = (node.src[0].type, node.src[1].type, node.type)
+    if "BF16" in types:
+        return types[0] == types[2] == "BF16" and types[1] in ("BF16", "F32")
+    return _FLOATS.issuperset(types)
+
+
+def _scan(node: Node) -> bool:
+    state, a = node.src[0], node.src[3]
+    if a.ne[0] == 1:
+        return state.ne[0] in _MAMBA2_STATES and state.ne[1] % 16 == 0
+    return state.ne[0] == 16 and state.ne[1] == 1 and state.ne[2] % 128 == 0 and node.src[4].ne[1] == 1
+
+
+_CHECKS: dict[str, Callable[[Node], bool]] = {
+    "mul_mat": _product,
+    "mul_mat_id": _product,
+    "get_rows": _rows,
+    "set_rows": _writes,
+    "add": _arithmetic,
+    "sub": _arithmetic,
+    "mul": _arithmetic,
+    "div": _arithmetic,
+    "ssm_scan": _scan,
+    "ssm_conv": lambda node: node.src[0].ne[1] % 128 == 0,
+    "unary": lambda node: node.src[0].is_contiguous,
+    "scale": lambda node: node.src[0].type in ("F32", "BF16"),
+    "repeat": lambda node: node.src[0].type in _FLOATS,
+    "group_norm": lambda node: node.src[0].is_contiguous,
+}

@@ -1,0 +1,41 @@
+"""The host's processor (`ggml-cpu`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from willfit.engines.llama_cpp.graph.tensor import Buffer, Node
+
+#: No limit to one allocation.
+ENDLESS = 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class Processor:
+    """Computes everything that lies on the host.
+
+    Attributes
+    ----------
+    place
+        Where its results are: `CPU`, or pinned buffers of the first device, such as `CUDA_Host`.
+    """
+
+    place: str = "CPU"
+    alignment: int = 32
+    largest_buffer: int = ENDLESS
+
+    def supports(self, node: Node) -> bool:
+        """See `Backend.supports`."""
+        return True
+
+    def reads(self, buffer: Buffer) -> bool:
+        """See `Backend.reads`."""
+        return buffer.device is None
+
+    def takes_over(self, node: Node) -> bool:
+        """See `Backend.takes_over`."""
+        return False
+
+    def bytes(self, node: Node) -> int:
+        """See `Backend.bytes`."""
+        return node.bytes

@@ -1,0 +1,1 @@
+"""What llama.cpp keeps of the sequences: keys and values, and states."""

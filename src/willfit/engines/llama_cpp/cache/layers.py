@@ -1,0 +1,151 @@
+"""The caches of a model's layers (`llama-kv-cache.cpp`, `llama-kv-cache-iswa.cpp`, `llama-memory-recurrent.cpp`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from willfit.architectures.mixers import Attention, LatentAttention, Recurrent
+from willfit.architectures.model import Architecture
+from willfit.engines.llama_cpp.graph.network import LayerCache
+from willfit.engines.llama_cpp.graph.tensor import Buffer, Node
+from willfit.ggml_types import GGML_TYPES
+
+#: Cells of a cache are a multiple of this.
+PADDING = 256
+#: Order of the Hadamard matrix that values are rotated with, and the least one for keys.
+_ROTATION = 64
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSettings:
+    """What decides how large the caches are.
+
+    Attributes
+    ----------
+    cells
+        Tokens that a stream of a full cache holds.
+    sequences
+        How many sequences there are.
+    unified
+        They share one stream.
+    ubatch
+        Tokens that are computed at once.
+    type_k, type_v
+        Types of keys and of values.
+    flash_attn
+        Without it values are transposed, and as wide in all layers as in the widest.
+    full_windows
+        Layers with windows keep whole sequences.
+    snapshots
+        Earlier states that are kept beside the newest.
+    """
+
+    cells: int
+    sequences: int
+    unified: bool
+    ubatch: int
+    type_k: str = "F16"
+    type_v: str = "F16"
+    flash_attn: bool = True
+    full_windows: bool = False
+    snapshots: int = 0
+
+    @property
+    def streams(self) -> int:
+        """Sequences with cells of their own."""
+        return 1 if self.unified else self.sequences
+
+    def window_cells(self, window: int) -> int:
+        """Tokens that a stream holds in a layer with a window."""
+        if self.full_windows:
+            return self.cells
+        needed = min(self.cells, window * (self.sequences if self.unified else 1) + self.ubatch)
+        return -(-needed // PADDING) * PADDING
+
+
+def layer_caches(
+    architecture: Architecture, settings: CacheSettings, buffers: Sequence[Buffer]
+) -> list[LayerCache]:
+    """What each layer keeps.
+
+    Parameters
+    ----------
+    buffers
+        Where each layer's cache goes.
+    """
+    made: list[LayerCache] = []
+    attentions = [m for layer in architecture.layers for m in layer.mixers if isinstance(m, Attention)]
+    widest = max((mixer.kv_heads * mixer.value_dim for mixer in attentions), default=0)
+    for layer, buffer in zip(architecture.layers, buffers, strict=True):
+        cache = LayerCache()
+        for mixer in layer.mixers:
+            if isinstance(mixer, Attention):
+                if mixer.keeps_cache and not mixer.shares_cache:
+                    _keys_and_values(cache, mixer, settings, buffer, widest)
+            elif isinstance(mixer, LatentAttention):
+                cache.cells = settings.cells
+                cache.k = _tensor(settings.type_k, mixer.latent_per_token, settings, settings.cells, buffer)
+                if mixer.index_dim:
+                    cache.index = _tensor(settings.type_k, mixer.index_dim, settings, settings.cells, buffer)
+            elif isinstance(mixer, Recurrent):
+                rows = settings.sequences * (1 + settings.snapshots)
+                inputs = mixer.conv_channels * (mixer.conv_kernel - 1) if mixer.conv_channels else 0
+                cache.r = Node("none", "F32", (inputs, rows, 1, 1), buffer=buffer)
+                cache.s = Node("none", "F32", (mixer.recurrent, rows, 1, 1), buffer=buffer)
+        made.append(cache)
+    _rotate(made, attentions, settings)
+    _share(architecture, made)
+    return made
+
+
+def _keys_and_values(
+    cache: LayerCache, mixer: Attention, settings: CacheSettings, buffer: Buffer, widest: int
+) -> None:
+    reach = mixer.window or mixer.chunk
+    cache.windowed = bool(reach)
+    cache.cells = settings.window_cells(reach) if reach else settings.cells
+    values = mixer.kv_heads * mixer.value_dim if settings.flash_attn else widest
+    cache.k = _tensor(settings.type_k, mixer.kv_heads * mixer.head_dim, settings, cache.cells, buffer)
+    cache.v = _tensor(settings.type_v, values, settings, cache.cells, buffer)
+
+
+def _tensor(type: str, width: int, settings: CacheSettings, cells: int, buffer: Buffer) -> Node:
+    return Node("none", type, (width, cells, settings.streams, 1), buffer=buffer)
+
+
+def _rotate(caches: list[LayerCache], attentions: Sequence[Attention], settings: CacheSettings) -> None:
+    """Quantized keys and values are rotated where all layers of a cache have heads of one width."""
+    for windowed in (False, True):
+        group = [m for m in attentions if bool(m.window or m.chunk) is windowed and not m.shares_cache]
+        keys, values = {m.head_dim for m in group}, {m.value_dim for m in group}
+        first = attentions[0] if attentions else None
+        k = v = 0
+        if first and len(keys) == 1 and quantized(settings.type_k) and first.head_dim % _ROTATION == 0:
+            k = _ROTATION
+            while next(iter(keys)) % (2 * k) == 0:
+                k *= 2
+        if first and len(values) == 1 and quantized(settings.type_v) and first.value_dim % _ROTATION == 0:
+            v = _ROTATION
+        for cache in caches:
+            if cache.v is not None and cache.windowed is windowed:
+                cache.rotates_k, cache.rotates_v = k, v
+
+
+def _share(architecture: Architecture, caches: list[LayerCache]) -> None:
+    """Layers without a cache of their own read that of an earlier layer of their kind."""
+    last: dict[bool, LayerCache] = {}
+    for index, layer in enumerate(architecture.layers):
+        for mixer in layer.mixers:
+            if isinstance(mixer, Attention) and mixer.keeps_cache:
+                windowed = bool(mixer.window or mixer.chunk)
+                if mixer.shares_cache:
+                    if windowed in last:
+                        caches[index] = last[windowed]
+                else:
+                    last[windowed] = caches[index]
+
+
+def quantized(type: str) -> bool:
+    """Whether a type packs several elements into a block."""
+    return GGML_TYPES[type].block > 1

@@ -1,0 +1,261 @@
+"""Attention over a cache, as the graph computes it (`llama-graph.cpp: build_attn`, `llama-kv-cache.cpp`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from willfit.architectures.mixers import Attention
+from willfit.engines.llama_cpp.graph.network import LayerCache, Network
+from willfit.engines.llama_cpp.graph.tensor import Node, row_bytes
+
+
+@dataclass(slots=True)
+class CacheInputs:
+    """What attention to one kind of cache is given.
+
+    Attributes
+    ----------
+    mask
+        Which cells each token sees.
+    k_rows, v_rows
+        Where new keys and values go.
+    k_rotation, v_rotation
+        Hadamard matrices; None where nothing is rotated.
+    """
+
+    mask: Node
+    k_rows: Node
+    v_rows: Node | None
+    k_rotation: Node | None
+    v_rotation: Node | None
+
+
+@dataclass(slots=True)
+class AttentionInputs:
+    """Inputs for layers that see everything, and for those with a window.
+
+    Attributes
+    ----------
+    full, windowed
+        None where the model has no such layers.
+    """
+
+    full: CacheInputs | None
+    windowed: CacheInputs | None
+
+    def of(self, net: Network) -> CacheInputs:
+        """Those of the current layer."""
+        mixer = net.attention()
+        slides = isinstance(mixer, Attention) and bool(mixer.window or mixer.chunk)
+        found = self.windowed if slides and self.windowed is not None else self.full
+        assert found is not None
+        return found
+
+
+def cache_inputs(net: Network) -> AttentionInputs:
+    """The inputs of all caches."""
+    full: LayerCache | None = None
+    windowed: LayerCache | None = None
+    slides = False
+    for layer, cache in zip(net.layers, net.caches, strict=True):
+        for mixer in layer.mixers:
+            window = isinstance(mixer, Attention) and bool(mixer.window or mixer.chunk)
+            slides = slides or window
+            if cache.k is not None:
+                if window and windowed is None:
+                    windowed = cache
+                elif not window and full is None:
+                    full = cache
+    made_full = _inputs(net, full) if full is not None else None
+    return AttentionInputs(made_full, _inputs(net, windowed) if windowed is not None else None)
+
+
+def _inputs(net: Network, cache: LayerCache) -> CacheInputs:
+    batch = net.batch
+    streams = 1 if batch.kv_unified else batch.sequences
+    flat = batch.flash_attn
+    k_rows = net.input("I64", batch.tokens, name="k rows")
+    v_rows = None
+    if cache.v is not None:
+        v_rows = net.input("I64", batch.tokens * (1 if flat else _widest_values(net)), name="v rows")
+    mask = net.input(
+        "F16" if flat and net.era.half_masks else "F32",
+        cache.cells,
+        batch.tokens // streams,
+        1,
+        streams,
+        name="mask",
+    )
+    k_rotation = net.input("F32", cache.rotates_k, cache.rotates_k) if cache.rotates_k else None
+    v_rotation = net.input("F32", cache.rotates_v, cache.rotates_v) if cache.rotates_v else None
+    return CacheInputs(mask, k_rows, v_rows, k_rotation, v_rotation)
+
+
+def _widest_values(net: Network) -> int:
+    """Width of the widest layer's values: without flash attention all have it."""
+    return max(
+        mixer.kv_heads * mixer.value_dim
+        for layer in net.layers
+        for mixer in layer.mixers
+        if isinstance(mixer, Attention)
+    )
+
+
+def rotated(net: Network, x: Node, matrix: Node | None) -> Node:
+    """Heads times a Hadamard matrix."""
+    if matrix is None:
+        return x
+    width = matrix.ne[0]
+    rows = (width, x.elements // width)
+    y = net.mul_mat(matrix, net.reshape(x, *rows) if x.is_contiguous else net.cont(x, *rows))
+    return net.reshape(y, *x.ne)
+
+
+def attend(
+    net: Network,
+    inputs: CacheInputs,
+    q: Node,
+    k: Node | None,
+    v: Node | None,
+    sinks: Node | None = None,
+    project: str = "attn_output",
+    order: str = "qvk",
+) -> Node:
+    """Store new keys and values, attend to the whole cache, project the outputs.
+
+    Parameters
+    ----------
+    q, k, v
+        Width x heads x tokens. Without keys and values the layer reads an earlier one's cache.
+    project
+        Name of the output projection; empty for none.
+    order
+        In which order the three are put into the graph.
+    """
+    q = rotated(net, q, inputs.k_rotation)
+    k = rotated(net, k, inputs.k_rotation) if k is not None else None
+    v = rotated(net, v, inputs.v_rotation) if v is not None else None
+    for which in order:
+        net.expand({"q": q, "k": k, "v": v}[which])
+    cache = net.cache
+    assert cache.k is not None
+    assert cache.v is not None
+    assert inputs.v_rows is not None
+    if k is not None:
+        net.expand(_store_keys(net, cache.k, k, inputs.k_rows))
+    if v is not None:
+        net.expand(_store_values(net, cache.v, v, inputs.v_rows))
+    mixer = net.attention()
+    assert isinstance(mixer, Attention)
+    keys = cached_keys(net, cache, mixer.head_dim, mixer.kv_heads)
+    values = _cached_values(net, cache, mixer.value_dim, mixer.kv_heads)
+    x = heads(net, q, keys, values, inputs.mask, sinks)
+    x = rotated(net, x, inputs.v_rotation)
+    return net.projected(project, x) if project else x
+
+
+def _streams(net: Network) -> int:
+    return 1 if net.batch.kv_unified else net.batch.sequences
+
+
+def _store_keys(net: Network, cache: Node, k: Node, rows: Node) -> Node:
+    width = k.ne[0] * k.ne[1]
+    k = net.view(k, (width, k.ne[2]), (k.nb[2],))
+    if cache.ne[2] > 1:
+        cache = net.reshape(cache, width, cache.ne[1] * cache.ne[2])
+    return net.set_rows(cache, k, rows)
+
+
+def _store_values(net: Network, cache: Node, v: Node, rows: Node) -> Node:
+    width, tokens = v.ne[0] * v.ne[1], v.ne[2]
+    if net.batch.flash_attn:
+        v = net.view(v, (width, tokens), (v.nb[2],))
+        if cache.ne[2] > 1:
+            cache = net.reshape(cache, width, cache.ne[1] * cache.ne[2])
+        return net.set_rows(cache, v, rows)
+    merged = row_bytes(v.type, width) == v.nb[2]
+    v = net.reshape(v, width, tokens) if merged else net.cont(v, width, tokens)
+    if width < cache.ne[0]:
+        v = net.pad(v, cache.ne[0] - width)
+    # Values are stored transposed: each element is a row.
+    whole = net.reshape(cache, 1, cache.elements)
+    return net.set_rows(whole, net.reshape(v, 1, v.elements), rows)
+
+
+def cached_keys(net: Network, cache: LayerCache, width: int, count: int) -> Node:
+    """The keys of all cells."""
+    k = cache.k
+    assert k is not None
+    steps = (row_bytes(k.type, width), row_bytes(k.type, k.ne[0]), row_bytes(k.type, k.ne[0] * k.ne[1]))
+    return net.view(k, (width, count, cache.cells, _streams(net)), steps)
+
+
+def _cached_values(net: Network, cache: LayerCache, width: int, count: int) -> Node:
+    v = cache.v
+    assert v is not None
+    cells = v.ne[1]
+    if net.batch.flash_attn:
+        steps = (row_bytes(v.type, width), row_bytes(v.type, v.ne[0]), row_bytes(v.type, v.ne[0] * cells))
+        return net.view(v, (width, count, cache.cells, _streams(net)), steps)
+    steps = (row_bytes(v.type, cells * width), row_bytes(v.type, cells), row_bytes(v.type, cells * v.ne[0]))
+    return net.view(v, (cache.cells, count, width, _streams(net)), steps)
+
+
+def heads(
+    net: Network,
+    q: Node,
+    k: Node,
+    v: Node,
+    mask: Node | None,
+    sinks: Node | None = None,
+    up: Node | None = None,
+    bias: Node | None = None,
+) -> Node:
+    """All heads of attention, side by side (`build_attn_mha`).
+
+    Parameters
+    ----------
+    up
+        Latent attention's projection from latents to values.
+    bias
+        Added to the scores: relative positions.
+    """
+    transposed = v.nb[1] > v.nb[2]
+    streams = k.ne[3]
+    part = q.ne[2] // streams
+    q = net.view(q, (q.ne[0], q.ne[1], part, streams), (q.nb[1], q.nb[2], q.nb[2] * part))
+    q, k, v = (net.permute(x, 0, 2, 1, 3) for x in (q, k, v))
+    if net.batch.flash_attn and bias is None:
+        if transposed:
+            v = net.transpose(v)
+        k = net.cast(k, "F16") if k.type == "F32" else k
+        v = net.cast(v, "F16") if v.type == "F32" else v
+        x = net.flash_attn(q, k, v, mask, sinks)
+        if up is not None:
+            x = net.mul_mat(up, net.permute(x, 0, 2, 1, 3))
+            x = net.cont(net.permute(x, 0, 2, 1, 3))
+        x = net.reshape(x, x.ne[0] * x.ne[1], x.ne[2] * x.ne[3])
+    else:
+        scores = net.mul_mat(k, q)
+        if softcaps(net):
+            scores = net.scale(net.unary("tanh", net.scale(scores)))
+        if bias is not None:
+            scores = net.add(scores, bias)
+        scores = net.soft_max(scores, mask, sinks)
+        if not transposed:
+            v = net.cont(net.transpose(v))
+        x = net.mul_mat(v, scores)
+        if up is not None:
+            x = net.mul_mat(up, x)
+        x = net.permute(x, 0, 2, 1, 3)
+        x = net.cont(x, x.ne[0] * x.ne[1], x.ne[2] * x.ne[3])
+        if net.batch.kv_on_host:
+            x.backend = net.host
+    net.expand(x)
+    return x
+
+
+def softcaps(net: Network) -> bool:
+    """Whether attention scores are softly capped."""
+    key = f"{net.meta.architecture}.attn_logit_softcapping"
+    return net.meta.architecture in ("gemma2", "grok") or bool(net.meta.values.get(key))

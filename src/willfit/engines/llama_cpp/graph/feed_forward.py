@@ -1,0 +1,179 @@
+"""Feed-forward parts of layers: dense and experts (`llama-graph.cpp: build_ffn, build_moe_ffn`)."""
+
+from __future__ import annotations
+
+from willfit.engines.llama_cpp.graph.network import Network
+from willfit.engines.llama_cpp.graph.tensor import Node
+
+#: Activations that are gated by a second projection in one operation, by the name of the plain one.
+_GATED = {"silu": "swiglu", "gelu": "geglu", "relu": "reglu", "swiglu_oai": "swiglu_oai"}
+
+
+def dense(
+    net: Network,
+    x: Node,
+    activation: str = "silu",
+    suffix: str = "",
+    parallel: bool = True,
+    fused: str = "",
+) -> Node:
+    """The MLP of the current layer.
+
+    Parameters
+    ----------
+    activation
+        `silu`, `gelu`, `relu`, `relu_sqr`.
+    suffix
+        `_shexp` for the shared experts.
+    parallel
+        The gate reads what the up projection reads, not its result.
+    fused
+        `swiglu` or `geglu` where gate and up are one matrix.
+    """
+    up_name, gate_name = f"ffn_up{suffix}", f"ffn_gate{suffix}"
+    up = net.projected(up_name, x) if net.weight(f"{up_name}.weight") is not None else x
+    gate = net.weight(f"{gate_name}.weight")
+    y = up if gate is None else net.projected(gate_name, x if parallel else up)
+    if fused:
+        y = net.glu(fused, y)
+    elif gate is not None and parallel and activation in _GATED:
+        y = net.glu(_GATED[activation], y, up)
+    else:
+        y = activated(net, y, activation)
+        if gate is not None and parallel:
+            y = net.mul(y, up)
+    return net.projected(f"ffn_down{suffix}", y)
+
+
+def activated(net: Network, x: Node, activation: str) -> Node:
+    """An activation without a gate; `relu_sqr` is the square of `relu`."""
+    return net.sqr(net.unary("relu", x)) if activation == "relu_sqr" else net.unary(activation, x)
+
+
+def experts(
+    net: Network,
+    x: Node,
+    gating: str = "softmax",
+    normalised: bool = True,
+    scaled: bool = False,
+    activation: str = "silu",
+    scores: Node | None = None,
+    weighted_before: bool = False,
+    stem: str = "exps",
+) -> Node:
+    """The routed experts of the current layer.
+
+    Parameters
+    ----------
+    gating
+        How scores become probabilities: `softmax`, `sigmoid`, `softmax_weight` (over the chosen ones), `sqrt_softplus`.
+    normalised, scaled
+        Whether the weights of the chosen experts are made to sum to one, and then multiplied by a constant.
+    scores
+        The router's scores, if they come from elsewhere.
+    weighted_before
+        Tokens are weighted before the experts instead of after them.
+    stem
+        Ending of the experts' tensor names.
+    """
+    hidden, tokens = x.ne[0], x.ne[1]
+    meta = net.meta
+    if scores is None:
+        scores = net.linear(net.needed("ffn_gate_inp.weight"), x)
+    bias = net.weight("ffn_gate_inp.bias")
+    if bias is not None:
+        scores = net.add(scores, bias)
+    count = scores.ne[0]
+    used = meta.integer("expert_used_count", layer=net.layer)
+    probs = {
+        "softmax": lambda: net.soft_max(scores),
+        "sigmoid": lambda: net.unary("sigmoid", scores),
+        "softmax_weight": lambda: scores,
+        "sqrt_softplus": lambda: net.sqrt(net.unary("softplus", scores)),
+    }[gating]()
+    chosen_by = probs
+    correction = net.weight("exp_probs_b.bias")
+    if correction is not None:
+        chosen_by = net.add(probs, correction)
+    if weighted_before:
+        chosen_by = scores
+    groups = meta.integer("expert_group_count", 0)
+    if groups > 1:
+        chosen_by = _in_best_groups(net, chosen_by, count, groups, tokens)
+    selected = net.argsort_top_k(chosen_by, used)
+    probs = net.reshape(probs, 1, count, tokens)
+    weights = net.get_rows(probs, selected)
+    if gating == "softmax_weight":
+        weights = net.soft_max(net.reshape(weights, used, tokens))
+        weights = net.reshape(weights, 1, used, tokens)
+    if normalised:
+        flat = net.reshape(weights, used, tokens)
+        total = net.sum_rows(flat)
+        if net.era.clamps_expert_sum:
+            total = net.clamp(total)
+        weights = net.reshape(net.div(flat, total), 1, used, tokens)
+    if scaled:
+        weights = net.scale(weights)
+    net.expand(weights)
+    y = net.reshape(x, hidden, 1, tokens)
+    if weighted_before:
+        y = net.mul(net.repeat(y, hidden, used, tokens, 1), weights)
+    y = _inner(net, y, selected, activation, stem)
+    y = _through(net, f"ffn_down_{stem}", y, selected)
+    if not weighted_before:
+        y = net.mul(y, weights)
+    net.expand(y)
+    return _summed(net, y, used)
+
+
+def _in_best_groups(net: Network, scores: Node, count: int, groups: int, tokens: int) -> Node:
+    """Scores with those outside of the best groups of experts masked."""
+    used = net.meta.integer("expert_group_used_count", 1)
+    grouped = net.reshape(scores, count // groups, groups, tokens)
+    best = net.argsort_top_k(grouped, 2)
+    each = net.get_rows(net.reshape(grouped, 1, *grouped.ne[:3]), best)
+    total = net.sum_rows(net.reshape(each, each.ne[1], each.ne[2], each.ne[3]))
+    total = net.reshape(total, total.ne[1], total.ne[2])
+    chosen = net.argsort_top_k(total, used)
+    kept = net.get_rows(grouped, chosen)
+    masked = net.set_rows(net.fill(grouped), kept, chosen)
+    return net.reshape(masked, count, tokens)
+
+
+def _through(net: Network, stem: str, x: Node, selected: Node) -> Node:
+    """The linear layers of the chosen experts, with scales and biases if they have them."""
+    y = net.mul_mat_id(net.needed(f"{stem}.weight"), x, selected)
+    scale = net.weight(f"{stem}.scale")
+    if scale is not None:
+        count, tokens = scale.ne[0], x.ne[2]
+        rows = net.repeat(net.reshape(scale, 1, count, 1), 1, count, tokens, 1)
+        y = net.mul(y, net.get_rows(rows, selected))
+    bias = net.weight(f"{stem}.bias")
+    return net.add_id(y, bias, selected) if bias is not None else y
+
+
+def _inner(net: Network, x: Node, selected: Node, activation: str, stem: str) -> Node:
+    if net.weight(f"ffn_gate_up_{stem}.weight") is not None:
+        both = _through(net, f"ffn_gate_up_{stem}", x, selected)
+        width = both.ne[0] // 2
+        shape = (width, both.ne[1], both.ne[2])
+        gate = net.view(both, shape, both.nb[1:3])
+        up = net.view(both, shape, both.nb[1:3], width * both.nb[0])
+        return net.glu(_GATED[activation], gate, up)
+    up = _through(net, f"ffn_up_{stem}", x, selected)
+    if net.weight(f"ffn_gate_{stem}.weight") is None:
+        return activated(net, up, activation)
+    gate = _through(net, f"ffn_gate_{stem}", x, selected)
+    return net.glu(_GATED[activation], gate, up)
+
+
+def _summed(net: Network, y: Node, used: int) -> Node:
+    """The sum over the chosen experts."""
+    parts = [net.view(y, (y.ne[0], y.ne[2]), (y.nb[2],), index * y.nb[1]) for index in range(used)]
+    for part in parts:
+        net.expand(part)
+    total = parts[0]
+    for part in parts[1:]:
+        total = net.add(total, part)
+        net.expand(total)
+    return net.cont(total) if used == 1 else total

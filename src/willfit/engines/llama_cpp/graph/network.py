@@ -1,0 +1,235 @@
+"""A model's graph under construction: what the architectures' builders share (`llama-graph.cpp`).
+
+A builder is given a `Network`: the weights by their GGUF names, the caches, how many tokens and sequences a batch has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from willfit.architectures.gguf.metadata import Metadata
+from willfit.architectures.mixers import Attention, LatentAttention, Mixer
+from willfit.architectures.model import Layer
+from willfit.engines.llama_cpp.eras import Era
+from willfit.engines.llama_cpp.graph.ops import Graph
+from willfit.engines.llama_cpp.graph.tensor import Node
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a graph is built for.
+
+    Attributes
+    ----------
+    tokens, sequences, outputs
+        Tokens of the batch, the sequences that they belong to, rows of logits.
+    flash_attn
+        Attention without scores in memory.
+    kv_unified
+        All sequences share one cache.
+    embeddings, pooling
+        Vectors are wanted, and how they are pooled: `none`, `mean`, `cls`, `last`, `rank`.
+    causal
+        Tokens see only what is before them.
+    kv_on_host
+        Caches stay on the host, with what reads them.
+    fully_offloaded
+        Devices hold all layers and the output.
+    """
+
+    tokens: int
+    sequences: int
+    outputs: int
+    flash_attn: bool
+    kv_unified: bool = False
+    embeddings: bool = False
+    pooling: str = "none"
+    causal: bool = True
+    kv_on_host: bool = False
+    fully_offloaded: bool = True
+
+
+@dataclass(slots=True)
+class LayerCache:
+    """What a layer keeps, as tensors that are allocated before the graph runs; None where it keeps no such thing.
+
+    Attributes
+    ----------
+    k, v
+        Keys and values: width x cells x streams.
+    cells, windowed
+        Tokens that a stream holds, and whether the layer sees a window of them.
+    r, s
+        Inputs of a short convolution, and the recurrent state: width x sequences.
+    index
+        Keys of an indexer.
+    rotates_k, rotates_v
+        Order of the Hadamard matrix that keys, values are multiplied by before they are quantized; 0 without.
+    """
+
+    k: Node | None = None
+    v: Node | None = None
+    cells: int = 0
+    windowed: bool = False
+    r: Node | None = None
+    s: Node | None = None
+    index: Node | None = None
+    rotates_k: int = 0
+    rotates_v: int = 0
+
+
+class Network(Graph):
+    """The graph of one model and batch.
+
+    Attributes
+    ----------
+    meta, layers
+        Metadata of the GGUF header, and what each layer is.
+    weights
+        Tensors by their GGUF names. The head of a model that ties it is `output.weight`.
+    caches
+        Of each layer.
+    batch, era
+        What it is built for, and how llama.cpp of that time builds.
+    devices
+        Backend of each layer, and of the output as the last one.
+    host
+        Backend of the host's processor.
+    """
+
+    def __init__(
+        self,
+        meta: Metadata,
+        layers: tuple[Layer, ...],
+        weights: Mapping[str, Node],
+        caches: list[LayerCache],
+        batch: Batch,
+        era: Era,
+        devices: list[int],
+        host: int,
+    ) -> None:
+        super().__init__()
+        self.meta = meta
+        self.layers = layers
+        self.weights = weights
+        self.caches = caches
+        self.batch = batch
+        self.era = era
+        self.devices = devices
+        self.host = host
+        self.hidden = meta.integer("embedding_length")
+        self.result: Node | None = None
+        self.logits: Node | None = None
+
+    # Weights
+
+    def outer(self, name: str) -> Node | None:
+        """A tensor outside of the layers: `output_norm.weight`; None if the model lacks it."""
+        return self.weights.get(name)
+
+    def weight(self, leaf: str) -> Node | None:
+        """A tensor of the current layer: `attn_q.weight`."""
+        return self.weights.get(f"blk.{self.layer}.{leaf}")
+
+    def bias(self, stem: str) -> Node | None:
+        """A bias of the current layer: `attn_q`."""
+        return self.weight(f"{stem}.bias")
+
+    def needed(self, leaf: str) -> Node:
+        """A tensor of the current layer without which the architecture cannot be."""
+        found = self.weight(leaf)
+        if found is None:
+            raise LookupError(f"blk.{self.layer}.{leaf}")
+        return found
+
+    def attention(self) -> Attention | LatentAttention:
+        """What the current layer attends with."""
+        for mixer in self.layers[self.layer].mixers:
+            if isinstance(mixer, Attention | LatentAttention):
+                return mixer
+        raise LookupError(f"layer {self.layer} has no attention")
+
+    def mixer(self, kind: type[Mixer]) -> Mixer | None:
+        """The current layer's mixer of a kind."""
+        return next((one for one in self.layers[self.layer].mixers if isinstance(one, kind)), None)
+
+    @property
+    def cache(self) -> LayerCache:
+        """What the current layer keeps."""
+        return self.caches[self.layer]
+
+    # Pieces
+
+    def linear(self, weight: Node, x: Node, scale: Node | None = None) -> Node:
+        """A linear layer."""
+        y = self.mul_mat(weight, x)
+        return self.mul(y, scale) if scale is not None else y
+
+    def projected(self, stem: str, x: Node) -> Node:
+        """The linear layer `stem` of the current layer, with its scale and bias if it has them."""
+        y = self.linear(self.needed(f"{stem}.weight"), x, self.weight(f"{stem}.scale"))
+        bias = self.bias(stem)
+        return self.add(y, bias) if bias is not None else y
+
+    def pinned(self, x: Node) -> Node:
+        """Keep a norm, or a layer's last operation, on the device of its layer."""
+        if self.layer >= 0 and (self.batch.tokens < 32 or self.batch.fully_offloaded):
+            x.backend = self.devices[self.layer]
+        return x
+
+    def normed(self, x: Node, weight: Node | None, bias: Node | None = None, kind: str = "rms_norm") -> Node:
+        """A norm with its weights."""
+        y = {"rms_norm": self.rms_norm, "norm": self.norm}[kind](x)
+        if weight is not None or bias is not None:
+            self.pinned(y)
+        if weight is not None:
+            y = self.mul(y, weight)
+        return self.add(y, bias) if bias is not None else y
+
+    def layer_norm(self, x: Node, stem: str, kind: str = "rms_norm") -> Node:
+        """The norm `stem` of the current layer."""
+        return self.normed(x, self.weight(f"{stem}.weight"), self.bias(stem), kind)
+
+    # Inputs
+
+    def embedded(self) -> Node:
+        """Token embeddings, or vectors that come instead of them."""
+        tokens = self.input("I32", self.batch.tokens, name="tokens")
+        table = self.weights["token_embd.weight"]
+        rows = self.get_rows(table, tokens)
+        if self.era.selects_input:
+            vectors = self.input("F32", self.hidden, self.batch.tokens, name="vectors")
+            self.expand(rows)
+            self.expand(vectors)
+        scale = self.meta.values.get(f"{self.meta.architecture}.embedding_scale")
+        x = self.scale(rows) if scale else rows
+        self.expand(x)
+        return x
+
+    def positions(self) -> Node:
+        """Positions of the tokens; four of each for models that see pictures."""
+        each = 4 if f"{self.meta.architecture}.rope.dimension_sections" in self.meta.values else 1
+        return self.input("I32", self.batch.tokens * each, name="positions")
+
+    def output_rows(self) -> Node:
+        """Which tokens' results are wanted."""
+        return self.input("I32", self.batch.outputs, name="output rows")
+
+    # Results
+
+    def finish(self, x: Node, kind: str = "rms_norm") -> None:
+        """The output norm and the head."""
+        self.layer = -1
+        norm, bias = self.outer("output_norm.weight"), self.outer("output_norm.bias")
+        if norm is not None:
+            x = self.normed(x, norm, bias, kind)
+        self.result = x
+        head = self.outer("output.weight")
+        if head is not None:
+            x = self.linear(head, x)
+            extra = self.outer("output.bias")
+            if extra is not None:
+                x = self.add(x, extra)
+            self.logits = x
+        self.expand(x)

@@ -1,0 +1,1 @@
+"""Where the weights of a GGUF file go, and what their buffers take."""

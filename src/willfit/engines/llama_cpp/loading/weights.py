@@ -1,0 +1,209 @@
+"""Which buffer each tensor is in, and what the buffers take (`llama-model-loader.cpp`, `llama-model.cpp`)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from willfit.checkpoints.gguf import GgufHeader, GgufTensor
+from willfit.engines.llama_cpp.graph.scheduler import Backend
+from willfit.engines.llama_cpp.graph.tensor import Buffer, Node, Shape
+from willfit.engines.llama_cpp.loading.layers import LayerPlaces
+from willfit.engines.llama_cpp.loading.roles import Role, role_of
+from willfit.errors import BadInput
+
+#: Types that AVX2 processors multiply faster when so many rows are interleaved (`ggml-cpu/repack.cpp`).
+_REPACKED = {"Q4_0": 8, "Q4_K": 8, "IQ4_NL": 8, "MXFP4": 8}
+
+#: Where a model ties its head: one tensor that is read as rows and multiplied with.
+_TABLE, _HEAD = "token_embd.weight", "output.weight"
+
+#: Tensors that layers on several devices each get a copy of.
+_SHARED = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A tensor in a buffer.
+
+    Attributes
+    ----------
+    name
+        As the graph calls it; a tied head is `output.weight`.
+    tensor
+        What the file holds.
+    buffer
+        Where it is.
+    """
+
+    name: str
+    tensor: GgufTensor
+    buffer: Buffer
+
+    @property
+    def ne(self) -> Shape:
+        """Its dimensions, four of them."""
+        a, b, c, d = [*self.tensor.ne, 1, 1, 1, 1][:4]
+        return a, b, c, d
+
+    def node(self) -> Node:
+        """It as a leaf of a graph."""
+        return Node("none", self.tensor.type, self.ne, name=self.name, buffer=self.buffer)
+
+
+@dataclass(frozen=True, slots=True)
+class Loader:
+    """How tensors find their buffers.
+
+    Attributes
+    ----------
+    places
+        Where the layers are.
+    backends
+        Devices by index, then the processor.
+    host_buffers
+        Name of the first device's pinned host buffers, used where the file is not mapped; empty if it has none.
+    mapped
+        The file is mapped.
+    repack
+        The processor repacks what it can.
+    overrides
+        Patterns of tensor names, each with the name of a buffer.
+    """
+
+    places: LayerPlaces
+    backends: tuple[Backend, ...]
+    host_buffers: str
+    mapped: bool
+    repack: bool
+    overrides: tuple[tuple[str, str], ...] = ()
+    _patterns: tuple[tuple[re.Pattern[str], str], ...] = field(init=False, default=())
+
+    def __post_init__(self) -> None:
+        try:
+            found = tuple((re.compile(pattern), place) for pattern, place in self.overrides)
+        except re.error as error:
+            raise BadInput(f"--override-tensor: {error}") from error
+        object.__setattr__(self, "_patterns", found)
+
+    def place(self, header: GgufHeader, tied: bool, skipped: frozenset[str] = frozenset()) -> list[Placed]:
+        """All tensors of a file in their buffers.
+
+        Parameters
+        ----------
+        tied
+            The head is the table of embeddings.
+        skipped
+            Names of tensors that are not loaded.
+        """
+        found = []
+        for tensor in header.tensors:
+            if tensor.name in skipped:
+                continue
+            role = role_of(tensor.name)
+            if tensor.name in _SHARED:
+                found += self._copies(tensor)
+                continue
+            found.append(Placed(tensor.name, tensor, self._buffer(tensor, tensor.name, role)))
+            if tensor.name == _TABLE and tied:
+                head = self._buffer(tensor, tensor.name, Role("output", -1, "mul_mat"))
+                found.append(Placed(_HEAD, tensor, head))
+        return found
+
+    def _copies(self, tensor: GgufTensor) -> list[Placed]:
+        """A copy for each place that layers are in."""
+        seen: dict[str, Placed] = {}
+        for layer in range(len(self.places.layers)):
+            buffer = self._buffer(tensor, tensor.name, Role("layer", layer, "rope"))
+            seen.setdefault(buffer.place, Placed(tensor.name, tensor, buffer))
+        return list(seen.values())
+
+    def _buffer(self, tensor: GgufTensor, name: str, role: Role) -> Buffer:
+        for pattern, place in self._patterns:
+            if pattern.search(name):
+                return self._named(tensor, role, place)
+        device = None
+        if role.stage == "layer":
+            device = self.places.layers[role.layer] if role.layer < len(self.places.layers) else None
+        elif role.stage == "output":
+            device = self.places.output
+        if device is not None:
+            backend = self.backends[device]
+            buffer = Buffer(backend.place, device, weights=True)
+            if backend.supports(_test(tensor, role.op, buffer)):
+                return buffer
+        return self._host(tensor, role)
+
+    def _named(self, tensor: GgufTensor, role: Role, place: str) -> Buffer:
+        """The buffer that an override names."""
+        if place == "CPU":
+            return self._host(tensor, role)
+        for device, backend in enumerate(self.backends[:-1]):
+            if backend.place == place:
+                return Buffer(place, device, weights=True)
+        if place == self.host_buffers:
+            return Buffer(place, None, weights=True)
+        known = ", ".join(["CPU", *(backend.place for backend in self.backends[:-1])])
+        raise BadInput(f"--override-tensor: unknown buffer type {place!r}", f"known: {known}")
+
+    def _host(self, tensor: GgufTensor, role: Role) -> Buffer:
+        """Pinned buffers of the first device, else what the processor repacks, else plain memory."""
+        if self.host_buffers:
+            pinned = Buffer(self.host_buffers, None, weights=True)
+            if self.backends[0].supports(_test(tensor, role.op, pinned)):
+                return Buffer("CPU_Mapped", None, weights=True) if self.mapped else pinned
+        if self.repack and repacks(tensor, role.op):
+            return Buffer("CPU_REPACK", None, weights=True)
+        return Buffer("CPU_Mapped" if self.mapped else "CPU", None, weights=True)
+
+
+def repacks(tensor: GgufTensor, op: str) -> bool:
+    """Whether an AVX2 processor keeps the tensor in a form of its own."""
+    rows = _REPACKED.get(tensor.type)
+    if rows is None or op not in ("mul_mat", "mul_mat_id"):
+        return False
+    dims = len(tensor.ne) - next((i for i, n in enumerate(reversed(tensor.ne)) if n != 1), 0)
+    return dims == (2 if op == "mul_mat" else 3) and tensor.ne[1] % rows == 0
+
+
+def _test(tensor: GgufTensor, op: str, buffer: Buffer) -> Node:
+    """The operation by which llama.cpp asks whether a backend can use a tensor."""
+    a, b, c, d = [*tensor.ne, 1, 1, 1, 1][:4]
+    weight = Node("none", tensor.type, (a, b, c, d), buffer=buffer)
+    if op == "get_rows":
+        return Node(op, "F32", (a, 512, 1, 1), [weight, Node("none", "I32", (512, 1, 1, 1))])
+    if op == "mul_mat":
+        return Node(op, "F32", (b, 512, c, d), [weight, Node("none", "F32", (a, 512, c, d))])
+    if op == "mul_mat_id":
+        rows = Node("none", "F32", (a, 1, 512, 1))
+        return Node(op, "F32", (b, 1, 512, 1), [weight, rows, Node("none", "I32", (1, 512, 1, 1))])
+    if op in ("add", "mul"):
+        return Node(op, "F32", (a, b, c, d), [Node("none", "F32", (a, b, c, d)), weight])
+    if op == "ssm_conv":
+        x = Node("none", "F32", (a - 1 + 512, b, 3, 1))
+        return Node(op, "F32", (b, 512, 3, 1), [x, weight])
+    return Node("none", tensor.type, (a, b, c, d), buffer=buffer)
+
+
+def buffer_bytes(placed: Sequence[Placed], backends: Sequence[Backend]) -> dict[str, int]:
+    """Bytes of each buffer of weights.
+
+    A mapped file counts from its first tensor in that buffer to the end of the last, whatever lies between.
+    """
+    sizes: dict[str, int] = {}
+    ranges: dict[int, tuple[int, int]] = {}
+    processor = backends[-1]
+    for one in placed:
+        place = one.buffer.place
+        if place == "CPU_Mapped":
+            start, end = ranges.get(one.tensor.file, (one.tensor.offset, 0))
+            last = one.tensor.offset + one.tensor.bytes
+            ranges[one.tensor.file] = min(start, one.tensor.offset), max(end, last)
+            continue
+        backend = processor if one.buffer.device is None else backends[one.buffer.device]
+        size = backend.bytes(one.node())
+        sizes[place] = sizes.get(place, 0) + -(-size // backend.alignment) * backend.alignment
+    if ranges:
+        sizes["CPU_Mapped"] = sum(end - start for start, end in ranges.values())
+    return sizes

@@ -1,0 +1,221 @@
+"""All buffers of one context: weights, caches, what is computed, results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from willfit.architectures.gguf.metadata import Metadata
+from willfit.architectures.model import Architecture
+from willfit.checkpoints.gguf import GgufHeader
+from willfit.engines.llama_cpp.cache.layers import CacheSettings, layer_caches
+from willfit.engines.llama_cpp.eras import Era
+from willfit.engines.llama_cpp.graph import families
+from willfit.engines.llama_cpp.graph.network import Batch, LayerCache, Network
+from willfit.engines.llama_cpp.graph.scheduler import Backend, Reserved, Scheduler
+from willfit.engines.llama_cpp.graph.tensor import Buffer, Node
+from willfit.engines.llama_cpp.loading.layers import LayerPlaces
+from willfit.engines.llama_cpp.loading.weights import Loader, Placed, buffer_bytes
+
+#: Copies of inputs that pipeline parallelism keeps (`GGML_SCHED_MAX_COPIES`).
+PIPELINE_COPIES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model in its buffers.
+
+    Attributes
+    ----------
+    header, architecture
+        The file, and what it describes.
+    places, placed
+        Where layers and tensors are.
+    backends
+        Devices by index, then the processor.
+    """
+
+    header: GgufHeader
+    architecture: Architecture
+    places: LayerPlaces
+    placed: tuple[Placed, ...]
+    backends: tuple[Backend, ...]
+
+    @property
+    def meta(self) -> Metadata:
+        """The header's metadata."""
+        return Metadata(self.header.metadata)
+
+    @property
+    def bytes(self) -> dict[str, int]:
+        """Bytes of each buffer of weights."""
+        return buffer_bytes(self.placed, self.backends)
+
+
+def load(
+    header: GgufHeader, architecture: Architecture, loader: Loader, skipped: frozenset[str] = frozenset()
+) -> Model:
+    """Place a model's tensors."""
+    placed = tuple(loader.place(header, architecture.tied, skipped))
+    return Model(header, architecture, loader.places, placed, loader.backends)
+
+
+@dataclass(frozen=True, slots=True)
+class ContextSettings:
+    """What a context is made with.
+
+    Attributes
+    ----------
+    cache
+        See `CacheSettings`.
+    outputs
+        Rows of logits that are reserved at most.
+    kv_offload, op_offload
+        Caches follow their layers; products with weights on the host run on a device.
+    embeddings, pooling
+        Vectors are wanted.
+    pipelined
+        Batches overlap on several devices.
+    """
+
+    cache: CacheSettings
+    outputs: int
+    kv_offload: bool = True
+    op_offload: bool = True
+    embeddings: bool = False
+    pooling: str = "none"
+    pipelined: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a context takes.
+
+    Attributes
+    ----------
+    keys_values, states
+        Bytes of caches and of recurrent states by buffer.
+    compute
+        Bytes of compute buffers by buffer.
+    output
+        Bytes of the buffer of results on the host, for the sequences at start.
+    flash_attn
+        Whether attention runs without scores in memory.
+    splits, nodes
+        Of the graph for a whole batch.
+    """
+
+    keys_values: Mapping[str, int]
+    states: Mapping[str, int]
+    compute: Mapping[str, int]
+    output: int
+    flash_attn: bool
+    splits: int
+    nodes: int
+
+
+def cache_buffers(model: Model, kv_offload: bool) -> list[Buffer]:
+    """Where each layer's cache goes."""
+    found = []
+    for device in model.places.layers[: len(model.architecture.layers)]:
+        on_device = kv_offload and device is not None
+        place = model.backends[device].place if on_device and device is not None else "CPU"
+        found.append(Buffer(place, device if on_device else None, weights=False))
+    return found
+
+
+def context(model: Model, settings: ContextSettings, era: Era) -> Context:
+    """What a context of a model takes."""
+    cache = settings.cache
+    buffers = cache_buffers(model, settings.kv_offload)
+    tokens = min(cache.cells * cache.streams, cache.ubatch)
+    outputs = min(tokens, settings.outputs)
+    rounded = -(-tokens // cache.sequences) * cache.sequences
+    reserved = _reserve(model, settings, era, buffers, rounded, outputs)
+    compute: dict[str, int] = {}
+    for backend, size in zip(model.backends, reserved.bytes, strict=True):
+        compute[backend.place] = size
+    caches = layer_caches(model.architecture, cache, buffers)
+    return Context(
+        _sum(caches, buffers, ("k", "v", "index")),
+        _sum(caches, buffers, ("r", "s")),
+        compute,
+        _output_bytes(model, settings),
+        cache.flash_attn,
+        reserved.splits,
+        reserved.nodes,
+    )
+
+
+def flash_attention(model: Model, settings: ContextSettings, era: Era) -> bool:
+    """Whether flash attention lands on each layer's own device, which is when `auto` chooses it."""
+    cache = settings.cache
+    tried = replace(settings, cache=replace(cache, flash_attn=True))
+    buffers = cache_buffers(model, settings.kv_offload)
+    net = _network(model, tried, era, buffers, cache.sequences, cache.sequences)
+    families.build(net)
+    Scheduler(model.backends, op_offload=settings.op_offload).assign(net.nodes, net.leafs)
+    return all(node.backend == net.devices[node.layer] for node in net.nodes if node.op == "flash_attn_ext")
+
+
+def _reserve(
+    model: Model, settings: ContextSettings, era: Era, buffers: Sequence[Buffer], tokens: int, outputs: int
+) -> Reserved:
+    net = _network(model, settings, era, buffers, tokens, outputs)
+    families.build(net)
+    copies = PIPELINE_COPIES if settings.pipelined else 1
+    return Scheduler(model.backends, copies, settings.op_offload).reserve(net.nodes, net.leafs)
+
+
+def _network(
+    model: Model, settings: ContextSettings, era: Era, buffers: Sequence[Buffer], tokens: int, outputs: int
+) -> Network:
+    cache = settings.cache
+    host = len(model.backends) - 1
+    devices = [host if device is None else device for device in (*model.places.layers, model.places.output)]
+    batch = Batch(
+        tokens,
+        cache.sequences,
+        outputs,
+        cache.flash_attn,
+        cache.unified,
+        settings.embeddings,
+        settings.pooling,
+        model.architecture.causal,
+        not settings.kv_offload,
+        model.places.fully_offloaded,
+    )
+    weights: dict[str, Node] = {}
+    for one in model.placed:
+        weights.setdefault(one.name, one.node())
+    return Network(
+        model.meta,
+        model.architecture.layers,
+        weights,
+        layer_caches(model.architecture, cache, buffers),
+        batch,
+        era,
+        devices,
+        host,
+    )
+
+
+def _sum(caches: Sequence[LayerCache], buffers: Sequence[Buffer], names: Sequence[str]) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    seen: set[int] = set()
+    for cache, buffer in zip(caches, buffers, strict=True):
+        if id(cache) in seen:
+            continue
+        seen.add(id(cache))
+        for name in names:
+            tensor: Node | None = getattr(cache, name)
+            if tensor is not None:
+                sizes[buffer.place] = sizes.get(buffer.place, 0) + tensor.bytes
+    return sizes
+
+
+def _output_bytes(model: Model, settings: ContextSettings) -> int:
+    """Logits of a row for each sequence, and its vector where vectors are wanted."""
+    rows = settings.cache.sequences
+    width = 0 if settings.embeddings else model.architecture.vocab_size
+    return rows * 4 * (width + (model.architecture.hidden_size if settings.embeddings else 0))
