@@ -47,6 +47,8 @@ class Era:
         llama.cpp decides about flash attention where nobody did.
     cache_types
         A quantized cache can be asked for, and estimates know of it.
+    plain_cache
+        Architectures whose cache is never quantized.
     context
         Tokens of a sequence by default; 0: by the devices' memory.
     caps_context
@@ -98,6 +100,7 @@ class Era:
     no_flash_attention: frozenset[str] = frozenset()
     auto_flash: bool = False
     cache_types: bool = False
+    plain_cache: frozenset[str] = frozenset()
     context: int = 2048
     caps_context: bool = True
     parallel: int = 1
@@ -218,13 +221,14 @@ ERAS = succession(
         llama_cpp="b6121",
         own_engine=_OWN_0_11_5,
         no_flash_attention=frozenset(),
+        plain_cache=frozenset({"gptoss", "gpt-oss"}),
         packs_devices=True,
     ),
     changed((0, 11, 8), flash_attention=_FLASH_0_11_8),
     changed((0, 11, 11), measured=True, recurrent_states=True, no_flash_attention=frozenset({"gemma2"})),
     changed((0, 12), own_engine=_more(_OWN_0_11_5, "qwen3")),
     changed((0, 12, 2), own_engine=_OWN_0_12_2),
-    changed((0, 12, 4), llama_cpp="b6646", flash_attention=_FLASH_0_12_4),
+    changed((0, 12, 4), llama_cpp="b6646", flash_attention=_FLASH_0_12_4, plain_cache=frozenset()),
     changed((0, 12, 5), own_engine=_OWN_0_12_2 - {"qwen3"}),
     changed((0, 12, 6), llama_cpp="b6752", own_engine=_OWN_0_12_2, flash_attention=_FLASH_0_12_6),
     changed((0, 12, 7), own_engine=_OWN_0_12_7, single=_SINGLE_0_12_7, cpu_reserve=False),

@@ -1,4 +1,4 @@
-"""Which layers Ollama puts on which device, by its own estimates (`llm/memory.go` up to 0.12.10; `llm/server.go` since).
+"""Which layers Ollama puts on which device, by its own estimates (`llm/memory.go`, from 0.12.11 on `llm/server.go`).
 
 The last of the layers counted here is the output layer.
 """
@@ -125,7 +125,7 @@ def place_pooled(load: Load, rooms: Sequence[Room], set_aside: int) -> Placed:
     total += load.output
     if count < load.requested if load.requested >= 0 else free > total:
         count, partial = len(load.layers) + 1, total
-    if partial > free and load.requested < 0:
+    if partial > free:
         count = 0
     # llama.cpp then splits by what is free on each device.
     shares = [room.bytes * count // max(1, free) for room in rooms]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from willfit.engines.base import Machine
 from willfit.engines.ollama.eras import NEWEST, Era, era_for
 from willfit.engines.ollama.facts import Facts
+from willfit.engines.ollama.graph import CACHE_BYTES
 from willfit.engines.ollama.placement import Room
 from willfit.hardware.device import Device
 from willfit.quantities import GIB, MIB
@@ -21,13 +22,16 @@ _MINIMUM, _METAL_MINIMUM = 457 * MIB, 512 * MIB
 #: Batch of a model of text, and of one of vectors under llama-server (`llm/llama_server.go`).
 _BATCH, _EMBEDDING_BATCH = 512, 2048
 
-#: Least context of a model that sees images.
-_VISION_CONTEXT = 2048
+#: Least context of any model, and of one that sees images (`server/sched.go: GetRunner`).
+_LEAST_CONTEXT, _VISION_CONTEXT = 4, 2048
+
+#: Architectures with flash attention although only some layers have heads (`fs/ggml/ggml.go: SupportsFlashAttention`).
+_HYBRIDS = frozenset({"qwen35", "qwen35moe", "qwen3next"})
 
 #: Default context by the memory of all devices, from 0.15.5 on (`server/routes.go`).
 _CONTEXTS = ((47 * GIB, 262144), (23 * GIB, 32768), (0, 4096))
 
-#: Minutes that a model stays loaded after its last answer (`envconfig/config.go: KeepAlive`).
+#: Seconds that a model stays loaded after its last answer (`envconfig/config.go: KeepAlive`).
 KEEP_ALIVE = 300.0
 
 
@@ -91,7 +95,7 @@ class Resolved:
     parallel
         How many sequences at once are tried, the most wanted first.
     batch
-        Tokens that are computed at once.
+        Tokens that are computed at once; 0 where it depends on what is free.
     flash
         Flash attention: on, off, or left to llama.cpp.
     cache_type
@@ -102,6 +106,8 @@ class Resolved:
         Bytes of each device that are left alone.
     rooms
         The devices that may be used, those with most memory first; none where only the processor may be used.
+    metal
+        They are Apple's.
     """
 
     era: Era
@@ -114,21 +120,116 @@ class Resolved:
     requested: int
     overhead: int
     rooms: tuple[Room, ...]
-    notes: tuple[str, ...] = ()
-
-    @property
-    def whole_model(self) -> int:
-        return 0
+    metal: bool
 
 
 def runner_of(facts: Facts, settings: Settings) -> Runner:
-    """What runs a model.
-
-    A projector or an adapter in a file of its own needs llama.cpp.
-    """
+    """What runs a model (`llm/server.go: NewLlamaServer`). A projector in a file of its own needs llama.cpp."""
     era = era_for(settings.version)
     if era.placing == "fit":
         return "llama-server"
     own = facts.architecture in era.own_engine
     own = own or (settings.new_engine and facts.architecture in era.own_engine_on_request)
     return "ollama-engine" if own and not settings.projector_bytes else "llama-runner"
+
+
+def resolve(facts: Facts, machine: Machine, settings: Settings) -> Resolved:
+    """Fill in defaults (`server/routes.go`, `server/sched.go`, `llm/server.go`)."""
+    era = era_for(settings.version)
+    runner = runner_of(facts, settings)
+    on_processor = settings.num_gpu == 0 or (settings.llm_library or "").startswith("cpu")
+    rooms = () if on_processor else _rooms(machine.devices)
+    flash = _flash(facts, machine, settings, era, runner)
+    context = _context(facts, machine, settings, era)
+    batch = settings.num_batch or _BATCH
+    if runner == "llama-server" and settings.num_batch is None:
+        batch = min(_EMBEDDING_BATCH, context) if facts.embeds else 0
+    return Resolved(
+        era=era,
+        runner=runner,
+        context=context,
+        parallel=_parallel(facts, settings, era),
+        batch=batch,
+        flash=flash,
+        cache_type=_cache_type(facts, settings, era, runner, flash),
+        requested=0 if on_processor else -1 if settings.num_gpu is None else settings.num_gpu,
+        overhead=settings.gpu_overhead if era.gpu_overhead and era.placing != "fit" else 0,
+        rooms=rooms,
+        metal=any(device.vendor == "Apple" for device in machine.devices),
+    )
+
+
+def _rooms(devices: tuple[Device, ...]) -> tuple[Room, ...]:
+    """Devices that hold layers, those with most free memory first."""
+    rooms = [
+        Room(index, device.usable_bytes, _METAL_MINIMUM if device.vendor == "Apple" else _MINIMUM)
+        for index, device in enumerate(devices)
+        if not device.is_cpu
+    ]
+    return tuple(sorted(rooms, key=lambda room: -room.bytes))
+
+
+def _context(facts: Facts, machine: Machine, settings: Settings, era: Era) -> int:
+    named = settings.num_ctx or settings.context_length
+    if not named:
+        named = era.context or _context_by_memory(machine, settings)
+    named = max(named, _LEAST_CONTEXT)
+    if facts.vision is not None or settings.projector_bytes:
+        named = max(named, _VISION_CONTEXT)
+    return min(named, facts.context) if era.caps_context and facts.context else named
+
+
+def _context_by_memory(machine: Machine, settings: Settings) -> int:
+    """A default that grows with the memory of all devices."""
+    total = sum((device.usable_bytes or 0) for device in machine.devices if not device.is_cpu)
+    total -= settings.gpu_overhead * len(machine.devices)
+    return next(tokens for least, tokens in _CONTEXTS if total >= least or not least)
+
+
+def _parallel(facts: Facts, settings: Settings, era: Era) -> tuple[int, ...]:
+    single = facts.architecture in era.single or (era.single_projector and settings.projector_bytes > 0)
+    if single or facts.embeds:
+        return (1,)
+    if settings.num_parallel:
+        return (settings.num_parallel,)
+    return (era.parallel, 1) if era.parallel > 1 else (1,)
+
+
+def _flash(
+    facts: Facts, machine: Machine, settings: Settings, era: Era, runner: Runner
+) -> Literal["on", "off", "auto"]:
+    wanted = settings.flash_attention
+    supported = all(_has_flash(device, runner) for device in machine.devices)
+    if runner == "llama-server":
+        return ("on" if wanted else "off") if wanted is not None else "auto" if supported else "off"
+    if runner == "llama-runner" and era.auto_flash and wanted is None:
+        return "auto"
+    if wanted is None:
+        wanted = facts.architecture in era.flash_attention
+    if era.cache_types:
+        keys, values = _head_widths(facts)
+        fitting = not facts.embeds and facts.architecture not in era.no_flash_attention
+        hybrid = facts.architecture in _HYBRIDS
+        supported = supported and fitting and (hybrid or (bool(keys) and keys == values))
+    return "on" if wanted and supported else "off"
+
+
+def _has_flash(device: Device, runner: Runner) -> bool:
+    """Whether Ollama thinks that a device can do flash attention (`ml/device.go: FlashAttentionSupported`)."""
+    if device.vendor in ("NVIDIA", ""):
+        generation = device.compute_capability
+        return runner != "llama-server" or not generation or (float(generation) >= 6 and generation != "7.2")
+    return device.vendor in ("AMD", "Apple") or device.is_cpu
+
+
+def _head_widths(facts: Facts) -> tuple[int, int]:
+    width = facts.embedding // min(facts.heads) if facts.heads and min(facts.heads) else 0
+    return facts.key_length or width, facts.value_length or width
+
+
+def _cache_type(facts: Facts, settings: Settings, era: Era, runner: Runner, flash: str) -> str:
+    wanted = (settings.kv_cache_type or "f16").lower()
+    if runner == "llama-server":
+        return wanted
+    known = era.cache_types and wanted in CACHE_BYTES and facts.architecture not in era.plain_cache
+    return wanted if known and flash == "on" else "f16"
