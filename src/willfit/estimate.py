@@ -18,6 +18,7 @@ VERDICTS: tuple[Verdict, ...] = ("fits", "unknown", "tight", "does_not_fit")
 TERM_WORDS: dict[str, str] = {
     "weights": "weights",
     "kv_cache": "KV cache",
+    "compute": "compute buffer",
     "recurrent_state": "recurrent state",
     "activations": "activations",
     "logits": "logits",

@@ -9,6 +9,7 @@ from willfit.calibration import constant
 
 if TYPE_CHECKING:
     from willfit.architectures.model import Architecture
+    from willfit.checkpoints.gguf import GgufHeader
     from willfit.formats.recipe import Recipe
     from willfit.formats.weights import WeightLine
     from willfit.hardware.device import Device
@@ -40,6 +41,8 @@ class Subject:
         headers were at hand; None otherwise.
     draft
         A second model that drafts tokens for it; None without, or if it is not known.
+    gguf
+        Its GGUF header, read or predicted; None where there is none.
     """
 
     model: str
@@ -51,6 +54,7 @@ class Subject:
     announced_bytes: int | None = None
     embeds: bool = False
     draft: Subject | None = None
+    gguf: GgufHeader | None = None
 
     @property
     def mtp_bytes(self) -> int:

@@ -167,7 +167,9 @@ def _from_gguf(model: str, header: GgufHeader, notes: tuple[str, ...]) -> Subjec
         if len(line.tensor.shape) > 1:
             sizes[line.format.name] += line.bytes
     main = sizes.most_common(1)[0][0] if sizes else "F16"
-    return Subject(model, architecture, Recipe(main, Ggml("F16")), lines, from_headers=True, notes=notes)
+    return Subject(
+        model, architecture, Recipe(main, Ggml("F16")), lines, from_headers=True, notes=notes, gguf=header
+    )
 
 
 def _from_headers(subject: Subject, stored: tuple[StoredTensor, ...]) -> Subject:

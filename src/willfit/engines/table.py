@@ -18,6 +18,7 @@ ENGINES: dict[str, str] = {
     "transformers": "transformers",
     "lmdeploy": "lmdeploy",
     "lightllm": "lightllm",
+    "llama.cpp": "llama_cpp",
     "minimum": "minimum",
 }
 

@@ -1,13 +1,23 @@
 """What llama.cpp does differently from build to build: one table.
 
-Builds are numbered by commits (`b6000`). Releases since 2026 have versions; `BUILDS` says which build each is.
+Builds are numbered by commits (`b6000`); later there are releases with versions, too.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from willfit.engines.versions import Version, changed, era_of, succession
+from willfit.errors import BadInput
+
+#: The newest build whose rules were read.
+NEWEST = "b11549"
+
+#: Releases, and the builds that they are.
+RELEASES: dict[str, int] = {"0.5.0": 11400}
+
+_BUILD = re.compile(r"[br]?(\d{1,6})(?:-.*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +28,32 @@ class Era:
     ----------
     since
         The first build.
+    splits_batch
+        Batches are computed in parts of `n_ubatch` tokens.
+    flash_auto
+        Without a word flash attention is used where the devices can; before, it was off.
+    windows
+        Layers with a sliding window have caches of their own, no longer than needed.
+    latent_cache
+        Latent attention keeps latents; before, all heads' keys and values.
+    streams
+        Sequences that do not share a cache have cells of their own; before, all shared one.
+    sets_rows
+        New keys and values are written to rows by index; before, to a view.
+    padding
+        Cells are padded to 256; before, to 32 without flash attention.
+    auto_slots
+        A server without a word has four slots that share one cache; before, one.
+    fits
+        Settings that were left open are fitted to free memory, and all layers are offloaded; before, none were.
+    few_outputs
+        A server reserves logits for its slots only; before, for whole batches.
+    rotates
+        Quantized caches are rotated by a Hadamard matrix.
     half_masks
-        Masks are F16 with flash attention.
+        Masks are F16 with flash attention; before, F32 and copied.
+    copies_in_graph
+        F16 copies of quantized caches are part of CUDA's compute buffers; before, of a pool.
     selects_input
         The graph has a place for vectors beside tokens.
     clamps_expert_sum
@@ -27,19 +61,64 @@ class Era:
     """
 
     since: Version
-    half_masks: bool = True
-    selects_input: bool = True
-    clamps_expert_sum: bool = True
+    splits_batch: bool = False
+    flash_auto: bool = False
+    windows: bool = False
+    latent_cache: bool = False
+    streams: bool = False
+    sets_rows: bool = False
+    padding: bool = False
+    auto_slots: bool = False
+    fits: bool = False
+    few_outputs: bool = False
+    rotates: bool = False
+    half_masks: bool = False
+    copies_in_graph: bool = False
+    selects_input: bool = False
+    clamps_expert_sum: bool = False
 
 
 ERAS: tuple[Era, ...] = succession(
-    Era((0,), half_masks=False, selects_input=False, clamps_expert_sum=False),
-    changed((11000,), half_masks=True, selects_input=True, clamps_expert_sum=True),
+    Era((0,)),
+    changed((2409,), splits_batch=True),
+    changed((5140,), latent_cache=True),
+    changed((5432,), windows=True),
+    changed((5913,), streams=True),
+    changed((6061,), sets_rows=True),
+    changed((6325,), flash_auto=True),
+    changed((6980,), padding=True),
+    changed((7100,), clamps_expert_sum=True),
+    changed((7410,), fits=True, auto_slots=True),
+    changed((7800,), selects_input=True),
+    changed((8650,), rotates=True),
+    changed((9200,), half_masks=True, copies_in_graph=True),
+    changed((9500,), few_outputs=True),
 )
 
-NEWEST = "b11549"
+
+def build_of(version: str) -> int:
+    """The build that a version is: `b6000`, `6000`, or a release such as `0.5.0`.
+
+    Raises
+    ------
+    BadInput
+        If it is neither.
+    """
+    text = version.strip().lower().removeprefix("v")
+    if text in RELEASES:
+        return RELEASES[text]
+    found = _BUILD.fullmatch(text)
+    if found is None:
+        raise BadInput(f"cannot read the build {version!r} of llama.cpp", "write it as b6000")
+    return int(found[1])
 
 
 def era_for(version: str) -> Era:
-    """The era of a build or release."""
-    return era_of(version, ERAS)
+    """The era of a build or release.
+
+    Raises
+    ------
+    BadInput
+        If the version cannot be read.
+    """
+    return era_of(str(build_of(version)), ERAS)

@@ -101,6 +101,8 @@ class Context:
         Bytes of the buffer of results on the host, for the sequences at start.
     flash_attn
         Whether attention runs without scores in memory.
+    peaks
+        What lies in each compute buffer when it is fullest: bytes, and what it is.
     splits, nodes
         Of the graph for a whole batch.
     """
@@ -108,6 +110,7 @@ class Context:
     keys_values: Mapping[str, int]
     states: Mapping[str, int]
     compute: Mapping[str, int]
+    peaks: Mapping[str, tuple[tuple[int, str], ...]]
     output: int
     flash_attn: bool
     splits: int
@@ -132,14 +135,14 @@ def context(model: Model, settings: ContextSettings, era: Era) -> Context:
     outputs = min(tokens, settings.outputs)
     rounded = -(-tokens // cache.sequences) * cache.sequences
     reserved = _reserve(model, settings, era, buffers, rounded, outputs)
-    compute: dict[str, int] = {}
-    for backend, size in zip(model.backends, reserved.bytes, strict=True):
-        compute[backend.place] = size
+    compute = {one.place: size for one, size in zip(model.backends, reserved.bytes, strict=True)}
+    peaks = {one.place: peak for one, peak in zip(model.backends, reserved.peaks, strict=True)}
     caches = layer_caches(model.architecture, cache, buffers)
     return Context(
         _sum(caches, buffers, ("k", "v", "index")),
         _sum(caches, buffers, ("r", "s")),
         compute,
+        peaks,
         _output_bytes(model, settings),
         cache.flash_attn,
         reserved.splits,
@@ -215,7 +218,6 @@ def _sum(caches: Sequence[LayerCache], buffers: Sequence[Buffer], names: Sequenc
 
 
 def _output_bytes(model: Model, settings: ContextSettings) -> int:
-    """Logits of a row for each sequence, and its vector where vectors are wanted."""
-    rows = settings.cache.sequences
-    width = 0 if settings.embeddings else model.architecture.vocab_size
-    return rows * 4 * (width + (model.architecture.hidden_size if settings.embeddings else 0))
+    """A row of logits for each sequence, and a vector where vectors are wanted (`output_reserve`)."""
+    width = model.architecture.vocab_size + (model.architecture.hidden_size if settings.embeddings else 0)
+    return settings.cache.sequences * 4 * width

@@ -46,7 +46,7 @@ class Blocks:
         return -(-size // self.alignment) * self.alignment
 
     def take(self, size: int) -> tuple[int, int]:
-        """A block of that size: (chunk, offset)."""
+        """A block of that size: (chunk, offset). `bytes` grows if it lies beyond what was reached before."""
         size = self.padded(size)
         chunk = block = -1
         for index, free in enumerate(self._free):
@@ -111,11 +111,18 @@ class Allocation:
         The buffer of each backend, in the scheduler's order; backends may share one.
     size_of
         Bytes that a tensor takes in a backend's buffer.
+
+    Attributes
+    ----------
+    peaks
+        What lay in each backend's buffer when it last grew.
     """
 
     def __init__(self, buffers: Sequence[Blocks], size_of: Callable[[int, Node], int]) -> None:
         self._buffers = buffers
         self._size_of = size_of
+        self._live: dict[int, Node] = {}
+        self.peaks: list[tuple[Node, ...]] = [()] * len(buffers)
 
     def place(self, nodes: Sequence[Node], leafs: Sequence[Node]) -> None:
         """Place all tensors of a graph; `Node.backend` says where each is computed.
@@ -162,15 +169,22 @@ class Allocation:
             return
         self._buffers[node.buffer_id].give_back(*node.block, self._size_of(node.buffer_id, node))
         node.allocated = False
+        del self._live[id(node)]
 
     def _allocate(self, node: Node, backend: int) -> None:
         if node.allocated or node.view is not None or node.buffer is not None:
             return
         node.allocated = True
         if node.op in IN_PLACE and self._take_over(node):
+            self._live[id(node)] = node
             return
         node.buffer_id = backend
-        node.block = self._buffers[backend].take(self._size_of(backend, node))
+        blocks = self._buffers[backend]
+        before = blocks.bytes
+        node.block = blocks.take(self._size_of(backend, node))
+        self._live[id(node)] = node
+        if blocks.bytes > before:
+            self.peaks[backend] = tuple(self._live.values())
 
     def _take_over(self, node: Node) -> bool:
         """Use the block of a parent of the same layout that nobody else reads or views; never that of a view."""
@@ -185,6 +199,7 @@ class Allocation:
                 buffer = parent.buffer_id
                 node.buffer_id, node.block = buffer, parent.block
                 parent.allocated = False
+                del self._live[id(parent)]
                 # What a backend adds to some operations' results is not needed by others.
                 held = self._buffers[buffer].padded(self._size_of(buffer, parent))
                 needed = self._buffers[buffer].padded(self._size_of(buffer, node))

@@ -68,11 +68,14 @@ class Reserved:
     ----------
     bytes
         Compute buffer of each backend.
+    peaks
+        What lies in each of them when it is fullest: bytes of each tensor with what it is.
     splits, nodes
         How often the computation changes place, and how many operations it has.
     """
 
     bytes: tuple[int, ...]
+    peaks: tuple[tuple[tuple[int, str], ...], ...]
     splits: int
     nodes: int
 
@@ -117,8 +120,22 @@ class Scheduler:
             buffers.setdefault(backend.place, Blocks(backend.alignment, backend.largest_buffer))
             for backend in self.backends
         ]
-        Allocation(of, lambda backend, node: self.backends[backend].bytes(node)).place(order, first)
-        return Reserved(tuple(blocks.bytes for blocks in of), len(splits), len(nodes))
+        allocation = Allocation(of, lambda backend, node: self.backends[backend].bytes(node))
+        allocation.place(order, first)
+        peaks = tuple(
+            self._described(of, allocation.peaks[index], index) for index in range(len(self.backends))
+        )
+        return Reserved(tuple(blocks.bytes for blocks in of), peaks, len(splits), len(nodes))
+
+    def _described(
+        self, buffers: Sequence[Blocks], nodes: Sequence[Node], backend: int
+    ) -> tuple[tuple[int, str], ...]:
+        """What tensors take of a backend's buffer, largest first."""
+        here = [node for node in nodes if buffers[node.buffer_id] is buffers[backend]]
+        sizes = [
+            (buffers[backend].padded(self.backends[backend].bytes(node)), described(node)) for node in here
+        ]
+        return tuple(sorted(sizes, reverse=True))
 
     def assign(self, nodes: Sequence[Node], leafs: Sequence[Node]) -> None:
         """Mark each operation with its backend."""
@@ -274,6 +291,16 @@ class Scheduler:
                     first += copies
             order += nodes[split.start : split.end]
         return order, [*first, *leafs]
+
+
+def described(node: Node) -> str:
+    """What a tensor is, in words."""
+    if node.op == "none":
+        return node.name or "a copy"
+    weight = next((source.name for source in node.src if source.buffer is not None and source.name), "")
+    what = node.kind or node.op
+    where = f" in layer {node.layer}" if node.layer >= 0 and not weight.startswith("blk.") else ""
+    return f"{what} with {weight}{where}" if weight else f"{what}{where}"
 
 
 def is_host(buffer: Buffer) -> bool:

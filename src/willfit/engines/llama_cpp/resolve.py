@@ -1,0 +1,204 @@
+"""What the programs make of their settings: a context's parameters (`common/common.cpp`, `llama-context.cpp`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from willfit.architectures.model import Architecture
+from willfit.engines.llama_cpp.cache.layers import CacheSettings
+from willfit.engines.llama_cpp.eras import NEWEST, Era, era_for
+from willfit.engines.llama_cpp.plan import ContextSettings
+from willfit.engines.llama_cpp.settings import Settings
+from willfit.errors import BadInput
+from willfit.ggml_types import GGML_TYPES
+
+#: Defaults of the programs (`common/common.h`).
+BATCH, UBATCH = 2048, 512
+#: The same where batches are not split.
+_OLD_BATCH = 512
+#: Slots of a server that is not told how many.
+_AUTO_SLOTS = 4
+#: Tokens that a draft proposes at once.
+DRAFTED = 16
+#: Cells are padded to this with flash attention, and to less without in older builds.
+_PADDING, _OLD_PADDING = 256, 32
+#: Context of a program that is not told one, in builds that do not take the model's.
+_OLD_CONTEXT = 4096
+
+_POOLING = {0: "none", 1: "mean", 2: "cls", 3: "last", 4: "rank"}
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A context's parameters.
+
+    Attributes
+    ----------
+    version, era
+        The build, and how it behaves.
+    n_ctx
+        Tokens of all sequences.
+    sequences, unified
+        How many sequences there are, and whether they share a cache.
+    n_batch, n_ubatch
+        Tokens of a logical and of a physical batch.
+    outputs
+        Rows of logits at most.
+    flash_attn
+        None: where the devices can.
+    context_open, layers_open
+        What `--fit` may choose: the context, and which layers are offloaded.
+    snapshots
+        Earlier recurrent states that are kept.
+    embeddings, pooling
+        Vectors are wanted.
+    """
+
+    version: str
+    era: Era
+    n_ctx: int
+    sequences: int
+    unified: bool
+    n_batch: int
+    n_ubatch: int
+    outputs: int
+    flash_attn: bool | None
+    context_open: bool
+    layers_open: bool
+    snapshots: int = 0
+    embeddings: bool = False
+    pooling: str = "none"
+
+    @property
+    def cells(self) -> int:
+        """Tokens that one stream holds."""
+        if self.unified or not self.era.streams:
+            return self.n_ctx
+        return self.n_ctx // self.sequences
+
+    def context(self, settings: Settings, flash_attn: bool, pipelined: bool) -> ContextSettings:
+        """What the context is made with."""
+        cache = CacheSettings(
+            self.cells,
+            self.sequences,
+            self.unified or not self.era.streams,
+            self.n_ubatch,
+            cache_type(settings.cache_type_k),
+            cache_type(settings.cache_type_v),
+            flash_attn,
+            settings.swa_full or not self.era.windows,
+            self.snapshots,
+        )
+        return ContextSettings(
+            cache,
+            self.outputs,
+            settings.kv_offload,
+            settings.op_offload,
+            self.embeddings,
+            self.pooling,
+            pipelined,
+        )
+
+
+def cache_type(name: str) -> str:
+    """A type of keys or values as ggml names it.
+
+    Raises
+    ------
+    BadInput
+        If there is none of that name.
+    """
+    upper = name.upper()
+    if upper not in GGML_TYPES:
+        raise BadInput(
+            f"unknown type of cache {name!r}", "known: f16, q8_0, q5_1, q5_0, q4_1, q4_0, iq4_nl, bf16, f32"
+        )
+    return upper
+
+
+def resolve(architecture: Architecture, pooling: int, settings: Settings) -> Resolved:
+    """Settle what the settings leave open.
+
+    Parameters
+    ----------
+    pooling
+        `pooling_type` of the file's metadata; 0 for none.
+
+    Raises
+    ------
+    BadInput
+        If settings contradict each other or the model.
+    """
+    version = settings.version or NEWEST
+    era = era_for(version)
+    sequences, unified = _sequences(settings, era)
+    trained = architecture.max_positions or _OLD_CONTEXT
+    context = settings.n_ctx
+    context_open = context is None or context == 0
+    if context is None:
+        context = 0 if era.fits else _OLD_CONTEXT
+    flash = {"on": True, "off": False, "auto": None, None: None if era.flash_auto else False}[
+        settings.flash_attn
+    ]
+    n_ctx, unified = _context(context or trained, sequences, unified, era, flash)
+    vectors = settings.embeddings or settings.reranking
+    n_batch = settings.n_batch or (BATCH if era.splits_batch else _OLD_BATCH)
+    n_ubatch = settings.n_ubatch or (UBATCH if era.splits_batch else n_batch)
+    if vectors and settings.program == "server":
+        n_batch = min(n_batch, n_ubatch)
+    causal = architecture.causal and not architecture.encoder_only
+    if causal:
+        n_batch = min(n_batch, n_ctx)
+    n_ubatch = min(n_ubatch, n_batch)
+    kind = "rank" if settings.reranking else _POOLING.get(pooling, "none")
+    drafted = 0
+    snapshots = 0
+    if settings.drafting is not None:
+        drafted = settings.drafting.n_max or DRAFTED
+        snapshots = drafted if settings.drafting.kind != "draft" else 0
+    outputs = n_batch
+    if settings.n_outputs_max is not None:
+        outputs = settings.n_outputs_max
+    elif settings.program == "server" and era.few_outputs and not vectors:
+        outputs = min(n_batch, sequences * (1 + drafted))
+    layers = settings.n_gpu_layers
+    fit = era.fits if settings.fit is None else settings.fit
+    return Resolved(
+        version,
+        era,
+        n_ctx,
+        sequences,
+        unified,
+        n_batch,
+        n_ubatch,
+        max(1, outputs),
+        flash,
+        fit and context_open,
+        fit and layers in (None, "auto") and not settings.override_tensor and not settings.tensor_split,
+        snapshots,
+        vectors,
+        kind if vectors else "none",
+    )
+
+
+def _sequences(settings: Settings, era: Era) -> tuple[int, bool]:
+    """How many sequences there are, and whether they share a cache."""
+    count = settings.n_parallel
+    unified = bool(settings.kv_unified)
+    if settings.program == "server" and (count is None or count < 0):
+        return (_AUTO_SLOTS, True) if era.auto_slots else (1, unified)
+    return max(1, count or 1), unified
+
+
+def _context(wanted: int, sequences: int, unified: bool, era: Era, flash: bool | None) -> tuple[int, bool]:
+    """Tokens of all sequences, padded as the build pads them."""
+    if not era.padding:
+        step = _PADDING if flash is not False else _OLD_PADDING
+        return -(-wanted // step) * step, unified
+    total = -(-wanted // _PADDING) * _PADDING
+    if unified:
+        return total, unified
+    each = -(-(total // sequences) // _PADDING) * _PADDING
+    if not each:
+        raise BadInput(f"{wanted} tokens cannot be divided among {sequences} sequences")
+    return each * sequences, unified

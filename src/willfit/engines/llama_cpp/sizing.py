@@ -1,0 +1,214 @@
+"""From a model, devices and settings to all buffers: what is offloaded, whether attention is flash, the context."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from willfit.checkpoints.gguf import GgufHeader
+from willfit.engines.base import Machine, Subject
+from willfit.engines.llama_cpp.backends.table import backend_name, backends_of, host_buffers
+from willfit.engines.llama_cpp.loading.layers import LayerPlaces, place_layers
+from willfit.engines.llama_cpp.loading.weights import Loader
+from willfit.engines.llama_cpp.plan import Context, Model, context, flash_attention, load
+from willfit.engines.llama_cpp.resolve import Resolved, resolve
+from willfit.engines.llama_cpp.settings import Backend, Settings
+from willfit.errors import BadInput
+from willfit.hardware.device import Device
+
+#: Experts of a layer, by the names of their tensors.
+EXPERTS = r"\.ffn_(up|down|gate|gate_up)_(ch|)exps"
+
+
+@dataclass(frozen=True, slots=True)
+class Offload:
+    """What goes to devices.
+
+    Attributes
+    ----------
+    layers
+        How many layers, the output as one more.
+    shares
+        Share of each device.
+    overrides
+        Patterns of tensor names with the buffer that they go to.
+    """
+
+    layers: int
+    shares: tuple[float, ...]
+    overrides: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sizing:
+    """All buffers of a process.
+
+    Attributes
+    ----------
+    settings
+        What was asked for.
+    devices, backend
+        What is used, and by which backend.
+    resolved, offload
+        Settled settings.
+    model, context
+        Weights and what the context takes.
+    pipelined
+        Batches overlap on the devices.
+    """
+
+    settings: Settings
+    devices: tuple[Device, ...]
+    backend: Backend
+    resolved: Resolved
+    offload: Offload
+    model: Model
+    context: Context
+    pipelined: bool
+
+
+def header_of(subject: Subject) -> GgufHeader:
+    """The GGUF header of a subject.
+
+    Raises
+    ------
+    BadInput
+        If it is no GGUF file and none could be predicted.
+    """
+    if subject.gguf is None:
+        raise BadInput(
+            f"{subject.model}: llama.cpp runs GGUF files, and what its converter would make of this is not known",
+            "give a .gguf file",
+        )
+    return subject.gguf
+
+
+def devices_of(machine: Machine, settings: Settings) -> tuple[Device, ...]:
+    """The devices that are used.
+
+    Raises
+    ------
+    BadInput
+        If one is named that there is not.
+    """
+    found = tuple(device for device in machine.devices if not device.is_cpu)
+    if settings.backend == "cpu":
+        return ()
+    if settings.devices is not None:
+        lacking = next((index for index in settings.devices if index >= len(found)), None)
+        if lacking is not None:
+            raise BadInput(f"device {lacking} is asked for, there are {len(found)}", "count from 0")
+        found = tuple(found[index] for index in settings.devices)
+    if settings.split_mode == "none" and found:
+        found = (found[min(settings.main_gpu, len(found) - 1)],)
+    return found
+
+
+def offload_of(settings: Settings, layers: int, free: Sequence[int | None]) -> Offload:
+    """What the settings offload; all layers where they leave it open.
+
+    Parameters
+    ----------
+    layers
+        Repeating layers of the file.
+    free
+        Free bytes of each device.
+    """
+    wanted = settings.n_gpu_layers
+    count = layers + 1 if wanted in (None, "auto", "all") or int(wanted) < 0 else min(int(wanted), layers + 1)
+    shares = tuple(float(share) for share in settings.tensor_split[: len(free)])
+    if not any(shares):
+        shares = tuple(float(one) for one in free if one) if all(free) else (1.0,) * len(free)
+    shares = (*shares, *[0.0] * (len(free) - len(shares)))
+    overrides = list(settings.override_tensor)
+    if settings.cpu_moe:
+        overrides.append((EXPERTS, "CPU"))
+    overrides += [(rf"blk\.{layer}{EXPERTS}", "CPU") for layer in range(settings.n_cpu_moe)]
+    return Offload(count, shares, tuple(overrides))
+
+
+def place(
+    subject: Subject,
+    devices: Sequence[Device],
+    backend: Backend,
+    resolved: Resolved,
+    settings: Settings,
+    offload: Offload,
+) -> Model:
+    """Place a model's tensors."""
+    header = header_of(subject)
+    backends = backends_of(devices, backend, resolved.era)
+    count = layers_of(header, subject)
+    places: LayerPlaces = place_layers(count, offload.layers, offload.shares if devices else ())
+    loader = Loader(
+        places,
+        backends,
+        "" if settings.no_host else host_buffers(backend),
+        settings.mmap,
+        settings.repack,
+        offload.overrides,
+    )
+    return load(header, subject.architecture, loader, skipped_tensors(header, subject, settings))
+
+
+def layers_of(header: GgufHeader, subject: Subject) -> int:
+    """Repeating layers of the file, those that draft included."""
+    found = header.metadata.get(f"{subject.architecture.model_type}.block_count")
+    return int(found) if isinstance(found, int) else len(subject.architecture.layers)
+
+
+def skipped_tensors(header: GgufHeader, subject: Subject, settings: Settings) -> frozenset[str]:
+    """Tensors that are not loaded: modules that draft tokens, unless they are asked for."""
+    if settings.drafting is not None and settings.drafting.kind == "mtp":
+        return frozenset()
+    first = len(subject.architecture.layers)
+    drafting = tuple(f"blk.{index}." for index in range(first, layers_of(header, subject)))
+    return frozenset(
+        tensor.name
+        for tensor in header.tensors
+        if (drafting and tensor.name.startswith(drafting)) or tensor.name.startswith("nextn.")
+    )
+
+
+def size_up(subject: Subject, machine: Machine, settings: Settings, free: Sequence[int | None]) -> Sizing:
+    """All buffers of a process as the settings have it, without adjusting anything to free memory.
+
+    Parameters
+    ----------
+    free
+        Free bytes of each device that is used.
+    """
+    header = header_of(subject)
+    devices = devices_of(machine, settings)
+    backend = backend_name(devices, settings.backend)
+    pooling = header.metadata.get(f"{subject.architecture.model_type}.pooling_type", 0)
+    resolved = resolve(subject.architecture, int(pooling), settings)
+    offload = offload_of(settings, layers_of(header, subject), free)
+    return sized(subject, devices, backend, resolved, settings, offload)
+
+
+def sized(
+    subject: Subject,
+    devices: tuple[Device, ...],
+    backend: Backend,
+    resolved: Resolved,
+    settings: Settings,
+    offload: Offload,
+) -> Sizing:
+    """All buffers with a given offload and context."""
+    model = place(subject, devices, backend, resolved, settings, offload)
+    pipelined = (
+        len(devices) > 1
+        and offload.layers > layers_of(header_of(subject), subject)
+        and settings.split_mode in (None, "layer")
+        and settings.kv_offload
+        and not offload.overrides
+        and backend in ("cuda", "rocm")
+    )
+    flash = resolved.flash_attn
+    made = resolved.context(settings, bool(flash), pipelined)
+    if flash is None:
+        flash = flash_attention(model, made, resolved.era)
+        made = replace(made, cache=replace(made.cache, flash_attn=flash))
+    taken = context(model, made, resolved.era)
+    return Sizing(settings, devices, backend, resolved, offload, model, taken, pipelined)

@@ -1,0 +1,111 @@
+"""Buffers as terms: their formulas in words, device by device."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from willfit.engines.llama_cpp.cache.layers import layer_caches
+from willfit.engines.llama_cpp.graph.tensor import Node
+from willfit.engines.llama_cpp.plan import cache_buffers
+from willfit.engines.llama_cpp.sizing import Sizing
+from willfit.engines.llama_cpp.sources import SOURCES
+from willfit.estimate import Term, exact
+from willfit.ggml_types import GGML_TYPES
+
+#: Tensors of a compute buffer that are named one by one.
+_NAMED = 6
+
+
+def cite(sizing: Sizing, rule: str) -> str:
+    """Where a rule was read."""
+    return SOURCES.cite(rule, str(sizing.resolved.era.since[0]))
+
+
+def weights_term(sizing: Sizing, place: str, name: str = "weights") -> Term | None:
+    """Weights in one buffer; None if it holds none."""
+    size = sizing.model.bytes.get(place, 0)
+    if not size:
+        return None
+    kinds: Counter[str] = Counter()
+    for one in sizing.model.placed:
+        if one.buffer.place == place:
+            kinds[one.tensor.type] += one.tensor.bytes
+    parts = [f"{held} B of {kind}" for kind, held in kinds.most_common()]
+    text = " + ".join(parts)
+    beyond = size - sum(kinds.values())
+    if beyond > 0:
+        what = "between them in the file" if place == "CPU_Mapped" else "of padding"
+        text += f" + {beyond} B {what}"
+    elif beyond < 0:
+        text += f" - {-beyond} B that are counted twice"
+    return exact(name, size, text, cite(sizing, "weights"))
+
+
+def keys_values_term(sizing: Sizing, place: str) -> Term | None:
+    """Keys and values in one buffer; None if it holds none."""
+    return _cache_term(sizing, place, "kv_cache", ("k", "v", "index"), sizing.context.keys_values, "cells")
+
+
+def states_term(sizing: Sizing, place: str) -> Term | None:
+    """Recurrent states in one buffer; None if it holds none."""
+    return _cache_term(sizing, place, "recurrent_state", ("r", "s"), sizing.context.states, "sequences")
+
+
+def _cache_term(
+    sizing: Sizing, place: str, name: str, parts: Sequence[str], sizes: object, rows: str
+) -> Term | None:
+    assert hasattr(sizes, "get")
+    size = int(sizes.get(place, 0))
+    if not size:
+        return None
+    settings = sizing.resolved.context(sizing.settings, sizing.context.flash_attn, False).cache
+    buffers = cache_buffers(sizing.model, sizing.settings.kv_offload)
+    counts: Counter[tuple[int, int]] = Counter()
+    seen: set[int] = set()
+    for cache, buffer in zip(
+        layer_caches(sizing.model.architecture, settings, buffers), buffers, strict=True
+    ):
+        if buffer.place != place or id(cache) in seen:
+            continue
+        seen.add(id(cache))
+        row = 0
+        count = 0
+        for part in parts:
+            tensor: Node | None = getattr(cache, part)
+            if tensor is not None:
+                kind = GGML_TYPES[tensor.type]
+                row += tensor.ne[0] // kind.block * kind.bytes
+                count = tensor.ne[1] * tensor.ne[2]
+        if row:
+            counts[count, row] += 1
+    text = " + ".join(f"{times} layers x {count} {rows} x {row} B" for (count, row), times in counts.items())
+    rule = "keys and values" if name == "kv_cache" else "states"
+    return exact(name, size, text, cite(sizing, rule))
+
+
+def compute_term(sizing: Sizing, place: str) -> Term | None:
+    """What is computed, when most of it is alive."""
+    size = sizing.context.compute.get(place, 0)
+    if not size:
+        return None
+    peak = sizing.context.peaks[place]
+    named = peak[:_NAMED]
+    parts = [f"{held} B of {what}" for held, what in named]
+    rest = sum(held for held, _ in peak[_NAMED:])
+    if rest:
+        parts.append(f"{rest} B of smaller ones")
+    gaps = size - sum(held for held, _ in peak)
+    text = " + ".join(parts)
+    if gaps > 0:
+        text += f" + {gaps} B of gaps" if text else f"{gaps} B"
+    return exact("compute", size, text or f"{size} B", cite(sizing, "compute"))
+
+
+def output_term(sizing: Sizing) -> Term:
+    """Results that are copied to the host."""
+    context = sizing.context
+    sequences = sizing.resolved.sequences
+    width = context.output // (4 * sequences)
+    text = f"{sequences} rows x {width} x 4 B"
+    return exact("outputs", context.output, text, cite(sizing, "outputs"))
