@@ -1,7 +1,7 @@
 """Ollama's estimates of cache and compute graph by architecture (`fs/ggml/ggml.go: GraphSize`, `VisionGraphSize`).
 
-Each rule is written as its formula, from which its bytes are computed. They are estimates: what llama.cpp then
-allocates is another matter.
+Each rule is named in `habits.py` and written as its formula, from which its bytes are computed. They are estimates:
+what llama.cpp then allocates is another matter.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from willfit.engines.ollama.eras import CACHE_RULES, GRAPH_RULES, Era, rule_of
+from willfit.engines.ollama.eras import Era
 from willfit.engines.ollama.facts import Facts
+from willfit.engines.ollama.habits import CACHE_RULES, GRAPH_RULES, rule_of
 from willfit.formulas import read_formula
 from willfit.quantities import MIB
 
@@ -429,7 +430,7 @@ def _gptoss_flash(s: _Shape, facts: Facts) -> _Sizes:
     return "", f"(4 x {s.asked.parallel} sequences + {thousands} x 1024 cells / 1024 + 110) x {MIB} B"
 
 
-#: The rules that `eras.GRAPH_RULES` names.
+#: The rules that `habits.GRAPH_RULES` names.
 _RULES: dict[str, Callable[[_Shape, Facts], _Sizes]] = {
     "llama": _llama,
     "llama with logits": _llama_with_logits,

@@ -9,6 +9,15 @@ from willfit.engines.base import Machine
 from willfit.engines.ollama.eras import NEWEST, Era, era_for
 from willfit.engines.ollama.facts import Facts
 from willfit.engines.ollama.graph import CACHE_BYTES
+from willfit.engines.ollama.habits import (
+    FLASH_ATTENTION,
+    NO_FLASH_ATTENTION,
+    ON_REQUEST,
+    OWN_ENGINE,
+    PLAIN_CACHE,
+    SINGLE,
+    holds,
+)
 from willfit.engines.ollama.placement import Room
 from willfit.hardware.device import Device
 from willfit.quantities import GIB, MIB
@@ -106,8 +115,8 @@ class Resolved:
         Bytes of each device that are left alone.
     rooms
         The devices that may be used, those with most memory first; none where only the processor may be used.
-    metal
-        They are Apple's.
+    metal, cuda
+        They are Apple's; NVIDIA's.
     """
 
     era: Era
@@ -121,15 +130,15 @@ class Resolved:
     overhead: int
     rooms: tuple[Room, ...]
     metal: bool
+    cuda: bool
 
 
 def runner_of(facts: Facts, settings: Settings) -> Runner:
     """What runs a model (`llm/server.go: NewLlamaServer`). A projector in a file of its own needs llama.cpp."""
-    era = era_for(settings.version)
-    if era.placing == "fit":
+    if era_for(settings.version).placing == "fit":
         return "llama-server"
-    own = facts.architecture in era.own_engine
-    own = own or (settings.new_engine and facts.architecture in era.own_engine_on_request)
+    own = holds(OWN_ENGINE, facts.architecture, settings.version)
+    own = own or (settings.new_engine and holds(ON_REQUEST, facts.architecture, settings.version))
     return "ollama-engine" if own and not settings.projector_bytes else "llama-runner"
 
 
@@ -137,7 +146,8 @@ def resolve(facts: Facts, machine: Machine, settings: Settings) -> Resolved:
     """Fill in defaults (`server/routes.go`, `server/sched.go`, `llm/server.go`)."""
     era = era_for(settings.version)
     runner = runner_of(facts, settings)
-    on_processor = settings.num_gpu == 0 or (settings.llm_library or "").startswith("cpu")
+    without = settings.num_gpu == 0 and runner != "llama-server"
+    on_processor = without or (settings.llm_library or "").startswith("cpu")
     rooms = () if on_processor else _rooms(machine.devices)
     flash = _flash(facts, machine, settings, era, runner)
     context = _context(facts, machine, settings, era)
@@ -152,19 +162,20 @@ def resolve(facts: Facts, machine: Machine, settings: Settings) -> Resolved:
         batch=batch,
         flash=flash,
         cache_type=_cache_type(facts, settings, era, runner, flash),
-        requested=0 if on_processor else -1 if settings.num_gpu is None else settings.num_gpu,
+        requested=-1 if settings.num_gpu is None else settings.num_gpu,
         overhead=settings.gpu_overhead if era.gpu_overhead and era.placing != "fit" else 0,
         rooms=rooms,
         metal=any(device.vendor == "Apple" for device in machine.devices),
+        cuda=any(device.vendor == "NVIDIA" for device in machine.devices),
     )
 
 
 def _rooms(devices: tuple[Device, ...]) -> tuple[Room, ...]:
     """Devices that hold layers, those with most free memory first."""
+    found = [device for device in devices if not device.is_cpu]
     rooms = [
         Room(index, device.usable_bytes, _METAL_MINIMUM if device.vendor == "Apple" else _MINIMUM)
-        for index, device in enumerate(devices)
-        if not device.is_cpu
+        for index, device in enumerate(found)
     ]
     return tuple(sorted(rooms, key=lambda room: -room.bytes))
 
@@ -187,7 +198,9 @@ def _context_by_memory(machine: Machine, settings: Settings) -> int:
 
 
 def _parallel(facts: Facts, settings: Settings, era: Era) -> tuple[int, ...]:
-    single = facts.architecture in era.single or (era.single_projector and settings.projector_bytes > 0)
+    single = holds(SINGLE, facts.architecture, settings.version) or (
+        era.single_projector and settings.projector_bytes > 0
+    )
     if single or facts.embeds:
         return (1,)
     if settings.num_parallel:
@@ -205,10 +218,10 @@ def _flash(
     if runner == "llama-runner" and era.auto_flash and wanted is None:
         return "auto"
     if wanted is None:
-        wanted = facts.architecture in era.flash_attention
+        wanted = holds(FLASH_ATTENTION, facts.architecture, settings.version)
     if era.cache_types:
         keys, values = _head_widths(facts)
-        fitting = not facts.embeds and facts.architecture not in era.no_flash_attention
+        fitting = not facts.embeds and not holds(NO_FLASH_ATTENTION, facts.architecture, settings.version)
         hybrid = facts.architecture in _HYBRIDS
         supported = supported and fitting and (hybrid or (bool(keys) and keys == values))
     return "on" if wanted and supported else "off"
@@ -231,5 +244,6 @@ def _cache_type(facts: Facts, settings: Settings, era: Era, runner: Runner, flas
     wanted = (settings.kv_cache_type or "f16").lower()
     if runner == "llama-server":
         return wanted
-    known = era.cache_types and wanted in CACHE_BYTES and facts.architecture not in era.plain_cache
+    plain = holds(PLAIN_CACHE, facts.architecture, settings.version)
+    known = era.cache_types and wanted in CACHE_BYTES and not plain
     return wanted if known and flash == "on" else "f16"
