@@ -11,7 +11,7 @@ from willfit.errors import BadInput
 
 Version = tuple[int, ...]
 
-_RELEASE = re.compile(r"^v?(\d+(?:\.\d+)*)(.*)$")
+_RELEASE = re.compile(r"^[vb]?(\d+(?:\.\d+)*)(.*)$")
 
 
 def parse_version(text: str) -> Version:

@@ -40,6 +40,12 @@ class Era:
         Sequences that do not share a cache have cells of their own; before, all shared one.
     sets_rows
         New keys and values are written to rows by index; before, to a view.
+    gates_at_once
+        Activations and gates are one operation; before, an activation and a product.
+    orders_experts, weights_first
+        Experts are added up in order, and their weights are computed before them.
+    pads_masks
+        Rows of masks are padded.
     padding
         Cells are padded to 256; before, to 32 without flash attention.
     auto_slots
@@ -56,6 +62,8 @@ class Era:
         F16 copies of quantized caches are part of CUDA's compute buffers; before, of a pool.
     selects_input
         The graph has a place for vectors beside tokens.
+    saves_prompts, saves_states
+        A server keeps finished prompts in RAM, and states of layers that cannot go back.
     clamps_expert_sum
         The sum of the chosen experts' weights is kept from being zero by an operation of its own.
     """
@@ -67,6 +75,10 @@ class Era:
     latent_cache: bool = False
     streams: bool = False
     sets_rows: bool = False
+    gates_at_once: bool = False
+    orders_experts: bool = False
+    weights_first: bool = False
+    pads_masks: bool = True
     padding: bool = False
     auto_slots: bool = False
     fits: bool = False
@@ -75,6 +87,8 @@ class Era:
     half_masks: bool = False
     copies_in_graph: bool = False
     selects_input: bool = False
+    saves_prompts: bool = False
+    saves_states: bool = False
     clamps_expert_sum: bool = False
 
 
@@ -83,11 +97,17 @@ ERAS: tuple[Era, ...] = succession(
     changed((2409,), splits_batch=True),
     changed((5140,), latent_cache=True),
     changed((5432,), windows=True),
+    changed((5780,), gates_at_once=True),
     changed((5913,), streams=True),
-    changed((6061,), sets_rows=True),
+    changed((5935,), orders_experts=True),
+    changed((6072,), sets_rows=True),
     changed((6325,), flash_auto=True),
+    changed((6480,), saves_states=True),
+    changed((6660,), weights_first=True),
+    changed((6710,), saves_prompts=True),
     changed((6980,), padding=True),
     changed((7100,), clamps_expert_sum=True),
+    changed((7340,), pads_masks=False),
     changed((7410,), fits=True, auto_slots=True),
     changed((7800,), selects_input=True),
     changed((8650,), rotates=True),

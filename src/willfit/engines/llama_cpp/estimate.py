@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from willfit.engines.base import Machine, Question, Subject
 from willfit.engines.context import context_term
+from willfit.engines.llama_cpp.capacity import capacity
+from willfit.engines.llama_cpp.drafting import Draft, draft_of, draft_term
 from willfit.engines.llama_cpp.eras import NEWEST
+from willfit.engines.llama_cpp.extras import lora_term, projector_term
+from willfit.engines.llama_cpp.graph import families
+from willfit.engines.llama_cpp.host import checkpoints_term, prompt_cache_term
+from willfit.engines.llama_cpp.loading.offload import Offload
+from willfit.engines.llama_cpp.remedies import remedies
 from willfit.engines.llama_cpp.settings import Settings
-from willfit.engines.llama_cpp.sizing import Sizing, devices_of, size_up
+from willfit.engines.llama_cpp.sizing import Sizing, devices_of, resized, size_up
 from willfit.engines.llama_cpp.terms import (
     compute_term,
     keys_values_term,
@@ -67,9 +75,26 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
         for device, term in zip(used, contexts, strict=True)
     ]
     sizing = size_up(subject, machine, settings, free)
+    limits = [one for one in free if one is not None]
+    limits = limits if len(limits) == len(free) else []
+
+    def measure(asked: Settings, chosen: Offload) -> tuple[int, ...]:
+        return resized(subject, sizing, asked, chosen).device_bytes
+
+    def with_context(tokens: int, sequences: int) -> tuple[int, ...]:
+        asked = replace(sizing.settings, n_ctx=tokens * sequences, n_parallel=sequences)
+        return measure(asked, sizing.offload)
+
+    draft = draft_of(subject, machine, sizing, free)
+    beside = [_beside(sizing, draft, index) for index in range(len(sizing.devices))]
+    limits = [limit - sum(term.bytes for term in terms) for limit, terms in zip(limits, beside, strict=False)]
+    held = capacity(sizing, limits, with_context)
     devices = tuple(
         DeviceEstimate(
-            device.name, index, device.usable_bytes, (*_device_terms(sizing, index), contexts[index])
+            device.name,
+            index,
+            device.usable_bytes,
+            (*_device_terms(sizing, index), *beside[index], contexts[index]),
         )
         for index, device in enumerate(sizing.devices)
     )
@@ -78,7 +103,7 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
         "host",
         0,
         machine.host_bytes,
-        _host_terms(sizing),
+        _host_terms(sizing, draft),
         page_cache=(mapped,) if mapped is not None else (),
     )
     return Estimate(
@@ -88,7 +113,9 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
         kind="serve",
         devices=devices,
         host=host,
-        notes=(*subject.notes,),
+        capacity=held,
+        notes=_notes(subject, sizing, users),
+        remedies=remedies(sizing, limits, measure, held.max_context if held else 0),
         details=_details(sizing),
     )
 
@@ -103,7 +130,17 @@ def _device_terms(sizing: Sizing, index: int) -> tuple[Term, ...]:
     )
 
 
-def _host_terms(sizing: Sizing) -> tuple[Term, ...]:
+def _beside(sizing: Sizing, draft: Draft | None, index: int) -> tuple[Term, ...]:
+    """What a device holds beside the model and its context: adapters, a projector, a drafting model."""
+    place = sizing.model.backends[index].place
+    return _present(
+        lora_term(sizing, index),
+        projector_term(sizing) if index == 0 and sizing.settings.mmproj_offload else None,
+        draft_term(sizing, draft, (place,)) if draft is not None else None,
+    )
+
+
+def _host_terms(sizing: Sizing, draft: Draft | None) -> tuple[Term, ...]:
     pinned = sizing.model.backends[-1].place
     places = {**_HOST_WEIGHTS, pinned: "weights" if pinned == "CPU" else "pinned_weights"}
     return _present(
@@ -112,7 +149,50 @@ def _host_terms(sizing: Sizing) -> tuple[Term, ...]:
         states_term(sizing, "CPU"),
         compute_term(sizing, pinned),
         output_term(sizing),
+        lora_term(sizing, None),
+        projector_term(sizing) if not (sizing.settings.mmproj_offload and sizing.devices) else None,
+        draft_term(sizing, draft, (*_HOST_WEIGHTS, pinned)) if draft is not None else None,
+        prompt_cache_term(sizing),
+        checkpoints_term(sizing),
     )
+
+
+def _notes(subject: Subject, sizing: Sizing, users: int) -> tuple[str, ...]:
+    resolved, settings = sizing.resolved, sizing.settings
+    notes = list(subject.notes)
+    layers = len(sizing.model.places.layers) + 1
+    if sizing.devices and sizing.offload.layers < layers:
+        notes.append(f"{sizing.offload.layers} of {layers} layers are on the devices, the rest is in RAM")
+    moved = [pattern for pattern, place in sizing.offload.overrides if place == "CPU"]
+    if moved and not settings.override_tensor and not settings.cpu_moe and not settings.n_cpu_moe:
+        notes.append(f"experts of {len(moved)} layers stay in RAM")
+    if resolved.context_open:
+        notes.append(
+            f"no context was asked for: {resolved.n_ctx:,} tokens are what memory or the model allow"
+        )
+    if users > resolved.sequences:
+        notes.append(f"{users} users are asked for, the server has {resolved.sequences} slots: others wait")
+    elif resolved.unified and resolved.sequences > 1:
+        notes.append(f"{resolved.sequences} slots share {resolved.n_ctx:,} tokens")
+    trained = sizing.model.architecture.max_positions
+    if trained and resolved.cells > trained:
+        notes.append(
+            f"{resolved.cells:,} tokens are more than the {trained:,} that the model was trained for"
+        )
+    if settings.lora and not settings.lora_bytes:
+        notes.append(f"{len(settings.lora)} LoRA adapters could not be read: they are not counted")
+    if settings.drafting is not None and settings.drafting.kind != "mtp" and subject.draft is None:
+        notes.append("the drafting model is not known: it is not counted")
+    if settings.rpc_servers:
+        notes.append(
+            f"{len(settings.rpc_servers)} RPC servers: their devices are not known, name them with --gpu"
+        )
+    if not families.is_known(sizing.model.architecture.model_type):
+        notes.append(
+            f"how llama.cpp builds {sizing.model.architecture.model_type} is not known: "
+            "the compute buffer is that of a plain decoder"
+        )
+    return tuple(notes)
 
 
 def _present(*terms: Term | None) -> tuple[Term, ...]:

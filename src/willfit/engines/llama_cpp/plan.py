@@ -15,7 +15,7 @@ from willfit.engines.llama_cpp.graph.network import Batch, LayerCache, Network
 from willfit.engines.llama_cpp.graph.scheduler import Backend, Reserved, Scheduler
 from willfit.engines.llama_cpp.graph.tensor import Buffer, Node
 from willfit.engines.llama_cpp.loading.layers import LayerPlaces
-from willfit.engines.llama_cpp.loading.weights import Loader, Placed, buffer_bytes
+from willfit.engines.llama_cpp.loading.weights import SHARED, Loader, Placed, buffer_bytes
 
 #: Copies of inputs that pipeline parallelism keeps (`GGML_SCHED_MAX_COPIES`).
 PIPELINE_COPIES = 4
@@ -76,6 +76,8 @@ class ContextSettings:
         Vectors are wanted.
     pipelined
         Batches overlap on several devices.
+    pins
+        Operations stay where builders want them; False for the library's own planner.
     """
 
     cache: CacheSettings
@@ -85,6 +87,7 @@ class ContextSettings:
     embeddings: bool = False
     pooling: str = "none"
     pipelined: bool = False
+    pins: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,14 +136,15 @@ def context(model: Model, settings: ContextSettings, era: Era) -> Context:
     buffers = cache_buffers(model, settings.kv_offload)
     tokens = min(cache.cells * cache.streams, cache.ubatch)
     outputs = min(tokens, settings.outputs)
-    rounded = -(-tokens // cache.sequences) * cache.sequences
+    sequences = _computed_sequences(cache, era)
+    rounded = -(-tokens // sequences) * sequences
     reserved = _reserve(model, settings, era, buffers, rounded, outputs)
     compute = {one.place: size for one, size in zip(model.backends, reserved.bytes, strict=True)}
     peaks = {one.place: peak for one, peak in zip(model.backends, reserved.peaks, strict=True)}
     caches = layer_caches(model.architecture, cache, buffers)
     return Context(
-        _sum(caches, buffers, ("k", "v", "index")),
-        _sum(caches, buffers, ("r", "s")),
+        _sum(model, caches, buffers, ("k", "v", "index")),
+        _sum(model, caches, buffers, ("r", "s")),
         compute,
         peaks,
         _output_bytes(model, settings),
@@ -178,7 +182,7 @@ def _network(
     devices = [host if device is None else device for device in (*model.places.layers, model.places.output)]
     batch = Batch(
         tokens,
-        cache.sequences,
+        _computed_sequences(cache, era),
         outputs,
         cache.flash_attn,
         cache.unified,
@@ -187,10 +191,14 @@ def _network(
         model.architecture.causal,
         not settings.kv_offload,
         model.places.fully_offloaded,
+        settings.pins,
     )
     weights: dict[str, Node] = {}
     for one in model.placed:
-        weights.setdefault(one.name, one.node())
+        node = one.node()
+        if one.name in SHARED:
+            weights[f"{one.name}@{host if one.buffer.device is None else one.buffer.device}"] = node
+        weights.setdefault(one.name, node)
     return Network(
         model.meta,
         model.architecture.layers,
@@ -203,7 +211,15 @@ def _network(
     )
 
 
-def _sum(caches: Sequence[LayerCache], buffers: Sequence[Buffer], names: Sequence[str]) -> dict[str, int]:
+def _computed_sequences(cache: CacheSettings, era: Era) -> int:
+    """How many sequences the graph is reserved for."""
+    return cache.sequences if era.streams else 1
+
+
+def _sum(
+    model: Model, caches: Sequence[LayerCache], buffers: Sequence[Buffer], names: Sequence[str]
+) -> dict[str, int]:
+    """Bytes of tensors of caches by buffer, as the backends allocate them."""
     sizes: dict[str, int] = {}
     seen: set[int] = set()
     for cache, buffer in zip(caches, buffers, strict=True):
@@ -213,7 +229,9 @@ def _sum(caches: Sequence[LayerCache], buffers: Sequence[Buffer], names: Sequenc
         for name in names:
             tensor: Node | None = getattr(cache, name)
             if tensor is not None:
-                sizes[buffer.place] = sizes.get(buffer.place, 0) + tensor.bytes
+                backend = model.backends[-1 if buffer.device is None else buffer.device]
+                size = -(-backend.bytes(tensor) // backend.alignment) * backend.alignment
+                sizes[buffer.place] = sizes.get(buffer.place, 0) + size
     return sizes
 
 

@@ -87,6 +87,7 @@ class Resolved:
             cache_type(settings.cache_type_v),
             flash_attn,
             settings.swa_full or not self.era.windows,
+            self.era.rotates,
             self.snapshots,
         )
         return ContextSettings(
@@ -97,6 +98,7 @@ class Resolved:
             self.embeddings,
             self.pooling,
             pipelined,
+            not settings.no_alloc,
         )
 
 

@@ -101,6 +101,8 @@ class Settings:
         None without.
     rpc_servers
         Servers whose devices are used too: `host:port` each.
+    no_alloc
+        What the library's own planner says, which `--fit` asks: it forgets where builders want operations.
     n_threads
         Threads; None for the machine's.
     mla, fused_moe, max_attention_mib, run_time_repack
@@ -150,6 +152,7 @@ class Settings:
     image_tokens: int | None = None
     drafting: Drafting | None = None
     rpc_servers: tuple[str, ...] = ()
+    no_alloc: bool = False
     n_threads: int | None = None
     mla: int | None = None
     fused_moe: bool | None = None

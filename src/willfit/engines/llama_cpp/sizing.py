@@ -8,35 +8,16 @@ from dataclasses import dataclass, replace
 from willfit.checkpoints.gguf import GgufHeader
 from willfit.engines.base import Machine, Subject
 from willfit.engines.llama_cpp.backends.table import backend_name, backends_of, host_buffers
+from willfit.engines.llama_cpp.fit import LEAST_CONTEXT, TARGET_BYTES, Limits, fit_context, fit_layers
 from willfit.engines.llama_cpp.loading.layers import LayerPlaces, place_layers
+from willfit.engines.llama_cpp.loading.offload import EXPERTS, Offload
 from willfit.engines.llama_cpp.loading.weights import Loader
 from willfit.engines.llama_cpp.plan import Context, Model, context, flash_attention, load
 from willfit.engines.llama_cpp.resolve import Resolved, resolve
 from willfit.engines.llama_cpp.settings import Backend, Settings
 from willfit.errors import BadInput
 from willfit.hardware.device import Device
-
-#: Experts of a layer, by the names of their tensors.
-EXPERTS = r"\.ffn_(up|down|gate|gate_up)_(ch|)exps"
-
-
-@dataclass(frozen=True, slots=True)
-class Offload:
-    """What goes to devices.
-
-    Attributes
-    ----------
-    layers
-        How many layers, the output as one more.
-    shares
-        Share of each device.
-    overrides
-        Patterns of tensor names with the buffer that they go to.
-    """
-
-    layers: int
-    shares: tuple[float, ...]
-    overrides: tuple[tuple[str, str], ...] = ()
+from willfit.quantities import MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +46,19 @@ class Sizing:
     model: Model
     context: Context
     pipelined: bool
+
+    @property
+    def device_bytes(self) -> tuple[int, ...]:
+        """Weights, caches and compute buffer of each device."""
+        sizes = self.model.bytes
+        context = self.context
+        return tuple(
+            sizes.get(one.place, 0)
+            + context.keys_values.get(one.place, 0)
+            + context.states.get(one.place, 0)
+            + context.compute.get(one.place, 0)
+            for one in self.model.backends[:-1]
+        )
 
 
 def header_of(subject: Subject) -> GgufHeader:
@@ -171,7 +165,7 @@ def skipped_tensors(header: GgufHeader, subject: Subject, settings: Settings) ->
 
 
 def size_up(subject: Subject, machine: Machine, settings: Settings, free: Sequence[int | None]) -> Sizing:
-    """All buffers of a process as the settings have it, without adjusting anything to free memory.
+    """All buffers of a process, what was left open adjusted to free memory as the program does it.
 
     Parameters
     ----------
@@ -181,10 +175,64 @@ def size_up(subject: Subject, machine: Machine, settings: Settings, free: Sequen
     header = header_of(subject)
     devices = devices_of(machine, settings)
     backend = backend_name(devices, settings.backend)
-    pooling = header.metadata.get(f"{subject.architecture.model_type}.pooling_type", 0)
-    resolved = resolve(subject.architecture, int(pooling), settings)
-    offload = offload_of(settings, layers_of(header, subject), free)
-    return sized(subject, devices, backend, resolved, settings, offload)
+    pooling = _pooling(header, subject)
+    layers = layers_of(header, subject)
+    known = [one for one in free if one is not None]
+    offload = offload_of(settings, layers, free)
+
+    def with_context(n_ctx: int | None, chosen: Offload, planned: bool = False) -> Sizing:
+        asked = settings if n_ctx is None else replace(settings, n_ctx=n_ctx)
+        asked = replace(asked, no_alloc=True) if planned else asked
+        resolved = resolve(subject.architecture, pooling, asked)
+        return sized(subject, devices, backend, resolved, asked, chosen)
+
+    whole = with_context(None, offload)
+    resolved = whole.resolved
+    if not devices or len(known) < len(devices) or not (resolved.context_open or resolved.layers_open):
+        return whole
+    targets = tuple(mib * MIB for mib in settings.fit_target_mib) or (TARGET_BYTES,)
+    limits = Limits(
+        tuple(known),
+        tuple(targets[min(index, len(targets) - 1)] for index in range(len(devices))),
+        layers,
+        any("_exps." in tensor.name for tensor in header.tensors),
+        tuple(one.place for one in whole.model.backends[:-1]),
+    )
+    n_ctx: int | None = None
+    if resolved.context_open:
+        trained = subject.architecture.max_positions or resolved.n_ctx
+        streams = 1 if resolved.unified else resolved.sequences
+        least = settings.fit_ctx or LEAST_CONTEXT
+        n_ctx = fit_context(
+            limits,
+            lambda tokens, _: with_context(tokens, offload, True).device_bytes,
+            trained,
+            least,
+            streams,
+        )
+        whole = with_context(n_ctx, offload)
+    fits = all(
+        used <= most
+        for used, most in zip(with_context(n_ctx, offload, True).device_bytes, limits.most, strict=True)
+    )
+    if fits or not resolved.layers_open:
+        return whole
+    return with_context(
+        n_ctx, fit_layers(limits, lambda chosen: with_context(n_ctx, chosen, True).device_bytes)
+    )
+
+
+def _pooling(header: GgufHeader, subject: Subject) -> int:
+    return int(header.metadata.get(f"{subject.architecture.model_type}.pooling_type", 0))
+
+
+def resized(subject: Subject, sizing: Sizing, settings: Settings, offload: Offload) -> Sizing:
+    """The same process with other settings and another offload, nothing adjusted."""
+    resolved = resolve(subject.architecture, _pooling(header_of(subject), subject), settings)
+    if resolved.flash_attn is None:
+        # Whether the devices can is known by now.
+        resolved = replace(resolved, flash_attn=sizing.context.flash_attn)
+    return sized(subject, sizing.devices, sizing.backend, resolved, settings, offload)
 
 
 def sized(

@@ -30,6 +30,12 @@ SOURCES = Sources(
             ((0,), "llama.cpp: llama_output_reserve"),
             ((4900,), "src/llama-context.cpp: output_reserve"),
         ],
+        "drafting": [((0,), "common/speculative.cpp: common_base_params_to_speculative")],
+        "adapters": [
+            ((0,), "llama.cpp: llama_lora_adapter_init_internal"),
+            ((4400,), "src/llama-adapter.cpp: llama_adapter_lora_init_impl"),
+        ],
+        "projector": [((0,), "examples/llava/clip.cpp: clip_model_load"), ((5200,), "tools/mtmd/clip.cpp")],
         "prompt cache": [((0,), "tools/server/server-task.h: server_prompt_cache")],
         "checkpoints": [((0,), "tools/server/server-context.cpp: create_checkpoint")],
         "fit": [((7410,), "common/fit.cpp: common_params_fit_impl")],

@@ -80,6 +80,9 @@ def _cache_term(
         if row:
             counts[count, row] += 1
     text = " + ".join(f"{times} layers x {count} {rows} x {row} B" for (count, row), times in counts.items())
+    beyond = size - sum(times * count * row for (count, row), times in counts.items())
+    if beyond:
+        text += f" + {beyond} B of padding"
     rule = "keys and values" if name == "kv_cache" else "states"
     return exact(name, size, text, cite(sizing, rule))
 

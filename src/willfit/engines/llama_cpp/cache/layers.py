@@ -37,6 +37,8 @@ class CacheSettings:
         Without it values are transposed, and as wide in all layers as in the widest.
     full_windows
         Layers with windows keep whole sequences.
+    rotates
+        Quantized caches are rotated.
     snapshots
         Earlier states that are kept beside the newest.
     """
@@ -49,6 +51,7 @@ class CacheSettings:
     type_v: str = "F16"
     flash_attn: bool = True
     full_windows: bool = False
+    rotates: bool = True
     snapshots: int = 0
 
     @property
@@ -94,7 +97,8 @@ def layer_caches(
                 cache.r = Node("none", "F32", (inputs, rows, 1, 1), buffer=buffer)
                 cache.s = Node("none", "F32", (mixer.recurrent, rows, 1, 1), buffer=buffer)
         made.append(cache)
-    _rotate(made, attentions, settings)
+    if settings.rotates:
+        _rotate(made, attentions, settings)
     _share(architecture, made)
     return made
 

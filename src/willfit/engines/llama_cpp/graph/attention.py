@@ -8,6 +8,9 @@ from willfit.architectures.mixers import Attention
 from willfit.engines.llama_cpp.graph.network import LayerCache, Network
 from willfit.engines.llama_cpp.graph.tensor import Node, row_bytes
 
+#: Rows of masks are padded to this in older builds (`GGML_KQ_MASK_PAD`).
+MASK_PADDING = 64
+
 
 @dataclass(slots=True)
 class CacheInputs:
@@ -18,13 +21,13 @@ class CacheInputs:
     mask
         Which cells each token sees.
     k_rows, v_rows
-        Where new keys and values go.
+        Where new keys and values go; None in builds that copy them to a view of the cache.
     k_rotation, v_rotation
         Hadamard matrices; None where nothing is rotated.
     """
 
     mask: Node
-    k_rows: Node
+    k_rows: Node | None
     v_rows: Node | None
     k_rotation: Node | None
     v_rotation: Node | None
@@ -74,18 +77,18 @@ def _inputs(net: Network, cache: LayerCache) -> CacheInputs:
     batch = net.batch
     streams = 1 if batch.kv_unified else batch.sequences
     flat = batch.flash_attn
-    k_rows = net.input("I64", batch.tokens, name="k rows")
-    v_rows = None
-    if cache.v is not None:
-        v_rows = net.input("I64", batch.tokens * (1 if flat else _widest_values(net)), name="v rows")
-    mask = net.input(
-        "F16" if flat and net.era.half_masks else "F32",
-        cache.cells,
-        batch.tokens // streams,
-        1,
-        streams,
-        name="mask",
-    )
+    k_rows = v_rows = None
+    if net.era.sets_rows:
+        k_rows = net.input("I64", batch.tokens, name="k rows")
+        if cache.v is not None:
+            v_rows = net.input("I64", batch.tokens * (1 if flat else _widest_values(net)), name="v rows")
+    rows = batch.tokens // streams
+    if net.era.pads_masks:
+        rows = -(-rows // MASK_PADDING) * MASK_PADDING
+    half = flat and net.era.half_masks
+    mask = net.input("F16" if half else "F32", cache.cells, rows, 1, streams, name="mask")
+    if flat and not half:
+        mask = net.cast(mask, "F16")
     k_rotation = net.input("F32", cache.rotates_k, cache.rotates_k) if cache.rotates_k else None
     v_rotation = net.input("F32", cache.rotates_v, cache.rotates_v) if cache.rotates_v else None
     return CacheInputs(mask, k_rows, v_rows, k_rotation, v_rotation)
@@ -140,7 +143,6 @@ def attend(
     cache = net.cache
     assert cache.k is not None
     assert cache.v is not None
-    assert inputs.v_rows is not None
     if k is not None:
         net.expand(_store_keys(net, cache.k, k, inputs.k_rows))
     if v is not None:
@@ -158,16 +160,24 @@ def _streams(net: Network) -> int:
     return 1 if net.batch.kv_unified else net.batch.sequences
 
 
-def _store_keys(net: Network, cache: Node, k: Node, rows: Node) -> Node:
+def _store_keys(net: Network, cache: Node, k: Node, rows: Node | None) -> Node:
     width = k.ne[0] * k.ne[1]
+    if rows is None:
+        return net.cpy(k, net.view(cache, (k.elements,)))
     k = net.view(k, (width, k.ne[2]), (k.nb[2],))
     if cache.ne[2] > 1:
         cache = net.reshape(cache, width, cache.ne[1] * cache.ne[2])
     return net.set_rows(cache, k, rows)
 
 
-def _store_values(net: Network, cache: Node, v: Node, rows: Node) -> Node:
+def _store_values(net: Network, cache: Node, v: Node, rows: Node | None) -> Node:
     width, tokens = v.ne[0] * v.ne[1], v.ne[2]
+    if rows is None:
+        v = net.reshape(v, width, tokens)
+        if net.batch.flash_attn:
+            return net.cpy(v, net.view(cache, (v.elements,)))
+        v = net.transpose(v)
+        return net.cpy(v, net.view(cache, (tokens, width), (row_bytes(cache.type, cache.ne[1]),)))
     if net.batch.flash_attn:
         v = net.view(v, (width, tokens), (v.nb[2],))
         if cache.ne[2] > 1:
@@ -249,7 +259,7 @@ def heads(
             x = net.mul_mat(up, x)
         x = net.permute(x, 0, 2, 1, 3)
         x = net.cont(x, x.ne[0] * x.ne[1], x.ne[2] * x.ne[3])
-        if net.batch.kv_on_host:
+        if net.batch.kv_on_host and net.batch.pins:
             x.backend = net.host
     net.expand(x)
     return x

@@ -35,14 +35,23 @@ def dense(
     gate = net.weight(f"{gate_name}.weight")
     y = up if gate is None else net.projected(gate_name, x if parallel else up)
     if fused:
-        y = net.glu(fused, y)
-    elif gate is not None and parallel and activation in _GATED:
+        y = net.glu(fused, y) if net.era.gates_at_once else _halves(net, y, fused)
+    elif gate is not None and parallel and activation in _GATED and net.era.gates_at_once:
         y = net.glu(_GATED[activation], y, up)
     else:
         y = activated(net, y, activation)
         if gate is not None and parallel:
             y = net.mul(y, up)
     return net.projected(f"ffn_down{suffix}", y)
+
+
+def _halves(net: Network, x: Node, fused: str) -> Node:
+    """A gated activation of two halves as older builds compute it: each half is copied."""
+    width = x.ne[0] // 2
+    gate = net.cont(net.view(x, (width, x.ne[1]), (x.nb[1],)))
+    up = net.cont(net.view(x, (width, x.ne[1]), (x.nb[1],), width * x.nb[0]))
+    plain = next(name for name, gated in _GATED.items() if gated == fused)
+    return net.mul(net.unary(plain, gate), up)
 
 
 def activated(net: Network, x: Node, activation: str) -> Node:
@@ -114,7 +123,8 @@ def experts(
         weights = net.reshape(net.div(flat, total), 1, used, tokens)
     if scaled:
         weights = net.scale(weights)
-    net.expand(weights)
+    if net.era.weights_first:
+        net.expand(weights)
     y = net.reshape(x, hidden, 1, tokens)
     if weighted_before:
         y = net.mul(net.repeat(y, hidden, used, tokens, 1), weights)
@@ -122,7 +132,8 @@ def experts(
     y = _through(net, f"ffn_down_{stem}", y, selected)
     if not weighted_before:
         y = net.mul(y, weights)
-    net.expand(y)
+    if net.era.orders_experts:
+        net.expand(y)
     return _summed(net, y, used)
 
 
@@ -164,16 +175,20 @@ def _inner(net: Network, x: Node, selected: Node, activation: str, stem: str) ->
     if net.weight(f"ffn_gate_{stem}.weight") is None:
         return activated(net, up, activation)
     gate = _through(net, f"ffn_gate_{stem}", x, selected)
+    if not net.era.gates_at_once and activation in ("silu", "gelu", "relu"):
+        return net.mul(net.unary(activation, gate), up)
     return net.glu(_GATED[activation], gate, up)
 
 
 def _summed(net: Network, y: Node, used: int) -> Node:
     """The sum over the chosen experts."""
     parts = [net.view(y, (y.ne[0], y.ne[2]), (y.nb[2],), index * y.nb[1]) for index in range(used)]
-    for part in parts:
+    ordered = net.era.orders_experts
+    for part in parts if ordered else ():
         net.expand(part)
     total = parts[0]
     for part in parts[1:]:
         total = net.add(total, part)
-        net.expand(total)
+        if ordered:
+            net.expand(total)
     return net.cont(total) if used == 1 else total

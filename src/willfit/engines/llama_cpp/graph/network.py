@@ -36,6 +36,8 @@ class Batch:
         Caches stay on the host, with what reads them.
     fully_offloaded
         Devices hold all layers and the output.
+    pins
+        Operations stay where builders want them.
     """
 
     tokens: int
@@ -48,6 +50,7 @@ class Batch:
     causal: bool = True
     kv_on_host: bool = False
     fully_offloaded: bool = True
+    pins: bool = True
 
 
 @dataclass(slots=True)
@@ -87,7 +90,8 @@ class Network(Graph):
     meta, layers
         Metadata of the GGUF header, and what each layer is.
     weights
-        Tensors by their GGUF names. The head of a model that ties it is `output.weight`.
+        Tensors by their GGUF names, and those that several devices have by name and backend, `rope_freqs.weight@1`. The
+        head of a model that ties it is `output.weight`.
     caches
         Of each layer.
     batch, era
@@ -125,8 +129,12 @@ class Network(Graph):
     # Weights
 
     def outer(self, name: str) -> Node | None:
-        """A tensor outside of the layers: `output_norm.weight`; None if the model lacks it."""
-        return self.weights.get(name)
+        """A tensor outside of the layers: `output_norm.weight`; None if the model lacks it.
+
+        Of tensors that each device has a copy of, the current layer's.
+        """
+        copy = self.weights.get(f"{name}@{self.devices[self.layer]}") if self.layer >= 0 else None
+        return copy if copy is not None else self.weights.get(name)
 
     def weight(self, leaf: str) -> Node | None:
         """A tensor of the current layer: `attn_q.weight`."""
@@ -174,7 +182,7 @@ class Network(Graph):
 
     def pinned(self, x: Node) -> Node:
         """Keep a norm, or a layer's last operation, on the device of its layer."""
-        if self.layer >= 0 and (self.batch.tokens < 32 or self.batch.fully_offloaded):
+        if self.batch.pins and self.layer >= 0 and (self.batch.tokens < 32 or self.batch.fully_offloaded):
             x.backend = self.devices[self.layer]
         return x
 

@@ -20,7 +20,7 @@ _REPACKED = {"Q4_0": 8, "Q4_K": 8, "IQ4_NL": 8, "MXFP4": 8}
 _TABLE, _HEAD = "token_embd.weight", "output.weight"
 
 #: Tensors that layers on several devices each get a copy of.
-_SHARED = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
+SHARED = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ class Loader:
             if tensor.name in skipped:
                 continue
             role = role_of(tensor.name)
-            if tensor.name in _SHARED:
+            if tensor.name in SHARED:
                 found += self._copies(tensor)
                 continue
             found.append(Placed(tensor.name, tensor, self._buffer(tensor, tensor.name, role)))

@@ -1,0 +1,121 @@
+"""What a second context takes that drafts tokens: a smaller model, or the main model's own drafting modules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from willfit.architectures.mixers import Attention, LatentAttention
+from willfit.engines.base import Machine, Subject
+from willfit.engines.llama_cpp.graph.tensor import row_bytes
+from willfit.engines.llama_cpp.settings import Drafting, Settings
+from willfit.engines.llama_cpp.sizing import Sizing, size_up
+from willfit.engines.llama_cpp.terms import cite
+from willfit.estimate import Term, between, exact
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """Bytes of a drafting context by buffer.
+
+    Attributes
+    ----------
+    weights, caches, compute
+        Of each buffer, by its name.
+    output
+        Results on the host.
+    sure
+        Its graph is known; False where the compute buffer is taken from the main model.
+    """
+
+    weights: dict[str, int]
+    caches: dict[str, int]
+    compute: dict[str, int]
+    output: int
+    sure: bool
+
+
+def draft_of(subject: Subject, machine: Machine, sizing: Sizing, free: list[int | None]) -> Draft | None:
+    """What drafting takes; None if nothing drafts, or the drafting model is not known."""
+    drafting = sizing.settings.drafting
+    if drafting is None:
+        return None
+    if drafting.kind == "mtp":
+        return _modules(subject, sizing, drafting)
+    if subject.draft is None or subject.draft.gguf is None:
+        return None
+    asked = draft_settings(sizing, drafting)
+    made = size_up(subject.draft, machine, asked, free)
+    caches = dict(made.context.keys_values)
+    for place, size in made.context.states.items():
+        caches[place] = caches.get(place, 0) + size
+    return Draft(made.model.bytes, caches, dict(made.context.compute), made.context.output, sure=True)
+
+
+def draft_settings(sizing: Sizing, drafting: Drafting) -> Settings:
+    """The settings of a drafting model's context: the main one's where it has none of its own."""
+    resolved = sizing.resolved
+    return replace(
+        sizing.settings,
+        n_ctx=drafting.n_ctx or resolved.n_ctx,
+        n_parallel=resolved.sequences,
+        kv_unified=resolved.unified,
+        n_gpu_layers="all" if drafting.n_gpu_layers in (None, "auto") else drafting.n_gpu_layers,
+        cache_type_k=drafting.cache_type_k,
+        cache_type_v=drafting.cache_type_v,
+        devices=drafting.devices if drafting.devices is not None else sizing.settings.devices,
+        override_tensor=(),
+        cpu_moe=False,
+        n_cpu_moe=0,
+        tensor_split=(),
+        fit=False,
+        n_outputs_max=resolved.sequences,
+        drafting=None,
+    )
+
+
+def _modules(subject: Subject, sizing: Sizing, drafting: Drafting) -> Draft:
+    """The context of drafting modules: their weights are the main model's, their keys and values their own."""
+    cache = sizing.resolved.context(sizing.settings, sizing.context.flash_attn, False).cache
+    type_k, type_v = drafting.cache_type_k.upper(), drafting.cache_type_v.upper()
+    first = len(subject.architecture.layers)
+    caches: dict[str, int] = {}
+    for index, layer in enumerate(subject.architecture.mtp_layers):
+        size = 0
+        for mixer in layer.mixers:
+            if isinstance(mixer, Attention):
+                size += row_bytes(type_k, mixer.kv_heads * mixer.head_dim)
+                size += row_bytes(type_v, mixer.kv_heads * mixer.value_dim)
+            elif isinstance(mixer, LatentAttention):
+                size += row_bytes(type_k, mixer.latent_per_token)
+        places = sizing.model.places.layers
+        device = places[first + index] if first + index < len(places) else None
+        place = "CPU" if device is None else sizing.model.backends[device].place
+        caches[place] = caches.get(place, 0) + size * cache.cells * cache.streams
+    # The graph has one layer of the main model's kind, so its largest stage is about as large.
+    return Draft({}, caches, dict(sizing.context.compute), sizing.context.output, sure=False)
+
+
+def draft_term(sizing: Sizing, draft: Draft, places: tuple[str, ...]) -> Term | None:
+    """What drafting takes in some buffers of one device or of the host; None if nothing."""
+    parts = []
+    total = 0
+    unsure = 0
+    for name, sizes in (
+        ("weights", draft.weights),
+        ("caches", draft.caches),
+        ("compute buffer", draft.compute),
+    ):
+        held = sum(sizes.get(place, 0) for place in places)
+        if held:
+            parts.append(f"{held} B of {name}")
+            total += held
+            unsure += held if name == "compute buffer" and not draft.sure else 0
+    if "CPU" in places and draft.output:
+        parts.append(f"{draft.output} B of results")
+        total += draft.output
+    if not total:
+        return None
+    text, reference = " + ".join(parts), cite(sizing, "drafting")
+    if unsure:
+        return between("draft", total, total - unsure, total + unsure // 2, text, reference)
+    return exact("draft", total, text, reference)
