@@ -70,6 +70,8 @@ class Era:
         Where an image encoder in the model's own file is counted: nowhere, on the `first` device, or with the `output`.
     cpu_reserve
         Without devices, estimates count a layer in reserve and the graph as well.
+    checks_host
+        What does not go to devices and is more than free RAM and swap is refused, but not on Apple's machines.
     key_lengths
         Estimates know that heads may be wider than the embedding divided by their number.
     head_lists
@@ -116,6 +118,7 @@ class Era:
     from_last: bool = False
     inline_vision: Literal["", "first", "output"] = ""
     cpu_reserve: bool = True
+    checks_host: bool = False
     key_lengths: bool = False
     head_lists: bool = False
     recurrent_states: bool = False
@@ -139,6 +142,7 @@ ERAS = succession(
     changed((0, 1, 45), llama_cpp="b3171", placing="each", weights_logged="cached", key_lengths=True),
     changed((0, 1, 46), maps="roomy"),
     changed((0, 2), llama_cpp="b3337", parallel=4, single_projector=True, maps="devices"),
+    changed((0, 2, 2), checks_host=True),
     changed((0, 2, 8), llama_cpp="b3440"),
     changed((0, 3, 1), llama_cpp="b3485"),
     changed((0, 3, 4), llama_cpp="b3535"),
@@ -171,7 +175,7 @@ ERAS = succession(
     changed((0, 13, 4), auto_flash=True),
     changed((0, 13, 5), llama_cpp="b7437"),
     changed((0, 15, 5), context=0, checkpoints=24),
-    changed((0, 30), llama_cpp="b9452", placing="fit"),
+    changed((0, 30), llama_cpp="b9452", placing="fit", checks_host=False),
     changed((0, 30, 1), llama_cpp="b9479"),
     changed((0, 30, 4), llama_cpp="b9493", projector_shared="metal"),
     changed((0, 30, 5), llama_cpp="b9509"),

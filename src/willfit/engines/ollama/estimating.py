@@ -155,9 +155,10 @@ def on_processor(
 
 def _load(facts: Facts, settings: Settings, resolved: Resolved, graph: Graph) -> Load:
     era = resolved.era
-    first = settings.projector_bytes
-    encoder = facts.vision.bytes if facts.vision and not first else 0
-    drawn = vision_graph(facts)[0] if encoder else 0
+    drawn = vision_graph(facts)[0]
+    first = facts.projector_bytes + (drawn if facts.projector_bytes else 0)
+    encoder = facts.inline.bytes if facts.inline else 0
+    drawn = drawn if encoder else 0
     if era.inline_vision == "first":
         first, last = first + encoder + drawn, 0
     else:
@@ -238,11 +239,10 @@ def _estimated(
         "layers": layers,
     }[era.weights_logged]
     repeating = layers if era.weights_logged != "cached" else total - output
-    if settings.projector_bytes:
-        projector, drawn = settings.projector_bytes, 0
-    else:
-        projector = facts.vision.bytes if facts.vision and era.inline_vision else 0
-        drawn = vision_graph(facts)[0] if projector else 0
+    projector = facts.projector_bytes
+    if facts.inline and era.inline_vision:
+        projector = facts.inline.bytes
+    drawn = vision_graph(facts)[0] if projector else 0
     return Estimated(
         graph,
         placed,

@@ -18,12 +18,16 @@ _BLOCK = re.compile(r"^blk\.(\d+)$")
 
 @dataclass(frozen=True, slots=True)
 class Vision:
-    """An image encoder in the model's own file.
+    """An image encoder.
 
     Attributes
     ----------
     bytes
-        Its tensors, without the projector (`mm.`).
+        Its tensors, without those that project to the language model (`mm.`).
+    projecting
+        Bytes of those.
+    own_file
+        It has a file of its own.
     image_size, patch_size, channels, heads, embedding, tiles
         As in the header; 0 where that says nothing.
     class_token
@@ -31,13 +35,20 @@ class Vision:
     """
 
     bytes: int
-    image_size: int
-    patch_size: int
-    channels: int
-    heads: int
-    embedding: int
+    projecting: int = 0
+    own_file: bool = False
+    image_size: int = 0
+    patch_size: int = 0
+    channels: int = 0
+    heads: int = 0
+    embedding: int = 0
     tiles: int = 0
     class_token: bool = False
+
+    @property
+    def total(self) -> int:
+        """All its tensors."""
+        return self.bytes + self.projecting
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +92,7 @@ class Facts:
     embeds
         It gives vectors: the header names a pooling.
     vision
-        Its image encoder; None without one in the same file.
+        Its image encoder; None without one.
     draft_layers
         Multi-token-prediction layers.
     """
@@ -114,9 +125,32 @@ class Facts:
     vision: Vision | None = None
     draft_layers: int = 0
 
+    @property
+    def head_width(self) -> int:
+        """The embedding divided by the heads, or the fewest of them; 0 without."""
+        fewest = min(self.heads, default=0)
+        return self.embedding // fewest if fewest else 0
 
-def facts_of(header: GgufHeader) -> Facts:
+    @property
+    def inline(self) -> Vision | None:
+        """The image encoder in the model's own file."""
+        return self.vision if self.vision is not None and not self.vision.own_file else None
+
+    @property
+    def projector_bytes(self) -> int:
+        """Bytes of an image encoder in a file of its own."""
+        return self.vision.total if self.vision is not None and self.vision.own_file else 0
+
+
+def facts_of(header: GgufHeader, architecture: str = "", vision: Vision | None = None) -> Facts:
     """What Ollama reads of a header.
+
+    Parameters
+    ----------
+    architecture
+        What Ollama's own file calls the architecture; empty for what the header does.
+    vision
+        An image encoder that the header does not have.
 
     Raises
     ------
@@ -139,7 +173,7 @@ def facts_of(header: GgufHeader) -> Facts:
     crossing = header.metadata.get(f"{meta.architecture}.attention.cross_attention_layers")
     inputs = ("token_embd", "position_embd", "token_norm_embd", "token_types")
     return Facts(
-        architecture=meta.architecture,
+        architecture=architecture or meta.architecture,
         layers=tuple(groups[f"blk.{index}"] for index in range(count)),
         largest_group=max(groups.values()),
         output_bytes=groups["output_norm"] + (groups["output"] or table),
@@ -164,7 +198,7 @@ def facts_of(header: GgufHeader) -> Facts:
         gate_width=gate.ne[1] if gate and len(gate.ne) > 1 else 0,
         qkv_bias=prod(bias.ne) if bias else 0,
         embeds="pooling_type" in meta,
-        vision=_vision(meta, groups, by_name),
+        vision=vision or _vision(meta, groups, by_name),
         draft_layers=meta.integer("nextn_predict_layers", 0),
     )
 
@@ -191,6 +225,7 @@ def _vision(meta: Metadata, groups: Mapping[str, int], names: Mapping[str, objec
         return None
     return Vision(
         bytes=sum(size for name, size in groups.items() if name == "v" or name.startswith("v.")),
+        projecting=sum(size for name, size in groups.items() if name == "mm" or name.startswith("mm.")),
         image_size=meta.integer("vision.image_size", 0),
         patch_size=meta.integer("vision.patch_size", 0),
         channels=meta.integer("vision.num_channels", 0),

@@ -89,9 +89,9 @@ def graph_of(facts: Facts, asked: Asked, era: Era, version: str) -> Graph:
 
 
 def vision_graph(facts: Facts) -> tuple[int, str]:
-    """Bytes and formula of the graph of an image encoder in the model's own file."""
+    """Bytes and formula of an image encoder's graph; nothing for files that llama.cpp's `clip` reads."""
     vision = facts.vision
-    if vision is None or not vision.patch_size:
+    if vision is None or not vision.patch_size or (vision.own_file and facts.architecture != "mllama"):
         return 0, "0 B"
     side = vision.image_size // vision.patch_size
     patches = side * side + vision.class_token
@@ -166,7 +166,7 @@ class _Shape:
         unread = facts.listed_heads and not era.head_lists
         heads = () if unread else facts.heads
         kv_heads = (() if unread else facts.kv_heads) or (1,)
-        head_dim = facts.embedding // min(heads) if heads and min(heads) else 0
+        head_dim = 0 if unread else facts.head_width
         keys, values = (facts.key_length, facts.value_length) if era.key_lengths else (0, 0)
         key_dim, value_dim = keys or head_dim, values or head_dim
         size = element_bytes(asked, era)
@@ -258,8 +258,10 @@ def _layer_cache(
         cells = asked.parallel * facts.window + asked.batch
     elif rule == "gptoss" and not index % 2:
         cells = asked.parallel * _GPTOSS_WINDOW + asked.batch
-    size = element_bytes(asked, era)
-    return int(cells * widths * heads * size), f"{cells} cells x {heads} KV heads x {widths} x {size:g} B"
+    element = element_bytes(asked, era)
+    return int(
+        cells * widths * heads * element
+    ), f"{cells} cells x {heads} KV heads x {widths} x {element:g} B"
 
 
 #: The graph with all layers on devices, and with some; empty where it is estimated by the cache.

@@ -15,9 +15,9 @@ from willfit.checkpoints.gguf import GgufHeader
 from willfit.engines.llama_cpp.cache.layers import CacheSettings
 from willfit.engines.llama_cpp.eras import era_for as llama_cpp_era
 from willfit.engines.llama_cpp.graph.scheduler import Backend
+from willfit.engines.llama_cpp.graph.tensor import Buffer
 from willfit.engines.llama_cpp.loading.layers import LayerPlaces
 from willfit.engines.llama_cpp.loading.weights import Loader, Placed
-from willfit.engines.llama_cpp.graph.tensor import Buffer
 from willfit.engines.llama_cpp.plan import ContextSettings, context, load
 from willfit.engines.ollama.eras import Era
 from willfit.engines.ollama.facts import Facts
@@ -161,6 +161,11 @@ class OwnEngine:
             for layer in found:
                 on_device[layer] += size
                 on_host[layer] += plain
+        if self.facts.inline is not None and not any(
+            t.name.startswith(_ENCODERS) for t in self.header.tensors
+        ):
+            on_device[count] += self.facts.inline.total
+            on_host[count] += self.facts.inline.total
         caches = [self._cache(layer) for layer in range(count)]
         states = [self._states(layer) for layer in range(count)]
         each = f"{self.parallel} sequences x {1 + self.era.checkpoints}"
@@ -256,7 +261,7 @@ class OwnEngine:
         )
         rows = f"{batch} tokens x {self.facts.embedding} x 4 B of embeddings"
         drawn, drawing = 0, ""
-        if self.facts.vision is not None and not (self.flash and self.era.encoder_flash):
+        if self.facts.inline is not None and not (self.flash and self.era.encoder_flash):
             drawn, drawing = vision_graph(self.facts)
         sizes, formulas = [], []
         for device, one in enumerate(layers):
@@ -289,7 +294,9 @@ class OwnEngine:
 
     def layout(self, rooms: Sequence[Room], settings: Settings, sizes: Sizes) -> Layout:
         """Where layers go: laid out, measured and laid out anew until that changes nothing (`ollamaServer.Load`)."""
-        layers = self._laid_out(rooms, settings, (0,) * len(sizes.layers), Graphs((0,) * len(rooms), 0, (), ""))
+        layers = self._laid_out(
+            rooms, settings, (0,) * len(sizes.layers), Graphs((0,) * len(rooms), 0, (), "")
+        )
         now = Layout(layers, self.graphs(layers))
         tried = {layers}
         while True:

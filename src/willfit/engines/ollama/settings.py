@@ -19,6 +19,7 @@ from willfit.engines.ollama.habits import (
     holds,
 )
 from willfit.engines.ollama.placement import Room
+from willfit.engines.ollama.stored import AS_CONVERTED, Stored
 from willfit.hardware.device import Device
 from willfit.quantities import GIB, MIB
 
@@ -60,7 +61,9 @@ class Settings:
     adapters, adapter_bytes
         LoRA adapters by name, and their bytes where these are known.
     projector_bytes
-        Bytes of a projector in a file of its own.
+        Bytes of a projector in a file of its own, if one is given.
+    stored
+        In what Ollama's own file of the model differs from what llama.cpp's converter makes.
     """
 
     version: str = NEWEST
@@ -87,6 +90,7 @@ class Settings:
     adapters: tuple[str, ...] = ()
     adapter_bytes: int = 0
     projector_bytes: int = 0
+    stored: Stored = AS_CONVERTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +143,7 @@ def runner_of(facts: Facts, settings: Settings) -> Runner:
         return "llama-server"
     own = holds(OWN_ENGINE, facts.architecture, settings.version)
     own = own or (settings.new_engine and holds(ON_REQUEST, facts.architecture, settings.version))
-    return "ollama-engine" if own and not settings.projector_bytes else "llama-runner"
+    return "ollama-engine" if own and not facts.projector_bytes else "llama-runner"
 
 
 def resolve(facts: Facts, machine: Machine, settings: Settings) -> Resolved:
@@ -185,21 +189,24 @@ def _context(facts: Facts, machine: Machine, settings: Settings, era: Era) -> in
     if not named:
         named = era.context or _context_by_memory(machine, settings)
     named = max(named, _LEAST_CONTEXT)
-    if facts.vision is not None or settings.projector_bytes:
+    if facts.vision is not None:
         named = max(named, _VISION_CONTEXT)
     return min(named, facts.context) if era.caps_context and facts.context else named
 
 
 def _context_by_memory(machine: Machine, settings: Settings) -> int:
     """A default that grows with the memory of all devices."""
-    total = sum((device.usable_bytes or 0) for device in machine.devices if not device.is_cpu)
-    total -= settings.gpu_overhead * len(machine.devices)
+    total = sum(
+        (device.reported_bytes or device.usable_bytes or 0) - settings.gpu_overhead
+        for device in machine.devices
+        if not device.is_cpu
+    )
     return next(tokens for least, tokens in _CONTEXTS if total >= least or not least)
 
 
 def _parallel(facts: Facts, settings: Settings, era: Era) -> tuple[int, ...]:
     single = holds(SINGLE, facts.architecture, settings.version) or (
-        era.single_projector and settings.projector_bytes > 0
+        era.single_projector and facts.projector_bytes > 0
     )
     if single or facts.embeds:
         return (1,)
@@ -236,8 +243,7 @@ def _has_flash(device: Device, runner: Runner) -> bool:
 
 
 def _head_widths(facts: Facts) -> tuple[int, int]:
-    width = facts.embedding // min(facts.heads) if facts.heads and min(facts.heads) else 0
-    return facts.key_length or width, facts.value_length or width
+    return facts.key_length or facts.head_width, facts.value_length or facts.head_width
 
 
 def _cache_type(facts: Facts, settings: Settings, era: Era, runner: Runner, flash: str) -> str:

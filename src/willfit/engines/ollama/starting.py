@@ -86,7 +86,7 @@ def linked(
         embeddings=True,
         lora=settings.adapters,
         lora_bytes=settings.adapter_bytes,
-        mmproj_bytes=settings.projector_bytes,
+        mmproj_bytes=facts.vision.total if facts.vision else 0,
         mmproj_offload=bool(used),
         n_threads=settings.num_thread,
     )
@@ -118,7 +118,7 @@ def served(facts: Facts, settings: Settings, resolved: Resolved, machine: Machin
         tuple(sorted(rooms, key=lambda room: room.index)),
         batch,
         predicted,
-        bool(settings.projector_bytes) and _projector_on_device(facts, settings, resolved, rooms, machine),
+        facts.vision is not None and _projector_on_device(facts, settings, resolved, rooms, machine),
     )
 
 
@@ -155,13 +155,13 @@ def _projector_on_device(
 ) -> bool:
     if not rooms or (settings.num_gpu is not None and 0 <= settings.num_gpu < len(facts.layers) + 1):
         return False
-    era = resolved.era
+    era, size = resolved.era, facts.vision.total if facts.vision else 0
     if any(device.unified_memory for device in machine.devices):
         holding = era.projector_shared == "all" or (era.projector_shared == "metal" and resolved.metal)
         if not holding:
             return False
     if era.projector_beside:
-        return all(room.bytes >= settings.projector_bytes + era.projector_room for room in rooms)
+        return all(room.bytes >= size + era.projector_room for room in rooms)
     return all(room.bytes > era.projector_room for room in rooms)
 
 
@@ -170,9 +170,10 @@ def server(
 ) -> LlamaCpp:
     """llama-server's parameters."""
     parallel = resolved.parallel[0]
+    projector = facts.vision.total if facts.vision else 0
     target = settings.fit_target_mib
     if target is None and chosen.projector_on_device and resolved.era.projector_target:
-        target = -(-(settings.projector_bytes + _HEADROOM) // MIB)
+        target = -(-(projector + _HEADROOM) // MIB)
     drafted = settings.draft_num_predict or 0
     shared = any(device.unified_memory and device.vendor in ("NVIDIA", "AMD") for device in machine.devices)
     direct = resolved.era.direct_io and shared
@@ -197,7 +198,7 @@ def server(
         embeddings=facts.embeds,
         lora=settings.adapters,
         lora_bytes=settings.adapter_bytes,
-        mmproj_bytes=settings.projector_bytes,
+        mmproj_bytes=facts.vision.total if facts.vision else 0,
         mmproj_offload=chosen.projector_on_device,
         drafting=Drafting("mtp", drafted) if drafted > 0 and facts.draft_layers else None,
         n_threads=settings.num_thread,

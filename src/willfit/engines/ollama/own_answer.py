@@ -1,0 +1,143 @@
+"""The answer for models in Ollama's own engine: terms per device and on the host."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from willfit.calibration import constant
+from willfit.engines.base import Machine, Subject
+from willfit.engines.context import context_term
+from willfit.engines.llama_cpp.backends.table import backend_name, backends_of
+from willfit.engines.llama_cpp.eras import era_for as llama_cpp_era
+from willfit.engines.llama_cpp.sizing import header_of
+from willfit.engines.ollama.estimating import Estimated
+from willfit.engines.ollama.facts import Facts
+from willfit.engines.ollama.own_engine import Layout, OwnEngine, Sizes, by_counts
+from willfit.engines.ollama.placement import Room
+from willfit.engines.ollama.settings import Resolved, Settings
+from willfit.engines.ollama.sources import SOURCES
+from willfit.estimate import DeviceEstimate, Estimate, Term, between, exact
+
+#: What the engine's graphs differ by is not known.
+NOTE = (
+    "Ollama's own engine builds graphs of its own; llama.cpp's graph of the same model stands for them, "
+    "which widens the interval of the compute buffer"
+)
+
+
+def own_answer(
+    subject: Subject,
+    machine: Machine,
+    facts: Facts,
+    settings: Settings,
+    resolved: Resolved,
+    estimated: Estimated,
+) -> tuple[Estimate, tuple[int, ...]]:
+    """What Ollama's own engine allocates, and the machine's devices that it uses."""
+    rooms = resolved.rooms if resolved.era.measured else estimated.rooms
+    listed = [device for device in machine.devices if not device.is_cpu]
+    devices = [listed[room.index] for room in rooms]
+    build = llama_cpp_era(resolved.era.llama_cpp)
+    backends = backends_of(devices, backend_name(devices, None), build)
+    parallel = resolved.parallel[0] if resolved.era.measured else estimated.parallel
+    engine = OwnEngine(header_of(subject), subject.architecture, facts, backends, resolved, parallel)
+    sizes = engine.sizes()
+    total = len(sizes.layers)
+    if not resolved.era.measured:
+        layers = by_counts(estimated.placed.counts, total)
+        layout = Layout(layers, engine.graphs(layers))
+    elif rooms:
+        layout = engine.layout(rooms, settings, sizes)
+    else:
+        layout = Layout((), engine.graphs(()))
+    version = settings.version
+    used = [place for place, one in enumerate(layout.layers) if one]
+    found = [
+        DeviceEstimate(
+            devices[place].name,
+            rooms[place].index,
+            devices[place].usable_bytes,
+            (
+                *_layer_terms(engine, sizes, layout.layers[place], version, on_host=False),
+                _compute(layout.graphs.devices[place], layout.graphs.formulas[place], version),
+                context_term(devices[place]),
+            ),
+        )
+        for place in used
+    ]
+    inside = {layer for one in layout.layers for layer in one}
+    outside = [layer for layer in range(total) if layer not in inside]
+    host = DeviceEstimate(
+        "host",
+        0,
+        machine.host_bytes,
+        (
+            *_layer_terms(engine, sizes, outside, version, on_host=True),
+            _compute(layout.graphs.host, layout.graphs.host_formula, version),
+        ),
+    )
+    notes = list(subject.notes)
+    if rooms and layout.count < total:
+        notes.append(f"{layout.count} of {total} layers are on the devices, the rest is in RAM")
+    estimate = Estimate(
+        model=subject.model,
+        engine="ollama",
+        engine_version=version,
+        kind="serve",
+        devices=tuple(found),
+        host=host,
+        notes=(*notes, NOTE),
+        details={"flash_attn": engine.flash, "n_gpu_layers": layout.count, **_buffers(found, host, rooms)},
+    )
+    return estimate, tuple(rooms[place].index for place in used)
+
+
+def _layer_terms(
+    engine: OwnEngine, sizes: Sizes, layers: Sequence[int], version: str, on_host: bool
+) -> list[Term]:
+    """Weights, caches and states of some layers."""
+    weights = sizes.host_weights if on_host else sizes.weights
+    size = sum(weights[layer] for layer in layers)
+    last = len(weights) - 1
+    parts = []
+    repeating = [layer for layer in layers if layer != last]
+    if repeating:
+        parts.append(f"{sum(weights[layer] for layer in repeating)} B of {len(repeating)} layers")
+    if last in layers:
+        parts.append(f"{weights[last]} B of the output layer")
+    if on_host:
+        size += sizes.inputs
+        parts.append(f"{sizes.inputs} B of token tables")
+    terms = [exact("weights", size, " + ".join(parts), SOURCES.cite("weights", version))]
+    cached = [layer for layer in repeating if sizes.cache[layer]]
+    if cached:
+        words = [sizes.cache_formulas[layer] for layer in cached]
+        formula = " + ".join(f"{words.count(one)} layers x {one}" for one in dict.fromkeys(words))
+        held = sum(sizes.cache[layer] for layer in cached)
+        terms.append(exact("kv_cache", held, formula, SOURCES.cite("keys and values", version)))
+    numbers = engine.state_numbers(repeating)
+    if numbers:
+        held = sum(sizes.states[layer] for layer in repeating)
+        formula = sizes.state_formula.format(numbers)
+        terms.append(exact("recurrent_state", held, formula, SOURCES.cite("states", version)))
+    return terms
+
+
+def _compute(size: int, formula: str, version: str) -> Term:
+    ratio = constant("ollama.graph_ratio")
+    reference = f"{SOURCES.cite('compute', version)}; interval: {ratio.reference}"
+    return between("compute", size, int(size * ratio.low), int(size * ratio.high), formula, reference)
+
+
+def _buffers(
+    devices: Sequence[DeviceEstimate], host: DeviceEstimate, rooms: Sequence[Room]
+) -> dict[str, dict[str, dict[str, int]]]:
+    """Sizes as the engine logs them, by place."""
+    names = {"model": "weights", "kv": "kv_cache", "compute": "compute", "rs": "recurrent_state"}
+    places = [(f"device{device.index}", device) for device in devices] + [("CPU", host)]
+    return {
+        "buffers": {
+            key: {place: term.bytes for place, one in places for term in one.terms if term.name == name}
+            for key, name in names.items()
+        }
+    }

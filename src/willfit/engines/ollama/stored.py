@@ -1,0 +1,153 @@
+"""In what Ollama's own files differ from those that llama.cpp's converter and `llama-quantize` make of a model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from math import isqrt, prod
+from typing import Literal
+
+from willfit.architectures.mixers import LatentAttention
+from willfit.architectures.model import Architecture, Tensor, Tower
+from willfit.checkpoints.gguf import GgufHeader, GgufTensor
+from willfit.engines.ollama.facts import Vision
+from willfit.errors import BadInput
+from willfit.ggml_types import GGML_TYPES
+
+#: Types that Ollama's own quantization chooses otherwise, by its name of the architecture, for mixes of four bits
+#: (`server/quantization.go`).
+_TYPES: dict[str, tuple[tuple[str, str], ...]] = {
+    **dict.fromkeys(
+        ("qwen3next", "qwen35", "qwen35moe"),
+        (
+            (r"\.(attn_v|ffn_down_exps|ffn_down_shexp)\.weight$", "Q6_K"),
+            (
+                r"\.(attn_(q|k|output|qkv|gate)|ssm_(ba|beta|alpha|out)|ffn_(gate|up)_(exps|shexp))\.weight$",
+                "Q4_K",
+            ),
+        ),
+    ),
+    **dict.fromkeys(("deepseek2", "glm4moelite"), ((r"\.attn_(k_b|v_b|q_a|q_b|kv_a_mqa)\.weight$", "Q8_0"),)),
+    "gemma3n": ((r"^per_layer_token_embd\.weight$", "F16"),),
+    "glmocr": ((r"^(token_embd|output)\.weight$", "F16"),),
+}
+_FOUR_BITS = ("Q4_K_M", "Q4_K_S")
+
+#: Parts of names of tensors that lead from an encoder to the language model.
+_PROJECTING = re.compile(r"multi_modal|mm_projector|embed_vision|embed_audio|vision_adapter")
+#: Positions of Llama 3.2's encoder.
+_POSITIONS = "gated_positional_embedding.embedding"
+#: Tiles of an image, where an encoder takes several.
+_TILES = {"mllama": 4}
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """How Ollama stores a model.
+
+    Attributes
+    ----------
+    architecture
+        What its file calls the architecture; empty for llama.cpp's name.
+    encoder
+        Where its image encoder is: in the model's own file, or in one of its own; empty without one.
+    quant
+        The mix.
+    types
+        Pairs of a pattern of tensor names and a type that these have.
+    whole_heads
+        Latent attention is stored as if every head had keys and values of its own.
+    """
+
+    architecture: str = ""
+    encoder: Literal["", "inline", "file"] = ""
+    quant: str = ""
+    types: tuple[tuple[str, str], ...] = ()
+    whole_heads: bool = False
+
+
+#: As llama.cpp's own tools would.
+AS_CONVERTED = Stored()
+
+
+def as_stored(header: GgufHeader, architecture: Architecture, stored: Stored) -> GgufHeader:
+    """The header of Ollama's own file.
+
+    Parameters
+    ----------
+    header
+        What llama.cpp's converter and `llama-quantize` would make.
+    """
+    name = str(header.metadata.get("general.architecture", ""))
+    rules = list(stored.types)
+    if stored.quant in _FOUR_BITS and not stored.whole_heads:
+        rules += _TYPES.get(stored.architecture or name, ())
+    if rules:
+        patterns = [(re.compile(pattern), kind) for pattern, kind in rules]
+        header = replace(header, tensors=tuple(_retyped(tensor, patterns) for tensor in header.tensors))
+    first = next((mixer for layer in architecture.layers for mixer in layer.mixers), None)
+    if stored.whole_heads and isinstance(first, LatentAttention):
+        changed = {
+            f"{name}.attention.head_count_kv": first.heads,
+            f"{name}.attention.key_length": first.nope_dim + first.rope_dim,
+            f"{name}.attention.value_length": first.value_dim,
+        }
+        header = replace(header, metadata={**header.metadata, **changed})
+    return header
+
+
+def _retyped(tensor: GgufTensor, patterns: Iterable[tuple[re.Pattern[str], str]]) -> GgufTensor:
+    kind = next((kind for pattern, kind in patterns if pattern.search(tensor.name)), None)
+    if kind is None or kind == tensor.type or tensor.ne[0] % GGML_TYPES[kind].block:
+        return tensor
+    known = GGML_TYPES[kind]
+    return replace(tensor, type=kind, bytes=prod(tensor.ne) // known.block * known.bytes)
+
+
+def encoder_of(architecture: Architecture, stored: Stored) -> Vision | None:
+    """The image encoder of a model as Ollama stores it; None if it has none.
+
+    Raises
+    ------
+    BadInput
+        If the model should have one and it is not known.
+    """
+    if not stored.encoder:
+        return None
+    tower = next((tower for tower in architecture.towers if tower.modality == "vision"), None)
+    if tower is None:
+        raise BadInput("the model's image encoder is not known", "give the projector's file")
+    cut = _patches(tower)
+    patch = cut.shape[-1] if cut is not None else 0
+    tensors = [one for tower in architecture.towers for one in tower.tensors]
+    projecting = sum(_stored(one, stored) for one in tensors if _PROJECTING.search(one.name))
+    return Vision(
+        bytes=sum(_stored(one, stored) for one in tensors) - projecting,
+        projecting=projecting,
+        own_file=stored.encoder == "file",
+        image_size=_side(tower) * patch,
+        patch_size=patch,
+        channels=cut.shape[1] if cut is not None else 0,
+        heads=tower.heads,
+        embedding=tower.hidden_size,
+        tiles=_TILES.get(stored.architecture, 0),
+        class_token=any("class_embedding" in one.name for one in tower.tensors),
+    )
+
+
+def _patches(tower: Tower) -> Tensor | None:
+    """The convolution that cuts an image into patches."""
+    return next((one for one in tower.tensors if one.kind == "conv" and "patch" in one.name), None)
+
+
+def _side(tower: Tower) -> int:
+    """Patches along the side of an image."""
+    table = next((one for one in tower.tensors if one.name.endswith(_POSITIONS)), None)
+    return isqrt(tower.positions or (table.shape[0] if table is not None else 0))
+
+
+def _stored(tensor: Tensor, stored: Stored) -> int:
+    """Bytes of an encoder's tensor: matrices in 16 bits, vectors in 32, Llama 3.2's positions too."""
+    in_float = len(tensor.shape) < 2 or (stored.architecture == "mllama" and tensor.kind == "other")
+    return tensor.elements * (4 if in_float else 2)
