@@ -12,6 +12,7 @@ from willfit.engines.llama_cpp.sizing import header_of
 from willfit.engines.ollama.eras import NEWEST
 from willfit.engines.ollama.estimating import Estimated, estimate_memory, terms_of
 from willfit.engines.ollama.facts import Facts, Vision, facts_of
+from willfit.engines.ollama.habits import OWN_ENGINE, holds
 from willfit.engines.ollama.own_answer import own_answer
 from willfit.engines.ollama.settings import KEEP_ALIVE, Resolved, Settings, resolve
 from willfit.engines.ollama.sources import SOURCES
@@ -96,9 +97,14 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
 
 
 def _encoder(subject: Subject, settings: Settings) -> Vision | None:
+    """The model's image encoder; before an engine of Ollama's own ran it, Llama 3.2's was a file of its own."""
     if settings.projector_bytes:
         return Vision(settings.projector_bytes, own_file=True)
-    return encoder_of(subject.architecture, settings.stored)
+    found = encoder_of(subject.architecture, settings.stored)
+    name = settings.stored.architecture
+    if found is not None and name == "mllama" and not holds(OWN_ENGINE, name, settings.version):
+        found = replace(found, own_file=True)
+    return found
 
 
 def _used(started: llama_cpp.Settings) -> tuple[int, ...]:

@@ -13,7 +13,6 @@ from willfit.engines.llama_cpp.sizing import header_of
 from willfit.engines.ollama.estimating import Estimated
 from willfit.engines.ollama.facts import Facts
 from willfit.engines.ollama.own_engine import Layout, OwnEngine, Sizes, by_counts
-from willfit.engines.ollama.placement import Room
 from willfit.engines.ollama.settings import Resolved, Settings
 from willfit.engines.ollama.sources import SOURCES
 from willfit.estimate import DeviceEstimate, Estimate, Term, between, exact
@@ -87,7 +86,13 @@ def own_answer(
         devices=tuple(found),
         host=host,
         notes=(*notes, NOTE),
-        details={"flash_attn": engine.flash, "n_gpu_layers": layout.count, **_buffers(found, host, rooms)},
+        details={
+            "flash_attn": engine.flash,
+            "n_gpu_layers": layout.count,
+            "buffers": _buffers(
+                [*zip((backends[place].place for place in used), found, strict=True), ("CPU", host)]
+            ),
+        },
     )
     return estimate, tuple(rooms[place].index for place in used)
 
@@ -129,15 +134,10 @@ def _compute(size: int, formula: str, version: str) -> Term:
     return between("compute", size, int(size * ratio.low), int(size * ratio.high), formula, reference)
 
 
-def _buffers(
-    devices: Sequence[DeviceEstimate], host: DeviceEstimate, rooms: Sequence[Room]
-) -> dict[str, dict[str, dict[str, int]]]:
-    """Sizes as the engine logs them, by place."""
-    names = {"model": "weights", "kv": "kv_cache", "compute": "compute", "rs": "recurrent_state"}
-    places = [(f"device{device.index}", device) for device in devices] + [("CPU", host)]
+def _buffers(places: Sequence[tuple[str, DeviceEstimate]]) -> dict[str, dict[str, int]]:
+    """Sizes as the engine logs them, by place; it counts recurrent states as cache."""
+    kinds = {"model": ("weights",), "kv": ("kv_cache", "recurrent_state"), "compute": ("compute",)}
     return {
-        "buffers": {
-            key: {place: term.bytes for place, one in places for term in one.terms if term.name == name}
-            for key, name in names.items()
-        }
+        kind: {place: sum(term.bytes for term in one.terms if term.name in names) for place, one in places}
+        for kind, names in kinds.items()
     }

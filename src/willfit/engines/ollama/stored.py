@@ -29,7 +29,7 @@ _TYPES: dict[str, tuple[tuple[str, str], ...]] = {
         ),
     ),
     **dict.fromkeys(("deepseek2", "glm4moelite"), ((r"\.attn_(k_b|v_b|q_a|q_b|kv_a_mqa)\.weight$", "Q8_0"),)),
-    "gemma3n": ((r"^per_layer_token_embd\.weight$", "F16"),),
+    **dict.fromkeys(("gemma3n", "gemma4"), ((r"^per_layer_token_embd\.weight$", "F16"),)),
     "glmocr": ((r"^(token_embd|output)\.weight$", "F16"),),
 }
 _FOUR_BITS = ("Q4_K_M", "Q4_K_S")
@@ -56,6 +56,8 @@ class Stored:
         The mix.
     types
         Pairs of a pattern of tensor names and a type that these have.
+    own_rules
+        Ollama's own rules for mixes were in force when it was made.
     whole_heads
         Latent attention is stored as if every head had keys and values of its own.
     """
@@ -64,6 +66,7 @@ class Stored:
     encoder: Literal["", "inline", "file"] = ""
     quant: str = ""
     types: tuple[tuple[str, str], ...] = ()
+    own_rules: bool = True
     whole_heads: bool = False
 
 
@@ -81,7 +84,7 @@ def as_stored(header: GgufHeader, architecture: Architecture, stored: Stored) ->
     """
     name = str(header.metadata.get("general.architecture", ""))
     rules = list(stored.types)
-    if stored.quant in _FOUR_BITS and not stored.whole_heads:
+    if stored.quant in _FOUR_BITS and stored.own_rules:
         rules += _TYPES.get(stored.architecture or name, ())
     if rules:
         patterns = [(re.compile(pattern), kind) for pattern, kind in rules]

@@ -1,0 +1,127 @@
+"""Predictions for Ollama's logs: what it estimates, and what its runners allocate."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from willfit.engines.base import Machine
+from willfit.engines.ollama import Settings, estimate
+from willfit.engines.ollama.library import known
+from willfit.engines.ollama.stored import AS_CONVERTED, Stored
+from willfit.engines.versions import parse_version
+from willfit.errors import BadInput
+from willfit.estimate import Estimate
+from willfit.hardware.device import Device
+from willfit.hardware.table import find_device
+from willfit.quantities import MIB
+from willfit.validation.cases import Case
+from willfit.validation.predictors.llama_cpp import figures as buffers_of
+from willfit.validation.predictors.llama_cpp import subject_of
+from willfit.validation.scoring import Prediction, Unpredictable
+
+#: Releases by day: a log without a version is of the newest then.
+_RELEASES = (
+    ("2024-05-02", "0.1.33"), ("2024-06-20", "0.1.45"), ("2024-07-07", "0.2.0"), ("2024-07-25", "0.3.0"),
+    ("2024-09-07", "0.3.10"), ("2024-11-05", "0.4.0"), ("2024-12-04", "0.5.0"), ("2025-01-16", "0.5.7"),
+    ("2025-02-23", "0.5.12"), ("2025-03-11", "0.6.0"), ("2025-03-26", "0.6.3"), ("2025-04-30", "0.6.7"),
+    ("2025-05-22", "0.7.1"), ("2025-06-26", "0.9.3"), ("2025-07-30", "0.10.0"), ("2025-08-05", "0.11.2"),
+    ("2025-08-18", "0.11.5"), ("2025-08-28", "0.11.8"), ("2025-09-18", "0.12.0"), ("2025-10-16", "0.12.6"),
+    ("2025-11-13", "0.12.11"), ("2025-12-18", "0.13.5"), ("2026-01-20", "0.14.3"), ("2026-02-05", "0.15.5"),
+    ("2026-02-25", "0.17.1"), ("2026-04-02", "0.20.0"), ("2026-04-27", "0.22.0"), ("2026-06-01", "0.30.0"),
+    ("2026-06-29", "0.31.0"), ("2026-08-19", "0.32.15"),
+)  # fmt: skip
+
+#: The last versions whose default it is to answer so many at once.
+_PARALLEL = {4: "0.6.6", 2: "0.9.6"}
+
+_VENDORS = {"rocm": "AMD", "metal": "Apple", "cuda": "NVIDIA"}
+
+
+def predict(case: Case) -> dict[str, Any]:
+    """Ollama's estimates and its runners' buffers; see `scoring.Predictor`.
+
+    Raises
+    ------
+    Unpredictable
+        If the model, or the context, is not known.
+    """
+    given = case.settings
+    if "n_ctx" not in given and set(case.measured) - {"model_buffer_mib"}:
+        raise Unpredictable("the source does not state the context")
+    subject, settings = subject_of(case), settings_of(case)
+    answer = estimate(subject, machine_of(case), settings)
+    return {**buffers_of(case, subject, answer), **_required(case, answer)}
+
+
+def _required(case: Case, answer: Estimate) -> dict[str, Any]:
+    """Ollama's own figures."""
+    logged = case.measured.get("ollama_required_mib") or {}
+    made = answer.details.get("required") or {}
+    found = {
+        key: Prediction(made[key] / MIB, made[key] / MIB, made[key] / MIB) for key in logged if made.get(key)
+    }
+    return {"ollama_required_mib": found} if found else {}
+
+
+def version_of(case: Case) -> str:
+    """The version that is stated, else the newest on that day, or by how many answers it gives at once."""
+    stated = case.fields.get("engine_version")
+    if stated:
+        return str(stated)
+    day = (str(case.fields.get("date") or "2099") + "-12-31")[:10]
+    newest = next((version for since, version in reversed(_RELEASES) if since <= day), _RELEASES[0][1])
+    last = _PARALLEL.get(case.settings.get("n_parallel", 0))
+    if last and parse_version(newest) > parse_version(last):
+        return last
+    return newest
+
+
+def settings_of(case: Case) -> Settings:
+    """The case's settings under Ollama's own names."""
+    given = case.settings
+    parallel = int(given.get("n_parallel", 1))
+    flash = given.get("flash_attn")
+    batch = given.get("n_ubatch") or given.get("n_batch")
+    return Settings(
+        version=version_of(case),
+        num_ctx=int(given["n_ctx"]) // parallel if "n_ctx" in given else None,
+        num_batch=int(batch) if batch else None,
+        num_gpu=given.get("num_gpu"),
+        num_parallel=parallel,
+        kv_cache_type=given.get("cache_type_k"),
+        flash_attention=flash if isinstance(flash, bool) else None,
+        sched_spread=bool(given.get("sched_spread")),
+        adapters=("adapter",) if given.get("lora_adapter") else (),
+        stored=stored_of(case),
+    )
+
+
+def stored_of(case: Case) -> Stored:
+    """How the library stores the case's model, if its name says that it is from there."""
+    name = str(case.fields.get("model_stated") or "").split(" ")[0]
+    if ":" not in name:
+        return AS_CONVERTED
+    try:
+        found = known(name)
+    except BadInput:
+        return AS_CONVERTED
+    mix = str(case.fields.get("gguf_type") or "")
+    return found.stored if found.stored.quant == mix else replace(found.stored, quant=mix, types=())
+
+
+def machine_of(case: Case) -> Machine:
+    """The case's devices with what was free on them, as it is logged; without any, the host's."""
+    given = case.settings
+    backend = str(given.get("backend", "cpu"))
+    free = given.get("available_mib")
+    listed = [int(float(one) * MIB) for one in (free if isinstance(free, list) else [free]) if one]
+    if backend == "cpu":
+        return Machine((), listed[0] if listed else None)
+    count = int(case.fields.get("n_gpus") or len(listed) or 1)
+    named = case.fields.get("gpu")
+    device = find_device(named) if isinstance(named, str) else Device("unknown", _VENDORS.get(backend, ""))
+    devices = [replace(device, usable_bytes=None) for _ in range(count)]
+    if len(listed) == count:
+        devices = [replace(one, usable_bytes=free) for one, free in zip(devices, listed, strict=True)]
+    return Machine(tuple(devices))
