@@ -52,13 +52,17 @@ class _Windows:
     full_first: bool = False
 
 
+#: Encoders among them make vectors, not logits.
+HEADLESS = UNCACHED - {"dream", "llada", "llada-moe", "rnd1"}
+
+
 #: Where the file need not list the layers.
 _WINDOWS: dict[str, _Windows] = {
     "afmoe": _Windows(4),
     "cohere2": _Windows(4),
     "cohere2moe": _Windows(4, full_first=True),
     "exaone-moe": _Windows(4, 128),
-    "exaone4": _Windows(4),
+    "exaone4": _Windows(4, 4096),
     "gemma-embedding": _Windows(6),
     "gemma2": _Windows(2, 4096),
     "gemma3": _Windows(6),
@@ -75,6 +79,8 @@ _WINDOWS: dict[str, _Windows] = {
     "smallthinker": _Windows(4, full_first=True),
 }
 
+#: Only the EXAONE 4 model of so many layers has windows.
+_EXAONE4_LAYERS = 64
 #: Tokens of a Llama 4 attention chunk, which its files do not state.
 _LLAMA4_CHUNK = 8192
 #: Every n-th layer of MiniMax-Text-01 has softmax attention, unless the file says otherwise.
@@ -224,6 +230,8 @@ class MixerReader:
     def _reach(self, index: int) -> tuple[int, int]:
         """(window, chunk) of a layer in tokens, 0 where it sees everything."""
         meta = self.meta
+        if meta.architecture == "exaone4" and self.count != _EXAONE4_LAYERS:
+            return 0, 0
         rule = _WINDOWS.get(meta.architecture)
         window = meta.integer("attention.sliding_window", rule.window if rule else 0)
         pattern = meta.flags("attention.sliding_window_pattern")

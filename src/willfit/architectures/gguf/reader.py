@@ -8,7 +8,7 @@ from typing import Any
 from willfit.architectures.blocks.decoder import MAX_LAYERS
 from willfit.architectures.blocks.mtp import mtp_modules
 from willfit.architectures.gguf.metadata import Metadata
-from willfit.architectures.gguf.mixers import UNCACHED, MixerReader
+from willfit.architectures.gguf.mixers import HEADLESS, UNCACHED, MixerReader
 from willfit.architectures.gguf.tensors import feed_forward, outer_part, part_of, record
 from willfit.architectures.model import Architecture, Layer, Rope
 from willfit.checkpoints.gguf import GgufHeader, GgufTensor
@@ -103,7 +103,7 @@ def _assembled(
         embeddings=made["embedding"],
         layers=layers,
         head=made["head"],
-        tied=not uncached and not any(tensor.name == "output.weight" for tensor in outside),
+        tied=meta.architecture not in HEADLESS and all(tensor.name != "output.weight" for tensor in outside),
         encoder=encoder,
         shared=made["shared"],
         ropes=(Rope(dimension),) if dimension else (),

@@ -192,6 +192,7 @@ def _network(
         not settings.kv_offload,
         model.places.fully_offloaded,
         settings.pins,
+        cache.cells,
     )
     weights: dict[str, Node] = {}
     for one in model.placed:

@@ -10,6 +10,10 @@ from willfit.engines.llama_cpp.graph.tensor import Node, row_bytes
 
 #: Rows of masks are padded to this in older builds (`GGML_KQ_MASK_PAD`).
 MASK_PADDING = 64
+#: Architectures whose scores fall with distance, whatever their files say.
+_ALIBI = frozenset(("bloom", "refact", "jina-bert-v2"))
+#: Layers of the Baichuan model that has no rotary positions.
+_BAICHUAN_13B = 40
 
 
 @dataclass(slots=True)
@@ -21,16 +25,16 @@ class CacheInputs:
     mask
         Which cells each token sees.
     k_rows, v_rows
-        Where new keys and values go; None in builds that copy them to a view of the cache.
+        Where new keys and values go; None without a cache, and in builds that copy them to a view of it.
     k_rotation, v_rotation
         Hadamard matrices; None where nothing is rotated.
     """
 
     mask: Node
-    k_rows: Node | None
-    v_rows: Node | None
-    k_rotation: Node | None
-    v_rotation: Node | None
+    k_rows: Node | None = None
+    v_rows: Node | None = None
+    k_rotation: Node | None = None
+    v_rotation: Node | None = None
 
 
 @dataclass(slots=True)
@@ -48,9 +52,7 @@ class AttentionInputs:
 
     def of(self, net: Network) -> CacheInputs:
         """Those of the current layer."""
-        mixer = net.attention()
-        slides = isinstance(mixer, Attention) and bool(mixer.window or mixer.chunk)
-        found = self.windowed if slides and self.windowed is not None else self.full
+        found = self.windowed if net.slides and self.windowed is not None else self.full
         assert found is not None
         return found
 
@@ -59,16 +61,12 @@ def cache_inputs(net: Network) -> AttentionInputs:
     """The inputs of all caches."""
     full: LayerCache | None = None
     windowed: LayerCache | None = None
-    slides = False
-    for layer, cache in zip(net.layers, net.caches, strict=True):
-        for mixer in layer.mixers:
-            window = isinstance(mixer, Attention) and bool(mixer.window or mixer.chunk)
-            slides = slides or window
-            if cache.k is not None:
-                if window and windowed is None:
-                    windowed = cache
-                elif not window and full is None:
-                    full = cache
+    for cache in net.caches:
+        if cache.k is not None:
+            if cache.windowed and windowed is None:
+                windowed = cache
+            elif not cache.windowed and full is None:
+                full = cache
     made_full = _inputs(net, full) if full is not None else None
     return AttentionInputs(made_full, _inputs(net, windowed) if windowed is not None else None)
 
@@ -76,22 +74,38 @@ def cache_inputs(net: Network) -> AttentionInputs:
 def _inputs(net: Network, cache: LayerCache) -> CacheInputs:
     batch = net.batch
     streams = 1 if batch.kv_unified else batch.sequences
-    flat = batch.flash_attn
     k_rows = v_rows = None
     if net.era.sets_rows:
         k_rows = net.input("I64", batch.tokens, name="k rows")
         if cache.v is not None:
-            v_rows = net.input("I64", batch.tokens * (1 if flat else _widest_values(net)), name="v rows")
-    rows = batch.tokens // streams
-    if net.era.pads_masks:
-        rows = -(-rows // MASK_PADDING) * MASK_PADDING
-    half = flat and net.era.half_masks
-    mask = net.input("F16" if half else "F32", cache.cells, rows, 1, streams, name="mask")
-    if flat and not half:
-        mask = net.cast(mask, "F16")
+            each = 1 if batch.flash_attn else _widest_values(net)
+            v_rows = net.input("I64", batch.tokens * each, name="v rows")
+    mask = _mask(net, cache.cells, batch.tokens // streams, streams)
     k_rotation = net.input("F32", cache.rotates_k, cache.rotates_k) if cache.rotates_k else None
     v_rotation = net.input("F32", cache.rotates_v, cache.rotates_v) if cache.rotates_v else None
     return CacheInputs(mask, k_rows, v_rows, k_rotation, v_rotation)
+
+
+def _mask(net: Network, seen: int, rows: int, streams: int = 1) -> Node:
+    """Which of the tokens that could be seen each row sees."""
+    flat = net.batch.flash_attn
+    if net.era.pads_masks:
+        rows = -(-rows // MASK_PADDING) * MASK_PADDING
+    half = flat and net.era.half_masks
+    mask = net.input("F16" if half else "F32", seen, rows, 1, streams, name="mask")
+    return net.cast(mask, "F16") if flat and not half else mask
+
+
+def batch_inputs(net: Network) -> AttentionInputs:
+    """The inputs of attention among the tokens of the batch (`build_attn_inp_no_cache`)."""
+    tokens = net.batch.tokens
+    full = CacheInputs(_mask(net, tokens, tokens))
+    return AttentionInputs(full, CacheInputs(_mask(net, tokens, tokens)) if net.has_windows else None)
+
+
+def cross_inputs(net: Network, seen: int) -> CacheInputs:
+    """The inputs of attention to so many tokens of an encoder (`build_attn_inp_cross`)."""
+    return CacheInputs(_mask(net, seen, net.batch.tokens))
 
 
 def _widest_values(net: Network) -> int:
@@ -122,9 +136,9 @@ def attend(
     v: Node | None,
     sinks: Node | None = None,
     project: str = "attn_output",
-    order: str = "qvk",
+    bias: Node | None = None,
 ) -> Node:
-    """Store new keys and values, attend to the whole cache, project the outputs.
+    """Store new keys and values, attend to the whole cache, project the outputs (`build_attn`).
 
     Parameters
     ----------
@@ -132,14 +146,14 @@ def attend(
         Width x heads x tokens. Without keys and values the layer reads an earlier one's cache.
     project
         Name of the output projection; empty for none.
-    order
-        In which order the three are put into the graph.
+    bias
+        Added to the scores: relative positions.
     """
     q = rotated(net, q, inputs.k_rotation)
     k = rotated(net, k, inputs.k_rotation) if k is not None else None
     v = rotated(net, v, inputs.v_rotation) if v is not None else None
-    for which in order:
-        net.expand({"q": q, "k": k, "v": v}[which])
+    for one in (q, k, v) if net.has_windows else (q, v, k):
+        net.expand(one)
     cache = net.cache
     assert cache.k is not None
     assert cache.v is not None
@@ -151,8 +165,57 @@ def attend(
     assert isinstance(mixer, Attention)
     keys = cached_keys(net, cache, mixer.head_dim, mixer.kv_heads)
     values = _cached_values(net, cache, mixer.value_dim, mixer.kv_heads)
-    x = heads(net, q, keys, values, inputs.mask, sinks)
+    x = heads(net, q, keys, values, inputs.mask, sinks, bias=bias)
     x = rotated(net, x, inputs.v_rotation)
+    return net.projected(project, x) if project else x
+
+
+def attend_batch(
+    net: Network,
+    inputs: CacheInputs,
+    q: Node,
+    k: Node,
+    v: Node,
+    sinks: Node | None = None,
+    project: str = "attn_output",
+    bias: Node | None = None,
+) -> Node:
+    """Attend to what is given, without a cache; see `attend`."""
+    for one in (q, k, v):
+        net.expand(one)
+    x = heads(net, q, k, v, inputs.mask, sinks, bias=bias)
+    return net.projected(project, x) if project else x
+
+
+def attend_latents(
+    net: Network,
+    inputs: CacheInputs,
+    q: Node,
+    k: Node,
+    v: Node,
+    up: Node | None,
+    mask: Node | None = None,
+    project: str = "attn_output",
+) -> Node:
+    """Attend to cached latents, the first part of which are the values.
+
+    Parameters
+    ----------
+    q, k, v
+        Width x heads x tokens; one head of keys and values.
+    up
+        From latents to values.
+    mask
+        Instead of that of the inputs.
+    """
+    for one in (q, v, k):
+        net.expand(one)
+    cache = net.cache
+    assert cache.k is not None
+    net.expand(_store_keys(net, cache.k, k, inputs.k_rows))
+    keys = cached_keys(net, cache, k.ne[0], 1)
+    values = net.view(keys, (v.ne[0], *keys.ne[1:]), keys.nb[1:])
+    x = heads(net, q, keys, values, mask if mask is not None else inputs.mask, up=up)
     return net.projected(project, x) if project else x
 
 
@@ -240,7 +303,7 @@ def heads(
             v = net.transpose(v)
         k = net.cast(k, "F16") if k.type == "F32" else k
         v = net.cast(v, "F16") if v.type == "F32" else v
-        x = net.flash_attn(q, k, v, mask, sinks)
+        x = net.flash_attn(q, k, v, mask, sinks, kind="alibi" if has_alibi(net) else "")
         if up is not None:
             x = net.mul_mat(up, net.permute(x, 0, 2, 1, 3))
             x = net.cont(net.permute(x, 0, 2, 1, 3))
@@ -267,5 +330,13 @@ def heads(
 
 def softcaps(net: Network) -> bool:
     """Whether attention scores are softly capped."""
-    key = f"{net.meta.architecture}.attn_logit_softcapping"
-    return net.meta.architecture in ("gemma2", "grok") or bool(net.meta.values.get(key))
+    return net.meta.architecture in ("gemma2", "grok")
+
+
+def has_alibi(net: Network) -> bool:
+    """Whether scores fall with distance, which not all kernels can."""
+    meta = net.meta
+    if meta.architecture == "baichuan":
+        return len(net.layers) == _BAICHUAN_13B
+    stated = f"{meta.architecture}.attention.max_alibi_bias"
+    return meta.architecture in _ALIBI or bool(meta.values.get(stated))

@@ -7,6 +7,23 @@ from willfit.engines.llama_cpp.graph.tensor import Node
 
 #: Activations that are gated by a second projection in one operation, by the name of the plain one.
 _GATED = {"silu": "swiglu", "gelu": "geglu", "relu": "reglu", "swiglu_oai": "swiglu_oai"}
+_SEVERAL_OPERATIONS = frozenset(("silu", "gelu", "relu"))
+#: `llama_expert_gating_func_type`.
+_GATINGS = {1: "softmax", 2: "sigmoid", 3: "softmax_weight", 4: "sqrt_softplus"}
+#: Limits of activations below this are none.
+_LEAST_LIMIT = 1e-6
+
+#: Architectures whose graphs apply the scales of weights in feed-forward layers; others leave them out.
+_SCALED = frozenset((
+    "llama", "llama-embed", "qwen3", "nanbeige", "mistral3", "cohere2", "cohere2moe", "hy_v3", "bitnet", "gemma4",
+    "talkie",
+))  # fmt: skip
+_SCALED_EXPERTS = frozenset((
+    "llama", "llama-embed", "qwen3moe", "mistral3", "mellum", "hy_v3", "cohere2moe", "gemma4",
+))  # fmt: skip
+#: Architectures that limit gated activations in one operation.
+_LIMITS_AT_ONCE = frozenset(("deepseek4", "glm5-next"))
+_LIMITS_EXPERTS_AT_ONCE = _LIMITS_AT_ONCE | {"maple", "hy_v4"}
 
 
 def dense(
@@ -16,6 +33,7 @@ def dense(
     suffix: str = "",
     parallel: bool = True,
     fused: str = "",
+    down: bool = True,
 ) -> Node:
     """The MLP of the current layer.
 
@@ -29,20 +47,56 @@ def dense(
         The gate reads what the up projection reads, not its result.
     fused
         `swiglu` or `geglu` where gate and up are one matrix.
+    down
+        Whether the last projection follows.
     """
     up_name, gate_name = f"ffn_up{suffix}", f"ffn_gate{suffix}"
-    up = net.projected(up_name, x) if net.weight(f"{up_name}.weight") is not None else x
+    up = _linear(net, up_name, x) if net.weight(f"{up_name}.weight") is not None else x
     gate = net.weight(f"{gate_name}.weight")
-    y = up if gate is None else net.projected(gate_name, x if parallel else up)
+    y = up if gate is None else _linear(net, gate_name, x if parallel else up)
+    gated = gate is not None and parallel
     if fused:
         y = net.glu(fused, y) if net.era.gates_at_once else _halves(net, y, fused)
-    elif gate is not None and parallel and activation in _GATED and net.era.gates_at_once:
+    elif gated and activation == "silu" and net.value("swiglu_clamp_shexp") > _LEAST_LIMIT:
+        y = _limited(net, y, up, net.meta.architecture in _LIMITS_AT_ONCE)
+    elif gated and activation in _GATED and net.era.gates_at_once:
         y = net.glu(_GATED[activation], y, up)
     else:
         y = activated(net, y, activation)
-        if gate is not None and parallel:
+        divisors = net.weight("ffn.act.scales")
+        if divisors is not None and activation == "gelu":
+            y = net.div(y, divisors)
+        if gated:
             y = net.mul(y, up)
-    return net.projected(f"ffn_down{suffix}", y)
+    return _linear(net, f"ffn_down{suffix}", y) if down else y
+
+
+def _linear(net: Network, stem: str, x: Node) -> Node:
+    """A linear layer with its bias, and then its scale."""
+    y = net.linear(net.needed(f"{stem}.weight"), x)
+    bias = net.bias(stem)
+    if bias is not None:
+        y = net.add(y, bias)
+    scale = net.weight(f"{stem}.scale") if net.meta.architecture in _SCALED else None
+    return net.mul(y, scale) if scale is not None else y
+
+
+def _limited(net: Network, gate: Node, up: Node, at_once: bool) -> Node:
+    """A gated activation with limits to both sides, in one operation or in several."""
+    if at_once:
+        return net.glu("swiglu_clamp", gate, up)
+    up = net.clamp(up)
+    return net.mul(net.clamp(net.unary("silu", gate)), up)
+
+
+def gating(net: Network, default: str) -> str:
+    """How the file says that scores of experts become probabilities."""
+    return _GATINGS.get(net.meta.integer("expert_gating_func", 0), default)
+
+
+def normalises(net: Network) -> bool:
+    """Whether the file says that the weights of the chosen experts sum to one."""
+    return net.meta.boolean("expert_weights_norm", False)
 
 
 def _halves(net: Network, x: Node, fused: str) -> Node:
@@ -64,11 +118,12 @@ def experts(
     x: Node,
     gating: str = "softmax",
     normalised: bool = True,
-    scaled: bool = False,
     activation: str = "silu",
     scores: Node | None = None,
-    weighted_before: bool = False,
     stem: str = "exps",
+    scaled: bool | None = None,
+    used: int | None = None,
+    count: int | None = None,
 ) -> Node:
     """The routed experts of the current layer.
 
@@ -76,24 +131,28 @@ def experts(
     ----------
     gating
         How scores become probabilities: `softmax`, `sigmoid`, `softmax_weight` (over the chosen ones), `sqrt_softplus`.
-    normalised, scaled
-        Whether the weights of the chosen experts are made to sum to one, and then multiplied by a constant.
+    normalised
+        Whether the weights of the chosen experts are made to sum to one.
     scores
         The router's scores, if they come from elsewhere.
-    weighted_before
-        Tokens are weighted before the experts instead of after them.
     stem
         Ending of the experts' tensor names.
+    scaled
+        Whether the weights are multiplied by a constant; None for what the file says.
+    used, count
+        How many experts a token has, of how many; None for what the file says.
     """
     hidden, tokens = x.ne[0], x.ne[1]
     meta = net.meta
+    early = meta.architecture == "llama4"  # tokens are weighted before the experts
     if scores is None:
         scores = net.linear(net.needed("ffn_gate_inp.weight"), x)
     bias = net.weight("ffn_gate_inp.bias")
     if bias is not None:
         scores = net.add(scores, bias)
-    count = scores.ne[0]
-    used = meta.integer("expert_used_count", layer=net.layer)
+    total = scores.ne[0]
+    count = count if count is not None else total
+    used = used if used is not None else meta.integer("expert_used_count", layer=net.layer)
     probs = {
         "softmax": lambda: net.soft_max(scores),
         "sigmoid": lambda: net.unary("sigmoid", scores),
@@ -104,33 +163,37 @@ def experts(
     correction = net.weight("exp_probs_b.bias")
     if correction is not None:
         chosen_by = net.add(probs, correction)
-    if weighted_before:
+    if early:
         chosen_by = scores
+    if meta.architecture == "grovemoe":
+        chosen_by = net.unary("sigmoid", scores)
     groups = meta.integer("expert_group_count", 0)
     if groups > 1:
         chosen_by = _in_best_groups(net, chosen_by, count, groups, tokens)
     selected = net.argsort_top_k(chosen_by, used)
-    probs = net.reshape(probs, 1, count, tokens)
+    if count != total:
+        selected = net.cast(net.scale(net.cast(selected, "F32")), "I32")
+    probs = net.reshape(probs, 1, total, tokens)
     weights = net.get_rows(probs, selected)
     if gating == "softmax_weight":
         weights = net.soft_max(net.reshape(weights, used, tokens))
         weights = net.reshape(weights, 1, used, tokens)
     if normalised:
         flat = net.reshape(weights, used, tokens)
-        total = net.sum_rows(flat)
+        summed = net.sum_rows(flat)
         if net.era.clamps_expert_sum:
-            total = net.clamp(total)
-        weights = net.reshape(net.div(flat, total), 1, used, tokens)
-    if scaled:
+            summed = net.clamp(summed)
+        weights = net.reshape(net.div(flat, summed), 1, used, tokens)
+    if net.value("expert_weights_scale") not in (0.0, 1.0) if scaled is None else scaled:
         weights = net.scale(weights)
     if net.era.weights_first:
         net.expand(weights)
     y = net.reshape(x, hidden, 1, tokens)
-    if weighted_before:
+    if early:
         y = net.mul(net.repeat(y, hidden, used, tokens, 1), weights)
     y = _inner(net, y, selected, activation, stem)
     y = _through(net, f"ffn_down_{stem}", y, selected)
-    if not weighted_before:
+    if not early:
         y = net.mul(y, weights)
     if net.era.orders_experts:
         net.expand(y)
@@ -154,7 +217,8 @@ def _in_best_groups(net: Network, scores: Node, count: int, groups: int, tokens:
 def _through(net: Network, stem: str, x: Node, selected: Node) -> Node:
     """The linear layers of the chosen experts, with scales and biases if they have them."""
     y = net.mul_mat_id(net.needed(f"{stem}.weight"), x, selected)
-    scale = net.weight(f"{stem}.scale")
+    scaled = net.meta.architecture in _SCALED_EXPERTS
+    scale = net.weight(f"{stem.replace('_gate_up', '_up')}.scale") if scaled else None
     if scale is not None:
         count, tokens = scale.ne[0], x.ne[2]
         rows = net.repeat(net.reshape(scale, 1, count, 1), 1, count, tokens, 1)
@@ -175,7 +239,9 @@ def _inner(net: Network, x: Node, selected: Node, activation: str, stem: str) ->
     if net.weight(f"ffn_gate_{stem}.weight") is None:
         return activated(net, up, activation)
     gate = _through(net, f"ffn_gate_{stem}", x, selected)
-    if not net.era.gates_at_once and activation in ("silu", "gelu", "relu"):
+    if activation == "silu" and net.value("swiglu_clamp_exp") > _LEAST_LIMIT:
+        return _limited(net, gate, up, net.meta.architecture in _LIMITS_EXPERTS_AT_ONCE)
+    if not net.era.gates_at_once and activation in _SEVERAL_OPERATIONS:
         return net.mul(net.unary(activation, gate), up)
     return net.glu(_GATED[activation], gate, up)
 

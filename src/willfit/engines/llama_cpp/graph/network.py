@@ -16,6 +16,13 @@ from willfit.engines.llama_cpp.graph.ops import Graph
 from willfit.engines.llama_cpp.graph.tensor import Node
 
 
+#: Architectures with four positions for each token, and those with four where their files divide the rotation.
+_MULTI_ROPE = frozenset((
+    "qwen2vl", "paddleocr", "qwen3vl", "qwen3vlmoe", "qwen35", "qwen35moe", "qwen4exp", "qwen3tts",
+))  # fmt: skip
+_MAYBE_MULTI_ROPE = frozenset(("glm4", "glm4moe", "hunyuan_vl", "bailingmoe3", "dflash"))
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """What a graph is built for.
@@ -38,6 +45,8 @@ class Batch:
         Devices hold all layers and the output.
     pins
         Operations stay where builders want them.
+    context
+        Tokens that a sequence can have.
     """
 
     tokens: int
@@ -51,6 +60,7 @@ class Batch:
     kv_on_host: bool = False
     fully_offloaded: bool = True
     pins: bool = True
+    context: int = 0
 
 
 @dataclass(slots=True)
@@ -100,6 +110,10 @@ class Network(Graph):
         Backend of each layer, and of the output as the last one.
     host
         Backend of the host's processor.
+    windows, has_windows
+        Which layers see a window, and whether any does.
+    vectors, result, logits
+        What goes into the first layer; what comes out of the last norm, and of the head. None before they are built.
     """
 
     def __init__(
@@ -123,6 +137,12 @@ class Network(Graph):
         self.devices = devices
         self.host = host
         self.hidden = meta.integer("embedding_length")
+        self.windows = tuple(
+            any(isinstance(mixer, Attention) and (mixer.window or mixer.chunk) for mixer in layer.mixers)
+            for layer in layers
+        )
+        self.has_windows = any(self.windows)
+        self.vectors: Node | None = None
         self.result: Node | None = None
         self.logits: Node | None = None
 
@@ -151,12 +171,29 @@ class Network(Graph):
             raise LookupError(f"blk.{self.layer}.{leaf}")
         return found
 
+    def value(self, key: str, default: float = 0.0) -> float:
+        """A number of the metadata under the architecture's own prefix."""
+        found = self.meta.values.get(f"{self.meta.architecture}.{key}", default)
+        if isinstance(found, tuple | list):
+            found = found[self.layer] if 0 <= self.layer < len(found) else default
+        return float(found)
+
     def attention(self) -> Attention | LatentAttention:
         """What the current layer attends with."""
         for mixer in self.layers[self.layer].mixers:
             if isinstance(mixer, Attention | LatentAttention):
                 return mixer
         raise LookupError(f"layer {self.layer} has no attention")
+
+    @property
+    def slides(self) -> bool:
+        """Whether the current layer sees a window."""
+        return self.windows[self.layer]
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the current layer is the last one."""
+        return self.layer == len(self.layers) - 1
 
     def mixer(self, kind: type[Mixer]) -> Mixer | None:
         """The current layer's mixer of a kind."""
@@ -186,39 +223,86 @@ class Network(Graph):
             x.backend = self.devices[self.layer]
         return x
 
-    def normed(self, x: Node, weight: Node | None, bias: Node | None = None, kind: str = "rms_norm") -> Node:
+    def normed(
+        self, x: Node, weight: Node | None, bias: Node | None = None, kind: str = "rms_norm", pinned: bool = True
+    ) -> Node:
         """A norm with its weights."""
         y = {"rms_norm": self.rms_norm, "norm": self.norm}[kind](x)
-        if weight is not None or bias is not None:
+        if pinned and (weight is not None or bias is not None):
             self.pinned(y)
         if weight is not None:
             y = self.mul(y, weight)
         return self.add(y, bias) if bias is not None else y
 
-    def layer_norm(self, x: Node, stem: str, kind: str = "rms_norm") -> Node:
+    def layer_norm(self, x: Node, stem: str, kind: str = "rms_norm", pinned: bool = True) -> Node:
         """The norm `stem` of the current layer."""
-        return self.normed(x, self.weight(f"{stem}.weight"), self.bias(stem), kind)
+        return self.normed(x, self.weight(f"{stem}.weight"), self.bias(stem), kind, pinned)
 
     # Inputs
 
-    def embedded(self) -> Node:
-        """Token embeddings, or vectors that come instead of them."""
+    def embedded(self, scale: float = 0.0) -> Node:
+        """Token embeddings, or vectors that come instead of them.
+
+        Parameters
+        ----------
+        scale
+            What they are multiplied by where the file does not say; 0 for nothing.
+        """
         tokens = self.input("I32", self.batch.tokens, name="tokens")
-        table = self.weights["token_embd.weight"]
-        rows = self.get_rows(table, tokens)
+        rows = self.get_rows(self.weights["token_embd.weight"], tokens)
+        width = self.hidden * (1 + self.deepstack)
+        if width != self.hidden:
+            rows = self.pad(rows, width - self.hidden)
         if self.era.selects_input:
-            vectors = self.input("F32", self.hidden, self.batch.tokens, name="vectors")
+            vectors = self.input("F32", width, self.batch.tokens, name="vectors")
             self.expand(rows)
             self.expand(vectors)
-        scale = self.meta.values.get(f"{self.meta.architecture}.embedding_scale")
-        x = self.scale(rows) if scale else rows
+        x = rows
+        if width != self.hidden:
+            x = self.view(rows, (self.hidden, self.batch.tokens), rows.nb[1:2])
+        self.vectors = x
+        if self.value("embedding_scale", scale):
+            x = self.scale(x if x.is_contiguous else self.cont(x))
         self.expand(x)
         return x
 
+    @property
+    def deepstack(self) -> int:
+        """How many layers are given vectors of pictures beside the first."""
+        listed = self.meta.values.get(f"{self.meta.architecture}.deepstack_mapping")
+        if isinstance(listed, tuple | list):
+            return len({index for index in listed if index >= 0})
+        return self.meta.integer("n_deepstack_layers", 0)
+
+    def deep_vectors(self, index: int) -> Node:
+        """Vectors of pictures that a layer adds: a part of what the first is given."""
+        assert self.vectors is not None
+        whole = self.vectors
+        return self.view(whole, (self.hidden, self.batch.tokens), whole.nb[1:2], 4 * index * self.hidden)
+
     def positions(self) -> Node:
         """Positions of the tokens; four of each for models that see pictures."""
-        each = 4 if f"{self.meta.architecture}.rope.dimension_sections" in self.meta.values else 1
-        return self.input("I32", self.batch.tokens * each, name="positions")
+        return self.input("I32", self.batch.tokens * (4 if self._multi_rope() else 1), name="positions")
+
+    def _multi_rope(self) -> bool:
+        if self.meta.architecture in _MULTI_ROPE:
+            return True
+        sections = self.meta.values.get(f"{self.meta.architecture}.rope.dimension_sections") or (0, 0)
+        return self.meta.architecture in _MAYBE_MULTI_ROPE and bool(sections[0] and sections[1])
+
+    def rope_factors(self) -> Node | None:
+        """Factors of rotary frequencies; None if the model has none."""
+        found = self.outer("rope_freqs.weight")
+        if found is not None:
+            return found
+        trained = self.meta.integer("context_length", 0)
+        original = self.meta.integer("rope.scaling.original_context_length", trained)
+        kind = "long" if self.batch.context > original else "short"
+        return self.outer(f"rope_factors_{kind}.weight")
+
+    def temperature(self) -> Node:
+        """Factors of queries that depend on the positions."""
+        return self.input("F32", 1, 1, self.batch.tokens, name="temperature")
 
     def output_rows(self) -> Node:
         """Which tokens' results are wanted."""
@@ -226,18 +310,22 @@ class Network(Graph):
 
     # Results
 
-    def finish(self, x: Node, kind: str = "rms_norm") -> None:
-        """The output norm and the head."""
+    def head(self, x: Node) -> Node:
+        """Logits without what follows the head's own weights."""
+        y = self.linear(self.weights["output.weight"], x, self.outer("output.scale"))
+        bias = self.outer("output.bias")
+        return self.add(y, bias) if bias is not None else y
+
+    def capped(self, x: Node) -> Node:
+        """Softly capped values."""
+        return self.scale(self.unary("tanh", self.scale(x)))
+
+    def finish(self, result: Node, logits: Node | None = None) -> None:
+        """End with the last norm's result, and the logits if the model makes any."""
         self.layer = -1
-        norm, bias = self.outer("output_norm.weight"), self.outer("output_norm.bias")
-        if norm is not None:
-            x = self.normed(x, norm, bias, kind)
-        self.result = x
-        head = self.outer("output.weight")
-        if head is not None:
-            x = self.linear(head, x)
-            extra = self.outer("output.bias")
-            if extra is not None:
-                x = self.add(x, extra)
-            self.logits = x
-        self.expand(x)
+        result.is_output = True
+        self.result = result
+        if logits is not None:
+            logits.is_output = True
+            self.logits = logits
+        self.expand(logits if logits is not None else result)

@@ -193,10 +193,12 @@ class Graph:
 
     # Attention
 
-    def flash_attn(self, q: Node, k: Node, v: Node, mask: Node | None, sinks: Node | None = None) -> Node:
+    def flash_attn(
+        self, q: Node, k: Node, v: Node, mask: Node | None, sinks: Node | None = None, kind: str = ""
+    ) -> Node:
         """Attention without scores in memory."""
         src = [q, k, v, *(one for one in (mask, sinks) if one is not None)]
-        return self._node("flash_attn_ext", "F32", (v.ne[0], q.ne[2], q.ne[1], q.ne[3]), src)
+        return self._node("flash_attn_ext", "F32", (v.ne[0], q.ne[2], q.ne[1], q.ne[3]), src, kind=kind)
 
     # Views
 

@@ -189,9 +189,11 @@ def _test(tensor: GgufTensor, op: str, buffer: Buffer) -> Node:
 def buffer_bytes(placed: Sequence[Placed], backends: Sequence[Backend]) -> dict[str, int]:
     """Bytes of each buffer of weights.
 
-    A mapped file counts from its first tensor in that buffer to the end of the last, whatever lies between.
+    A mapped file counts from its first tensor in that buffer to the end of the last, whatever lies between. A head that
+    is the table of embeddings, in the same buffer, is one tensor with it.
     """
     sizes: dict[str, int] = {}
+    seen: set[tuple[str, str]] = set()
     ranges: dict[int, tuple[int, int]] = {}
     processor = backends[-1]
     for one in placed:
@@ -201,6 +203,9 @@ def buffer_bytes(placed: Sequence[Placed], backends: Sequence[Backend]) -> dict[
             last = one.tensor.offset + one.tensor.bytes
             ranges[one.tensor.file] = min(start, one.tensor.offset), max(end, last)
             continue
+        if (one.tensor.name, place) in seen:
+            continue
+        seen.add((one.tensor.name, place))
         backend = processor if one.buffer.device is None else backends[one.buffer.device]
         size = backend.bytes(one.node())
         sizes[place] = sizes.get(place, 0) + -(-size // backend.alignment) * backend.alignment

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 from importlib import import_module
 
+from willfit.engines.llama_cpp.graph.families.decoder import Decoder
+from willfit.engines.llama_cpp.graph.families.styles import STYLES, style_of
 from willfit.engines.llama_cpp.graph.network import Network
+from willfit.engines.llama_cpp.graph.pooling import pool
 
-#: Module of this folder -> the architectures that it builds. Adding one is a module with `build(net)` and a line here.
-FAMILIES: dict[str, str] = {
-    "decoder": "llama mistral qwen2 qwen3 qwen3moe",
-}
+#: Module of this folder -> the architectures that it builds. Adding one is a module with `build(net)` and a line here;
+#: for one that `Decoder` can build, a line of `STYLES` is enough.
+FAMILIES: dict[str, str] = {}
 
 _MODULES = {architecture: module for module, names in FAMILIES.items() for architecture in names.split()}
 
 
 def is_known(architecture: str) -> bool:
     """Whether there is a builder for an architecture."""
-    return architecture in _MODULES
+    return architecture in _MODULES or architecture in STYLES
 
 
 def build(net: Network) -> None:
     """Build a model's graph; one without a builder of its own is taken for a plain decoder."""
-    module = _MODULES.get(net.meta.architecture, "decoder")
-    import_module(f"willfit.engines.llama_cpp.graph.families.{module}").build(net)
+    module = _MODULES.get(net.meta.architecture)
+    if module is not None:
+        import_module(f"willfit.engines.llama_cpp.graph.families.{module}").build(net)
+    else:
+        Decoder(net, style_of(net)).build()
+    pool(net)
