@@ -14,9 +14,8 @@ from willfit.errors import BadInput
 from willfit.estimate import Estimate
 from willfit.hardware.device import Device
 from willfit.hardware.table import find_device
-from willfit.quantities import MIB
+from willfit.quantities import GIB, MIB
 from willfit.validation.cases import Case
-from willfit.validation.predictors.llama_cpp import figures as buffers_of
 from willfit.validation.predictors.llama_cpp import subject_of
 from willfit.validation.scoring import Prediction, Unpredictable
 
@@ -29,7 +28,8 @@ _RELEASES = (
     ("2025-08-18", "0.11.5"), ("2025-08-28", "0.11.8"), ("2025-09-18", "0.12.0"), ("2025-10-16", "0.12.6"),
     ("2025-11-13", "0.12.11"), ("2025-12-18", "0.13.5"), ("2026-01-20", "0.14.3"), ("2026-02-05", "0.15.5"),
     ("2026-02-25", "0.17.1"), ("2026-04-02", "0.20.0"), ("2026-04-27", "0.22.0"), ("2026-06-01", "0.30.0"),
-    ("2026-06-29", "0.31.0"), ("2026-08-19", "0.32.15"),
+    ("2026-06-04", "0.30.5"), ("2026-06-17", "0.30.10"), ("2026-06-26", "0.30.11"), ("2026-06-29", "0.31.0"),
+    ("2026-07-07", "0.31.2"), ("2026-07-21", "0.32.2"), ("2026-08-04", "0.32.6"), ("2026-08-19", "0.32.15"),
 )  # fmt: skip
 
 #: The last versions whose default it is to answer so many at once.
@@ -51,17 +51,70 @@ def predict(case: Case) -> dict[str, Any]:
         raise Unpredictable("the source does not state the context")
     subject, settings = subject_of(case), settings_of(case)
     answer = estimate(subject, machine_of(case), settings)
-    return {**buffers_of(case, subject, answer), **_required(case, answer)}
+    return figures(case, answer)
 
 
-def _required(case: Case, answer: Estimate) -> dict[str, Any]:
-    """Ollama's own figures."""
-    logged = case.measured.get("ollama_required_mib") or {}
-    made = answer.details.get("required") or {}
-    found = {
-        key: Prediction(made[key] / MIB, made[key] / MIB, made[key] / MIB) for key in logged if made.get(key)
+def figures(case: Case, answer: Estimate) -> dict[str, Any]:
+    """What the case measured, as predicted: Ollama's estimates, and buffers by place."""
+    required = answer.details.get("required") or {}
+    found: dict[str, Any] = {
+        "ollama_required_mib": {
+            key: _printed(required[key])
+            for key in case.measured.get("ollama_required_mib") or {}
+            if required.get(key)
+        }
     }
-    return {"ollama_required_mib": found} if found else {}
+    if not _settled(case):
+        return {key: made for key, made in found.items() if made}
+    for kind, sizes in answer.details["buffers"].items():
+        logged = case.measured.get(f"{kind}_buffer_mib")
+        if isinstance(logged, dict):
+            found[f"{kind}_buffer_mib"] = {
+                place: _between(answer, kind, size)
+                for place in logged
+                if (size := _named(place, sizes, logged)) and logged[place]
+            }
+    return {key: made for key, made in found.items() if made}
+
+
+def _settled(case: Case) -> bool:
+    """Whether it is known which layers went to which device."""
+    given = case.settings
+    if given.get("backend") == "cpu" or "available_mib" in given:
+        return True
+    return "n_gpu_layers" in given and int(case.fields.get("n_gpus") or 1) == 1
+
+
+def _printed(size: int) -> Prediction:
+    """A figure as Ollama prints it, with one decimal (`format/bytes.go: HumanBytes2`)."""
+    unit = GIB if size >= GIB else MIB
+    value = round(size / unit, 1) * unit / MIB
+    return Prediction(value, value, value)
+
+
+def _exactly(size: int) -> Prediction:
+    return Prediction(size / MIB, size / MIB, size / MIB)
+
+
+def _between(answer: Estimate, kind: str, size: int) -> Prediction:
+    """With the interval of the term that a compute buffer is."""
+    terms = [term for one in (*answer.devices, answer.host) for term in one.terms if term.name == kind]
+    term = next((term for term in terms if term.bytes == size), None)
+    if term is None:
+        return _exactly(size)
+    return Prediction(size / MIB, term.low_bytes / MIB, term.high_bytes / MIB)
+
+
+def _named(place: str, sizes: dict[str, int], logged: dict[str, Any]) -> int:
+    """Bytes of the buffer that a log calls so; 0 if there is none. Not every log tells mapped files apart."""
+    if place in sizes:
+        return sizes[place]
+    if place.startswith("CPU"):
+        return sum(size for name, size in sizes.items() if name.startswith("CPU") and name not in logged)
+    if place.endswith("_Host"):
+        return sum(size for name, size in sizes.items() if name == "CPU" or name.endswith("_Host"))
+    devices = [name for name in sizes if not name.startswith("CPU") and not name.endswith("_Host")]
+    return sizes[devices[0]] if len(devices) == 1 else 0
 
 
 def version_of(case: Case) -> str:
@@ -83,11 +136,15 @@ def settings_of(case: Case) -> Settings:
     parallel = int(given.get("n_parallel", 1))
     flash = given.get("flash_attn")
     batch = given.get("n_ubatch") or given.get("n_batch")
+    layers = given.get("num_gpu")
+    if layers is None and "available_mib" not in given and isinstance(given.get("n_gpu_layers"), int):
+        # Where the layers went is all that is known of what was free.
+        layers = given["n_gpu_layers"]
     return Settings(
         version=version_of(case),
         num_ctx=int(given["n_ctx"]) // parallel if "n_ctx" in given else None,
         num_batch=int(batch) if batch else None,
-        num_gpu=given.get("num_gpu"),
+        num_gpu=layers,
         num_parallel=parallel,
         kv_cache_type=given.get("cache_type_k"),
         flash_attention=flash if isinstance(flash, bool) else None,

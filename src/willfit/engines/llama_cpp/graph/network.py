@@ -224,7 +224,12 @@ class Network(Graph):
         return x
 
     def normed(
-        self, x: Node, weight: Node | None, bias: Node | None = None, kind: str = "rms_norm", pinned: bool = True
+        self,
+        x: Node,
+        weight: Node | None,
+        bias: Node | None = None,
+        kind: str = "rms_norm",
+        pinned: bool = True,
     ) -> Node:
         """A norm with its weights."""
         y = {"rms_norm": self.rms_norm, "norm": self.norm}[kind](x)
