@@ -83,6 +83,7 @@ def linked(
         devices=tuple(index for index, _ in used),
         mmap=_maps(settings, resolved, estimated, machine),
         mlock=settings.use_mlock,
+        swa_full=True,
         embeddings=True,
         lora=settings.adapters,
         lora_bytes=settings.adapter_bytes,
