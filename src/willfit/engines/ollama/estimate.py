@@ -59,8 +59,7 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
     BadInput
         If the subject is no GGUF file, or a setting cannot be used.
     """
-    subject = replace(subject, gguf=as_stored(header_of(subject), subject.architecture, settings.stored))
-    facts = facts_of(header_of(subject), settings.stored.architecture, _encoder(subject, settings))
+    subject, facts = read(subject, settings)
     resolved = resolve(facts, machine, settings)
     details: dict[str, Any] = {"runner": resolved.runner, "idle_bytes": 0}
     if resolved.runner == "llama-server":
@@ -94,6 +93,19 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
         refusal=made.refusal or refusal,
         details={**made.details, **details, "context": resolved.context, "num_parallel": parallel},
     )
+
+
+def read(subject: Subject, settings: Settings) -> tuple[Subject, Facts]:
+    """The model as Ollama stores it, and what Ollama reads of it.
+
+    Raises
+    ------
+    BadInput
+        If it is no GGUF file, or its header lacks what is needed.
+    """
+    stored = settings.stored
+    subject = replace(subject, gguf=as_stored(header_of(subject), subject.architecture, stored))
+    return subject, facts_of(header_of(subject), stored.architecture, _encoder(subject, settings))
 
 
 def _encoder(subject: Subject, settings: Settings) -> Vision | None:

@@ -160,4 +160,12 @@ def _stored(quant: str, flags: list[str]) -> Stored:
         encoder = "file"
     types = tuple((re.escape(pattern), kind) for pattern, kind in pairs.items())
     whole_heads = "whole-heads" in flags
-    return Stored(architecture, encoder, quant, types, not whole_heads and "plain" not in flags, whole_heads)
+    return Stored(
+        architecture=architecture,
+        encoder=encoder,
+        quant=quant,
+        types=types,
+        own_rules=not whole_heads and "plain" not in flags,
+        whole_heads=whole_heads,
+        untied="untied" in flags,
+    )

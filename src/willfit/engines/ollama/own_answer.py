@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from willfit.calibration import constant
 from willfit.engines.base import Machine, Subject
@@ -13,15 +14,63 @@ from willfit.engines.llama_cpp.sizing import header_of
 from willfit.engines.ollama.estimating import Estimated
 from willfit.engines.ollama.facts import Facts
 from willfit.engines.ollama.own_engine import Layout, OwnEngine, Sizes, by_counts
+from willfit.engines.ollama.placement import Room
 from willfit.engines.ollama.settings import Resolved, Settings
 from willfit.engines.ollama.sources import SOURCES
 from willfit.estimate import DeviceEstimate, Estimate, Term, between, exact
+from willfit.hardware.device import Device
 
-#: What the engine's graphs differ by is not known.
+#: What the engine's graphs differ by is not established.
 NOTE = (
-    "Ollama's own engine builds graphs of its own; llama.cpp's graph of the same model stands for them, "
-    "which widens the interval of the compute buffer"
+    "Ollama's own engine builds graphs of its own and counts kernels' work space with them; llama.cpp's graph of the "
+    "same model stands for them, which widens the interval of the compute buffer"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A model in Ollama's own engine with its layers on devices.
+
+    Attributes
+    ----------
+    engine, sizes, layout
+        The model, what it takes, and where its layers are.
+    rooms, devices
+        The devices that may be used, in the layout's order.
+    """
+
+    engine: OwnEngine
+    sizes: Sizes
+    layout: Layout
+    rooms: tuple[Room, ...]
+    devices: tuple[Device, ...]
+
+
+def place(
+    subject: Subject,
+    machine: Machine,
+    facts: Facts,
+    settings: Settings,
+    resolved: Resolved,
+    estimated: Estimated,
+) -> Placed:
+    """Lay a model out on the devices."""
+    rooms = resolved.rooms if resolved.era.measured else estimated.rooms
+    listed = [device for device in machine.devices if not device.is_cpu]
+    devices = tuple(listed[room.index] for room in rooms)
+    build = llama_cpp_era(resolved.era.llama_cpp)
+    backends = backends_of(devices, backend_name(devices, None), build)
+    parallel = resolved.parallel[0] if resolved.era.measured else estimated.parallel
+    engine = OwnEngine(header_of(subject), subject.architecture, facts, backends, resolved, parallel)
+    sizes = engine.sizes()
+    if not resolved.era.measured:
+        layers = by_counts(estimated.placed.counts, len(sizes.layers))
+        layout = Layout(layers, engine.graphs(layers))
+    elif rooms:
+        layout = engine.layout(rooms, settings, sizes)
+    else:
+        layout = Layout((), engine.graphs(()))
+    return Placed(engine, sizes, layout, rooms, devices)
 
 
 def own_answer(
@@ -33,22 +82,9 @@ def own_answer(
     estimated: Estimated,
 ) -> tuple[Estimate, tuple[int, ...]]:
     """What Ollama's own engine allocates, and the machine's devices that it uses."""
-    rooms = resolved.rooms if resolved.era.measured else estimated.rooms
-    listed = [device for device in machine.devices if not device.is_cpu]
-    devices = [listed[room.index] for room in rooms]
-    build = llama_cpp_era(resolved.era.llama_cpp)
-    backends = backends_of(devices, backend_name(devices, None), build)
-    parallel = resolved.parallel[0] if resolved.era.measured else estimated.parallel
-    engine = OwnEngine(header_of(subject), subject.architecture, facts, backends, resolved, parallel)
-    sizes = engine.sizes()
-    total = len(sizes.layers)
-    if not resolved.era.measured:
-        layers = by_counts(estimated.placed.counts, total)
-        layout = Layout(layers, engine.graphs(layers))
-    elif rooms:
-        layout = engine.layout(rooms, settings, sizes)
-    else:
-        layout = Layout((), engine.graphs(()))
+    placed = place(subject, machine, facts, settings, resolved, estimated)
+    engine, sizes, layout = placed.engine, placed.sizes, placed.layout
+    rooms, devices, total = placed.rooms, placed.devices, len(placed.sizes.layers)
     version = settings.version
     used = [place for place, one in enumerate(layout.layers) if one]
     found = [
@@ -72,7 +108,7 @@ def own_answer(
         machine.host_bytes,
         (
             *_layer_terms(engine, sizes, outside, version, on_host=True),
-            _compute(layout.graphs.host, layout.graphs.host_formula, version),
+            _host_graph(layout, bool(used), version),
         ),
     )
     notes = list(subject.notes)
@@ -90,7 +126,7 @@ def own_answer(
             "flash_attn": engine.flash,
             "n_gpu_layers": layout.count,
             "buffers": _buffers(
-                [*zip((backends[place].place for place in used), found, strict=True), ("CPU", host)]
+                [*zip((engine.backends[place].place for place in used), found, strict=True), ("CPU", host)]
             ),
         },
     )
@@ -129,9 +165,25 @@ def _layer_terms(
 
 
 def _compute(size: int, formula: str, version: str) -> Term:
+    """A compute graph, with what others than llama.cpp's take."""
     ratio = constant("ollama.graph_ratio")
-    reference = f"{SOURCES.cite('compute', version)}; interval: {ratio.reference}"
-    return between("compute", size, int(size * ratio.low), int(size * ratio.high), formula, reference)
+    value = int(size * ratio.value)
+    return between(
+        "compute",
+        value,
+        int(size * ratio.low),
+        int(size * ratio.high),
+        f"{ratio.value:g} x ({formula})",
+        f"{SOURCES.cite('compute', version)}; ratio: {ratio.reference}",
+    )
+
+
+def _host_graph(layout: Layout, on_devices: bool, version: str) -> Term:
+    """The graph on the host: beside a model on devices the rows of embeddings."""
+    graphs = layout.graphs
+    if on_devices and graphs.whole:
+        return exact("compute", graphs.host, graphs.host_formula, SOURCES.cite("compute", version))
+    return _compute(graphs.host, graphs.host_formula, version)
 
 
 def _buffers(places: Sequence[tuple[str, DeviceEstimate]]) -> dict[str, dict[str, int]]:

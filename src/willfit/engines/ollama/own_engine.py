@@ -35,6 +35,8 @@ _OUTPUTS = frozenset({
 _REPEATED = frozenset({"rope_freqs", "rope_factors_long", "rope_factors_short"})
 _ENCODERS = ("v.", "mm.", "s.")
 _TABLE = "token_embd.weight"
+#: Stored in BF16, held in F32.
+_WIDENED = "_exps.bias"
 
 #: Tokens that sliding layers keep whatever their window, by architecture.
 _MEMORY = {"gptoss": 4096, "gpt-oss": 4096, "gemma4": 4096}
@@ -83,12 +85,15 @@ class Graphs:
         Bytes on each device, and on the host.
     formulas, host_formula
         How they come about.
+    whole
+        All layers are on devices.
     """
 
     devices: tuple[int, ...]
     host: int
     formulas: tuple[str, ...]
     host_formula: str
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +156,8 @@ class OwnEngine:
         has_output = any(tensor.name.startswith("output.") for tensor in self.header.tensors)
         for tensor in self.header.tensors:
             placed = Placed(tensor.name, tensor, Buffer("CPU", None, weights=True)).node()
+            if tensor.name.endswith(_WIDENED) and placed.type == "BF16":
+                placed.type = "F32"
             size = _padded(device.bytes(placed), device.alignment)
             plain = _padded(host.bytes(placed), host.alignment)
             found = _layers_of(tensor.name, count)
@@ -268,7 +275,7 @@ class OwnEngine:
             size = made.compute.get(self.backends[device].place, 0) if one else 0
             formula = f"{size} B of llama.cpp's graph with {self.parallel} rows of logits"
             if count in one and drawn > size:
-                size, formula = drawn, f"the image encoder's: {drawing}"
+                size, formula = drawn, drawing
             sizes.append(size)
             formulas.append(formula)
         host = made.compute.get(self.backends[-1].place, 0)
@@ -279,6 +286,7 @@ class OwnEngine:
             host_rows if whole else host,
             tuple(formulas),
             rows if whole else f"{host} B of llama.cpp's graph with {self.parallel} rows of logits",
+            whole,
         )
 
     def _kept_architecture(self) -> Architecture:

@@ -83,6 +83,8 @@ def linked(
         devices=tuple(index for index, _ in used),
         mmap=_maps(settings, resolved, estimated, machine),
         mlock=settings.use_mlock,
+        # Ollama builds ggml without it, and llama.cpp's library keeps whole sequences unless it is told not to.
+        repack=False,
         swa_full=True,
         embeddings=True,
         lora=settings.adapters,

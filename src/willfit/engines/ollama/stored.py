@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from math import isqrt, prod
 from typing import Literal
@@ -33,6 +34,7 @@ _TYPES: dict[str, tuple[tuple[str, str], ...]] = {
     "glmocr": ((r"^(token_embd|output)\.weight$", "F16"),),
 }
 _FOUR_BITS = ("Q4_K_M", "Q4_K_S")
+_TABLE, _HEAD = "token_embd.weight", "output.weight"
 
 #: Parts of names of tensors that lead from an encoder to the language model.
 _PROJECTING = re.compile(r"multi_modal|mm_projector|embed_vision|embed_audio|vision_adapter")
@@ -60,6 +62,8 @@ class Stored:
         Ollama's own rules for mixes were in force when it was made.
     whole_heads
         Latent attention is stored as if every head had keys and values of its own.
+    untied
+        The head is stored beside the token table that it equals.
     """
 
     architecture: str = ""
@@ -68,6 +72,7 @@ class Stored:
     types: tuple[tuple[str, str], ...] = ()
     own_rules: bool = True
     whole_heads: bool = False
+    untied: bool = False
 
 
 #: As llama.cpp's own tools would.
@@ -89,6 +94,8 @@ def as_stored(header: GgufHeader, architecture: Architecture, stored: Stored) ->
     if rules:
         patterns = [(re.compile(pattern), kind) for pattern, kind in rules]
         header = replace(header, tensors=tuple(_retyped(tensor, patterns) for tensor in header.tensors))
+    if stored.untied:
+        header = replace(header, tensors=tuple(_untied(header)))
     first = next((mixer for layer in architecture.layers for mixer in layer.mixers), None)
     if stored.whole_heads and isinstance(first, LatentAttention):
         changed = {
@@ -96,16 +103,47 @@ def as_stored(header: GgufHeader, architecture: Architecture, stored: Stored) ->
             f"{name}.attention.key_length": first.nope_dim + first.rope_dim,
             f"{name}.attention.value_length": first.value_dim,
         }
-        header = replace(header, metadata={**header.metadata, **changed})
+        tensors = tuple(_joined(header, first))
+        header = replace(header, metadata={**header.metadata, **changed}, tensors=tensors)
     return header
+
+
+def _untied(header: GgufHeader) -> Iterator[GgufTensor]:
+    """With a head beside the token table, which then has the type that most matrices have."""
+    table = next((tensor for tensor in header.tensors if tensor.name == _TABLE), None)
+    common = Counter(tensor.type for tensor in header.tensors if len(tensor.ne) > 1).most_common(1)
+    for tensor in header.tensors:
+        yield _retyped(tensor, [(re.compile(f"^{_TABLE}$"), common[0][0])]) if tensor is table else tensor
+    if table is not None and all(tensor.name != _HEAD for tensor in header.tensors):
+        yield replace(table, name=_HEAD)
+
+
+def _joined(header: GgufHeader, mixer: LatentAttention) -> Iterator[GgufTensor]:
+    """With one matrix that makes keys and values of all heads, of the type that the output's has."""
+    types = {tensor.name: tensor.type for tensor in header.tensors}
+    for tensor in header.tensors:
+        if tensor.name.endswith("attn_k_b.weight"):
+            continue
+        if tensor.name.endswith("attn_v_b.weight"):
+            layer = tensor.name.removesuffix("attn_v_b.weight")
+            ne = (mixer.kv_rank, mixer.heads * (mixer.nope_dim + mixer.value_dim))
+            kind = types.get(f"{layer}attn_output.weight", tensor.type)
+            tensor = replace(
+                tensor, name=f"{layer}attn_kv_b.weight", ne=ne, type=kind, bytes=_bytes(ne, kind)
+            )
+        yield tensor
 
 
 def _retyped(tensor: GgufTensor, patterns: Iterable[tuple[re.Pattern[str], str]]) -> GgufTensor:
     kind = next((kind for pattern, kind in patterns if pattern.search(tensor.name)), None)
     if kind is None or kind == tensor.type or tensor.ne[0] % GGML_TYPES[kind].block:
         return tensor
+    return replace(tensor, type=kind, bytes=_bytes(tensor.ne, kind))
+
+
+def _bytes(ne: Iterable[int], kind: str) -> int:
     known = GGML_TYPES[kind]
-    return replace(tensor, type=kind, bytes=prod(tensor.ne) // known.block * known.bytes)
+    return prod(ne) // known.block * known.bytes
 
 
 def encoder_of(architecture: Architecture, stored: Stored) -> Vision | None:

@@ -70,7 +70,7 @@ def figures(case: Case, answer: Estimate) -> dict[str, Any]:
         logged = case.measured.get(f"{kind}_buffer_mib")
         if isinstance(logged, dict):
             found[f"{kind}_buffer_mib"] = {
-                place: _between(answer, kind, size)
+                place: _buffer(answer, kind, size)
                 for place in logged
                 if (size := _named(place, sizes, logged)) and logged[place]
             }
@@ -96,8 +96,10 @@ def _exactly(size: int) -> Prediction:
     return Prediction(size / MIB, size / MIB, size / MIB)
 
 
-def _between(answer: Estimate, kind: str, size: int) -> Prediction:
-    """With the interval of the term that a compute buffer is."""
+def _buffer(answer: Estimate, kind: str, size: int) -> Prediction:
+    """With the interval of the term that it is; the engine of Ollama's own prints one decimal."""
+    if kind != "compute" and answer.details["runner"] == "ollama-engine":
+        return _printed(size)
     terms = [term for one in (*answer.devices, answer.host) for term in one.terms if term.name == kind]
     term = next((term for term in terms if term.bytes == size), None)
     if term is None:
