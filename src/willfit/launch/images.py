@@ -20,6 +20,8 @@ class Image(NamedTuple):
 
     Attributes
     ----------
+    command
+        What follows the entry point if nothing is said.
     naming
         `tag`: the tag begins with it; `inside`: it stands in the tag; `nvidia`: by NVIDIA's month; `none`.
     flashinfer
@@ -28,6 +30,7 @@ class Image(NamedTuple):
 
     entrypoint: tuple[str, ...] = ()
     naming: str = "none"
+    command: tuple[str, ...] = ()
     flashinfer: bool = False
 
 
@@ -43,6 +46,7 @@ _IMAGES = {
     "huggingface/text-generation-inference": Image(("text-generation-launcher",), "tag"),
     "lmsysorg/sglang": Image((), "tag"),
     "lmsysorg/sglang-rocm": Image((), "tag"),
+    "ollama/ollama": Image(("ollama",), "tag", ("serve",)),
     "openmmlab/lmdeploy": Image((), "tag"),
     "nvidia/tensorrt-llm/release": Image((), "tag"),
 }

@@ -112,7 +112,7 @@ def _encoder(subject: Subject, settings: Settings) -> Vision | None:
     """The model's image encoder; before an engine of Ollama's own ran it, Llama 3.2's was a file of its own."""
     if settings.projector_bytes:
         return Vision(settings.projector_bytes, own_file=True)
-    found = encoder_of(subject.architecture, settings.stored)
+    found = settings.encoder or encoder_of(subject.architecture, settings.stored)
     name = settings.stored.architecture
     if found is not None and name == "mllama" and not holds(OWN_ENGINE, name, settings.version):
         found = replace(found, own_file=True)

@@ -9,7 +9,11 @@ from functools import cache
 from importlib.resources import files
 from typing import Literal
 
-from willfit.engines.ollama.stored import Stored
+from willfit.architectures.build import build
+from willfit.checkpoints.catalogue import find
+from willfit.checkpoints.config import Config
+from willfit.engines.ollama.facts import Vision
+from willfit.engines.ollama.stored import Stored, encoder_of
 from willfit.errors import BadInput
 
 #: The mix at the end of a tag: `8b-instruct-q4_K_M`.
@@ -48,16 +52,35 @@ class Known:
         The model whose layers it has.
     stored
         How Ollama stores it.
+    in_library
+        The name is one of Ollama's library.
     """
 
     name: str
     model: str
     stored: Stored
+    in_library: bool = True
+
+    @classmethod
+    def of_path(cls, path: str, quant: str | None = None) -> Known:
+        """A GGUF file, or a folder with a model that is quantized."""
+        mix = _mix(quant) if quant and not path.endswith(".gguf") else ""
+        return cls(path, path, Stored(quant=mix), in_library=False)
 
     @property
     def file(self) -> str:
         """The model with its mix, as files of a repository are named: `Qwen/Qwen3-14B:Q4_K_M`."""
-        return f"{self.model}:{self.stored.quant}"
+        return f"{self.model}:{self.stored.quant}" if self.stored.quant else self.model
+
+    @property
+    def encoder(self) -> Vision | None:
+        """Its image encoder, where the model is bundled."""
+        entry = find(self.model) if self.stored.encoder else None
+        return encoder_of(build(Config(entry.config, entry.id)), self.stored) if entry is not None else None
+
+    def quantized(self, quant: str) -> Known:
+        """The same in another mix."""
+        return replace(self, stored=replace(self.stored, quant=_mix(quant), types=()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +88,19 @@ class _Line:
     tags: tuple[str, ...]
     model: str
     stored: Stored
+
+
+def _mix(text: str) -> str:
+    """A mix as llama.cpp names it: `Q4_K_M`, `F16`.
+
+    Raises
+    ------
+    BadInput
+        If it is none.
+    """
+    if not _MIX.fullmatch(text):
+        raise BadInput(f"there is no quantization {text[:40]!r}", "known: q4_K_M, q4_K_S, q8_0, f16, ...")
+    return _FLOATS.get(text.upper(), text.upper())
 
 
 def known(name: str) -> Known:
@@ -82,8 +118,9 @@ def known(name: str) -> Known:
     """
     repository = _HOSTS.match(name)
     if repository is not None:
-        quant = repository["quant"] or _USUAL
-        return Known(name, repository["repo"], Stored(quant=quant if quant != _LATEST else _USUAL))
+        quant = repository["quant"] or _LATEST
+        stored = Stored(quant=_USUAL if quant == _LATEST else quant, own_rules=False)
+        return Known(name, repository["repo"], stored, in_library=False)
     bare = name
     for owner in _OWNERS:
         bare = bare.removeprefix(owner)

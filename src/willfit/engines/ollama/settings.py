@@ -7,7 +7,7 @@ from typing import Literal
 
 from willfit.engines.base import Machine
 from willfit.engines.ollama.eras import NEWEST, Era, era_for
-from willfit.engines.ollama.facts import Facts
+from willfit.engines.ollama.facts import Facts, Vision
 from willfit.engines.ollama.graph import CACHE_BYTES
 from willfit.engines.ollama.habits import (
     FLASH_ATTENTION,
@@ -55,13 +55,15 @@ class Settings:
         Parameters of a model or a request. `num_gpu` counts layers with the output as one more; negative for as many as
         fit.
     num_parallel, kv_cache_type, flash_attention, context_length, gpu_overhead, max_loaded_models, sched_spread,
-    keep_alive, llm_library, new_engine, new_estimates, fit_target_mib
-        What variables of the server set: OLLAMA_NUM_PARALLEL and so on, and LLAMA_ARG_FIT_TARGET. `keep_alive` is in
-        seconds: 0 unloads at once, negative never.
+    keep_alive, llm_library, new_engine, new_estimates, fit, fit_target_mib
+        What variables of the server set: OLLAMA_NUM_PARALLEL and so on, LLAMA_ARG_FIT and LLAMA_ARG_FIT_TARGET.
+        `keep_alive` is in seconds: 0 unloads at once, negative never.
     adapters, adapter_bytes
         LoRA adapters by name, and their bytes where these are known.
     projector_bytes
         Bytes of a projector in a file of its own, if one is given.
+    encoder
+        The model's image encoder, where that is known beforehand.
     stored
         In what Ollama's own file of the model differs from what llama.cpp's converter makes.
     """
@@ -86,10 +88,12 @@ class Settings:
     llm_library: str | None = None
     new_engine: bool = False
     new_estimates: bool = False
+    fit: bool | None = None
     fit_target_mib: int | None = None
     adapters: tuple[str, ...] = ()
     adapter_bytes: int = 0
     projector_bytes: int = 0
+    encoder: Vision | None = None
     stored: Stored = AS_CONVERTED
 
 

@@ -197,6 +197,7 @@ def server(
         devices=tuple(room.index for room in chosen.rooms),
         mmap=not direct and _server_maps(facts, settings, resolved, chosen, machine),
         direct_io=direct,
+        fit=settings.fit,
         fit_target_mib=() if target is None else (target,),
         embeddings=facts.embeds,
         lora=settings.adapters,

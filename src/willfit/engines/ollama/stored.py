@@ -13,7 +13,6 @@ from willfit.architectures.mixers import LatentAttention
 from willfit.architectures.model import Architecture, Tensor, Tower
 from willfit.checkpoints.gguf import GgufHeader, GgufTensor
 from willfit.engines.ollama.facts import Vision
-from willfit.errors import BadInput
 from willfit.ggml_types import GGML_TYPES
 
 #: Types that Ollama's own quantization chooses otherwise, by its name of the architecture, for mixes of four bits
@@ -147,18 +146,10 @@ def _bytes(ne: Iterable[int], kind: str) -> int:
 
 
 def encoder_of(architecture: Architecture, stored: Stored) -> Vision | None:
-    """The image encoder of a model as Ollama stores it; None if it has none.
-
-    Raises
-    ------
-    BadInput
-        If the model should have one and it is not known.
-    """
-    if not stored.encoder:
-        return None
+    """The image encoder of a model as Ollama stores it; None if it has none, or the architecture does not show it."""
     tower = next((tower for tower in architecture.towers if tower.modality == "vision"), None)
-    if tower is None:
-        raise BadInput("the model's image encoder is not known", "give the projector's file")
+    if tower is None or not stored.encoder:
+        return None
     cut = _patches(tower)
     patch = cut.shape[-1] if cut is not None else 0
     tensors = [one for tower in architecture.towers for one in tower.tensors]
