@@ -52,8 +52,9 @@ class _Windows:
     full_first: bool = False
 
 
-#: Encoders among them make vectors, not logits.
-HEADLESS = UNCACHED - {"dream", "llada", "llada-moe", "rnd1"}
+#: Models that have no head if their files list none; others take the table of embeddings as their head. BitNet reads
+#: that table where it is.
+HEADLESS = (UNCACHED | {"bitnet"}) - {"dream", "gemma-embedding", "llada", "llada-moe", "rnd1"}
 
 
 #: Where the file need not list the layers.
@@ -81,6 +82,8 @@ _WINDOWS: dict[str, _Windows] = {
 
 #: Only the EXAONE 4 model of so many layers has windows.
 _EXAONE4_LAYERS = 64
+#: What SmallThinker's windows are, whatever its files say.
+_SMALLTHINKER_WINDOW = 4096
 #: Tokens of a Llama 4 attention chunk, which its files do not state.
 _LLAMA4_CHUNK = 8192
 #: Every n-th layer of MiniMax-Text-01 has softmax attention, unless the file says otherwise.
@@ -140,8 +143,17 @@ class MixerReader:
             found.append(CrossAttention(heads, self.meta.integer("attention.head_count_kv", heads), key))
         if "ple_conv1d" in names:
             found.append(self._memory())
-        # Nanbeige runs the same layers several times, each time with a cache of its own.
-        return tuple(found) * self.meta.integer("num_loops", 1)
+        return tuple(found) * self._runs(index)
+
+    def _runs(self, index: int) -> int:
+        """How often a layer is run, each time with a cache of its own."""
+        meta = self.meta
+        if "hrm.layers_per_stack" in meta:
+            high = meta.integer("hrm.h_cycles")
+            return (
+                high if index >= meta.integer("hrm.layers_per_stack") else high * meta.integer("hrm.l_cycles")
+            )
+        return meta.integer("num_loops", 1)
 
     def _heads(self, index: int) -> tuple[int, int, int]:
         """Heads, and the width of a key and of a value."""
@@ -234,6 +246,8 @@ class MixerReader:
             return 0, 0
         rule = _WINDOWS.get(meta.architecture)
         window = meta.integer("attention.sliding_window", rule.window if rule else 0)
+        if meta.architecture == "smallthinker" and window:
+            window = _SMALLTHINKER_WINDOW
         pattern = meta.flags("attention.sliding_window_pattern")
         if pattern is not None:
             slides = index < len(pattern) and pattern[index]

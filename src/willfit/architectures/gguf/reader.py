@@ -61,6 +61,8 @@ def architecture_of(header: GgufHeader) -> Architecture:
     elif encoder:
         layers, encoder = encoder, ()
     else:
+        if "hrm.layers_per_stack" in meta:
+            count = 2 * meta.integer("hrm.layers_per_stack")  # what is counted is how often they are run
         all_layers = count
         count -= _draft_layers(meta, stacks[""], count)
         reader = MixerReader(meta, count, keeps_cache=not uncached)

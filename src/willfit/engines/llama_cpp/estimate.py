@@ -218,6 +218,7 @@ def _details(sizing: Sizing) -> dict[str, Any]:
             "compute": dict(sizing.context.compute),
             "output": {sizing.model.backends[-1].place: sizing.context.output},
         },
+        "kv": {"k": sizing.context.keys, "v": sum(sizing.context.keys_values.values()) - sizing.context.keys},
         "splits": sizing.context.splits,
         "nodes": sizing.context.nodes,
         "pipelined": sizing.pipelined,

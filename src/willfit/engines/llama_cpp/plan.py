@@ -9,6 +9,7 @@ from willfit.architectures.gguf.metadata import Metadata
 from willfit.architectures.model import Architecture
 from willfit.checkpoints.gguf import GgufHeader
 from willfit.engines.llama_cpp.cache.layers import CacheSettings, layer_caches
+from willfit.engines.llama_cpp.cache.loops import runs
 from willfit.engines.llama_cpp.eras import Era
 from willfit.engines.llama_cpp.graph import families
 from willfit.engines.llama_cpp.graph.network import Batch, LayerCache, Network
@@ -98,6 +99,8 @@ class Context:
     ----------
     keys_values, states
         Bytes of caches and of recurrent states by buffer.
+    keys
+        Bytes of keys in all buffers.
     compute
         Bytes of compute buffers by buffer.
     output
@@ -111,6 +114,7 @@ class Context:
     """
 
     keys_values: Mapping[str, int]
+    keys: int
     states: Mapping[str, int]
     compute: Mapping[str, int]
     peaks: Mapping[str, tuple[tuple[int, str], ...]]
@@ -123,7 +127,9 @@ class Context:
 def cache_buffers(model: Model, kv_offload: bool) -> list[Buffer]:
     """Where each layer's cache goes."""
     found = []
-    for device in model.places.layers[: len(model.architecture.layers)]:
+    places = model.places.layers
+    for run in range(len(runs(model.architecture.layers))):
+        device = places[run % len(places)]
         on_device = kv_offload and device is not None
         place = model.backends[device].place if on_device and device is not None else "CPU"
         found.append(Buffer(place, device if on_device else None, weights=False))
@@ -144,6 +150,7 @@ def context(model: Model, settings: ContextSettings, era: Era) -> Context:
     caches = layer_caches(model.architecture, cache, buffers)
     return Context(
         _sum(model, caches, buffers, ("k", "v", "index")),
+        sum(_sum(model, caches, buffers, ("k",)).values()),
         _sum(model, caches, buffers, ("r", "s")),
         compute,
         peaks,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from willfit.engines.llama_cpp.backends.cuda_attention import Kernel, copied_bytes, kernel_for
+from willfit.engines.llama_cpp.backends.cuda_fusion import lifetimes
 from willfit.engines.llama_cpp.backends.processor import ENDLESS
 from willfit.engines.llama_cpp.graph.tensor import Buffer, Node, row_bytes
 from willfit.ggml_types import GGML_TYPES
@@ -42,12 +43,15 @@ class Cuda:
         Compute capability as 86 for 8.6; AMD's as `gfx1100`.
     copies_in_graph
         F16 copies of a quantized cache are counted in the compute buffer; older builds took them from a pool.
+    keeps_fused
+        What one kernel computes at once for experts is kept for it; older builds did not.
     """
 
     index: int
     name: str = "CUDA"
     arch: int | str = 86
     copies_in_graph: bool = True
+    keeps_fused: bool = True
     alignment: int = 128
     largest_buffer: int = ENDLESS
 
@@ -83,6 +87,10 @@ class Cuda:
         if node.op in ("mul_mat_id", "rope"):
             return node.ne[2] >= MIN_ROWS
         return node.ne[1] * node.ne[2] * node.ne[3] >= MIN_ROWS
+
+    def lifetimes(self, nodes: Sequence[Node], uses: Mapping[int, int]) -> Iterable[tuple[Node, Node]]:
+        """See `Backend.lifetimes`."""
+        return lifetimes(nodes, uses) if self.keeps_fused else ()
 
     def bytes(self, node: Node) -> int:
         """See `Backend.bytes`."""

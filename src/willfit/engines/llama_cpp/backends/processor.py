@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from willfit.engines.llama_cpp.graph.tensor import Buffer, Node
@@ -35,6 +36,10 @@ class Processor:
     def takes_over(self, node: Node) -> bool:
         """See `Backend.takes_over`."""
         return False
+
+    def lifetimes(self, nodes: Sequence[Node], uses: Mapping[int, int]) -> Iterable[tuple[Node, Node]]:
+        """See `Backend.lifetimes`."""
+        return ()
 
     def bytes(self, node: Node) -> int:
         """See `Backend.bytes`."""

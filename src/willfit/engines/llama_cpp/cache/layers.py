@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from willfit.architectures.mixers import Attention, LatentAttention, Recurrent
 from willfit.architectures.model import Architecture
+from willfit.engines.llama_cpp.cache.loops import runs
 from willfit.engines.llama_cpp.graph.network import LayerCache
 from willfit.engines.llama_cpp.graph.tensor import Buffer, Node
 from willfit.ggml_types import GGML_TYPES
@@ -75,14 +76,19 @@ def layer_caches(
     Parameters
     ----------
     buffers
-        Where each layer's cache goes.
+        Where each layer's cache goes; one for each time that a layer is run.
     """
     made: list[LayerCache] = []
-    attentions = [m for layer in architecture.layers for m in layer.mixers if isinstance(m, Attention)]
+    layers = architecture.layers
+    attentions = [m for layer in layers for m in layer.mixers if isinstance(m, Attention)]
+    recurrent = any(isinstance(mixer, Recurrent) for layer in layers for mixer in layer.mixers)
     widest = max((mixer.kv_heads * mixer.value_dim for mixer in attentions), default=0)
-    for layer, buffer in zip(architecture.layers, buffers, strict=True):
+    for index, buffer in zip(runs(layers), buffers, strict=True):
         cache = LayerCache()
-        for mixer in layer.mixers:
+        if not layers[index].mixers and not recurrent and not settings.flash_attn:
+            # A layer without attention is given values as wide as those of the others.
+            cache.v = _tensor(settings.type_v, widest, settings, settings.cells, buffer)
+        for mixer in layers[index].mixers:
             if isinstance(mixer, Attention):
                 if mixer.keeps_cache and not mixer.shares_cache:
                     _keys_and_values(cache, mixer, settings, buffer, widest)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from willfit.architectures.gguf.metadata import Metadata
 from willfit.architectures.mixers import Attention, LatentAttention, Mixer
 from willfit.architectures.model import Layer
+from willfit.engines.llama_cpp.cache.loops import runs
 from willfit.engines.llama_cpp.eras import Era
 from willfit.engines.llama_cpp.graph.ops import Graph
 from willfit.engines.llama_cpp.graph.tensor import Node
-
 
 #: Architectures with four positions for each token, and those with four where their files divide the rotation.
 _MULTI_ROPE = frozenset((
@@ -110,6 +110,10 @@ class Network(Graph):
         Backend of each layer, and of the output as the last one.
     host
         Backend of the host's processor.
+    order
+        Which layer is run, in order.
+    stack
+        What names of tensors in layers begin with: `enc.` or `dec.` in models of two stacks.
     windows, has_windows
         Which layers see a window, and whether any does.
     vectors, result, logits
@@ -136,6 +140,8 @@ class Network(Graph):
         self.era = era
         self.devices = devices
         self.host = host
+        self.order = runs(layers)
+        self.stack = ""
         self.hidden = meta.integer("embedding_length")
         self.windows = tuple(
             any(isinstance(mixer, Attention) and (mixer.window or mixer.chunk) for mixer in layer.mixers)
@@ -158,7 +164,7 @@ class Network(Graph):
 
     def weight(self, leaf: str) -> Node | None:
         """A tensor of the current layer: `attn_q.weight`."""
-        return self.weights.get(f"blk.{self.layer}.{leaf}")
+        return self.weights.get(f"{self.stack}blk.{self.block}.{leaf}")
 
     def bias(self, stem: str) -> Node | None:
         """A bias of the current layer: `attn_q`."""
@@ -168,7 +174,7 @@ class Network(Graph):
         """A tensor of the current layer without which the architecture cannot be."""
         found = self.weight(leaf)
         if found is None:
-            raise LookupError(f"blk.{self.layer}.{leaf}")
+            raise LookupError(f"{self.stack}blk.{self.block}.{leaf}")
         return found
 
     def value(self, key: str, default: float = 0.0) -> float:
@@ -180,24 +186,29 @@ class Network(Graph):
 
     def attention(self) -> Attention | LatentAttention:
         """What the current layer attends with."""
-        for mixer in self.layers[self.layer].mixers:
+        for mixer in self.layers[self.block].mixers:
             if isinstance(mixer, Attention | LatentAttention):
                 return mixer
         raise LookupError(f"layer {self.layer} has no attention")
 
     @property
+    def block(self) -> int:
+        """Where the file has the current layer; another if a model runs its layers several times."""
+        return self.order[self.layer] if self.layer >= 0 else -1
+
+    @property
     def slides(self) -> bool:
         """Whether the current layer sees a window."""
-        return self.windows[self.layer]
+        return self.windows[self.block]
 
     @property
     def is_last(self) -> bool:
         """Whether the current layer is the last one."""
-        return self.layer == len(self.layers) - 1
+        return self.layer == len(self.order) - 1
 
     def mixer(self, kind: type[Mixer]) -> Mixer | None:
         """The current layer's mixer of a kind."""
-        return next((one for one in self.layers[self.layer].mixers if isinstance(one, kind)), None)
+        return next((one for one in self.layers[self.block].mixers if isinstance(one, kind)), None)
 
     @property
     def cache(self) -> LayerCache:

@@ -258,6 +258,10 @@ class Graph:
         """Write the rows of `b` over rows of `a`."""
         return self._node("set_rows", a.type, a.ne, [b, rows, a], a.nb, a)
 
+    def set(self, a: Node, b: Node, offset: int) -> Node:
+        """`a` with the elements of `b` from an offset on."""
+        return self._like("set", a, b)
+
     def repeat(self, a: Node, *ne: int) -> Node:
         """`a` again and again."""
         return self._node("repeat", a.type, _shape(ne), [a])

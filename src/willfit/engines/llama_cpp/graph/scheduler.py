@@ -7,7 +7,7 @@ as the run of operations that reads it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -45,9 +45,17 @@ class Backend(Protocol):
         """Whether it would compute an operation although its weights lie on the host."""
         ...
 
+    def lifetimes(self, nodes: Sequence[Node], uses: Mapping[int, int]) -> Iterable[tuple[Node, Node]]:
+        """Which tensors are kept until which operation of a split, given how often each is read in the graph."""
+        ...
+
     def bytes(self, node: Node) -> int:
         """What a tensor takes in its buffer."""
         ...
+
+
+#: Tensors that one can be made from (`GGML_MAX_SRC`).
+_MAX_SOURCES = 10
 
 
 @dataclass(slots=True)
@@ -278,6 +286,7 @@ class Scheduler:
                         copy = self._copy(leaf)
                         copy.backend = leaf.backend
                         first.append(copy)
+        kept_until = self._kept(nodes, splits)
         for split in splits:
             for source in split.inputs:
                 copies = self._copied[id(source), split.backend]
@@ -289,8 +298,33 @@ class Scheduler:
                 order += [kept, copies[0]]
                 if self.copies > 1:
                     first += copies
-            order += nodes[split.start : split.end]
+            if not kept_until:
+                order += nodes[split.start : split.end]
+                continue
+            for node in nodes[split.start : split.end]:
+                order.append(node)
+                tensors = kept_until.get(id(node), [])
+                for part in range(0, len(tensors), _MAX_SOURCES):
+                    view = tensors[part]
+                    keeper = Node("none", view.type, view.ne, tensors[part : part + _MAX_SOURCES], view=view)
+                    keeper.backend = split.backend
+                    order.append(keeper)
         return order, [*first, *leafs]
+
+    def _kept(self, nodes: Sequence[Node], splits: Sequence[Split]) -> dict[int, list[Node]]:
+        """What backends keep until an operation has been computed, by its identity."""
+        uses: dict[int, int] = {}
+        for node in nodes:
+            for source in node.src:
+                uses[id(source)] = uses.get(id(source), 0) + 1
+        found: dict[int, list[Node]] = {}
+        for split in splits:
+            part = nodes[split.start : split.end]
+            for tensor, until in self.backends[split.backend].lifetimes(part, uses):
+                tensors = found.setdefault(id(until), [])
+                if all(one is not tensor for one in tensors):
+                    tensors.append(tensor)
+        return found
 
 
 def described(node: Node) -> str:

@@ -101,7 +101,9 @@ class Loader:
         for tensor in header.tensors:
             if tensor.name in skipped:
                 continue
-            role = role_of(tensor.name)
+            role = role_of(tensor.name, str(header.metadata.get("general.architecture")))
+            if role.op == "none":
+                continue
             if tensor.name in SHARED:
                 found += self._copies(tensor)
                 continue

@@ -11,7 +11,18 @@ from willfit.engines.llama_cpp.graph.pooling import pool
 
 #: Module of this folder -> the architectures that it builds. Adding one is a module with `build(net)` and a line here;
 #: for one that `Decoder` can build, a line of `STYLES` is enough.
-FAMILIES: dict[str, str] = {}
+FAMILIES: dict[str, str] = {
+    "beside": "arctic cohere2moe grok grovemoe qwen2moe smallthinker",
+    "bitnet": "bitnet",
+    "deci": "deci",
+    "encoders": "bert jina-bert-v2 jina-bert-v3 neo-bert nomic-bert nomic-bert-moe",
+    "granite": "granite granitemoe granite_swa minicpm",
+    "heads": "llama4 mimo2 mistral3 openelm stablelm step35 talkie",
+    "latent": "deepseek2 deepseek2-ocr minicpm3 mistral4 plm",
+    "loops": "hrm_text nanbeige",
+    "pictures": "chameleon qwen3tts qwen3vl qwen3vlmoe",
+    "t5": "t5 t5encoder",
+}
 
 _MODULES = {architecture: module for module, names in FAMILIES.items() for architecture in names.split()}
 

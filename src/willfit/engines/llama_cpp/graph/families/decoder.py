@@ -105,7 +105,8 @@ class Style:
     experts
         How it routes, if it has experts.
     crop
-        Where tokens without results are dropped: in the last `layer`, around the last norm, or `never`.
+        Where tokens without results are dropped: in the last `layer`, around the last norm (so that a draft model can have
+        the vectors of all tokens), or `never`.
     mlp_second
         The MLP's result is added to the residual stream, not the stream to it.
     logit_scale
@@ -159,14 +160,16 @@ class Decoder:
         """All of it."""
         net, style = self.net, self.style
         x = self.start()
-        for index in range(len(net.layers)):
+        for index in range(len(net.order)):
             net.layer = index
             x = self.layer(x)
         net.layer = -1
         if style.crop == "before norm":
+            x.is_output = True
             x = net.get_rows(x, self.rows)
         result = self.normed(x, "output_norm")
         if style.crop == "after norm":
+            result.is_output = True
             result = net.get_rows(result, self.rows)
         net.finish(result, self.logits(result) if style.head else None)
 
@@ -191,6 +194,8 @@ class Decoder:
         """A norm of the current layer, or outside of the layers; without weights it is none unless norms are bare."""
         net = self.net
         weight = net.weight(f"{stem}.weight") if net.layer >= 0 else net.outer(f"{stem}.weight")
+        if weight is None:
+            weight = net.weight(stem)  # PLaMo's files name some without an ending
         bias = net.bias(stem) if net.layer >= 0 else net.outer(f"{stem}.bias")
         if weight is None and not self.style.bare:
             return x
@@ -273,7 +278,7 @@ class Decoder:
         net, style = self.net, self.style
         q, k, v = self.projections(x)
         if style.ropes(net):
-            factors = net.rope_factors() if style.factors else None
+            factors = self.factors()
             q, k = net.rope(q, self.positions, factors), net.rope(k, self.positions, factors)
         if style.norms_after_ropes:
             q, k = self.normed_head(q, "q"), self.normed_head(k, "k")
@@ -290,6 +295,10 @@ class Decoder:
         if style.gate and net.weight("attn_gate.weight") is not None:
             y = self.gated(y, x)
         return net.projected("attn_output", y)
+
+    def factors(self) -> Node | None:
+        """Factors of rotary frequencies in the current layer."""
+        return self.net.rope_factors() if self.style.factors else None
 
     def prepared(self, q: Node, k: Node) -> tuple[Node, Node]:
         """Queries and keys as attention gets them."""

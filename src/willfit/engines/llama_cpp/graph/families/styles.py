@@ -94,7 +94,6 @@ STYLES: dict[str, Style | Callable[[Network], Style]] = {
     "baichuan": _baichuan,
     "bailingmoe": Style(factors=True, experts=Experts(normalised=None, scaled=None)),
     "bailingmoe2": Style(experts=_STATED),
-    "bitnet": _PLAIN,
     "chatglm": Style(fused="swiglu"),
     "cogvlm": Style(crop="never"),
     "cohere2": Style(norm="norm", factors=True, ropes=in_windows, parallel="norm", logit_scale="stated"),
