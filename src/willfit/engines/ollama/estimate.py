@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from willfit.architectures.gguf import architecture_of
 from willfit.engines import llama_cpp
 from willfit.engines.base import Machine, Question, Subject
 from willfit.engines.llama_cpp.sizing import header_of
-from willfit.engines.ollama.eras import NEWEST
+from willfit.engines.ollama.eras import NEWEST, era_for
 from willfit.engines.ollama.estimating import Estimated, estimate_memory, terms_of
 from willfit.engines.ollama.facts import Facts, Vision, facts_of
 from willfit.engines.ollama.habits import OWN_ENGINE, holds
@@ -65,21 +66,25 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
     if resolved.runner == "llama-server":
         chosen = served(facts, settings, resolved, machine)
         started = server(facts, settings, resolved, chosen, machine)
-        made = llama_cpp.estimate(subject, machine, started, users)
-        used = _used(started)
+        made, used = _by_llama_cpp(subject, machine, started, users) or own_answer(
+            subject, machine, facts, settings, resolved, None
+        )
         details |= {"predicted": chosen.predicted, "num_batch": chosen.batch}
         notes = [f"Ollama predicts {format_bytes(chosen.predicted)} before it starts llama-server"]
         refusal, parallel = "", resolved.parallel[0]
     else:
         estimated = estimate_memory(facts, settings, resolved, machine.host_bytes)
-        parallel = estimated.parallel
+        measured = resolved.runner == "ollama-engine" and resolved.era.measured
+        parallel = resolved.parallel[0] if measured else estimated.parallel
         if resolved.runner == "ollama-engine":
-            made, used = own_answer(subject, machine, facts, settings, resolved, estimated)
+            decides = None if measured else estimated
+            made, used = own_answer(subject, machine, facts, settings, resolved, decides)
             refusal = "Ollama's own engine does not load LoRA adapters" if settings.adapters else ""
         else:
             started = linked(facts, settings, resolved, estimated, machine)
-            made = llama_cpp.estimate(subject, machine, started, min(users, parallel))
-            used = _used(started)
+            made, used = _by_llama_cpp(subject, machine, started, min(users, parallel)) or own_answer(
+                subject, machine, facts, settings, resolved, estimated
+            )
             refusal = _lacks_memory(resolved, estimated, machine)
         details |= _estimated(estimated, settings)
         notes = [_required(facts, estimated)] if _is_estimated(resolved) else []
@@ -104,8 +109,12 @@ def read(subject: Subject, settings: Settings) -> tuple[Subject, Facts]:
         If it is no GGUF file, or its header lacks what is needed.
     """
     stored = settings.stored
-    subject = replace(subject, gguf=as_stored(header_of(subject), subject.architecture, stored))
-    return subject, facts_of(header_of(subject), stored.architecture, _encoder(subject, settings))
+    encoder = _encoder(subject, settings)
+    translated = era_for(settings.version).placing == "fit"
+    header = as_stored(header_of(subject), subject.architecture, stored, translated)
+    architecture = architecture_of(header) if stored.whole_heads else subject.architecture
+    subject = replace(subject, gguf=header, architecture=architecture)
+    return subject, facts_of(header, stored.architecture, encoder)
 
 
 def _encoder(subject: Subject, settings: Settings) -> Vision | None:
@@ -117,6 +126,16 @@ def _encoder(subject: Subject, settings: Settings) -> Vision | None:
     if found is not None and name == "mllama" and not holds(OWN_ENGINE, name, settings.version):
         found = replace(found, own_file=True)
     return found
+
+
+def _by_llama_cpp(
+    subject: Subject, machine: Machine, started: llama_cpp.Settings, users: int
+) -> tuple[Estimate, tuple[int, ...]] | None:
+    """What llama.cpp allocates, and the machine's devices that it uses; None if its graph of the model is not known."""
+    try:
+        return llama_cpp.estimate(subject, machine, started, users), _used(started)
+    except LookupError:
+        return None
 
 
 def _used(started: llama_cpp.Settings) -> tuple[int, ...]:

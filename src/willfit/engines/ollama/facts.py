@@ -13,7 +13,7 @@ from willfit.architectures.gguf.metadata import Metadata
 from willfit.checkpoints.gguf import GgufArray, GgufHeader
 
 _GROUP = re.compile(r"^(?P<group>(?:[\w-]+\.)*?(?:blk|mm)\.[^.]+|[^.]+)\.")
-_BLOCK = re.compile(r"^blk\.(\d+)$")
+_CROSSING = re.compile(r"blk\.(\d+)\..*cross_attn")
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +170,7 @@ def facts_of(header: GgufHeader, architecture: str = "", vision: Vision | None =
     bias = by_name.get("blk.0.attn_qkv.bias")
     heads, heads_listed = _each(header.metadata, f"{meta.architecture}.attention.head_count", count)
     kv_heads, kv_listed = _each(header.metadata, f"{meta.architecture}.attention.head_count_kv", count)
-    crossing = header.metadata.get(f"{meta.architecture}.attention.cross_attention_layers")
+    crossing = (_CROSSING.match(tensor.name) for tensor in header.tensors)
     inputs = ("token_embd", "position_embd", "token_norm_embd", "token_types")
     return Facts(
         architecture=architecture or meta.architecture,
@@ -193,7 +193,7 @@ def facts_of(header: GgufHeader, architecture: str = "", vision: Vision | None =
         inner_size=meta.integer("ssm.inner_size", 0),
         state_size=meta.integer("ssm.state_size", 0),
         group_count=meta.integer("ssm.group_count", 0),
-        cross_layers=frozenset(crossing) if isinstance(crossing, tuple) else frozenset(),
+        cross_layers=frozenset(int(found[1]) for found in crossing if found),
         gate_experts_bytes=gate_experts.bytes if gate_experts else 0,
         gate_width=gate.ne[1] if gate and len(gate.ne) > 1 else 0,
         qkv_bias=prod(bias.ne) if bias else 0,

@@ -204,5 +204,6 @@ def _stored(quant: str, flags: list[str]) -> Stored:
         types=types,
         own_rules=not whole_heads and "plain" not in flags,
         whole_heads=whole_heads,
+        drafts="apart" if "drafts-apart" in flags else "none" if "no-drafts" in flags else "",
         untied="untied" in flags,
     )

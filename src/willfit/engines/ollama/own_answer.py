@@ -11,9 +11,10 @@ from willfit.engines.context import context_term
 from willfit.engines.llama_cpp.backends.table import backend_name, backends_of
 from willfit.engines.llama_cpp.eras import era_for as llama_cpp_era
 from willfit.engines.llama_cpp.sizing import header_of
-from willfit.engines.ollama.estimating import Estimated
+from willfit.engines.ollama.estimating import Estimated, asked_of
 from willfit.engines.ollama.facts import Facts
-from willfit.engines.ollama.own_engine import Layout, OwnEngine, Sizes, by_counts
+from willfit.engines.ollama.graph import graph_of, without_scores
+from willfit.engines.ollama.own_engine import Graphs, Layout, OwnEngine, Sizes, by_counts
 from willfit.engines.ollama.placement import Room
 from willfit.engines.ollama.settings import Resolved, Settings
 from willfit.engines.ollama.sources import SOURCES
@@ -25,6 +26,15 @@ NOTE = (
     "Ollama's own engine builds graphs of its own and counts kernels' work space with them; llama.cpp's graph of the "
     "same model stands for them, which widens the interval of the compute buffer"
 )
+
+
+#: How a model is answered for whose graph is not known at all.
+GUESS = (
+    "how llama.cpp builds {} is not known: what Ollama estimates for the compute graph stands for it, or with flash "
+    "attention what a batch's rows take"
+)
+#: What such a guess may be off by.
+_LEAST_PART, _MOST_TIMES = 4, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +62,28 @@ def place(
     facts: Facts,
     settings: Settings,
     resolved: Resolved,
-    estimated: Estimated,
+    estimated: Estimated | None,
 ) -> Placed:
-    """Lay a model out on the devices."""
-    rooms = resolved.rooms if resolved.era.measured else estimated.rooms
+    """Lay a model out on the devices.
+
+    Parameters
+    ----------
+    estimated
+        What decides about the layout; None where that is measured.
+    """
+    rooms = estimated.rooms if estimated is not None else resolved.rooms
     listed = [device for device in machine.devices if not device.is_cpu]
     devices = tuple(listed[room.index] for room in rooms)
     build = llama_cpp_era(resolved.era.llama_cpp)
     backends = backends_of(devices, backend_name(devices, None), build)
-    parallel = resolved.parallel[0] if resolved.era.measured else estimated.parallel
-    engine = OwnEngine(header_of(subject), subject.architecture, facts, backends, resolved, parallel)
+    parallel = estimated.parallel if estimated is not None else resolved.parallel[0]
+    asked = asked_of(facts, resolved, parallel)
+    guess = graph_of(facts, asked, resolved.era, settings.version)
+    if resolved.flash != "off":
+        guess = without_scores(facts, asked, guess)
+    engine = OwnEngine(header_of(subject), subject.architecture, facts, backends, resolved, parallel, guess)
     sizes = engine.sizes()
-    if not resolved.era.measured:
+    if estimated is not None:
         layers = by_counts(estimated.placed.counts, len(sizes.layers))
         layout = Layout(layers, engine.graphs(layers))
     elif rooms:
@@ -79,7 +99,7 @@ def own_answer(
     facts: Facts,
     settings: Settings,
     resolved: Resolved,
-    estimated: Estimated,
+    estimated: Estimated | None,
 ) -> tuple[Estimate, tuple[int, ...]]:
     """What Ollama's own engine allocates, and the machine's devices that it uses."""
     placed = place(subject, machine, facts, settings, resolved, estimated)
@@ -94,7 +114,7 @@ def own_answer(
             devices[place].usable_bytes,
             (
                 *_layer_terms(engine, sizes, layout.layers[place], version, on_host=False),
-                _compute(layout.graphs.devices[place], layout.graphs.formulas[place], version),
+                _compute(layout.graphs, layout.graphs.devices[place], layout.graphs.formulas[place], version),
                 context_term(devices[place]),
             ),
         )
@@ -121,7 +141,7 @@ def own_answer(
         kind="serve",
         devices=tuple(found),
         host=host,
-        notes=(*notes, NOTE),
+        notes=(*notes, GUESS.format(facts.architecture) if layout.graphs.guessed else NOTE),
         details={
             "flash_attn": engine.flash,
             "n_gpu_layers": layout.count,
@@ -164,8 +184,11 @@ def _layer_terms(
     return terms
 
 
-def _compute(size: int, formula: str, version: str) -> Term:
+def _compute(graphs: Graphs, size: int, formula: str, version: str) -> Term:
     """A compute graph, with what others than llama.cpp's take."""
+    if graphs.guessed:
+        reference = SOURCES.cite("sizes", version)
+        return between("compute", size, size // _LEAST_PART, size * _MOST_TIMES, formula, reference)
     ratio = constant("ollama.graph_ratio")
     value = int(size * ratio.value)
     return between(
@@ -183,7 +206,7 @@ def _host_graph(layout: Layout, on_devices: bool, version: str) -> Term:
     graphs = layout.graphs
     if on_devices and graphs.whole:
         return exact("compute", graphs.host, graphs.host_formula, SOURCES.cite("compute", version))
-    return _compute(graphs.host, graphs.host_formula, version)
+    return _compute(graphs, graphs.host, graphs.host_formula, version)
 
 
 def _buffers(places: Sequence[tuple[str, DeviceEstimate]]) -> dict[str, dict[str, int]]:

@@ -21,7 +21,7 @@ from willfit.engines.llama_cpp.loading.weights import Loader, Placed
 from willfit.engines.llama_cpp.plan import ContextSettings, context, load
 from willfit.engines.ollama.eras import Era
 from willfit.engines.ollama.facts import Facts
-from willfit.engines.ollama.graph import vision_graph
+from willfit.engines.ollama.graph import Graph, vision_graph
 from willfit.engines.ollama.placement import Room, lay_out
 from willfit.engines.ollama.settings import Resolved, Settings
 from willfit.ggml_types import GGML_TYPES
@@ -87,6 +87,8 @@ class Graphs:
         How they come about.
     whole
         All layers are on devices.
+    guessed
+        They are Ollama's estimates.
     """
 
     devices: tuple[int, ...]
@@ -94,6 +96,7 @@ class Graphs:
     formulas: tuple[str, ...]
     host_formula: str
     whole: bool = False
+    guessed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +132,8 @@ class OwnEngine:
         Devices by index, then the processor.
     resolved, parallel
         Settled settings, and how many sequences there are.
+    guess
+        What Ollama estimates for the graph, which stands for it where llama.cpp's is not known.
     """
 
     header: GgufHeader
@@ -137,6 +142,7 @@ class OwnEngine:
     backends: tuple[Backend, ...]
     resolved: Resolved
     parallel: int
+    guess: Graph
 
     @property
     def flash(self) -> bool:
@@ -155,9 +161,9 @@ class OwnEngine:
         inputs, on_device, on_host = 0, [0] * (count + 1), [0] * (count + 1)
         has_output = any(tensor.name.startswith("output.") for tensor in self.header.tensors)
         for tensor in self.header.tensors:
-            placed = Placed(tensor.name, tensor, Buffer("CPU", None, weights=True)).node()
-            if tensor.name.endswith(_WIDENED) and placed.type == "BF16":
-                placed.type = "F32"
+            widened = tensor.type == "BF16" and tensor.name.endswith(_WIDENED)
+            held = replace(tensor, type="F32") if widened else tensor
+            placed = Placed(tensor.name, held, Buffer("CPU", None, weights=True)).node()
             size = _padded(device.bytes(placed), device.alignment)
             plain = _padded(host.bytes(placed), host.alignment)
             found = _layers_of(tensor.name, count)
@@ -238,13 +244,7 @@ class OwnEngine:
         )
 
     def graphs(self, layers: Sequence[Sequence[int]]) -> Graphs:
-        """What the compute graphs take with these layers on devices.
-
-        Raises
-        ------
-        BadInput
-            If llama.cpp's graph of the model cannot be built.
-        """
+        """What the compute graphs take with these layers on devices."""
         count = len(self.facts.layers)
         places = {layer: device for device, one in enumerate(layers) for layer in one}
         where = LayerPlaces(tuple(places.get(layer) for layer in range(count)), places.get(count))
@@ -263,9 +263,12 @@ class OwnEngine:
             type_v=self.resolved.cache_type.upper(),
             flash_attn=self.flash,
         )
-        made = context(
-            load(text, self._kept_architecture(), loader), ContextSettings(cache, self.parallel), era
-        )
+        try:
+            made = context(
+                load(text, self._kept_architecture(), loader), ContextSettings(cache, self.parallel), era
+            )
+        except LookupError:  # llama.cpp has no such architecture, or how it builds it is not known
+            return self._guessed(layers)
         rows = f"{batch} tokens x {self.facts.embedding} x 4 B of embeddings"
         drawn, drawing = 0, ""
         if self.facts.inline is not None and not (self.flash and self.era.encoder_flash):
@@ -288,6 +291,16 @@ class OwnEngine:
             rows if whole else f"{host} B of llama.cpp's graph with {self.parallel} rows of logits",
             whole,
         )
+
+    def _guessed(self, layers: Sequence[Sequence[int]]) -> Graphs:
+        """What Ollama estimates, on each device that has layers."""
+        count = len(self.facts.layers)
+        whole = sum(len(one) for one in layers) > count
+        size, formula = self.guess.partial, self.guess.partial_formula
+        if whole or not layers:
+            size, formula = self.guess.full, self.guess.full_formula
+        sizes = tuple(size if one else 0 for one in layers)
+        return Graphs(sizes, 0 if whole else size, (formula,) * len(layers), formula, whole, guessed=True)
 
     def _kept_architecture(self) -> Architecture:
         """The architecture with windows as wide as what is kept."""

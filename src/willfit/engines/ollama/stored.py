@@ -33,6 +33,7 @@ _TYPES: dict[str, tuple[tuple[str, str], ...]] = {
     "glmocr": ((r"^(token_embd|output)\.weight$", "F16"),),
 }
 _FOUR_BITS = ("Q4_K_M", "Q4_K_S")
+_LAYER = re.compile(r"blk\.(\d+)\.")
 _TABLE, _HEAD = "token_embd.weight", "output.weight"
 
 #: Parts of names of tensors that lead from an encoder to the language model.
@@ -61,6 +62,8 @@ class Stored:
         Ollama's own rules for mixes were in force when it was made.
     whole_heads
         Latent attention is stored as if every head had keys and values of its own.
+    drafts
+        Modules that draft: layers as llama.cpp has them (empty), tensors `apart` from the layers, or `none`.
     untied
         The head is stored beside the token table that it equals.
     """
@@ -71,6 +74,7 @@ class Stored:
     types: tuple[tuple[str, str], ...] = ()
     own_rules: bool = True
     whole_heads: bool = False
+    drafts: Literal["", "apart", "none"] = ""
     untied: bool = False
 
 
@@ -78,13 +82,17 @@ class Stored:
 AS_CONVERTED = Stored()
 
 
-def as_stored(header: GgufHeader, architecture: Architecture, stored: Stored) -> GgufHeader:
+def as_stored(
+    header: GgufHeader, architecture: Architecture, stored: Stored, translated: bool = False
+) -> GgufHeader:
     """The header of Ollama's own file.
 
     Parameters
     ----------
     header
         What llama.cpp's converter and `llama-quantize` would make.
+    translated
+        llama.cpp reads it, and finds modules that draft where it has them itself.
     """
     name = str(header.metadata.get("general.architecture", ""))
     rules = list(stored.types)
@@ -93,6 +101,8 @@ def as_stored(header: GgufHeader, architecture: Architecture, stored: Stored) ->
     if rules:
         patterns = [(re.compile(pattern), kind) for pattern, kind in rules]
         header = replace(header, tensors=tuple(_retyped(tensor, patterns) for tensor in header.tensors))
+    if stored.drafts == "none" or (stored.drafts and not translated):
+        header = _without_drafts(header, name, stored.drafts == "apart")
     if stored.untied:
         header = replace(header, tensors=tuple(_untied(header)))
     first = next((mixer for layer in architecture.layers for mixer in layer.mixers), None)
@@ -103,8 +113,25 @@ def as_stored(header: GgufHeader, architecture: Architecture, stored: Stored) ->
             f"{name}.attention.value_length": first.value_dim,
         }
         tensors = tuple(_joined(header, first))
-        header = replace(header, metadata={**header.metadata, **changed}, tensors=tensors)
+        metadata = {key: value for key, value in header.metadata.items() if not key.endswith("_mla")}
+        header = replace(header, metadata={**metadata, **changed}, tensors=tensors)
     return header
+
+
+def _without_drafts(header: GgufHeader, name: str, apart: bool) -> GgufHeader:
+    """Without modules that draft among the layers; `apart` they are stored outside of them."""
+    count, drafting = f"{name}.block_count", f"{name}.nextn_predict_layers"
+    first = int(header.metadata.get(count, 0)) - int(header.metadata.get(drafting, 0))
+    tensors = []
+    for tensor in header.tensors:
+        found = _LAYER.match(tensor.name)
+        if found is None or int(found[1]) < first:
+            tensors.append(tensor)
+        elif apart:
+            index = int(found[1]) - first
+            tensors.append(replace(tensor, name=f"mtp.layers.{index}.{tensor.name[found.end() :]}"))
+    metadata = {key: value for key, value in header.metadata.items() if key != drafting}
+    return replace(header, metadata={**metadata, count: first}, tensors=tuple(tensors))
 
 
 def _untied(header: GgufHeader) -> Iterator[GgufTensor]:

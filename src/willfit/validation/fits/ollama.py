@@ -9,8 +9,7 @@ from willfit.engines.ollama.settings import resolve
 from willfit.quantities import MIB
 from willfit.validation.cases import Case
 from willfit.validation.fits.base import Fit
-from willfit.validation.predictors.llama_cpp import subject_of
-from willfit.validation.predictors.ollama import machine_of, settings_of
+from willfit.validation.predictors.ollama import machine_of, settings_of, subject_of
 
 
 def _graph_ratio(case: Case) -> float | None:
@@ -25,10 +24,10 @@ def _graph_ratio(case: Case) -> float | None:
     resolved = resolve(facts, machine, settings)
     if resolved.runner != "ollama-engine":
         return None
-    placed = place(subject, machine, facts, settings, resolved, estimate_memory(facts, settings, resolved))
-    graphs = placed.layout.graphs
+    decides = None if resolved.era.measured else estimate_memory(facts, settings, resolved)
+    graphs = place(subject, machine, facts, settings, resolved, decides).layout.graphs
     device = next((value for name, value in logged.items() if not name.startswith("CPU")), None)
-    if not device or not graphs.whole or not graphs.devices[0]:
+    if not device or graphs.guessed or not graphs.whole or not graphs.devices[0]:
         return None
     return float(device) * MIB / graphs.devices[0]
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from willfit.engines.base import Machine
+from willfit.architectures.build import build
+from willfit.checkpoints.catalogue import find
+from willfit.checkpoints.config import Config
+from willfit.engines.base import Machine, Subject
+from willfit.engines.gguf_files import subject_of_prediction
 from willfit.engines.ollama import Settings, estimate
 from willfit.engines.ollama.library import known
-from willfit.engines.ollama.stored import AS_CONVERTED, Stored
 from willfit.engines.versions import parse_version
 from willfit.errors import BadInput
 from willfit.estimate import Estimate
+from willfit.file_types import quantization
 from willfit.hardware.device import Device
 from willfit.hardware.table import find_device
 from willfit.quantities import GIB, MIB
 from willfit.validation.cases import Case
-from willfit.validation.predictors.llama_cpp import subject_of
 from willfit.validation.scoring import Prediction, Unpredictable
 
 #: Releases by day: a log without a version is of the newest then.
@@ -99,7 +102,8 @@ def _exactly(size: int) -> Prediction:
 def _buffer(answer: Estimate, kind: str, size: int) -> Prediction:
     """With the interval of the term that it is; the engine of Ollama's own prints one decimal."""
     if kind != "compute" and answer.details["runner"] == "ollama-engine":
-        return _printed(size)
+        half = (GIB if size >= GIB else MIB) / 20
+        return Prediction(size / MIB, (size - half) / MIB, (size + half) / MIB)
     terms = [term for one in (*answer.devices, answer.host) for term in one.terms if term.name == kind]
     term = next((term for term in terms if term.bytes == size), None)
     if term is None:
@@ -152,21 +156,40 @@ def settings_of(case: Case) -> Settings:
         flash_attention=flash if isinstance(flash, bool) else None,
         sched_spread=bool(given.get("sched_spread")),
         adapters=("adapter",) if given.get("lora_adapter") else (),
-        stored=stored_of(case),
+        **_as_in_library(case),
     )
 
 
-def stored_of(case: Case) -> Stored:
+def _as_in_library(case: Case) -> dict[str, Any]:
     """How the library stores the case's model, if its name says that it is from there."""
     name = str(case.fields.get("model_stated") or "").split(" ")[0]
-    if ":" not in name:
-        return AS_CONVERTED
-    try:
-        found = known(name)
-    except BadInput:
-        return AS_CONVERTED
     mix = str(case.fields.get("gguf_type") or "")
-    return found.stored if found.stored.quant == mix else replace(found.stored, quant=mix, types=())
+    try:
+        found = known(name) if ":" in name else None
+    except BadInput:
+        found = None
+    if found is None:
+        return {}
+    if found.stored.quant != mix:
+        found = replace(found, stored=replace(found.stored, quant=mix, types=()))
+    return {"stored": found.stored, "encoder": found.encoder}
+
+
+def subject_of(case: Case) -> Subject:
+    """The case's model as the GGUF file that it would be.
+
+    Raises
+    ------
+    Unpredictable
+        If its config is not known, or its file type is not stated.
+    """
+    name = case.fields.get("catalogue") or case.fields.get("model")
+    entry = find(str(name)) if name else None
+    kind = case.fields.get("gguf_type")
+    if entry is None or not kind:
+        raise Unpredictable(f"{case.fields.get('model')}: its config or its file type is not known")
+    config = Config({**entry.config, **(case.fields.get("model_overrides") or {})}, entry.id)
+    return subject_of_prediction(entry.id, config, build(config), quantization(str(kind)))
 
 
 def machine_of(case: Case) -> Machine:
