@@ -25,7 +25,7 @@ def test_a_published_command_says_what_a_reader_reads_in_it(published):
 
 
 def test_there_are_commands_of_all_engines():
-    counts = dict.fromkeys(("vllm", "sglang", "tensorrt-llm", "tgi", "lmdeploy", "lightllm"), 0)
+    counts = dict.fromkeys(("vllm", "sglang", "tensorrt-llm", "tgi", "lmdeploy", "lightllm", "ollama"), 0)
     for one in COMMANDS:
         counts[one["engine"]] += 1
     assert sum(counts.values()) >= 60

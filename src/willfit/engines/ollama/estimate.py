@@ -67,7 +67,7 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
         chosen = served(facts, settings, resolved, machine)
         started = server(facts, settings, resolved, chosen, machine)
         made, used = _by_llama_cpp(subject, machine, started, users) or own_answer(
-            subject, machine, facts, settings, resolved, None
+            subject, machine, facts, settings, replace(resolved, batch=chosen.batch), None
         )
         details |= {"predicted": chosen.predicted, "num_batch": chosen.batch}
         notes = [f"Ollama predicts {format_bytes(chosen.predicted)} before it starts llama-server"]

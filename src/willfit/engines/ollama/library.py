@@ -190,6 +190,7 @@ def _library() -> dict[str, tuple[_Line, ...]]:
 def _stored(quant: str, flags: list[str]) -> Stored:
     pairs = dict(flag.split("=", 1) for flag in flags if "=" in flag)
     architecture = pairs.pop("arch", "")
+    words = int(pairs.pop("words", 0))
     encoder: Literal["", "inline", "file"] = ""
     if "inline" in flags:
         encoder = "inline"
@@ -206,4 +207,5 @@ def _stored(quant: str, flags: list[str]) -> Stored:
         whole_heads=whole_heads,
         drafts="apart" if "drafts-apart" in flags else "none" if "no-drafts" in flags else "",
         untied="untied" in flags,
+        words=words,
     )

@@ -181,13 +181,14 @@ class OwnEngine:
             on_host[count] += self.facts.inline.total
         caches = [self._cache(layer) for layer in range(count)]
         states = [self._states(layer) for layer in range(count)]
-        each = f"{self.parallel} sequences x {1 + self.era.checkpoints}"
+        kept = 1 + (self.era.checkpoints if self.resolved.runner == "ollama-engine" else 0)
+        each = f"{self.parallel} sequences x {kept}"
         return Sizes(
             inputs,
             tuple(on_device),
             tuple(on_host),
             (*[size for size, _ in caches], 0),
-            (*[numbers * 4 * self.parallel * (1 + self.era.checkpoints) for numbers in states], 0),
+            (*[numbers * 4 * self.parallel * kept for numbers in states], 0),
             tuple(formula for _, formula in caches),
             f"{each} x {{}} numbers of state x 4 B",
         )

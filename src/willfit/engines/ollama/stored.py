@@ -66,6 +66,8 @@ class Stored:
         Modules that draft: layers as llama.cpp has them (empty), tensors `apart` from the layers, or `none`.
     untied
         The head is stored beside the token table that it equals.
+    words
+        Rows of the token table, where these are fewer than the config says; 0 for those.
     """
 
     architecture: str = ""
@@ -76,6 +78,7 @@ class Stored:
     whole_heads: bool = False
     drafts: Literal["", "apart", "none"] = ""
     untied: bool = False
+    words: int = 0
 
 
 #: As llama.cpp's own tools would.
@@ -103,6 +106,9 @@ def as_stored(
         header = replace(header, tensors=tuple(_retyped(tensor, patterns) for tensor in header.tensors))
     if stored.drafts == "none" or (stored.drafts and not translated):
         header = _without_drafts(header, name, stored.drafts == "apart")
+    if stored.words:
+        tensors = tuple(_cut(tensor, stored.words) for tensor in header.tensors)
+        header = replace(header, tensors=tensors)
     if stored.untied:
         header = replace(header, tensors=tuple(_untied(header)))
     first = next((mixer for layer in architecture.layers for mixer in layer.mixers), None)
@@ -132,6 +138,14 @@ def _without_drafts(header: GgufHeader, name: str, apart: bool) -> GgufHeader:
             tensors.append(replace(tensor, name=f"mtp.layers.{index}.{tensor.name[found.end() :]}"))
     metadata = {key: value for key, value in header.metadata.items() if key != drafting}
     return replace(header, metadata={**metadata, count: first}, tensors=tuple(tensors))
+
+
+def _cut(tensor: GgufTensor, words: int) -> GgufTensor:
+    """A token table without the rows that only pad it."""
+    if tensor.name not in (_TABLE, _HEAD):
+        return tensor
+    ne = (tensor.ne[0], words)
+    return replace(tensor, ne=ne, bytes=_bytes(ne, tensor.type))
 
 
 def _untied(header: GgufHeader) -> Iterator[GgufTensor]:
