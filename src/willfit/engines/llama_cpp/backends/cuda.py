@@ -43,15 +43,16 @@ class Cuda:
         Compute capability as 86 for 8.6; AMD's as `gfx1100`.
     copies_in_graph
         F16 copies of a quantized cache are counted in the compute buffer; older builds took them from a pool.
-    keeps_fused
-        What one kernel computes at once for experts is kept for it; older builds did not.
+    keeps_sums, keeps_choices
+        What one kernel computes at once for experts is kept for it: their weighted sum, their choice.
     """
 
     index: int
     name: str = "CUDA"
     arch: int | str = 86
     copies_in_graph: bool = True
-    keeps_fused: bool = True
+    keeps_sums: bool = True
+    keeps_choices: bool = True
     alignment: int = 128
     largest_buffer: int = ENDLESS
 
@@ -90,7 +91,7 @@ class Cuda:
 
     def lifetimes(self, nodes: Sequence[Node], uses: Mapping[int, int]) -> Iterable[tuple[Node, Node]]:
         """See `Backend.lifetimes`."""
-        return lifetimes(nodes, uses) if self.keeps_fused else ()
+        return lifetimes(nodes, uses, self.keeps_choices) if self.keeps_sums else ()
 
     def bytes(self, node: Node) -> int:
         """See `Backend.bytes`."""

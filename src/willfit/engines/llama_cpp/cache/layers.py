@@ -35,11 +35,13 @@ class CacheSettings:
     type_k, type_v
         Types of keys and of values.
     flash_attn
-        Without it values are transposed, and as wide in all layers as in the widest.
+        Attention without scores in memory.
+    transposed
+        Values are transposed, and as wide in all layers as in the widest: flash attention was off from the start.
     full_windows
         Layers with windows keep whole sequences.
-    rotates
-        Quantized caches are rotated.
+    rotates, rotates_all
+        Quantized caches are rotated; those of models with windows or states, too.
     snapshots
         Earlier states that are kept beside the newest.
     """
@@ -51,8 +53,10 @@ class CacheSettings:
     type_k: str = "F16"
     type_v: str = "F16"
     flash_attn: bool = True
+    transposed: bool = False
     full_windows: bool = False
     rotates: bool = True
+    rotates_all: bool = True
     snapshots: int = 0
 
     @property
@@ -85,7 +89,7 @@ def layer_caches(
     widest = max((mixer.kv_heads * mixer.value_dim for mixer in attentions), default=0)
     for index, buffer in zip(runs(layers), buffers, strict=True):
         cache = LayerCache()
-        if not layers[index].mixers and not recurrent and not settings.flash_attn:
+        if not layers[index].mixers and not recurrent and settings.transposed:
             # A layer without attention is given values as wide as those of the others.
             cache.v = _tensor(settings.type_v, widest, settings, settings.cells, buffer)
         for mixer in layers[index].mixers:
@@ -103,7 +107,8 @@ def layer_caches(
                 cache.r = Node("none", "F32", (inputs, rows, 1, 1), buffer=buffer)
                 cache.s = Node("none", "F32", (mixer.recurrent, rows, 1, 1), buffer=buffer)
         made.append(cache)
-    if settings.rotates:
+    plain = not recurrent and not any(m.window or m.chunk for m in attentions)
+    if settings.rotates and (settings.rotates_all or plain):
         _rotate(made, attentions, settings)
     _share(architecture, made)
     return made
@@ -115,7 +120,7 @@ def _keys_and_values(
     reach = mixer.window or mixer.chunk
     cache.windowed = bool(reach)
     cache.cells = settings.window_cells(reach) if reach else settings.cells
-    values = mixer.kv_heads * mixer.value_dim if settings.flash_attn else widest
+    values = mixer.kv_heads * mixer.value_dim if not settings.transposed else widest
     cache.k = _tensor(settings.type_k, mixer.kv_heads * mixer.head_dim, settings, cache.cells, buffer)
     cache.v = _tensor(settings.type_v, values, settings, cache.cells, buffer)
 
