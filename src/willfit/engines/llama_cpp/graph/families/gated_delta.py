@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from willfit.architectures.mixers import Attention
 from willfit.engines.llama_cpp.graph.attention import attend
 from willfit.engines.llama_cpp.graph.delta import delta_rule
 from willfit.engines.llama_cpp.graph.families.decoder import Decoder, Experts, Style
@@ -51,7 +52,7 @@ class GatedDelta(Decoder):
         net = self.net
         wide, k, v = (net.projected(f"attn_{name}", x) for name in "qkv")
         q, gate = self.queries_and_gate(wide)
-        width = net.attention().head_dim
+        width = self.width
         k = net.reshape(k, width, k.ne[0] // width, k.ne[1])
         v = net.reshape(v, width, v.ne[0] // width, v.ne[1])
         q, k = self.normed_head(q, "q"), self.normed_head(k, "k")
@@ -60,10 +61,17 @@ class GatedDelta(Decoder):
         gate = net.unary("sigmoid", net.cont(gate, y.ne[0], y.ne[1]))
         return net.projected("attn_output", net.mul(y, gate))
 
+    @property
+    def width(self) -> int:
+        """Elements of a head."""
+        mixer = self.net.attention()
+        assert isinstance(mixer, Attention)
+        return mixer.head_dim
+
     def queries_and_gate(self, x: Node) -> tuple[Node, Node]:
         """The two halves of each head, as views."""
         net = self.net
-        width = net.attention().head_dim
+        width = self.width
         count = x.ne[0] // (2 * width)
         size = x.nb[0]
         steps = (2 * width * size, 2 * width * count * size)
@@ -90,7 +98,10 @@ class GatedDelta(Decoder):
         q = net.view(y, (width, groups, tokens, sequences), steps)
         k = net.view(y, (width, groups, tokens, sequences), steps, size * width * groups)
         v = net.view(
-            y, (inner // count, count, tokens, sequences), (size * inner // count, *steps[1:]), size * 2 * width * groups
+            y,
+            (inner // count, count, tokens, sequences),
+            (size * inner // count, *steps[1:]),
+            size * 2 * width * groups,
         )
         q, k = net.scale(net.rms_norm(q)), net.scale(net.rms_norm(k))
         q, k = self.spread(q, count), self.spread(k, count)
@@ -163,7 +174,13 @@ class Next(GatedDelta):
         width, groups, tokens, sequences = x.ne
         if groups == count:
             return x
-        x = net.repeat(net.reshape(x, width, 1, groups, tokens * sequences), width, count // groups, groups, tokens * sequences)
+        x = net.repeat(
+            net.reshape(x, width, 1, groups, tokens * sequences),
+            width,
+            count // groups,
+            groups,
+            tokens * sequences,
+        )
         return net.reshape(x, width, count, tokens, sequences)
 
 
