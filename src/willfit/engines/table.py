@@ -19,6 +19,7 @@ ENGINES: dict[str, str] = {
     "lmdeploy": "lmdeploy",
     "lightllm": "lightllm",
     "llama.cpp": "llama_cpp",
+    "ollama": "ollama",
     "minimum": "minimum",
 }
 

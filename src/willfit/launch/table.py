@@ -12,12 +12,13 @@ from willfit.errors import BadInput
 from willfit.launch.base import Launch
 from willfit.launch.images import known_image
 from willfit.launch.llama_names import is_koboldcpp, is_llama_program, llama_program
+from willfit.launch.ollama import OnlyServes
 from willfit.launch.shell import SHELLS, VARIABLE, commands_of, script_of
 
 #: Modules of this folder, asked in turn whether a command is theirs.
 LAUNCHERS: tuple[str, ...] = (
     "vllm", "sglang", "trtllm", "tgi", "lmdeploy", "lightllm", "llamacpp", "llamabench", "llama_cpp_python",
-    "koboldcpp", "docker",
+    "koboldcpp", "ollama", "docker",
 )  # fmt: skip
 
 #: Programs that start another one; what stands between them and its name is theirs.
@@ -33,6 +34,7 @@ _CONTAINERS = frozenset({"docker", "podman", "nerdctl", "nvidia-docker"})
 
 _ENGINES = frozenset({
     "vllm", "sglang", "lmdeploy", "trtllm-serve", "text-generation-launcher", "llama-server", "koboldcpp",
+    "ollama",
 })  # fmt: skip
 
 #: First words of commands, so that a model's name is not taken for one.
@@ -197,6 +199,8 @@ def starts(words: Sequence[str]) -> bool:
         return True
     if llama_program(words) is not None or is_koboldcpp(words[0]):
         return True
+    if name == "ollama":
+        return following[:1] in (["run"], ["create"], ["serve"], ["start"])
     if name in ("vllm", "sglang", "lmdeploy"):
         return bool(following) and following[0] in _SUBCOMMANDS
     if name in _CONTAINERS:
@@ -215,16 +219,26 @@ def _parse_script(command: list[str], version: str | None, variables: Mapping[st
     """What the first command of a script says that a launcher can read; versions that it installs before count."""
     program = basename(command[0])
     installed: list[str] = []
+    server: OnlyServes | None = None
     for exported, one in commands_of(script_of(command, program), program):
         before, bare = variables_before(one)
-        if bare and (starts(bare) or basename(bare[0]) in _ENGINES or _begins(bare)):
+        if bare and (starts(bare) or basename(bare[0]) in _ENGINES or _begins(bare) or _in_container(bare)):
             pinned = _pinned(installed, bare) if version is None else None
-            launch = parse_command(bare, version or pinned, {**variables, **exported, **before})
+            given = {**variables, **(server.variables if server else {}), **exported, **before}
+            asked = version or pinned or (server.version if server else None)
+            try:
+                launch = parse_command(bare, asked, given)
+            except OnlyServes as found:
+                # A server in the background, with what it is told; the model comes behind it.
+                server = found
+                continue
             if pinned is not None:
                 note = f"version {pinned} is the one that is installed for the command"
                 launch = replace(launch, notes=(note, *launch.notes))
             return launch
         installed += bare
+    if server is not None:
+        raise server
     known = ", ".join(sorted(_ENGINES))
     raise BadInput(f"{program}: the script starts no program that is known", f"known: {known}")
 

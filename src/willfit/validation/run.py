@@ -23,6 +23,7 @@ PREDICTORS: dict[tuple[str, str], str] = {
     ("serve", "lightllm"): "lightllm",
     ("serve", "llama.cpp"): "llama_cpp",
     ("serve", "ik_llama.cpp"): "llama_cpp",
+    ("serve", "ollama"): "ollama",
     ("generate", "transformers"): "transformers",
     ("generate", "litgpt"): "transformers",
 }
