@@ -19,6 +19,9 @@ _REPACKED = {"Q4_0": 8, "Q4_K": 8, "IQ4_NL": 8, "MXFP4": 8}
 #: Where a model ties its head: one tensor that is read as rows and multiplied with.
 _TABLE, _HEAD = "token_embd.weight", "output.weight"
 
+#: Architectures that make the head before the table, and so find none to share.
+_HEAD_FIRST = frozenset(("gemma3n", "gemma4"))
+
 #: Tensors that layers on several devices each get a copy of.
 SHARED = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
 
@@ -35,11 +38,14 @@ class Placed:
         What the file holds.
     buffer
         Where it is.
+    shared
+        It is one with another tensor in that buffer.
     """
 
     name: str
     tensor: GgufTensor
     buffer: Buffer
+    shared: bool = False
 
     @property
     def ne(self) -> Shape:
@@ -98,19 +104,22 @@ class Loader:
             Names of tensors that are not loaded.
         """
         found = []
+        architecture = str(header.metadata.get("general.architecture"))
         for tensor in header.tensors:
             if tensor.name in skipped:
                 continue
-            role = role_of(tensor.name, str(header.metadata.get("general.architecture")))
+            role = role_of(tensor.name, architecture)
             if role.op == "none":
                 continue
             if tensor.name in SHARED:
                 found += self._copies(tensor)
                 continue
-            found.append(Placed(tensor.name, tensor, self._buffer(tensor, tensor.name, role)))
+            buffer = self._buffer(tensor, tensor.name, role)
+            found.append(Placed(tensor.name, tensor, buffer))
             if tensor.name == _TABLE and tied:
                 head = self._buffer(tensor, tensor.name, Role("output", -1, "mul_mat"))
-                found.append(Placed(_HEAD, tensor, head))
+                shared = head == buffer and architecture not in _HEAD_FIRST
+                found.append(Placed(_HEAD, tensor, head, shared))
         return found
 
     def _copies(self, tensor: GgufTensor) -> list[Placed]:
@@ -191,11 +200,9 @@ def _test(tensor: GgufTensor, op: str, buffer: Buffer) -> Node:
 def buffer_bytes(placed: Sequence[Placed], backends: Sequence[Backend]) -> dict[str, int]:
     """Bytes of each buffer of weights.
 
-    A mapped file counts from its first tensor in that buffer to the end of the last, whatever lies between. A head that
-    is the table of embeddings, in the same buffer, is one tensor with it.
+    A mapped file counts from its first tensor in that buffer to the end of the last, whatever lies between.
     """
     sizes: dict[str, int] = {}
-    seen: set[tuple[str, str]] = set()
     ranges: dict[int, tuple[int, int]] = {}
     processor = backends[-1]
     for one in placed:
@@ -205,9 +212,8 @@ def buffer_bytes(placed: Sequence[Placed], backends: Sequence[Backend]) -> dict[
             last = one.tensor.offset + one.tensor.bytes
             ranges[one.tensor.file] = min(start, one.tensor.offset), max(end, last)
             continue
-        if (one.tensor.name, place) in seen:
+        if one.shared:
             continue
-        seen.add((one.tensor.name, place))
         backend = processor if one.buffer.device is None else backends[one.buffer.device]
         size = backend.bytes(one.node())
         sizes[place] = sizes.get(place, 0) + -(-size // backend.alignment) * backend.alignment

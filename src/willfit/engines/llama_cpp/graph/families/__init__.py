@@ -16,6 +16,8 @@ FAMILIES: dict[str, str] = {
     "bitnet": "bitnet",
     "deci": "deci",
     "encoders": "bert jina-bert-v2 jina-bert-v3 neo-bert nomic-bert nomic-bert-moe",
+    "gemma3n": "gemma3n",
+    "gemma4": "gemma4",
     "granite": "granite granitemoe granite_swa minicpm",
     "heads": "llama4 mimo2 mistral3 openelm stablelm step35 talkie",
     "latent": "deepseek2 deepseek2-ocr minicpm3 mistral4 plm",

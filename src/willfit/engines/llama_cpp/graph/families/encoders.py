@@ -49,10 +49,10 @@ class Bert(Decoder):
     def feed_forward(self, x: Node) -> Node:
         """See `Decoder.feed_forward`."""
         net = self.net
-        every = net.meta.integer("moe_every_n_layers", 0)
+        kind = net.meta.architecture
+        every = net.meta.integer("moe_every_n_layers", 0) if kind == "nomic-bert-moe" else 0
         if every and net.layer % every == 1:
             return self.routed(x)
-        kind = net.meta.architecture
         if kind in _WITHOUT_GATE:
             return dense(net, x, "gelu")
         if kind == "jina-bert-v2":
