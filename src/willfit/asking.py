@@ -68,7 +68,7 @@ class Answer:
 def find_subject(
     model: str, format_name: str | None = None, revision: str | None = None, offline: bool = False
 ) -> tuple[Subject, bool]:
-    """The model as stored, and whether it is a GGUF file.
+    """The model as stored, and whether it is a GGUF file, or would be one.
 
     Raises
     ------
@@ -76,7 +76,8 @@ def find_subject(
         If the model cannot be found or read.
     """
     checkpoint = locate(model, revision, offline)
-    return subject_of(checkpoint, format_name), checkpoint.gguf is not None
+    subject = subject_of(checkpoint, format_name)
+    return subject, subject.gguf is not None
 
 
 def machine_of(gpu: str, host_ram: str | None = None) -> Machine:

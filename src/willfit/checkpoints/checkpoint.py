@@ -33,6 +33,9 @@ class Checkpoint:
         announces; None if neither is known.
     gguf
         Its GGUF header.
+    file_type
+        The file type of llama.cpp that was asked for, of a checkpoint that is no GGUF file: it is the file that would be
+        made of it that is meant.
     revision
         The commit that was read from a hub.
     embeds
@@ -49,6 +52,7 @@ class Checkpoint:
     tensors: tuple[StoredTensor, ...] | None = field(default=None, repr=False)
     stored_bytes: int | None = None
     gguf: GgufHeader | None = None
+    file_type: str = ""
     revision: str | None = None
     embeds: bool = False
     facts: Mapping[str, Any] = field(default_factory=dict, repr=False)

@@ -6,11 +6,13 @@ import os
 import re
 
 from willfit.checkpoints import catalogue
+from willfit.checkpoints.catalogue import CatalogueEntry
 from willfit.checkpoints.checkpoint import Checkpoint
 from willfit.checkpoints.config import Config
 from willfit.checkpoints.folder import read_path
 from willfit.checkpoints.source import NotFound, Unreachable
 from willfit.errors import BadInput
+from willfit.file_types import known_quantization, quantization
 
 _WEB = re.compile(r"https?://", re.IGNORECASE)
 _PREFIX = re.compile(r"(?P<hub>hf|huggingface|ms|modelscope):(?://)?(?P<rest>.+)", re.IGNORECASE)
@@ -20,6 +22,10 @@ _ID = re.compile(
 )
 #: The catalogue has configs alone, so that a model of vectors shows by its name.
 _EMBEDS = re.compile(r"^(?!.*rerank).*(embed|/(gte|e5|bge)[-_])", re.IGNORECASE)
+#: Names of repositories that hold GGUF files of another model.
+_OF_FILES = re.compile(r"(?P<base>.+?)[-_.](?:i1[-_.])?gguf", re.IGNORECASE)
+#: How Ollama and llama.cpp name the hub in front of an id.
+_HUB_FIRST = re.compile(r"^(?:hf|huggingface)\.co/", re.IGNORECASE)
 _FILE_ENDINGS = (".gguf", ".safetensors", ".json", ".bin", ".pt", ".pth")
 
 
@@ -32,7 +38,9 @@ def locate(text: str, revision: str | None = None, offline: bool = False) -> Che
     Parameters
     ----------
     text
-        A path, an address, or an id: `organisation/model`, `model@revision`, `organisation/model:Q4_K_M`.
+        A path, an address, or an id: `organisation/model`, `model@revision`, `organisation/model:Q4_K_M`. A
+        quantization behind the colon is a GGUF file of the repository, or, where that has none, the file that would be
+        made of the model.
     revision
         A branch, tag or commit of a hub. With one, the catalogue is not asked.
     offline
@@ -48,6 +56,7 @@ def locate(text: str, revision: str | None = None, offline: bool = False) -> Che
         raise BadInput(
             "no model was given" if not text else "that is no model name", "give a hub id or a path"
         )
+    text = _HUB_FIRST.sub("hf:", text)
     if _WEB.match(text):
         return _from_web(text, revision, offline)
     prefix = _PREFIX.fullmatch(text)
@@ -64,13 +73,22 @@ def locate(text: str, revision: str | None = None, offline: bool = False) -> Che
         from willfit.checkpoints.modelscope import read_modelscope
 
         return read_modelscope(match["id"], revision, tag, offline=offline)
-    if prefix is None and revision is None and not tag:
+    if prefix is None and revision is None:
         entry = catalogue.find(match["id"])
         if entry is not None:
-            config = Config(entry.config, f"{entry.id}: config.json")
-            embeds = _EMBEDS.search(entry.id) is not None
-            return Checkpoint(entry.id, "catalogue", config, embeds=embeds, facts=entry.facts)
+            return _from_catalogue(entry, tag)
     return _from_hub(match["id"], revision, tag, offline)
+
+
+def _from_catalogue(entry: CatalogueEntry, tag: str, notes: tuple[str, ...] = ()) -> Checkpoint:
+    """A bundled model; with a tag as the GGUF file of that quantization."""
+    if tag:
+        quantization(tag)
+    config = Config(entry.config, f"{entry.id}: config.json")
+    embeds = _EMBEDS.search(entry.id) is not None
+    return Checkpoint(
+        entry.id, "catalogue", config, file_type=tag, embeds=embeds, facts=entry.facts, notes=notes
+    )
 
 
 def _from_hub(name: str, revision: str | None, tag: str, offline: bool) -> Checkpoint:
@@ -79,12 +97,33 @@ def _from_hub(name: str, revision: str | None, tag: str, offline: bool) -> Check
     try:
         return read_hub(name, revision, tag, offline=offline)
     except (NotFound, Unreachable) as error:
+        original = _original(name) if tag and isinstance(error, Unreachable) else None
+        if original is not None and known_quantization(tag) is not None:
+            note = f"{name} could not be read: taken for {original.id}, made into {tag}"
+            return _from_catalogue(original, tag, (note,))
         similar = catalogue.similar_ids(name) if revision is None and not tag else []
         if not similar:
             raise
         raise type(error)(
             error.message, f"did you mean {' or '.join(similar)}? Otherwise {error.hint}"
         ) from None
+
+
+def _original(name: str) -> CatalogueEntry | None:
+    """The bundled model from which a repository of GGUF files was made, by its name; None if it does not say."""
+    organisation, _, tail = name.rpartition("/")
+    found = _OF_FILES.fullmatch(tail)
+    if found is None:
+        return None
+    base = found["base"]
+    for candidate in (f"{organisation}/{base}", base.replace("_", "/", 1), base):
+        try:
+            entry = catalogue.find(candidate)
+        except BadInput:  # several organisations have one
+            continue
+        if entry is not None:
+            return entry
+    return None
 
 
 def _from_web(url: str, revision: str | None, offline: bool) -> Checkpoint:

@@ -22,6 +22,7 @@ from willfit.checkpoints.shards import (
 )
 from willfit.checkpoints.source import ByteSource, Forbidden, NotFound, Unreachable, is_instead, read_all
 from willfit.errors import BadInput
+from willfit.file_types import known_quantization
 
 #: Files beside config.json that say how the weights are quantized.
 _SIDECARS = ("hf_quant_config.json", "quantize_config.json")
@@ -80,7 +81,8 @@ def read_place(place: Place, names: Collection[str], tag: str = "") -> Checkpoin
     names
         All of them, with `/` between a subdirectory and a name.
     tag
-        Which of several GGUF files is meant: a quantization (`Q4_K_M`) or a file name.
+        Which of several GGUF files is meant: a quantization (`Q4_K_M`) or a file name. Where there are none, the
+        quantization that the model shall have as a GGUF file.
 
     Raises
     ------
@@ -88,6 +90,10 @@ def read_place(place: Place, names: Collection[str], tag: str = "") -> Checkpoin
         If there is no model, it is not clear which, or a file is broken.
     """
     ggufs = _gguf_files(names)
+    if tag and not ggufs and "config.json" in names and known_quantization(tag) is not None:
+        config = _config(place, "config.json", [name for name in _SIDECARS if name in names])
+        found = replace(_checkpoint(place, config, _Stored()), file_type=tag)
+        return replace(found, embeds="modules.json" in names)
     weights = any(name.endswith((".safetensors", ".bin", ".pt", ".pth")) for name in names)
     if tag or (ggufs and not weights):
         return read_file(place, _choose(place, ggufs, tag))

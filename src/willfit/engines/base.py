@@ -39,10 +39,13 @@ class Subject:
     announced_bytes
         What the checkpoint's index says that its tensors take, where that differs from the lines and no
         headers were at hand; None otherwise.
+    gguf
+        The header of the GGUF file that it is, read or predicted; None if it is none.
+    bounds
+        What all its tensors take at least and at most, where the name of its quantization leaves it open; None if
+        the lines say it.
     draft
         A second model that drafts tokens for it; None without, or if it is not known.
-    gguf
-        Its GGUF header, read or predicted; None where there is none.
     """
 
     model: str
@@ -53,8 +56,9 @@ class Subject:
     notes: tuple[str, ...] = ()
     announced_bytes: int | None = None
     embeds: bool = False
-    draft: Subject | None = None
     gguf: GgufHeader | None = None
+    bounds: tuple[int, int] | None = None
+    draft: Subject | None = None
 
     @property
     def mtp_bytes(self) -> int:
@@ -70,8 +74,17 @@ class Subject:
     def weight_sureness(self) -> tuple[float, float]:
         """By what factors the true weights may be less or more than the lines.
 
-        An unknown family is a guess; an index that contradicts the config may be right.
+        An unknown family is a guess; an index that contradicts the config may be right; the name of a mix may leave
+        its types open.
         """
+        low, high = self._sureness_of_family
+        if self.bounds is None:
+            return low, high
+        own = self.weight_bytes + self.mtp_bytes
+        return low * self.bounds[0] / own, high * self.bounds[1] / own
+
+    @property
+    def _sureness_of_family(self) -> tuple[float, float]:
         if self.announced_bytes is not None:
             ratio = self.announced_bytes / (self.weight_bytes + self.mtp_bytes)
             return min(1.0, ratio), max(1.0, ratio)

@@ -9,21 +9,20 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from willfit.architectures.build import build
-from willfit.architectures.gguf import architecture_of
 from willfit.architectures.model import Architecture, Part, Tensor
 from willfit.checkpoints.checkpoint import Checkpoint
 from willfit.checkpoints.config import Config
-from willfit.checkpoints.gguf import GgufHeader
 from willfit.checkpoints.safetensors import StoredTensor
 from willfit.engines.base import Subject
+from willfit.engines.gguf_files import subject_of_file, subject_of_prediction
 from willfit.engines.matching import Matcher
 from willfit.errors import BadInput
+from willfit.file_types import named_file_type
 from willfit.formats.base import Format, Piece
-from willfit.formats.ggml import Ggml
 from willfit.formats.plain import Plain
 from willfit.formats.recipe import Recipe
 from willfit.formats.recognise import recipe_for, recipe_named
-from willfit.formats.weights import WeightLine, weight_lines
+from willfit.formats.weights import lines_of, weight_lines
 from willfit.quantities import DTYPE_BYTES, format_bytes
 
 #: What to say where no list of files was at hand.
@@ -112,7 +111,14 @@ def subject_of(checkpoint: Checkpoint, format_name: str | None = None) -> Subjec
             raise BadInput(
                 f"{checkpoint.model} is a GGUF file: its tensors are as they are", "leave out --format"
             )
-        return _from_gguf(checkpoint.model, checkpoint.gguf, checkpoint.notes)
+        return subject_of_file(checkpoint.model, checkpoint.gguf, checkpoint.notes)
+    if checkpoint.file_type:
+        if format_name is not None:
+            raise BadInput(
+                f"{checkpoint.model} is asked for as {checkpoint.file_type} and as {format_name}",
+                "leave out --format, or what stands behind the colon",
+            )
+        format_name = f"gguf-{checkpoint.file_type}"
     if checkpoint.config is None:
         raise BadInput(
             f"{checkpoint.model}: there is no config.json beside the tensors, so the layers are not known",
@@ -141,6 +147,8 @@ def subject_from_config(
     """
     architecture = build(config)
     dtype = architecture.dtype
+    if format_name is not None and (quant := named_file_type(format_name)) is not None:
+        return subject_of_prediction(model, config, architecture, quant, notes)
     recipe = (
         recipe_for(config, dtype) if format_name is None else recipe_named(format_name, dtype, architecture)
     )
@@ -156,20 +164,6 @@ def _checked(subject: Subject, announced: int | None) -> Subject:
         return subject
     sizes = f"{format_bytes(announced)} of tensors, the config implies {format_bytes(implied)}"
     return replace(subject, announced_bytes=announced, notes=(*subject.notes, f"the index announces {sizes}"))
-
-
-def _from_gguf(model: str, header: GgufHeader, notes: tuple[str, ...]) -> Subject:
-    architecture = architecture_of(header)
-    formats = {tensor.name: (Ggml(tensor.type), tensor.bytes) for tensor in header.tensors}
-    lines = _lines((tensor, *formats[name]) for name, tensor in architecture.tensors())
-    sizes: Counter[str] = Counter()
-    for line in lines:
-        if len(line.tensor.shape) > 1:
-            sizes[line.format.name] += line.bytes
-    main = sizes.most_common(1)[0][0] if sizes else "F16"
-    return Subject(
-        model, architecture, Recipe(main, Ggml("F16")), lines, from_headers=True, notes=notes, gguf=header
-    )
 
 
 def _from_headers(subject: Subject, stored: tuple[StoredTensor, ...]) -> Subject:
@@ -201,7 +195,7 @@ def _from_headers(subject: Subject, stored: tuple[StoredTensor, ...]) -> Subject
         entries.append((tensor, AsStored("bytes", size, size), size))
     return replace(
         subject,
-        lines=_lines(entries),
+        lines=lines_of(entries),
         from_headers=True,
         notes=(*subject.notes, *_notes(strange, lacking, found, matcher.tensors, tied)),
     )
@@ -275,18 +269,6 @@ def _modules(name: str) -> list[str]:
     """The modules that a tensor lies in, the innermost first, without indices of experts."""
     words = re.sub(r"(experts)\.(?:\d+|#)\.", r"\1.", name).split(".")
     return [".".join(words[:count]) for count in range(len(words) - 1, max(0, len(words) - 4), -1)]
-
-
-def _lines(entries: Iterable[tuple[Tensor, Format, int]]) -> tuple[WeightLine, ...]:
-    """Tensors with format and bytes, those that are stored alike together."""
-    times: Counter[tuple[int, Format, int]] = Counter()
-    tensors: dict[int, Tensor] = {}
-    for tensor, stored, size in entries:
-        tensors[id(tensor)] = tensor
-        times[id(tensor), stored, size] += 1
-    return tuple(
-        WeightLine(tensors[key], count, stored, size * count) for (key, stored, size), count in times.items()
-    )
 
 
 def _notes(

@@ -40,12 +40,12 @@ def engine_module(name: str) -> Any:
 
 
 def default_engine(subject: Subject, machine: Machine, is_gguf: bool) -> str:
-    """vLLM where it runs, transformers on Apple and CPU; GGUF files get the engine-neutral minimum.
+    """llama.cpp for GGUF files; else vLLM where it runs, transformers on Apple and CPU.
 
     vLLM serves decoders, and of the encoder-decoders those for speech, whose encoder has a fixed length.
     """
     if is_gguf:
-        return "minimum"
+        return "llama.cpp"
     architecture = subject.architecture
     if not all(device.vendor in ("NVIDIA", "AMD", "") and not device.is_cpu for device in machine.devices):
         return "transformers"

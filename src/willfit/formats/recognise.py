@@ -10,6 +10,7 @@ from typing import Any
 from willfit.architectures.model import Architecture
 from willfit.checkpoints.config import Config
 from willfit.errors import BadInput
+from willfit.file_types import BASES
 from willfit.formats.recipe import Recipe, plain_recipe
 from willfit.quantities import dtype_name
 
@@ -130,7 +131,7 @@ _READINGS: dict[str, tuple[str, str]] = {
 #: Group sizes that producers take, the usual one first.
 _GROUPS = (128, 64, 32)
 
-#: Dtypes that are file types of llama.cpp, too: without `gguf-` before them they mean the dtype.
+#: Dtypes by their short names.
 _PLAIN = ("bf16", "f16", "f32", "fp16", "fp32")
 
 _EXL_EXAMPLES = ("exl2-4.0bpw", "exl3-4.0bpw")
@@ -168,21 +169,22 @@ def recipe_for(config: Config, dtype: str) -> Recipe:
 
 
 def recipe_named(text: str, dtype: str, architecture: Architecture | None = None) -> Recipe:
-    """The recipe that a user names: a dtype, a method, or a file type of llama.cpp.
+    """The recipe that a user names: a dtype or a method.
 
     Parameters
     ----------
     text
-        `bf16`, `fp8`, `awq`, `nf4`, `w4a16`, `exl3-4.0bpw`, `q8_0`, ...
+        `bf16`, `fp8`, `awq`, `nf4`, `w4a16`, `exl3-4.0bpw`, ... File types of llama.cpp are no recipe for a checkpoint's
+        tensors, for its converter writes others (`willfit.conversion`).
     dtype
         The dtype of what the method leaves alone.
     architecture
-        The model. A file type of llama.cpp mixes tensor types by layer and role, so it needs to know it.
+        The model: its widths decide about group sizes.
 
     Raises
     ------
     BadInput
-        If nothing is called that, or a file type is named without a model; the hint has the nearest names.
+        If nothing is called that; the hint has the nearest names.
     """
     key = text.strip().lower()
     if key in NAMED:
@@ -192,17 +194,10 @@ def recipe_named(text: str, dtype: str, architecture: Architecture | None = None
     if found := _EXL.match(key):
         fields = {"quant_method": found.group(1), "bits": float(found.group(2))}
         return _from_config(found.group(1), Config(fields, f"format {key}"), dtype)
-    file_types = import_module("willfit.formats.recipes.gguf_mix")
-    kind = key.removeprefix("gguf-").upper()
-    if kind in file_types.BASES and key not in _PLAIN:
-        if architecture is None:
-            raise BadInput(f"the file type {text!r} needs a model", "it mixes tensor types by layer")
-        mixed: Recipe = file_types.gguf_mix(kind, architecture)
-        return mixed
     try:
         return plain_recipe(dtype_name(key))
     except BadInput:
-        known = list(dict.fromkeys([*NAMED, *_PLAIN, *_EXL_EXAMPLES, *map(str.lower, file_types.BASES)]))
+        known = list(dict.fromkeys([*NAMED, *_PLAIN, *_EXL_EXAMPLES, *map(str.lower, BASES)]))
         from difflib import get_close_matches
 
         close = get_close_matches(key, known, n=3, cutoff=0.5)

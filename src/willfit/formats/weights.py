@@ -5,7 +5,8 @@ Equal layers are counted once and multiplied, unless the recipe tells them apart
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from willfit.architectures.model import Architecture, Layer, Tensor
@@ -99,6 +100,18 @@ def weight_lines(architecture: Architecture, recipe: Recipe, mtp: bool = True) -
         times = counts[key]
         lines.append(WeightLine(tensor, times, stored, size * tensor.copies * times))
     return tuple(lines)
+
+
+def lines_of(entries: Iterable[tuple[Tensor, Format, int]]) -> tuple[WeightLine, ...]:
+    """Tensors with their formats and the bytes of each, those that are stored alike together."""
+    times: Counter[tuple[int, Format, int]] = Counter()
+    tensors: dict[int, Tensor] = {}
+    for tensor, stored, size in entries:
+        tensors[id(tensor)] = tensor
+        times[id(tensor), stored, size] += 1
+    return tuple(
+        WeightLine(tensors[key], count, stored, size * count) for (key, stored, size), count in times.items()
+    )
 
 
 def weight_bytes(

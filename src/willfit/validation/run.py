@@ -19,6 +19,8 @@ PREDICTORS: dict[tuple[str, str], str] = {
     ("serve", "tgi"): "tgi",
     ("serve", "lmdeploy"): "lmdeploy",
     ("serve", "lightllm"): "lightllm",
+    ("serve", "llama.cpp"): "llama_cpp",
+    ("serve", "ik_llama.cpp"): "llama_cpp",
     ("generate", "transformers"): "transformers",
     ("generate", "litgpt"): "transformers",
 }

@@ -152,7 +152,9 @@ class MixerReader:
         meta = self.meta
         if "hrm.layers_per_stack" in meta:
             high = meta.integer("hrm.h_cycles")
-            return high if index >= meta.integer("hrm.layers_per_stack") else high * meta.integer("hrm.l_cycles")
+            return (
+                high if index >= meta.integer("hrm.layers_per_stack") else high * meta.integer("hrm.l_cycles")
+            )
         return meta.integer("num_loops", 1)
 
     def _heads(self, index: int) -> tuple[int, int, int]:

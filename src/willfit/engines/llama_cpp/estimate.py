@@ -183,6 +183,10 @@ def _notes(subject: Subject, sizing: Sizing, users: int) -> tuple[str, ...]:
         notes.append(f"{len(settings.lora)} LoRA adapters could not be read: they are not counted")
     if settings.drafting is not None and settings.drafting.kind != "mtp" and subject.draft is None:
         notes.append("the drafting model is not known: it is not counted")
+    if settings.split_mode in ("row", "tensor") and len(sizing.devices) > 1:
+        notes.append(
+            f"--split-mode {settings.split_mode} divides matrices; they are counted with whole layers here"
+        )
     if settings.rpc_servers:
         notes.append(
             f"{len(settings.rpc_servers)} RPC servers: their devices are not known, name them with --gpu"
@@ -214,6 +218,7 @@ def _details(sizing: Sizing) -> dict[str, Any]:
             "compute": dict(sizing.context.compute),
             "output": {sizing.model.backends[-1].place: sizing.context.output},
         },
+        "kv": {"k": sizing.context.keys, "v": sum(sizing.context.keys_values.values()) - sizing.context.keys},
         "splits": sizing.context.splits,
         "nodes": sizing.context.nodes,
         "pipelined": sizing.pipelined,

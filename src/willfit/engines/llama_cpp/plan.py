@@ -99,6 +99,8 @@ class Context:
     ----------
     keys_values, states
         Bytes of caches and of recurrent states by buffer.
+    keys
+        Bytes of keys in all buffers.
     compute
         Bytes of compute buffers by buffer.
     output
@@ -112,6 +114,7 @@ class Context:
     """
 
     keys_values: Mapping[str, int]
+    keys: int
     states: Mapping[str, int]
     compute: Mapping[str, int]
     peaks: Mapping[str, tuple[tuple[int, str], ...]]
@@ -147,6 +150,7 @@ def context(model: Model, settings: ContextSettings, era: Era) -> Context:
     caches = layer_caches(model.architecture, cache, buffers)
     return Context(
         _sum(model, caches, buffers, ("k", "v", "index")),
+        sum(_sum(model, caches, buffers, ("k",)).values()),
         _sum(model, caches, buffers, ("r", "s")),
         compute,
         peaks,

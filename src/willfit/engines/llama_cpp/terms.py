@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from willfit.engines.llama_cpp.cache.layers import layer_caches
+from willfit.engines.llama_cpp.eras import build_of
 from willfit.engines.llama_cpp.graph.tensor import Node
 from willfit.engines.llama_cpp.plan import cache_buffers
 from willfit.engines.llama_cpp.sizing import Sizing
@@ -19,7 +20,7 @@ _NAMED = 6
 
 def cite(sizing: Sizing, rule: str) -> str:
     """Where a rule was read."""
-    return SOURCES.cite(rule, str(sizing.resolved.era.since[0]))
+    return SOURCES.cite(rule, str(build_of(sizing.resolved.version)))
 
 
 def weights_term(sizing: Sizing, place: str, name: str = "weights") -> Term | None:

@@ -141,7 +141,9 @@ def _choice(nodes: Sequence[Node], start: int, uses: Mapping[int, int]) -> int:
     last = chosen + 1
     scales = last + 1 < len(nodes)
     if scales and nodes[last + 1].op == "reshape":
-        norm = all(follows(last + 1 + i, op, last + i) for i, op in enumerate(("reshape", "sum_rows", "clamp")))
+        norm = all(
+            follows(last + 1 + i, op, last + i) for i, op in enumerate(("reshape", "sum_rows", "clamp"))
+        )
         scales = (
             norm and follows(last + 4, "div", last + 1, last + 3) and follows(last + 5, "reshape", last + 4)
         )
@@ -189,6 +191,10 @@ def _closed(nodes: Sequence[Node], outputs: Sequence[Node], uses: Mapping[int, i
         if node.is_output or read.get(id(node), 0) != uses.get(id(node), 0):
             return False
         view = node.view
-        if view is not None and id(view) not in inside and not (view.buffer is not None and view.buffer.weights):
+        if (
+            view is not None
+            and id(view) not in inside
+            and not (view.buffer is not None and view.buffer.weights)
+        ):
             return False
     return True

@@ -14,7 +14,9 @@ def runs(layers: Sequence[Layer]) -> tuple[int, ...]:
     A layer has as many attentions as it is run. Where some are run more often than others, those come first in each
     round: H's layers behind those of L, which are run several times for each of H's.
     """
-    counts = [sum(isinstance(mixer, Attention | LatentAttention) for mixer in layer.mixers) or 1 for layer in layers]
+    counts = [
+        sum(isinstance(mixer, Attention | LatentAttention) for mixer in layer.mixers) or 1 for layer in layers
+    ]
     most, least = max(counts), min(counts)
     if most == least:
         return tuple(range(len(layers))) * most

@@ -16,7 +16,6 @@ from willfit.engines.llama_cpp.eras import Era
 from willfit.engines.llama_cpp.graph.ops import Graph
 from willfit.engines.llama_cpp.graph.tensor import Node
 
-
 #: Architectures with four positions for each token, and those with four where their files divide the rotation.
 _MULTI_ROPE = frozenset((
     "qwen2vl", "paddleocr", "qwen3vl", "qwen3vlmoe", "qwen35", "qwen35moe", "qwen4exp", "qwen3tts",
@@ -236,7 +235,12 @@ class Network(Graph):
         return x
 
     def normed(
-        self, x: Node, weight: Node | None, bias: Node | None = None, kind: str = "rms_norm", pinned: bool = True
+        self,
+        x: Node,
+        weight: Node | None,
+        bias: Node | None = None,
+        kind: str = "rms_norm",
+        pinned: bool = True,
     ) -> Node:
         """A norm with its weights."""
         y = {"rms_norm": self.rms_norm, "norm": self.norm}[kind](x)

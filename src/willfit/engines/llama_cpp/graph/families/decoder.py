@@ -323,7 +323,9 @@ class Decoder:
         if net.weight("ffn_sub_norm.weight") is None:
             return dense(net, x, style.activation, fused=style.fused)
         y = dense(net, x, style.activation, fused=style.fused, down=False)
-        return net.linear(net.needed("ffn_down.weight"), self.normed(y, "ffn_sub_norm"), net.weight("ffn_down.scale"))
+        return net.linear(
+            net.needed("ffn_down.weight"), self.normed(y, "ffn_sub_norm"), net.weight("ffn_down.scale")
+        )
 
     def routed(self, x: Node) -> Node:
         """The chosen experts' sum."""

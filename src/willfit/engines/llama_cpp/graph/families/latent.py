@@ -42,7 +42,9 @@ class Latent(Decoder):
         factors = self.factors()
         shared = net.rope(shared, self.positions, factors)
         latent = net.layer_norm(latent, "attn_kv_a_norm")
-        return self.absorbing(q, latent, shared) if self.absorbed else self.expanding(q, latent, shared, factors)
+        return (
+            self.absorbing(q, latent, shared) if self.absorbed else self.expanding(q, latent, shared, factors)
+        )
 
     def queries(self, x: Node) -> Node:
         """Queries as width x heads x tokens."""

@@ -1,0 +1,244 @@
+"""Predictions for llama.cpp's logs, those of its forks, and what its own planner says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from willfit.checkpoints.catalogue import find
+from willfit.checkpoints.config import Config
+from willfit.conversion.predict import predict as predict_file
+from willfit.engines.base import Machine, Subject
+from willfit.engines.gguf_files import subject_of_file
+from willfit.engines.llama_cpp import Settings, estimate
+from willfit.estimate import Estimate
+from willfit.hardware.device import Device
+from willfit.hardware.table import find_device
+from willfit.quantities import GIB, MIB
+from willfit.validation.cases import Case
+from willfit.validation.scoring import Prediction, Unpredictable
+
+#: Builds by the day on which they were published; others lie between.
+_BUILDS = (
+    ("2023-08-21", 1010), ("2023-12-05", 1610), ("2024-02-26", 2275), ("2024-03-13", 2409), ("2024-05-11", 2849),
+    ("2024-08-18", 3600), ("2024-10-31", 4000), ("2024-12-30", 4400), ("2025-03-15", 4897), ("2025-04-26", 5192),
+    ("2025-06-10", 5622), ("2025-06-30", 5781), ("2025-08-30", 6325), ("2025-11-08", 6980), ("2025-12-15", 7410),
+    ("2026-02-12", 8000), ("2026-04-10", 8672), ("2026-05-08", 9093), ("2026-05-25", 9294), ("2026-06-15", 9538),
+    ("2026-07-20", 10068), ("2026-08-20", 10566), ("2026-09-20", 11063), ("2026-10-15", 11549),
+)  # fmt: skip
+
+#: Names of the host's plain memory in logs; older ones do not tell mapped files apart.
+_HOST = ("CPU", "CPU_Mapped", "CPU_REPACK", "CPU_AARCH64")
+_PROGRAMS = {
+    "llama-server": "server",
+    "server": "server",
+    "llama-cli": "cli",
+    "main": "cli",
+    "llama-bench": "bench",
+}
+
+
+def predict(case: Case) -> dict[str, Any]:
+    """Buffers of a process; see `scoring.Predictor`.
+
+    Raises
+    ------
+    Unpredictable
+        If the model is not known.
+    """
+    if not case.settings:
+        raise Unpredictable("sizes of files are predicted elsewhere")
+    subject = subject_of(case)
+    settings = settings_of(case)
+    answer = estimate(subject, machine_of(case), settings)
+    return figures(case, subject, settings, answer)
+
+
+def subject_of(case: Case) -> Subject:
+    """The case's model, its GGUF file predicted from its config.
+
+    Raises
+    ------
+    Unpredictable
+        If no config of the architecture is known, or its file type is not stated.
+    """
+    name = case.fields.get("catalogue") or case.fields.get("model")
+    entry = find(str(name)) if name else None
+    if entry is None:
+        raise Unpredictable(f"{case.fields.get('model')}: no config of this architecture is known")
+    fields = {**entry.config, **(case.fields.get("model_overrides") or {})}
+    name = str(case.fields.get("gguf_type") or "Q4_K_M")
+    made = predict_file(Config(fields, entry.id), name, drafts=_has_drafts(case))
+    if not made.runs:
+        raise Unpredictable(f"{entry.id}: llama.cpp's converter does not read it")
+    found = subject_of_file(str(case.fields.get("model")), made.header)
+    own = sum(line.bytes for line in found.lines)
+    return replace(found, bounds=None if made.bytes == (own, own) else made.bytes)
+
+
+def _has_drafts(case: Case) -> bool:
+    """Whether the file holds modules that draft: files of planners and older converters do not."""
+    if case.fields.get("oracle") is not None:
+        return False
+    return bool(case.settings.get("mtp")) or str(case.fields.get("date") or "") >= "2026"
+
+
+def machine_of(case: Case) -> Machine:
+    """The case's devices; those that are not named have no known size."""
+    count = case.fields.get("n_gpus")
+    backend = str(case.settings.get("backend", "cpu"))
+    if count is None:
+        count = 0 if backend == "cpu" else 1
+    count = int(case.settings.get("n_devices") or count)
+    vendor = {"rocm": "AMD", "metal": "Apple", "cuda": "NVIDIA"}.get(backend, "")
+    named = case.fields.get("gpu")
+    names = named if isinstance(named, list) else [named] * count
+    devices = [find_device(name) if isinstance(name, str) else Device("unknown", vendor) for name in names]
+    free = case.settings.get("device_free_mib") or {}
+    for index, device in enumerate(devices):
+        known = free.get(f"CUDA{index}")
+        if known:
+            devices[index] = replace(device, usable_bytes=int(known) * MIB)
+    return Machine(tuple(devices))
+
+
+def version_of(case: Case) -> str:
+    """The build of a case: stated, or the newest on its day."""
+    stated = case.fields.get("engine_version")
+    if stated:
+        return str(stated)
+    date = (str(case.fields.get("date") or "") + "-12-31")[:10]
+    if len(str(case.fields.get("date") or "")) == 7:
+        date = f"{case.fields['date']}-15"
+    before = [build for day, build in _BUILDS if day <= date]
+    return f"b{before[-1] if before else _BUILDS[0][1]}"
+
+
+def settings_of(case: Case) -> Settings:
+    """The case's settings under the programs' own names; what it leaves open is the program's choice."""
+    given = case.settings
+    oracle = case.fields.get("oracle") is not None
+    flash = given.get("flash_attn")
+    resolved = given.get("flash_attn_resolved")
+    if resolved is not None and not oracle:
+        flash = resolved
+    layers = given.get("n_gpu_layers")
+    backend = given.get("backend", "cpu")
+    unified = given.get("kv_unified")
+    program = _PROGRAMS.get(str(given.get("binary", "")), "api")
+    if not oracle and program == "api" and "n_parallel" in given and given["n_parallel"] > 1:
+        program = "server"
+    split = given.get("tensor_split")
+    return Settings(
+        program=program,  # type: ignore[arg-type]
+        fork="ik_llama.cpp" if case.engine == "ik_llama.cpp" else "llama.cpp",
+        version=version_of(case),
+        backend=backend if backend in ("cuda", "rocm", "vulkan", "metal", "sycl", "cpu") else "vulkan",
+        n_ctx=given.get("n_ctx"),
+        n_parallel=given.get("n_parallel", 1),
+        kv_unified=unified,
+        n_batch=given.get("n_batch"),
+        n_ubatch=given.get("n_ubatch"),
+        flash_attn=None if flash is None else "auto" if flash == "auto" else "on" if flash else "off",
+        cache_type_k=given.get("cache_type_k", "f16"),
+        cache_type_v=given.get("cache_type_v", "f16"),
+        n_gpu_layers="all" if layers is None and backend != "cpu" else layers,
+        split_mode=given.get("split_mode"),
+        tensor_split=tuple(split) if split else (),
+        cpu_moe=bool(given.get("cpu_moe")),
+        n_cpu_moe=int(given.get("n_cpu_moe") or 0),
+        kv_offload=given.get("offload_kqv", True),
+        mmap=False if oracle else given.get("mmap", True),
+        repack=given.get("use_extra_bufts", True),
+        swa_full=bool(given.get("swa_full")),
+        fit=bool(given.get("fit")),
+        no_alloc=oracle,
+        embeddings=bool(given.get("embeddings")),
+        n_outputs_max=given.get("n_outputs_max") or None,
+        mla=given.get("mla_attn"),
+        fused_moe=given.get("fused_moe"),
+        max_attention_mib=given.get("attn_max_b"),
+    )
+
+
+def figures(case: Case, subject: Subject, settings: Settings, answer: Estimate) -> dict[str, Any]:
+    """What the case measured, as predicted."""
+    measured, unknown = case.measured, case.unknown_settings
+    buffers = answer.details["buffers"]
+    found: dict[str, Any] = {}
+    moved = "override_tensor" in unknown
+    if not moved and not unknown & {"gguf_type", "gguf_mix"} and case.fields.get("gguf_type"):
+        _table(found, measured, "model_buffer_mib", buffers["model"])
+    _table(found, measured, "kv_buffer_mib", buffers["kv"])
+    _table(found, measured, "rs_buffer_mib", buffers["rs"])
+    _table(found, measured, "context_buffer_mib", _added(buffers["kv"], buffers["rs"]))
+    if not moved:
+        _table(found, measured, "compute_buffer_mib", buffers["compute"], widened=answer)
+        _table(found, measured, "output_buffer_mib", buffers["output"])
+        if "compute_total_mib" in measured:
+            found["compute_total_mib"] = _exactly(sum(buffers["compute"].values()) / MIB)
+    if "kv_total_mib" in measured:
+        found["kv_total_mib"] = _exactly(sum(buffers["kv"].values()) / MIB)
+    for key in ("k", "v"):
+        if f"kv_{key}_mib" in measured:
+            found[f"kv_{key}_mib"] = _exactly(answer.details["kv"][key] / MIB)
+    if not unknown & {"gguf_type", "gguf_mix"} and case.fields.get("gguf_type") and subject.gguf is not None:
+        stored = sum(tensor.bytes for tensor in subject.gguf.tensors)
+        if "file_size_gib" in measured:
+            found["file_size_gib"] = _exactly(stored / GIB)
+        if "bpw" in measured:
+            elements = sum(line.tensor.elements * line.times for line in subject.lines)
+            found["bpw"] = _exactly(8 * stored / elements)
+    return found
+
+
+def _exactly(value: float) -> Prediction:
+    return Prediction(value, value, value)
+
+
+def _added(*tables: dict[str, int]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for table in tables:
+        for place, size in table.items():
+            total[place] = total.get(place, 0) + size
+    return total
+
+
+def _table(
+    found: dict[str, Any],
+    measured: dict[str, Any],
+    key: str,
+    sizes: dict[str, int],
+    widened: Estimate | None = None,
+) -> None:
+    """Each buffer that was logged, by its name."""
+    logged = measured.get(key)
+    if not isinstance(logged, dict):
+        return
+    made = {}
+    for place, value in logged.items():
+        size = _named(place, sizes, logged)
+        if size is None or not value:
+            continue
+        made[place] = _exactly(size / MIB)
+    if made:
+        found[key] = made
+
+
+def _named(place: str, sizes: dict[str, int], logged: dict[str, Any]) -> int | None:
+    """Bytes of the buffer that a log calls so; None if it is another program's."""
+    if place in sizes:
+        return sizes[place]
+    if place == "Host":
+        return sum(size for name, size in sizes.items() if name.startswith("CPU") or name.endswith("_Host"))
+    if place in _HOST:
+        # What older logs call CPU may be mapped, and what they call CUDA_Host plain memory.
+        return sum(
+            size for name, size in sizes.items() if name in _HOST and (name == place or name not in logged)
+        )
+    if place.endswith("_Host"):
+        return sum(size for name, size in sizes.items() if name == "CPU")
+    devices = [name for name in sizes if not name.startswith("CPU") and not name.endswith("_Host")]
+    if place.rstrip("0123456789") in {name.rstrip("0123456789") for name in devices}:
+        return 0
+    return sizes[devices[0]] if len(devices) == 1 else None

@@ -1,0 +1,62 @@
+"""Questions that are put to llama.cpp and to willfit: models, and settings that change what is allocated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from .live import Gpu
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A way of running a model."""
+
+    name: str
+    gpus: tuple[Gpu, ...]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+_ONE, _TWO = (Gpu(),), (Gpu(),) * 2
+
+SETTINGS = (
+    Setting("cpu", (), {"n_ctx": 4096}),
+    Setting("cpu, no flash attention", (), {"n_ctx": 8192, "flash_attn": False, "n_ubatch": 256}),
+    Setting("gpu", _ONE, {"n_ctx": 8192}),
+    Setting("gpu, server", _ONE, {"n_ctx": 32768, "n_parallel": 4, "kv_unified": True, "n_outputs_max": 4}),
+    Setting("gpu, no flash attention", _ONE, {"n_ctx": 4096, "flash_attn": False}),
+    Setting("gpu, q8_0 cache", _ONE, {"n_ctx": 16384, "cache_type_k": "q8_0", "cache_type_v": "q8_0"}),
+    Setting("gpu, partial", _ONE, {"n_ctx": 8192, "n_gpu_layers": 6, "n_outputs_max": 1}),
+    Setting("gpu, streams", _ONE, {"n_ctx": 16384, "n_parallel": 4, "n_ubatch": 128}),
+    Setting("2 gpus", _TWO, {"n_ctx": 8192, "n_outputs_max": 1}),
+    Setting("gpu, experts on the host", _ONE, {"n_ctx": 8192, "cpu_moe": True, "n_outputs_max": 1}),
+    Setting("gpu, cache on the host", _ONE, {"n_ctx": 4096, "offload_kqv": False}),
+)
+
+#: One model of each way of building a graph that the pinned release has and the record covers.
+MODELS = (
+    "meta-llama/Llama-3.2-1B-Instruct",
+    "Qwen/Qwen2.5-7B-Instruct",
+    "Qwen/Qwen3-4B",
+    "Qwen/Qwen3-30B-A3B",
+    "mistralai/Mixtral-8x7B-v0.1",
+    "google/gemma-2-27b-it",
+    "google/gemma-3-27b-it",
+    "microsoft/phi-4",
+    "openai/gpt-oss-120b",
+    "deepseek-ai/DeepSeek-V2-Lite",
+    "Qwen/Qwen3-Next-80B-A3B-Instruct",
+    "state-spaces/mamba-2.8b-hf",
+)
+
+
+def questions() -> Iterator[tuple[str, Setting]]:
+    """Every model under every setting."""
+    for model in MODELS:
+        for setting in SETTINGS:
+            yield model, setting
+
+
+#: Parts in which willfit is known to differ, by model and setting.
+DIFFERENT: dict[tuple[str, str], frozenset[str]] = {}
