@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from willfit.architectures.model import Architecture
-from willfit.engines.llama_cpp.cache.layers import CacheSettings
+from willfit.engines.llama_cpp.cache.layers import CacheSettings, quantized
 from willfit.engines.llama_cpp.eras import NEWEST, Era, era_for
 from willfit.engines.llama_cpp.plan import ContextSettings
 from willfit.engines.llama_cpp.settings import Settings
@@ -26,6 +26,10 @@ _PADDING, _OLD_PADDING = 256, 32
 _OLD_CONTEXT = 4096
 
 _POOLING = {0: "none", 1: "mean", 2: "cls", 3: "last", 4: "rank"}
+
+
+#: Architectures that flash attention cannot compute.
+_WITHOUT_FLASH = frozenset(("grok",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,8 @@ class Resolved:
         Earlier recurrent states that are kept.
     embeddings, pooling
         Vectors are wanted.
+    flash_found
+        Whether the devices can use flash attention, once that is known.
     """
 
     version: str
@@ -68,6 +74,7 @@ class Resolved:
     snapshots: int = 0
     embeddings: bool = False
     pooling: str = "none"
+    flash_found: bool | None = None
 
     @property
     def cells(self) -> int:
@@ -89,6 +96,7 @@ class Resolved:
             settings.swa_full or not self.era.windows,
             self.era.rotates,
             self.snapshots,
+            transposed=self.flash_attn is False,
         )
         return ContextSettings(
             cache,
@@ -139,9 +147,7 @@ def resolve(architecture: Architecture, pooling: int, settings: Settings) -> Res
     context_open = context is None or context == 0
     if context is None:
         context = 0 if era.fits else _OLD_CONTEXT
-    flash = {"on": True, "off": False, "auto": None, None: None if era.flash_auto else False}[
-        settings.flash_attn
-    ]
+    flash = _flash(architecture, settings, era)
     n_ctx, unified = _context(context or trained, sequences, unified, era, flash)
     vectors = settings.embeddings or settings.reranking
     n_batch = settings.n_batch or (BATCH if era.splits_batch else _OLD_BATCH)
@@ -181,6 +187,15 @@ def resolve(architecture: Architecture, pooling: int, settings: Settings) -> Res
         vectors,
         kind if vectors else "none",
     )
+
+
+def _flash(architecture: Architecture, settings: Settings, era: Era) -> bool | None:
+    """Whether flash attention is used; None where that is left to the devices (`llama_init_from_model`)."""
+    if architecture.model_type in _WITHOUT_FLASH:
+        return False
+    stated = {"on": True, "off": False, "auto": None, None: None if era.flash_auto else False}
+    wanted = stated[settings.flash_attn]
+    return True if wanted is None and quantized(cache_type(settings.cache_type_v)) else wanted
 
 
 def _sequences(settings: Settings, era: Era) -> tuple[int, bool]:

@@ -231,7 +231,7 @@ def resized(subject: Subject, sizing: Sizing, settings: Settings, offload: Offlo
     resolved = resolve(subject.architecture, _pooling(header_of(subject), subject), settings)
     if resolved.flash_attn is None:
         # Whether the devices can is known by now.
-        resolved = replace(resolved, flash_attn=sizing.context.flash_attn)
+        resolved = replace(resolved, flash_found=sizing.context.flash_attn)
     return sized(subject, sizing.devices, sizing.backend, resolved, settings, offload)
 
 
@@ -253,7 +253,7 @@ def sized(
         and not offload.overrides
         and backend in ("cuda", "rocm")
     )
-    flash = resolved.flash_attn
+    flash = resolved.flash_attn if resolved.flash_attn is not None else resolved.flash_found
     made = resolved.context(settings, bool(flash), pipelined)
     if flash is None:
         flash = flash_attention(model, made, resolved.era)

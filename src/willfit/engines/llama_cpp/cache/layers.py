@@ -35,7 +35,10 @@ class CacheSettings:
     type_k, type_v
         Types of keys and of values.
     flash_attn
-        Without it values are transposed, and as wide in all layers as in the widest.
+        Attention runs without scores in memory.
+    transposed
+        Values are transposed, and as wide in all layers as in the widest: so it is if flash attention was off from the
+        start, but not where it was found to be impossible.
     full_windows
         Layers with windows keep whole sequences.
     rotates
@@ -54,6 +57,7 @@ class CacheSettings:
     full_windows: bool = False
     rotates: bool = True
     snapshots: int = 0
+    transposed: bool = False
 
     @property
     def streams(self) -> int:
@@ -85,7 +89,7 @@ def layer_caches(
     widest = max((mixer.kv_heads * mixer.value_dim for mixer in attentions), default=0)
     for index, buffer in zip(runs(layers), buffers, strict=True):
         cache = LayerCache()
-        if not layers[index].mixers and not recurrent and not settings.flash_attn:
+        if not layers[index].mixers and not recurrent and settings.transposed:
             # A layer without attention is given values as wide as those of the others.
             cache.v = _tensor(settings.type_v, widest, settings, settings.cells, buffer)
         for mixer in layers[index].mixers:
@@ -115,7 +119,8 @@ def _keys_and_values(
     reach = mixer.window or mixer.chunk
     cache.windowed = bool(reach)
     cache.cells = settings.window_cells(reach) if reach else settings.cells
-    values = mixer.kv_heads * mixer.value_dim if settings.flash_attn else widest
+    cache.transposed = settings.transposed
+    values = widest if settings.transposed else mixer.kv_heads * mixer.value_dim
     cache.k = _tensor(settings.type_k, mixer.kv_heads * mixer.head_dim, settings, cache.cells, buffer)
     cache.v = _tensor(settings.type_v, values, settings, cache.cells, buffer)
 

@@ -78,7 +78,7 @@ def _inputs(net: Network, cache: LayerCache) -> CacheInputs:
     if net.era.sets_rows:
         k_rows = net.input("I64", batch.tokens, name="k rows")
         if cache.v is not None:
-            each = 1 if batch.flash_attn else _widest_values(net)
+            each = _widest_values(net) if cache.transposed else 1
             v_rows = net.input("I64", batch.tokens * each, name="v rows")
     mask = _mask(net, cache.cells, batch.tokens // streams, streams)
     k_rotation = net.input("F32", cache.rotates_k, cache.rotates_k) if cache.rotates_k else None
@@ -160,7 +160,7 @@ def attend(
     if k is not None:
         net.expand(_store_keys(net, cache.k, k, inputs.k_rows))
     if v is not None:
-        net.expand(_store_values(net, cache.v, v, inputs.v_rows))
+        net.expand(_store_values(net, cache, v, inputs.v_rows))
     mixer = net.attention()
     assert isinstance(mixer, Attention)
     keys = cached_keys(net, cache, mixer.head_dim, mixer.kv_heads)
@@ -233,15 +233,17 @@ def _store_keys(net: Network, cache: Node, k: Node, rows: Node | None) -> Node:
     return net.set_rows(cache, k, rows)
 
 
-def _store_values(net: Network, cache: Node, v: Node, rows: Node | None) -> Node:
+def _store_values(net: Network, kept: LayerCache, v: Node, rows: Node | None) -> Node:
+    cache = kept.v
+    assert cache is not None
     width, tokens = v.ne[0] * v.ne[1], v.ne[2]
     if rows is None:
         v = net.reshape(v, width, tokens)
-        if net.batch.flash_attn:
+        if not kept.transposed:
             return net.cpy(v, net.view(cache, (v.elements,)))
         v = net.transpose(v)
         return net.cpy(v, net.view(cache, (tokens, width), (row_bytes(cache.type, cache.ne[1]),)))
-    if net.batch.flash_attn:
+    if not kept.transposed:
         v = net.view(v, (width, tokens), (v.nb[2],))
         if cache.ne[2] > 1:
             cache = net.reshape(cache, width, cache.ne[1] * cache.ne[2])
@@ -250,7 +252,7 @@ def _store_values(net: Network, cache: Node, v: Node, rows: Node | None) -> Node
     v = net.reshape(v, width, tokens) if merged else net.cont(v, width, tokens)
     if width < cache.ne[0]:
         v = net.pad(v, cache.ne[0] - width)
-    # Values are stored transposed: each element is a row.
+    # Each element of transposed values is a row.
     whole = net.reshape(cache, 1, cache.elements)
     return net.set_rows(whole, net.reshape(v, 1, v.elements), rows)
 
@@ -267,7 +269,7 @@ def _cached_values(net: Network, cache: LayerCache, width: int, count: int) -> N
     v = cache.v
     assert v is not None
     cells = v.ne[1]
-    if net.batch.flash_attn:
+    if not cache.transposed:
         steps = (row_bytes(v.type, width), row_bytes(v.type, v.ne[0]), row_bytes(v.type, v.ne[0] * cells))
         return net.view(v, (width, count, cache.cells, _streams(net)), steps)
     steps = (row_bytes(v.type, cells * width), row_bytes(v.type, cells), row_bytes(v.type, cells * v.ne[0]))

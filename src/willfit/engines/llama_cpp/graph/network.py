@@ -71,8 +71,8 @@ class LayerCache:
     ----------
     k, v
         Keys and values: width x cells x streams.
-    cells, windowed
-        Tokens that a stream holds, and whether the layer sees a window of them.
+    cells, windowed, transposed
+        Tokens that a stream holds, whether the layer sees a window of them, whether values are transposed.
     r, s
         Inputs of a short convolution, and the recurrent state: width x sequences.
     index
@@ -85,6 +85,7 @@ class LayerCache:
     v: Node | None = None
     cells: int = 0
     windowed: bool = False
+    transposed: bool = False
     r: Node | None = None
     s: Node | None = None
     index: Node | None = None
