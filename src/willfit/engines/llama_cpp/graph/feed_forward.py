@@ -162,7 +162,7 @@ def experts(
         "sqrt_softplus": lambda: net.sqrt(net.unary("softplus", scores)),
     }[gating]()
     chosen_by = probs
-    correction = net.weight("exp_probs_b.bias")
+    correction = net.weight("exp_probs_b.bias") or net.weight("exp_probs_b")
     if correction is not None:
         chosen_by = net.add(probs, correction)
     if early:

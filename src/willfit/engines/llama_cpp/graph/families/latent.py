@@ -19,13 +19,14 @@ class Latent(Decoder):
     def __init__(self, net: Network, style: Style) -> None:
         super().__init__(net, style)
         meta = net.meta
-        self.absorbed = any(isinstance(mixer, LatentAttention) for mixer in net.layers[0].mixers)
-        keys = meta.integer("attention.key_length")
-        self.key = meta.integer("attention.key_length_mla", keys) if self.absorbed else keys
-        self.value = meta.integer("attention.value_length")
-        self.rope = meta.integer("rope.dimension_count", keys)
+        net.layer = 0
+        mixer = net.attention()
+        self.absorbed = isinstance(mixer, LatentAttention)
+        self.key = mixer.nope_dim + mixer.rope_dim if isinstance(mixer, LatentAttention) else mixer.head_dim
+        self.value = mixer.value_dim
+        self.rope = meta.integer("rope.dimension_count", self.key)
         self.rank = meta.integer("attention.kv_lora_rank", 0)
-        self.heads = meta.integer("attention.head_count")
+        self.heads = mixer.heads
         warms = net.value("attention.temperature_scale") and meta.architecture in ("deepseek2", "mistral4")
         self.temperature = net.temperature() if warms else None
 
