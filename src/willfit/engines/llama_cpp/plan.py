@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from willfit.architectures.gguf.metadata import Metadata
 from willfit.architectures.model import Architecture
@@ -16,7 +17,7 @@ from willfit.engines.llama_cpp.graph.network import Batch, LayerCache, Network
 from willfit.engines.llama_cpp.graph.scheduler import Backend, Reserved, Scheduler
 from willfit.engines.llama_cpp.graph.tensor import Buffer, Node
 from willfit.engines.llama_cpp.loading.layers import LayerPlaces
-from willfit.engines.llama_cpp.loading.weights import SHARED, Loader, Placed, buffer_bytes
+from willfit.engines.llama_cpp.loading.weights import Loader, Placed, Weights, alike, buffer_bytes, by_name
 
 #: Copies of inputs that pipeline parallelism keeps (`GGML_SCHED_MAX_COPIES`).
 PIPELINE_COPIES = 4
@@ -34,6 +35,10 @@ class Model:
         Where layers and tensors are.
     backends
         Devices by index, then the processor.
+    named
+        Tensors by name; see `loading.weights.by_name`.
+    alike
+        Of each layer a number, the same where tensors are alike.
     """
 
     header: GgufHeader
@@ -41,6 +46,8 @@ class Model:
     places: LayerPlaces
     placed: tuple[Placed, ...]
     backends: tuple[Backend, ...]
+    named: Mapping[str, Placed]
+    alike: tuple[int, ...]
 
     @property
     def meta(self) -> Metadata:
@@ -58,7 +65,9 @@ def load(
 ) -> Model:
     """Place a model's tensors."""
     placed = tuple(loader.place(header, architecture.tied, skipped))
-    return Model(header, architecture, loader.places, placed, loader.backends)
+    named = by_name(placed, len(loader.backends) - 1)
+    layers = alike(placed, len(architecture.layers))
+    return Model(header, architecture, loader.places, placed, loader.backends, named, layers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,14 +184,26 @@ def flash_attention(model: Model, settings: ContextSettings, era: Era) -> bool:
 def _reserve(
     model: Model, settings: ContextSettings, era: Era, buffers: Sequence[Buffer], tokens: int, outputs: int
 ) -> Reserved:
-    net = _network(model, settings, era, buffers, tokens, outputs)
-    families.build(net)
     copies = PIPELINE_COPIES if settings.pipelined else 1
-    return Scheduler(model.backends, copies, settings.op_offload).reserve(net.nodes, net.leafs)
+    kept: dict[int, int] = {}
+    while True:
+        net = _network(model, settings, era, buffers, tokens, outputs, kept)
+        families.build(net)
+        scheduler = Scheduler(model.backends, copies, settings.op_offload)
+        reserved = scheduler.reserve(net.nodes, net.leafs, net.folds)
+        if not reserved.kept:
+            return reserved
+        kept |= reserved.kept
 
 
 def _network(
-    model: Model, settings: ContextSettings, era: Era, buffers: Sequence[Buffer], tokens: int, outputs: int
+    model: Model,
+    settings: ContextSettings,
+    era: Era,
+    buffers: Sequence[Buffer],
+    tokens: int,
+    outputs: int,
+    kept: Mapping[int, int] = MappingProxyType({}),
 ) -> Network:
     cache = settings.cache
     host = len(model.backends) - 1
@@ -201,21 +222,17 @@ def _network(
         settings.pins,
         cache.cells,
     )
-    weights: dict[str, Node] = {}
-    for one in model.placed:
-        node = one.node()
-        if one.name in SHARED:
-            weights[f"{one.name}@{host if one.buffer.device is None else one.buffer.device}"] = node
-        weights.setdefault(one.name, node)
     return Network(
         model.meta,
         model.architecture.layers,
-        weights,
+        Weights(model.named),
         layer_caches(model.architecture, cache, buffers),
         batch,
         era,
         devices,
         host,
+        model.alike,
+        kept,
     )
 
 

@@ -77,7 +77,9 @@ class Graph:
 
     def mul_mat_id(self, experts: Node, b: Node, ids: Node, kind: str = "") -> Node:
         """Rows of the experts that `ids` names with rows of `b`."""
-        return self._node("mul_mat_id", "F32", (experts.ne[1], ids.ne[0], b.ne[2], 1), [experts, b, ids], kind=kind)
+        return self._node(
+            "mul_mat_id", "F32", (experts.ne[1], ids.ne[0], b.ne[2], 1), [experts, b, ids], kind=kind
+        )
 
     def out_prod(self, a: Node, b: Node) -> Node:
         """Outer products."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
+from typing import Any
 
 from willfit.checkpoints.gguf import GgufHeader, GgufTensor
 from willfit.engines.llama_cpp.graph.scheduler import Backend
@@ -15,6 +17,8 @@ from willfit.errors import BadInput
 
 #: Types that AVX2 processors multiply faster when so many rows are interleaved (`ggml-cpu/repack.cpp`).
 _REPACKED = {"Q4_0": 8, "Q4_K": 8, "IQ4_NL": 8, "MXFP4": 8}
+
+_LEAF = re.compile(r"^(enc\.|dec\.|)blk\.(\d+)\.(.+)$")
 
 #: Where a model ties its head: one tensor that is read as rows and multiplied with.
 _TABLE, _HEAD = "token_embd.weight", "output.weight"
@@ -56,6 +60,65 @@ class Placed:
     def node(self) -> Node:
         """It as a leaf of a graph."""
         return Node("none", self.tensor.type, self.ne, name=self.name, buffer=self.buffer)
+
+
+class Weights(Mapping[str, Node]):
+    """Placed tensors as leafs of one graph, by name; those that several devices have also by name and backend.
+
+    Parameters
+    ----------
+    placed
+        By name; see `by_name`.
+    """
+
+    def __init__(self, placed: Mapping[str, Placed]) -> None:
+        self._placed = placed
+        self._nodes: dict[str, Node] = {}
+
+    def __getitem__(self, name: str) -> Node:
+        node = self._nodes.get(name)
+        if node is None:
+            node = self._nodes[name] = self._placed[name].node()
+        return node
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """See `Mapping.get`."""
+        return self[name] if name in self._placed else default
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._placed)
+
+    def __len__(self) -> int:
+        return len(self._placed)
+
+
+def by_name(placed: Sequence[Placed], host: int) -> dict[str, Placed]:
+    """Placed tensors by name, and copies on devices by name and backend: `rope_freqs.weight@1`.
+
+    Parameters
+    ----------
+    host
+        Number of the host's backend.
+    """
+    found: dict[str, Placed] = {}
+    for one in placed:
+        if one.tensor.name in SHARED:
+            found[f"{one.name}@{host if one.buffer.device is None else one.buffer.device}"] = one
+        found.setdefault(one.name, one)
+    return found
+
+
+def alike(placed: Sequence[Placed], count: int) -> tuple[int, ...]:
+    """A number for each layer, the same for layers with equal tensors in the same buffers."""
+    layers: list[list[tuple[str, str, tuple[int, ...], Buffer]]] = [[] for _ in range(count)]
+    for one in placed:
+        found = _LEAF.match(one.name)
+        if found and int(found[2]) < count:
+            layers[int(found[2])].append((found[1] + found[3], one.tensor.type, one.tensor.ne, one.buffer))
+    numbers: dict[tuple[tuple[str, str, tuple[int, ...], Buffer], ...], int] = {}
+    return tuple(
+        numbers.setdefault(tuple(sorted(layer, key=itemgetter(0))), len(numbers)) for layer in layers
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ What a file's tensors do not tell is in a `Style`; see `styles.py` for those of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -160,10 +160,8 @@ class Decoder:
         """All of it."""
         net, style = self.net, self.style
         x = self.start()
-        for index in range(len(net.order)):
-            net.layer = index
+        for _ in net.walk(self.trait):
             x = self.layer(x)
-        net.layer = -1
         if style.crop == "before norm":
             x.is_output = True
             x = net.get_rows(x, self.rows)
@@ -172,6 +170,10 @@ class Decoder:
             result.is_output = True
             result = net.get_rows(result, self.rows)
         net.finish(result, self.logits(result) if style.head else None)
+
+    def trait(self) -> Hashable:
+        """What the current layer does that its tensors and its cache do not tell."""
+        return self.style.ropes(self.net)
 
     def start(self) -> Node:
         """What goes into the first layer."""

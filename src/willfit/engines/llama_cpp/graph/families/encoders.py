@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 from willfit.engines.llama_cpp.graph.families.decoder import Decoder, Experts, Style, always, never
 from willfit.engines.llama_cpp.graph.feed_forward import dense
 from willfit.engines.llama_cpp.graph.network import Network
@@ -18,10 +20,13 @@ class Bert(Decoder):
         """See `Decoder.build`."""
         net = self.net
         x = self.start()
-        for index in range(len(net.layers)):
-            net.layer = index
+        for _ in net.walk(self.trait):
             x = self.layer(x)
         net.finish(x)
+
+    def trait(self) -> Hashable:
+        """See `Decoder.trait`."""
+        return self._routes()
 
     def start(self) -> Node:
         """See `Decoder.start`."""
@@ -50,8 +55,7 @@ class Bert(Decoder):
         """See `Decoder.feed_forward`."""
         net = self.net
         kind = net.meta.architecture
-        every = net.meta.integer("moe_every_n_layers", 0) if kind == "nomic-bert-moe" else 0
-        if every and net.layer % every == 1:
+        if self._routes():
             return self.routed(x)
         if kind in _WITHOUT_GATE:
             return dense(net, x, "gelu")
@@ -60,6 +64,12 @@ class Bert(Decoder):
             wide = wide and net.needed("ffn_up.weight").ne[1] != net.meta.integer("feed_forward_length")
             return dense(net, x, "gelu", fused="geglu" if wide else "")
         return dense(net, x)
+
+    def _routes(self) -> bool:
+        """Whether the current layer has experts."""
+        net = self.net
+        every = net.meta.integer("moe_every_n_layers", 0) if net.meta.architecture == "nomic-bert-moe" else 0
+        return bool(every) and net.layer % every == 1
 
 
 class NeoBert(Decoder):

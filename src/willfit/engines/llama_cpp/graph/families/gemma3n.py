@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 from willfit.architectures.mixers import Attention
 from willfit.engines.llama_cpp.graph.attention import attend
 from willfit.engines.llama_cpp.graph.families.decoder import Decoder, Style
@@ -22,13 +24,16 @@ class Gemma3n(Decoder):
         """See `Decoder.build`."""
         net = self.net
         x = self.start()
-        for index in range(len(net.layers)):
-            net.layer = index
+        for _ in net.walk(self.trait):
             x = self.layer(x)
-        net.layer = -1
         x = net.get_rows(self._merged(x), self.rows)
         result = self.normed(x, "output_norm")
         net.finish(result, self.logits(result))
+
+    def trait(self) -> Hashable:
+        """See `Decoder.trait`."""
+        mixer = self.net.attention()
+        return self.net.layer < _SPARSE_LAYERS, isinstance(mixer, Attention) and mixer.shares_cache
 
     def start(self) -> Node:
         """See `Decoder.start`: the first stream is the embeddings, others are made from them."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 from willfit.architectures.mixers import Attention
 from willfit.engines.llama_cpp.graph.attention import attend
 from willfit.engines.llama_cpp.graph.families.decoder import Decoder, Style
@@ -26,6 +28,11 @@ class Gemma4(Decoder):
         self.each = per_layer_inputs(net, x, width) if has else None
         return x
 
+    def trait(self) -> Hashable:
+        """See `Decoder.trait`."""
+        mixer = self.net.attention()
+        return isinstance(mixer, Attention) and mixer.shares_cache
+
     def attention(self, x: Node) -> Node:
         """See `Decoder.attention`."""
         net = self.net
@@ -39,7 +46,9 @@ class Gemma4(Decoder):
         def part(name: str, heads: int, before: int) -> Node:
             if both is None:
                 return net.projected(f"attn_{name}", x)
-            return net.cont(net.view(both, (width * heads, tokens), both.nb[1:2], before * width * both.nb[0]))
+            return net.cont(
+                net.view(both, (width * heads, tokens), both.nb[1:2], before * width * both.nb[0])
+            )
 
         q = net.reshape(part("q", mixer.heads, 0), width, mixer.heads, tokens)
         q = net.rope(self.normed_head(q, "q"), self.positions, factors)
