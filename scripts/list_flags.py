@@ -41,8 +41,11 @@ PARSERS = {
     "sglang": ("sglang/srt/server_args.py", "sglang/srt/arg_groups/fields/*.py"),
     "lmdeploy": ("lmdeploy/cli/utils.py", "lmdeploy/cli/serve.py"),
     "lightllm": ("lightllm/server/api_cli.py",),
+    "koboldcpp": ("koboldcpp.py",),
+    "llama_cpp_python": (),
 }
 TYPES = {
+    "llama": ("llama_cpp/server/settings.py", "llama_cpp/server/app.py"),
     "vllm": ("vllm/config.py", "vllm/config/*.py", "vllm/envs.py"),
     "sglang": ("sglang/srt/arg_groups/choices.py",),
 }
@@ -52,6 +55,7 @@ VARIABLES = {"vllm": ("vllm/envs.py", r"VLLM_[A-Z0-9_]+")}
 CLASSES = {
     "vllm": ("BaseFrontendArgs", "FrontendArgs"),
     "vllm_batch": ("BatchFrontendArgs",),
+    "llama_cpp_python": ("Settings", "ModelSettings", "ServerSettings"),
 }
 #: Integers that vLLM reads with a unit.
 HUMAN = {
@@ -254,6 +258,11 @@ class Source:
         for name in CLASSES.get(engine, ()):
             for field, annotation in self.classes.get(name, {}).items():
                 takes, kind = self.of_annotation(field, annotation)
+                if engine == "llama_cpp_python":
+                    # `llama_cpp/server/cli.py: add_args_from_model` keeps underscores and gives every flag a value.
+                    takes = "any" if takes == "values" else "value"
+                    yield Flag((f"--{field}",), takes, kind.removesuffix("?").replace("-", "str"))
+                    continue
                 if field in ("allowed_origins", "allowed_methods", "allowed_headers"):
                     takes, kind = "value", "json"
                 elif field == "middleware":
@@ -262,6 +271,8 @@ class Source:
                     kind = "json"
                 short = {"input_file": ("-i",), "output_file": ("-o",)}.get(field, ())
                 yield Flag(("--" + field.replace("_", "-"), *short), takes, kind)
+        if engine == "llama_cpp_python":
+            yield Flag(("--config_file",), "value", "str")  # `llama_cpp/server/__main__.py`
         if engine == "sglang":
             yield from self.annotated()
 

@@ -40,6 +40,11 @@ NUMBERS: dict[str, int] = {
     "TQ1_0": 36, "TQ2_0": 37, "MXFP4_MOE": 38, "Q1_0": 40, "Q2_0": 41,
 }  # fmt: skip
 
+#: The tag of the file that llama.cpp takes of a repository where none is named, and what it looks for; failing these it
+#: takes the first (`common/download.cpp: find_best_model`).
+LATEST = "latest"
+USUAL = ("Q4_K_M", "Q8_0")
+
 #: What the converter itself writes; every other type is made from one of these by `llama-quantize`.
 CONVERTED = ("F32", "F16", "BF16")
 

@@ -186,6 +186,10 @@ def test_gguf_repositories(hub):
         locate("org/M-GGUF")
     with pytest.raises(BadInput, match=r"no GGUF file 'Q2_K'.*there are: Q4_K_M"):
         locate("org/M-GGUF:Q2_K")
+    # Without a quantization llama.cpp takes the usual one.
+    usual = locate("org/M-GGUF:latest")
+    assert usual.stored_bytes == locate("org/M-GGUF:Q4_K_M").stored_bytes
+    assert (usual.revision, usual.file_type) == (COMMIT, "")
     with pytest.raises(BadInput, match="no GGUF file 'Q4'"):
         locate("org/M-GGUF:Q4")
 

@@ -221,3 +221,68 @@ def test_vllms_image_brings_flashinfer(image: str, variables: dict[str, str], sa
     command = ["vllm", "serve"] if image.startswith("rocm") else []
     launch = parse_command(["docker", "run", *given, image, *command, "Qwen/Qwen3-8B"])
     assert launch.settings.flashinfer_sampler is samples
+
+
+@pytest.mark.parametrize(
+    ("image", "words", "fields"),
+    [
+        ("ghcr.io/ggml-org/llama.cpp:server-cuda", "-m a.gguf", {"backend": "cuda"}),
+        (
+            "ghcr.io/ggml-org/llama.cpp:server-cuda-b6000",
+            "-m a.gguf",
+            {"backend": "cuda", "version": "b6000"},
+        ),
+        (
+            "ghcr.io/ggml-org/llama.cpp:server-cuda13-v0.4.1",
+            "-m a.gguf",
+            {"backend": "cuda", "version": "0.4.1"},
+        ),
+        ("ghcr.io/ggerganov/llama.cpp:light-rocm", "-m a.gguf", {"backend": "rocm", "program": "cli"}),
+        ("local/llama.cpp:full-vulkan", "--bench -m a.gguf", {"backend": "vulkan", "program": "bench"}),
+        (
+            "ghcr.io/ggml-org/llama.cpp:full-intel",
+            "--run-legacy -m a.gguf",
+            {"backend": "sycl", "program": "api"},
+        ),
+        ("ghcr.io/ggml-org/llama.cpp:server-musa", "-m a.gguf", {"backend": None}),
+        ("ghcr.io/ggml-org/llama.cpp:server", "-m a.gguf -ngl 99", {"backend": "cpu", "devices": ()}),
+        ("ghcr.io/ggml-org/llama.cpp:b6000", "llama-server -m a.gguf", {"backend": None}),
+        ("koboldai/koboldcpp:latest", "--model a.gguf --gpulayers 9", {"program": "api", "n_gpu_layers": 9}),
+    ],
+)
+def test_images_of_llama_cpp(image, words, fields):
+    launch = parse_command(["docker", "run", "--gpus", "1", image, *words.split()])
+    assert (launch.engine, launch.model, launch.devices) == ("llama.cpp", "a.gguf", 1)
+    for name, value in fields.items():
+        assert getattr(launch.settings, name) == value, name
+
+
+def test_variables_stand_for_flags_in_containers():
+    line = "docker run -e LLAMA_ARG_CTX_SIZE=4096 -e LLAMA_ARG_MODEL=/m/a.gguf -v /x:/m"
+    launch = parse_command([*line.split(), "ghcr.io/ggml-org/llama.cpp:server-cuda"])
+    assert (launch.model, launch.settings.n_ctx) == ("/x/a.gguf", 4096)
+    line = "docker run -e MODEL=/m/a.gguf -e N_CTX=512 -v /x:/m ghcr.io/abetlen/llama-cpp-python:v0.2.60"
+    launch = parse_command(line.split())
+    assert (launch.model, launch.settings.n_ctx, launch.settings.version) == ("/x/a.gguf", 512, "b2616")
+    words = [
+        "docker",
+        "run",
+        "-e",
+        "KCPP_ARGS=--usecublas --gpulayers 7",
+        "-e",
+        "KCPP_MODEL=https://x/a.gguf,https://x/b",
+    ]
+    launch = parse_command([*words, "koboldai/koboldcpp"])
+    assert (launch.model, launch.settings.n_gpu_layers) == ("https://x/a.gguf", 7)
+
+
+def test_files_beside_a_model_are_those_of_the_host():
+    line = "docker run -v /x:/m ghcr.io/ggml-org/llama.cpp:server-cuda -m /m/a.gguf -md /m/b.gguf --mmproj /m/p.gguf"
+    launch = parse_command(line.split())
+    assert (launch.model, launch.draft.model) == ("/x/a.gguf", "/x/b.gguf")
+    assert launch.notes == ("the projector /x/p.gguf cannot be read here; it is not counted",)
+
+
+def test_docker_model_is_refused_with_a_hint():
+    with pytest.raises(BadInput, match=r"models of Docker Hub are not read.*llama-server"):
+        parse_command(["docker", "model", "run", "ai/smollm2"])

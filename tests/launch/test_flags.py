@@ -1,14 +1,16 @@
 """Taking command lines apart as argparse, click and clap do."""
 
+from typing import get_args
+
 import pytest
 
 from willfit.errors import BadInput
 from willfit.launch.config_files import with_config
-from willfit.launch.flags import Flag, FlagTable, flag_table
+from willfit.launch.flags import Flag, FlagTable, Takes, flag_table
 from willfit.launch.notes import not_counted, of_other_versions
 from willfit.launch.scanning import Dialect, scan
 from willfit.launch.table import parse_command
-from willfit.launch.values import without_units
+from willfit.launch.values import stoi, without_units
 
 ROWS = (
     Flag("--tp-size", "value", "int"),
@@ -158,15 +160,113 @@ def test_numbers_with_units(text, number):
     assert without_units(text) == number
 
 
+# What llama.cpp's parser does
+
+CPP_ROWS = (
+    Flag("--layers", "value", "stoi"),
+    Flag("--scale", "value", "stof", quiet=True),
+    Flag("--adapter", "each", about="adapters"),
+    Flag("--range", "pair", "stoi"),
+    Flag("--mmap", "switch", "-"),
+    Flag("--slots", "switch", "-", programs=("server",)),
+    Flag("--images", "values", programs=("mtmd", "server")),
+    Flag("--fit", "value", "on|off", since="b2"),
+)
+CPP = FlagTable(
+    {row.name: row for row in CPP_ROWS} | {"-ngl": CPP_ROWS[0], "-lora": CPP_ROWS[2], "-fit": CPP_ROWS[-1]},
+    ("b1", "b2"),
+    {"--no-mmap": CPP_ROWS[4], "-nm": CPP_ROWS[4], "--no-slots": CPP_ROWS[5]},
+)
+EXACT = Dialect(abbreviations=False, underscores=True, greedy=True, exact=True)
+
+
+def read_exactly(line, table=CPP):
+    return scan(line.split(), table, "prog", EXACT)
+
+
+@pytest.mark.parametrize(
+    ("line", "options"),
+    [
+        ("-ngl 3 --layers 4", {"--layers": "4"}),
+        ("--layers -1", {"--layers": "-1"}),
+        ("--layers 8k", {"--layers": "8k"}),  # which is 8
+        ("--scale .5x", {"--scale": ".5x"}),
+        ("--adapter a -lora b", {"--adapter": ["a", "b"]}),
+        ("--adapter a b", {"--adapter": ["a"]}),
+        ("--images a b --mmap --images c", {"--images": ["a", "b", "c"], "--mmap": True}),
+        ("--range 1 -2", {"--range": ["1", "-2"]}),
+        ("--mmap -nm", {"--mmap": False}),
+        ("--no_mmap", {"--mmap": False}),
+        ("--adapter --mmap", {"--adapter": ["--mmap"]}),
+    ],
+)
+def test_flags_are_words(line, options):
+    assert read_exactly(line).options.data == options
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--layers=3", "has no flag --layers=3 (did you mean --layers?)"),
+        ("-ngl3", "has no flag -ngl3 (did you mean -ngl?)"),
+        ("--lay 3", "has no flag --lay"),
+        ("--layers all", "--layers is 'all', expected a whole number"),
+        ("--layers 4294967296", "expected a whole number"),
+        ("--scale x", "expected a number"),
+        ("--range 1", "--range needs a value"),
+        ("--no-layers 1", "has no flag --no-layers"),
+        ("--fit maybe", "there is no --fit maybe (known: on, off)"),
+    ],
+)
+def test_what_is_no_such_word_is_refused(line, message):
+    with pytest.raises(BadInput) as error:
+        read_exactly(line)
+    assert message in str(error.value)
+
+
+def test_programs_of_a_family_differ():
+    server, other = CPP.of_program("server"), CPP.of_program("main")
+    assert read_exactly("--slots --images a", server).options.data == {"--slots": True, "--images": ["a"]}
+    assert read_exactly("--no-slots", server).options.data == {"--slots": False}
+    for line in ("--slots", "--no-slots", "--images a"):
+        with pytest.raises(BadInput, match="prog has no flag"):
+            read_exactly(line, other)
+    assert read_exactly("-nm", other).options.data == {"--mmap": False}
+
+
+def test_flags_are_named_as_they_were_written():
+    scanned = read_exactly("-fit on")
+    assert of_other_versions(scanned, CPP, "Prog", "b1") == ["Prog b1 has no -fit (since b2)"]
+    assert not of_other_versions(scanned, CPP, "Prog", "b3")
+
+
+@pytest.mark.parametrize(("text", "number"), [("32k", 32), (" -1", -1), ("+7.9", 7), ("0x10", 0)])
+def test_numbers_of_cpp(text, number):
+    assert stoi(text) == number
+
+
+def test_a_row_of_a_table():
+    table = flag_table("llamacpp_flags.txt")
+    flag = table.flags["-c"]
+    assert (flag.name, flag.takes, flag.kind) == (table.flags["--ctx-size"].name, "value", "stoi")
+    assert flag.variables == ("LLAMA_ARG_CTX_SIZE",)
+    assert table.negatives["--no-mmap"].name == table.flags["--mmap"].name
+    assert "--parallel" in table.of_program("server").flags
+
+
 @pytest.mark.parametrize(
     "name",
-    ["vllm", "vllm_bench", "vllm_batch", "sglang", "lmdeploy", "lightllm", "tgi", "trtllm"],
+    [
+        *("vllm", "vllm_bench", "vllm_batch", "sglang", "lmdeploy", "lightllm", "tgi", "trtllm"),
+        *("llamacpp", "llamabench", "llamarun", "ik_llama", "ik_llamabench", "llama_cpp_python", "koboldcpp"),
+    ],
 )
 def test_tables_are_whole(name):
     table = flag_table(f"{name}_flags.txt")
     assert table.flags
+    assert all(flag in table.flags.values() for flag in table.negatives.values())
     for flag in table.flags.values():
-        assert flag.takes in ("switch", "toggle", "boolean", "value", "values", "any", "optional")
+        assert flag.takes in get_args(Takes)
         assert {flag.since, flag.until} <= {"", *table.versions}
         assert flag.kind
         if flag.takes == "value":

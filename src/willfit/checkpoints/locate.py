@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 
 from willfit.checkpoints import catalogue
 from willfit.checkpoints.catalogue import CatalogueEntry
@@ -12,7 +13,7 @@ from willfit.checkpoints.config import Config
 from willfit.checkpoints.folder import read_path
 from willfit.checkpoints.source import NotFound, Unreachable
 from willfit.errors import BadInput
-from willfit.file_types import known_quantization, quantization
+from willfit.file_types import LATEST, USUAL, quantization
 
 _WEB = re.compile(r"https?://", re.IGNORECASE)
 _PREFIX = re.compile(r"(?P<hub>hf|huggingface|ms|modelscope):(?://)?(?P<rest>.+)", re.IGNORECASE)
@@ -22,8 +23,6 @@ _ID = re.compile(
 )
 #: The catalogue has configs alone, so that a model of vectors shows by its name.
 _EMBEDS = re.compile(r"^(?!.*rerank).*(embed|/(gte|e5|bge)[-_])", re.IGNORECASE)
-#: Names of repositories that hold GGUF files of another model.
-_OF_FILES = re.compile(r"(?P<base>.+?)[-_.](?:i1[-_.])?gguf", re.IGNORECASE)
 #: How Ollama and llama.cpp name the hub in front of an id.
 _HUB_FIRST = re.compile(r"^(?:hf|huggingface)\.co/", re.IGNORECASE)
 _FILE_ENDINGS = (".gguf", ".safetensors", ".json", ".bin", ".pt", ".pth")
@@ -32,8 +31,8 @@ _FILE_ENDINGS = (".gguf", ".safetensors", ".json", ".bin", ".pt", ".pth")
 def locate(text: str, revision: str | None = None, offline: bool = False) -> Checkpoint:
     """Find the model that a user means and read what describes it.
 
-    In this order: a web address; a hub named by a prefix (`hf:`, `modelscope:`); a path that exists; the
-    bundled catalogue; the Hugging Face hub.
+    In this order: a web address; a hub named by a prefix (`hf:`, `modelscope:`); a path that exists, or a GGUF
+    file that does not, by its name; the bundled catalogue; the Hugging Face hub.
 
     Parameters
     ----------
@@ -61,7 +60,7 @@ def locate(text: str, revision: str | None = None, offline: bool = False) -> Che
         return _from_web(text, revision, offline)
     prefix = _PREFIX.fullmatch(text)
     if prefix is None and (os.path.lexists(os.path.expanduser(text)) or _looks_like_a_path(text)):
-        return read_path(text)
+        return _from_path(text, offline)
     match = _ID.fullmatch(prefix["rest"] if prefix else text)
     if match is None:
         raise BadInput(
@@ -80,8 +79,27 @@ def locate(text: str, revision: str | None = None, offline: bool = False) -> Che
     return _from_hub(match["id"], revision, tag, offline)
 
 
+def _from_path(text: str, offline: bool) -> Checkpoint:
+    """The model at a path; of a GGUF file that is not here, the model that its name says."""
+    from willfit.checkpoints.gguf_names import guess
+
+    try:
+        return read_path(text)
+    except NotFound:
+        meant = guess(text)
+        if meant is None:
+            raise
+    note = f"{text[:120]} is not here; by its name it is {meant.model} in {meant.quantization}"
+    checkpoint = locate(meant.reference, offline=offline)
+    return replace(checkpoint, notes=(note, *checkpoint.notes))
+
+
 def _from_catalogue(entry: CatalogueEntry, tag: str, notes: tuple[str, ...] = ()) -> Checkpoint:
     """A bundled model; with a tag as the GGUF file of that quantization."""
+    if tag.lower() == LATEST:
+        raise BadInput(
+            f"{entry.id} has no GGUF files", f"name a repository that has, or {entry.id}:{USUAL[0]}"
+        )
     if tag:
         quantization(tag)
     config = Config(entry.config, f"{entry.id}: config.json")
@@ -92,38 +110,23 @@ def _from_catalogue(entry: CatalogueEntry, tag: str, notes: tuple[str, ...] = ()
 
 
 def _from_hub(name: str, revision: str | None, tag: str, offline: bool) -> Checkpoint:
+    from willfit.checkpoints.gguf_names import asked_quantization, original
     from willfit.checkpoints.hub import read_hub
 
     try:
         return read_hub(name, revision, tag, offline=offline)
     except (NotFound, Unreachable) as error:
-        original = _original(name) if tag and isinstance(error, Unreachable) else None
-        if original is not None and known_quantization(tag) is not None:
-            note = f"{name} could not be read: taken for {original.id}, made into {tag}"
-            return _from_catalogue(original, tag, (note,))
+        entry = original(name) if tag and isinstance(error, Unreachable) else None
+        asked = asked_quantization(tag, entry) if entry else None
+        if entry is not None and asked is not None:
+            note = f"{name} could not be read: taken for {entry.id}, made into {asked}"
+            return _from_catalogue(entry, asked, (note,))
         similar = catalogue.similar_ids(name) if revision is None and not tag else []
         if not similar:
             raise
         raise type(error)(
             error.message, f"did you mean {' or '.join(similar)}? Otherwise {error.hint}"
         ) from None
-
-
-def _original(name: str) -> CatalogueEntry | None:
-    """The bundled model from which a repository of GGUF files was made, by its name; None if it does not say."""
-    organisation, _, tail = name.rpartition("/")
-    found = _OF_FILES.fullmatch(tail)
-    if found is None:
-        return None
-    base = found["base"]
-    for candidate in (f"{organisation}/{base}", base.replace("_", "/", 1), base):
-        try:
-            entry = catalogue.find(candidate)
-        except BadInput:  # several organisations have one
-            continue
-        if entry is not None:
-            return entry
-    return None
 
 
 def _from_web(url: str, revision: str | None, offline: bool) -> Checkpoint:

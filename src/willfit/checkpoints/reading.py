@@ -22,7 +22,7 @@ from willfit.checkpoints.shards import (
 )
 from willfit.checkpoints.source import ByteSource, Forbidden, NotFound, Unreachable, is_instead, read_all
 from willfit.errors import BadInput
-from willfit.file_types import known_quantization
+from willfit.file_types import LATEST, USUAL, known_quantization
 
 #: Files beside config.json that say how the weights are quantized.
 _SIDECARS = ("hf_quant_config.json", "quantize_config.json")
@@ -91,8 +91,8 @@ def read_place(place: Place, names: Collection[str], tag: str = "") -> Checkpoin
     """
     ggufs = _gguf_files(names)
     if tag and not ggufs and "config.json" in names and known_quantization(tag) is not None:
-        config = _config(place, "config.json", [name for name in _SIDECARS if name in names])
-        found = replace(_checkpoint(place, config, _Stored()), file_type=tag)
+        original = _config(place, "config.json", [name for name in _SIDECARS if name in names])
+        found = replace(_checkpoint(place, original, _Stored()), file_type=tag)
         return replace(found, embeds="modules.json" in names)
     weights = any(name.endswith((".safetensors", ".bin", ".pt", ".pth")) for name in names)
     if tag or (ggufs and not weights):
@@ -153,7 +153,7 @@ def _checkpoint(place: Place, config: Config | None, stored: _Stored) -> Checkpo
 def _from_gguf(place: Place, header: GgufHeader) -> Checkpoint:
     stored_bytes = sum(tensor.bytes for tensor in header.tensors)
     return Checkpoint(
-        place.name, "gguf file", None, None, stored_bytes, header, place.revision, notes=place.notes
+        place.name, "gguf file", None, None, stored_bytes, header, revision=place.revision, notes=place.notes
     )
 
 
@@ -254,12 +254,23 @@ def _choose(place: Place, files: list[str], tag: str) -> str:
             else f"give one, as {place.name}:{_label(files[0])}"
         )
         raise BadInput(f"{place.name} holds {len(files)} GGUF models: {_labels(files)}", how)
+    if tag.lower() == LATEST and files:
+        return _usual(files)
     delimited = re.compile(rf"(?:^|[-./]){re.escape(tag)}(?=[-./]|$)", re.IGNORECASE)
     found = [name for name in files if name == tag or delimited.search(name)]
     if not found:
         known = f"there are: {_labels(files)}" if files else "it has no GGUF files"
         raise BadInput(f"{place.name} has no GGUF file {tag[:80]!r}", known)
     return min(found, key=lambda name: (len(name), name))
+
+
+def _usual(files: list[str]) -> str:
+    """The file that llama.cpp takes where none is named."""
+    for quantization in USUAL:
+        for name in files:
+            if re.search(rf"[-._]{quantization}(?=[-.]|$)", name, re.IGNORECASE):
+                return name
+    return files[0]
 
 
 def _label(name: str) -> str:

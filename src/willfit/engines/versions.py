@@ -11,6 +11,7 @@ from willfit.errors import BadInput
 
 Version = tuple[int, ...]
 
+#: llama.cpp counts its builds: `b6000`.
 _RELEASE = re.compile(r"^[vb]?(\d+(?:\.\d+)*)(.*)$")
 
 

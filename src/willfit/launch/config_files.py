@@ -1,4 +1,4 @@
-"""Reading the YAML files that engines take settings from."""
+"""Reading the YAML and JSON files that engines take settings from."""
 
 from __future__ import annotations
 
@@ -24,15 +24,9 @@ def read_settings(path: Path) -> dict[str, Any] | None:
     """
     import yaml  # type: ignore[import-untyped]
 
-    try:
-        with path.open("rb") as file:
-            text = file.read(_LARGEST_FILE + 1)
-    except (FileNotFoundError, NotADirectoryError):
+    text = _bytes(path)
+    if text is None:
         return None
-    except (OSError, ValueError) as error:
-        raise BadInput(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-    if len(text) > _LARGEST_FILE:
-        raise BadInput(f"{path} is too large for a file of settings")
     try:
         found = yaml.safe_load(text)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
@@ -42,6 +36,39 @@ def read_settings(path: Path) -> dict[str, Any] | None:
     if not isinstance(found, dict):
         raise BadInput(f"{path} does not hold names and values", "write max_batch_size: 64")
     return {str(name): value for name, value in found.items()}
+
+
+def read_json_settings(path: Path) -> dict[str, Any] | None:
+    """The settings of a JSON file; None if it is not there.
+
+    Raises
+    ------
+    BadInput
+        If it is no JSON file with names and values.
+    """
+    text = _bytes(path)
+    if text is None:
+        return None
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{path} is not JSON: {' '.join(str(error).split())[:100]}") from error
+    if not isinstance(found, dict):
+        raise BadInput(f"{path} does not hold names and values")
+    return found
+
+
+def _bytes(path: Path) -> bytes | None:
+    try:
+        with path.open("rb") as file:
+            text = file.read(_LARGEST_FILE + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise BadInput(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    if len(text) > _LARGEST_FILE:
+        raise BadInput(f"{path} is too large for a file of settings")
+    return text
 
 
 def with_config(

@@ -29,7 +29,10 @@ _SHORT = {
 }  # fmt: skip
 
 #: Flags whose value is a file that the engine reads.
-_FILES = ("--config", "--extra_llm_api_options", "--chat-template")
+_FILES = (
+    "--config", "--extra_llm_api_options", "--chat-template", "--mmproj", "-mm", "--lora", "--models-preset", "-md",
+    "--model-draft", "--spec-draft-model", "--draftmodel", "--config_file", "--clip_model_path", "--lora_path",
+)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -79,7 +82,12 @@ def parse(
     launch = parse_command(command, version or tagged, inside)
     if image.flashinfer and launch.engine == "vllm":
         launch = replace(launch, settings=with_flashinfer(launch.settings))
+    if image.backend is not None and launch.engine == "llama.cpp":
+        only = {"devices": ()} if image.backend == "cpu" else {}
+        launch = replace(launch, settings=replace(launch.settings, backend=image.backend, **only))
     notes = _notes(container, tagged if version is None else None)
+    if image.backend == "cpu":
+        notes.append("the image has llama.cpp for the processor alone")
     return replace(
         launch,
         model=_on_host(launch.model, container),
@@ -92,6 +100,11 @@ def _after_run(words: Sequence[str], program: str) -> list[str]:
     rest = list(words[1:])
     if rest[:1] == ["container"]:
         rest = rest[1:]
+    if rest[:1] == ["model"]:
+        raise BadInput(
+            f"{program} model: models of Docker Hub are not read; llama.cpp runs them",
+            "write llama-server with the same model's file or repository",
+        )
     if rest[:1] != ["run"]:
         raise BadInput(
             f"{' '.join([program, *rest[:1]])}: only '{program} run' is read",

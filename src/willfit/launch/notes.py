@@ -21,7 +21,7 @@ def not_counted(scanned: Scanned) -> list[str]:
 def of_other_versions(scanned: Scanned, table: FlagTable, engine: str, version: str) -> list[str]:
     """Notes on flags that the version is known not to have."""
     return [
-        f"{engine} {version} has no {flag.name} ({_era(flag)})"
+        f"{engine} {version} has no {scanned.spelled.get(flag.name, flag.name)} ({_era(flag)})"
         for flag in scanned.flags.values()
         if lacks(flag, table.versions, version)
     ]

@@ -1,4 +1,4 @@
-"""Reading a command line as its program would: argparse with vLLM's additions, click, or clap."""
+"""Reading a command line as its program would: argparse with vLLM's additions, click, clap, or llama.cpp."""
 
 from __future__ import annotations
 
@@ -34,6 +34,9 @@ class Dialect(NamedTuple):
         The word behind a flag is its value even if it looks like a flag (click).
     once
         A flag may stand once (clap).
+    exact
+        A word is a flag or it is refused: no `--flag=value` and no `-fvalue`; flags with several values gather those
+        of all places where they stand (llama.cpp).
     """
 
     abbreviations: bool = True
@@ -42,6 +45,7 @@ class Dialect(NamedTuple):
     inverses: bool = False
     greedy: bool = False
     once: bool = False
+    exact: bool = False
 
 
 class Options(UserDict[str, Any]):
@@ -89,11 +93,14 @@ class Scanned:
         By flag. The last one wins, as it does in the programs.
     flags
         Those that were given.
+    spelled
+        How they were written, where that was one of their spellings in full.
     """
 
     positionals: list[str] = field(default_factory=list)
     options: Options = field(default_factory=Options)
     flags: dict[str, Flag] = field(default_factory=dict)
+    spelled: dict[str, str] = field(default_factory=dict)
 
 
 def scan(
@@ -167,18 +174,22 @@ class _Reader:
         """What argparse takes for a flag: words with blanks and negative numbers are none."""
         if len(word) < 2 or word[0] != "-":
             return False
+        if self.dialect.exact and self._known(word):
+            return True
         name = word.partition("=")[0]
         return name in self.table.flags or not (_is_number(word) or " " in name or "\n" in name)
 
     def _flag(self, word: str) -> None:
-        name, equals, joined = word.partition("=")
-        short = self.table.flags.get(word[:2]) if word[:2] != "--" else None
+        name, equals, joined = (word, "", "") if self.dialect.exact else word.partition("=")
+        short = self.table.flags.get(word[:2]) if word[:2] != "--" and not self.dialect.exact else None
         if name not in self.table.flags and short is not None and short.takes not in ("switch", "toggle"):
             name, equals, joined = word[:2], "=", word[2:].removeprefix("=")  # `-qawq`
         flag, on = self._meant(name)
         if self.dialect.once and flag.name in self.found.flags and flag.takes == "value":
             raise BadInput(f"{self.program}: {flag.name} may stand once only")
         self.found.flags[flag.name] = flag
+        if name in self.table.flags or name in self.table.negatives:
+            self.found.spelled[flag.name] = name
         value = joined if equals else None
         if flag.takes in ("switch", "toggle"):
             if value is not None:
@@ -187,7 +198,13 @@ class _Reader:
         elif flag.takes == "boolean":
             self._set(flag, self._boolean(flag, value) == on)
         elif flag.takes in ("values", "any"):
-            self._set(flag, self._values(flag) if value is None else [value])
+            before = self.found.options.data.get(_dashed(flag.name), []) if self.dialect.exact else []
+            self._set(flag, [*before, *(self._values(flag) if value is None else [value])])
+        elif flag.takes == "each":
+            before = self.found.options.data.get(_dashed(flag.name), [])
+            self._set(flag, [*before, self._value(flag.name) if value is None else value])
+        elif flag.takes == "pair":
+            self._set(flag, [self._value(flag.name), self._value(flag.name)])
         elif flag.takes == "optional" and value is None and not self._next_is_value():
             self._set(flag, True)
         else:
@@ -231,7 +248,7 @@ class _Reader:
         flag = self.table.flags.get(name)
         if flag is not None:
             return flag, True
-        negated = self._negated(name)
+        negated = self.table.negatives.get(name) or self._negated(name)
         if negated is not None:
             return negated, False
         begun = self._begun(name) if self.dialect.abbreviations and name.startswith("--") else {}
@@ -242,8 +259,13 @@ class _Reader:
         if len(meant) > 1:
             raise BadInput(f"{self.program}: {name} could be {', '.join(sorted(begun)[:4])}", "write it out")
         if not meant:
-            raise unknown_flag(name, self.table.flags, self.program)
+            raise unknown_flag(name, (*self.table.flags, *self.table.negatives), self.program)
         return next(iter(meant.values()))
+
+    def _known(self, word: str) -> bool:
+        """Whether a word is the spelling of a flag."""
+        name = word.replace("_", "-") if self.dialect.underscores and word.startswith("--") else word
+        return name in self.table.flags or name in self.table.negatives
 
     def _negated(self, name: str) -> Flag | None:
         """The flag that `--no-flag` turns off, or `--disable-flag` if there is `--enable-flag`."""

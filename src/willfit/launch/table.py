@@ -11,10 +11,14 @@ from os.path import basename
 from willfit.errors import BadInput
 from willfit.launch.base import Launch
 from willfit.launch.images import known_image
+from willfit.launch.llama_names import is_koboldcpp, is_llama_program, llama_program
 from willfit.launch.shell import SHELLS, VARIABLE, commands_of, script_of
 
 #: Modules of this folder, asked in turn whether a command is theirs.
-LAUNCHERS: tuple[str, ...] = ("vllm", "sglang", "trtllm", "tgi", "lmdeploy", "lightllm", "docker")
+LAUNCHERS: tuple[str, ...] = (
+    "vllm", "sglang", "trtllm", "tgi", "lmdeploy", "lightllm", "llamacpp", "llamabench", "llama_cpp_python",
+    "koboldcpp", "docker",
+)  # fmt: skip
 
 #: Programs that start another one; what stands between them and its name is theirs.
 _WRAPPERS = frozenset({
@@ -27,7 +31,9 @@ _WRAPPERS = frozenset({
 
 _CONTAINERS = frozenset({"docker", "podman", "nerdctl", "nvidia-docker"})
 
-_ENGINES = frozenset({"vllm", "sglang", "lmdeploy", "trtllm-serve", "text-generation-launcher"})
+_ENGINES = frozenset({
+    "vllm", "sglang", "lmdeploy", "trtllm-serve", "text-generation-launcher", "llama-server", "koboldcpp",
+})  # fmt: skip
 
 #: First words of commands, so that a model's name is not taken for one.
 PROGRAMS: frozenset[str] = _WRAPPERS | _CONTAINERS | _ENGINES | SHELLS
@@ -39,20 +45,27 @@ _PYTHON = re.compile(r"python(\d(\.\d+)?)?")
 #: Modules and scripts with which `python` starts an engine.
 _MODULES = re.compile(
     r"vllm(\.entrypoints\..*)?|sglang\.(launch_server|srt\..*)|sglang|lightllm\.server\..*|lmdeploy"
+    r"|llama_cpp\.server"
 )
-_SCRIPTS = re.compile(r"benchmark_(latency|throughput)\.py")
+_SCRIPTS = re.compile(r"benchmark_(latency|throughput)\.py|koboldcpp\.py")
 
 #: `vllm==0.11.0`, `vllm[flashinfer]==0.11.0`, `vllm@0.11.0`: the version that is installed for the command.
-_PINNED = re.compile(r"(vllm|sglang|lmdeploy)(?:\[[^\]]*\])?(?:==|@)v?(\d+(?:\.\w+)*)")
+_PINNED = re.compile(r"(vllm|sglang|lmdeploy|llama-cpp-python)(?:\[[^\]]*\])?(?:==|@)v?(\d+(?:\.\w+)*)")
+
+#: Packages whose modules have another name.
+_MODULE_OF = {"llama-cpp-python": "llama_cpp"}
 
 #: Variables that say which devices a program sees.
-_VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES")
+_VISIBLE = (
+    "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GGML_VK_VISIBLE_DEVICES",
+    "NVIDIA_VISIBLE_DEVICES",
+)  # fmt: skip
 
 
 def is_program(word: str) -> bool:
     """Whether a word starts a launch command."""
     name = basename(word)
-    return name in PROGRAMS or _PYTHON.fullmatch(name) is not None
+    return name in PROGRAMS or _PYTHON.fullmatch(name) is not None or is_llama_program(word)
 
 
 def variables_before(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -170,7 +183,7 @@ def _pinned(words: Sequence[str], command: Sequence[str]) -> str | None:
     started = " ".join(command[:4])
     for word in words:
         found = _PINNED.fullmatch(word.rpartition("--with=")[2].rpartition("--from=")[2])
-        if found is not None and re.search(rf"\b{found[1]}\b", started):
+        if found is not None and re.search(rf"\b{_MODULE_OF.get(found[1], found[1])}\b", started):
             return found[2]
     return None
 
@@ -181,6 +194,8 @@ def starts(words: Sequence[str]) -> bool:
     if _PINNED.fullmatch(name):
         name = name.partition("@")[0]
     if name in ("trtllm-serve", "text-generation-launcher"):
+        return True
+    if llama_program(words) is not None or is_koboldcpp(words[0]):
         return True
     if name in ("vllm", "sglang", "lmdeploy"):
         return bool(following) and following[0] in _SUBCOMMANDS

@@ -15,6 +15,10 @@ _DIGITS = 15
 #: A shell's variable that nothing was put in for.
 _UNSET = re.compile(r"\$[({]?\w")
 
+#: What `std::stoi` and `std::stof` take from the beginning of a text.
+_STOI = re.compile(r"\s*([+-]?\d{1,10})", re.ASCII)
+_STOF = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+|inf|nan)", re.ASCII | re.IGNORECASE)
+
 _HUMAN = re.compile(r"(\d{1,15})(?:\.(\d{1,15}))?([kKmMgGtT])", re.ASCII)
 _SCALE: dict[str, int] = {unit: 1000**power for power, unit in enumerate("kmgt", 1)}
 _SCALE |= {unit: 1024**power for power, unit in enumerate("KMGT", 1)}
@@ -80,6 +84,20 @@ def without_units(text: str) -> int | None:
         return None
 
 
+def stoi(text: str) -> int:
+    """A number as C++'s `std::stoi` reads it, which stops at the first letter: `32k` is 32.
+
+    Raises
+    ------
+    ValueError
+        If the text does not begin with a number of 32 bits.
+    """
+    found = _STOI.match(text)
+    if found is None or not -(2**31) <= int(found[1]) < 2**31:
+        raise ValueError(f"{text[:40]!r} is no number")
+    return int(found[1])
+
+
 def check(program: str, flag: Flag, text: str) -> None:
     """Refuse a value that the program's parser would refuse.
 
@@ -104,6 +122,11 @@ def check(program: str, flag: Flag, text: str) -> None:
                 float(text)
             case "json":
                 json.loads(_expanded(text))
+            case "stoi":
+                stoi(text)
+            case "stof":
+                if _STOF.match(text) is None:
+                    raise ValueError
             case _:
                 if text not in kind.split("|"):
                     raise BadInput(
@@ -115,7 +138,7 @@ def check(program: str, flag: Flag, text: str) -> None:
     except ValueError as error:
         if kind == "json":
             raise BadInput(f"{program}: {flag.name} is not JSON: {error}") from None
-        what = "a whole number" if kind == "int" else "a number"
+        what = "a whole number" if kind in ("int", "stoi") else "a number"
         raise BadInput(f"{program}: {flag.name} is {text[:40]!r}, expected {what}") from None
 
 

@@ -5,19 +5,13 @@ Builds are numbered by commits (`b6000`); later there are releases with versions
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
+from willfit.engines.llama_cpp.builds import NEWEST_BUILD, build_of
 from willfit.engines.versions import Version, changed, era_of, succession
-from willfit.errors import BadInput
 
-#: The newest build whose rules were read.
-NEWEST = "b11549"
-
-#: Releases, and the builds that they are.
-RELEASES: dict[str, int] = {"0.5.0": 11400}
-
-_BUILD = re.compile(r"[br]?(\d{1,6})(?:-.*)?")
+#: The build that is assumed without a word.
+NEWEST = f"b{NEWEST_BUILD}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +56,16 @@ class Era:
         F16 copies of quantized caches are part of CUDA's compute buffers; before, of a pool.
     selects_input
         The graph has a place for vectors beside tokens.
+    mixes_inputs
+        The graph has a place for batches of both tokens and vectors.
+    copies_all_inputs
+        Pipelines copy inputs that nothing reads, too.
+    keeps_expert_sums, keeps_expert_choices
+        What CUDA's kernels compute at once for experts is kept for them: their weighted sum, their choice.
+    rotates_windows
+        Quantized caches of layers with windows, and of hybrid models, are rotated, too.
+    ignores_sinks
+        Attention is not placed where its sinks are.
     saves_prompts, saves_states
         A server keeps finished prompts in RAM, and states of layers that cannot go back.
     clamps_expert_sum
@@ -87,6 +91,12 @@ class Era:
     half_masks: bool = False
     copies_in_graph: bool = False
     selects_input: bool = False
+    mixes_inputs: bool = False
+    copies_all_inputs: bool = False
+    keeps_expert_sums: bool = False
+    keeps_expert_choices: bool = False
+    rotates_windows: bool = False
+    ignores_sinks: bool = False
     saves_prompts: bool = False
     saves_states: bool = False
     clamps_expert_sum: bool = False
@@ -111,26 +121,14 @@ ERAS: tuple[Era, ...] = succession(
     changed((7410,), fits=True, auto_slots=True),
     changed((7800,), selects_input=True),
     changed((8650,), rotates=True),
-    changed((9200,), half_masks=True, copies_in_graph=True),
-    changed((9500,), few_outputs=True),
+    changed((8800,), rotates_windows=True),
+    changed((9440,), half_masks=True, copies_in_graph=True, few_outputs=True),
+    changed((10150,), ignores_sinks=True),
+    changed((10750,), keeps_expert_sums=True),
+    changed((10900,), keeps_expert_choices=True),
+    changed((11300,), copies_all_inputs=True),
+    changed((11500,), mixes_inputs=True),
 )
-
-
-def build_of(version: str) -> int:
-    """The build that a version is: `b6000`, `6000`, or a release such as `0.5.0`.
-
-    Raises
-    ------
-    BadInput
-        If it is neither.
-    """
-    text = version.strip().lower().removeprefix("v")
-    if text in RELEASES:
-        return RELEASES[text]
-    found = _BUILD.fullmatch(text)
-    if found is None:
-        raise BadInput(f"cannot read the build {version!r} of llama.cpp", "write it as b6000")
-    return int(found[1])
 
 
 def era_for(version: str) -> Era:

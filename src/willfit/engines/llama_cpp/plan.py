@@ -177,8 +177,12 @@ def flash_attention(model: Model, settings: ContextSettings, era: Era) -> bool:
     buffers = cache_buffers(model, settings.kv_offload)
     net = _network(model, tried, era, buffers, cache.sequences, cache.sequences)
     families.build(net)
-    Scheduler(model.backends, op_offload=settings.op_offload).assign(net.nodes, net.leafs)
+    _scheduler(model, settings, era).assign(net.nodes, net.leafs)
     return all(node.backend == net.devices[node.layer] for node in net.nodes if node.op == "flash_attn_ext")
+
+
+def _scheduler(model: Model, settings: ContextSettings, era: Era, copies: int = 1) -> Scheduler:
+    return Scheduler(model.backends, copies, settings.op_offload, era.copies_all_inputs, era.ignores_sinks)
 
 
 def _reserve(
@@ -189,8 +193,7 @@ def _reserve(
     while True:
         net = _network(model, settings, era, buffers, tokens, outputs, kept)
         families.build(net)
-        scheduler = Scheduler(model.backends, copies, settings.op_offload)
-        reserved = scheduler.reserve(net.nodes, net.leafs, net.folds)
+        reserved = _scheduler(model, settings, era, copies).reserve(net.nodes, net.leafs, net.folds)
         if not reserved.kept:
             return reserved
         kept |= reserved.kept
@@ -221,6 +224,8 @@ def _network(
         model.places.fully_offloaded,
         settings.pins,
         cache.cells,
+        cache.transposed,
+        1 + cache.snapshots,
     )
     return Network(
         model.meta,

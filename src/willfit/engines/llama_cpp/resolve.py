@@ -50,6 +50,8 @@ class Resolved:
         Rows of logits at most.
     flash_attn
         None: where the devices can.
+    transposed
+        Cached values are transposed: caches are made before it turns out what devices can.
     context_open, layers_open
         What `--fit` may choose: the context, and which layers are offloaded.
     snapshots
@@ -69,6 +71,7 @@ class Resolved:
     n_ubatch: int
     outputs: int
     flash_attn: bool | None
+    transposed: bool
     context_open: bool
     layers_open: bool
     snapshots: int = 0
@@ -93,10 +96,11 @@ class Resolved:
             cache_type(settings.cache_type_k),
             cache_type(settings.cache_type_v),
             flash_attn,
+            self.transposed,
             settings.swa_full or not self.era.windows,
             self.era.rotates,
+            self.era.rotates_windows,
             self.snapshots,
-            transposed=self.flash_attn is False,
         )
         return ContextSettings(
             cache,
@@ -181,6 +185,7 @@ def resolve(architecture: Architecture, pooling: int, settings: Settings) -> Res
         n_ubatch,
         max(1, outputs),
         flash,
+        flash is False,
         fit and context_open,
         fit and layers in (None, "auto") and not settings.override_tensor and not settings.tensor_split,
         snapshots,

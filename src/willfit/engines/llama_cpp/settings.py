@@ -101,6 +101,8 @@ class Settings:
         None without.
     rpc_servers
         Servers whose devices are used too: `host:port` each.
+    fusion
+        CUDA's kernels may compute several operations at once; False with `GGML_CUDA_DISABLE_FUSION=1`.
     no_alloc
         What the library's own planner says, which `--fit` asks: it forgets where builders want operations.
     n_threads
@@ -152,6 +154,7 @@ class Settings:
     image_tokens: int | None = None
     drafting: Drafting | None = None
     rpc_servers: tuple[str, ...] = ()
+    fusion: bool = True
     no_alloc: bool = False
     n_threads: int | None = None
     mla: int | None = None

@@ -131,7 +131,7 @@ def place(
 ) -> Model:
     """Place a model's tensors."""
     header = header_of(subject)
-    backends = backends_of(devices, backend, resolved.era)
+    backends = backends_of(devices, backend, resolved.era, settings.fusion)
     count = layers_of(header, subject)
     places: LayerPlaces = place_layers(count, offload.layers, offload.shares if devices else ())
     loader = Loader(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from willfit.engines.llama_cpp.builds import build_of
 from willfit.engines.llama_cpp.cache.layers import layer_caches
-from willfit.engines.llama_cpp.eras import build_of
 from willfit.engines.llama_cpp.graph.tensor import Node
 from willfit.engines.llama_cpp.plan import cache_buffers
 from willfit.engines.llama_cpp.sizing import Sizing

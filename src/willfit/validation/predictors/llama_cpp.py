@@ -152,6 +152,7 @@ def settings_of(case: Case) -> Settings:
         repack=given.get("use_extra_bufts", True),
         swa_full=bool(given.get("swa_full")),
         fit=bool(given.get("fit")),
+        fusion=not oracle,
         no_alloc=oracle,
         embeddings=bool(given.get("embeddings")),
         n_outputs_max=given.get("n_outputs_max") or None,

@@ -52,15 +52,16 @@ class Cuda:
         Compute capability as 86 for 8.6; AMD's as `gfx1100`.
     copies_in_graph
         F16 copies of a quantized cache are counted in the compute buffer; older builds took them from a pool.
-    keeps_fused
-        What one kernel computes at once for experts is kept for it; older builds did not.
+    keeps_sums, keeps_choices
+        What one kernel computes at once for experts is kept for it: their weighted sum, their choice.
     """
 
     index: int
     name: str = "CUDA"
     arch: int | str = 86
     copies_in_graph: bool = True
-    keeps_fused: bool = True
+    keeps_sums: bool = True
+    keeps_choices: bool = True
     alignment: int = 128
     largest_buffer: int = ENDLESS
 
@@ -99,7 +100,7 @@ class Cuda:
 
     def lifetimes(self, nodes: Sequence[Node], uses: Mapping[int, int]) -> Iterable[tuple[Node, Node]]:
         """See `Backend.lifetimes`."""
-        return lifetimes(nodes, uses) if self.keeps_fused else ()
+        return lifetimes(nodes, uses, self.keeps_choices) if self.keeps_sums else ()
 
     def bytes(self, node: Node) -> int:
         """See `Backend.bytes`."""
@@ -202,8 +203,8 @@ def _indexer(node: Node) -> bool:
 _ALWAYS = frozenset((
     "none", "reshape", "view", "permute", "transpose", "add_id", "add1", "sqr", "sqrt", "sin", "cos", "clamp", "log",
     "cont", "dup", "diag_mask_inf", "soft_max", "argmax", "argsort", "top_k", "pad", "arange", "rwkv_wkv6", "rwkv_wkv7",
-    "gated_linear_attn", "gated_delta_net", "fill", "cumsum", "tri", "diag", "solve_tri", "pool_1d", "pool_2d", "upscale",
-    "timestep_embedding", "dsv4_hc_comb", "dsv4_hc_pre", "dsv4_hc_post",
+    "gated_linear_attn", "gated_delta_net", "fill", "cumsum", "tri", "diag", "solve_tri", "pool_1d", "pool_2d",
+    "upscale", "timestep_embedding", "dsv4_hc_comb", "dsv4_hc_pre", "dsv4_hc_post",
 ))  # fmt: skip
 
 _CHECKS: dict[str, Callable[[Node], bool]] = {

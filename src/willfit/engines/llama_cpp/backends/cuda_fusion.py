@@ -17,7 +17,9 @@ _MOST_COUNTED = 512
 _CHOICES = frozenset(("unary", "soft_max"))
 
 
-def lifetimes(nodes: Sequence[Node], uses: Mapping[int, int]) -> Iterator[tuple[Node, Node]]:
+def lifetimes(
+    nodes: Sequence[Node], uses: Mapping[int, int], choices: bool = True
+) -> Iterator[tuple[Node, Node]]:
     """Pairs (tensor, until): the tensor is kept until a later operation has been computed.
 
     Parameters
@@ -26,6 +28,8 @@ def lifetimes(nodes: Sequence[Node], uses: Mapping[int, int]) -> Iterator[tuple[
         Operations of one split, in order.
     uses
         How often each tensor is read in the whole graph, by its identity.
+    choices
+        The choice of experts is one kernel, too.
     """
     index = 0
     while index < len(nodes):
@@ -38,7 +42,7 @@ def lifetimes(nodes: Sequence[Node], uses: Mapping[int, int]) -> Iterator[tuple[
                 node = nodes[index]
                 for one in kept:
                     yield one, node
-        if node.op in _CHOICES:
+        if choices and node.op in _CHOICES:
             length = _choice(nodes, index, uses)
             if length and index + length < len(nodes):
                 until = nodes[index + length]

@@ -38,13 +38,24 @@ def host_buffers(name: BackendName) -> str:
     return _HOST_BUFFERS.get(name, "")
 
 
-def backends_of(devices: Sequence[Device], name: BackendName, era: Era) -> tuple[Backend, ...]:
+def backends_of(
+    devices: Sequence[Device], name: BackendName, era: Era, fusion: bool = True
+) -> tuple[Backend, ...]:
     """The devices' backends in order, and the processor's behind them."""
     found: list[Backend] = []
     for index, device in enumerate(devices):
         if name in ("cuda", "rocm"):
             word = "CUDA" if name == "cuda" else "ROCm"
-            found.append(Cuda(index, word, _arch(device), era.copies_in_graph))
+            found.append(
+                Cuda(
+                    index,
+                    word,
+                    _arch(device),
+                    era.copies_in_graph,
+                    fusion and era.keeps_expert_sums,
+                    fusion and era.keeps_expert_choices,
+                )
+            )
         elif name == "metal":
             found.append(Metal(index))
         else:

@@ -35,14 +35,13 @@ class CacheSettings:
     type_k, type_v
         Types of keys and of values.
     flash_attn
-        Attention runs without scores in memory.
+        Attention without scores in memory.
     transposed
-        Values are transposed, and as wide in all layers as in the widest: so it is if flash attention was off from the
-        start, but not where it was found to be impossible.
+        Values are transposed, and as wide in all layers as in the widest: flash attention was off from the start.
     full_windows
         Layers with windows keep whole sequences.
-    rotates
-        Quantized caches are rotated.
+    rotates, rotates_all
+        Quantized caches are rotated; those of models with windows or states, too.
     snapshots
         Earlier states that are kept beside the newest.
     """
@@ -54,10 +53,11 @@ class CacheSettings:
     type_k: str = "F16"
     type_v: str = "F16"
     flash_attn: bool = True
+    transposed: bool = False
     full_windows: bool = False
     rotates: bool = True
+    rotates_all: bool = True
     snapshots: int = 0
-    transposed: bool = False
 
     @property
     def streams(self) -> int:
@@ -107,7 +107,8 @@ def layer_caches(
                 cache.r = Node("none", "F32", (inputs, rows, 1, 1), buffer=buffer)
                 cache.s = Node("none", "F32", (mixer.recurrent, rows, 1, 1), buffer=buffer)
         made.append(cache)
-    if settings.rotates:
+    plain = not recurrent and not any(m.window or m.chunk for m in attentions)
+    if settings.rotates and (settings.rotates_all or plain):
         _rotate(made, attentions, settings)
     _share(architecture, made)
     return made
@@ -119,8 +120,7 @@ def _keys_and_values(
     reach = mixer.window or mixer.chunk
     cache.windowed = bool(reach)
     cache.cells = settings.window_cells(reach) if reach else settings.cells
-    cache.transposed = settings.transposed
-    values = widest if settings.transposed else mixer.kv_heads * mixer.value_dim
+    values = mixer.kv_heads * mixer.value_dim if not settings.transposed else widest
     cache.k = _tensor(settings.type_k, mixer.kv_heads * mixer.head_dim, settings, cache.cells, buffer)
     cache.v = _tensor(settings.type_v, values, settings, cache.cells, buffer)
 

@@ -78,7 +78,7 @@ def _inputs(net: Network, cache: LayerCache) -> CacheInputs:
     if net.era.sets_rows:
         k_rows = net.input("I64", batch.tokens, name="k rows")
         if cache.v is not None:
-            each = _widest_values(net) if cache.transposed else 1
+            each = _widest_values(net) if batch.transposed else 1
             v_rows = net.input("I64", batch.tokens * each, name="v rows")
     mask = _mask(net, cache.cells, batch.tokens // streams, streams)
     k_rotation = net.input("F32", cache.rotates_k, cache.rotates_k) if cache.rotates_k else None
@@ -239,11 +239,11 @@ def _store_values(net: Network, kept: LayerCache, v: Node, rows: Node | None) ->
     width, tokens = v.ne[0] * v.ne[1], v.ne[2]
     if rows is None:
         v = net.reshape(v, width, tokens)
-        if not kept.transposed:
+        if not net.batch.transposed:
             return net.cpy(v, net.view(cache, (v.elements,)))
         v = net.transpose(v)
         return net.cpy(v, net.view(cache, (tokens, width), (row_bytes(cache.type, cache.ne[1]),)))
-    if not kept.transposed:
+    if not net.batch.transposed:
         v = net.view(v, (width, tokens), (v.nb[2],))
         if cache.ne[2] > 1:
             cache = net.reshape(cache, width, cache.ne[1] * cache.ne[2])
@@ -269,7 +269,7 @@ def _cached_values(net: Network, cache: LayerCache, width: int, count: int) -> N
     v = cache.v
     assert v is not None
     cells = v.ne[1]
-    if not cache.transposed:
+    if not net.batch.transposed:
         steps = (row_bytes(v.type, width), row_bytes(v.type, v.ne[0]), row_bytes(v.type, v.ne[0] * cells))
         return net.view(v, (width, count, cache.cells, _streams(net)), steps)
     steps = (row_bytes(v.type, cells * width), row_bytes(v.type, cells), row_bytes(v.type, cells * v.ne[0]))

@@ -1,8 +1,8 @@
 """Which layers must be built so that buffers are as full as with all of them.
 
-Identical layers in a row do the same to a buffer, again and again. Once it is in a state in which it was before, at the
-start of an earlier layer, it goes on in a circle and grows no more. So a graph of a few of the layers needs what that of
-all needs, provided that as many are left out as a multiple of the circle, and is laid out many times faster.
+Identical layers in a row do the same to a buffer, again and again. Once it is in a state in which it was before, at
+the start of an earlier layer, it goes on in a circle and grows no more. So a graph of a few of the layers needs what
+that of all needs, provided that as many are left out as a multiple of the circle, and is laid out many times faster.
 """
 
 from __future__ import annotations

@@ -50,6 +50,10 @@ class Batch:
         Operations stay where builders want them.
     context
         Tokens that a sequence can have.
+    transposed
+        Cached values are transposed.
+    snapshots
+        Recurrent states that are kept of each sequence: the newest, and earlier ones.
     """
 
     tokens: int
@@ -64,6 +68,8 @@ class Batch:
     fully_offloaded: bool = True
     pins: bool = True
     context: int = 0
+    transposed: bool = False
+    snapshots: int = 1
 
 
 @dataclass(slots=True)
@@ -74,8 +80,8 @@ class LayerCache:
     ----------
     k, v
         Keys and values: width x cells x streams.
-    cells, windowed, transposed
-        Tokens that a stream holds, whether the layer sees a window of them, whether values are transposed.
+    cells, windowed
+        Tokens that a stream holds, and whether the layer sees a window of them.
     r, s
         Inputs of a short convolution, and the recurrent state: width x sequences.
     index
@@ -88,7 +94,6 @@ class LayerCache:
     v: Node | None = None
     cells: int = 0
     windowed: bool = False
-    transposed: bool = False
     r: Node | None = None
     s: Node | None = None
     index: Node | None = None
@@ -238,6 +243,11 @@ class Network(Graph):
         return next((one for one in self.layers[self.block].mixers if isinstance(one, kind)), None)
 
     @property
+    def snapshots(self) -> int:
+        """Recurrent states that are kept of each sequence."""
+        return self.batch.snapshots
+
+    @property
     def cache(self) -> LayerCache:
         """What the current layer keeps."""
         return self.caches[self.layer]
@@ -327,6 +337,8 @@ class Network(Graph):
             vectors = self.input("F32", width, self.batch.tokens, name="vectors")
             self.expand(rows)
             self.expand(vectors)
+            if self.era.mixes_inputs:
+                self._mix_inputs(width)
         x = rows
         if width != self.hidden:
             x = self.view(rows, (self.hidden, self.batch.tokens), rows.nb[1:2])
@@ -335,6 +347,17 @@ class Network(Graph):
             x = self.scale(x if x.is_contiguous else self.cont(x))
         self.expand(x)
         return x
+
+    def _mix_inputs(self, width: int) -> None:
+        """Vectors among rows of the table: computed only for such batches, but always allocated."""
+        count = self.batch.tokens
+        table = self.weights["token_embd.weight"]
+        rows = self.get_rows(table, self.input("I32", count, name="mixed tokens"))
+        if width != self.hidden:
+            rows = self.pad(rows, width - self.hidden)
+        slots = self.input("I64", count, name="mixed slots")
+        vectors = self._like("dup", self.input("F32", width, count, name="mixed vectors"))
+        self.expand(self.set_rows(vectors, rows, slots))
 
     @property
     def deepstack(self) -> int:

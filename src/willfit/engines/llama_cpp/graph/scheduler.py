@@ -104,18 +104,32 @@ class Scheduler:
         Copies of inputs that pipeline parallelism keeps; 1 without.
     op_offload
         Whether devices compute large products with weights on the host.
+    copies_all
+        Inputs that no operation reads directly have copies, too.
+    ignores_sinks
+        Attention is not placed where its sinks are.
     """
 
-    def __init__(self, backends: Sequence[Backend], copies: int = 1, op_offload: bool = True) -> None:
+    def __init__(
+        self,
+        backends: Sequence[Backend],
+        copies: int = 1,
+        op_offload: bool = True,
+        copies_all: bool = True,
+        ignores_sinks: bool = True,
+    ) -> None:
         self.backends = tuple(backends)
         self.copies = copies
         self.op_offload = op_offload
+        self.copies_all = copies_all
+        self._unplaced = ("rope", "flash_attn_ext") if ignores_sinks else ("rope",)
         self._last = len(self.backends) - 1
         self._own = tuple(
             Buffer(backend.place, None if index == self._last else index, weights=False)
             for index, backend in enumerate(self.backends)
         )
         self._copied: dict[tuple[int, int], list[Node]] = {}
+        self._read: set[int] = set()
 
     def reserve(self, nodes: Sequence[Node], leafs: Sequence[Node], folds: Sequence[Run] = ()) -> Reserved:
         """What the graph's compute buffers must hold.
@@ -208,7 +222,7 @@ class Scheduler:
                 return found
         if node.is_input:
             return self._last
-        if node.op in ("rope", "flash_attn_ext"):
+        if node.op in self._unplaced:
             return -1  # their only weights are small
         for source in node.src:
             buffer = source.buffer
@@ -279,6 +293,7 @@ class Scheduler:
                 current = node.backend
                 splits.append(Split(current, index if splits else 0))
             for place, source in enumerate(node.src):
+                self._read.add(id(source))
                 if source.backend != current and not self._readable(source, current):
                     key = id(source), current
                     if key not in self._copied:
@@ -303,7 +318,7 @@ class Scheduler:
         first: list[Node] = []
         if self.copies > 1:
             for leaf in leafs:
-                if leaf.is_input:
+                if leaf.is_input and (self.copies_all or id(leaf) in self._read):
                     leaf.is_output = True
                     first.append(leaf)
                     for _ in range(self.copies - 1):

@@ -25,8 +25,8 @@ _NORM = re.compile(r"norm(_\d+)?$")
 
 #: Leaves that do not take part in a product, by operation. Those behind a `.` are named with it.
 _OTHERS: dict[str, str] = {
-    "get_rows": "token_embd position_embd token_types per_layer_token_embd attn_rel_b nextn.embed_tokens ffn_gate_tid2eid "
-    "attn_compressor_ape indexer_compressor_ape d2t markov_w1 selector_predecessor selector_successor",
+    "get_rows": "token_embd position_embd token_types per_layer_token_embd attn_rel_b nextn.embed_tokens "
+    "ffn_gate_tid2eid attn_compressor_ape indexer_compressor_ape d2t markov_w1 selector_predecessor selector_successor",
     "mul": "ssm_a ssm_d layer_output_scale altup_correct_scale attn_sub_norm ffn_norm_exps nextn.enorm nextn.hnorm "
     "nextn.shared_head_norm indexer.k_norm indexer.q_norm attn_res_score ffn_res_score output_res_score hc_attn_scale "
     "hc_ffn_scale output_hc_scale ple_norm_key ple_norm_query ple_norm_conv time_mix_lerp_x time_mix_ln time_mix_k_k "

@@ -105,8 +105,8 @@ class Style:
     experts
         How it routes, if it has experts.
     crop
-        Where tokens without results are dropped: in the last `layer`, around the last norm (so that a draft model can have
-        the vectors of all tokens), or `never`.
+        Where tokens without results are dropped: in the last `layer`, around the last norm (so that a draft model can
+        have the vectors of all tokens), or `never`.
     mlp_second
         The MLP's result is added to the residual stream, not the stream to it.
     logit_scale

@@ -1,4 +1,4 @@
-"""Decoders that are special in what they do to queries, keys and values (`llama4.cpp`, `mistral3.cpp`, `mimo2.cpp`, ...)."""
+"""Decoders that do more to queries, keys and values (`llama4.cpp`, `mistral3.cpp`, `mimo2.cpp`, ...)."""
 
 from __future__ import annotations
 

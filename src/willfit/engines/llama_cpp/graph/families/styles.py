@@ -68,8 +68,8 @@ def _muse(net: Network) -> Style:
 STYLES: dict[str, Style | Callable[[Network], Style]] = {
     **dict.fromkeys(
         (
-            "qwen", "qwen2", "qwen2vl", "qwen3", "qwen3moe", "mellum", "internlm2", "xverse", "ernie4_5", "ernie4_5-moe",
-            "paddleocr", "pangu-embedded",
+            "qwen", "qwen2", "qwen2vl", "qwen3", "qwen3moe", "mellum", "internlm2", "xverse", "ernie4_5",
+            "ernie4_5-moe", "paddleocr", "pangu-embedded",
         ),
         _PLAIN,
     ),
