@@ -136,6 +136,8 @@ class Network(Graph):
         The layers that are built, in runs of those that repeat.
     stack
         What names of tensors in layers begin with: `enc.` or `dec.` in models of two stacks.
+    ignored
+        Tensors outside of the layers, and of each layer, that nothing reads.
     windows, has_windows
         Which layers see a window, and whether any does.
     vectors, result, logits
@@ -169,6 +171,7 @@ class Network(Graph):
         self.kept = kept
         self.folds: list[folding.Run] = []
         self.stack = ""
+        self.ignored: frozenset[str] = frozenset()
         self.hidden = meta.integer("embedding_length")
         self.windows = tuple(
             any(isinstance(mixer, Attention) and (mixer.window or mixer.chunk) for mixer in layer.mixers)
@@ -191,12 +194,14 @@ class Network(Graph):
 
         Of tensors that each device has a copy of, the current layer's.
         """
+        if name in self.ignored:
+            return None
         copy = self.weights.get(f"{name}@{self.devices[self.layer]}") if self.layer >= 0 else None
         return copy if copy is not None else self.weights.get(name)
 
     def weight(self, leaf: str) -> Node | None:
         """A tensor of the current layer: `attn_q.weight`."""
-        return self.weights.get(f"{self.stack}blk.{self.block}.{leaf}")
+        return None if leaf in self.ignored else self.weights.get(f"{self.stack}blk.{self.block}.{leaf}")
 
     def bias(self, stem: str) -> Node | None:
         """A bias of the current layer: `attn_q`."""

@@ -117,6 +117,8 @@ class Style:
         False for models that see the whole text at once.
     head
         Whether it makes logits.
+    ignored
+        Tensors that files may have, but that nothing reads.
     """
 
     norm: Literal["rms_norm", "norm"] = "rms_norm"
@@ -144,6 +146,7 @@ class Style:
     softcap: Literal["", "always", "stated"] = ""
     cached: bool = True
     head: bool = True
+    ignored: frozenset[str] = frozenset()
 
 
 class Decoder:
@@ -152,6 +155,7 @@ class Decoder:
     def __init__(self, net: Network, style: Style) -> None:
         self.net = net
         self.style = style
+        net.ignored = style.ignored
         self.positions = net.positions()
         self.inputs: AttentionInputs = cache_inputs(net) if style.cached else batch_inputs(net)
         self.rows = net.output_rows()

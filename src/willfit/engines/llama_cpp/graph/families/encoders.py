@@ -10,6 +10,7 @@ from willfit.engines.llama_cpp.graph.network import Network
 from willfit.engines.llama_cpp.graph.tensor import Node
 
 _ROTATING = frozenset(("nomic-bert", "nomic-bert-moe", "jina-bert-v3"))
+_MLP_BIASES = frozenset(("ffn_up.bias", "ffn_down.bias", "ffn_down.scale"))
 _WITHOUT_GATE = frozenset(("bert", "nomic-bert-moe", "jina-bert-v3"))
 
 
@@ -92,5 +93,6 @@ def build(net: Network) -> None:
         experts=Experts(normalised=False, activation="gelu"),
         cached=False,
         head=False,
+        ignored=_MLP_BIASES if net.meta.architecture == "nomic-bert" else frozenset(),
     )
     Bert(net, style).build()

@@ -42,6 +42,10 @@ class Mistral3(Decoder):
         return (q if self.temperature is None else self.net.mul(q, self.temperature)), k
 
 
+#: Biases that MiMo's files may have for nothing.
+_BIASES = frozenset(f"attn_{name}.bias" for name in "qkv")
+
+
 class Mimo(Decoder):
     """What attention gives is scaled."""
 
@@ -137,7 +141,7 @@ def build(net: Network) -> None:
                 experts=Experts(gating="sigmoid", normalised=False),
             ),
         ),
-        "mimo2": (Mimo, Style(experts=Experts(gating="sigmoid"))),
+        "mimo2": (Mimo, Style(experts=Experts(gating="sigmoid"), ignored=_BIASES)),
         "mistral3": (Mistral3, Style(factors=True)),
         "openelm": (OpenElm, Style()),
         "stablelm": (StableLm, Style(norm="norm")),
