@@ -28,6 +28,12 @@ class Era:
         Without a word flash attention is used where the devices can; before, it was off.
     windows
         Layers with a sliding window have caches of their own, no longer than needed.
+    repacked
+        Types that processors repack.
+    offloads_products
+        Devices compute large products with weights that lie on the host.
+    fused_views, fused_value_views
+        Queries and keys, or values, that one matrix makes are views of its result; before, copies.
     latent_cache
         Latent attention keeps latents; before, all heads' keys and values.
     streams
@@ -66,6 +72,10 @@ class Era:
         Quantized caches of layers with windows, and of hybrid models, are rotated, too.
     ignores_sinks
         Attention is not placed where its sinks are.
+    output_first
+        The output is the first to be offloaded; before, it was the last.
+    trims_outputs
+        The buffer of results has rows for the sequences; before, for all tokens of a batch.
     saves_prompts, saves_states
         A server keeps finished prompts in RAM, and states of layers that cannot go back.
     clamps_expert_sum
@@ -76,6 +86,10 @@ class Era:
     splits_batch: bool = False
     flash_auto: bool = False
     windows: bool = False
+    repacked: tuple[str, ...] = ()
+    offloads_products: bool = False
+    fused_views: bool = False
+    fused_value_views: bool = False
     latent_cache: bool = False
     streams: bool = False
     sets_rows: bool = False
@@ -97,6 +111,8 @@ class Era:
     keeps_expert_choices: bool = False
     rotates_windows: bool = False
     ignores_sinks: bool = False
+    output_first: bool = False
+    trims_outputs: bool = False
     saves_prompts: bool = False
     saves_states: bool = False
     clamps_expert_sum: bool = False
@@ -105,29 +121,37 @@ class Era:
 ERAS: tuple[Era, ...] = succession(
     Era((0,)),
     changed((2409,), splits_batch=True),
+    changed((2437,), offloads_products=True),
+    changed((2521,), trims_outputs=True),
+    changed((4273,), repacked=("Q4_0",)),
+    changed((4928,), repacked=("Q4_0", "Q4_K")),
     changed((5140,), latent_cache=True),
     changed((5432,), windows=True),
     changed((5780,), gates_at_once=True),
     changed((5913,), streams=True),
     changed((5935,), orders_experts=True),
+    changed((5990,), fused_views=True),
     changed((6072,), sets_rows=True),
+    changed((6100,), repacked=("Q4_0", "Q4_K", "IQ4_NL")),
     changed((6325,), flash_auto=True),
     changed((6480,), saves_states=True),
     changed((6660,), weights_first=True),
     changed((6710,), saves_prompts=True),
     changed((6980,), padding=True),
+    changed((7000,), fused_value_views=True),
     changed((7100,), clamps_expert_sum=True),
     changed((7340,), pads_masks=False),
-    changed((7410,), fits=True, auto_slots=True),
+    changed((7410,), fits=True, auto_slots=True, output_first=True),
     changed((7800,), selects_input=True),
     changed((8650,), rotates=True),
     changed((8800,), rotates_windows=True),
+    changed((9000,), repacked=("Q4_0", "Q4_K", "IQ4_NL", "MXFP4")),
     changed((9440,), half_masks=True, copies_in_graph=True, few_outputs=True),
     changed((10150,), ignores_sinks=True),
     changed((10750,), keeps_expert_sums=True),
     changed((10900,), keeps_expert_choices=True),
     changed((11300,), copies_all_inputs=True),
-    changed((11500,), mixes_inputs=True),
+    changed((11400,), mixes_inputs=True),
 )
 
 

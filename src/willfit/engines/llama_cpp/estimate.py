@@ -9,10 +9,11 @@ from willfit.engines.base import Machine, Question, Subject
 from willfit.engines.context import context_term
 from willfit.engines.llama_cpp.capacity import capacity
 from willfit.engines.llama_cpp.drafting import Draft, draft_of, draft_term
-from willfit.engines.llama_cpp.eras import NEWEST
+from willfit.engines.llama_cpp.eras import NEWEST, era_for
 from willfit.engines.llama_cpp.extras import lora_term, projector_term
 from willfit.engines.llama_cpp.graph import families
 from willfit.engines.llama_cpp.host import checkpoints_term, prompt_cache_term
+from willfit.engines.llama_cpp.loading.expanded import expanded
 from willfit.engines.llama_cpp.loading.offload import Offload
 from willfit.engines.llama_cpp.remedies import remedies
 from willfit.engines.llama_cpp.settings import Settings
@@ -68,6 +69,10 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
     BadInput
         If the subject is no GGUF file, or a setting cannot be used.
     """
+    if not era_for(settings.version or NEWEST).latent_cache or (
+        settings.fork == "ik_llama.cpp" and settings.mla == 0
+    ):
+        subject = expanded(subject)
     used = devices_of(machine, settings)
     contexts = [context_term(device) for device in used]
     free = [
@@ -194,7 +199,7 @@ def _notes(subject: Subject, sizing: Sizing, users: int) -> tuple[str, ...]:
     if not families.is_known(sizing.model.architecture.model_type):
         notes.append(
             f"how llama.cpp builds {sizing.model.architecture.model_type} is not known: "
-            "the compute buffer is that of a plain decoder"
+            "the compute buffer is an approximation"
         )
     return tuple(notes)
 

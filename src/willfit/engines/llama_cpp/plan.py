@@ -163,7 +163,7 @@ def context(model: Model, settings: ContextSettings, era: Era) -> Context:
         _sum(model, caches, buffers, ("r", "s")),
         compute,
         peaks,
-        _output_bytes(model, settings),
+        _output_bytes(model, settings, cache.sequences if era.trims_outputs else cache.ubatch),
         cache.flash_attn,
         reserved.splits,
         reserved.nodes,
@@ -182,7 +182,13 @@ def flash_attention(model: Model, settings: ContextSettings, era: Era) -> bool:
 
 
 def _scheduler(model: Model, settings: ContextSettings, era: Era, copies: int = 1) -> Scheduler:
-    return Scheduler(model.backends, copies, settings.op_offload, era.copies_all_inputs, era.ignores_sinks)
+    return Scheduler(
+        model.backends,
+        copies,
+        settings.op_offload and era.offloads_products,
+        era.copies_all_inputs,
+        era.ignores_sinks,
+    )
 
 
 def _reserve(
@@ -265,7 +271,7 @@ def _sum(
     return sizes
 
 
-def _output_bytes(model: Model, settings: ContextSettings) -> int:
-    """A row of logits for each sequence, and a vector where vectors are wanted (`output_reserve`)."""
+def _output_bytes(model: Model, settings: ContextSettings, rows: int) -> int:
+    """Rows of logits, and vectors where they are wanted (`output_reserve`)."""
     width = model.architecture.vocab_size + (model.architecture.hidden_size if settings.embeddings else 0)
-    return settings.cache.sequences * 4 * width
+    return rows * 4 * width

@@ -97,6 +97,7 @@ class Resolved:
             cache_type(settings.cache_type_v),
             flash_attn,
             self.transposed,
+            settings.fork == "ik_llama.cpp" and settings.mla == 1 and not flash_attn,
             settings.swa_full or not self.era.windows,
             self.era.rotates,
             self.era.rotates_windows,

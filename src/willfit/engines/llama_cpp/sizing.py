@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from willfit.checkpoints.gguf import GgufHeader
 from willfit.engines.base import Machine, Subject
 from willfit.engines.llama_cpp.backends.table import backend_name, backends_of, host_buffers
+from willfit.engines.llama_cpp.eras import NEWEST, Era, era_for
 from willfit.engines.llama_cpp.fit import LEAST_CONTEXT, TARGET_BYTES, Limits, fit_context, fit_layers
 from willfit.engines.llama_cpp.loading.layers import LayerPlaces, place_layers
 from willfit.engines.llama_cpp.loading.offload import EXPERTS, Offload
@@ -98,8 +99,8 @@ def devices_of(machine: Machine, settings: Settings) -> tuple[Device, ...]:
     return found
 
 
-def offload_of(settings: Settings, layers: int, free: Sequence[int | None]) -> Offload:
-    """What the settings offload; all layers where they leave it open.
+def offload_of(settings: Settings, layers: int, free: Sequence[int | None], era: Era) -> Offload:
+    """What the settings offload; where they leave it open, all layers, or none in older builds.
 
     Parameters
     ----------
@@ -109,7 +110,11 @@ def offload_of(settings: Settings, layers: int, free: Sequence[int | None]) -> O
         Free bytes of each device.
     """
     wanted = settings.n_gpu_layers
-    count = layers + 1 if wanted in (None, "auto", "all") or int(wanted) < 0 else min(int(wanted), layers + 1)
+    if wanted is None:
+        count = layers + 1 if era.fits else 0
+    else:
+        whole = wanted in ("auto", "all") or int(wanted) < 0
+        count = layers + 1 if whole else min(int(wanted), layers + 1)
     shares = tuple(float(share) for share in settings.tensor_split[: len(free)])
     if not any(shares):
         shares = tuple(float(one) for one in free if one) if all(free) else (1.0,) * len(free)
@@ -133,13 +138,15 @@ def place(
     header = header_of(subject)
     backends = backends_of(devices, backend, resolved.era, settings.fusion)
     count = layers_of(header, subject)
-    places: LayerPlaces = place_layers(count, offload.layers, offload.shares if devices else ())
+    places: LayerPlaces = place_layers(
+        count, offload.layers, offload.shares if devices else (), resolved.era.output_first
+    )
     loader = Loader(
         places,
         backends,
         "" if settings.no_host else host_buffers(backend),
         settings.mmap,
-        settings.repack,
+        resolved.era.repacked if settings.repack and settings.fork == "llama.cpp" else (),
         offload.overrides,
     )
     return load(header, subject.architecture, loader, skipped_tensors(header, subject, settings))
@@ -178,7 +185,7 @@ def size_up(subject: Subject, machine: Machine, settings: Settings, free: Sequen
     pooling = _pooling(header, subject)
     layers = layers_of(header, subject)
     known = [one for one in free if one is not None]
-    offload = offload_of(settings, layers, free)
+    offload = offload_of(settings, layers, free, era_for(settings.version or NEWEST))
 
     def with_context(n_ctx: int | None, chosen: Offload, planned: bool = False) -> Sizing:
         asked = settings if n_ctx is None else replace(settings, n_ctx=n_ctx)

@@ -7,15 +7,18 @@ from collections.abc import Sequence
 
 from willfit.engines.llama_cpp.builds import build_of
 from willfit.engines.llama_cpp.cache.layers import layer_caches
+from willfit.engines.llama_cpp.graph import families
 from willfit.engines.llama_cpp.graph.tensor import Node
 from willfit.engines.llama_cpp.plan import cache_buffers
 from willfit.engines.llama_cpp.sizing import Sizing
 from willfit.engines.llama_cpp.sources import SOURCES
-from willfit.estimate import Term, exact
+from willfit.estimate import Term, between, exact
 from willfit.ggml_types import GGML_TYPES
 
 #: Tensors of a compute buffer that are named one by one.
 _NAMED = 6
+#: A graph that is only approximated may need this many times less or more.
+_UNKNOWN_GRAPH = 2
 
 
 def cite(sizing: Sizing, rule: str) -> str:
@@ -103,13 +106,18 @@ def compute_term(sizing: Sizing, place: str) -> Term | None:
     text = " + ".join(parts)
     if gaps > 0:
         text += f" + {gaps} B of gaps" if text else f"{gaps} B"
-    return exact("compute", size, text or f"{size} B", cite(sizing, "compute"))
+    cited = cite(sizing, "compute")
+    if not families.is_known(sizing.model.architecture.model_type):
+        return between(
+            "compute", size, size // _UNKNOWN_GRAPH, size * _UNKNOWN_GRAPH, text or f"{size} B", cited
+        )
+    return exact("compute", size, text or f"{size} B", cited)
 
 
 def output_term(sizing: Sizing) -> Term:
     """Results that are copied to the host."""
     context = sizing.context
-    sequences = sizing.resolved.sequences
-    width = context.output // (4 * sequences)
-    text = f"{sequences} rows x {width} x 4 B"
+    model = sizing.model.architecture
+    width = model.vocab_size + (model.hidden_size if sizing.resolved.embeddings else 0)
+    text = f"{context.output // (4 * width)} rows x {width} x 4 B"
     return exact("outputs", context.output, text, cite(sizing, "outputs"))

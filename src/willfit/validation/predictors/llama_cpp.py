@@ -11,7 +11,10 @@ from willfit.conversion.predict import predict as predict_file
 from willfit.engines.base import Machine, Subject
 from willfit.engines.gguf_files import subject_of_file
 from willfit.engines.llama_cpp import Settings, estimate
+from willfit.engines.llama_cpp.eras import era_for
+from willfit.engines.llama_cpp.settings import Drafting, Program
 from willfit.estimate import Estimate
+from willfit.file_types import known_quantization
 from willfit.hardware.device import Device
 from willfit.hardware.table import find_device
 from willfit.quantities import GIB, MIB
@@ -20,16 +23,21 @@ from willfit.validation.scoring import Prediction, Unpredictable
 
 #: Builds by the day on which they were published; others lie between.
 _BUILDS = (
-    ("2023-08-21", 1010), ("2023-12-05", 1610), ("2024-02-26", 2275), ("2024-03-13", 2409), ("2024-05-11", 2849),
+    ("2023-08-21", 1010), ("2023-12-05", 1610), ("2024-02-26", 2275), ("2024-03-13", 2409), ("2024-03-27", 2540), ("2024-05-11", 2849),
     ("2024-08-18", 3600), ("2024-10-31", 4000), ("2024-12-30", 4400), ("2025-03-15", 4897), ("2025-04-26", 5192),
     ("2025-06-10", 5622), ("2025-06-30", 5781), ("2025-08-30", 6325), ("2025-11-08", 6980), ("2025-12-15", 7410),
     ("2026-02-12", 8000), ("2026-04-10", 8672), ("2026-05-08", 9093), ("2026-05-25", 9294), ("2026-06-15", 9538),
-    ("2026-07-20", 10068), ("2026-08-20", 10566), ("2026-09-20", 11063), ("2026-10-15", 11549),
+    ("2026-07-20", 10068), ("2026-08-20", 10566), ("2026-09-20", 11063), ("2026-10-01", 11320), ("2026-10-08", 11500),
 )  # fmt: skip
+
+#: Slots of a server that was not told how many.
+_AUTO_SLOTS = 4
+#: Half of the last digit that logs print.
+_HALF_DIGIT = 0.005
 
 #: Names of the host's plain memory in logs; older ones do not tell mapped files apart.
 _HOST = ("CPU", "CPU_Mapped", "CPU_REPACK", "CPU_AARCH64")
-_PROGRAMS = {
+_PROGRAMS: dict[str, Program] = {
     "llama-server": "server",
     "server": "server",
     "llama-cli": "cli",
@@ -49,9 +57,18 @@ def predict(case: Case) -> dict[str, Any]:
     if not case.settings:
         raise Unpredictable("sizes of files are predicted elsewhere")
     subject = subject_of(case)
-    settings = settings_of(case)
-    answer = estimate(subject, machine_of(case), settings)
-    return figures(case, subject, settings, answer)
+    machine = machine_of(case)
+    first, middle, last = builds_of(case)
+    found: dict[str, Any] = {}
+    for build in dict.fromkeys((middle, first, last)):
+        for program in programs_of(case):
+            settings = settings_of(case, build, program)
+            made = figures(case, subject, estimate(subject, machine, settings))
+            if found:
+                _spread(found, made)
+            else:
+                found = made
+    return found
 
 
 def subject_of(case: Case) -> Subject:
@@ -68,6 +85,8 @@ def subject_of(case: Case) -> Subject:
         raise Unpredictable(f"{case.fields.get('model')}: no config of this architecture is known")
     fields = {**entry.config, **(case.fields.get("model_overrides") or {})}
     name = str(case.fields.get("gguf_type") or "Q4_K_M")
+    if known_quantization(name) is None:
+        name = "Q4_K_M"  # of a fork: sizes of weights are not predicted then
     made = predict_file(Config(fields, entry.id), name, drafts=_has_drafts(case))
     if not made.runs:
         raise Unpredictable(f"{entry.id}: llama.cpp's converter does not read it")
@@ -102,19 +121,43 @@ def machine_of(case: Case) -> Machine:
     return Machine(tuple(devices))
 
 
-def version_of(case: Case) -> str:
-    """The build of a case: stated, or the newest on its day."""
+def builds_of(case: Case) -> tuple[str, str, str]:
+    """The build of a case: stated, or the first, middle and last that its date allows."""
     stated = case.fields.get("engine_version")
     if stated:
-        return str(stated)
-    date = (str(case.fields.get("date") or "") + "-12-31")[:10]
-    if len(str(case.fields.get("date") or "")) == 7:
-        date = f"{case.fields['date']}-15"
-    before = [build for day, build in _BUILDS if day <= date]
+        return (str(stated),) * 3
+    date = str(case.fields.get("date") or "2025")
+    first = {4: f"{date}-01-01", 7: f"{date}-01"}.get(len(date), date)
+    middle = {4: f"{date}-07-01", 7: f"{date}-15"}.get(len(date), date)
+    last = {4: f"{date}-12-31", 7: f"{date}-31"}.get(len(date), date)
+    return _build_on(first), _build_on(middle), _build_on(last)
+
+
+def _build_on(day: str) -> str:
+    """The newest of the known builds on a day."""
+    before = [build for published, build in _BUILDS if published <= day]
     return f"b{before[-1] if before else _BUILDS[0][1]}"
 
 
-def settings_of(case: Case) -> Settings:
+def _spread(found: dict[str, Any], other: dict[str, Any]) -> None:
+    """Widen intervals to what another build would take."""
+    for key, one in found.items():
+        if isinstance(one, dict):
+            _spread(one, other.get(key, {}))
+        elif key in other:
+            low, high = min(one.low, other[key].low), max(one.high, other[key].high)
+            found[key] = Prediction(one.value, low, high)
+
+
+def programs_of(case: Case) -> tuple[Program, ...]:
+    """The program of a case; most logs that do not name theirs are a server's."""
+    if case.fields.get("oracle") is not None:
+        return ("api",)
+    stated = case.settings.get("binary")
+    return ("server", "api") if stated is None else (_PROGRAMS.get(str(stated), "api"),)
+
+
+def settings_of(case: Case, build: str, program: Program) -> Settings:
     """The case's settings under the programs' own names; what it leaves open is the program's choice."""
     given = case.settings
     oracle = case.fields.get("oracle") is not None
@@ -123,26 +166,26 @@ def settings_of(case: Case) -> Settings:
     if resolved is not None and not oracle:
         flash = resolved
     layers = given.get("n_gpu_layers")
-    backend = given.get("backend", "cpu")
+    backend = given.get("backend", "cpu") if _has_devices(case) else "cpu"
     unified = given.get("kv_unified")
-    program = _PROGRAMS.get(str(given.get("binary", "")), "api")
-    if not oracle and program == "api" and "n_parallel" in given and given["n_parallel"] > 1:
-        program = "server"
     split = given.get("tensor_split")
+    # A server without a word has four slots, which share one cache.
+    automatic = program == "server" and given.get("n_parallel") == _AUTO_SLOTS and unified is not False
+    automatic = automatic and era_for(build).auto_slots
     return Settings(
-        program=program,  # type: ignore[arg-type]
+        program=program,
         fork="ik_llama.cpp" if case.engine == "ik_llama.cpp" else "llama.cpp",
-        version=version_of(case),
+        version=build,
         backend=backend if backend in ("cuda", "rocm", "vulkan", "metal", "sycl", "cpu") else "vulkan",
         n_ctx=given.get("n_ctx"),
-        n_parallel=given.get("n_parallel", 1),
+        n_parallel=None if automatic else given.get("n_parallel", 1),
         kv_unified=unified,
         n_batch=given.get("n_batch"),
         n_ubatch=given.get("n_ubatch"),
         flash_attn=None if flash is None else "auto" if flash == "auto" else "on" if flash else "off",
         cache_type_k=given.get("cache_type_k", "f16"),
         cache_type_v=given.get("cache_type_v", "f16"),
-        n_gpu_layers="all" if layers is None and backend != "cpu" else layers,
+        n_gpu_layers="all" if layers is None and _on_devices(case) and not given.get("fit") else layers,
         split_mode=given.get("split_mode"),
         tensor_split=tuple(split) if split else (),
         cpu_moe=bool(given.get("cpu_moe")),
@@ -154,6 +197,9 @@ def settings_of(case: Case) -> Settings:
         fit=bool(given.get("fit")),
         fusion=not oracle,
         no_alloc=oracle,
+        drafting=Drafting("mtp", n_max=int(given["n_rs_seq"]))
+        if given.get("n_rs_seq") and not oracle
+        else None,
         embeddings=bool(given.get("embeddings")),
         n_outputs_max=given.get("n_outputs_max") or None,
         mla=given.get("mla_attn"),
@@ -162,39 +208,64 @@ def settings_of(case: Case) -> Settings:
     )
 
 
-def figures(case: Case, subject: Subject, settings: Settings, answer: Estimate) -> dict[str, Any]:
+def _has_devices(case: Case) -> bool:
+    """Whether the program can use devices: else all that it computes is in plain memory."""
+    return not (
+        set(case.measured.get("compute_buffer_mib") or ())
+        and set(case.measured["compute_buffer_mib"]) <= set(_HOST)
+    )
+
+
+def _on_devices(case: Case) -> bool:
+    """Whether the log names buffers of devices: then layers are there, though it is not said how many."""
+    keys = (
+        "model_buffer_mib",
+        *(("kv_buffer_mib", "rs_buffer_mib") if case.settings.get("offload_kqv", True) else ()),
+    )
+    names = {place for key in keys for place in (case.measured.get(key) or {})}
+    return not names or any(name not in _HOST and not name.endswith(("_Host", "Host")) for name in names)
+
+
+def figures(case: Case, subject: Subject, answer: Estimate) -> dict[str, Any]:
     """What the case measured, as predicted."""
     measured, unknown = case.measured, case.unknown_settings
     buffers = answer.details["buffers"]
     found: dict[str, Any] = {}
     moved = "override_tensor" in unknown
-    if not moved and not unknown & {"gguf_type", "gguf_mix"} and case.fields.get("gguf_type"):
+    stated = case.fields.get("gguf_type")
+    files = (
+        bool(stated)
+        and known_quantization(str(stated)) is not None
+        and not unknown & {"gguf_type", "gguf_mix"}
+    )
+    if files and not moved:
         _table(found, measured, "model_buffer_mib", buffers["model"])
     _table(found, measured, "kv_buffer_mib", buffers["kv"])
     _table(found, measured, "rs_buffer_mib", buffers["rs"])
     _table(found, measured, "context_buffer_mib", _added(buffers["kv"], buffers["rs"]))
     if not moved:
-        _table(found, measured, "compute_buffer_mib", buffers["compute"], widened=answer)
+        _table(found, measured, "compute_buffer_mib", buffers["compute"])
         _table(found, measured, "output_buffer_mib", buffers["output"])
         if "compute_total_mib" in measured:
-            found["compute_total_mib"] = _exactly(sum(buffers["compute"].values()) / MIB)
+            found["compute_total_mib"] = _printed(sum(buffers["compute"].values()) / MIB)
     if "kv_total_mib" in measured:
-        found["kv_total_mib"] = _exactly(sum(buffers["kv"].values()) / MIB)
+        found["kv_total_mib"] = _printed(sum(buffers["kv"].values()) / MIB)
     for key in ("k", "v"):
         if f"kv_{key}_mib" in measured:
-            found[f"kv_{key}_mib"] = _exactly(answer.details["kv"][key] / MIB)
-    if not unknown & {"gguf_type", "gguf_mix"} and case.fields.get("gguf_type") and subject.gguf is not None:
+            found[f"kv_{key}_mib"] = _printed(answer.details["kv"][key] / MIB)
+    if files and subject.gguf is not None:
         stored = sum(tensor.bytes for tensor in subject.gguf.tensors)
         if "file_size_gib" in measured:
-            found["file_size_gib"] = _exactly(stored / GIB)
+            found["file_size_gib"] = _printed(stored / GIB)
         if "bpw" in measured:
             elements = sum(line.tensor.elements * line.times for line in subject.lines)
-            found["bpw"] = _exactly(8 * stored / elements)
+            found["bpw"] = _printed(8 * stored / elements)
     return found
 
 
-def _exactly(value: float) -> Prediction:
-    return Prediction(value, value, value)
+def _printed(value: float) -> Prediction:
+    """A figure that logs print with two digits."""
+    return Prediction(value, value - _HALF_DIGIT, value + _HALF_DIGIT)
 
 
 def _added(*tables: dict[str, int]) -> dict[str, int]:
@@ -210,7 +281,6 @@ def _table(
     measured: dict[str, Any],
     key: str,
     sizes: dict[str, int],
-    widened: Estimate | None = None,
 ) -> None:
     """Each buffer that was logged, by its name."""
     logged = measured.get(key)
@@ -221,7 +291,7 @@ def _table(
         size = _named(place, sizes, logged)
         if size is None or not value:
             continue
-        made[place] = _exactly(size / MIB)
+        made[place] = _printed(size / MIB)
     if made:
         found[key] = made
 
@@ -234,9 +304,11 @@ def _named(place: str, sizes: dict[str, int], logged: dict[str, Any]) -> int | N
         return sum(size for name, size in sizes.items() if name.startswith("CPU") or name.endswith("_Host"))
     if place in _HOST:
         # What older logs call CPU may be mapped, and what they call CUDA_Host plain memory.
-        return sum(
+        found = [
             size for name, size in sizes.items() if name in _HOST and (name == place or name not in logged)
-        )
+        ]
+        pinned = [size for name, size in sizes.items() if name.endswith("_Host") and name not in logged]
+        return sum(found or pinned)
     if place.endswith("_Host"):
         return sum(size for name, size in sizes.items() if name == "CPU")
     devices = [name for name in sizes if not name.startswith("CPU") and not name.endswith("_Host")]

@@ -38,6 +38,8 @@ class CacheSettings:
         Attention without scores in memory.
     transposed
         Values are transposed, and as wide in all layers as in the widest: flash attention was off from the start.
+    latent_values
+        Values of latent attention are cached, too: its latents, transposed (ik_llama.cpp's `-mla 1`).
     full_windows
         Layers with windows keep whole sequences.
     rotates, rotates_all
@@ -54,6 +56,7 @@ class CacheSettings:
     type_v: str = "F16"
     flash_attn: bool = True
     transposed: bool = False
+    latent_values: bool = False
     full_windows: bool = False
     rotates: bool = True
     rotates_all: bool = True
@@ -99,6 +102,8 @@ def layer_caches(
             elif isinstance(mixer, LatentAttention):
                 cache.cells = settings.cells
                 cache.k = _tensor(settings.type_k, mixer.latent_per_token, settings, settings.cells, buffer)
+                if settings.latent_values:
+                    cache.v = _tensor(settings.type_v, mixer.kv_rank, settings, settings.cells, buffer)
                 if mixer.index_dim:
                     cache.index = _tensor(settings.type_k, mixer.index_dim, settings, settings.cells, buffer)
             elif isinstance(mixer, Recurrent):

@@ -26,6 +26,10 @@ _MULTI_ROPE = frozenset((
 _MAYBE_MULTI_ROPE = frozenset(("glm4", "glm4moe", "hunyuan_vl", "bailingmoe3", "dflash"))
 
 
+class MissingTensor(Exception):
+    """A file lacks a tensor that its architecture has."""
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """What a graph is built for.
@@ -211,7 +215,7 @@ class Network(Graph):
         """A tensor of the current layer without which the architecture cannot be."""
         found = self.weight(leaf)
         if found is None:
-            raise LookupError(f"{self.stack}blk.{self.block}.{leaf}")
+            raise MissingTensor(f"{self.stack}blk.{self.block}.{leaf}")
         return found
 
     def value(self, key: str, default: float = 0.0) -> float:

@@ -15,10 +15,18 @@ def queries_keys_values(net: Network, x: Node) -> Triple:
     fused = _fused(net, x, clamps=True)
     if fused is None:
         return split_heads(net, tuple(_clamped(net, net.projected(f"attn_{name}", x)) for name in "qkv"))
+    era = net.era
     parts, offset = [], 0
-    for width, count in shapes:
-        steps = (row_bytes(fused.type, width), fused.nb[1])
-        parts.append(net.view(fused, (width, count, x.ne[1]), steps, row_bytes(fused.type, offset)))
+    for (width, count), viewed in zip(
+        shapes, (era.fused_views, era.fused_views, era.fused_value_views), strict=True
+    ):
+        start = row_bytes(fused.type, offset)
+        if viewed:
+            steps = (row_bytes(fused.type, width), fused.nb[1])
+            parts.append(net.view(fused, (width, count, x.ne[1]), steps, start))
+        else:
+            part = net.cont(net.view(fused, (width * count, x.ne[1]), (fused.nb[1],), start))
+            parts.append(net.reshape(part, width, count, x.ne[1]))
         offset += width * count
     return parts[0], parts[1], parts[2]
 

@@ -31,7 +31,9 @@ class LayerPlaces:
         return self.output is not None and None not in self.layers
 
 
-def place_layers(count: int, offloaded: int, shares: Sequence[float]) -> LayerPlaces:
+def place_layers(
+    count: int, offloaded: int, shares: Sequence[float], output_first: bool = True
+) -> LayerPlaces:
     """Give each layer its place.
 
     Parameters
@@ -42,9 +44,11 @@ def place_layers(count: int, offloaded: int, shares: Sequence[float]) -> LayerPl
         Layers to offload, the output being one more.
     shares
         Share of each device (`--tensor-split`, or its free memory); empty without devices.
+    output_first
+        The output is the first to be offloaded; before, it was the last.
     """
     wanted = min(offloaded, count + 1) if shares else 0
-    first = max(count + 1 - offloaded, 0)
+    first = max(count + output_first - offloaded, 0)
     total = sum(shares)
     ends, so_far = [], 0.0
     for share in shares:

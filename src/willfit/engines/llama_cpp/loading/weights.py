@@ -15,8 +15,8 @@ from willfit.engines.llama_cpp.loading.layers import LayerPlaces
 from willfit.engines.llama_cpp.loading.roles import Role, role_of
 from willfit.errors import BadInput
 
-#: Types that AVX2 processors multiply faster when so many rows are interleaved (`ggml-cpu/repack.cpp`).
-_REPACKED = {"Q4_0": 8, "Q4_K": 8, "IQ4_NL": 8, "MXFP4": 8}
+#: Rows that AVX2 processors interleave of types that they multiply faster so (`ggml-cpu/repack.cpp`).
+_INTERLEAVED = 8
 
 _LEAF = re.compile(r"^(enc\.|dec\.|)blk\.(\d+)\.(.+)$")
 
@@ -136,7 +136,7 @@ class Loader:
     mapped
         The file is mapped.
     repack
-        The processor repacks what it can.
+        Types that the processor repacks.
     overrides
         Patterns of tensor names, each with the name of a buffer.
     """
@@ -145,7 +145,7 @@ class Loader:
     backends: tuple[Backend, ...]
     host_buffers: str
     mapped: bool
-    repack: bool
+    repack: tuple[str, ...]
     overrides: tuple[tuple[str, str], ...] = ()
     _patterns: tuple[tuple[re.Pattern[str], str], ...] = field(init=False, default=())
 
@@ -227,18 +227,17 @@ class Loader:
             pinned = Buffer(self.host_buffers, None, weights=True)
             if self.backends[0].supports(_test(tensor, role.op, pinned)):
                 return Buffer("CPU_Mapped", None, weights=True) if self.mapped else pinned
-        if self.repack and repacks(tensor, role.op):
+        if tensor.type in self.repack and repacks(tensor, role.op):
             return Buffer("CPU_REPACK", None, weights=True)
         return Buffer("CPU_Mapped" if self.mapped else "CPU", None, weights=True)
 
 
 def repacks(tensor: GgufTensor, op: str) -> bool:
-    """Whether an AVX2 processor keeps the tensor in a form of its own."""
-    rows = _REPACKED.get(tensor.type)
-    if rows is None or op not in ("mul_mat", "mul_mat_id"):
+    """Whether an AVX2 processor keeps a tensor in a form of its own, if it does so with the type."""
+    if op not in ("mul_mat", "mul_mat_id"):
         return False
     dims = len(tensor.ne) - next((i for i, n in enumerate(reversed(tensor.ne)) if n != 1), 0)
-    return dims == (2 if op == "mul_mat" else 3) and tensor.ne[1] % rows == 0
+    return dims == (2 if op == "mul_mat" else 3) and tensor.ne[1] % _INTERLEAVED == 0
 
 
 def _test(tensor: GgufTensor, op: str, buffer: Buffer) -> Node:

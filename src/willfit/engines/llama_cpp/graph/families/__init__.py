@@ -6,8 +6,9 @@ from importlib import import_module
 
 from willfit.engines.llama_cpp.graph.families.decoder import Decoder
 from willfit.engines.llama_cpp.graph.families.styles import STYLES, style_of
-from willfit.engines.llama_cpp.graph.network import Network
+from willfit.engines.llama_cpp.graph.network import MissingTensor, Network
 from willfit.engines.llama_cpp.graph.pooling import pool
+from willfit.errors import BadInput
 
 #: Module of this folder -> the architectures that it builds. Adding one is a module with `build(net)` and a line here;
 #: for one that `Decoder` can build, a line of `STYLES` is enough.
@@ -37,10 +38,22 @@ def is_known(architecture: str) -> bool:
 
 
 def build(net: Network) -> None:
-    """Build a model's graph; one without a builder of its own is taken for a plain decoder."""
-    module = _MODULES.get(net.meta.architecture)
-    if module is not None:
-        import_module(f"willfit.engines.llama_cpp.graph.families.{module}").build(net)
-    else:
-        Decoder(net, style_of(net)).build()
+    """Build a model's graph; that of an architecture without a builder is approximated.
+
+    Raises
+    ------
+    BadInput
+        If the file lacks tensors that its architecture has.
+    """
+    architecture = net.meta.architecture
+    module = _MODULES.get(architecture, "approximate")
+    try:
+        if architecture in STYLES:
+            Decoder(net, style_of(net)).build()
+        else:
+            import_module(f"willfit.engines.llama_cpp.graph.families.{module}").build(net)
+    except MissingTensor as error:
+        raise BadInput(
+            f"the file lacks {error.args[0]}", f"llama.cpp cannot read this {architecture} file either"
+        ) from error
     pool(net)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from willfit.architectures.mixers import Attention
 from willfit.engines.llama_cpp.graph.attention import attend
 from willfit.engines.llama_cpp.graph.delta import delta_rule
 from willfit.engines.llama_cpp.graph.families.decoder import Decoder, Experts, Style
@@ -51,7 +52,7 @@ class GatedDelta(Decoder):
         net = self.net
         wide, k, v = (net.projected(f"attn_{name}", x) for name in "qkv")
         q, gate = self.queries_and_gate(wide)
-        width = net.meta.integer("attention.key_length")
+        width = self.width
         k = net.reshape(k, width, k.ne[0] // width, k.ne[1])
         v = net.reshape(v, width, v.ne[0] // width, v.ne[1])
         q, k = self.normed_head(q, "q"), self.normed_head(k, "k")
@@ -60,11 +61,18 @@ class GatedDelta(Decoder):
         gate = net.unary("sigmoid", net.cont(gate, y.ne[0], y.ne[1]))
         return net.projected("attn_output", net.mul(y, gate))
 
+    @property
+    def width(self) -> int:
+        """Elements of a head."""
+        mixer = self.net.attention()
+        assert isinstance(mixer, Attention)
+        return mixer.head_dim
+
     def queries_and_gate(self, x: Node) -> tuple[Node, Node]:
         """The two halves of each head, as views."""
         net = self.net
-        width = net.meta.integer("attention.key_length")
-        count, tokens = x.elements // (2 * width * self.net.batch.tokens), self.net.batch.tokens
+        width = self.width
+        count, tokens = x.elements // (2 * width * net.batch.tokens), net.batch.tokens
         size = x.nb[0]
         steps = (2 * width * size, 2 * width * count * size)
         shape = (width, count, tokens)
@@ -149,7 +157,7 @@ class Next(GatedDelta):
 
     def queries_and_gate(self, x: Node) -> tuple[Node, Node]:
         """See `GatedDelta.queries_and_gate`."""
-        width = self.net.meta.integer("attention.key_length")
+        width = self.width
         return super().queries_and_gate(self.net.reshape(x, 2 * width, x.ne[0] // (2 * width), x.ne[1]))
 
     def strength_and_decay(self, x: Node) -> tuple[Node, Node]:

@@ -1,0 +1,59 @@
+"""Latent attention as it was run before latents were cached: all heads' keys and values are made and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from willfit.architectures.mixers import Attention, LatentAttention, Mixer
+from willfit.checkpoints.gguf import GgufHeader, GgufTensor
+from willfit.engines.base import Subject
+from willfit.engines.llama_cpp.graph.tensor import row_bytes
+
+_KEYS, _VALUES, _BOTH = "attn_k_b.weight", "attn_v_b.weight", "attn_kv_b.weight"
+
+
+def expanded(subject: Subject) -> Subject:
+    """The same model with keys and values of all heads in its cache, and one matrix that makes both of them."""
+    layers = tuple(
+        replace(layer, mixers=tuple(_whole(mixer) for mixer in layer.mixers))
+        for layer in subject.architecture.layers
+    )
+    header = subject.gguf
+    if header is not None:
+        header = replace(header, tensors=tuple(_merged(header, subject)), metadata=_widths(header, subject))
+    return replace(subject, architecture=replace(subject.architecture, layers=layers), gguf=header)
+
+
+def _latent(subject: Subject) -> LatentAttention | None:
+    found = (m for layer in subject.architecture.layers for m in layer.mixers)
+    return next((mixer for mixer in found if isinstance(mixer, LatentAttention)), None)
+
+
+def _whole(mixer: Mixer) -> Mixer:
+    if not isinstance(mixer, LatentAttention):
+        return mixer
+    return Attention(mixer.heads, mixer.heads, mixer.nope_dim + mixer.rope_dim, mixer.value_dim)
+
+
+def _merged(header: GgufHeader, subject: Subject) -> Iterator[GgufTensor]:
+    mixer = _latent(subject)
+    for tensor in header.tensors:
+        if mixer is None or not tensor.name.endswith((_KEYS, _VALUES)):
+            yield tensor
+        elif tensor.name.endswith(_KEYS):
+            rows = mixer.heads * (mixer.nope_dim + mixer.value_dim)
+            size = rows * row_bytes(tensor.type, mixer.kv_rank)
+            name = tensor.name.removesuffix(_KEYS) + _BOTH
+            yield replace(tensor, name=name, ne=(mixer.kv_rank, rows), bytes=size)
+
+
+def _widths(header: GgufHeader, subject: Subject) -> dict[str, object]:
+    mixer = _latent(subject)
+    values = dict(header.metadata)
+    if mixer is not None:
+        start = f"{subject.architecture.model_type}.attention"
+        values[f"{start}.key_length"] = mixer.nope_dim + mixer.rope_dim
+        values[f"{start}.value_length"] = mixer.value_dim
+        values[f"{start}.head_count_kv"] = mixer.heads
+    return values
