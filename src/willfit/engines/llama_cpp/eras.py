@@ -70,6 +70,8 @@ class Era:
         What CUDA's kernels compute at once for experts is kept for them: their weighted sum, their choice.
     rotates_windows
         Quantized caches of layers with windows, and of hybrid models, are rotated, too.
+    reads_lazily
+        Rows of tables beyond a size are read from the file as they are needed.
     ignores_sinks
         Attention is not placed where its sinks are.
     output_first
@@ -110,6 +112,7 @@ class Era:
     keeps_expert_sums: bool = False
     keeps_expert_choices: bool = False
     rotates_windows: bool = False
+    reads_lazily: bool = False
     ignores_sinks: bool = False
     output_first: bool = False
     trims_outputs: bool = False
@@ -148,6 +151,7 @@ ERAS: tuple[Era, ...] = succession(
     changed((9000,), repacked=("Q4_0", "Q4_K", "IQ4_NL", "MXFP4")),
     changed((9440,), half_masks=True, copies_in_graph=True, few_outputs=True),
     changed((10150,), ignores_sinks=True),
+    changed((10690,), reads_lazily=True),
     changed((10750,), keeps_expert_sums=True),
     changed((10900,), keeps_expert_choices=True),
     changed((11300,), copies_all_inputs=True),

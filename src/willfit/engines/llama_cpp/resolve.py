@@ -170,7 +170,9 @@ def resolve(architecture: Architecture, pooling: int, settings: Settings) -> Res
         drafted = settings.drafting.n_max or DRAFTED
         snapshots = drafted if settings.drafting.kind != "draft" else 0
     outputs = n_batch
-    if settings.n_outputs_max is not None:
+    if architecture.encoder or architecture.model_type == "t5encoder":
+        pass  # all results of an encoder are kept (`llama_model_has_encoder`)
+    elif settings.n_outputs_max is not None:
         outputs = settings.n_outputs_max
     elif settings.program == "server" and era.few_outputs and not vectors:
         outputs = min(n_batch, sequences * (1 + drafted))

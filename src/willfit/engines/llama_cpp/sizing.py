@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from willfit.architectures.gguf.metadata import Metadata
 from willfit.checkpoints.gguf import GgufHeader
 from willfit.engines.base import Machine, Subject
 from willfit.engines.llama_cpp.backends.table import backend_name, backends_of, host_buffers
@@ -148,14 +149,24 @@ def place(
         settings.mmap,
         resolved.era.repacked if settings.repack and settings.fork == "llama.cpp" else (),
         offload.overrides,
+        lazy_buffer(resolved.era, settings),
     )
     return load(header, subject.architecture, loader, skipped_tensors(header, subject, settings))
 
 
+def lazy_buffer(era: Era, settings: Settings) -> str:
+    """Buffer of tables that are read as they are needed: they are mapped, but not where nothing is read."""
+    if not era.reads_lazily:
+        return ""
+    return "CPU" if settings.no_alloc else "CPU_Mapped"
+
+
 def layers_of(header: GgufHeader, subject: Subject) -> int:
-    """Repeating layers of the file, those that draft included."""
+    """Repeating layers, those that draft included; each as often as it is run."""
+    meta = Metadata(header.metadata)
     found = header.metadata.get(f"{subject.architecture.model_type}.block_count")
-    return int(found) if isinstance(found, int) else len(subject.architecture.layers)
+    count = int(found) if isinstance(found, int) else len(subject.architecture.layers)
+    return count * meta.integer("num_loops", 1)
 
 
 def skipped_tensors(header: GgufHeader, subject: Subject, settings: Settings) -> frozenset[str]:

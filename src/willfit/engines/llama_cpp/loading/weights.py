@@ -26,6 +26,12 @@ _TABLE, _HEAD = "token_embd.weight", "output.weight"
 #: Architectures that make the head before the table, and so find none to share.
 _HEAD_FIRST = frozenset(("gemma3n", "gemma4"))
 
+#: Tables whose rows are read from the file as they are needed, of these architectures, where they take more than so many
+#: bytes (`llama_model_loader::lazy_read`).
+_TABLES = frozenset(("per_layer_token_embd.weight",))
+_LAZY_ARCHITECTURES = frozenset(("gemma4", "qwen4exp"))
+_LAZY_BYTES = 4 * 2**30
+
 #: Tensors that layers on several devices each get a copy of.
 SHARED = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
 
@@ -44,12 +50,15 @@ class Placed:
         Where it is.
     shared
         It is one with another tensor in that buffer.
+    lazy
+        It is read from the file as it is needed.
     """
 
     name: str
     tensor: GgufTensor
     buffer: Buffer
     shared: bool = False
+    lazy: bool = False
 
     @property
     def ne(self) -> Shape:
@@ -139,6 +148,8 @@ class Loader:
         Types that the processor repacks.
     overrides
         Patterns of tensor names, each with the name of a buffer.
+    lazy
+        Buffer of tables that are read as they are needed; empty if all are read at first.
     """
 
     places: LayerPlaces
@@ -147,6 +158,7 @@ class Loader:
     mapped: bool
     repack: tuple[str, ...]
     overrides: tuple[tuple[str, str], ...] = ()
+    lazy: str = ""
     _patterns: tuple[tuple[re.Pattern[str], str], ...] = field(init=False, default=())
 
     def __post_init__(self) -> None:
@@ -176,6 +188,14 @@ class Loader:
                 continue
             if tensor.name in SHARED:
                 found += self._copies(tensor)
+                continue
+            if (
+                self.lazy
+                and tensor.name in _TABLES
+                and architecture in _LAZY_ARCHITECTURES
+                and tensor.bytes > _LAZY_BYTES
+            ):
+                found.append(Placed(tensor.name, tensor, Buffer(self.lazy, None, weights=True), lazy=True))
                 continue
             buffer = self._buffer(tensor, tensor.name, role)
             found.append(Placed(tensor.name, tensor, buffer))
@@ -265,14 +285,15 @@ def buffer_bytes(placed: Sequence[Placed], backends: Sequence[Backend]) -> dict[
     A mapped file counts from its first tensor in that buffer to the end of the last, whatever lies between.
     """
     sizes: dict[str, int] = {}
-    ranges: dict[int, tuple[int, int]] = {}
+    ranges: dict[tuple[int, bool], tuple[int, int]] = {}
     processor = backends[-1]
     for one in placed:
         place = one.buffer.place
         if place == "CPU_Mapped":
-            start, end = ranges.get(one.tensor.file, (one.tensor.offset, 0))
+            key = one.tensor.file, one.lazy
+            start, end = ranges.get(key, (one.tensor.offset, 0))
             last = one.tensor.offset + one.tensor.bytes
-            ranges[one.tensor.file] = min(start, one.tensor.offset), max(end, last)
+            ranges[key] = min(start, one.tensor.offset), max(end, last)
             continue
         if one.shared:
             continue
