@@ -11,6 +11,7 @@ from willfit.engines.base import Machine, Subject
 from willfit.engines.llama_cpp.backends.table import backend_name, backends_of, host_buffers
 from willfit.engines.llama_cpp.eras import NEWEST, Era, era_for
 from willfit.engines.llama_cpp.fit import LEAST_CONTEXT, TARGET_BYTES, Limits, fit_context, fit_layers
+from willfit.engines.llama_cpp.loading.drafting import drafting_tensors
 from willfit.engines.llama_cpp.loading.layers import LayerPlaces, place_layers
 from willfit.engines.llama_cpp.loading.offload import EXPERTS, Offload
 from willfit.engines.llama_cpp.loading.weights import Loader
@@ -173,12 +174,10 @@ def skipped_tensors(header: GgufHeader, subject: Subject, settings: Settings) ->
     """Tensors that are not loaded: modules that draft tokens, unless they are asked for."""
     if settings.drafting is not None and settings.drafting.kind == "mtp":
         return frozenset()
-    first = len(subject.architecture.layers)
-    drafting = tuple(f"blk.{index}." for index in range(first, layers_of(header, subject)))
-    return frozenset(
-        tensor.name
-        for tensor in header.tensors
-        if (drafting and tensor.name.startswith(drafting)) or tensor.name.startswith("nextn.")
+    return drafting_tensors(
+        header,
+        range(len(subject.architecture.layers), layers_of(header, subject)),
+        subject.architecture.model_type,
     )
 
 

@@ -26,8 +26,8 @@ _TABLE, _HEAD = "token_embd.weight", "output.weight"
 #: Architectures that make the head before the table, and so find none to share.
 _HEAD_FIRST = frozenset(("gemma3n", "gemma4"))
 
-#: Tables whose rows are read from the file as they are needed, of these architectures, where they take more than so many
-#: bytes (`llama_model_loader::lazy_read`).
+#: Tables whose rows are read from the file as they are needed, of these architectures, where they take more than so
+#: many bytes (`llama_model_loader::lazy_read`).
 _TABLES = frozenset(("per_layer_token_embd.weight",))
 _LAZY_ARCHITECTURES = frozenset(("gemma4", "qwen4exp"))
 _LAZY_BYTES = 4 * 2**30
