@@ -25,6 +25,7 @@ VERSIONS = {
     "transformers": ("4.35.0", "4.41.0", "4.45.0", "4.56.0", "5.0.0", "5.23.0"),
     "lmdeploy": ("0.2.0", "0.6.0", "0.10.0", "0.13.0", "0.18.0"),
     "lightllm": ("1.0.0", "1.1.0", "1.2.0"),
+    "llama.cpp": ("b2000", "b3000", "b4500", "b5500", "b6500", "b8000", "b9800", "b11312"),
     "minimum": (None,),
 }
 MODELS = (
@@ -42,7 +43,7 @@ MODELS = (
 MACHINES = ("h100", "4xl40s")
 
 #: An engine's file in a released version, or a constant with the number of measurements behind it.
-SOURCE = re.compile(r"\S+ (\d+\.)+\S+ [\w./]+/[\w.]+|^(torch|accelerate) \S+\.(py|cpp)\b")
+SOURCE = re.compile(r"\S+ ((\d+\.)+\S+|b\d+) [\w./-]+|^(torch|accelerate) \S+\.(py|cpp)\b")
 CONSTANT = re.compile(r"calibration\.json: [\w.]+ \(median of \d+ published measurements\)")
 
 
@@ -184,7 +185,8 @@ def test_words_enter_terms_and_numbers_that_there_are(name):
     terms, numbers = set(), set()
     for version, model, machine in product(VERSIONS[engine], MODELS, MACHINES):
         found = answer(engine, version, model, machine)
-        for term in found.estimate.devices[0].terms if found else ():
+        places = (found.estimate.devices[0], found.estimate.host) if found else ()
+        for term in (term for place in places for term in place.terms):
             terms.add(term.name)
             formula = read_formula(term.formula)
             for side in formula.sides if formula else ():

@@ -22,6 +22,9 @@ ENGINES: dict[str, str] = {
     "minimum": "minimum",
 }
 
+#: Engines that run GGUF files, and nothing else.
+GGUF_ENGINES = frozenset(("llama.cpp", "ollama"))
+
 #: Who answers if the engine that people would use does not run the model at all.
 FALLBACK_ENGINE = "transformers"
 

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from willfit.architectures.gguf.metadata import Metadata
 from willfit.architectures.model import Architecture
 from willfit.checkpoints.gguf import GgufHeader
-from willfit.engines.llama_cpp.cache.layers import CacheSettings, layer_caches
+from willfit.engines.llama_cpp.cache.layers import CacheSettings, cached_layers, layer_caches
 from willfit.engines.llama_cpp.cache.loops import runs
 from willfit.engines.llama_cpp.eras import Era
 from willfit.engines.llama_cpp.graph import families
@@ -19,6 +19,8 @@ from willfit.engines.llama_cpp.graph.tensor import Buffer, Node
 from willfit.engines.llama_cpp.loading.layers import LayerPlaces
 from willfit.engines.llama_cpp.loading.weights import Loader, Placed, Weights, alike, buffer_bytes, by_name
 
+#: Architectures whose batches need more for one sequence than for several.
+_ONE_IS_WORSE = frozenset(("kimi-linear", "minimax-01"))
 #: Copies of inputs that pipeline parallelism keeps (`GGML_SCHED_MAX_COPIES`).
 PIPELINE_COPIES = 4
 
@@ -137,7 +139,7 @@ def cache_buffers(model: Model, kv_offload: bool) -> list[Buffer]:
     """Where each layer's cache goes."""
     found = []
     places = model.places.layers
-    for run in range(len(runs(model.architecture.layers))):
+    for run in range(len(runs(cached_layers(model.architecture)))):
         device = places[run % len(places)]
         on_device = kv_offload and device is not None
         place = model.backends[device].place if on_device and device is not None else "CPU"
@@ -153,9 +155,15 @@ def context(model: Model, settings: ContextSettings, era: Era) -> Context:
     outputs = min(tokens, settings.outputs)
     sequences = _computed_sequences(cache, era)
     rounded = -(-tokens // sequences) * sequences
-    reserved = _reserve(model, settings, era, buffers, rounded, outputs)
+    reserved = _reserve(model, settings, era, buffers, rounded, outputs, sequences)
     compute = {one.place: size for one, size in zip(model.backends, reserved.bytes, strict=True)}
     peaks = {one.place: peak for one, peak in zip(model.backends, reserved.peaks, strict=True)}
+    if settings.pins and sequences > 1 and model.meta.architecture in _ONE_IS_WORSE:
+        # Buffers that were reserved for all sequences grow to what one of them needs.
+        alone = _reserve(model, settings, era, buffers, rounded, outputs, 1)
+        for one, size, peak in zip(model.backends, alone.bytes, alone.peaks, strict=True):
+            if size > compute[one.place]:
+                compute[one.place], peaks[one.place] = size, peak
     caches = layer_caches(model.architecture, cache, buffers)
     return Context(
         _sum(model, caches, buffers, ("k", "v", "index")),
@@ -175,7 +183,8 @@ def flash_attention(model: Model, settings: ContextSettings, era: Era) -> bool:
     cache = settings.cache
     tried = replace(settings, cache=replace(cache, flash_attn=True))
     buffers = cache_buffers(model, settings.kv_offload)
-    net = _network(model, tried, era, buffers, cache.sequences, cache.sequences)
+    sequences = _computed_sequences(cache, era)
+    net = _network(model, tried, era, buffers, cache.sequences, cache.sequences, sequences)
     families.build(net)
     _scheduler(model, settings, era).assign(net.nodes, net.leafs)
     return all(node.backend == net.devices[node.layer] for node in net.nodes if node.op == "flash_attn_ext")
@@ -192,12 +201,18 @@ def _scheduler(model: Model, settings: ContextSettings, era: Era, copies: int = 
 
 
 def _reserve(
-    model: Model, settings: ContextSettings, era: Era, buffers: Sequence[Buffer], tokens: int, outputs: int
+    model: Model,
+    settings: ContextSettings,
+    era: Era,
+    buffers: Sequence[Buffer],
+    tokens: int,
+    outputs: int,
+    sequences: int,
 ) -> Reserved:
     copies = PIPELINE_COPIES if settings.pipelined else 1
     kept: dict[int, int] = {}
     while True:
-        net = _network(model, settings, era, buffers, tokens, outputs, kept)
+        net = _network(model, settings, era, buffers, tokens, outputs, sequences, kept)
         families.build(net)
         reserved = _scheduler(model, settings, era, copies).reserve(net.nodes, net.leafs, net.folds)
         if not reserved.kept:
@@ -212,6 +227,7 @@ def _network(
     buffers: Sequence[Buffer],
     tokens: int,
     outputs: int,
+    sequences: int,
     kept: Mapping[int, int] = MappingProxyType({}),
 ) -> Network:
     cache = settings.cache
@@ -219,8 +235,9 @@ def _network(
     devices = [host if device is None else device for device in (*model.places.layers, model.places.output)]
     batch = Batch(
         tokens,
-        _computed_sequences(cache, era),
+        sequences,
         outputs,
+        _computed_sequences(cache, era),
         cache.flash_attn,
         cache.unified,
         settings.embeddings,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from willfit.architectures.mixers import Attention
 from willfit.architectures.model import Architecture
 from willfit.engines.llama_cpp.cache.layers import CacheSettings, quantized
 from willfit.engines.llama_cpp.eras import NEWEST, Era, era_for
@@ -153,6 +154,7 @@ def resolve(architecture: Architecture, pooling: int, settings: Settings) -> Res
     if context is None:
         context = 0 if era.fits else _OLD_CONTEXT
     flash = _flash(architecture, settings, era)
+    _check_blocks(architecture, settings)
     n_ctx, unified = _context(context or trained, sequences, unified, era, flash)
     vectors = settings.embeddings or settings.reranking
     n_batch = settings.n_batch or (BATCH if era.splits_batch else _OLD_BATCH)
@@ -199,11 +201,38 @@ def resolve(architecture: Architecture, pooling: int, settings: Settings) -> Res
 
 def _flash(architecture: Architecture, settings: Settings, era: Era) -> bool | None:
     """Whether flash attention is used; None where that is left to the devices (`llama_init_from_model`)."""
-    if architecture.model_type in _WITHOUT_FLASH:
-        return False
     stated = {"on": True, "off": False, "auto": None, None: None if era.flash_auto else False}
-    wanted = stated[settings.flash_attn]
-    return True if wanted is None and quantized(cache_type(settings.cache_type_v)) else wanted
+    flash = False if architecture.model_type in _WITHOUT_FLASH else stated[settings.flash_attn]
+    if flash is None and era.forces_flash and quantized(cache_type(settings.cache_type_v)):
+        return True
+    if flash is False:
+        require_flash_attention(settings)
+    return flash
+
+
+def require_flash_attention(settings: Settings) -> None:
+    """Refuse quantized values without flash attention, as llama.cpp does."""
+    if quantized(cache_type(settings.cache_type_v)):
+        raise BadInput(
+            f"--cache-type-v {settings.cache_type_v} needs flash attention, which is off or which the devices cannot",
+            "use --cache-type-v f16",
+        )
+
+
+def _check_blocks(architecture: Architecture, settings: Settings) -> None:
+    """Refuse types whose blocks do not fit into a head."""
+    for layer in architecture.layers:
+        for mixer in layer.mixers:
+            if not isinstance(mixer, Attention):
+                continue
+            for option, width in (("k", mixer.head_dim), ("v", mixer.value_dim)):
+                name = settings.cache_type_k if option == "k" else settings.cache_type_v
+                block = GGML_TYPES[cache_type(name)].block
+                if width % block:
+                    raise BadInput(
+                        f"--cache-type-{option} {name}: blocks of {block} do not divide heads of {width}",
+                        f"use --cache-type-{option} f16",
+                    )
 
 
 def _sequences(settings: Settings, era: Era) -> tuple[int, bool]:

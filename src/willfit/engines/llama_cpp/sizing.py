@@ -16,7 +16,7 @@ from willfit.engines.llama_cpp.loading.layers import LayerPlaces, place_layers
 from willfit.engines.llama_cpp.loading.offload import EXPERTS, Offload
 from willfit.engines.llama_cpp.loading.weights import Loader
 from willfit.engines.llama_cpp.plan import Context, Model, context, flash_attention, load
-from willfit.engines.llama_cpp.resolve import Resolved, resolve
+from willfit.engines.llama_cpp.resolve import Resolved, require_flash_attention, resolve
 from willfit.engines.llama_cpp.settings import Backend, Settings
 from willfit.errors import BadInput
 from willfit.hardware.device import Device
@@ -275,5 +275,7 @@ def sized(
     if flash is None:
         flash = flash_attention(model, made, resolved.era)
         made = replace(made, cache=replace(made.cache, flash_attn=flash))
+        if not flash:
+            require_flash_attention(settings)
     taken = context(model, made, resolved.era)
     return Sizing(settings, devices, backend, resolved, offload, model, taken, pipelined)

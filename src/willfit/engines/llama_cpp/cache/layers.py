@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from willfit.architectures.mixers import Attention, LatentAttention, Recurrent
-from willfit.architectures.model import Architecture
+from willfit.architectures.model import Architecture, Layer
 from willfit.engines.llama_cpp.cache.loops import runs
 from willfit.engines.llama_cpp.graph.network import LayerCache
 from willfit.engines.llama_cpp.graph.tensor import Buffer, Node
@@ -16,6 +16,8 @@ from willfit.ggml_types import GGML_TYPES
 PADDING = 256
 #: Order of the Hadamard matrix that values are rotated with, and the least one for keys.
 _ROTATION = 64
+#: Architectures that keep keys and values for the layers that draft, too, which the model itself never reads.
+_DRAFTS_KEPT = frozenset(("bailingmoe3",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,12 @@ class CacheSettings:
         return -(-needed // PADDING) * PADDING
 
 
+def cached_layers(architecture: Architecture) -> tuple[Layer, ...]:
+    """Layers that the caches are made for (`llama_model::create_memory`)."""
+    layers = architecture.layers
+    return (*layers, *architecture.mtp_layers) if architecture.model_type in _DRAFTS_KEPT else layers
+
+
 def layer_caches(
     architecture: Architecture, settings: CacheSettings, buffers: Sequence[Buffer]
 ) -> list[LayerCache]:
@@ -86,7 +94,7 @@ def layer_caches(
         Where each layer's cache goes; one for each time that a layer is run.
     """
     made: list[LayerCache] = []
-    layers = architecture.layers
+    layers = cached_layers(architecture)
     attentions = [m for layer in layers for m in layer.mixers if isinstance(m, Attention)]
     recurrent = any(isinstance(mixer, Recurrent) for layer in layers for mixer in layer.mixers)
     widest = max((mixer.kv_heads * mixer.value_dim for mixer in attentions), default=0)

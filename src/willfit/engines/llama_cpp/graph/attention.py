@@ -10,6 +10,8 @@ from willfit.engines.llama_cpp.graph.tensor import Node, row_bytes
 
 #: Rows of masks are padded to this in older builds (`GGML_KQ_MASK_PAD`).
 MASK_PADDING = 64
+#: Least order of the Hadamard matrix that an indexer's keys are multiplied by.
+ROTATION = 64
 #: Architectures whose scores fall with distance, whatever their files say.
 _ALIBI = frozenset(("bloom", "refact", "jina-bert-v2"))
 #: Layers of the Baichuan model that has no rotary positions.
@@ -84,6 +86,51 @@ def _inputs(net: Network, cache: LayerCache) -> CacheInputs:
     k_rotation = net.input("F32", cache.rotates_k, cache.rotates_k) if cache.rotates_k else None
     v_rotation = net.input("F32", cache.rotates_v, cache.rotates_v) if cache.rotates_v else None
     return CacheInputs(mask, k_rows, v_rows, k_rotation, v_rotation)
+
+
+@dataclass(frozen=True, slots=True)
+class IndexInputs:
+    """What indexers are given: where new keys go, which cells each token sees, a Hadamard matrix."""
+
+    rows: Node
+    mask: Node
+    rotation: Node
+
+
+def index_inputs(net: Network, width: int) -> IndexInputs:
+    """The inputs of all indexers, whose keys are so wide (`build_attn_inp_k_dsa`)."""
+    batch = net.batch
+    streams = 1 if batch.kv_unified else batch.sequences
+    cells = next(cache.cells for cache in net.caches if cache.index is not None)
+    order = ROTATION
+    while width % (2 * order) == 0:
+        order *= 2
+    return IndexInputs(
+        net.input("I64", batch.tokens, name="index rows"),
+        net.input("F16", cells, batch.tokens // streams, 1, streams, name="index mask"),
+        net.input("F32", order, order, name="index rotation"),
+    )
+
+
+def indexed_keys(net: Network, k: Node, rows: Node) -> Node:
+    """Store new keys of an indexer; all that are stored."""
+    cache = net.cache.index
+    assert cache is not None
+    net.expand(_store_keys(net, cache, k, rows))
+    width = cache.ne[0]
+    steps = (row_bytes(cache.type, width),) * 2
+    return net.view(cache, (width, 1, net.cache.cells, _streams(net)), (*steps, steps[0] * cache.ne[1]))
+
+
+def chosen_mask(net: Network, mask: Node, chosen: Node) -> Node:
+    """A mask that leaves only the chosen cells (`build_attn`)."""
+    hidden = net.fill(mask)
+    hidden = net.view(hidden, (1, mask.ne[0], mask.ne[1], mask.ne[3]), mask.nb[:3])
+    cells = net.view(chosen, (*chosen.ne[:2], chosen.ne[3]), (*chosen.nb[1:3], chosen.ne[3] * chosen.nb[3]))
+    shown = net.fill(net.new("F32", 1, *cells.ne[:3]))
+    y = net.set_rows(hidden, shown, cells)
+    y = net.view(y, (y.ne[1], y.ne[2], 1, y.ne[3]), (y.nb[2], y.nb[3], y.nb[3]))
+    return net.add(y, mask)
 
 
 def _mask(net: Network, seen: int, rows: int, streams: int = 1) -> Node:
@@ -220,7 +267,7 @@ def attend_latents(
 
 
 def _streams(net: Network) -> int:
-    return 1 if net.batch.kv_unified else net.batch.sequences
+    return 1 if net.batch.kv_unified else net.batch.cached
 
 
 def _store_keys(net: Network, cache: Node, k: Node, rows: Node | None) -> Node:

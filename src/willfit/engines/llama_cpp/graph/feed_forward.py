@@ -115,6 +115,12 @@ def activated(net: Network, x: Node, activation: str) -> Node:
     return net.sqr(net.unary("relu", x)) if activation == "relu_sqr" else net.unary(activation, x)
 
 
+def situ(net: Network, gate: Node, up: Node) -> Node:
+    """Kimi-K3's gated activation: soft limits to both sides."""
+    y = net.mul(net.capped(gate), net.unary("sigmoid", gate))
+    return net.mul(y, net.capped(up) if net.value("activation.situ_linear_beta") > 0 else up)
+
+
 def experts(
     net: Network,
     x: Node,
@@ -242,6 +248,8 @@ def _inner(net: Network, x: Node, selected: Node, activation: str, stem: str) ->
     if net.weight(f"ffn_gate_{stem}.weight") is None:
         return activated(net, up, activation)
     gate = _through(net, f"ffn_gate_{stem}", x, selected)
+    if activation == "situ":
+        return situ(net, gate, up)
     if activation == "silu" and net.value("swiglu_clamp_exp") > _LEAST_LIMIT:
         return _limited(net, gate, up, net.meta.architecture in _LIMITS_EXPERTS_AT_ONCE)
     if not net.era.gates_at_once and activation in _SEVERAL_OPERATIONS:

@@ -38,6 +38,8 @@ class Batch:
     ----------
     tokens, sequences, outputs
         Tokens of the batch, the sequences that they belong to, rows of logits.
+    cached
+        Sequences that the caches hold.
     flash_attn
         Attention without scores in memory.
     kv_unified
@@ -63,6 +65,7 @@ class Batch:
     tokens: int
     sequences: int
     outputs: int
+    cached: int
     flash_attn: bool
     kv_unified: bool = False
     embeddings: bool = False

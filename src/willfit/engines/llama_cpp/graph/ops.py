@@ -337,6 +337,10 @@ class Graph:
         """Scores of an indexer."""
         return self._node("lightning_indexer", "F32", (k.ne[2], q.ne[2], 1, q.ne[3]), [q, k, weights, mask])
 
+    def weighted_streams(self, x: Node, weights: Node) -> Node:
+        """Sums over the second dimension with a weight for each part and token: `ggml_dsv4_hc_pre`."""
+        return self._node("dsv4_hc_pre", "F32", (x.ne[0], x.ne[2], 1, 1), [x, weights])
+
     def arange(self, count: int) -> Node:
         """Whole numbers in order."""
         return self._node("arange", "F32", (count, 1, 1, 1), [])

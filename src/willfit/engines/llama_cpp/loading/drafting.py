@@ -12,6 +12,8 @@ _FEED_FORWARD = r"ffn_(?!norm\.)|exp_probs_b"
 #: What of these layers is loaded even where nothing drafts, as the loader does not skip it; by architecture.
 _NOT_SKIPPED = {
     "cohere2moe": re.compile(_HEAD),
+    "deepseek32": re.compile("exp_probs_b"),
+    "glm-dsa": re.compile("exp_probs_b"),
     "hy_v3": re.compile(f"{_HEAD}|{_FEED_FORWARD}"),
     "step35": re.compile(rf"{_HEAD}|{_FEED_FORWARD}|attn_gate\.|attn_[qk]_norm\."),
 }

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
 
+from willfit.architectures.gguf.metadata import Metadata
 from willfit.checkpoints.gguf import GgufHeader, GgufTensor
 from willfit.engines.llama_cpp.graph.scheduler import Backend
 from willfit.engines.llama_cpp.graph.tensor import Buffer, Node, Shape
@@ -179,44 +180,44 @@ class Loader:
             Names of tensors that are not loaded.
         """
         found = []
-        architecture = str(header.metadata.get("general.architecture"))
+        meta = Metadata(header.metadata)
         for tensor in header.tensors:
             if tensor.name in skipped:
                 continue
-            role = role_of(tensor.name, architecture)
+            role = role_of(tensor.name, meta.architecture)
             if role.op == "none":
                 continue
             if tensor.name in SHARED:
-                found += self._copies(tensor)
+                found += self._copies(tensor, meta)
                 continue
             if (
                 self.lazy
                 and tensor.name in _TABLES
-                and architecture in _LAZY_ARCHITECTURES
+                and meta.architecture in _LAZY_ARCHITECTURES
                 and tensor.bytes > _LAZY_BYTES
             ):
                 found.append(Placed(tensor.name, tensor, Buffer(self.lazy, None, weights=True), lazy=True))
                 continue
-            buffer = self._buffer(tensor, tensor.name, role)
+            buffer = self._buffer(tensor, meta, role)
             found.append(Placed(tensor.name, tensor, buffer))
             if tensor.name == _TABLE and tied:
-                head = self._buffer(tensor, tensor.name, Role("output", -1, "mul_mat"))
-                shared = head == buffer and architecture not in _HEAD_FIRST
+                head = self._buffer(tensor, meta, Role("output", -1, "mul_mat"))
+                shared = head == buffer and meta.architecture not in _HEAD_FIRST
                 found.append(Placed(_HEAD, tensor, head, shared))
         return found
 
-    def _copies(self, tensor: GgufTensor) -> list[Placed]:
+    def _copies(self, tensor: GgufTensor, meta: Metadata) -> list[Placed]:
         """A copy for each place that layers are in."""
         seen: dict[str, Placed] = {}
         for layer in range(len(self.places.layers)):
-            buffer = self._buffer(tensor, tensor.name, Role("layer", layer, "rope"))
+            buffer = self._buffer(tensor, meta, Role("layer", layer, "rope"))
             seen.setdefault(buffer.place, Placed(tensor.name, tensor, buffer))
         return list(seen.values())
 
-    def _buffer(self, tensor: GgufTensor, name: str, role: Role) -> Buffer:
+    def _buffer(self, tensor: GgufTensor, meta: Metadata, role: Role) -> Buffer:
         for pattern, place in self._patterns:
-            if pattern.search(name):
-                return self._named(tensor, role, place)
+            if pattern.search(tensor.name):
+                return self._named(tensor, meta, role, place)
         device = None
         if role.stage == "layer":
             device = self.places.layers[role.layer] if role.layer < len(self.places.layers) else None
@@ -225,14 +226,14 @@ class Loader:
         if device is not None:
             backend = self.backends[device]
             buffer = Buffer(backend.place, device, weights=True)
-            if backend.supports(_test(tensor, role.op, buffer)):
+            if backend.supports(_test(tensor, meta, role.op, buffer)):
                 return buffer
-        return self._host(tensor, role)
+        return self._host(tensor, meta, role)
 
-    def _named(self, tensor: GgufTensor, role: Role, place: str) -> Buffer:
+    def _named(self, tensor: GgufTensor, meta: Metadata, role: Role, place: str) -> Buffer:
         """The buffer that an override names."""
         if place == "CPU":
-            return self._host(tensor, role)
+            return self._host(tensor, meta, role)
         for device, backend in enumerate(self.backends[:-1]):
             if backend.place == place:
                 return Buffer(place, device, weights=True)
@@ -241,11 +242,11 @@ class Loader:
         known = ", ".join(["CPU", *(backend.place for backend in self.backends[:-1])])
         raise BadInput(f"--override-tensor: unknown buffer type {place!r}", f"known: {known}")
 
-    def _host(self, tensor: GgufTensor, role: Role) -> Buffer:
+    def _host(self, tensor: GgufTensor, meta: Metadata, role: Role) -> Buffer:
         """Pinned buffers of the first device, else what the processor repacks, else plain memory."""
         if self.host_buffers:
             pinned = Buffer(self.host_buffers, None, weights=True)
-            if self.backends[0].supports(_test(tensor, role.op, pinned)):
+            if self.backends[0].supports(_test(tensor, meta, role.op, pinned)):
                 return Buffer("CPU_Mapped", None, weights=True) if self.mapped else pinned
         if tensor.type in self.repack and repacks(tensor, role.op):
             return Buffer("CPU_REPACK", None, weights=True)
@@ -260,7 +261,7 @@ def repacks(tensor: GgufTensor, op: str) -> bool:
     return dims == (2 if op == "mul_mat" else 3) and tensor.ne[1] % _INTERLEAVED == 0
 
 
-def _test(tensor: GgufTensor, op: str, buffer: Buffer) -> Node:
+def _test(tensor: GgufTensor, meta: Metadata, op: str, buffer: Buffer) -> Node:
     """The operation by which llama.cpp asks whether a backend can use a tensor."""
     a, b, c, d = [*tensor.ne, 1, 1, 1, 1][:4]
     weight = Node("none", tensor.type, (a, b, c, d), buffer=buffer)
@@ -276,6 +277,11 @@ def _test(tensor: GgufTensor, op: str, buffer: Buffer) -> Node:
     if op == "ssm_conv":
         x = Node("none", "F32", (a - 1 + 512, b, 3, 1))
         return Node(op, "F32", (b, 512, 3, 1), [x, weight])
+    if op == "ssm_scan":
+        size = meta.integer("ssm.state_size") if a == 1 else a
+        state = Node("none", "F32", (size, meta.integer("ssm.inner_size") // b, b, 3))
+        projected = Node("none", "F32", (size, meta.integer("ssm.group_count", 0) or 1, 512, 3))
+        return Node(op, "F32", (1, 1, 1, 1), [state, state, state, weight, projected, projected])
     return Node("none", tensor.type, (a, b, c, d), buffer=buffer)
 
 

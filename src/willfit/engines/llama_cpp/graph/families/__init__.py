@@ -22,10 +22,15 @@ FAMILIES: dict[str, str] = {
     "gemma4": "gemma4",
     "granite": "granite granitemoe granite_swa minicpm",
     "heads": "llama4 mimo2 mistral3 openelm stablelm step35 talkie",
+    "kimi": "bailingmoe3 kimi-k3 kimi-linear",
     "latent": "deepseek2 deepseek2-ocr minicpm3 mistral4 plm",
     "lfm2": "lfm2 lfm2moe",
     "loops": "hrm_text nanbeige",
+    "minimax": "minimax-01",
     "pictures": "chameleon qwen3tts qwen3vl qwen3vlmoe",
+    "rwkv": "arwkv7 rwkv6 rwkv6qwen2 rwkv7",
+    "sparse": "deepseek32 glm-dsa",
+    "state_space": "falcon-h1 granitehybrid jamba mamba mamba2 nemotron_h nemotron_h_moe plamo2",
     "t5": "t5 t5encoder",
 }
 
