@@ -40,10 +40,10 @@ class Run:
 
     @property
     def layers(self) -> dict[int, int]:
-        """The layers to build, and for how many each stands."""
+        """The layers to build, and for how many each stands: those of the last repetition but one for all left out."""
         built = range(self.length * self.kept)
-        last = self.length * (self.kept - 1)
-        return {self.start + i: 1 + (self.times - self.kept if i >= last else 0) for i in built}
+        typical = range(self.length * (self.kept - 2), self.length * (self.kept - 1))
+        return {self.start + i: 1 + (self.times - self.kept if i in typical else 0) for i in built}
 
     @property
     def starts(self) -> range:
