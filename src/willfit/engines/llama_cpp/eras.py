@@ -72,6 +72,8 @@ class Era:
         What CUDA's kernels compute at once for experts is kept for them: their weighted sum, their choice.
     rotates_windows
         Quantized caches of layers with windows, and of hybrid models, are rotated, too.
+    reads_lazily
+        Rows of tables beyond a size are read from the file as they are needed.
     forces_flash
         Quantized values switch flash attention on.
     ignores_sinks
@@ -115,6 +117,7 @@ class Era:
     keeps_expert_sums: bool = False
     keeps_expert_choices: bool = False
     rotates_windows: bool = False
+    reads_lazily: bool = False
     forces_flash: bool = False
     ignores_sinks: bool = False
     output_first: bool = False
@@ -155,6 +158,7 @@ ERAS: tuple[Era, ...] = succession(
     changed((9000,), repacked=("Q4_0", "Q4_K", "IQ4_NL", "MXFP4")),
     changed((9440,), half_masks=True, copies_in_graph=True, few_outputs=True),
     changed((10150,), ignores_sinks=True, forces_flash=True),
+    changed((10690,), reads_lazily=True),
     changed((10750,), keeps_expert_sums=True),
     changed((10900,), keeps_expert_choices=True),
     changed((11300,), copies_all_inputs=True),

@@ -14,7 +14,7 @@ _CACHED = frozenset(("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1
 _FLOATS = frozenset(("F32", "F16"))
 #: Rows from which a product whose weights are on the host is computed on the device.
 _MIN_ROWS = 32
-#: Queries and cells that a group of threads attends with (`OP_FLASH_ATTN_EXT_NQPSG`, `_NCPSG`; `_VEC_` for few queries).
+#: Queries and cells that a group of threads attends with (`OP_FLASH_ATTN_EXT_NQPSG`, `_NCPSG`; `_VEC_` for few).
 _QUERIES, _CELLS = 8, 64
 _VECTOR_QUERIES, _VECTOR_CELLS = 1, 32
 #: Queries below which attention is computed without tiles.

@@ -207,7 +207,7 @@ def attend(
     if k is not None:
         net.expand(_store_keys(net, cache.k, k, inputs.k_rows))
     if v is not None:
-        net.expand(_store_values(net, cache.v, v, inputs.v_rows))
+        net.expand(_store_values(net, cache, v, inputs.v_rows))
     mixer = net.attention()
     assert isinstance(mixer, Attention)
     keys = cached_keys(net, cache, mixer.head_dim, mixer.kv_heads)
@@ -262,7 +262,7 @@ def attend_latents(
     net.expand(_store_keys(net, cache.k, k, inputs.k_rows))
     keys = cached_keys(net, cache, k.ne[0], 1)
     if cache.v is not None:
-        net.expand(_store_values(net, cache.v, v, inputs.v_rows))
+        net.expand(_store_values(net, cache, v, inputs.v_rows))
         values = _cached_values(net, cache, v.ne[0], 1)
     else:
         values = net.view(keys, (v.ne[0], *keys.ne[1:]), keys.nb[1:])
@@ -284,7 +284,9 @@ def _store_keys(net: Network, cache: Node, k: Node, rows: Node | None) -> Node:
     return net.set_rows(cache, k, rows)
 
 
-def _store_values(net: Network, cache: Node, v: Node, rows: Node | None) -> Node:
+def _store_values(net: Network, kept: LayerCache, v: Node, rows: Node | None) -> Node:
+    cache = kept.v
+    assert cache is not None
     width, tokens = v.ne[0] * v.ne[1], v.ne[2]
     if rows is None:
         v = net.reshape(v, width, tokens)
@@ -301,7 +303,7 @@ def _store_values(net: Network, cache: Node, v: Node, rows: Node | None) -> Node
     v = net.reshape(v, width, tokens) if merged else net.cont(v, width, tokens)
     if width < cache.ne[0]:
         v = net.pad(v, cache.ne[0] - width)
-    # Values are stored transposed: each element is a row.
+    # Each element of transposed values is a row.
     whole = net.reshape(cache, 1, cache.elements)
     return net.set_rows(whole, net.reshape(v, 1, v.elements), rows)
 

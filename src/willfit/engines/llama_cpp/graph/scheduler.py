@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from willfit.engines.llama_cpp.graph.allocator import Allocation, Blocks
+from willfit.engines.llama_cpp.graph.folding import Run
 from willfit.engines.llama_cpp.graph.tensor import VIEW_OPS, Buffer, Node
 
 
@@ -85,12 +86,16 @@ class Reserved:
         What lies in each of them when it is fullest: bytes of each tensor with what it is.
     splits, nodes
         How often the computation changes place, and how many operations it has.
+    kept
+        How often patterns of layers must be built for these to be true, where that is not how often they were, by the
+        layer that they start at.
     """
 
     bytes: tuple[int, ...]
     peaks: tuple[tuple[tuple[int, str], ...], ...]
     splits: int
     nodes: int
+    kept: Mapping[int, int]
 
 
 class Scheduler:
@@ -131,13 +136,15 @@ class Scheduler:
         self._copied: dict[tuple[int, int], list[Node]] = {}
         self._read: set[int] = set()
 
-    def reserve(self, nodes: Sequence[Node], leafs: Sequence[Node]) -> Reserved:
+    def reserve(self, nodes: Sequence[Node], leafs: Sequence[Node], folds: Sequence[Run] = ()) -> Reserved:
         """What the graph's compute buffers must hold.
 
         Parameters
         ----------
         nodes, leafs
             Of a graph that was built for this, in its order; they are marked and their sources replaced.
+        folds
+            Which of its layers stand for several.
         """
         self._assign(nodes, leafs)
         splits = self._split(nodes)
@@ -147,12 +154,28 @@ class Scheduler:
             buffers.setdefault(backend.place, Blocks(backend.alignment, backend.largest_buffer))
             for backend in self.backends
         ]
-        allocation = Allocation(of, lambda backend, node: self.backends[backend].bytes(node))
+        folded = [run for run in folds if run.kept < run.times]
+        starts = frozenset(layer for run in folded for layer in run.starts)
+        allocation = Allocation(of, lambda backend, node: self.backends[backend].bytes(node), starts)
         allocation.place(order, first)
         peaks = tuple(
             self._described(of, allocation.peaks[index], index) for index in range(len(self.backends))
         )
-        return Reserved(tuple(blocks.bytes for blocks in of), peaks, len(splits), len(nodes))
+        times = {layer: count for run in folded for layer, count in run.layers.items() if count > 1}
+        kept = {
+            run.start: run.needed([allocation.states.get(layer) for layer in run.starts]) for run in folded
+        }
+        if self.copies > 1:
+            # Copies for each split lie in the buffers from the start.
+            shared = [split for split in splits if split.inputs and nodes[split.start].layer in times]
+            kept |= {run.start: run.times for run in folded if shared}
+        return Reserved(
+            tuple(blocks.bytes for blocks in of),
+            peaks,
+            sum(times.get(nodes[split.start].layer, 1) for split in splits),
+            sum(times.get(node.layer, 1) for node in nodes),
+            {run.start: kept[run.start] for run in folded if kept[run.start] != run.kept},
+        )
 
     def _described(
         self, buffers: Sequence[Blocks], nodes: Sequence[Node], backend: int
@@ -288,6 +311,7 @@ class Scheduler:
 
     def _copy(self, source: Node) -> Node:
         copy = Node("none", source.type, source.ne, nb=source.nb, name=source.name)
+        copy.layer = source.layer
         copy.is_input = copy.is_output = self.copies > 1
         return copy
 
