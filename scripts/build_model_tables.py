@@ -139,6 +139,27 @@ def _hands_over(folder: Path, model_type: str) -> bool:
     return path.exists() and "_supports_attention_backend = True" in path.read_text(encoding="utf-8")
 
 
+def mlx(tree: Path) -> Found:
+    """`mlx_lm/models/*.py`: a module for each type, and the types that `utils.py` takes for others.
+
+    Some modules make their caches themselves.
+    """
+    folder = tree / "mlx_lm"
+    found: set[str] = set()
+    making: set[str] = set()
+    for path in sorted((folder / "models").glob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        if re.search(r"^class ModelArgs\b", text, re.MULTILINE):
+            found.add(path.stem)
+            making |= {path.stem} if "def make_cache" in text else set()
+    for name, entries in _dictionaries(folder / "utils.py"):
+        if name == "MODEL_REMAPPING":
+            pairs = {key: ast.literal_eval(value) for key, value in entries}
+            making |= {key for key, value in pairs.items() if value in making}
+            found |= {key for key, value in pairs.items() if value in found}
+    return {"TYPES": found, "MAKING_CACHES": making}
+
+
 READERS: dict[str, tuple[Callable[[Path], Found], str, str]] = {
     "vllm": (vllm, "Model classes that vLLM has.", "`vllm/model_executor/models/registry.py`"),
     "sglang": (sglang, "Model classes that SGLang has.", "`sglang/srt/models/*.py`"),
@@ -152,6 +173,7 @@ READERS: dict[str, tuple[Callable[[Path], Found], str, str]] = {
         "Model types that Text Generation Inference has.",
         "`server/text_generation_server/models/__init__.py`",
     ),
+    "mlx": (mlx, "Model types that mlx-lm has.", "`mlx_lm/models/*.py` and `mlx_lm/utils.py`"),
     "transformers": (
         transformers,
         "Model types that transformers has.",

@@ -41,6 +41,16 @@ PARSERS = {
     "sglang": ("sglang/srt/server_args.py", "sglang/srt/arg_groups/fields/*.py"),
     "lmdeploy": ("lmdeploy/cli/utils.py", "lmdeploy/cli/serve.py"),
     "lightllm": ("lightllm/server/api_cli.py",),
+    "mlx_server": ("mlx_lm/server.py",),
+    "mlx_generate": ("mlx_lm/generate.py",),
+    "mlx_chat": ("mlx_lm/chat.py",),
+    "mlx_benchmark": ("mlx_lm/benchmark.py",),
+    "mlx_vlm": (
+        "mlx_vlm/server.py",
+        "mlx_vlm/server/cli.py",
+        "mlx_vlm/generate.py",
+        "mlx_vlm/generate/cli.py",
+    ),
 }
 TYPES = {
     "vllm": ("vllm/config.py", "vllm/config/*.py", "vllm/envs.py"),

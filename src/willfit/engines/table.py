@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from willfit.architectures.model import Architecture
 from willfit.engines.base import Machine, Question, Subject
 from willfit.errors import BadInput
 from willfit.estimate import Estimate
@@ -18,6 +19,7 @@ ENGINES: dict[str, str] = {
     "transformers": "transformers",
     "lmdeploy": "lmdeploy",
     "lightllm": "lightllm",
+    "mlx": "mlx",
     "minimum": "minimum",
 }
 
@@ -39,18 +41,28 @@ def engine_module(name: str) -> Any:
 
 
 def default_engine(subject: Subject, machine: Machine, is_gguf: bool) -> str:
-    """vLLM where it runs, transformers on Apple and CPU; GGUF files get the engine-neutral minimum.
+    """vLLM where it runs, MLX on Apple, transformers on CPU; GGUF files get the engine-neutral minimum.
 
     vLLM serves decoders, and of the encoder-decoders those for speech, whose encoder has a fixed length.
     """
     if is_gguf:
         return "minimum"
     architecture = subject.architecture
+    if machine.devices and all(device.vendor == "Apple" for device in machine.devices):
+        return "mlx" if runs_on_apple(architecture) else "transformers"
     if not all(device.vendor in ("NVIDIA", "AMD", "") and not device.is_cpu for device in machine.devices):
         return "transformers"
     if architecture.encoder_only or (architecture.encoder and not architecture.encoder_tokens):
         return "transformers"
     return "vllm"
+
+
+def runs_on_apple(architecture: Architecture) -> bool:
+    """Whether mlx-lm has the model."""
+    from willfit.engines.mlx.eras import NEWEST
+    from willfit.engines.mlx.models import support
+
+    return support(architecture, NEWEST).runs is not False
 
 
 def ask(engine: str, subject: Subject, machine: Machine, question: Question) -> Estimate:

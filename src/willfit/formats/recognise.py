@@ -114,6 +114,14 @@ NAMED: dict[str, tuple[str, dict[str, Any]]] = {
     "chatglm-int4": ("chatglm", {"quantization_bit": 4}),
     **{f"hqq{bits}": ("hqq", {"nbits": bits}) for bits in (1, 2, 3, 4, 8)},
     **{f"mlx{bits}": ("mlx", {"bits": bits, "group_size": 64}) for bits in (2, 3, 4, 5, 6, 8)},
+    **{
+        f"mlx{bits}-g{group}": ("mlx", {"bits": bits, "group_size": group})
+        for bits in (2, 3, 4, 5, 6, 8)
+        for group in (32, 128)
+    },
+    "mlx-mxfp4": ("mlx", {"bits": 4, "group_size": 32, "mode": "mxfp4"}),
+    "mlx-mxfp8": ("mlx", {"bits": 8, "group_size": 32, "mode": "mxfp8"}),
+    "mlx-nvfp4": ("mlx", {"bits": 4, "group_size": 16, "mode": "nvfp4"}),
 }
 
 #: What a name may mean as well, since producers differ in what they leave in 16 bits and in group sizes: the largest
@@ -283,7 +291,7 @@ def _method(quant: Config) -> str:
         return "modelopt"
     if "config_groups" in quant:
         return "compressed-tensors"
-    if "mlx" in quant or quant.raw("mode") in ("affine", "mxfp4", "nvfp4"):
+    if "mlx" in quant or quant.raw("mode") in ("affine", "mxfp4", "mxfp8", "nvfp4"):
         return "mlx"
     if quant.raw("load_in_4bit") or quant.raw("load_in_8bit"):
         return "bitsandbytes"

@@ -14,7 +14,7 @@ from willfit.launch.images import known_image
 from willfit.launch.shell import SHELLS, VARIABLE, commands_of, script_of
 
 #: Modules of this folder, asked in turn whether a command is theirs.
-LAUNCHERS: tuple[str, ...] = ("vllm", "sglang", "trtllm", "tgi", "lmdeploy", "lightllm", "docker")
+LAUNCHERS: tuple[str, ...] = ("vllm", "sglang", "trtllm", "tgi", "lmdeploy", "lightllm", "mlx", "docker")
 
 #: Programs that start another one; what stands between them and its name is theirs.
 _WRAPPERS = frozenset({
@@ -27,23 +27,30 @@ _WRAPPERS = frozenset({
 
 _CONTAINERS = frozenset({"docker", "podman", "nerdctl", "nvidia-docker"})
 
-_ENGINES = frozenset({"vllm", "sglang", "lmdeploy", "trtllm-serve", "text-generation-launcher"})
+_ENGINES = frozenset({
+    "vllm", "sglang", "lmdeploy", "trtllm-serve", "text-generation-launcher", "mlx_lm.server", "mlx_lm.generate",
+})  # fmt: skip
+
+#: Programs of a package that have a dot in their names, or are words behind its name: `mlx_lm.server`, `mlx_lm server`.
+_DOTTED = re.compile(r"mlx_v?lm(\.\w+)?")
 
 #: First words of commands, so that a model's name is not taken for one.
 PROGRAMS: frozenset[str] = _WRAPPERS | _CONTAINERS | _ENGINES | SHELLS
 
-_SUBCOMMANDS = frozenset({"serve", "bench", "run-batch", "chat", "complete", "generate"})
+_SUBCOMMANDS = frozenset(
+    {"serve", "bench", "run-batch", "chat", "complete", "generate", "server", "benchmark"}
+)
 
 _PYTHON = re.compile(r"python(\d(\.\d+)?)?")
 
 #: Modules and scripts with which `python` starts an engine.
 _MODULES = re.compile(
-    r"vllm(\.entrypoints\..*)?|sglang\.(launch_server|srt\..*)|sglang|lightllm\.server\..*|lmdeploy"
+    r"vllm(\.entrypoints\..*)?|sglang\.(launch_server|srt\..*)|sglang|lightllm\.server\..*|lmdeploy|mlx_v?lm(\.\w+)?"
 )
 _SCRIPTS = re.compile(r"benchmark_(latency|throughput)\.py")
 
 #: `vllm==0.11.0`, `vllm[flashinfer]==0.11.0`, `vllm@0.11.0`: the version that is installed for the command.
-_PINNED = re.compile(r"(vllm|sglang|lmdeploy)(?:\[[^\]]*\])?(?:==|@)v?(\d+(?:\.\w+)*)")
+_PINNED = re.compile(r"(vllm|sglang|lmdeploy|mlx-lm)(?:\[[^\]]*\])?(?:==|@)v?(\d+(?:\.\w+)*)")
 
 #: Variables that say which devices a program sees.
 _VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES")
@@ -52,7 +59,7 @@ _VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES
 def is_program(word: str) -> bool:
     """Whether a word starts a launch command."""
     name = basename(word)
-    return name in PROGRAMS or _PYTHON.fullmatch(name) is not None
+    return name in PROGRAMS or any(form.fullmatch(name) for form in (_PYTHON, _DOTTED))
 
 
 def variables_before(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -170,7 +177,7 @@ def _pinned(words: Sequence[str], command: Sequence[str]) -> str | None:
     started = " ".join(command[:4])
     for word in words:
         found = _PINNED.fullmatch(word.rpartition("--with=")[2].rpartition("--from=")[2])
-        if found is not None and re.search(rf"\b{found[1]}\b", started):
+        if found is not None and re.search(rf"\b{found[1].replace('-', '_')}\b", started):
             return found[2]
     return None
 
@@ -180,9 +187,9 @@ def starts(words: Sequence[str]) -> bool:
     name, following = basename(words[0]), list(words[1:5])
     if _PINNED.fullmatch(name):
         name = name.partition("@")[0]
-    if name in ("trtllm-serve", "text-generation-launcher"):
+    if name in ("trtllm-serve", "text-generation-launcher") or (_DOTTED.fullmatch(name) and "." in name):
         return True
-    if name in ("vllm", "sglang", "lmdeploy"):
+    if name in ("vllm", "sglang", "lmdeploy") or _DOTTED.fullmatch(name):
         return bool(following) and following[0] in _SUBCOMMANDS
     if name in _CONTAINERS:
         return following[:1] in (["run"], ["container"])

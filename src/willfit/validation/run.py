@@ -19,6 +19,7 @@ PREDICTORS: dict[tuple[str, str], str] = {
     ("serve", "tgi"): "tgi",
     ("serve", "lmdeploy"): "lmdeploy",
     ("serve", "lightllm"): "lightllm",
+    ("generate", "mlx"): "mlx",
     ("generate", "transformers"): "transformers",
     ("generate", "litgpt"): "transformers",
 }
