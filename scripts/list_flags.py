@@ -45,6 +45,9 @@ PARSERS = {
     "mlx_generate": ("mlx_lm/generate.py",),
     "mlx_chat": ("mlx_lm/chat.py",),
     "mlx_benchmark": ("mlx_lm/benchmark.py",),
+    "tabby": ("common/config_models.py",),
+    "exllamav2": ("exllamav2/model_init.py", "test_inference.py", "examples/chat.py"),
+    "exllamav3": ("exllamav3/model_init.py", "examples/chat.py"),
     "mlx_vlm": (
         "mlx_vlm/server.py",
         "mlx_vlm/server/cli.py",
@@ -62,6 +65,18 @@ VARIABLES = {"vllm": ("vllm/envs.py", r"VLLM_[A-Z0-9_]+")}
 CLASSES = {
     "vllm": ("BaseFrontendArgs", "FrontendArgs"),
     "vllm_batch": ("BatchFrontendArgs",),
+    "tabby": (
+        "ConfigOverrideConfig",
+        "NetworkConfig",
+        "LoggingConfig",
+        "ModelConfig",
+        "DraftModelConfig",
+        "SamplingConfig",
+        "LoraConfig",
+        "EmbeddingsConfig",
+        "MemoryConfig",
+        "DeveloperConfig",
+    ),
 }
 #: Integers that vLLM reads with a unit.
 HUMAN = {
@@ -270,6 +285,9 @@ class Source:
                     takes = "value"
                 elif field in ("default_chat_template_kwargs", "reasoning_effort_map"):
                     kind = "json"
+                elif engine == "tabby" and takes != "values":
+                    # Its parser takes words, whatever they must be.
+                    takes, kind = "value", "str"
                 short = {"input_file": ("-i",), "output_file": ("-o",)}.get(field, ())
                 yield Flag(("--" + field.replace("_", "-"), *short), takes, kind)
         if engine == "sglang":

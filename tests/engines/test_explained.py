@@ -26,6 +26,8 @@ VERSIONS = {
     "lmdeploy": ("0.2.0", "0.6.0", "0.10.0", "0.13.0", "0.18.0"),
     "lightllm": ("1.0.0", "1.1.0", "1.2.0"),
     "mlx": ("0.24.1", "0.26.4", "0.28.4", "0.30.6", "0.32.2"),
+    "exllamav2": ("0.0.8", "0.0.20", "0.1.9", "0.3.2"),
+    "exllamav3": ("0.0.5", "0.0.43", "1.2.0", "1.4.0", "1.6.5"),
     "minimum": (None,),
 }
 MODELS = (
@@ -42,6 +44,12 @@ MODELS = (
 )
 MACHINES = ("h100", "4xl40s")
 MACHINES_OF = {"mlx": ("m4 max 128g", "m4 24g")}
+#: What else some engines are asked about, and the formats that are theirs.
+MODELS_OF = {
+    "exllamav2": ("meta-llama/Llama-3.1-8B-Instruct", "mistralai/Mixtral-8x7B-Instruct-v0.1"),
+    "exllamav3": ("google/gemma-4-26B-A4B-it",),
+}
+FORMAT_OF = {"exllamav2": "exl2-4.0", "exllamav3": "exl3-4.0"}
 
 #: An engine's file in a released version, or a constant with the number of measurements behind it.
 SOURCE = re.compile(r"\S+ (\d+\.)+\S+ [\w./-]+/[\w.-]+|^(torch|accelerate) \S+\.(py|cpp)\b")
@@ -50,12 +58,16 @@ CONSTANT = re.compile(r"calibration\.json: [\w.]+ \(median of \d+ published meas
 
 @cache
 def answer(engine, version, model, machine):
+    question, stored = Question(8192, 2, version=version), FORMAT_OF.get(engine)
     try:
-        return answer_about(
-            model, machine_of(machine), Question(8192, 2, version=version), engine, offline=True
-        )
+        return answer_about(model, machine_of(machine), question, engine, stored, offline=True)
     except BadInput:
         return None  # what the engine allocates is not worked out for this model
+
+
+def asked(engine):
+    """The models and machines that an engine is asked about."""
+    return product((*MODELS, *MODELS_OF.get(engine, ())), MACHINES_OF.get(engine, MACHINES))
 
 
 #: Commands that switch on what no question asks for.
@@ -96,7 +108,7 @@ CASES = [(engine, version) for engine, versions in VERSIONS.items() for version 
 @pytest.mark.parametrize(("engine", "version"), CASES)
 def test_a_formula_gives_the_bytes_of_its_term(engine, version):
     seen = 0
-    for model, machine in product(MODELS, MACHINES_OF.get(engine, MACHINES)):
+    for model, machine in asked(engine):
         found = answer(engine, version, model, machine)
         if found is None:
             continue
@@ -184,7 +196,7 @@ def test_words_enter_terms_and_numbers_that_there_are(name):
     """A number that no formula has would never be explained by it."""
     engine = next(engine for engine, package in ENGINES.items() if package == name)
     terms, numbers = set(), set()
-    for version, model, machine in product(VERSIONS[engine], MODELS, MACHINES_OF.get(engine, MACHINES)):
+    for version, (model, machine) in product(VERSIONS[engine], asked(engine)):
         found = answer(engine, version, model, machine)
         for term in found.estimate.devices[0].terms if found else ():
             terms.add(term.name)

@@ -15,7 +15,13 @@ def read(line, version=None):
 
 @pytest.mark.parametrize(
     "start",
-    ["mlx_lm.server", "mlx_lm server", "python -m mlx_lm.server", "python3 -m mlx_lm server", "uv run mlx_lm.server"],
+    [
+        "mlx_lm.server",
+        "mlx_lm server",
+        "python -m mlx_lm.server",
+        "python3 -m mlx_lm server",
+        "uv run mlx_lm.server",
+    ],
 )
 def test_a_server_by_all_its_names(start):
     launch = read(f"{start} --model org/model --port 8080 --temp 0.7")
@@ -47,9 +53,9 @@ def test_each_flag_sets_one_thing(line, field, value):
 
 
 def test_other_programs():
-    assert read("mlx_lm.generate --model m/m --prompt 'Hello there' -m 200 --max-kv-size 4096").settings == Settings(
-        program="generate", max_tokens=200, max_kv_size=4096
-    )
+    assert read(
+        "mlx_lm.generate --model m/m --prompt 'Hello there' -m 200 --max-kv-size 4096"
+    ).settings == Settings(program="generate", max_tokens=200, max_kv_size=4096)
     assert read("mlx_lm.chat --model m/m").settings == Settings(program="chat", max_tokens=256)
     found = read("mlx_lm.benchmark --model m/m -p 2048 -g 128 -b 4").settings
     assert found == Settings(program="benchmark", prompt_tokens=2048, max_tokens=128, batch=4)

@@ -20,6 +20,8 @@ ENGINES: dict[str, str] = {
     "lmdeploy": "lmdeploy",
     "lightllm": "lightllm",
     "mlx": "mlx",
+    "exllamav2": "exllamav2",
+    "exllamav3": "exllamav3",
     "minimum": "minimum",
 }
 

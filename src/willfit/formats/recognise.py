@@ -142,7 +142,7 @@ _GROUPS = (128, 64, 32)
 _PLAIN = ("bf16", "f16", "f32", "fp16", "fp32")
 
 _EXL_EXAMPLES = ("exl2-4.0bpw", "exl3-4.0bpw")
-_EXL = re.compile(r"^(exl[23])-([0-9]+(?:\.[0-9]+)?)bpw$")
+_EXL = re.compile(r"^(exl[23])-([0-9]+(?:\.[0-9]+)?)(?:bpw)?(?:[-_]h([0-9]))?$")
 
 
 def recipe_for(config: Config, dtype: str) -> Recipe:
@@ -199,6 +199,8 @@ def recipe_named(text: str, dtype: str, architecture: Architecture | None = None
         return recipe if architecture is None else _with_dividing_groups(recipe, key, dtype, architecture)
     if found := _EXL.match(key):
         fields = {"quant_method": found.group(1), "bits": float(found.group(2))}
+        if found.group(3):
+            fields["head_bits"] = int(found.group(3))
         return _from_config(found.group(1), Config(fields, f"format {key}"), dtype)
     file_types = import_module("willfit.formats.recipes.gguf_mix")
     kind = key.removeprefix("gguf-").upper()

@@ -45,6 +45,7 @@ _IMAGES = {
     "lmsysorg/sglang-rocm": Image((), "tag"),
     "openmmlab/lmdeploy": Image((), "tag"),
     "nvidia/tensorrt-llm/release": Image((), "tag"),
+    "theroyallab/tabbyapi": Image(("tabbyapi",)),
 }
 
 

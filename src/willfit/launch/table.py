@@ -14,7 +14,18 @@ from willfit.launch.images import known_image
 from willfit.launch.shell import SHELLS, VARIABLE, commands_of, script_of
 
 #: Modules of this folder, asked in turn whether a command is theirs.
-LAUNCHERS: tuple[str, ...] = ("vllm", "sglang", "trtllm", "tgi", "lmdeploy", "lightllm", "mlx", "docker")
+LAUNCHERS: tuple[str, ...] = (
+    "vllm",
+    "sglang",
+    "trtllm",
+    "tgi",
+    "lmdeploy",
+    "lightllm",
+    "mlx",
+    "tabby",
+    "exllama",
+    "docker",
+)
 
 #: Programs that start another one; what stands between them and its name is theirs.
 _WRAPPERS = frozenset({
@@ -47,7 +58,10 @@ _PYTHON = re.compile(r"python(\d(\.\d+)?)?")
 _MODULES = re.compile(
     r"vllm(\.entrypoints\..*)?|sglang\.(launch_server|srt\..*)|sglang|lightllm\.server\..*|lmdeploy|mlx_v?lm(\.\w+)?"
 )
-_SCRIPTS = re.compile(r"benchmark_(latency|throughput)\.py")
+_SCRIPTS = re.compile(r"(benchmark_(latency|throughput)|test_inference)\.py")
+
+#: Names that many scripts have; a launcher knows its own by what follows.
+_COMMON_SCRIPTS = re.compile(r"(main|start|chat)\.py|start\.(sh|bat)")
 
 #: `vllm==0.11.0`, `vllm[flashinfer]==0.11.0`, `vllm@0.11.0`: the version that is installed for the command.
 _PINNED = re.compile(r"(vllm|sglang|lmdeploy|mlx-lm)(?:\[[^\]]*\])?(?:==|@)v?(\d+(?:\.\w+)*)")
@@ -199,8 +213,17 @@ def starts(words: Sequence[str]) -> bool:
         module = following.index("-m") + 1 if "-m" in following else None
         if module is not None:
             return module < len(following) and _MODULES.fullmatch(following[module]) is not None
-        return any(_SCRIPTS.fullmatch(basename(word)) for word in following[:2])
+        if any(_SCRIPTS.fullmatch(basename(word)) for word in following[:2]):
+            return True
+        return any(_COMMON_SCRIPTS.fullmatch(basename(word)) for word in following[:2]) and _known(words)
+    if _COMMON_SCRIPTS.fullmatch(name):
+        return _known(words)
     return name == "-m" and bool(following) and _MODULES.fullmatch(following[0]) is not None
+
+
+def _known(words: Sequence[str]) -> bool:
+    """Whether a launcher knows a command."""
+    return any(import_module(f"willfit.launch.{name}").recognises(words) for name in LAUNCHERS)
 
 
 def _parse_script(command: list[str], version: str | None, variables: Mapping[str, str]) -> Launch:

@@ -20,6 +20,8 @@ PREDICTORS: dict[tuple[str, str], str] = {
     ("serve", "lmdeploy"): "lmdeploy",
     ("serve", "lightllm"): "lightllm",
     ("generate", "mlx"): "mlx",
+    ("generate", "exllamav2"): "exllama",
+    ("generate", "exllamav3"): "exllama",
     ("generate", "transformers"): "transformers",
     ("generate", "litgpt"): "transformers",
 }
