@@ -48,6 +48,8 @@ PARSERS = {
     "tabby": ("common/config_models.py",),
     "exllamav2": ("exllamav2/model_init.py", "test_inference.py", "examples/chat.py"),
     "exllamav3": ("exllamav3/model_init.py", "examples/chat.py"),
+    "ktransformers": ("ktransformers/server/args.py",),
+    "kt": ("sglang/srt/server_args.py",),
     "mlx_vlm": (
         "mlx_vlm/server.py",
         "mlx_vlm/server/cli.py",

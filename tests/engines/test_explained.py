@@ -28,6 +28,7 @@ VERSIONS = {
     "mlx": ("0.24.1", "0.26.4", "0.28.4", "0.30.6", "0.32.2"),
     "exllamav2": ("0.0.8", "0.0.20", "0.1.9", "0.3.2"),
     "exllamav3": ("0.0.5", "0.0.43", "1.2.0", "1.4.0", "1.6.5"),
+    "ktransformers": ("0.2.0", "0.2.1", "0.2.4", "0.3.2", "0.4.1", "0.5.2", "0.7.2"),
     "minimum": (None,),
 }
 MODELS = (
@@ -48,6 +49,7 @@ MACHINES_OF = {"mlx": ("m4 max 128g", "m4 24g")}
 MODELS_OF = {
     "exllamav2": ("meta-llama/Llama-3.1-8B-Instruct", "mistralai/Mixtral-8x7B-Instruct-v0.1"),
     "exllamav3": ("google/gemma-4-26B-A4B-it",),
+    "ktransformers": ("Qwen/Qwen2-57B-A14B-Instruct", "deepseek-ai/DeepSeek-V3"),
 }
 FORMAT_OF = {"exllamav2": "exl2-4.0", "exllamav3": "exl3-4.0"}
 
@@ -86,6 +88,11 @@ COMMANDS = (
     "python -m sglang.launch_server --model google/gemma-3-12b-it --max-total-tokens 40000",
     "lmdeploy serve api_server Qwen/Qwen3-8B --backend pytorch --quant-policy 8",
     "trtllm-serve Qwen/Qwen3-8B --tp_size 2",
+    "sglang serve Qwen/Qwen3-30B-A3B --kt-weight-path w --kt-method AMXINT8 --kt-num-gpu-experts 4 "
+    "--kt-gpu-prefill-token-threshold 400",
+    "sglang serve Qwen/Qwen3-30B-A3B --kt-weight-path w-Q4_K_M --kt-method LLAMAFILE --kt-num-gpu-experts 0",
+    "ktransformers --model_path deepseek-ai/DeepSeek-V3 --gguf_path w-Q4_K_M --backend_type balance_serve",
+    "ktransformers --model_path Qwen/Qwen3-30B-A3B --gguf_path w-bf16 --optimize_config_path Qwen3Moe-amx.yaml",
 )
 
 
@@ -211,6 +218,7 @@ def test_words_enter_terms_and_numbers_that_there_are(name):
         "reported",
         "kv_cache: context",
         "rounding",
+        "prefill_experts",
     }
     for words in import_module(f"willfit.engines.{name}.changes").WORDS.values():
         for entered in words.enters:

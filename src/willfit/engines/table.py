@@ -22,6 +22,7 @@ ENGINES: dict[str, str] = {
     "mlx": "mlx",
     "exllamav2": "exllamav2",
     "exllamav3": "exllamav3",
+    "ktransformers": "ktransformers",
     "minimum": "minimum",
 }
 

@@ -88,6 +88,7 @@ def parse(words: Sequence[str], version: str | None = None) -> Launch:
         revision=None,
         settings=module.Settings(**settings),
         format_name=stored,
+        other_files=stored is not None,
         notes=tuple(_notes(scanned)),
         draft=DraftModel(model_and_format(str(draft))[0], "draft_model") if draft else None,
     )

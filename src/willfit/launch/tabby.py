@@ -201,6 +201,7 @@ def _launch(given: Mapping[str, Any], version: str | None, notes: list[str]) -> 
         revision=None,
         settings=module.Settings(**settings),
         format_name=stored,
+        other_files=stored is not None,
         notes=tuple(notes),
         draft=DraftModel(model_and_format(str(drafter))[0], "draft_model") if drafter else None,
     )

@@ -16,6 +16,7 @@ from willfit.launch.shell import SHELLS, VARIABLE, commands_of, script_of
 #: Modules of this folder, asked in turn whether a command is theirs.
 LAUNCHERS: tuple[str, ...] = (
     "vllm",
+    "ktransformers",
     "sglang",
     "trtllm",
     "tgi",
@@ -40,6 +41,7 @@ _CONTAINERS = frozenset({"docker", "podman", "nerdctl", "nvidia-docker"})
 
 _ENGINES = frozenset({
     "vllm", "sglang", "lmdeploy", "trtllm-serve", "text-generation-launcher", "mlx_lm.server", "mlx_lm.generate",
+    "ktransformers", "kt",
 })  # fmt: skip
 
 #: Programs of a package that have a dot in their names, or are words behind its name: `mlx_lm.server`, `mlx_lm server`.
@@ -49,7 +51,7 @@ _DOTTED = re.compile(r"mlx_v?lm(\.\w+)?")
 PROGRAMS: frozenset[str] = _WRAPPERS | _CONTAINERS | _ENGINES | SHELLS
 
 _SUBCOMMANDS = frozenset(
-    {"serve", "bench", "run-batch", "chat", "complete", "generate", "server", "benchmark"}
+    {"serve", "bench", "run-batch", "chat", "complete", "generate", "server", "benchmark", "run"}
 )
 
 _PYTHON = re.compile(r"python(\d(\.\d+)?)?")
@@ -57,8 +59,9 @@ _PYTHON = re.compile(r"python(\d(\.\d+)?)?")
 #: Modules and scripts with which `python` starts an engine.
 _MODULES = re.compile(
     r"vllm(\.entrypoints\..*)?|sglang\.(launch_server|srt\..*)|sglang|lightllm\.server\..*|lmdeploy|mlx_v?lm(\.\w+)?"
+    r"|ktransformers\.(local_chat|server\.main)"
 )
-_SCRIPTS = re.compile(r"(benchmark_(latency|throughput)|test_inference)\.py")
+_SCRIPTS = re.compile(r"(benchmark_(latency|throughput)|test_inference|local_chat)\.py")
 
 #: Names that many scripts have; a launcher knows its own by what follows.
 _COMMON_SCRIPTS = re.compile(r"(main|start|chat)\.py|start\.(sh|bat)")
@@ -201,9 +204,11 @@ def starts(words: Sequence[str]) -> bool:
     name, following = basename(words[0]), list(words[1:5])
     if _PINNED.fullmatch(name):
         name = name.partition("@")[0]
-    if name in ("trtllm-serve", "text-generation-launcher") or (_DOTTED.fullmatch(name) and "." in name):
+    if name in ("trtllm-serve", "text-generation-launcher", "ktransformers") or (
+        _DOTTED.fullmatch(name) and "." in name
+    ):
         return True
-    if name in ("vllm", "sglang", "lmdeploy") or _DOTTED.fullmatch(name):
+    if name in ("vllm", "sglang", "lmdeploy", "kt") or _DOTTED.fullmatch(name):
         return bool(following) and following[0] in _SUBCOMMANDS
     if name in _CONTAINERS:
         return following[:1] in (["run"], ["container"])

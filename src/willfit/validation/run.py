@@ -22,6 +22,7 @@ PREDICTORS: dict[tuple[str, str], str] = {
     ("generate", "mlx"): "mlx",
     ("generate", "exllamav2"): "exllama",
     ("generate", "exllamav3"): "exllama",
+    ("generate", "ktransformers"): "ktransformers",
     ("generate", "transformers"): "transformers",
     ("generate", "litgpt"): "transformers",
 }

@@ -39,7 +39,7 @@ def predict(case: Case) -> dict[str, Any]:
     if given.get("max_output_len") == 0:
         given["max_output_len"] = None
     given["max_seq_len"] = given.get("cache_size")
-    settings, subject, machine = engine.Settings(**given), _subject(case), machine_of(case)
+    settings, subject, machine = engine.Settings(**given), subject_of_conversion(case), machine_of(case)
     loaded = case.settings.get("phase") == "load"
     found = _held(engine, subject, machine, settings, loaded)
     if "phase" in case.unknown_settings:
@@ -57,7 +57,7 @@ def _held(engine: Any, subject: Subject, machine: Machine, settings: Any, loaded
     return Prediction(size / GIB, low / GIB, high / GIB)
 
 
-def _subject(case: Case) -> Subject:
+def subject_of_conversion(case: Case) -> Subject:
     """The case's model; a conversion's format stands in the place of that of the model it was made of."""
     stored, entry = case.fields.get("checkpoint_format"), find(str(case.fields.get("catalogue")))
     if stored is None or entry is None:
