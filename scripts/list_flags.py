@@ -50,6 +50,7 @@ PARSERS = {
     "exllamav3": ("exllamav3/model_init.py", "examples/chat.py"),
     "ktransformers": ("ktransformers/server/args.py",),
     "kt": ("sglang/srt/server_args.py",),
+    "fastllm": ("ftllm/util.py", "ftllm/server.py", "ftllm/cli.py", "ftllm/webui.py"),
     "mlx_vlm": (
         "mlx_vlm/server.py",
         "mlx_vlm/server/cli.py",

@@ -29,6 +29,7 @@ VERSIONS = {
     "exllamav2": ("0.0.8", "0.0.20", "0.1.9", "0.3.2"),
     "exllamav3": ("0.0.5", "0.0.43", "1.2.0", "1.4.0", "1.6.5"),
     "ktransformers": ("0.2.0", "0.2.1", "0.2.4", "0.3.2", "0.4.1", "0.5.2", "0.7.2"),
+    "fastllm": ("0.1.4.8", "0.1.6.0", "0.1.6.4", "0.1.7.1", "1.9.0"),
     "minimum": (None,),
 }
 MODELS = (
@@ -50,6 +51,7 @@ MODELS_OF = {
     "exllamav2": ("meta-llama/Llama-3.1-8B-Instruct", "mistralai/Mixtral-8x7B-Instruct-v0.1"),
     "exllamav3": ("google/gemma-4-26B-A4B-it",),
     "ktransformers": ("Qwen/Qwen2-57B-A14B-Instruct", "deepseek-ai/DeepSeek-V3"),
+    "fastllm": ("meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen3.5-27B", "deepseek-ai/DeepSeek-V4-Flash"),
 }
 FORMAT_OF = {"exllamav2": "exl2-4.0", "exllamav3": "exl3-4.0"}
 
@@ -88,6 +90,9 @@ COMMANDS = (
     "python -m sglang.launch_server --model google/gemma-3-12b-it --max-total-tokens 40000",
     "lmdeploy serve api_server Qwen/Qwen3-8B --backend pytorch --quant-policy 8",
     "trtllm-serve Qwen/Qwen3-8B --tp_size 2",
+    "ftllm serve Qwen/Qwen3-30B-A3B --device cudapp=2 --moe_device \"{'cuda':1,'numa':2,'disk':1}\" --dtype int4g128",
+    "ftllm run Qwen/Qwen3-30B-A3B --device cpu --tokens 4096 --max_context_length 8192",
+    "ftllm server Qwen/Qwen3-8B --tp 2 --tokens 65536 --kv_cache_dtype fp8_e4m3 --cuda_embedding",
     "sglang serve Qwen/Qwen3-30B-A3B --kt-weight-path w --kt-method AMXINT8 --kt-num-gpu-experts 4 "
     "--kt-gpu-prefill-token-threshold 400",
     "sglang serve Qwen/Qwen3-30B-A3B --kt-weight-path w-Q4_K_M --kt-method LLAMAFILE --kt-num-gpu-experts 0",

@@ -252,7 +252,7 @@ def test_matrices_are_packed_and_experts_mapped():
 
 def test_latent_attention_keeps_one_matrix_whole():
     lite = bundled("deepseek-ai/DeepSeek-V2-Lite-Chat", "q4_k_m")
-    new, old = (alone(lite, version=version, cache_lens=1000) for version in ("0.2.1", "0.2.0"))
+    new, old = (alone(lite, version=version, cache_lens=1000) for version in ("0.2.2", "0.2.0"))
     assert terms(old)["kv_cache"] == 1000 * 27 * 576 * 2
     assert terms(new)["kv_cache"] == 1024 * 27 * 576 * 2
     assert terms(new)["workspace"] == 128 * MIB
@@ -261,6 +261,16 @@ def test_latent_attention_keeps_one_matrix_whole():
     # 27 x 4096 x 512 of the second matrix, 26 routers of 64 x 2048, and norms.
     plain = (27 * 4096 * 512 + 26 * 64 * 2048 + 27 * (2 * 2048 + 512) + 2048) * 2
     assert f"+ {plain} B of everything else" in weights.formula
+
+
+def test_the_head_is_packed_since_0_2_2():
+    lite = bundled("deepseek-ai/DeepSeek-V2-Lite-Chat", "q4_k_m")
+    new, old = (alone(lite, version=version) for version in ("0.2.2", "0.2.1"))
+    head = 102_400 * 2048
+    marlin = head // 2 + 2048 // 64 * 102_400 * 2 + 102_400 // 64 * 64
+    assert terms(old)["weights"] - terms(new)["weights"] == head * 2 - marlin
+    weights = next(term for term in old.devices[0].terms if term.name == "weights")
+    assert weights.high_bytes >= weights.bytes + 27 * 4096 * 512 * 2
 
 
 def test_cards_have_as_many_layers():

@@ -23,6 +23,7 @@ ENGINES: dict[str, str] = {
     "exllamav2": "exllamav2",
     "exllamav3": "exllamav3",
     "ktransformers": "ktransformers",
+    "fastllm": "fastllm",
     "minimum": "minimum",
 }
 

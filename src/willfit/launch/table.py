@@ -25,6 +25,7 @@ LAUNCHERS: tuple[str, ...] = (
     "mlx",
     "tabby",
     "exllama",
+    "fastllm",
     "docker",
 )
 
@@ -41,7 +42,7 @@ _CONTAINERS = frozenset({"docker", "podman", "nerdctl", "nvidia-docker"})
 
 _ENGINES = frozenset({
     "vllm", "sglang", "lmdeploy", "trtllm-serve", "text-generation-launcher", "mlx_lm.server", "mlx_lm.generate",
-    "ktransformers", "kt",
+    "ktransformers", "kt", "ftllm",
 })  # fmt: skip
 
 #: Programs of a package that have a dot in their names, or are words behind its name: `mlx_lm.server`, `mlx_lm server`.
@@ -51,7 +52,7 @@ _DOTTED = re.compile(r"mlx_v?lm(\.\w+)?")
 PROGRAMS: frozenset[str] = _WRAPPERS | _CONTAINERS | _ENGINES | SHELLS
 
 _SUBCOMMANDS = frozenset(
-    {"serve", "bench", "run-batch", "chat", "complete", "generate", "server", "benchmark", "run"}
+    {"serve", "bench", "run-batch", "chat", "complete", "generate", "server", "benchmark", "run", "webui"}
 )
 
 _PYTHON = re.compile(r"python(\d(\.\d+)?)?")
@@ -208,7 +209,7 @@ def starts(words: Sequence[str]) -> bool:
         _DOTTED.fullmatch(name) and "." in name
     ):
         return True
-    if name in ("vllm", "sglang", "lmdeploy", "kt") or _DOTTED.fullmatch(name):
+    if name in ("vllm", "sglang", "lmdeploy", "kt", "ftllm") or _DOTTED.fullmatch(name):
         return bool(following) and following[0] in _SUBCOMMANDS
     if name in _CONTAINERS:
         return following[:1] in (["run"], ["container"])

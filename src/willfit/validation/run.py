@@ -23,6 +23,7 @@ PREDICTORS: dict[tuple[str, str], str] = {
     ("generate", "exllamav2"): "exllama",
     ("generate", "exllamav3"): "exllama",
     ("generate", "ktransformers"): "ktransformers",
+    ("generate", "fastllm"): "fastllm",
     ("generate", "transformers"): "transformers",
     ("generate", "litgpt"): "transformers",
 }

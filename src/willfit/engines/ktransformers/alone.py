@@ -126,8 +126,15 @@ class Alone:
 
     def _is_packed(self, tensor: Tensor) -> bool:
         """Matrices of layers and the head; latent attention's second one for keys and values stays whole."""
-        whole = "kv_b_proj" in tensor.name or "attn_kv_b" in tensor.name
+        whole = _is_second(tensor) or (tensor.part == "head" and not self.settings.era.packed_head)
         return tensor.kind == "linear" and len(tensor.shape) == 2 and tensor.part != "router" and not whole
+
+    def copies(self, at: int) -> int:
+        """Bytes of the parts of latent attention's matrices that are copied before 0.2.2, and given back late."""
+        first, last = self.layers(at)
+        tensors = [one for layer in self.subject.architecture.layers[first:last] for one in layer.tensors]
+        size = sum(one.elements for one in tensors if _is_second(one)) * self.width
+        return 0 if self.settings.era.packed_head else size
 
     def _packed(self, tensor: Tensor) -> int:
         outputs, inputs = tensor.shape
@@ -157,7 +164,8 @@ class Alone:
         packed, plain = self.weights(at)
         how = "in 4 bits" if settings.linear == "marlin" else "in 8 bits"
         formula = f"{packed} B of matrices {how} + {plain} B of everything else"
-        terms = [weights_between(self.subject, packed + plain, formula, SOURCES.cite("weights", version))]
+        reference, copies = SOURCES.cite("weights", version), self.copies(at)
+        terms = [weights_between(self.subject, packed + plain, formula, reference, copies)]
         each = self.token_bytes(at)
         rule = "cache" if self.served else "own cache"
         formula = f"{self.tokens} tokens x {each} B"
@@ -212,6 +220,11 @@ class Alone:
         else:
             mapped.append(exact("experts", stored, f"{stored} B of experts, mapped", reference))
         return DeviceEstimate("host", 0, self.machine.host_bytes, tuple(terms), page_cache=tuple(mapped))
+
+
+def _is_second(tensor: Tensor) -> bool:
+    """Whether a tensor is latent attention's second matrix for keys and values."""
+    return tensor.name.endswith(("kv_b_proj.weight", "attn_kv_b.weight"))
 
 
 def estimate_alone(

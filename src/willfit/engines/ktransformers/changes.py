@@ -28,5 +28,8 @@ WORDS: dict[str, Words] = {
         ("experts",),
     ),
     "cache_lens": Words("the cache has {} tokens where none are asked for", ("kv_cache",)),
+    "packed_head": Words(
+        {False: "the head is not packed", True: "the head is packed to 4 bits"}, ("weights",)
+    ),
     "page": Words("compressed keys and values are in pages of {}", ("kv_cache",), ("latents",)),
 }

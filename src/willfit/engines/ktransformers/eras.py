@@ -40,6 +40,8 @@ class Era:
         Tokens of the cache of its own programs where none are asked for.
     page
         Tokens of a page of compressed keys and values in its own program.
+    packed_head
+        The rules pack the head as well, and parts of latent attention's matrices are no copies any more.
     """
 
     since: Version
@@ -50,6 +52,7 @@ class Era:
     layerwise: bool = False
     cache_lens: int = 4096
     page: int = 1
+    packed_head: bool = False
 
 
 _FIRST = frozenset({"AMXINT4", "AMXINT8"})
@@ -64,6 +67,7 @@ ERAS = succession(
     Era((0, 0)),
     changed((0, 2), cache_lens=8192),
     changed((0, 2, 1), page=64),
+    changed((0, 2, 2), packed_head=True),
     changed((0, 2, 4), program="balance_serve", programs=frozenset({"ktransformers", "balance_serve"})),
     changed((0, 3, 2), program="ktransformers", cache_lens=16384),
     changed((0, 4), program="sglang", programs=frozenset({"sglang"}), sglang="0.5.5", methods=_FIRST),
