@@ -252,7 +252,7 @@ class OwnEngine:
         text = replace(
             self.header, tensors=tuple(t for t in self.header.tensors if not t.name.startswith(_ENCODERS))
         )
-        loader = Loader(where, self.backends, "", mapped=False, repack=False)
+        loader = Loader(where, self.backends, "", mapped=False, repack=())
         era = llama_cpp_era(self.era.llama_cpp)
         batch = min(self.resolved.batch, self.resolved.context)
         cache = CacheSettings(
