@@ -150,17 +150,30 @@ class Node:
     @property
     def is_contiguous(self) -> bool:
         """Whether its elements follow each other without gaps; dimensions of one element have no stride that counts."""
+        return self.is_contiguous_after(0)
+
+    @property
+    def has_contiguous_rows(self) -> bool:
+        """Whether the elements of a row follow each other."""
+        kind = GGML_TYPES[self.type]
+        return self.ne[0] == kind.block or self.nb[0] == kind.bytes
+
+    def is_contiguous_after(self, dimension: int) -> bool:
+        """The same where gaps may be behind any of the first dimensions (`ggml_is_contiguous_1` and so on)."""
         ne, nb = self.ne, self.nb
         kind = GGML_TYPES[self.type]
         step = kind.bytes
         if ne[0] != kind.block and nb[0] != step:
             return False
         step *= ne[0] // kind.block
-        for size, stride in zip(ne[1:], nb[1:], strict=True):
-            if size != 1:
-                if stride != step:
-                    return False
-                step *= size
+        for index in range(1, 4):
+            if ne[index] != 1:
+                if index > dimension:
+                    if nb[index] != step:
+                        return False
+                    step *= ne[index]
+                else:
+                    step = ne[index] * nb[index]
         return True
 
 
