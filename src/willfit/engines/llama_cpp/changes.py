@@ -124,6 +124,11 @@ WORDS: dict[str, Words] = {
         "the graph has places for tokens and for vectors",
         _COMPUTE,
     ),
+    "lazy_tables": _either(
+        "tables of embeddings of each layer are loaded with the rest",
+        "rows of tables of embeddings beyond 4 GiB are read from the file on demand",
+        _WEIGHTS,
+    ),
     "mixes_inputs": _either(
         "a batch is of tokens or of vectors",
         "the graph has a place for batches of both tokens and vectors",

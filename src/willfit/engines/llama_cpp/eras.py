@@ -76,6 +76,8 @@ class Era:
         Attention is not placed where its sinks are.
     output_first
         The output is the first to be offloaded; before, it was the last.
+    lazy_tables
+        Rows of large tables of embeddings of each layer are read from the file on demand.
     trims_outputs
         The buffer of results has rows for the sequences; before, for all tokens of a batch.
     saves_prompts, saves_states
@@ -115,6 +117,7 @@ class Era:
     forces_flash: bool = False
     ignores_sinks: bool = False
     output_first: bool = False
+    lazy_tables: bool = False
     trims_outputs: bool = False
     saves_prompts: bool = False
     saves_states: bool = False
@@ -151,6 +154,7 @@ ERAS: tuple[Era, ...] = succession(
     changed((9000,), repacked=("Q4_0", "Q4_K", "IQ4_NL", "MXFP4")),
     changed((9440,), half_masks=True, copies_in_graph=True, few_outputs=True),
     changed((10150,), ignores_sinks=True, forces_flash=True),
+    changed((10700,), lazy_tables=True),
     changed((10750,), keeps_expert_sums=True),
     changed((10900,), keeps_expert_choices=True),
     changed((11300,), copies_all_inputs=True),

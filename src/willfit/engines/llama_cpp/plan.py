@@ -159,7 +159,7 @@ def context(model: Model, settings: ContextSettings, era: Era) -> Context:
     return Context(
         _sum(model, caches, buffers, ("k", "v", "index")),
         sum(_sum(model, caches, buffers, ("k",)).values()),
-        _sum(model, caches, buffers, ("r", "s")),
+        _sum(model, caches, buffers, ("r", "s", "p")),
         compute,
         peaks,
         _output_bytes(model, settings, cache.sequences if era.trims_outputs else cache.ubatch),

@@ -148,6 +148,7 @@ def place(
         settings.mmap,
         resolved.era.repacked if settings.repack and settings.fork == "llama.cpp" else (),
         offload.overrides,
+        resolved.era.lazy_tables and settings.fork == "llama.cpp",
     )
     return load(header, subject.architecture, loader, skipped_tensors(header, subject, settings))
 

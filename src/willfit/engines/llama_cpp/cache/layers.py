@@ -18,6 +18,8 @@ PADDING = 256
 _ROTATION = 64
 #: Architectures that keep keys and values for the layers that draft, too, which the model itself never reads.
 _DRAFTS_KEPT = frozenset(("bailingmoe3",))
+#: Kind of the mixer whose convolution keeps inputs of its own, beside those of the layer's state.
+_MEMORY = "n-gram memory"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,8 @@ def layer_caches(
             if isinstance(mixer, Attention):
                 if mixer.keeps_cache and not mixer.shares_cache:
                     _keys_and_values(cache, mixer, settings, buffer, widest)
+                if mixer.index_dim:
+                    cache.index = _tensor(settings.type_k, mixer.index_dim, settings, settings.cells, buffer)
             elif isinstance(mixer, LatentAttention):
                 cache.cells = settings.cells
                 cache.k = _tensor(settings.type_k, mixer.latent_per_token, settings, settings.cells, buffer)
@@ -117,7 +121,11 @@ def layer_caches(
             elif isinstance(mixer, Recurrent):
                 rows = settings.sequences * (1 + settings.snapshots)
                 inputs = mixer.conv_channels * (mixer.conv_kernel - 1) if mixer.conv_channels else 0
-                cache.r = Node("none", "F32", (inputs, rows, 1, 1), buffer=buffer)
+                kept = Node("none", "F32", (inputs, rows, 1, 1), buffer=buffer)
+                if mixer.kind == _MEMORY:
+                    cache.p = kept
+                    continue
+                cache.r = kept
                 cache.s = Node("none", "F32", (mixer.recurrent, rows, 1, 1), buffer=buffer)
         made.append(cache)
     plain = not recurrent and not any(m.window or m.chunk for m in attentions)

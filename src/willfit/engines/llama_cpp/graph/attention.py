@@ -184,6 +184,7 @@ def attend(
     sinks: Node | None = None,
     project: str = "attn_output",
     bias: Node | None = None,
+    mask: Node | None = None,
 ) -> Node:
     """Store new keys and values, attend to the whole cache, project the outputs (`build_attn`).
 
@@ -195,6 +196,8 @@ def attend(
         Name of the output projection; empty for none.
     bias
         Added to the scores: relative positions.
+    mask
+        Instead of that of the inputs.
     """
     q = rotated(net, q, inputs.k_rotation)
     k = rotated(net, k, inputs.k_rotation) if k is not None else None
@@ -212,7 +215,7 @@ def attend(
     assert isinstance(mixer, Attention)
     keys = cached_keys(net, cache, mixer.head_dim, mixer.kv_heads)
     values = _cached_values(net, cache, mixer.value_dim, mixer.kv_heads)
-    x = heads(net, q, keys, values, inputs.mask, sinks, bias=bias)
+    x = heads(net, q, keys, values, mask if mask is not None else inputs.mask, sinks, bias=bias)
     x = rotated(net, x, inputs.v_rotation)
     return net.projected(project, x) if project else x
 

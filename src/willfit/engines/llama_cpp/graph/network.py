@@ -88,6 +88,8 @@ class LayerCache:
         Tokens that a stream holds, and whether the layer sees a window of them.
     r, s
         Inputs of a short convolution, and the recurrent state: width x sequences.
+    p
+        Inputs of the convolution behind an n-gram memory: width x sequences.
     index
         Keys of an indexer.
     rotates_k, rotates_v
@@ -100,6 +102,7 @@ class LayerCache:
     windowed: bool = False
     r: Node | None = None
     s: Node | None = None
+    p: Node | None = None
     index: Node | None = None
     rotates_k: int = 0
     rotates_v: int = 0

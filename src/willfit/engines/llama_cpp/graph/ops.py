@@ -339,6 +339,11 @@ class Graph:
         """Sums over the second dimension with a weight for each part and token: `ggml_dsv4_hc_pre`."""
         return self._node("dsv4_hc_pre", "F32", (x.ne[0], x.ne[2], 1, 1), [x, weights])
 
+    def spread_streams(self, x: Node, streams: Node, shares: Node, mix: Node | None = None) -> Node:
+        """The streams, mixed if a matrix says so, each with a share of `x`: `ggml_dsv4_hc_post`."""
+        src = [x, streams, shares, *([mix] if mix is not None else [])]
+        return self._node("dsv4_hc_post", "F32", streams.ne, src)
+
     def arange(self, count: int) -> Node:
         """Whole numbers in order."""
         return self._node("arange", "F32", (count, 1, 1, 1), [])

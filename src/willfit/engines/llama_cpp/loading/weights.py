@@ -17,6 +17,10 @@ from willfit.errors import BadInput
 #: Rows that AVX2 processors interleave of types that they multiply faster so (`ggml-cpu/repack.cpp`).
 _INTERLEAVED = 8
 
+#: Tables of which rows are read on demand if they are larger than this, and the architectures that do so.
+_LAZY, _LAZY_FROM = "per_layer_token_embd.weight", 4 << 30
+_LAZY_IN = frozenset(("gemma4", "qwen4exp"))
+
 #: Where a model ties its head: one tensor that is read as rows and multiplied with.
 _TABLE, _HEAD = "token_embd.weight", "output.weight"
 
@@ -36,11 +40,14 @@ class Placed:
         What the file holds.
     buffer
         Where it is.
+    lazy
+        Rows of it are read on demand, from a mapping of its own.
     """
 
     name: str
     tensor: GgufTensor
     buffer: Buffer
+    lazy: bool = False
 
     @property
     def ne(self) -> Shape:
@@ -71,6 +78,8 @@ class Loader:
         Types that the processor repacks.
     overrides
         Patterns of tensor names, each with the name of a buffer.
+    lazy
+        Rows of large tables are read on demand: such tables are apart from other tensors, and never pinned.
     """
 
     places: LayerPlaces
@@ -79,6 +88,7 @@ class Loader:
     mapped: bool
     repack: tuple[str, ...]
     overrides: tuple[tuple[str, str], ...] = ()
+    lazy: bool = False
     _patterns: tuple[tuple[re.Pattern[str], str], ...] = field(init=False, default=())
 
     def __post_init__(self) -> None:
@@ -108,6 +118,9 @@ class Loader:
                 continue
             if tensor.name in SHARED:
                 found += self._copies(tensor, meta)
+                continue
+            if self.lazy and meta.architecture in _LAZY_IN and is_lazy(tensor):
+                found.append(Placed(tensor.name, tensor, self._plain(), lazy=True))
                 continue
             found.append(Placed(tensor.name, tensor, self._buffer(tensor, meta, role)))
             if tensor.name == _TABLE and tied:
@@ -159,7 +172,16 @@ class Loader:
                 return Buffer("CPU_Mapped", None, weights=True) if self.mapped else pinned
         if tensor.type in self.repack and repacks(tensor, role.op):
             return Buffer("CPU_REPACK", None, weights=True)
+        return self._plain()
+
+    def _plain(self) -> Buffer:
+        """Memory that any processor reads."""
         return Buffer("CPU_Mapped" if self.mapped else "CPU", None, weights=True)
+
+
+def is_lazy(tensor: GgufTensor) -> bool:
+    """Whether it is a table so large that rows of it are read on demand (`lazy_read::add`)."""
+    return tensor.name == _LAZY and tensor.bytes > _LAZY_FROM
 
 
 def repacks(tensor: GgufTensor, op: str) -> bool:
@@ -202,14 +224,15 @@ def buffer_bytes(placed: Sequence[Placed], backends: Sequence[Backend]) -> dict[
     """
     sizes: dict[str, int] = {}
     seen: set[tuple[str, str]] = set()
-    ranges: dict[int, tuple[int, int]] = {}
+    ranges: dict[tuple[int, bool], tuple[int, int]] = {}
     processor = backends[-1]
     for one in placed:
         place = one.buffer.place
         if place == "CPU_Mapped":
-            start, end = ranges.get(one.tensor.file, (one.tensor.offset, 0))
+            mapping = one.tensor.file, one.lazy
+            start, end = ranges.get(mapping, (one.tensor.offset, 0))
             last = one.tensor.offset + one.tensor.bytes
-            ranges[one.tensor.file] = min(start, one.tensor.offset), max(end, last)
+            ranges[mapping] = min(start, one.tensor.offset), max(end, last)
             continue
         if (one.tensor.name, place) in seen:
             continue

@@ -26,6 +26,7 @@ FAMILIES: dict[str, str] = {
     "loops": "hrm_text nanbeige",
     "minimax": "minimax-01",
     "pictures": "chameleon qwen3tts qwen3vl qwen3vlmoe",
+    "qwen4": "qwen4exp",
     "rwkv": "arwkv7 rwkv6 rwkv6qwen2 rwkv7",
     "sparse": "deepseek32 glm-dsa",
     "state_space": "falcon-h1 granitehybrid jamba mamba mamba2 nemotron_h nemotron_h_moe plamo2",
