@@ -157,7 +157,7 @@ def context(model: Model, settings: ContextSettings, era: Era) -> Context:
                 compute[one.place], peaks[one.place] = size, peak
     caches = layer_caches(model.architecture, cache, buffers)
     return Context(
-        _sum(model, caches, buffers, ("k", "v", "index")),
+        _sum(model, caches, buffers, ("k", "v", "index", "index_values")),
         sum(_sum(model, caches, buffers, ("k",)).values()),
         _sum(model, caches, buffers, ("r", "s", "p")),
         compute,

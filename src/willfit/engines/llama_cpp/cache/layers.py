@@ -18,6 +18,8 @@ PADDING = 256
 _ROTATION = 64
 #: Architectures that keep keys and values for the layers that draft, too, which the model itself never reads.
 _DRAFTS_KEPT = frozenset(("bailingmoe3",))
+#: Architectures whose indexers have a whole cache of one head, with values that nothing reads.
+_INDEX_VALUES = frozenset(("minimax-m3",))
 #: Kind of the mixer whose convolution keeps inputs of its own, beside those of the layer's state.
 _MEMORY = "n-gram memory"
 
@@ -111,6 +113,11 @@ def layer_caches(
                     _keys_and_values(cache, mixer, settings, buffer, widest)
                 if mixer.index_dim:
                     cache.index = _tensor(settings.type_k, mixer.index_dim, settings, settings.cells, buffer)
+                    if architecture.model_type in _INDEX_VALUES:
+                        width = mixer.value_dim
+                        cache.index_values = _tensor(
+                            settings.type_v, width, settings, settings.cells, buffer
+                        )
             elif isinstance(mixer, LatentAttention):
                 cache.cells = settings.cells
                 cache.k = _tensor(settings.type_k, mixer.latent_per_token, settings, settings.cells, buffer)

@@ -204,6 +204,18 @@ def attend(
     v = rotated(net, v, inputs.v_rotation) if v is not None else None
     for one in (q, k, v) if net.has_windows else (q, v, k):
         net.expand(one)
+    stored(net, inputs, k, v)
+    cache, mixer = net.cache, net.attention()
+    assert isinstance(mixer, Attention)
+    keys = cached_keys(net, cache, mixer.head_dim, mixer.kv_heads)
+    values = cached_values(net, cache, mixer.value_dim, mixer.kv_heads)
+    x = heads(net, q, keys, values, mask if mask is not None else inputs.mask, sinks, bias=bias)
+    x = rotated(net, x, inputs.v_rotation)
+    return net.projected(project, x) if project else x
+
+
+def stored(net: Network, inputs: CacheInputs, k: Node | None, v: Node | None) -> None:
+    """Write new keys and values to the current layer's cache."""
     cache = net.cache
     assert cache.k is not None
     assert cache.v is not None
@@ -211,13 +223,6 @@ def attend(
         net.expand(_store_keys(net, cache.k, k, inputs.k_rows))
     if v is not None:
         net.expand(_store_values(net, cache.v, v, inputs.v_rows))
-    mixer = net.attention()
-    assert isinstance(mixer, Attention)
-    keys = cached_keys(net, cache, mixer.head_dim, mixer.kv_heads)
-    values = _cached_values(net, cache, mixer.value_dim, mixer.kv_heads)
-    x = heads(net, q, keys, values, mask if mask is not None else inputs.mask, sinks, bias=bias)
-    x = rotated(net, x, inputs.v_rotation)
-    return net.projected(project, x) if project else x
 
 
 def attend_batch(
@@ -313,7 +318,8 @@ def cached_keys(net: Network, cache: LayerCache, width: int, count: int) -> Node
     return net.view(k, (width, count, cache.cells, _streams(net)), steps)
 
 
-def _cached_values(net: Network, cache: LayerCache, width: int, count: int) -> Node:
+def cached_values(net: Network, cache: LayerCache, width: int, count: int) -> Node:
+    """The values of all cells."""
     v = cache.v
     assert v is not None
     cells = v.ne[1]

@@ -90,8 +90,8 @@ class LayerCache:
         Inputs of a short convolution, and the recurrent state: width x sequences.
     p
         Inputs of the convolution behind an n-gram memory: width x sequences.
-    index
-        Keys of an indexer.
+    index, index_values
+        Keys of an indexer, and values beside them that nothing reads.
     rotates_k, rotates_v
         Order of the Hadamard matrix that keys, values are multiplied by before they are quantized; 0 without.
     """
@@ -104,6 +104,7 @@ class LayerCache:
     s: Node | None = None
     p: Node | None = None
     index: Node | None = None
+    index_values: Node | None = None
     rotates_k: int = 0
     rotates_v: int = 0
 

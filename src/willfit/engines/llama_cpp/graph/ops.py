@@ -89,6 +89,10 @@ class Graph:
         """`a` + `b`, repeated where needed."""
         return self._like("add", a, b)
 
+    def add_in_place(self, a: Node, b: Node) -> Node:
+        """The same, written over `a`."""
+        return self._node("add", a.type, a.ne, [a, b], a.nb, a)
+
     def sub(self, a: Node, b: Node) -> Node:
         """`a` - `b`."""
         return self._like("sub", a, b)
@@ -176,6 +180,10 @@ class Graph:
     def mean(self, a: Node) -> Node:
         """Means over the first dimension."""
         return self._node("mean", "F32", (1, *a.ne[1:]), [a])
+
+    def max_pool(self, a: Node, size: int) -> Node:
+        """The largest of each `size` elements of a row, without a rest."""
+        return self._node("pool_2d", "F32", (a.ne[0] // size, *a.ne[1:]), [a])
 
     def cumsum(self, a: Node) -> Node:
         """Running sums."""

@@ -25,6 +25,7 @@ FAMILIES: dict[str, str] = {
     "lfm2": "lfm2 lfm2moe",
     "loops": "hrm_text nanbeige",
     "minimax": "minimax-01",
+    "minimax_m3": "minimax-m3",
     "pictures": "chameleon qwen3tts qwen3vl qwen3vlmoe",
     "qwen4": "qwen4exp",
     "rwkv": "arwkv7 rwkv6 rwkv6qwen2 rwkv7",
