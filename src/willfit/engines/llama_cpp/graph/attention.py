@@ -116,18 +116,22 @@ def indexed_keys(net: Network, k: Node, rows: Node) -> Node:
     """Store new keys of an indexer; all that are stored."""
     cache = net.cache.index
     assert cache is not None
-    net.expand(_store_keys(net, cache, k, rows))
-    width = cache.ne[0]
-    steps = (row_bytes(cache.type, width),) * 2
-    return net.view(cache, (width, 1, net.cache.cells, _streams(net)), (*steps, steps[0] * cache.ne[1]))
+    net.expand(store_keys(net, cache, k, rows))
+    return stored_keys(net, cache, cache.ne[0], 1, net.cache.cells)
 
 
-def chosen_mask(net: Network, mask: Node, chosen: Node) -> Node:
-    """A mask that leaves only the chosen cells (`build_attn`)."""
+def chosen_mask(net: Network, mask: Node, chosen: Node, type: str = "F32") -> Node:
+    """A mask that leaves only the chosen cells (`build_attn`).
+
+    Parameters
+    ----------
+    type
+        Of the zeros that are written to a mask that hides everything.
+    """
     hidden = net.fill(mask)
     hidden = net.view(hidden, (1, mask.ne[0], mask.ne[1], mask.ne[3]), mask.nb[:3])
     cells = net.view(chosen, (*chosen.ne[:2], chosen.ne[3]), (*chosen.nb[1:3], chosen.ne[3] * chosen.nb[3]))
-    shown = net.fill(net.new("F32", 1, *cells.ne[:3]))
+    shown = net.fill(net.new(type, 1, *cells.ne[:3]))
     y = net.set_rows(hidden, shown, cells)
     y = net.view(y, (y.ne[1], y.ne[2], 1, y.ne[3]), (y.nb[2], y.nb[3], y.nb[3]))
     return net.add(y, mask)
@@ -220,7 +224,7 @@ def stored(net: Network, inputs: CacheInputs, k: Node | None, v: Node | None) ->
     assert cache.k is not None
     assert cache.v is not None
     if k is not None:
-        net.expand(_store_keys(net, cache.k, k, inputs.k_rows))
+        net.expand(store_keys(net, cache.k, k, inputs.k_rows))
     if v is not None:
         net.expand(_store_values(net, cache.v, v, inputs.v_rows))
 
@@ -267,7 +271,7 @@ def attend_latents(
         net.expand(one)
     cache = net.cache
     assert cache.k is not None
-    net.expand(_store_keys(net, cache.k, k, inputs.k_rows))
+    net.expand(store_keys(net, cache.k, k, inputs.k_rows))
     keys = cached_keys(net, cache, k.ne[0], 1)
     values = net.view(keys, (v.ne[0], *keys.ne[1:]), keys.nb[1:])
     x = heads(net, q, keys, values, mask if mask is not None else inputs.mask, up=up)
@@ -278,7 +282,8 @@ def _streams(net: Network) -> int:
     return 1 if net.batch.kv_unified else net.batch.cached
 
 
-def _store_keys(net: Network, cache: Node, k: Node, rows: Node | None) -> Node:
+def store_keys(net: Network, cache: Node, k: Node, rows: Node | None) -> Node:
+    """Write new keys to their rows; the caller expands it."""
     width = k.ne[0] * k.ne[1]
     if rows is None:
         return net.cpy(k, net.view(cache, (k.elements,)))
@@ -312,10 +317,14 @@ def _store_values(net: Network, cache: Node, v: Node, rows: Node | None) -> Node
 
 def cached_keys(net: Network, cache: LayerCache, width: int, count: int) -> Node:
     """The keys of all cells."""
-    k = cache.k
-    assert k is not None
+    assert cache.k is not None
+    return stored_keys(net, cache.k, width, count, cache.cells)
+
+
+def stored_keys(net: Network, k: Node, width: int, count: int, cells: int) -> Node:
+    """So many cells of a tensor that holds keys: width x heads x cells x streams."""
     steps = (row_bytes(k.type, width), row_bytes(k.type, k.ne[0]), row_bytes(k.type, k.ne[0] * k.ne[1]))
-    return net.view(k, (width, count, cache.cells, _streams(net)), steps)
+    return net.view(k, (width, count, cells, _streams(net)), steps)
 
 
 def cached_values(net: Network, cache: LayerCache, width: int, count: int) -> Node:

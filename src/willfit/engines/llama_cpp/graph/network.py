@@ -76,6 +76,39 @@ class Batch:
     snapshots: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class Compressor:
+    """What makes one entry of several tokens keeps.
+
+    Attributes
+    ----------
+    entries
+        Width x cells x streams.
+    sums, scores
+        Projections of tokens whose entries are not complete, and their scores: width x rows x streams.
+    cells
+        Entries that a stream holds.
+    ratio, overlaps
+        Tokens of an entry; entries are made of the tokens of the entry before, too.
+    rows
+        Tokens that are kept for a stream.
+    indexes
+        Entries are keys of an indexer.
+    rotation
+        Order of the Hadamard matrix that entries are multiplied by; 0 without.
+    """
+
+    entries: Node
+    sums: Node
+    scores: Node
+    cells: int
+    ratio: int
+    overlaps: bool
+    rows: int
+    indexes: bool
+    rotation: int
+
+
 @dataclass(slots=True)
 class LayerCache:
     """What a layer keeps, as tensors that are allocated before the graph runs; None where it keeps no such thing.
@@ -92,6 +125,8 @@ class LayerCache:
         Inputs of the convolution behind an n-gram memory: width x sequences.
     index, index_values
         Keys of an indexer, and values beside them that nothing reads.
+    compressor, index_compressor
+        Of compressed attention, and of its indexer.
     rotates_k, rotates_v
         Order of the Hadamard matrix that keys, values are multiplied by before they are quantized; 0 without.
     """
@@ -105,8 +140,28 @@ class LayerCache:
     p: Node | None = None
     index: Node | None = None
     index_values: Node | None = None
+    compressor: Compressor | None = None
+    index_compressor: Compressor | None = None
     rotates_k: int = 0
     rotates_v: int = 0
+
+    def keys(self) -> list[Node]:
+        """Keys that attention reads."""
+        return [self.k] if self.k is not None else []
+
+    def keys_values(self) -> list[Node]:
+        """All that grows with the context."""
+        found = [self.k, self.v, self.index, self.index_values]
+        found += [one.entries for one in (self.compressor, self.index_compressor) if one is not None]
+        return [one for one in found if one is not None]
+
+    def states(self) -> list[Node]:
+        """What does not grow."""
+        found = [self.r, self.s, self.p]
+        for one in (self.compressor, self.index_compressor):
+            if one is not None:
+                found += [one.sums, one.scores]
+        return [one for one in found if one is not None]
 
 
 class Network(Graph):
@@ -133,6 +188,8 @@ class Network(Graph):
         What names of tensors in layers begin with: `enc.` or `dec.` in models of two stacks.
     windows, has_windows
         Which layers see a window, and whether any does.
+    token_ids
+        Tokens that embeddings are read for; None before.
     vectors, result, logits
         What goes into the first layer; what comes out of the last norm, and of the head. None before they are built.
     """
@@ -165,6 +222,7 @@ class Network(Graph):
             for layer in layers
         )
         self.has_windows = any(self.windows)
+        self.token_ids: Node | None = None
         self.vectors: Node | None = None
         self.result: Node | None = None
         self.logits: Node | None = None
@@ -286,7 +344,7 @@ class Network(Graph):
         scale
             What they are multiplied by where the file does not say; 0 for nothing.
         """
-        tokens = self.input("I32", self.batch.tokens, name="tokens")
+        tokens = self.token_ids = self.input("I32", self.batch.tokens, name="tokens")
         rows = self.get_rows(self.weights["token_embd.weight"], tokens)
         width = self.hidden * (1 + self.deepstack)
         if width != self.hidden:
@@ -316,6 +374,12 @@ class Network(Graph):
         slots = self.input("I64", count, name="mixed slots")
         vectors = self._like("dup", self.input("F32", width, count, name="mixed vectors"))
         self.expand(self.set_rows(vectors, rows, slots))
+
+    @property
+    def tokens(self) -> Node:
+        """The tokens that embeddings are read for."""
+        assert self.token_ids is not None
+        return self.token_ids
 
     @property
     def deepstack(self) -> int:

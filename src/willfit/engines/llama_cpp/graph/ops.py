@@ -6,6 +6,7 @@ Results that share memory with an operand (`set_rows`, `cpy`, `scale_inplace`) a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isqrt
 
 from willfit.engines.llama_cpp.graph.tensor import Node, Shape, row_bytes
 from willfit.ggml_types import GGML_TYPES
@@ -199,6 +200,10 @@ class Graph:
         """Rotated positions."""
         return self._like("rope", a, positions, factors)
 
+    def rope_back(self, a: Node, positions: Node) -> Node:
+        """Rotated back."""
+        return self._like("rope_back", a, positions)
+
     # Attention
 
     def flash_attn(
@@ -346,6 +351,11 @@ class Graph:
     def weighted_streams(self, x: Node, weights: Node) -> Node:
         """Sums over the second dimension with a weight for each part and token: `ggml_dsv4_hc_pre`."""
         return self._node("dsv4_hc_pre", "F32", (x.ne[0], x.ne[2], 1, 1), [x, weights])
+
+    def stream_mix(self, mixes: Node, scale: Node, base: Node) -> Node:
+        """How streams are mixed with each other: `ggml_dsv4_hc_comb`."""
+        count = isqrt(mixes.ne[0] + 1) - 1  # of count * (count + 2) rows
+        return self._node("dsv4_hc_comb", "F32", (count, count, mixes.ne[1], 1), [mixes, scale, base])
 
     def spread_streams(self, x: Node, streams: Node, shares: Node, mix: Node | None = None) -> Node:
         """The streams, mixed if a matrix says so, each with a share of `x`: `ggml_dsv4_hc_post`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from willfit.architectures.gguf.metadata import Metadata
 from willfit.checkpoints.gguf import GgufHeader, GgufTensor
@@ -110,9 +110,10 @@ class Loader:
         """
         found = []
         meta = Metadata(header.metadata)
-        for tensor in header.tensors:
-            if tensor.name in skipped:
+        for listed in header.tensors:
+            if listed.name in skipped:
                 continue
+            tensor = _reshaped(listed, meta)
             role = role_of(tensor.name, meta.architecture)
             if role.op == "none":
                 continue
@@ -182,6 +183,14 @@ class Loader:
 def is_lazy(tensor: GgufTensor) -> bool:
     """Whether it is a table so large that rows of it are read on demand (`lazy_read::add`)."""
     return tensor.name == _LAZY and tensor.bytes > _LAZY_FROM
+
+
+def _reshaped(tensor: GgufTensor, meta: Metadata) -> GgufTensor:
+    """A tensor as the graph reads it: DeepSeek-V4's first output projection is one of each group of heads."""
+    if meta.architecture != "deepseek4" or not tensor.name.endswith(".attn_output_a.weight"):
+        return tensor
+    groups = meta.integer("attention.output_group_count")
+    return replace(tensor, ne=(tensor.ne[0], tensor.ne[1] // groups, groups))
 
 
 def repacks(tensor: GgufTensor, op: str) -> bool:

@@ -15,6 +15,7 @@ from willfit.errors import BadInput
 FAMILIES: dict[str, str] = {
     "beside": "arctic cohere2moe grok grovemoe qwen2moe smallthinker",
     "bitnet": "bitnet",
+    "compressed": "deepseek4",
     "deci": "deci",
     "encoders": "bert jina-bert-v2 jina-bert-v3 neo-bert nomic-bert nomic-bert-moe",
     "gated_delta": "qwen35 qwen35moe qwen3next",

@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from willfit.architectures.mixers import Attention
-from willfit.engines.llama_cpp.graph.attention import cached_keys, cached_values, indexed_keys, rotated, stored
+from willfit.engines.llama_cpp.graph.attention import (
+    cached_keys,
+    cached_values,
+    indexed_keys,
+    rotated,
+    stored,
+)
 from willfit.engines.llama_cpp.graph.families.decoder import Decoder, Experts, Style
 from willfit.engines.llama_cpp.graph.network import Network
 from willfit.engines.llama_cpp.graph.tensor import Node
