@@ -1,4 +1,4 @@
-"""Hyper-connections: parallel residual streams that each layer mixes to one and adds to (`deepseek4.cpp: build_hc_pre`)."""
+"""Hyper-connections: parallel residual streams that layers mix to one and add to (`deepseek4.cpp: build_hc_pre`)."""
 
 from __future__ import annotations
 

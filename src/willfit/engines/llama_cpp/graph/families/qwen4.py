@@ -159,7 +159,7 @@ class Qwen4(GatedDelta):
         kernel = net.needed("ple_conv1d.weight")
         taps, channels = kernel.ne[:2]
         step = net.meta.integer("ple.ngram_size")
-        given = self.behind(by_sequence(net, x), net.cache.p)
+        given = self.behind_kept(by_sequence(net, x), net.cache.p)
         shape = (tokens_of_each(net), channels, net.batch.sequences)
         total: Node | None = None
         for tap in range(taps):
@@ -179,9 +179,9 @@ class Qwen4(GatedDelta):
     def behind_earlier(self, x: Node) -> Node:
         """See `GatedDelta.behind_earlier`."""
         assert self.net.cache.r is not None
-        return self.behind(x, self.net.cache.r)
+        return self.behind_kept(x, self.net.cache.r)
 
-    def behind(self, x: Node, cache: Node) -> Node:
+    def behind_kept(self, x: Node, cache: Node) -> Node:
         """Inputs kept from before, then new ones; copies of the last of them are kept."""
         net = self.net
         channels, sequences = x.ne[0], x.ne[2]
