@@ -18,7 +18,6 @@ from willfit.architectures.mixers import (
     Attention,
     CompressedAttention,
     CrossAttention,
-    IndexedAttention,
     LatentAttention,
     Mixer,
     Recurrent,
@@ -188,8 +187,6 @@ class MixerReader:
                 index_heads,
                 index_dim,
             )
-        if index_dim and meta.architecture == "minimax-m3":
-            return IndexedAttention(heads, kv_heads, key, value, index_heads, index_dim)
         window, chunk = self._reach(index)
         if window:
             key = meta.integer("attention.key_length_swa", key)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -158,7 +158,8 @@ def cache_buffers(model: Model, kv_offload: bool) -> list[Buffer]:
 
 def context(model: Model, settings: ContextSettings, era: Era) -> Context:
     """What a context of a model takes."""
-    cache = settings.cache
+    cache = settings.cache.of(model.architecture)
+    settings = replace(settings, cache=cache)
     buffers = cache_buffers(model, settings.kv_offload)
     tokens = min(cache.cells * cache.streams, cache.ubatch)
     outputs = min(tokens, settings.outputs)
@@ -175,9 +176,9 @@ def context(model: Model, settings: ContextSettings, era: Era) -> Context:
                 compute[one.place], peaks[one.place] = size, peak
     caches = layer_caches(model.architecture, cache, buffers)
     return Context(
-        _sum(model, caches, buffers, ("k", "v", "index")),
-        sum(_sum(model, caches, buffers, ("k",)).values()),
-        _sum(model, caches, buffers, ("r", "s")),
+        _sum(model, caches, buffers, LayerCache.keys_values),
+        sum(_sum(model, caches, buffers, LayerCache.keys).values()),
+        _sum(model, caches, buffers, LayerCache.states),
         compute,
         peaks,
         _output_bytes(model, settings, cache.sequences if era.trims_outputs else cache.ubatch),
@@ -189,7 +190,7 @@ def context(model: Model, settings: ContextSettings, era: Era) -> Context:
 
 def flash_attention(model: Model, settings: ContextSettings, era: Era) -> bool:
     """Whether flash attention lands on each layer's own device, which is when `auto` chooses it."""
-    cache = settings.cache
+    cache = settings.cache.of(model.architecture)
     tried = replace(settings, cache=replace(cache, flash_attn=True))
     buffers = cache_buffers(model, settings.kv_offload)
     sequences = _computed_sequences(cache, era)
@@ -279,7 +280,10 @@ def _computed_sequences(cache: CacheSettings, era: Era) -> int:
 
 
 def _sum(
-    model: Model, caches: Sequence[LayerCache], buffers: Sequence[Buffer], names: Sequence[str]
+    model: Model,
+    caches: Sequence[LayerCache],
+    buffers: Sequence[Buffer],
+    tensors: Callable[[LayerCache], Sequence[Node]],
 ) -> dict[str, int]:
     """Bytes of tensors of caches by buffer, as the backends allocate them."""
     sizes: dict[str, int] = {}
@@ -288,12 +292,10 @@ def _sum(
         if id(cache) in seen:
             continue
         seen.add(id(cache))
-        for name in names:
-            tensor: Node | None = getattr(cache, name)
-            if tensor is not None:
-                backend = model.backends[-1 if buffer.device is None else buffer.device]
-                size = -(-backend.bytes(tensor) // backend.alignment) * backend.alignment
-                sizes[buffer.place] = sizes.get(buffer.place, 0) + size
+        backend = model.backends[-1 if buffer.device is None else buffer.device]
+        for tensor in tensors(cache):
+            size = -(-backend.bytes(tensor) // backend.alignment) * backend.alignment
+            sizes[buffer.place] = sizes.get(buffer.place, 0) + size
     return sizes
 
 

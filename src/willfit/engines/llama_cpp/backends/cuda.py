@@ -96,7 +96,7 @@ class Cuda:
             return False
         if node.op == "mul_mat":
             return node.ne[1] >= MIN_ROWS
-        if node.op in ("mul_mat_id", "rope"):
+        if node.op in ("mul_mat_id", "rope", "rope_back"):
             return node.ne[2] >= MIN_ROWS
         return node.ne[1] * node.ne[2] * node.ne[3] >= MIN_ROWS
 
