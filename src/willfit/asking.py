@@ -13,10 +13,11 @@ from willfit.architectures.drafts import as_draft
 from willfit.checkpoints.locate import locate
 from willfit.engines.base import Machine, Question, Subject
 from willfit.engines.subject import subject_of
-from willfit.engines.table import FALLBACK_ENGINE, ask, default_engine, engine_module
+from willfit.engines.table import FALLBACK_ENGINE, GGUF_ENGINES, ask, default_engine, engine_module
 from willfit.engines.versions import parse_version
 from willfit.errors import BadInput
 from willfit.estimate import Estimate
+from willfit.file_types import USUAL
 from willfit.hardware.device import Device
 from willfit.hardware.table import find_device, parse_devices
 from willfit.quantities import format_bytes, parse_bytes
@@ -66,9 +67,18 @@ class Answer:
 
 
 def find_subject(
-    model: str, format_name: str | None = None, revision: str | None = None, offline: bool = False
+    model: str,
+    format_name: str | None = None,
+    revision: str | None = None,
+    offline: bool = False,
+    engine: str | None = None,
 ) -> tuple[Subject, bool]:
     """The model as stored, and whether it is a GGUF file, or would be one.
+
+    Parameters
+    ----------
+    engine
+        One that runs GGUF files alone is given the usual one of the model, if nothing says which.
 
     Raises
     ------
@@ -76,6 +86,9 @@ def find_subject(
         If the model cannot be found or read.
     """
     checkpoint = locate(model, revision, offline)
+    if engine in GGUF_ENGINES and not (checkpoint.gguf or checkpoint.file_type or format_name):
+        note = f"{USUAL[0]} is assumed, as most people run it: ask for another with --format q8_0"
+        checkpoint = replace(checkpoint, file_type=USUAL[0], notes=(*checkpoint.notes, note))
     subject = subject_of(checkpoint, format_name)
     return subject, subject.gguf is not None
 
@@ -144,7 +157,7 @@ def answer_about(
     """
     if engine is not None:
         engine_module(engine)
-    subject, is_gguf = find_subject(model, format_name, revision, offline)
+    subject, is_gguf = find_subject(model, format_name, revision, offline, engine)
     answer = _asked(engine, subject, machine, question, is_gguf)
     return Answer(subject, _with_assumptions(answer, machine))
 
@@ -186,7 +199,7 @@ def ask_candidates(
     """The answers for one to eight of each common device."""
     if engine is not None:
         engine_module(engine)
-    subject, is_gguf = find_subject(model, format_name, revision, offline)
+    subject, is_gguf = find_subject(model, format_name, revision, offline, engine)
     candidates = []
     for name in COMMON_DEVICES:
         device = find_device(name)
@@ -217,8 +230,8 @@ def answer_command(
     visible = machine.devices[: launch.devices]
     hidden = len(machine.devices) - len(visible)
     machine = replace(machine, devices=visible)
-    subject, _ = find_subject(launch.model, None, launch.revision, offline)
-    if launch.format_name is not None and subject.recipe.rule is None:
+    subject, _ = find_subject(launch.model, None, launch.revision, offline, launch.engine)
+    if launch.format_name is not None and (launch.other_files or subject.recipe.rule is None):
         # Engines quantize while loading only what is not quantized yet.
         subject, _ = find_subject(launch.model, launch.format_name, launch.revision, offline)
     if launch.draft is not None:

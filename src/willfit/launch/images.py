@@ -60,6 +60,7 @@ _IMAGES = {
     "local/llama.cpp": Image((), "llama.cpp"),
     "abetlen/llama-cpp-python": Image(("python3", "-m", "llama_cpp.server"), "tag"),
     "koboldai/koboldcpp": Image(("koboldcpp",)),
+    "theroyallab/tabbyapi": Image(("tabbyapi",)),
 }
 
 #: What llama.cpp's images start, by how their tags begin (`.devops/*.Dockerfile`).

@@ -36,18 +36,27 @@ SETTINGS = (
 
 #: One model of each way of building a graph that the pinned release has and the record covers.
 MODELS = (
-    "meta-llama/Llama-3.2-1B-Instruct",
-    "Qwen/Qwen2.5-7B-Instruct",
+    "meta-llama/Llama-3.2-1B",
+    "meta-llama/Llama-4-Scout-17B-16E-Instruct",
+    "Qwen/Qwen2.5-0.5B",
     "Qwen/Qwen3-4B",
     "Qwen/Qwen3-30B-A3B",
+    "Qwen/Qwen3-Next-80B-A3B-Instruct",
+    "Qwen/Qwen3.5-9B",
     "mistralai/Mixtral-8x7B-v0.1",
-    "google/gemma-2-27b-it",
+    "google/gemma-2-27b",
     "google/gemma-3-27b-it",
     "microsoft/phi-4",
     "openai/gpt-oss-120b",
     "deepseek-ai/DeepSeek-V2-Lite",
-    "Qwen/Qwen3-Next-80B-A3B-Instruct",
-    "state-spaces/mamba-2.8b-hf",
+    "deepseek-ai/DeepSeek-V3.2",
+    "zai-org/GLM-4.5-Air",
+    "LiquidAI/LFM2-1.2B",
+    "state-spaces/mamba-130m-hf",
+    "mistralai/Mamba-Codestral-7B-v0.1",
+    "ibm-granite/granite-4.0-h-1b",
+    "tiiuae/Falcon-H1-0.5B-Instruct",
+    "ai21labs/AI21-Jamba-Large-1.5",
 )
 
 

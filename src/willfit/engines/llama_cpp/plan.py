@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from willfit.architectures.gguf.metadata import Metadata
 from willfit.architectures.model import Architecture
 from willfit.checkpoints.gguf import GgufHeader
-from willfit.engines.llama_cpp.cache.layers import CacheSettings, layer_caches
+from willfit.engines.llama_cpp.cache.layers import CacheSettings, cached_layers, layer_caches
 from willfit.engines.llama_cpp.cache.loops import runs
 from willfit.engines.llama_cpp.eras import Era
 from willfit.engines.llama_cpp.graph import families
@@ -16,8 +17,10 @@ from willfit.engines.llama_cpp.graph.network import Batch, LayerCache, Network
 from willfit.engines.llama_cpp.graph.scheduler import Backend, Reserved, Scheduler
 from willfit.engines.llama_cpp.graph.tensor import Buffer, Node
 from willfit.engines.llama_cpp.loading.layers import LayerPlaces
-from willfit.engines.llama_cpp.loading.weights import SHARED, Loader, Placed, buffer_bytes
+from willfit.engines.llama_cpp.loading.weights import Loader, Placed, Weights, alike, buffer_bytes, by_name
 
+#: Architectures whose batches need more for one sequence than for several.
+_ONE_IS_WORSE = frozenset(("kimi-linear", "minimax-01"))
 #: Copies of inputs that pipeline parallelism keeps (`GGML_SCHED_MAX_COPIES`).
 PIPELINE_COPIES = 4
 
@@ -34,6 +37,12 @@ class Model:
         Where layers and tensors are.
     backends
         Devices by index, then the processor.
+    named
+        Tensors by name; see `loading.weights.by_name`.
+    alike
+        Of each layer a number, the same where tensors are alike.
+    spread
+        The least and the most that the weights may take, by what is counted: other than 1 where a mix is not known.
     """
 
     header: GgufHeader
@@ -41,6 +50,9 @@ class Model:
     places: LayerPlaces
     placed: tuple[Placed, ...]
     backends: tuple[Backend, ...]
+    named: Mapping[str, Placed]
+    alike: tuple[int, ...]
+    spread: tuple[float, float] = (1.0, 1.0)
 
     @property
     def meta(self) -> Metadata:
@@ -54,11 +66,19 @@ class Model:
 
 
 def load(
-    header: GgufHeader, architecture: Architecture, loader: Loader, skipped: frozenset[str] = frozenset()
+    header: GgufHeader,
+    architecture: Architecture,
+    loader: Loader,
+    skipped: frozenset[str] = frozenset(),
+    bounds: tuple[int, int] | None = None,
 ) -> Model:
     """Place a model's tensors."""
     placed = tuple(loader.place(header, architecture.tied, skipped))
-    return Model(header, architecture, loader.places, placed, loader.backends)
+    own = sum(tensor.bytes for tensor in header.tensors)
+    spread = (bounds[0] / own, bounds[1] / own) if bounds and own else (1.0, 1.0)
+    named = by_name(placed, len(loader.backends) - 1)
+    layers = alike(placed, len(architecture.layers))
+    return Model(header, architecture, loader.places, placed, loader.backends, named, layers, spread)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +148,7 @@ def cache_buffers(model: Model, kv_offload: bool) -> list[Buffer]:
     """Where each layer's cache goes."""
     found = []
     places = model.places.layers
-    for run in range(len(runs(model.architecture.layers))):
+    for run in range(len(runs(cached_layers(model.architecture)))):
         device = places[run % len(places)]
         on_device = kv_offload and device is not None
         place = model.backends[device].place if on_device and device is not None else "CPU"
@@ -138,20 +158,27 @@ def cache_buffers(model: Model, kv_offload: bool) -> list[Buffer]:
 
 def context(model: Model, settings: ContextSettings, era: Era) -> Context:
     """What a context of a model takes."""
-    cache = settings.cache
+    cache = settings.cache.of(model.architecture)
+    settings = replace(settings, cache=cache)
     buffers = cache_buffers(model, settings.kv_offload)
     tokens = min(cache.cells * cache.streams, cache.ubatch)
     outputs = min(tokens, settings.outputs)
     sequences = _computed_sequences(cache, era)
     rounded = -(-tokens // sequences) * sequences
-    reserved = _reserve(model, settings, era, buffers, rounded, outputs)
+    reserved = _reserve(model, settings, era, buffers, rounded, outputs, sequences)
     compute = {one.place: size for one, size in zip(model.backends, reserved.bytes, strict=True)}
     peaks = {one.place: peak for one, peak in zip(model.backends, reserved.peaks, strict=True)}
+    if settings.pins and sequences > 1 and model.meta.architecture in _ONE_IS_WORSE:
+        # Buffers that were reserved for all sequences grow to what one of them needs.
+        alone = _reserve(model, settings, era, buffers, rounded, outputs, 1)
+        for one, size, peak in zip(model.backends, alone.bytes, alone.peaks, strict=True):
+            if size > compute[one.place]:
+                compute[one.place], peaks[one.place] = size, peak
     caches = layer_caches(model.architecture, cache, buffers)
     return Context(
-        _sum(model, caches, buffers, ("k", "v", "index")),
-        sum(_sum(model, caches, buffers, ("k",)).values()),
-        _sum(model, caches, buffers, ("r", "s")),
+        _sum(model, caches, buffers, LayerCache.keys_values),
+        sum(_sum(model, caches, buffers, LayerCache.keys).values()),
+        _sum(model, caches, buffers, LayerCache.states),
         compute,
         peaks,
         _output_bytes(model, settings, cache.sequences if era.trims_outputs else cache.ubatch),
@@ -163,10 +190,11 @@ def context(model: Model, settings: ContextSettings, era: Era) -> Context:
 
 def flash_attention(model: Model, settings: ContextSettings, era: Era) -> bool:
     """Whether flash attention lands on each layer's own device, which is when `auto` chooses it."""
-    cache = settings.cache
+    cache = settings.cache.of(model.architecture)
     tried = replace(settings, cache=replace(cache, flash_attn=True))
     buffers = cache_buffers(model, settings.kv_offload)
-    net = _network(model, tried, era, buffers, cache.sequences, cache.sequences)
+    sequences = _computed_sequences(cache, era)
+    net = _network(model, tried, era, buffers, cache.sequences, cache.sequences, sequences)
     families.build(net)
     _scheduler(model, settings, era).assign(net.nodes, net.leafs)
     return all(node.backend == net.devices[node.layer] for node in net.nodes if node.op == "flash_attn_ext")
@@ -183,24 +211,43 @@ def _scheduler(model: Model, settings: ContextSettings, era: Era, copies: int = 
 
 
 def _reserve(
-    model: Model, settings: ContextSettings, era: Era, buffers: Sequence[Buffer], tokens: int, outputs: int
+    model: Model,
+    settings: ContextSettings,
+    era: Era,
+    buffers: Sequence[Buffer],
+    tokens: int,
+    outputs: int,
+    sequences: int,
 ) -> Reserved:
-    net = _network(model, settings, era, buffers, tokens, outputs)
-    families.build(net)
     copies = PIPELINE_COPIES if settings.pipelined else 1
-    return _scheduler(model, settings, era, copies).reserve(net.nodes, net.leafs)
+    kept: dict[int, int] = {}
+    while True:
+        net = _network(model, settings, era, buffers, tokens, outputs, sequences, kept)
+        families.build(net)
+        reserved = _scheduler(model, settings, era, copies).reserve(net.nodes, net.leafs, net.folds)
+        if not reserved.kept:
+            return reserved
+        kept |= reserved.kept
 
 
 def _network(
-    model: Model, settings: ContextSettings, era: Era, buffers: Sequence[Buffer], tokens: int, outputs: int
+    model: Model,
+    settings: ContextSettings,
+    era: Era,
+    buffers: Sequence[Buffer],
+    tokens: int,
+    outputs: int,
+    sequences: int,
+    kept: Mapping[int, int] = MappingProxyType({}),
 ) -> Network:
     cache = settings.cache
     host = len(model.backends) - 1
     devices = [host if device is None else device for device in (*model.places.layers, model.places.output)]
     batch = Batch(
         tokens,
-        _computed_sequences(cache, era),
+        sequences,
         outputs,
+        _computed_sequences(cache, era),
         cache.flash_attn,
         cache.unified,
         settings.embeddings,
@@ -213,21 +260,17 @@ def _network(
         cache.transposed,
         1 + cache.snapshots,
     )
-    weights: dict[str, Node] = {}
-    for one in model.placed:
-        node = one.node()
-        if one.name in SHARED:
-            weights[f"{one.name}@{host if one.buffer.device is None else one.buffer.device}"] = node
-        weights.setdefault(one.name, node)
     return Network(
         model.meta,
         model.architecture.layers,
-        weights,
+        Weights(model.named),
         layer_caches(model.architecture, cache, buffers),
         batch,
         era,
         devices,
         host,
+        model.alike,
+        kept,
     )
 
 
@@ -237,7 +280,10 @@ def _computed_sequences(cache: CacheSettings, era: Era) -> int:
 
 
 def _sum(
-    model: Model, caches: Sequence[LayerCache], buffers: Sequence[Buffer], names: Sequence[str]
+    model: Model,
+    caches: Sequence[LayerCache],
+    buffers: Sequence[Buffer],
+    tensors: Callable[[LayerCache], Sequence[Node]],
 ) -> dict[str, int]:
     """Bytes of tensors of caches by buffer, as the backends allocate them."""
     sizes: dict[str, int] = {}
@@ -246,12 +292,10 @@ def _sum(
         if id(cache) in seen:
             continue
         seen.add(id(cache))
-        for name in names:
-            tensor: Node | None = getattr(cache, name)
-            if tensor is not None:
-                backend = model.backends[-1 if buffer.device is None else buffer.device]
-                size = -(-backend.bytes(tensor) // backend.alignment) * backend.alignment
-                sizes[buffer.place] = sizes.get(buffer.place, 0) + size
+        backend = model.backends[-1 if buffer.device is None else buffer.device]
+        for tensor in tensors(cache):
+            size = -(-backend.bytes(tensor) // backend.alignment) * backend.alignment
+            sizes[buffer.place] = sizes.get(buffer.place, 0) + size
     return sizes
 
 

@@ -34,6 +34,6 @@ def delta_rule(net: Network, q: Node, k: Node, v: Node, gate: Node, beta: Node, 
     assert cache is not None
     written = min(tokens, snapshots)
     new = net.view(y, (each, sequences, written), (size * each, size * each * sequences), behind)
-    place = net.view(cache, (each, sequences, written), (cache.nb[1], cache.nb[1] * sequences))
+    place = net.view(cache, (each, sequences, written), (cache.nb[1], cache.nb[1] * net.batch.cached))
     net.expand(net.cpy(new, place))
     return outputs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from willfit.engines.llama_cpp.graph.network import Network
@@ -25,20 +26,30 @@ class StateInputs:
 def state_inputs(net: Network) -> StateInputs:
     """The inputs of all layers' states."""
     rows = net.batch.sequences
-    # A graph is reserved for all sequences that there can be, none of which is left to be moved.
-    copied = net.input("I32", rows, name="states")
-    return StateInputs(net.view(copied, (rows,)), net.view(copied, (0,), (), copied.nb[0] * rows))
+    copied = net.input("I32", net.batch.cached, name="states")
+    others = net.view(copied, (net.batch.cached - rows,), (), copied.nb[0] * rows)
+    return StateInputs(net.view(copied, (rows,)), others)
 
 
-def kept(net: Network, inputs: StateInputs, states: Node) -> Node:
-    """The states of the batch's sequences, width x sequences; those that begin are cleared."""
+def kept(
+    net: Network, inputs: StateInputs, states: Node, read: Callable[[Node, Node], Node] | None = None
+) -> Node:
+    """The states of the batch's sequences, width x sequences; those that begin are cleared.
+
+    Parameters
+    ----------
+    read
+        What reads them instead: an operation on all states, width x rows, that is told which rows.
+    """
     width, rows = states.ne[:2]
     flat = net.reshape(states, width, rows)
     net.expand(net.scale_in_place(net.view(flat, (width,))))
-    found = net.get_rows(flat, inputs.computed)
+    found = (read or net.get_rows)(flat, inputs.computed)
     net.expand(found)
     moved = net.get_rows(flat, inputs.moved)
-    behind = net.view(states, (width, 0), (states.nb[1],), states.nb[1] * net.batch.sequences)
+    sequences = net.batch.sequences
+    others = (width, net.batch.cached - sequences)
+    behind = net.view(states, others, (states.nb[1],), states.nb[1] * sequences)
     net.expand(net.cpy(moved, behind))
     return found
 
@@ -76,7 +87,7 @@ def behind_earlier(net: Network, inputs: StateInputs, x: Node) -> Node:
     for index in range(1, snapshots + 1):
         start = max(0, given.ne[0] - width - snapshots + index)
         last = net.view(given, (width, channels, sequences), given.nb[1:3], start * given.nb[0])
-        slot = (snapshots - index) * sequences
+        slot = (snapshots - index) * net.batch.cached
         row = row_bytes(cache.type, cache.ne[0])
         net.expand(net.cpy(last, net.view(cache, (cache.ne[0], sequences), (cache.nb[1],), slot * row)))
     return given

@@ -19,24 +19,31 @@ _FIRST = frozenset((
 ))  # fmt: skip
 #: Architectures that call the norm before the head `token_embd_norm`.
 _LAST_NORM = frozenset(("lfm2", "lfm2moe"))
+#: Architectures whose `ssm_a` a scan reads; in others it is a factor.
+_SCANS = frozenset((
+    "falcon-h1", "granitehybrid", "jamba", "mamba", "mamba2", "nemotron_h", "nemotron_h_moe", "plamo2",
+))  # fmt: skip
 #: Leaves that experts are chosen from.
 _EXPERTS = re.compile(r"_(ch)?exps$")
 _NORM = re.compile(r"norm(_\d+)?$")
 
 #: Leaves that do not take part in a product, by operation. Those behind a `.` are named with it.
 _OTHERS: dict[str, str] = {
-    "get_rows": "token_embd position_embd token_types per_layer_token_embd attn_rel_b nextn.embed_tokens ffn_gate_tid2eid "
-    "attn_compressor_ape indexer_compressor_ape d2t markov_w1 selector_predecessor selector_successor",
-    "mul": "ssm_a ssm_d layer_output_scale altup_correct_scale attn_sub_norm ffn_norm_exps nextn.enorm nextn.hnorm "
-    "nextn.shared_head_norm indexer.k_norm indexer.q_norm attn_res_score ffn_res_score output_res_score hc_attn_scale "
-    "hc_ffn_scale output_hc_scale ple_norm_key ple_norm_query ple_norm_conv time_mix_lerp_x time_mix_ln time_mix_k_k "
-    "time_mix_k_a time_mix_r_k channel_mix_lerp_k channel_mix_lerp_r attn_conv_base ffn_conv_base cls.norm",
+    "get_rows": "token_embd position_embd token_types per_layer_token_embd attn_rel_b nextn.embed_tokens "
+    "ffn_gate_tid2eid attn_compressor_ape indexer_compressor_ape d2t markov_w1 selector_predecessor "
+    "selector_successor",
+    "mul": "ssm_a ssm_d ssm_conv1d_q ssm_conv1d_k ssm_conv1d_v layer_output_scale altup_correct_scale "
+    "attn_sub_norm ffn_norm_exps nextn.enorm nextn.hnorm nextn.shared_head_norm indexer.k_norm "
+    "indexer.q_norm attn_res_score ffn_res_score output_res_score hc_attn_scale hc_ffn_scale "
+    "output_hc_scale ple_norm_key ple_norm_query ple_norm_conv time_mix_lerp_x time_mix_ln time_mix_k_k "
+    "time_mix_k_a time_mix_r_k channel_mix_lerp_k channel_mix_lerp_r attn_conv_base ffn_conv_base "
+    "cls.norm",
     "add": "hc_attn_base hc_ffn_base output_hc_base time_mix_lerp_w time_mix_lerp_k time_mix_lerp_v time_mix_lerp_r "
     "time_mix_lerp_g time_mix_lerp_fused time_mix_decay time_mix_w0 time_mix_a0 time_mix_v0 hrm.z_l_init",
     "rope": "rope_freqs rope_factors_long rope_factors_short",
     "scale": "attn_sinks",
     "div": "ffn.act",
-    "ssm_conv": "ssm_conv1d ssm_conv1d_q ssm_conv1d_k ssm_conv1d_v shortconv.conv ple_conv1d",
+    "ssm_conv": "ssm_conv1d shortconv.conv ple_conv1d",
     "none": "cross_attn_rel_b masked_embd_centroids masked_embd_ordering",
 }
 _BY_LEAF = {leaf: op for op, leaves in _OTHERS.items() for leaf in leaves.split()}
@@ -69,7 +76,7 @@ def role_of(name: str, architecture: str = "") -> Role:
     """
     found = _BLOCK.match(name)
     leaf = found[2] if found else name.removeprefix("enc.").removeprefix("dec.")
-    op = _operation(leaf)
+    op = "ssm_scan" if leaf == "ssm_a" and architecture in _SCANS else _operation(leaf)
     if found:
         return Role("layer", int(found[1]), op)
     stem = leaf.partition(".")[0]

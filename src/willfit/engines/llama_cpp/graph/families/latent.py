@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from willfit.architectures.mixers import LatentAttention
+from willfit.architectures.mixers import Attention, LatentAttention
 from willfit.engines.llama_cpp.graph.attention import attend, attend_latents
 from willfit.engines.llama_cpp.graph.families.decoder import Decoder, Experts, Style
 from willfit.engines.llama_cpp.graph.network import Network
@@ -19,13 +19,19 @@ class Latent(Decoder):
     def __init__(self, net: Network, style: Style) -> None:
         super().__init__(net, style)
         meta = net.meta
-        self.absorbed = any(isinstance(mixer, LatentAttention) for mixer in net.layers[0].mixers)
-        keys = meta.integer("attention.key_length")
-        self.key = meta.integer("attention.key_length_mla", keys) if self.absorbed else keys
-        self.value = meta.integer("attention.value_length")
-        self.rope = meta.integer("rope.dimension_count", keys)
+        mixer = next(
+            mixer
+            for layer in net.layers
+            for mixer in layer.mixers
+            if isinstance(mixer, Attention | LatentAttention)
+        )
+        self.absorbed = isinstance(mixer, LatentAttention)
+        self.key = mixer.nope_dim + mixer.rope_dim if isinstance(mixer, LatentAttention) else mixer.head_dim
+        self.value = mixer.value_dim
+        self.rope = meta.integer("rope.dimension_count", self.key)
         self.rank = meta.integer("attention.kv_lora_rank", 0)
-        self.heads = meta.integer("attention.head_count")
+        self.heads = mixer.heads
+        self.mask: Node | None = None
         warms = net.value("attention.temperature_scale") and meta.architecture in ("deepseek2", "mistral4")
         self.temperature = net.temperature() if warms else None
 
@@ -40,11 +46,18 @@ class Latent(Decoder):
         latent = net.view(packed, (self.rank, x.ne[1]), (step,))
         shared = net.view(packed, (self.rope, 1, x.ne[1]), (step, step), row_bytes(packed.type, self.rank))
         factors = self.factors()
-        shared = net.rope(shared, self.positions, factors)
+        shared = self.rotated(shared, factors)
         latent = net.layer_norm(latent, "attn_kv_a_norm")
-        return (
-            self.absorbing(q, latent, shared) if self.absorbed else self.expanding(q, latent, shared, factors)
-        )
+        project = "" if self.style.gate else "attn_output"
+        if self.absorbed:
+            y = self.absorbing(q, latent, shared, project)
+        else:
+            y = self.expanding(q, latent, shared, factors, project)
+        return y if project else net.linear(net.needed("attn_output.weight"), self.gated(y, x))
+
+    def rotated(self, x: Node, factors: Node | None = None) -> Node:
+        """Queries or keys with rotary positions."""
+        return self.net.rope(x, self.positions, factors)
 
     def queries(self, x: Node) -> Node:
         """Queries as width x heads x tokens."""
@@ -56,23 +69,24 @@ class Latent(Decoder):
             q = net.mul_mat(net.needed("attn_q_b.weight"), q)
         return net.reshape(q, self.key, self.heads, x.ne[1])
 
-    def absorbing(self, q: Node, latent: Node, shared: Node) -> Node:
+    def absorbing(self, q: Node, latent: Node, shared: Node, project: str) -> Node:
         """Attention among latents: queries are projected to them."""
         net = self.net
         plain = self.key - self.rope
         tokens = q.ne[2]
         parts = net.view(q, (plain, self.heads, tokens), q.nb[1:3])
         rotated = net.view(q, (self.rope, self.heads, tokens), q.nb[1:3], row_bytes(q.type, plain))
-        rotated = net.rope(rotated, self.positions)
+        rotated = self.rotated(rotated)
         parts = net.mul_mat(net.needed("attn_k_b.weight"), net.permute(parts, 0, 2, 1, 3))
         q = net.concat(net.permute(parts, 0, 2, 1, 3), rotated, 0)
         latent = net.reshape(latent, self.rank, 1, tokens)
         k = net.concat(latent, shared, 0)
         if self.temperature is not None:
             q = net.mul(q, self.temperature)
-        return attend_latents(net, self.inputs.of(net), q, k, latent, net.weight("attn_v_b.weight"))
+        up = net.weight("attn_v_b.weight")
+        return attend_latents(net, self.inputs.of(net), q, k, latent, up, self.mask, project)
 
-    def expanding(self, q: Node, latent: Node, shared: Node, factors: Node | None) -> Node:
+    def expanding(self, q: Node, latent: Node, shared: Node, factors: Node | None, project: str) -> Node:
         """Attention among keys and values that are made from the latents."""
         net = self.net
         plain, tokens = self.key - self.rope, q.ne[2]
@@ -81,11 +95,11 @@ class Latent(Decoder):
         steps = (row_bytes(both.type, width), row_bytes(both.type, width) * self.heads)
         keys = net.view(both, (plain, self.heads, tokens), steps)
         v = net.cont(net.view(both, (self.value, self.heads, tokens), steps, row_bytes(both.type, plain)))
-        q = net.rope(q, self.positions, factors)
+        q = self.rotated(q, factors)
         k = net.concat(keys, net.repeat(shared, self.rope, self.heads, tokens, 1), 0)
         if self.temperature is not None:
             q = net.mul(q, self.temperature)
-        return attend(net, self.inputs.of(net), q, k, v)
+        return attend(net, self.inputs.of(net), q, k, v, project=project)
 
 
 class MiniCpm3(Latent):

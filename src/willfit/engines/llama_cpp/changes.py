@@ -1,0 +1,235 @@
+"""llama.cpp's eras in words."""
+
+from __future__ import annotations
+
+from willfit.engines.changes import Words
+
+_WEIGHTS = ("weights",)
+_CACHE = ("kv_cache",)
+_COMPUTE = ("compute",)
+
+
+def _either(before: str, since: str, enters: tuple[str, ...], only: tuple[str, ...] = ()) -> Words:
+    return Words({False: before, True: since}, enters, only)
+
+
+WORDS: dict[str, Words] = {
+    "splits_batch": _either(
+        "batches are computed whole",
+        "batches are computed in parts of --ubatch-size tokens",
+        _COMPUTE,
+    ),
+    "flash_auto": _either(
+        "flash attention is off without a word",
+        "flash attention is used without a word where the devices can",
+        _COMPUTE,
+    ),
+    "windows": _either(
+        "layers with a window keep whole sequences",
+        "layers with a window have caches of their own, no longer than needed",
+        _CACHE,
+        ("windows",),
+    ),
+    "repacked": Words("processors repack {}"),
+    "offloads_products": _either(
+        "products with weights in RAM are computed by the processor",
+        "devices compute large products with weights that lie in RAM",
+        _COMPUTE,
+    ),
+    "fused_views": _either(
+        "queries and keys of one matrix are copied from its result",
+        "queries and keys of one matrix are parts of its result",
+        _COMPUTE,
+    ),
+    "fused_value_views": _either(
+        "values of one matrix are copied from its result",
+        "values of one matrix are parts of its result",
+        _COMPUTE,
+    ),
+    "latent_cache": _either(
+        "latent attention keeps the keys and values of all heads",
+        "latent attention keeps latents",
+        _CACHE,
+        ("latents",),
+    ),
+    "latent_keys_only": _either(
+        "latent attention keeps its latents a second time, as values",
+        "latent attention keeps its latents once",
+        _CACHE,
+        ("latents",),
+    ),
+    "streams": _either(
+        "all sequences share one cache",
+        "sequences have cells of their own unless they are told to share",
+        _CACHE,
+    ),
+    "sets_rows": _either(
+        "new keys and values are copied to a part of the cache",
+        "new keys and values are written to rows of the cache by index",
+        _COMPUTE,
+    ),
+    "gates_at_once": _either(
+        "activations and gates are two operations",
+        "activations and gates are one operation",
+        _COMPUTE,
+    ),
+    "orders_experts": _either(
+        "experts are added up as they come",
+        "experts are added up in order",
+        _COMPUTE,
+        ("experts",),
+    ),
+    "weights_first": _either(
+        "experts' weights are computed when they are needed",
+        "experts' weights are computed before the experts",
+        _COMPUTE,
+        ("experts",),
+    ),
+    "pads_masks": _either(
+        "masks have a row for each token",
+        "rows of masks are padded to 64",
+        _COMPUTE,
+    ),
+    "padding": _either(
+        "cells are padded to 32 without flash attention",
+        "cells are padded to 256",
+        _CACHE,
+    ),
+    "auto_slots": _either(
+        "a server has one slot without a word",
+        "a server has four slots without a word, which share one cache",
+        ("outputs",),
+    ),
+    "fits": _either(
+        "no layers are offloaded without a word",
+        "all layers are offloaded without a word, and what was left open is fitted to free memory",
+        _WEIGHTS,
+    ),
+    "few_outputs": _either(
+        "logits of whole batches are reserved",
+        "a server reserves logits for its slots only",
+        _COMPUTE,
+    ),
+    "rotates": _either(
+        "quantized caches are kept as they are",
+        "quantized caches are rotated by a Hadamard matrix",
+        _COMPUTE,
+    ),
+    "half_masks": _either(
+        "masks are F32, and copied as F16 for flash attention",
+        "masks are F16 with flash attention",
+        _COMPUTE,
+    ),
+    "copies_in_graph": _either(
+        "F16 copies of quantized caches are in a pool, which logs do not name",
+        "F16 copies of quantized caches are in CUDA's compute buffers",
+        _COMPUTE,
+    ),
+    "selects_input": _either(
+        "the graph has a place for tokens",
+        "the graph has places for tokens and for vectors",
+        _COMPUTE,
+    ),
+    "mixes_inputs": _either(
+        "a batch is of tokens or of vectors",
+        "the graph has a place for batches of both tokens and vectors",
+        _COMPUTE,
+    ),
+    "copies_all_inputs": _either(
+        "pipelines copy the inputs that operations read",
+        "pipelines copy all inputs",
+        _COMPUTE,
+    ),
+    "keeps_expert_sums": _either(
+        "a weighted sum of experts may write over what it reads",
+        "CUDA keeps what a weighted sum of experts reads",
+        _COMPUTE,
+        ("experts",),
+    ),
+    "keeps_expert_choices": _either(
+        "the choice of experts may write over what it reads",
+        "CUDA keeps what the choice of experts reads",
+        _COMPUTE,
+        ("experts",),
+    ),
+    "rotates_windows": _either(
+        "quantized caches of models with windows or states are kept as they are",
+        "quantized caches of models with windows or states are rotated, too",
+        _COMPUTE,
+        ("windows", "states"),
+    ),
+    "ignores_sinks": _either(
+        "attention is computed where its sinks are",
+        "attention is computed where its cache is",
+        _COMPUTE,
+    ),
+    "forces_flash": _either(
+        "quantized values need flash attention to be on",
+        "quantized values switch flash attention on",
+        _COMPUTE,
+    ),
+    "vulkan_order": Words("Vulkan computes operations in order number {}", _COMPUTE),
+    "vulkan_keeps_choices": _either(
+        "Vulkan may write over what the choice of experts reads",
+        "Vulkan keeps what the choice of experts reads",
+        _COMPUTE,
+        ("experts",),
+    ),
+    "vulkan_pipelines": _either(
+        "batches do not overlap on several Vulkan devices",
+        "batches overlap on several Vulkan devices",
+        _COMPUTE,
+    ),
+    "metal_workspaces": _either(
+        "Metal's kernels work in a pool, which logs do not name",
+        "some results on Metal have what their kernel works with behind them",
+        _COMPUTE,
+    ),
+    "metal_reorders": _either(
+        "Metal computes operations in their order",
+        "Metal brings operations together that can run at once",
+        _COMPUTE,
+    ),
+    "metal_fuses": _either(
+        "Metal may write over what a kernel for several operations reads",
+        "Metal keeps what one kernel reads for several operations",
+        _COMPUTE,
+    ),
+    "metal_copies_cache": _either(
+        "Metal attends to quantized caches as they are",
+        "Metal copies quantized caches to F16",
+        _COMPUTE,
+    ),
+    "reads_lazily": _either(
+        "large tables are loaded with the other tensors",
+        "rows of tables beyond a size are read from the file as they are needed",
+        ("weights",),
+    ),
+    "output_first": _either(
+        "the output is the last to be offloaded",
+        "the output is the first to be offloaded",
+        _WEIGHTS,
+    ),
+    "trims_outputs": _either(
+        "the buffer of results has a row for each token of a batch",
+        "the buffer of results has rows for the sequences",
+        ("outputs",),
+    ),
+    "saves_prompts": _either(
+        "a server keeps prompts in its cache only",
+        "a server keeps finished prompts in RAM, up to --cache-ram",
+        ("prompt_cache",),
+    ),
+    "saves_states": _either(
+        "states of layers that cannot go back are lost",
+        "a server keeps states of layers that cannot go back in RAM",
+        ("checkpoints",),
+        ("windows", "states"),
+    ),
+    "clamps_expert_sum": _either(
+        "the sum of the chosen experts' weights divides as it is",
+        "the sum of the chosen experts' weights is kept from being zero",
+        _COMPUTE,
+        ("experts",),
+    ),
+}
