@@ -45,14 +45,15 @@ def main(words: Sequence[str] | None = None) -> int:
             settings = [one for one in SETTINGS if asked.setting in one.name]
             for setting in settings:
                 answer = oracle.ask(header, setting.settings, setting.gpus)
+                mine, refusal = None, None
+                try:
+                    mine = ours(header, setting.settings, setting.gpus, asked.version)
+                except Exception as error:
+                    refusal = repr(error)
                 if answer.error is not None:
-                    found: dict[str, object] = {"error": answer.error}
+                    found: dict[str, object] = {} if refusal else {"error": answer.error}
                 else:
-                    try:
-                        mine = ours(header, setting.settings, setting.gpus, asked.version)
-                        found = dict(differences(theirs(answer), mine))
-                    except Exception as error:
-                        found = {"willfit": repr(error)}
+                    found = dict(differences(theirs(answer), mine)) if mine else {"willfit": refusal}
                 same += not found
                 parts.update(found.keys())
                 if found:
