@@ -114,9 +114,27 @@ _APART = (
     Apart("caches of windows had n_batch more cells instead of n_ubatch", "gemma3", "", 5456, 5456),
     Apart("wished-for devices were forgotten", "", "2gpu", 5586, 5835),
     Apart("wished-for devices were forgotten", "", "2gpu", 6451, 6900),
-    Apart("quantized caches of windows were not rotated yet", "gemma3", "gpu q8", 8672, 8672),
-    Apart("quantized caches of windows were not rotated yet", "llama4", "gpu q8", 8672, 8672),
-    Apart("quantized caches of windows were not rotated yet", "falcon-h1", "gpu q8", 8672, 8672),
+    Apart(
+        "quantized caches beside those of windows or states were rotated already",
+        "gemma3",
+        "gpu q8",
+        8672,
+        8672,
+    ),
+    Apart(
+        "quantized caches beside those of windows or states were rotated already",
+        "llama4",
+        "gpu q8",
+        8672,
+        8672,
+    ),
+    Apart(
+        "quantized caches beside those of windows or states were rotated already",
+        "falcon-h1",
+        "gpu q8",
+        8672,
+        8672,
+    ),
     Apart(
         "its graph was another: rows were chosen before the last feed-forward network", "gpt-oss", "", 0, 9538
     ),
