@@ -36,6 +36,7 @@ SHOWN = (
     (("sglang_more.jsonl",), "SGLang, more logs", "SGLang，更多日志"),
     (("other_serving.jsonl", "other_serving_more.jsonl"), "other servers", "其他服务引擎"),
     (("transformers.jsonl",), "transformers", "transformers"),
+    (("transformers_more.jsonl",), "transformers, more measurements", "transformers，更多测量"),
 )
 
 #: What a metric means, in words; metrics not listed are not shown.
@@ -177,7 +178,10 @@ def everything() -> dict[Path, str]:
         files[ROOT / name] = replaced((ROOT / name).read_text(encoding="utf-8"), "accuracy", table)
     for name, picture in pictures().items():
         files[ROOT / "docs" / "pictures" / name] = picture
-    return files
+    sys.path.insert(0, str(Path(__file__).parent))
+    from comparison_pages import pages
+
+    return {**files, **{ROOT / "docs" / name: text for name, text in pages().items()}}
 
 
 def run() -> None:

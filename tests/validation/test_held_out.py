@@ -10,7 +10,7 @@ from willfit.calibration import constant
 from willfit.validation import calibrate
 from willfit.validation.cases import Case
 from willfit.validation.fits.base import Fit
-from willfit.validation.held_out import FOLDS, fold_of, hold_out
+from willfit.validation.held_out import FOLDS, constants_by_fold, fold_of, hold_out
 
 
 def test_a_model_never_meets_a_constant_that_saw_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,7 +28,7 @@ def test_a_model_never_meets_a_constant_that_saw_it(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(calibrate, "MODULES", ("one",))
     monkeypatch.setattr(calibrate, "import_module", import_fits)
-    find = hold_out(cases, lambda case: lambda case: {"x": constant("x_ratio").cases})
+    find = hold_out(constants_by_fold(cases), lambda case: lambda case: {"x": constant("x_ratio").cases})
     for fold, ids in enumerate(seen):
         assert ids == {case.id for case in cases if fold_of(case) != fold}
     for case in cases:

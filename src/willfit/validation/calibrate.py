@@ -28,7 +28,7 @@ from willfit.validation.fits.base import CatalogueFit, Fit
 from willfit.validation.scoring import Unpredictable, quantile
 
 #: Modules in `fits/`, each with its `FITS`.
-MODULES: tuple[str, ...] = ("generic", "transformers", "context", "vllm", "sglang", "borrowed")
+MODULES: tuple[str, ...] = ("generic", "transformers", "context", "vllm", "sglang", "borrowed", "ollama")
 
 #: From this many observations on, their own 5 % and 95 % quantiles are used.
 _ENOUGH = 20
@@ -125,6 +125,8 @@ def _fitted(fit: Fit | CatalogueFit, cases: Sequence[Case]) -> Fitted | None:
     observed = [(value, thing) for thing in things if (value := _observed(fit, thing)) is not None]
     if not observed:
         return None
+    if isinstance(fit, Fit) and fit.by_source:
+        observed = _by_source(observed)
     seen = sorted(value for value, _ in observed)
     value = median(seen)
     conformal = isinstance(fit, Fit) and fit.conformal
@@ -134,8 +136,23 @@ def _fitted(fit: Fit | CatalogueFit, cases: Sequence[Case]) -> Fitted | None:
         low = min(seen[0], value * value / high)
     constant = Constant(fit.name, _digits(value), _digits(low), _digits(high), fit.unit, len(seen))
     residuals = {percent: _digits(quantile(seen, percent / 100) - value) for percent in _RESIDUALS}
-    dates = [str(thing.fields.get("date") or "") for _, thing in observed if isinstance(thing, Case)]
+    dates = [_date(thing) for _, thing in observed if isinstance(thing, Case)]
     return Fitted(constant, residuals, max(dates, default=""))
+
+
+def _by_source(observed: list[tuple[float, Any]]) -> list[tuple[float, Any]]:
+    """One observation for each source, the median, with the newest of its cases."""
+    sources: dict[str, list[tuple[float, Any]]] = {}
+    for value, case in observed:
+        sources.setdefault(str(case.fields.get("source")), []).append((value, case))
+    return [
+        (median(value for value, _ in group), max((case for _, case in group), key=_date))
+        for group in sources.values()
+    ]
+
+
+def _date(case: Case) -> str:
+    return str(case.fields.get("date") or "")
 
 
 def _interval(seen: list[float], value: float) -> tuple[float, float]:

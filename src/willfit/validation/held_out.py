@@ -6,11 +6,11 @@ dealt into folds by model, and each fold is predicted with constants fitted to t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
-from willfit.calibration import fitting
+from willfit.calibration import Constant, fitting
 from willfit.validation.calibrate import fit_constants
 from willfit.validation.cases import Case
 from willfit.validation.scoring import Predictor
@@ -19,21 +19,27 @@ from willfit.validation.scoring import Predictor
 FOLDS = 5
 
 
+def constants_by_fold(cases: Sequence[Case]) -> tuple[dict[str, Constant], ...]:
+    """For each fold the constants that the other folds' cases give.
+
+    A constant that they leave without an observation is neutral: 1 for a ratio, 0 for bytes.
+    """
+    return tuple(
+        fit_constants([case for case in cases if case.scored and fold_of(case) != fold])
+        for fold in range(FOLDS)
+    )
+
+
 def hold_out(
-    cases: Sequence[Case], predictor_for: Callable[[Case], Predictor]
+    constants: Sequence[Mapping[str, Constant]], predictor_for: Callable[[Case], Predictor]
 ) -> Callable[[Case], Predictor]:
     """What `predictor_for` finds, working with constants fitted to other models' cases.
 
     Parameters
     ----------
-    cases
-        All that the constants may be fitted to. A constant that a fold leaves without an observation is neutral
-        there: 1 for a ratio, 0 for bytes.
+    constants
+        By fold, as `constants_by_fold` gives them.
     """
-    constants = [
-        fit_constants([case for case in cases if case.scored and fold_of(case) != fold])
-        for fold in range(FOLDS)
-    ]
 
     def find(case: Case) -> Predictor:
         predict = predictor_for(case)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
+from willfit.calibration import Constant
 from willfit.validation.cases import Case, read_cases
-from willfit.validation.held_out import hold_out
+from willfit.validation.held_out import constants_by_fold, hold_out
 from willfit.validation.readings import with_readings
 from willfit.validation.scoring import Predictor, Score, Unpredictable, score_cases
 
@@ -21,6 +23,12 @@ PREDICTORS: dict[tuple[str, str], str] = {
     ("serve", "lightllm"): "lightllm",
     ("serve", "llama.cpp"): "llama_cpp",
     ("serve", "ik_llama.cpp"): "llama_cpp",
+    ("serve", "ollama"): "ollama",
+    ("generate", "mlx"): "mlx",
+    ("generate", "exllamav2"): "exllama",
+    ("generate", "exllamav3"): "exllama",
+    ("generate", "ktransformers"): "ktransformers",
+    ("generate", "fastllm"): "fastllm",
     ("generate", "transformers"): "transformers",
     ("generate", "litgpt"): "transformers",
 }
@@ -71,6 +79,11 @@ def validate_files(
 
         cases = track(cases, "predicting", console=Console(stderr=True), transient=True)
     if constants_from:
-        known = [case for file in constants_from for case in read_cases(file)]
-        return score_cases(cases, hold_out(known, predictor_for))
+        return score_cases(cases, hold_out(_constants_of(tuple(constants_from)), predictor_for))
     return score_cases(cases, predictor_for)
+
+
+@cache
+def _constants_of(files: tuple[Path, ...]) -> tuple[dict[str, Constant], ...]:
+    """The constants of each fold; fitting them takes longer than scoring a file, and scores share them."""
+    return constants_by_fold([case for file in files for case in read_cases(file)])

@@ -52,6 +52,7 @@ class Cuda:
     name = "CUDA"
     host_name: str | None = "CUDA_Host"
     alignment = 128
+    host_alignment = 32
     asynchronous = True
     events = True
     integrated = False

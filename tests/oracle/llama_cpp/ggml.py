@@ -98,7 +98,8 @@ class Ggml:
         self.base = base
         for name in self._BOOL:
             self._function(name, c.c_bool, c.c_void_p)
-        self._function("ggml_are_same_shape", c.c_bool, c.c_void_p, c.c_void_p)
+        for name in ("ggml_are_same_shape", "ggml_can_repeat"):
+            self._function(name, c.c_bool, c.c_void_p, c.c_void_p)
         self._function("ggml_nbytes", c.c_size_t, c.c_void_p)
         self._function("ggml_nelements", c.c_int64, c.c_void_p)
         self._function("ggml_nrows", c.c_int64, c.c_void_p)

@@ -21,6 +21,9 @@ _UINT32, _INT32, _FLOAT32, _BOOL, _STRING, _ARRAY, _UINT64 = 4, 5, 6, 7, 8, 9, 1
 
 _ALIGNMENT = 32
 
+#: Arrays that are read as 64-bit numbers even where the values are small.
+_WIDE = (".ple.layer_multipliers", ".ple.head_offsets", ".ple.head_vocab_sizes")
+
 
 def write_gguf(header: GgufHeader, path: Path) -> None:
     """Write `header` as one file of full length; its data is a hole.
@@ -30,7 +33,7 @@ def write_gguf(header: GgufHeader, path: Path) -> None:
     metadata = planned_metadata(header)
     head = [b"GGUF", struct.pack("<IQQ", 3, len(header.tensors), len(metadata))]
     for key, value in metadata.items():
-        head.append(_text(key) + _value(value))
+        head.append(_text(key) + _value(value, _UINT64 if key.endswith(_WIDE) else None))
     offset = 0
     for tensor in header.tensors:
         kind = GGML_TYPES[tensor.type]
@@ -108,9 +111,9 @@ def _text(text: str) -> bytes:
     return struct.pack("<Q", len(data)) + data
 
 
-def _value(value: Any) -> bytes:
+def _value(value: Any, kind: int | None = None) -> bytes:
     if isinstance(value, tuple | list):
-        kind = _kind(value)
+        kind = kind or _kind(value)
         return struct.pack("<IIQ", _ARRAY, kind, len(value)) + b"".join(_scalar(kind, one) for one in value)
     kind = _kind([value])
     return struct.pack("<I", kind) + _scalar(kind, value)

@@ -109,10 +109,10 @@ def read_graph(ggml: Ggml, scheduler: int) -> dict[str, Any]:
     -------
     dict
         `backends`: names of backends and of their buffer types. `splits`: backend, first and last node of the model's
-        graph, and the tensors copied in. `leafs` and `nodes`, in the allocator's order: `id`, `name`, `op`, `type`,
-        `ne`, `nb`, `flags`, `src` (ids), `view_src`, `view_offs`, `backend`, `place` (buffer, chunk, offset, size; None
-        for views and for what is allocated elsewhere), `buffer` (of weights and caches), `params`. Copies between backends
-        and the views that keep their originals alive are nodes too; `inserted` says so.
+        graph, and the tensors copied in. `leafs` and `nodes`, in the allocator's order: `id`, `name`, `op`,
+        `type`, `ne`, `nb`, `flags`, `src` (ids), `view_src`, `view_offs`, `backend`, `place` (buffer, chunk, offset,
+        size; None for views and for what is allocated elsewhere), `buffer` (of weights and caches), `params`. Copies
+        between backends and the views that keep their originals alive are nodes too; `inserted` says so.
     """
     found = _Scheduler.from_address(scheduler)
     if not 1 <= found.n_backends <= _MAX_BACKENDS or not 1 <= found.n_copies <= _MAX_COPIES:

@@ -27,6 +27,17 @@ _NEEDED: dict[tuple[str, ...], dict[str, Any]] = {
     ("kimi-k3", "kimi-linear", "lfm2moe", "minimax-m2"): {"expert_gating_func": 2},
     ("bert",): {"pooling_type": 2},
     ("qwen3vl", "qwen3vlmoe"): {"rope.dimension_sections": (24, 20, 20, 0)},
+    ("kimi-k3",): {"activation.situ_beta": 1.0, "activation.situ_linear_beta": 1.0},
+    ("qwen4exp",): {
+        "ple.heads_per_ngram": 8,
+        "ple.layer_multipliers": (1,) * 3,
+        "ple.head_offsets": tuple(range(0, 16 * 20_000_000, 20_000_000)),
+        "ple.head_vocab_sizes": (20_000_000,) * 16,
+    },
+}
+#: The same for settings whose keys do not start with the architecture.
+_NEEDED_BARE = {
+    "apertus": {"xielu.alpha_n": 1.0, "xielu.alpha_p": 1.0, "xielu.beta": 0.5, "xielu.eps": 1e-6},
 }
 #: Settings that are floating-point though the record has them without a fraction.
 _FLOATS = ("attention.clamp_kqv", "attention.max_alibi_bias")
@@ -51,6 +62,7 @@ def header_of(model: str) -> GgufHeader:
         if architecture in names:
             added |= values
     metadata = {f"{architecture}.{key}": value for key, value in added.items()}
+    metadata |= _NEEDED_BARE.get(architecture, {})
     for key, value in entry["metadata"].items():
         if key.removeprefix(f"{architecture}.") in _FLOATS:
             metadata[key] = float(value)
@@ -63,13 +75,4 @@ def header_of(model: str) -> GgufHeader:
                 (f"{stack}.{index}.{leaf}", kind, tuple(shape))
                 for leaf, kind, *shape in entry["patterns"][pattern]
             )
-    if architecture == "gpt-oss":
-        # The converter was fed with 16-bit experts, which it turned the wrong way round.
-        experts, hidden = metadata["gpt-oss.expert_count"], metadata["gpt-oss.embedding_length"]
-        inner = metadata["gpt-oss.expert_feed_forward_length"]
-        turned = (experts, inner, hidden)
-        tensors = [
-            (name, kind, turned if name.endswith(("ffn_gate_exps.weight", "ffn_up_exps.weight")) else shape)
-            for name, kind, shape in tensors
-        ]
     return make_header(metadata, tensors)

@@ -111,6 +111,7 @@ class Rules(Protocol):
     name: str
     host_name: str | None
     alignment: int
+    host_alignment: int
     #: Whether work is queued and can be waited for by events: pipeline parallelism needs both.
     asynchronous: bool
     events: bool
@@ -232,7 +233,8 @@ class StandIn:
         return {
             "get_name": lambda _: self._text(self.rules.host_name or ""),
             "alloc_buffer": self._alloc_host,
-            "get_alignment": lambda _: 32,
+            "get_alignment": lambda _: self.rules.host_alignment,
+            "get_max_size": lambda _: self._max_size(self.bufts[0]),
             "is_host": lambda _: True,
         }
 

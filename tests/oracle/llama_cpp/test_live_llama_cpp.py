@@ -209,6 +209,24 @@ def test_the_graph_shows_what_was_reserved(oracle: Oracle) -> None:
     assert len(graph["splits"]) == answer.settled["graph"]["splits"]
 
 
+@pytest.mark.parametrize("model", ["Qwen/Qwen3-30B-A3B", "Qwen/Qwen3-Next-80B-A3B-Instruct"])
+def test_backends_that_reorder_compute_the_same_graph(oracle: Oracle, model: str) -> None:
+    header = HEADERS.get(oracle, model, "Q4_K_M")
+    names = {}
+    for backend in ("cuda", "vulkan", "metal"):
+        answer = oracle.ask(header, {"n_ctx": 8192, "n_ubatch": 64}, [Gpu(backend)], graph="prompt")
+        nodes = answer.settled["reserved_graph"]["nodes"]
+        place = {node["id"]: index for index, node in enumerate(nodes)}
+        for index, node in enumerate(nodes):
+            if "inserted" not in node:  # an inserted view may stand before the view that it looks through
+                assert all(place[source] < index for source in node["src"] if source in place)
+        own = [node["name"] for node in nodes if "inserted" not in node]
+        names[backend] = own
+        assert sorted(own) == sorted(names["cuda"])
+    assert names["vulkan"] != names["cuda"]
+    assert names["metal"] != names["cuda"]
+
+
 def test_a_crash_of_the_library_is_an_answer(oracle: Oracle) -> None:
     header = header_of("rednote-hilab/dots.llm1.inst")
     metadata = dict(header.metadata)

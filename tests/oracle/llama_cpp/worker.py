@@ -19,8 +19,10 @@ from .cuda import Cuda, Rocm
 from .file_types import tensor_types
 from .ggml import Ggml
 from .library import Library
+from .metal import Metal
 from .plan import Plan, Refused
 from .standin import StandIn
+from .vulkan import Vulkan
 
 #: Recurrent states and outputs are truly allocated: a question too large must fail, not take the machine's memory.
 _MAX_DATA_BYTES = 2**35
@@ -28,7 +30,7 @@ _TIMEOUT_SECONDS = 300
 
 
 #: Words of `live.Gpu` for a backend's rules.
-_RULES = {"cuda": Cuda, "rocm": Rocm}
+_RULES = {"cuda": Cuda, "rocm": Rocm, "vulkan": Vulkan, "metal": Metal}
 
 
 class Machine:

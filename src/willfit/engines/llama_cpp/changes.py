@@ -52,6 +52,12 @@ WORDS: dict[str, Words] = {
         _CACHE,
         ("latents",),
     ),
+    "latent_keys_only": _either(
+        "latent attention keeps its latents a second time, as values",
+        "latent attention keeps its latents once",
+        _CACHE,
+        ("latents",),
+    ),
     "streams": _either(
         "all sequences share one cache",
         "sequences have cells of their own unless they are told to share",

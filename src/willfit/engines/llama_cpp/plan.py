@@ -41,6 +41,8 @@ class Model:
         Tensors by name; see `loading.weights.by_name`.
     alike
         Of each layer a number, the same where tensors are alike.
+    spread
+        The least and the most that the weights may take, by what is counted: other than 1 where a mix is not known.
     """
 
     header: GgufHeader
@@ -50,6 +52,7 @@ class Model:
     backends: tuple[Backend, ...]
     named: Mapping[str, Placed]
     alike: tuple[int, ...]
+    spread: tuple[float, float] = (1.0, 1.0)
 
     @property
     def meta(self) -> Metadata:
@@ -63,13 +66,19 @@ class Model:
 
 
 def load(
-    header: GgufHeader, architecture: Architecture, loader: Loader, skipped: frozenset[str] = frozenset()
+    header: GgufHeader,
+    architecture: Architecture,
+    loader: Loader,
+    skipped: frozenset[str] = frozenset(),
+    bounds: tuple[int, int] | None = None,
 ) -> Model:
     """Place a model's tensors."""
     placed = tuple(loader.place(header, architecture.tied, skipped))
+    own = sum(tensor.bytes for tensor in header.tensors)
+    spread = (bounds[0] / own, bounds[1] / own) if bounds and own else (1.0, 1.0)
     named = by_name(placed, len(loader.backends) - 1)
     layers = alike(placed, len(architecture.layers))
-    return Model(header, architecture, loader.places, placed, loader.backends, named, layers)
+    return Model(header, architecture, loader.places, placed, loader.backends, named, layers, spread)
 
 
 @dataclass(frozen=True, slots=True)

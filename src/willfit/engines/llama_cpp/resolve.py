@@ -87,6 +87,12 @@ class Resolved:
             return self.n_ctx
         return self.n_ctx // self.sequences
 
+    def _latent_values(self, settings: Settings, flash_attn: bool) -> bool:
+        """Whether latents are cached as values, too."""
+        if settings.fork == "ik_llama.cpp":
+            return settings.mla == 1 and not flash_attn
+        return not self.era.latent_keys_only
+
     def context(self, settings: Settings, flash_attn: bool, pipelined: bool) -> ContextSettings:
         """What the context is made with."""
         cache = CacheSettings(
@@ -98,7 +104,7 @@ class Resolved:
             cache_type(settings.cache_type_v),
             flash_attn,
             self.transposed,
-            settings.fork == "ik_llama.cpp" and settings.mla == 1 and not flash_attn,
+            self._latent_values(settings, flash_attn),
             settings.swa_full or not self.era.windows,
             self.era.rotates,
             self.era.rotates_windows,

@@ -152,7 +152,9 @@ def place(
         offload.overrides,
         lazy_buffer(resolved.era, settings),
     )
-    return load(header, subject.architecture, loader, skipped_tensors(header, subject, settings))
+    return load(
+        header, subject.architecture, loader, skipped_tensors(header, subject, settings), subject.bounds
+    )
 
 
 def lazy_buffer(era: Era, settings: Settings) -> str:
@@ -268,7 +270,7 @@ def sized(
         and settings.split_mode in (None, "layer")
         and settings.kv_offload
         and not offload.overrides
-        and backend in ("cuda", "rocm")
+        and (backend in ("cuda", "rocm", "metal") or (backend == "vulkan" and resolved.era.vulkan_pipelines))
     )
     flash = resolved.flash_attn if resolved.flash_attn is not None else resolved.flash_found
     made = resolved.context(settings, bool(flash), pipelined)

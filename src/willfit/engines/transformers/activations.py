@@ -13,7 +13,7 @@ from typing import Any
 from willfit.architectures.mixers import Attention, CrossAttention, LatentAttention, Mixer, Recurrent
 from willfit.architectures.model import Architecture, FeedForward, Layer
 from willfit.engines.transformers.eras import Era
-from willfit.quantities import DTYPE_BYTES
+from willfit.quantities import DTYPE_BYTES, ceil_div
 
 #: Hidden states alive in a layer: the model's `inputs_embeds`, the layer's input, its normed copy; after
 #: attention also the new residual.
@@ -25,12 +25,16 @@ _IDS = 4 * 8
 #: int64 indices of an expert's rows: unsorted, sorted, their order and its inverse.
 _INDICES = 4 * 8
 
+#: Tokens on a side of a block of flex attention's mask, and bytes that the mask keeps for a block: int32 counts and
+#: indices of partial and full blocks, by rows and by columns (torch `nn/attention/flex_attention.py: BlockMask`).
+_FLEX_BLOCK, _FLEX_BYTES = 128, 4 * 4
+
 #: Names of norms over each head's query.
 _QUERY_NORMS = ("q_norm.weight", "query_layernorm.weight", "q_layernorm.weight")
 
 #: Bytes per attention score of the eager softmax: scores, its fp32 result and the cast back. bf16 scores are
 #: converted to fp32 first, fp16 ones inside the kernel (torch `aten/src/ATen/native/SoftMax.cpp`).
-_SCORE_BYTES = {"bf16": 10, "fp16": 8, "fp32": 8, "fp64": 20}
+SCORE_BYTES = {"bf16": 10, "fp16": 8, "fp32": 8, "fp64": 20}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +52,13 @@ class Pass:
     dtype
         Compute dtype.
     attention
-        `eager`, `sdpa` or `flash_attention_2`.
+        `eager`, `sdpa`, `flash_attention_2` or `flex_attention`.
     ranks
         Tensor-parallel ranks.
     expanded
         Bytes of a quantized matrix that a kernel expands for a product with this many rows.
+    unsummed
+        Bytes of each output of a quantized product that are held until they make the output.
     chunked
         A later part of a prompt, which attends to more than itself.
     """
@@ -64,6 +70,7 @@ class Pass:
     attention: str
     ranks: int = 1
     expanded: int = 0
+    unsummed: int = 0
     chunked: bool = False
 
     @property
@@ -119,6 +126,13 @@ def always(architecture: Architecture, era: Era, step: Pass) -> Any:
         mask = step.batch * step.queries * step.length * step.width
     elif step.attention == "sdpa" and _masked(architecture, step):
         mask = step.queries * step.length * (1 if era.windows else step.width)
+    elif step.attention == "flex_attention":
+        mask = (
+            step.batch
+            * ceil_div(step.queries, _FLEX_BLOCK)
+            * ceil_div(step.length, _FLEX_BLOCK)
+            * _FLEX_BYTES
+        )
     if is_biased(architecture):
         # A bias for each head and pair of positions, and the same with the mask; one for all sequences and layers.
         heads = max(getattr(mixer, "heads", 0) for layer, _ in architecture.blocks for mixer in layer.mixers)
@@ -165,7 +179,7 @@ def _mixer(architecture: Architecture, era: Era, step: Pass, layer: Layer, mixer
         heads = mixer.heads // step.ranks or 1
         head_dim = mixer.head_dim
         value_dim = mixer.value_dim if isinstance(mixer, Attention) else head_dim
-        expanded = heads * (head_dim + value_dim) if _repeats(architecture, era, step, mixer) else 0
+        expanded = heads * (head_dim + value_dim) if is_repeated(architecture, era, step, mixer) else 0
     else:
         return base, text
     query = step.tokens * heads * head_dim * step.width
@@ -179,7 +193,7 @@ def _mixer(architecture: Architecture, era: Era, step: Pass, layer: Layer, mixer
         prepare = larger(prepare, query * (1 + 8 // step.width) - unmade)
     scores: Any = 0
     if step.attention == "eager":
-        scores = step.batch * step.queries * step.length * heads * _SCORE_BYTES[step.dtype]
+        scores = step.batch * step.queries * step.length * heads * SCORE_BYTES[step.dtype]
     converted: Any = 0
     if era.windows and step.attention == "sdpa" and _masked(architecture, step):
         converted = (
@@ -205,15 +219,15 @@ def _latent(era: Era, step: Pass, mixer: LatentAttention) -> tuple[Any, str]:
     text += f" + {step.batch * step.length} keys x {per_key} expanded x {step.width} B"
     scores: Any = 0
     if step.attention == "eager":
-        scores = step.batch * step.queries * step.length * heads * _SCORE_BYTES[step.dtype]
+        scores = step.batch * step.queries * step.length * heads * SCORE_BYTES[step.dtype]
         text += f" + {scores} B of scores of {heads} heads"
     size = (step.tokens * per_token + step.batch * step.length * per_key) * step.width
     return size + scores, text
 
 
-def _repeats(architecture: Architecture, era: Era, step: Pass, mixer: Attention | CrossAttention) -> bool:
+def is_repeated(architecture: Architecture, era: Era, step: Pass, mixer: Attention | CrossAttention) -> bool:
     """Whether keys and values are repeated for all query heads."""
-    if mixer.heads == mixer.kv_heads or step.attention == "flash_attention_2":
+    if mixer.heads == mixer.kv_heads or step.attention in ("flash_attention_2", "flex_attention"):
         return False
     return step.attention == "eager" or not era.native_gqa or _masked(architecture, step)
 
@@ -221,11 +235,7 @@ def _repeats(architecture: Architecture, era: Era, step: Pass, mixer: Attention 
 def _mlp(architecture: Architecture, step: Pass, layer: Layer, ffn: FeedForward) -> tuple[Any, str]:
     """The dense MLP: gated, the activation, the up projection and their product; fused, both halves stay."""
     width = ffn.width // step.ranks
-    fused = any(
-        tensor.part == "mlp" and tensor.kind == "linear" and tensor.shape[0] == 2 * ffn.width
-        for tensor in layer.tensors
-    )
-    times = (4 if fused else 3) if ffn.gated else 2
+    times = (4 if is_fused(layer) else 3) if ffn.gated else 2
     size = step.tokens * (_AFTER * architecture.hidden_size + times * width) * step.width
     hidden = f"{_AFTER} x {architecture.hidden_size} hidden"
     text = f"{step.tokens} tokens x ({hidden} + {times} x {width} MLP) x {step.width} B"
@@ -234,7 +244,24 @@ def _mlp(architecture: Architecture, step: Pass, layer: Layer, ffn: FeedForward)
         most = larger(size, size - step.tokens * width * step.width + step.expanded)
         text += f" + {most - size} B of an expanded matrix beyond one MLP"
         size = most
+    if step.unsummed:
+        # While the second of two matrices is multiplied, the first one's result and its own are there.
+        held = (
+            _AFTER * architecture.hidden_size + min(times, 2) * width
+        ) * step.width + step.unsummed * width
+        most = larger(size, step.tokens * held)
+        text += f" + {most - size} B of a product's parts beyond one MLP"
+        size = most
     return size, text
+
+
+def is_fused(layer: Layer) -> bool:
+    """Whether gate and up projection of a layer's dense MLP are one matrix."""
+    ffn = layer.feed_forward
+    return ffn is not None and any(
+        tensor.part == "mlp" and tensor.kind == "linear" and tensor.shape[0] == 2 * ffn.width
+        for tensor in layer.tensors
+    )
 
 
 def _experts(

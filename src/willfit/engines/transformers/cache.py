@@ -61,8 +61,8 @@ def kept(
     for layer, times in architecture.blocks:
         here: Any = 0
         for mixer in layer.mixers:
-            size = _elements(mixer, era, tokens, source_tokens, windowed) + _state(mixer)
-            here = here + size // _divisor(mixer, ranks)
+            size = mixer_elements(mixer, era, tokens, source_tokens, windowed) + _state(mixer)
+            here = here + size // rank_divisor(mixer, ranks)
             tensors += 2 * times * (_grows(mixer))
         total = total + here * times
         largest = larger(largest, here)
@@ -75,12 +75,14 @@ def _grows(mixer: Mixer) -> bool:
     return isinstance(mixer, LatentAttention)
 
 
-def _divisor(mixer: Mixer, ranks: int) -> int:
+def rank_divisor(mixer: Mixer, ranks: int) -> int:
+    """By how much tensor parallelism divides what a mixer keeps."""
     heads = getattr(mixer, "kv_heads", 1)
     return ranks if ranks > 1 and heads % ranks == 0 else 1
 
 
-def _elements(mixer: Mixer, era: Era, tokens: Any, source_tokens: int, windowed: bool) -> Any:
+def mixer_elements(mixer: Mixer, era: Era, tokens: Any, source_tokens: int, windowed: bool) -> Any:
+    """Elements that one layer keeps after so many tokens; see `kept`."""
     if isinstance(mixer, LatentAttention):
         if era.latent_cache:
             return mixer.cached_elements(tokens)

@@ -53,10 +53,26 @@ WORDS: dict[str, Words] = {
     ),
     "warm_up": Words(
         {
-            False: "each weight is allocated for itself",
-            True: "all weights are cut from one piece",
+            "no": "each weight is allocated for itself",
+            "half": "weights are cut from one piece, which is half an unquantized model where weights are quantized",
+            "sized": "all weights are cut from one piece",
         },
         ("rounding",),
+    ),
+    "builds_in_ram": Words(
+        {
+            False: "parameters are taken from the files as they are",
+            True: "without a device map the model is built in RAM before the files are read",
+        },
+    ),
+    "maps_torch_files": Words(
+        {False: "torch's own files are read into RAM", True: "torch's own files are mapped"},
+    ),
+    "copied_cache": Words(
+        {
+            False: "the prompt's keys and values become the cache",
+            True: "the prompt's keys and values are copied into the cache",
+        },
     ),
     "windows": Words(
         {

@@ -37,7 +37,14 @@ class Era:
     prompt_logits
         generate() computes the logits of all prompt positions, and upcasts them to fp32.
     warm_up
-        Loading allocates all weights in one piece first, from which the tensors are then cut.
+        Loading allocates one piece first, from which the tensors are then cut: `sized` as they will be stored; `half`
+        that only where nothing is quantized, else half of what the model would take unquantized; or `no` piece.
+    builds_in_ram
+        Without a device map the whole model is built in RAM first, and filled from the files then.
+    maps_torch_files
+        torch's own files are mapped, not read.
+    copied_cache
+        The prompt's keys and values are copied into the cache; before, they are the cache.
     windows
         Layers with a sliding window or chunks keep no more than that while decoding.
     latent_cache
@@ -57,7 +64,10 @@ class Era:
     rope_tables: Literal["all", "some", "none"] = "all"
     tuple_cache: bool = True
     prompt_logits: bool = True
-    warm_up: bool = False
+    warm_up: Literal["no", "half", "sized"] = "no"
+    builds_in_ram: bool = True
+    maps_torch_files: bool = False
+    copied_cache: bool = False
     windows: bool = False
     latent_cache: bool = False
     exllama: bool = True
@@ -72,13 +82,15 @@ def _table() -> tuple[Era, ...]:
         eras.append(replace(eras[-1], since=since, **fields))  # type: ignore[arg-type]
 
     changed((4, 36), sdpa=True)
+    changed((4, 38), maps_torch_files=True)
     changed((4, 41), rope_tables="some")
     changed((4, 42), tuple_cache=False)
     changed((4, 45), prompt_logits=False, rope_tables="none")
     changed((4, 49), exllama=False)
-    changed((4, 50), warm_up=True)
-    changed((4, 56), windows=True, native_gqa=True)
-    changed((5, 0), loads_fp32=False, grouped_experts=True)
+    changed((4, 50), warm_up="half")
+    changed((4, 51), builds_in_ram=False)
+    changed((4, 56), windows=True, native_gqa=True, copied_cache=True)
+    changed((5, 0), loads_fp32=False, grouped_experts=True, warm_up="sized")
     changed((5, 15), latent_cache=True, biased_sdpa=True)
     return tuple(eras)
 

@@ -5,21 +5,30 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from willfit.engines.base import Subject
-from willfit.engines.caching_allocator import block_slack, size_classes
+from willfit.engines.caching_allocator import block_slack
 from willfit.engines.transformers.activations import Pass, is_biased, stages
 from willfit.engines.transformers.cache import Kept, kept, quantized_bytes
 from willfit.engines.transformers.eras import Era
-from willfit.engines.transformers.loading import Loaded
+from willfit.engines.transformers.loading import Loaded, converting
 from willfit.engines.transformers.settings import Settings
 from willfit.quantities import DTYPE_BYTES
 
-#: Rows from which a kernel expands a whole matrix to 16 bits: AutoAWQ `modules/linear/gemm.py`, bitsandbytes
-#: `autograd/_functions.py: MatMul4Bit`, AutoGPTQ `nn_modules/qlinear/qlinear_cuda_old.py`.
-_EXPANDS_FROM = {"awq": 1024, "nf4": 2, "fp4": 2, "gptq": 128}
+#: Rows from which a kernel expands a whole matrix to 16 bits: AutoAWQ `modules/linear/gemm.py` (since 0.2),
+#: bitsandbytes `autograd/_functions.py: MatMul4Bit`, AutoGPTQ `nn_modules/qlinear/qlinear_cuda_old.py`,
+#: aqlm `inference.py: use_gemv_rule`.
+_EXPANDS_FROM = {"awq": 1024, "nf4": 2, "fp4": 2, "gptq": 128, "aqlm": 7}
+
+#: Parts of the inputs that AutoAWQ's kernel multiplies apart and then adds up (`split_k_iters`).
+_AWQ_SPLITS = 8
+
+#: Bytes of an output of bitsandbytes' 8-bit product, before it is scaled to 16 bits (`int8_linear_matmul`).
+_INT32 = 4
 
 #: What the sampler holds for each logit: fp32 scores, sorted scores with int64 indices, probabilities.
 _SAMPLER_BYTES = 4 + 4 + 8 + 4
 
+#: What checking an assistant's tokens holds for each logit: fp32 logits, their copy, probabilities.
+_CHECK_BYTES = 4 + 4 + 4
 
 #: Model types whose own code computes the last position's logits in every version (`modeling_chatglm.py`).
 _LAST_LOGITS = frozenset(("chatglm",))
@@ -67,13 +76,16 @@ class Run:
         """Tokens in the cache when the last token is sampled; that one is never fed back."""
         return self.first_tokens + self.settings.output_len - 1
 
+    @property
+    def checked(self) -> int:
+        """Tokens of a decoding step: one, or those that an assistant proposed and one more."""
+        return 1 if self.subject.draft is None else self.settings.assistant_tokens + 1
+
     def forward(self, queries: int, length: int) -> Pass:
         """A forward pass of this call."""
         settings = self.settings
-        name = self.subject.recipe.name.split()[0]
         rows = settings.batch * queries
-        # An expanded matrix of another dtype is converted, so that it is there twice.
-        copies = 2 if settings.quantization_kernel == "bitsandbytes-0.42" and self.dtype != "fp16" else 1
+        expanded, unsummed = self._product(rows)
         return Pass(
             settings.batch,
             queries,
@@ -83,9 +95,25 @@ class Run:
             if self.era.biased_sdpa or not is_biased(self.subject.architecture)
             else "eager",
             settings.tensor_parallel,
-            copies * self.loaded.dequantized if rows >= _EXPANDS_FROM.get(name, rows + 1) else 0,
+            expanded,
+            unsummed,
             1 < queries < length,
         )
+
+    def _product(self, rows: int) -> tuple[int, int]:
+        """What a quantized product holds beside its result: bytes of a matrix, and bytes of each output."""
+        kernel, name = self.settings.quantization_kernel, self.subject.recipe.name
+        kind = name.split()[0]
+        if kind == "awq" and kernel not in ("exllama", "exllamav2"):
+            expands = kernel != "autoawq-0.1" and rows >= _EXPANDS_FROM["awq"]
+            return (self.loaded.dequantized, 0) if expands else (0, _AWQ_SPLITS * 2)
+        if name == "llm.int8":
+            return 0, _INT32
+        if rows < _EXPANDS_FROM.get(kind, rows + 1):
+            return 0, 0
+        # An expanded matrix of another dtype is converted, so that it is there twice.
+        copies = 2 if kernel == "bitsandbytes-0.42" and self.dtype != "fp16" else 1
+        return copies * self.loaded.dequantized, 0
 
     def kept(self, tokens: int, windowed: bool) -> Kept:
         """What one sequence keeps after so many tokens."""
@@ -119,44 +147,34 @@ class Moment:
 
 def moments(run: Run) -> list[Moment]:
     """Every moment at which the peak can lie."""
-    found = [_loading(run)]
     if run.settings.phase == "load":
-        return found
-    found += _prefill(run)
+        return [_loading(run)]
+    found = _prefill(run)
+    if run.settings.loading:
+        found.insert(0, _loading(run))
     if run.settings.phase == "generate" and run.settings.output_len > 1:
         found += _decoding(run)
     return found
 
 
-def stale_segments(run: Run) -> tuple[int, int, int]:
-    """Bytes of segments that the growing cache leaves reserved behind it: value, low, high.
-
-    Every step asks for slightly larger blocks. Each size class that is passed stays reserved, once, or twice
-    where the old and the new cache are alive together.
-    """
-    settings = run.settings
-    if settings.phase != "generate" or settings.cache != "dynamic":
-        return 0, 0, 0
-    scale = settings.batch * run.width
-    before, after = run.kept(run.first_tokens, False), run.kept(run.last_tokens, True)
-    once = size_classes(before.largest_tensor * scale, after.largest_tensor * scale) * after.tensors
-    return (once * 3 // 2, once, once * 2) if run.era.tuple_cache else (once, 0, once)
-
-
 def _loading(run: Run) -> Moment:
-    merged = run.loaded.merged
-    text = f"{merged} B of experts, held beside the tensor that they are merged into" if merged else ""
-    return Moment("loading", activations=merged, activations_formula=text)
+    """The largest tensor on its way; AutoAWQ's fused layers have their cache from the beginning."""
+    settings = run.settings
+    size, most, text = converting(
+        run.subject, settings.quantization_kernel, settings.fused_modules, run.loaded
+    )
+    cache, formula = _cache(run, run.first_tokens, windowed=True) if settings.fused_modules else (0, "")
+    return Moment("loading", cache, formula, size, text, slack_high=most - size)
 
 
 def _cache(run: Run, tokens: int, windowed: bool) -> tuple[int, str]:
     """Bytes of the cache on the devices, and the formula."""
     settings, batch, width = run.settings, run.settings.batch, run.width
-    if settings.cache == "static":
-        tokens, windowed = run.first_tokens + settings.output_len, True
+    if settings.cache in ("static", "offloaded_static"):
+        tokens, windowed = settings.cache_len or run.first_tokens + settings.output_len, True
     held = run.kept(tokens, windowed)
     text = f"{batch} x {held.elements} elements of {tokens} tokens x {width} B ({run.dtype})"
-    if settings.cache == "offloaded":
+    if settings.cache.startswith("offloaded"):
         layer = f"{held.largest_layer} elements x {width} B"
         return 2 * batch * held.largest_layer * width, f"2 layers x {batch} x {layer} ({run.dtype})"
     if settings.cache == "quantized":
@@ -189,7 +207,7 @@ def _prefill(run: Run) -> list[Moment]:
         ).items()
     ]
     full = run.prompt_logits or settings.phase == "prefill"
-    last = (run.first_tokens if architecture.encoder else queries) if full else 1
+    last = (run.first_tokens if architecture.encoder else queries) if full else run.checked
     rows = settings.batch * last
     upcast = run.prompt_logits or settings.phase == "generate"
     per_logit = run.width + (4 if upcast and run.width < 4 else 0)
@@ -219,7 +237,8 @@ def _decoding(run: Run) -> list[Moment]:
     if run.prompt_logits and not architecture.encoder:
         # The prompt's logits live until the first step has replaced them.
         moments.append(("first step", run.first_tokens + 1, settings.batch * run.first_tokens * 4))
-    for name, tokens, rows in moments:
+    for name, filled, rows in moments:
+        tokens = filled + run.checked - 1
         size, text = _cache(run, tokens, windowed=True)
         slack, slack_high = _slack(run, tokens)
         growing = 0
@@ -230,9 +249,12 @@ def _decoding(run: Run) -> list[Moment]:
                 size, text = size + old, f"{text} + {old} B of the cache before"
                 slack, slack_high = 2 * slack, 2 * slack_high
         stage = max(
-            stages(architecture, era, run.forward(1, tokens)).values(), key=lambda entry: int(entry[0])
+            stages(architecture, era, run.forward(run.checked, tokens)).values(),
+            key=lambda entry: int(entry[0]),
         )
-        logits = settings.batch * architecture.logits_per_row * (run.width + _SAMPLER_BYTES)
+        decided = settings.batch * run.checked
+        per_logit = run.width + (_SAMPLER_BYTES if run.checked == 1 else _CHECK_BYTES)
+        logits = decided * architecture.logits_per_row * per_logit
         found.append(
             Moment(
                 f"decoding, {name}",
@@ -241,7 +263,7 @@ def _decoding(run: Run) -> list[Moment]:
                 stage[0] + growing,
                 f"{stage[1]} + {growing} B of one growing tensor" if growing else stage[1],
                 logits + rows * architecture.logits_per_row,
-                f"{settings.batch} x {architecture.logits_per_row} x {run.width + _SAMPLER_BYTES} B"
+                f"{decided} x {architecture.logits_per_row} x {per_logit} B"
                 + (f" + {rows // 4} rows x {architecture.logits_per_row} x 4 B" if rows else ""),
                 slack=slack,
                 slack_high=slack_high,

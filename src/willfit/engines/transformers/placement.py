@@ -68,6 +68,25 @@ def place(
     return shares, _share(where, count)
 
 
+def split(left: Share, loaded: Loaded, ram: int | None) -> tuple[Share, Share]:
+    """What of the layers that no device has room for stays in RAM, and what on disk.
+
+    RAM keeps a block free as the first device does, and a tenth (`integrations/accelerate.py`).
+
+    Parameters
+    ----------
+    ram
+        Bytes of RAM that can be used; None: all that is needed.
+    """
+    block = loaded.layer // max(loaded.layers, 1)
+    if ram is None or not left.layers or not block:
+        return left, Share(0)
+    layers = min(left.layers, max(0, int(ram * 0.9 - block) // block))
+    if layers == left.layers:
+        return left, Share(0)
+    return Share(layers, left.first, False), Share(left.layers - layers, False, left.last)
+
+
 def _even(total: int, parts: int) -> list[int]:
     return [total // parts] * parts if parts else []
 

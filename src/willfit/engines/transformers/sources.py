@@ -15,6 +15,11 @@ SOURCES = Sources(
             ((0, 0), "transformers/modeling_utils.py: _load_state_dict_into_meta_model"),
             ((5, 0), "transformers/core_model_loading.py: convert_and_load_state_dict_in_model"),
         ],
+        "state_dict": [((0, 0), "transformers/modeling_utils.py: load_state_dict")],
+        "assisted": [
+            ((0, 0), "transformers/generation/utils.py: assisted_decoding"),
+            ((4, 41), "transformers/generation/utils.py: _assisted_decoding"),
+        ],
         "cache": [
             ((0, 0), "transformers/models/llama/modeling_llama.py: LlamaAttention"),
             ((4, 36), "transformers/cache_utils.py: DynamicCache"),

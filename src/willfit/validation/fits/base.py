@@ -23,12 +23,16 @@ class Fit:
         One observation of it from a case; None if the case says nothing about it.
     conformal
         It widens the interval of a whole prediction, so its quantiles allow for their number being finite.
+    by_source
+        Each source counts once, with the median of what its cases show: measurements on one machine are not
+        independent.
     """
 
     name: str
     unit: str
     observe: Callable[[Case], float | None]
     conformal: bool = False
+    by_source: bool = False
 
 
 @dataclass(frozen=True, slots=True)

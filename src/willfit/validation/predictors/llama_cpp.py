@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
-from willfit.checkpoints.catalogue import find
-from willfit.checkpoints.config import Config
-from willfit.conversion.predict import predict as predict_file
 from willfit.engines.base import Machine, Subject
 from willfit.engines.gguf_files import subject_of_file
 from willfit.engines.llama_cpp import Settings, estimate
 from willfit.engines.llama_cpp.eras import era_for
-from willfit.engines.llama_cpp.settings import Drafting, Program
+from willfit.engines.llama_cpp.settings import Backend, Drafting, Program
 from willfit.estimate import Estimate
 from willfit.file_types import known_quantization
 from willfit.hardware.device import Device
 from willfit.hardware.table import find_device
-from willfit.quantities import GIB, MIB
+from willfit.quantities import MIB
 from willfit.validation.cases import Case
-from willfit.validation.scoring import Prediction, Unpredictable
+from willfit.validation.predictors.gguf_files import dry_run, file_of, file_sizes
+from willfit.validation.scoring import Prediction
 
 #: Builds by the day on which they were published; others lie between.
 _BUILDS = (
-    ("2023-08-21", 1010), ("2023-12-05", 1610), ("2024-02-26", 2275), ("2024-03-13", 2409), ("2024-03-27", 2540), ("2024-05-11", 2849),
-    ("2024-08-18", 3600), ("2024-10-31", 4000), ("2024-12-30", 4400), ("2025-03-15", 4897), ("2025-04-26", 5192),
+    ("2023-08-21", 1010), ("2023-12-05", 1610), ("2024-02-26", 2275), ("2024-03-13", 2409), ("2024-03-27", 2540),
+    ("2024-05-11", 2849), ("2024-08-18", 3600), ("2024-10-31", 4000), ("2024-12-30", 4400), ("2025-03-15", 4897), ("2025-04-26", 5192),
     ("2025-06-10", 5622), ("2025-06-30", 5781), ("2025-08-30", 6325), ("2025-11-08", 6980), ("2025-12-15", 7410),
     ("2026-02-12", 8000), ("2026-04-10", 8672), ("2026-05-08", 9093), ("2026-05-25", 9294), ("2026-06-15", 9538),
     ("2026-07-20", 10068), ("2026-08-20", 10566), ("2026-09-20", 11063), ("2026-10-01", 11320), ("2026-10-08", 11500),
@@ -32,6 +31,8 @@ _BUILDS = (
 
 #: Slots of a server that was not told how many.
 _AUTO_SLOTS = 4
+#: A commit instead of a build: the date has to say.
+_COMMIT = re.compile(r"(?=.*[a-f])[0-9a-f]{7,40}|[0-9a-f]{8,40}")
 #: Half of the last digit that logs print.
 _HALF_DIGIT = 0.005
 
@@ -47,15 +48,15 @@ _PROGRAMS: dict[str, Program] = {
 
 
 def predict(case: Case) -> dict[str, Any]:
-    """Buffers of a process; see `scoring.Predictor`.
+    """Buffers of a process, or sizes of files; see `scoring.Predictor`.
 
     Raises
     ------
     Unpredictable
         If the model is not known.
     """
-    if not case.settings:
-        raise Unpredictable("sizes of files are predicted elsewhere")
+    if "tensor_bytes" in case.measured:
+        return dry_run(case)
     subject = subject_of(case)
     machine = machine_of(case)
     first, middle, last = builds_of(case)
@@ -77,27 +78,15 @@ def subject_of(case: Case) -> Subject:
     Raises
     ------
     Unpredictable
-        If no config of the architecture is known, or its file type is not stated.
+        If no config of the architecture is known.
     """
-    name = case.fields.get("catalogue") or case.fields.get("model")
-    entry = find(str(name)) if name else None
-    if entry is None:
-        raise Unpredictable(f"{case.fields.get('model')}: no config of this architecture is known")
-    fields = {**entry.config, **(case.fields.get("model_overrides") or {})}
     name = str(case.fields.get("gguf_type") or "Q4_K_M")
     if known_quantization(name) is None:
         name = "Q4_K_M"  # of a fork: sizes of weights are not predicted then
-    made = predict_file(Config(fields, entry.id), name, drafts=_has_drafts(case))
+    made = file_of(case, name)
     found = subject_of_file(str(case.fields.get("model")), made.header)
     own = sum(line.bytes for line in found.lines)
     return replace(found, bounds=None if made.bytes == (own, own) else made.bytes)
-
-
-def _has_drafts(case: Case) -> bool:
-    """Whether the file holds modules that draft: files of planners and older converters do not."""
-    if case.fields.get("oracle") is not None:
-        return False
-    return bool(case.settings.get("mtp")) or str(case.fields.get("date") or "") >= "2026"
 
 
 def machine_of(case: Case) -> Machine:
@@ -121,9 +110,9 @@ def machine_of(case: Case) -> Machine:
 
 def builds_of(case: Case) -> tuple[str, str, str]:
     """The build of a case: stated, or the first, middle and last that its date allows."""
-    stated = case.fields.get("engine_version")
-    if stated:
-        return (str(stated),) * 3
+    stated = str(case.fields.get("engine_version") or "")
+    if stated and not _COMMIT.fullmatch(stated):
+        return (stated,) * 3
     date = str(case.fields.get("date") or "2025")
     first = {4: f"{date}-01-01", 7: f"{date}-01"}.get(len(date), date)
     middle = {4: f"{date}-07-01", 7: f"{date}-15"}.get(len(date), date)
@@ -170,11 +159,12 @@ def settings_of(case: Case, build: str, program: Program) -> Settings:
     # A server without a word has four slots, which share one cache.
     automatic = program == "server" and given.get("n_parallel") == _AUTO_SLOTS and unified is not False
     automatic = automatic and era_for(build).auto_slots
+    name: Backend = next((one for one in get_args(Backend) if one == backend), "vulkan")
     return Settings(
         program=program,
         fork="ik_llama.cpp" if case.engine == "ik_llama.cpp" else "llama.cpp",
         version=build,
-        backend=backend if backend in ("cuda", "rocm", "vulkan", "metal", "sycl", "cpu") else "vulkan",
+        backend=name,
         n_ctx=given.get("n_ctx"),
         n_parallel=None if automatic else given.get("n_parallel", 1),
         kv_unified=unified,
@@ -186,6 +176,7 @@ def settings_of(case: Case, build: str, program: Program) -> Settings:
         n_gpu_layers="all" if layers is None and _on_devices(case) and not given.get("fit") else layers,
         split_mode=given.get("split_mode"),
         tensor_split=tuple(split) if split else (),
+        override_tensor=_overrides(given.get("override_tensor") or ""),
         cpu_moe=bool(given.get("cpu_moe")),
         n_cpu_moe=int(given.get("n_cpu_moe") or 0),
         kv_offload=given.get("offload_kqv", True),
@@ -224,6 +215,12 @@ def _on_devices(case: Case) -> bool:
     return not names or any(name not in _HOST and not name.endswith(("_Host", "Host")) for name in names)
 
 
+def _overrides(text: str) -> tuple[tuple[str, str], ...]:
+    """`-ot` as the program parses it: pairs of a pattern and a buffer."""
+    pairs = (part.partition("=") for part in text.split(",") if "=" in part)
+    return tuple((pattern, place) for pattern, _, place in pairs)
+
+
 def figures(case: Case, subject: Subject, answer: Estimate) -> dict[str, Any]:
     """What the case measured, as predicted."""
     measured, unknown = case.measured, case.unknown_settings
@@ -237,12 +234,12 @@ def figures(case: Case, subject: Subject, answer: Estimate) -> dict[str, Any]:
         and not unknown & {"gguf_type", "gguf_mix"}
     )
     if files and not moved:
-        _table(found, measured, "model_buffer_mib", buffers["model"])
+        _table(found, measured, "model_buffer_mib", buffers["model"], _bounds(answer, "weights"))
     _table(found, measured, "kv_buffer_mib", buffers["kv"])
     _table(found, measured, "rs_buffer_mib", buffers["rs"])
     _table(found, measured, "context_buffer_mib", _added(buffers["kv"], buffers["rs"]))
     if not moved:
-        _table(found, measured, "compute_buffer_mib", buffers["compute"])
+        _table(found, measured, "compute_buffer_mib", buffers["compute"], _bounds(answer, "compute"))
         _table(found, measured, "output_buffer_mib", buffers["output"])
         if "compute_total_mib" in measured:
             found["compute_total_mib"] = _printed(sum(buffers["compute"].values()) / MIB)
@@ -251,19 +248,25 @@ def figures(case: Case, subject: Subject, answer: Estimate) -> dict[str, Any]:
     for key in ("k", "v"):
         if f"kv_{key}_mib" in measured:
             found[f"kv_{key}_mib"] = _printed(answer.details["kv"][key] / MIB)
-    if files and subject.gguf is not None:
-        stored = sum(tensor.bytes for tensor in subject.gguf.tensors)
-        if "file_size_gib" in measured:
-            found["file_size_gib"] = _printed(stored / GIB)
-        if "bpw" in measured:
-            elements = sum(line.tensor.elements * line.times for line in subject.lines)
-            found["bpw"] = _printed(8 * stored / elements)
+    if files:
+        for key, one in file_sizes(case, subject).items():
+            found[key] = Prediction(one.value, one.low - _HALF_DIGIT, one.high + _HALF_DIGIT)
     return found
 
 
 def _printed(value: float) -> Prediction:
     """A figure that logs print with two digits."""
     return Prediction(value, value - _HALF_DIGIT, value + _HALF_DIGIT)
+
+
+def _bounds(answer: Estimate, name: str) -> dict[str, tuple[int, int]]:
+    """Intervals of a term by the buffer that it is."""
+    found = {}
+    for place, where in zip(answer.details["places"], (*answer.devices, answer.host), strict=True):
+        for term in where.terms:
+            if term.name == name:
+                found[place] = (term.low_bytes, term.high_bytes)
+    return found
 
 
 def _added(*tables: dict[str, int]) -> dict[str, int]:
@@ -279,8 +282,9 @@ def _table(
     measured: dict[str, Any],
     key: str,
     sizes: dict[str, int],
+    bounds: dict[str, tuple[int, int]] | None = None,
 ) -> None:
-    """Each buffer that was logged, by its name."""
+    """Each buffer that was logged, by its name; `bounds` are those of some."""
     logged = measured.get(key)
     if not isinstance(logged, dict):
         return
@@ -289,7 +293,11 @@ def _table(
         size = _named(place, sizes, logged)
         if size is None or not value:
             continue
-        made[place] = _printed(size / MIB)
+        low = high = size
+        for name, interval in (bounds or {}).items():
+            if sizes.get(name) == size:
+                low, high = interval
+        made[place] = Prediction(size / MIB, low / MIB - _HALF_DIGIT, high / MIB + _HALF_DIGIT)
     if made:
         found[key] = made
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from willfit.engines.llama_cpp.backends.cuda_attention import Kernel, copied_bytes, kernel_for
 from willfit.engines.llama_cpp.backends.cuda_fusion import lifetimes
 from willfit.engines.llama_cpp.backends.processor import ENDLESS
+from willfit.engines.llama_cpp.graph.fusion import Optimized
 from willfit.engines.llama_cpp.graph.tensor import EXACT, Buffer, Node, row_bytes
 from willfit.ggml_types import GGML_TYPES
 
@@ -63,6 +64,7 @@ class Cuda:
     keeps_sums: bool = True
     keeps_choices: bool = True
     alignment: int = 128
+    maps_files: bool = False
     largest_buffer: int = ENDLESS
 
     @property
@@ -98,9 +100,11 @@ class Cuda:
             return node.ne[2] >= MIN_ROWS
         return node.ne[1] * node.ne[2] * node.ne[3] >= MIN_ROWS
 
-    def lifetimes(self, nodes: Sequence[Node], uses: Mapping[int, int]) -> Iterable[tuple[Node, Node]]:
-        """See `Backend.lifetimes`."""
-        return lifetimes(nodes, uses, self.keeps_choices) if self.keeps_sums else ()
+    def optimize(self, nodes: Sequence[Node], uses: Mapping[int, int]) -> Optimized:
+        """See `Backend.optimize`: kernels that compute several operations keep what they read."""
+        if not self.keeps_sums:
+            return Optimized(nodes)
+        return Optimized(nodes, tuple(lifetimes(nodes, uses, self.keeps_choices)))
 
     def bytes(self, node: Node) -> int:
         """See `Backend.bytes`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from willfit.architectures.mixers import Attention
+from willfit.architectures.mixers import Attention, LatentAttention
 from willfit.engines.llama_cpp.graph.network import LayerCache, Network
 from willfit.engines.llama_cpp.graph.tensor import Node, row_bytes
 
@@ -158,10 +158,10 @@ def cross_inputs(net: Network, seen: int) -> CacheInputs:
 def _widest_values(net: Network) -> int:
     """Width of the widest layer's values: without flash attention all have it."""
     return max(
-        mixer.kv_heads * mixer.value_dim
+        mixer.kv_heads * mixer.value_dim if isinstance(mixer, Attention) else mixer.kv_rank
         for layer in net.layers
         for mixer in layer.mixers
-        if isinstance(mixer, Attention)
+        if isinstance(mixer, Attention | LatentAttention)
     )
 
 
@@ -261,7 +261,11 @@ def attend_latents(
     assert cache.k is not None
     net.expand(_store_keys(net, cache.k, k, inputs.k_rows))
     keys = cached_keys(net, cache, k.ne[0], 1)
-    values = net.view(keys, (v.ne[0], *keys.ne[1:]), keys.nb[1:])
+    if cache.v is not None:
+        net.expand(_store_values(net, cache, v, inputs.v_rows))
+        values = _cached_values(net, cache, v.ne[0], 1)
+    else:
+        values = net.view(keys, (v.ne[0], *keys.ne[1:]), keys.nb[1:])
     x = heads(net, q, keys, values, mask if mask is not None else inputs.mask, up=up)
     return net.projected(project, x) if project else x
 

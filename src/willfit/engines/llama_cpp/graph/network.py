@@ -352,7 +352,7 @@ class Network(Graph):
         """
         tokens = self.input("I32", self.batch.tokens, name="tokens")
         rows = self.get_rows(self.weights["token_embd.weight"], tokens)
-        width = self.hidden * (1 + self.deepstack)
+        width = self.hidden * (1 + self.deepstack if self.era.selects_input else 1)
         if width != self.hidden:
             rows = self.pad(rows, width - self.hidden)
         if self.era.selects_input:

@@ -7,12 +7,13 @@ as the run of operations that reads it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from willfit.engines.llama_cpp.graph.allocator import Allocation, Blocks
 from willfit.engines.llama_cpp.graph.folding import Run
+from willfit.engines.llama_cpp.graph.fusion import Optimized
 from willfit.engines.llama_cpp.graph.tensor import VIEW_OPS, Buffer, Node
 
 
@@ -27,6 +28,11 @@ class Backend(Protocol):
     @property
     def alignment(self) -> int:
         """Alignment of tensors in that buffer."""
+        ...
+
+    @property
+    def maps_files(self) -> bool:
+        """Whether it reads weights where a mapped file has them."""
         ...
 
     @property
@@ -46,8 +52,11 @@ class Backend(Protocol):
         """Whether it would compute an operation although its weights lie on the host."""
         ...
 
-    def lifetimes(self, nodes: Sequence[Node], uses: Mapping[int, int]) -> Iterable[tuple[Node, Node]]:
-        """Which tensors are kept until which operation of a split, given how often each is read in the graph."""
+    def optimize(self, nodes: Sequence[Node], uses: Mapping[int, int]) -> Optimized:
+        """In which order it computes a split's operations, and what it keeps for those that one kernel computes.
+
+        `uses` is how often each tensor is read in the whole graph, by its identity.
+        """
         ...
 
     def bytes(self, node: Node) -> int:
@@ -142,8 +151,12 @@ class Scheduler:
             Which of its layers stand for several.
         """
         self._assign(nodes, leafs)
+        uses: dict[int, int] = {}
+        for node in nodes:
+            for source in node.src:
+                uses[id(source)] = uses.get(id(source), 0) + 1
         splits = self._split(nodes)
-        order, first = self._with_copies(nodes, leafs, splits)
+        order, first = self._with_copies(nodes, leafs, splits, uses)
         buffers: dict[str, Blocks] = {}
         of = [
             buffers.setdefault(backend.place, Blocks(backend.alignment, backend.largest_buffer))
@@ -311,7 +324,7 @@ class Scheduler:
         return copy
 
     def _with_copies(
-        self, nodes: Sequence[Node], leafs: Sequence[Node], splits: Sequence[Split]
+        self, nodes: Sequence[Node], leafs: Sequence[Node], splits: Sequence[Split], uses: Mapping[int, int]
     ) -> tuple[list[Node], list[Node]]:
         """The graph with copies at the start of the splits that read them, and what is placed before everything."""
         order: list[Node] = []
@@ -325,7 +338,6 @@ class Scheduler:
                         copy = self._copy(leaf)
                         copy.backend = leaf.backend
                         first.append(copy)
-        kept_until = self._kept(nodes, splits)
         for split in splits:
             for source in split.inputs:
                 copies = self._copied[id(source), split.backend]
@@ -337,33 +349,27 @@ class Scheduler:
                 order += [kept, copies[0]]
                 if self.copies > 1:
                     first += copies
-            if not kept_until:
-                order += nodes[split.start : split.end]
-                continue
-            for node in nodes[split.start : split.end]:
+            found = self.backends[split.backend].optimize(nodes[split.start : split.end], uses)
+            kept_until = _by_operation(found.kept)
+            for node in found.nodes:
                 order.append(node)
-                tensors = kept_until.get(id(node), [])
+                tensors = kept_until.get(id(node), ())
                 for part in range(0, len(tensors), _MAX_SOURCES):
-                    view = tensors[part]
-                    keeper = Node("none", view.type, view.ne, tensors[part : part + _MAX_SOURCES], view=view)
+                    sources = list(tensors[part : part + _MAX_SOURCES])
+                    keeper = Node("none", sources[0].type, sources[0].ne, sources, view=sources[0])
                     keeper.backend = split.backend
                     order.append(keeper)
         return order, [*first, *leafs]
 
-    def _kept(self, nodes: Sequence[Node], splits: Sequence[Split]) -> dict[int, list[Node]]:
-        """What backends keep until an operation has been computed, by its identity."""
-        uses: dict[int, int] = {}
-        for node in nodes:
-            for source in node.src:
-                uses[id(source)] = uses.get(id(source), 0) + 1
-        found: dict[int, list[Node]] = {}
-        for split in splits:
-            part = nodes[split.start : split.end]
-            for tensor, until in self.backends[split.backend].lifetimes(part, uses):
-                tensors = found.setdefault(id(until), [])
-                if all(one is not tensor for one in tensors):
-                    tensors.append(tensor)
-        return found
+
+def _by_operation(kept: Sequence[tuple[Node, Node]]) -> dict[int, list[Node]]:
+    """What is kept until an operation has been computed, by its identity."""
+    found: dict[int, list[Node]] = {}
+    for tensor, until in kept:
+        tensors = found.setdefault(id(until), [])
+        if all(one is not tensor for one in tensors):
+            tensors.append(tensor)
+    return found
 
 
 def described(node: Node) -> str:

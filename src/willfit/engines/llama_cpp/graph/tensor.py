@@ -32,11 +32,14 @@ class Buffer:
         Index of the device; None on the host.
     weights
         It holds weights, not a cache.
+    mapped
+        It is part of a mapped file, with what else lies there.
     """
 
     place: str
     device: int | None
     weights: bool
+    mapped: bool = False
 
 
 class Node:

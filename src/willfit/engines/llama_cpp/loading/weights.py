@@ -225,7 +225,7 @@ class Loader:
             device = self.places.output
         if device is not None:
             backend = self.backends[device]
-            buffer = Buffer(backend.place, device, weights=True)
+            buffer = Buffer(backend.place, device, weights=True, mapped=self.mapped and backend.maps_files)
             if backend.supports(_test(tensor, meta, role.op, buffer)):
                 return buffer
         return self._host(tensor, meta, role)
@@ -291,12 +291,12 @@ def buffer_bytes(placed: Sequence[Placed], backends: Sequence[Backend]) -> dict[
     A mapped file counts from its first tensor in that buffer to the end of the last, whatever lies between.
     """
     sizes: dict[str, int] = {}
-    ranges: dict[tuple[int, bool], tuple[int, int]] = {}
+    ranges: dict[tuple[str, int, bool], tuple[int, int]] = {}
     processor = backends[-1]
     for one in placed:
         place = one.buffer.place
-        if place == "CPU_Mapped":
-            key = one.tensor.file, one.lazy
+        if place == "CPU_Mapped" or one.buffer.mapped:
+            key = place, one.tensor.file, one.lazy
             start, end = ranges.get(key, (one.tensor.offset, 0))
             last = one.tensor.offset + one.tensor.bytes
             ranges[key] = min(start, one.tensor.offset), max(end, last)
@@ -306,6 +306,6 @@ def buffer_bytes(placed: Sequence[Placed], backends: Sequence[Backend]) -> dict[
         backend = processor if one.buffer.device is None else backends[one.buffer.device]
         size = backend.bytes(one.node())
         sizes[place] = sizes.get(place, 0) + -(-size // backend.alignment) * backend.alignment
-    if ranges:
-        sizes["CPU_Mapped"] = sum(end - start for start, end in ranges.values())
+    for (place, *_), (start, end) in ranges.items():
+        sizes[place] = sizes.get(place, 0) + end - start
     return sizes

@@ -24,7 +24,11 @@ class Deepstack(Decoder):
     def behind(self, x: Node) -> Node:
         """See `Decoder.behind`."""
         net = self.net
-        return net.add(x, net.deep_vectors(net.layer + 1)) if net.layer < net.deepstack else x
+        return (
+            net.add(x, net.deep_vectors(net.layer + 1))
+            if net.era.selects_input and net.layer < net.deepstack
+            else x
+        )
 
     def logits(self, x: Node) -> Node:
         """See `Decoder.logits`: tokens that the head cannot say have none."""
