@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from willfit.architectures.mixers import Attention
 from willfit.engines.llama_cpp.graph.attention import attend
 from willfit.engines.llama_cpp.graph.delta import delta_rule
@@ -23,13 +25,14 @@ _STYLE = Style(ffn_norm="post_attention_norm", crop="after norm", experts=Expert
 class GatedDelta(Decoder):
     """What Qwen3.5 does."""
 
-    def __init__(self, net: Network) -> None:
-        super().__init__(net, _STYLE)
+    def __init__(self, net: Network, style: Style = _STYLE) -> None:
+        super().__init__(net, style)
         self.states = state_inputs(net)
 
     def attended(self, x: Node, given: Node) -> Node:
         """See `Decoder.attended`."""
-        self.net.expand(given)
+        if not self.net.batch.drafts:
+            self.net.expand(given)
         return given
 
     def attention(self, x: Node) -> Node:
@@ -171,6 +174,8 @@ class Next(GatedDelta):
     def queries_and_gate(self, x: Node) -> tuple[Node, Node]:
         """See `GatedDelta.queries_and_gate`."""
         width = self.width
+        if self.net.batch.drafts:
+            return super().queries_and_gate(x)
         return super().queries_and_gate(self.net.reshape(x, 2 * width, x.ne[0] // (2 * width), x.ne[1]))
 
     def strength_and_decay(self, x: Node) -> tuple[Node, Node]:
@@ -204,4 +209,7 @@ class Next(GatedDelta):
 
 def build(net: Network) -> None:
     """Build the graph."""
-    (Next if net.meta.architecture == "qwen3next" else GatedDelta)(net).build()
+    if net.meta.architecture == "qwen3next":
+        Next(net, replace(_STYLE, draft_crop="layer")).build()
+    else:
+        GatedDelta(net).build()
