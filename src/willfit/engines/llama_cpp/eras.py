@@ -75,9 +75,14 @@ class Era:
         Batches overlap on several Vulkan devices.
     metal_workspaces
         Some results on Metal have what their kernel works with behind them; before, it was in a pool.
-    metal_reorders, metal_fuses, metal_copies_cache
-        Metal brings operations together that can run at once, keeps what one kernel reads for several, and copies
-        quantized caches to F16.
+    metal_reorders, metal_looks_far, metal_fuses, metal_copies_cache
+        Metal brings operations together that can run at once, from far ahead and across many others; it keeps what one
+        kernel reads for several, and copies quantized caches to F16.
+    drops_late
+        Architectures with a gated delta rule that drop tokens without results behind the last norm; before, in the last
+        layer.
+    scales_norms
+        Their queries and keys have length 1 by an RMS norm and a factor; before, by a norm of its own.
     rotates_windows
         Quantized caches of layers with windows, and of hybrid models, are rotated, too.
     forces_flash
@@ -126,8 +131,11 @@ class Era:
     vulkan_pipelines: bool = False
     metal_workspaces: bool = False
     metal_reorders: bool = False
+    metal_looks_far: bool = False
     metal_fuses: bool = False
     metal_copies_cache: bool = False
+    drops_late: tuple[str, ...] = ()
+    scales_norms: bool = False
     rotates_windows: bool = False
     forces_flash: bool = False
     ignores_sinks: bool = False
@@ -168,14 +176,16 @@ ERAS: tuple[Era, ...] = succession(
     changed((7502,), vulkan_pipelines=True),
     changed((7600,), vulkan_order=2),
     changed((7800,), selects_input=True),
+    changed((8024,), metal_looks_far=True),
     changed((8650,), rotates=True),
     changed((8800,), rotates_windows=True),
     changed((9000,), repacked=("Q4_0", "Q4_K", "IQ4_NL", "MXFP4")),
-    changed((9200,), vulkan_order=3),
+    changed((9200,), vulkan_order=3, drops_late=("qwen35", "qwen35moe")),
     changed((9440,), half_masks=True, copies_in_graph=True, few_outputs=True),
     changed((10150,), ignores_sinks=True, forces_flash=True),
     changed((10200,), vulkan_order=4),
-    changed((10510,), metal_copies_cache=True),
+    changed((10400,), drops_late=("qwen35", "qwen35moe", "qwen3next")),
+    changed((10510,), metal_copies_cache=True, scales_norms=True),
     changed((10690,), vulkan_order=5),
     changed((10750,), keeps_expert_sums=True),
     changed((10850,), vulkan_order=6),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from willfit.engines.llama_cpp.backends.cuda import Cuda
 from willfit.engines.llama_cpp.backends.metal import Metal
 from willfit.engines.llama_cpp.backends.processor import Processor
-from willfit.engines.llama_cpp.backends.vulkan import BLOCK_BYTES, HOST_ALIGNMENT, Vulkan
+from willfit.engines.llama_cpp.backends.vulkan import BLOCK_BYTES, Vulkan, host_alignment
 from willfit.engines.llama_cpp.backends.vulkan_order import Order
 from willfit.engines.llama_cpp.eras import Era
 from willfit.engines.llama_cpp.graph.scheduler import Backend
@@ -60,14 +60,19 @@ def backends_of(
         elif name == "metal":
             found.append(
                 Metal(
-                    index, era.metal_reorders, era.metal_fuses, era.metal_copies_cache, era.metal_workspaces
+                    index,
+                    era.metal_reorders,
+                    era.metal_looks_far,
+                    era.metal_fuses,
+                    era.metal_copies_cache,
+                    era.metal_workspaces,
                 )
             )
         else:
             word = {"vulkan": "Vulkan", "sycl": "SYCL"}.get(name, "GPU")
             found.append(Vulkan(index, word, Order(era.vulkan_order), era.vulkan_keeps_choices))
     if name == "vulkan":
-        return (*found, Processor(host_buffers(name), HOST_ALIGNMENT, BLOCK_BYTES))
+        return (*found, Processor(host_buffers(name), host_alignment(devices[0].vendor), BLOCK_BYTES))
     return (*found, Processor(host_buffers(name) or "CPU"))
 
 

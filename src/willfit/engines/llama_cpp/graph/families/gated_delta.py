@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from willfit.architectures.mixers import Attention
 from willfit.engines.llama_cpp.graph.attention import attend
 from willfit.engines.llama_cpp.graph.delta import delta_rule
@@ -17,14 +19,15 @@ from willfit.engines.llama_cpp.graph.recurrent import (
 )
 from willfit.engines.llama_cpp.graph.tensor import Node
 
-_STYLE = Style(ffn_norm="post_attention_norm", crop="after norm", experts=Experts(scaled=None))
+_STYLE = Style(ffn_norm="post_attention_norm", experts=Experts(scaled=None))
 
 
 class GatedDelta(Decoder):
     """What Qwen3.5 does."""
 
     def __init__(self, net: Network) -> None:
-        super().__init__(net, _STYLE)
+        late = net.meta.architecture in net.era.drops_late
+        super().__init__(net, replace(_STYLE, crop="after norm" if late else "layer"))
         self.states = state_inputs(net)
 
     def attended(self, x: Node, given: Node) -> Node:
@@ -103,13 +106,18 @@ class GatedDelta(Decoder):
             (size * inner // count, *steps[1:]),
             size * 2 * width * groups,
         )
-        q, k = net.scale(net.rms_norm(q)), net.scale(net.rms_norm(k))
+        q, k = self.unit(q), self.unit(k)
         q, k = self.spread(q, count), self.spread(k, count)
         y = delta_rule(net, q, k, v, decay, beta, state)
         z = net.reshape(z, inner // count, count, tokens, sequences)
         y = net.mul(net.layer_norm(y, "ssm_norm"), net.unary("silu", z))
         y = net.projected("ssm_out", net.reshape(y, inner, tokens, sequences))
         return net.reshape(y, y.ne[0], net.batch.tokens)
+
+    def unit(self, x: Node) -> Node:
+        """Queries or keys of length 1."""
+        net = self.net
+        return net.scale(net.rms_norm(x)) if net.era.scales_norms else net.l2_norm(x)
 
     def inputs_and_gate(self, x: Node) -> tuple[Node, Node]:
         """Queries, keys and values side by side, and the gate of the outputs."""
