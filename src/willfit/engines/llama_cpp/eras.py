@@ -73,6 +73,8 @@ class Era:
         reads for the choice of experts.
     vulkan_pipelines
         Batches overlap on several Vulkan devices.
+    sycl_attends, sycl_workspaces
+        SYCL has flash attention, and what it works with is behind its result; before, it was in a pool.
     metal_workspaces
         Some results on Metal have what their kernel works with behind them; before, it was in a pool.
     metal_reorders, metal_looks_far, metal_fuses, metal_copies_cache
@@ -129,6 +131,8 @@ class Era:
     vulkan_order: int = 0
     vulkan_keeps_choices: bool = False
     vulkan_pipelines: bool = False
+    sycl_attends: bool = False
+    sycl_workspaces: bool = False
     metal_workspaces: bool = False
     metal_reorders: bool = False
     metal_looks_far: bool = False
@@ -177,6 +181,7 @@ ERAS: tuple[Era, ...] = succession(
     changed((7600,), vulkan_order=2),
     changed((7800,), selects_input=True),
     changed((8024,), metal_looks_far=True),
+    changed((8240,), sycl_attends=True),
     changed((8650,), rotates=True),
     changed((8800,), rotates_windows=True),
     changed((9000,), repacked=("Q4_0", "Q4_K", "IQ4_NL", "MXFP4")),
@@ -188,6 +193,7 @@ ERAS: tuple[Era, ...] = succession(
     changed((10510,), metal_copies_cache=True, scales_norms=True),
     changed((10690,), vulkan_order=5),
     changed((10750,), keeps_expert_sums=True),
+    changed((10800,), sycl_workspaces=True),
     changed((10850,), vulkan_order=6),
     changed((10900,), keeps_expert_choices=True, vulkan_keeps_choices=True),
     changed((10990,), metal_fuses=True),

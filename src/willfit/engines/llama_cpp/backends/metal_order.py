@@ -20,7 +20,8 @@ _SAFE_AT_FIRST = VIEW_OPS | frozenset((
     "scale", "get_rows",
 ))  # fmt: skip
 _SAFE = _SAFE_AT_FIRST | frozenset((
-    "l2_norm", "ssm_conv", "ssm_scan", "clamp", "tri", "diag", "sub", "unary", "set_rows", "set", "cpy", "cont", "repeat",
+    "l2_norm", "ssm_conv", "ssm_scan", "clamp", "tri", "diag", "sub", "unary", "set_rows", "set", "cpy", "cont",
+    "repeat",
 ))  # fmt: skip
 #: How far ahead packs are looked at.
 _AHEAD_AT_FIRST, _AHEAD = 8, 64

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from willfit.engines.llama_cpp.backends.cuda import Cuda
 from willfit.engines.llama_cpp.backends.metal import Metal
 from willfit.engines.llama_cpp.backends.processor import Processor
+from willfit.engines.llama_cpp.backends.sycl import Sycl
 from willfit.engines.llama_cpp.backends.vulkan import BLOCK_BYTES, Vulkan, host_alignment
 from willfit.engines.llama_cpp.backends.vulkan_order import Order
 from willfit.engines.llama_cpp.eras import Era
@@ -68,9 +69,10 @@ def backends_of(
                     era.metal_workspaces,
                 )
             )
+        elif name == "sycl":
+            found.append(Sycl(index, era.sycl_attends, era.sycl_workspaces))
         else:
-            word = {"vulkan": "Vulkan", "sycl": "SYCL"}.get(name, "GPU")
-            found.append(Vulkan(index, word, Order(era.vulkan_order), era.vulkan_keeps_choices))
+            found.append(Vulkan(index, Order(era.vulkan_order), era.vulkan_keeps_choices))
     if name == "vulkan":
         return (*found, Processor(host_buffers(name), host_alignment(devices[0].vendor), BLOCK_BYTES))
     return (*found, Processor(host_buffers(name) or "CPU"))

@@ -40,8 +40,8 @@ class Vulkan:
 
     Attributes
     ----------
-    index, name
-        Which one, and what its buffers are called.
+    index
+        Which one.
     order
         In which order it computes operations.
     keeps_choices
@@ -49,7 +49,6 @@ class Vulkan:
     """
 
     index: int
-    name: str = "Vulkan"
     order: Order = Order.NORMS
     keeps_choices: bool = True
     alignment: int = 16
@@ -58,7 +57,7 @@ class Vulkan:
     @property
     def place(self) -> str:
         """See `Backend.place`."""
-        return f"{self.name}{self.index}"
+        return f"Vulkan{self.index}"
 
     def supports(self, node: Node) -> bool:
         """See `Backend.supports`."""
