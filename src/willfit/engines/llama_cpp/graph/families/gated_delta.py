@@ -19,14 +19,15 @@ from willfit.engines.llama_cpp.graph.recurrent import (
 )
 from willfit.engines.llama_cpp.graph.tensor import Node
 
-_STYLE = Style(ffn_norm="post_attention_norm", crop="after norm", experts=Experts(scaled=None))
+_STYLE = Style(ffn_norm="post_attention_norm", experts=Experts(scaled=None))
 
 
 class GatedDelta(Decoder):
     """What Qwen3.5 does."""
 
     def __init__(self, net: Network, style: Style = _STYLE) -> None:
-        super().__init__(net, style)
+        late = style is not _STYLE or net.meta.architecture in net.era.drops_late
+        super().__init__(net, style if late else replace(style, crop="layer"))
         self.states = state_inputs(net)
 
     def attended(self, x: Node, given: Node) -> Node:
@@ -111,7 +112,7 @@ class GatedDelta(Decoder):
             (size * inner // count, *steps[1:]),
             size * 2 * width * groups,
         )
-        q, k = net.scale(net.rms_norm(q)), net.scale(net.rms_norm(k))
+        q, k = self.unit(q), self.unit(k)
         q, k = self.spread(q, count), self.spread(k, count)
         y = delta_rule(net, q, k, v, decay, beta, state)
         z = net.reshape(z, inner // count, count, tokens, sequences)
@@ -126,6 +127,11 @@ class GatedDelta(Decoder):
     def gate_of_outputs(self, z: Node) -> Node:
         """What the outputs are multiplied by."""
         return self.net.unary("silu", z)
+
+    def unit(self, x: Node) -> Node:
+        """Queries or keys of length 1."""
+        net = self.net
+        return net.scale(net.rms_norm(x)) if net.era.scales_norms else net.l2_norm(x)
 
     def inputs_and_gate(self, x: Node) -> tuple[Node, Node]:
         """Queries, keys and values side by side, and the gate of the outputs."""
