@@ -24,7 +24,7 @@ class Latent(Decoder):
         )
         keys = meta.integer("attention.key_length")
         self.key = meta.integer("attention.key_length_mla", keys) if self.absorbed else keys
-        self.value = meta.integer("attention.value_length")
+        self.value = meta.integer("attention.value_length", net.hidden // meta.integer("attention.head_count"))
         self.rope = meta.integer("rope.dimension_count", keys)
         self.rank = meta.integer("attention.kv_lora_rank", 0)
         self.heads = meta.integer("attention.head_count")
