@@ -297,7 +297,7 @@ def test_minimax_01_has_softmax_attention_where_listed() -> None:
         ("gemma2", {}, ["sliding attention 4096", "full attention"]),
         ("gemma2", {"attention__sliding_window": 100}, ["sliding attention 100", "full attention"]),
         ("gemma3", {}, ["full attention"] * 2),
-        ("smallthinker", {"attention__sliding_window": 50}, ["full attention", "sliding attention 50"]),
+        ("smallthinker", {"attention__sliding_window": 50}, ["full attention", "sliding attention 4096"]),
         ("lfm2", {"attention__sliding_window": 50}, ["sliding attention 50"] * 2),
         ("llama4", {}, ["chunked attention 8192"] * 2),
         ("llama4", {"attention__sliding_window": 0}, ["full attention"] * 2),

@@ -52,6 +52,12 @@ WORDS: dict[str, Words] = {
         _CACHE,
         ("latents",),
     ),
+    "latent_keys_only": _either(
+        "latent attention keeps its latents a second time, as values",
+        "latent attention keeps its latents once",
+        _CACHE,
+        ("latents",),
+    ),
     "streams": _either(
         "all sequences share one cache",
         "sequences have cells of their own unless they are told to share",
@@ -124,11 +130,6 @@ WORDS: dict[str, Words] = {
         "the graph has places for tokens and for vectors",
         _COMPUTE,
     ),
-    "lazy_tables": _either(
-        "tables of embeddings of each layer are loaded with the rest",
-        "rows of tables of embeddings beyond 4 GiB are read from the file on demand",
-        _WEIGHTS,
-    ),
     "mixes_inputs": _either(
         "a batch is of tokens or of vectors",
         "the graph has a place for batches of both tokens and vectors",
@@ -166,6 +167,43 @@ WORDS: dict[str, Words] = {
         "quantized values need flash attention to be on",
         "quantized values switch flash attention on",
         _COMPUTE,
+    ),
+    "vulkan_order": Words("Vulkan computes operations in order number {}", _COMPUTE),
+    "vulkan_keeps_choices": _either(
+        "Vulkan may write over what the choice of experts reads",
+        "Vulkan keeps what the choice of experts reads",
+        _COMPUTE,
+        ("experts",),
+    ),
+    "vulkan_pipelines": _either(
+        "batches do not overlap on several Vulkan devices",
+        "batches overlap on several Vulkan devices",
+        _COMPUTE,
+    ),
+    "metal_workspaces": _either(
+        "Metal's kernels work in a pool, which logs do not name",
+        "some results on Metal have what their kernel works with behind them",
+        _COMPUTE,
+    ),
+    "metal_reorders": _either(
+        "Metal computes operations in their order",
+        "Metal brings operations together that can run at once",
+        _COMPUTE,
+    ),
+    "metal_fuses": _either(
+        "Metal may write over what a kernel for several operations reads",
+        "Metal keeps what one kernel reads for several operations",
+        _COMPUTE,
+    ),
+    "metal_copies_cache": _either(
+        "Metal attends to quantized caches as they are",
+        "Metal copies quantized caches to F16",
+        _COMPUTE,
+    ),
+    "reads_lazily": _either(
+        "large tables are loaded with the other tensors",
+        "rows of tables beyond a size are read from the file as they are needed",
+        ("weights",),
     ),
     "output_first": _either(
         "the output is the last to be offloaded",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from willfit.architectures.gguf.metadata import Metadata
 from willfit.architectures.model import Architecture
@@ -16,7 +17,7 @@ from willfit.engines.llama_cpp.graph.network import Batch, LayerCache, Network
 from willfit.engines.llama_cpp.graph.scheduler import Backend, Reserved, Scheduler
 from willfit.engines.llama_cpp.graph.tensor import Buffer, Node
 from willfit.engines.llama_cpp.loading.layers import LayerPlaces
-from willfit.engines.llama_cpp.loading.weights import SHARED, Loader, Placed, buffer_bytes
+from willfit.engines.llama_cpp.loading.weights import Loader, Placed, Weights, alike, buffer_bytes, by_name
 
 #: Architectures whose batches need more for one sequence than for several.
 _ONE_IS_WORSE = frozenset(("kimi-linear", "minimax-01"))
@@ -36,6 +37,12 @@ class Model:
         Where layers and tensors are.
     backends
         Devices by index, then the processor.
+    named
+        Tensors by name; see `loading.weights.by_name`.
+    alike
+        Of each layer a number, the same where tensors are alike.
+    spread
+        The least and the most that the weights may take, by what is counted: other than 1 where a mix is not known.
     """
 
     header: GgufHeader
@@ -43,6 +50,9 @@ class Model:
     places: LayerPlaces
     placed: tuple[Placed, ...]
     backends: tuple[Backend, ...]
+    named: Mapping[str, Placed]
+    alike: tuple[int, ...]
+    spread: tuple[float, float] = (1.0, 1.0)
 
     @property
     def meta(self) -> Metadata:
@@ -56,11 +66,19 @@ class Model:
 
 
 def load(
-    header: GgufHeader, architecture: Architecture, loader: Loader, skipped: frozenset[str] = frozenset()
+    header: GgufHeader,
+    architecture: Architecture,
+    loader: Loader,
+    skipped: frozenset[str] = frozenset(),
+    bounds: tuple[int, int] | None = None,
 ) -> Model:
     """Place a model's tensors."""
     placed = tuple(loader.place(header, architecture.tied, skipped))
-    return Model(header, architecture, loader.places, placed, loader.backends)
+    own = sum(tensor.bytes for tensor in header.tensors)
+    spread = (bounds[0] / own, bounds[1] / own) if bounds and own else (1.0, 1.0)
+    named = by_name(placed, len(loader.backends) - 1)
+    layers = alike(placed, len(architecture.layers))
+    return Model(header, architecture, loader.places, placed, loader.backends, named, layers, spread)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,10 +219,15 @@ def _reserve(
     outputs: int,
     sequences: int,
 ) -> Reserved:
-    net = _network(model, settings, era, buffers, tokens, outputs, sequences)
-    families.build(net)
     copies = PIPELINE_COPIES if settings.pipelined else 1
-    return _scheduler(model, settings, era, copies).reserve(net.nodes, net.leafs)
+    kept: dict[int, int] = {}
+    while True:
+        net = _network(model, settings, era, buffers, tokens, outputs, sequences, kept)
+        families.build(net)
+        reserved = _scheduler(model, settings, era, copies).reserve(net.nodes, net.leafs, net.folds)
+        if not reserved.kept:
+            return reserved
+        kept |= reserved.kept
 
 
 def _network(
@@ -215,6 +238,7 @@ def _network(
     tokens: int,
     outputs: int,
     sequences: int,
+    kept: Mapping[int, int] = MappingProxyType({}),
 ) -> Network:
     cache = settings.cache
     host = len(model.backends) - 1
@@ -236,21 +260,17 @@ def _network(
         cache.transposed,
         1 + cache.snapshots,
     )
-    weights: dict[str, Node] = {}
-    for one in model.placed:
-        node = one.node()
-        if one.name in SHARED:
-            weights[f"{one.name}@{host if one.buffer.device is None else one.buffer.device}"] = node
-        weights.setdefault(one.name, node)
     return Network(
         model.meta,
         model.architecture.layers,
-        weights,
+        Weights(model.named),
         layer_caches(model.architecture, cache, buffers),
         batch,
         era,
         devices,
         host,
+        model.alike,
+        kept,
     )
 
 

@@ -45,7 +45,7 @@ class CacheSettings:
     transposed
         Values are transposed, and as wide in all layers as in the widest: flash attention was off from the start.
     latent_values
-        Values of latent attention are cached, too: its latents, transposed (ik_llama.cpp's `-mla 1`).
+        Values of latent attention are cached, too: its latents.
     full_windows
         Layers with windows keep whole sequences.
     rotates, rotates_all

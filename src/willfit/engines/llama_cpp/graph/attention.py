@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from willfit.architectures.mixers import Attention
+from willfit.architectures.mixers import Attention, LatentAttention
 from willfit.engines.llama_cpp.graph.network import LayerCache, Network
 from willfit.engines.llama_cpp.graph.tensor import Node, row_bytes
 
@@ -162,10 +162,10 @@ def cross_inputs(net: Network, seen: int) -> CacheInputs:
 def _widest_values(net: Network) -> int:
     """Width of the widest layer's values: without flash attention all have it."""
     return max(
-        mixer.kv_heads * mixer.value_dim
+        mixer.kv_heads * mixer.value_dim if isinstance(mixer, Attention) else mixer.kv_rank
         for layer in net.layers
         for mixer in layer.mixers
-        if isinstance(mixer, Attention)
+        if isinstance(mixer, Attention | LatentAttention)
     )
 
 
@@ -226,7 +226,7 @@ def stored(net: Network, inputs: CacheInputs, k: Node | None, v: Node | None) ->
     if k is not None:
         net.expand(store_keys(net, cache.k, k, inputs.k_rows))
     if v is not None:
-        net.expand(_store_values(net, cache.v, v, inputs.v_rows))
+        net.expand(_store_values(net, cache, v, inputs.v_rows))
 
 
 def attend_batch(
@@ -274,7 +274,11 @@ def attend_latents(
     assert cache.k is not None
     net.expand(store_keys(net, cache.k, k, inputs.k_rows))
     keys = cached_keys(net, cache, k.ne[0], 1)
-    values = net.view(keys, (v.ne[0], *keys.ne[1:]), keys.nb[1:])
+    if cache.v is not None:
+        net.expand(_store_values(net, cache, v, inputs.v_rows))
+        values = cached_values(net, cache, v.ne[0], 1)
+    else:
+        values = net.view(keys, (v.ne[0], *keys.ne[1:]), keys.nb[1:])
     x = heads(net, q, keys, values, mask if mask is not None else inputs.mask, sinks, up=up)
     return net.projected(project, x) if project else x
 
@@ -294,7 +298,9 @@ def store_keys(net: Network, cache: Node, k: Node, rows: Node | None) -> Node:
     return net.set_rows(cache, k, rows)
 
 
-def _store_values(net: Network, cache: Node, v: Node, rows: Node | None) -> Node:
+def _store_values(net: Network, kept: LayerCache, v: Node, rows: Node | None) -> Node:
+    cache = kept.v
+    assert cache is not None
     width, tokens = v.ne[0] * v.ne[1], v.ne[2]
     if rows is None:
         v = net.reshape(v, width, tokens)
@@ -311,7 +317,7 @@ def _store_values(net: Network, cache: Node, v: Node, rows: Node | None) -> Node
     v = net.reshape(v, width, tokens) if merged else net.cont(v, width, tokens)
     if width < cache.ne[0]:
         v = net.pad(v, cache.ne[0] - width)
-    # Values are stored transposed: each element is a row.
+    # Each element of transposed values is a row.
     whole = net.reshape(cache, 1, cache.elements)
     return net.set_rows(whole, net.reshape(v, 1, v.elements), rows)
 

@@ -5,14 +5,17 @@ A builder is given a `Network`: the weights by their GGUF names, the caches, how
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
+from willfit.architectures.blocks.decoder import MAX_LAYERS
 from willfit.architectures.gguf.metadata import Metadata
 from willfit.architectures.mixers import Attention, LatentAttention, Mixer
 from willfit.architectures.model import Layer
 from willfit.engines.llama_cpp.cache.loops import runs
 from willfit.engines.llama_cpp.eras import Era
+from willfit.engines.llama_cpp.graph import folding
 from willfit.engines.llama_cpp.graph.ops import Graph
 from willfit.engines.llama_cpp.graph.tensor import Node
 
@@ -145,6 +148,14 @@ class LayerCache:
     rotates_k: int = 0
     rotates_v: int = 0
 
+    @property
+    def key(self) -> Hashable:
+        """Equal for caches that are used in the same way."""
+        tensors = (*self.keys_values(), *self.states())
+        shapes = tuple((one.type, one.ne, one.buffer) for one in tensors)
+        present = tuple(one is not None for one in (self.k, self.v, self.r, self.s, self.index, self.p))
+        return shapes, present, self.cells, self.windowed, self.rotates_k, self.rotates_v
+
     def keys(self) -> list[Node]:
         """Keys that attention reads."""
         return [self.k] if self.k is not None else []
@@ -184,8 +195,16 @@ class Network(Graph):
         Backend of the host's processor.
     order
         Which layer is run, in order.
+    alike
+        Of each layer of the file a number, the same where tensors are alike; empty to build all layers.
+    kept
+        How often patterns of layers are built, by the layer that they start at, where that is known.
+    folds
+        The layers that are built, in runs of those that repeat.
     stack
         What names of tensors in layers begin with: `enc.` or `dec.` in models of two stacks.
+    ignored
+        Tensors outside of the layers, and of each layer, that nothing reads.
     windows, has_windows
         Which layers see a window, and whether any does.
     token_ids
@@ -204,6 +223,8 @@ class Network(Graph):
         era: Era,
         devices: list[int],
         host: int,
+        alike: Sequence[int] = (),
+        kept: Mapping[int, int] = MappingProxyType({}),
     ) -> None:
         super().__init__()
         self.meta = meta
@@ -215,7 +236,11 @@ class Network(Graph):
         self.devices = devices
         self.host = host
         self.order = runs(layers)
+        self.alike = alike
+        self.kept = kept
+        self.folds: list[folding.Run] = []
         self.stack = ""
+        self.ignored: frozenset[str] = frozenset()
         self.hidden = meta.integer("embedding_length")
         self.windows = tuple(
             any(
@@ -226,6 +251,11 @@ class Network(Graph):
             for layer in layers
         )
         self.has_windows = any(self.windows)
+        self._lists = [
+            value
+            for value in meta.values.values()
+            if isinstance(value, tuple | list) and len(layers) <= len(value) <= MAX_LAYERS
+        ]
         self.token_ids: Node | None = None
         self.vectors: Node | None = None
         self.result: Node | None = None
@@ -238,12 +268,14 @@ class Network(Graph):
 
         Of tensors that each device has a copy of, the current layer's.
         """
+        if name in self.ignored:
+            return None
         copy = self.weights.get(f"{name}@{self.devices[self.layer]}") if self.layer >= 0 else None
         return copy if copy is not None else self.weights.get(name)
 
     def weight(self, leaf: str) -> Node | None:
         """A tensor of the current layer: `attn_q.weight`."""
-        return self.weights.get(f"{self.stack}blk.{self.block}.{leaf}")
+        return None if leaf in self.ignored else self.weights.get(f"{self.stack}blk.{self.block}.{leaf}")
 
     def bias(self, stem: str) -> Node | None:
         """A bias of the current layer: `attn_q`."""
@@ -299,6 +331,33 @@ class Network(Graph):
         """What the current layer keeps."""
         return self.caches[self.layer]
 
+    def walk(self, trait: Callable[[], Hashable] | None = None) -> Iterator[int]:
+        """The layers to build, in order; each is the current one while it is built.
+
+        Layers that are as those before them are left out once these have shown what they need (`folding.py`).
+
+        Parameters
+        ----------
+        trait
+            What the current layer does that neither its tensors nor its cache tell; None to build all layers.
+        """
+        last = len(self.order) - 1
+        if self.alike and trait is not None:
+            self.folds = folding.runs([self._key(index, trait) for index in range(last)], self.kept)
+        else:
+            self.folds = [folding.Run(index, 1, 1, 1) for index in range(last)]
+        for index in (*(layer for run in self.folds for layer in run.layers), last):
+            self.layer = index
+            yield index
+        self.layer = -1
+
+    def _key(self, index: int, trait: Callable[[], Hashable]) -> Hashable:
+        self.layer = index
+        block = self.order[index]
+        listed = tuple(value[index] for value in self._lists if index < len(value))
+        mixers = self.layers[block].mixers
+        return self.alike[block], self.devices[index], self.caches[index].key, mixers, listed, trait()
+
     # Pieces
 
     def linear(self, weight: Node, x: Node, scale: Node | None = None) -> Node:
@@ -350,7 +409,7 @@ class Network(Graph):
         """
         tokens = self.token_ids = self.input("I32", self.batch.tokens, name="tokens")
         rows = self.get_rows(self.weights["token_embd.weight"], tokens)
-        width = self.hidden * (1 + self.deepstack)
+        width = self.hidden * (1 + self.deepstack if self.era.selects_input else 1)
         if width != self.hidden:
             rows = self.pad(rows, width - self.hidden)
         if self.era.selects_input:

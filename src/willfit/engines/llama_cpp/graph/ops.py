@@ -76,9 +76,11 @@ class Graph:
         """Rows of `a` with rows of `b`."""
         return self._node("mul_mat", "F32", (a.ne[1], b.ne[1], b.ne[2], b.ne[3]), [a, b])
 
-    def mul_mat_id(self, experts: Node, b: Node, ids: Node) -> Node:
+    def mul_mat_id(self, experts: Node, b: Node, ids: Node, kind: str = "") -> Node:
         """Rows of the experts that `ids` names with rows of `b`."""
-        return self._node("mul_mat_id", "F32", (experts.ne[1], ids.ne[0], b.ne[2], 1), [experts, b, ids])
+        return self._node(
+            "mul_mat_id", "F32", (experts.ne[1], ids.ne[0], b.ne[2], 1), [experts, b, ids], kind=kind
+        )
 
     def out_prod(self, a: Node, b: Node) -> Node:
         """Outer products."""

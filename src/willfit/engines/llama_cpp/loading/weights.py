@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import itemgetter
+from typing import Any
 
 from willfit.architectures.gguf.metadata import Metadata
 from willfit.checkpoints.gguf import GgufHeader, GgufTensor
@@ -17,12 +19,19 @@ from willfit.errors import BadInput
 #: Rows that AVX2 processors interleave of types that they multiply faster so (`ggml-cpu/repack.cpp`).
 _INTERLEAVED = 8
 
-#: Tables of which rows are read on demand if they are larger than this, and the architectures that do so.
-_LAZY, _LAZY_FROM = "per_layer_token_embd.weight", 4 << 30
-_LAZY_IN = frozenset(("gemma4", "qwen4exp"))
+_LEAF = re.compile(r"^(enc\.|dec\.|)blk\.(\d+)\.(.+)$")
 
 #: Where a model ties its head: one tensor that is read as rows and multiplied with.
 _TABLE, _HEAD = "token_embd.weight", "output.weight"
+
+#: Architectures that make the head before the table, and so find none to share.
+_HEAD_FIRST = frozenset(("gemma3n", "gemma4"))
+
+#: Tables whose rows are read from the file as they are needed, of these architectures, where they take more than so
+#: many bytes (`llama_model_loader::lazy_read`).
+_TABLES = frozenset(("per_layer_token_embd.weight",))
+_LAZY_ARCHITECTURES = frozenset(("gemma4", "qwen4exp"))
+_LAZY_BYTES = 4 * 2**30
 
 #: Tensors that layers on several devices each get a copy of.
 SHARED = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
@@ -40,13 +49,16 @@ class Placed:
         What the file holds.
     buffer
         Where it is.
+    shared
+        It is one with another tensor in that buffer.
     lazy
-        Rows of it are read on demand, from a mapping of its own.
+        It is read from the file as it is needed.
     """
 
     name: str
     tensor: GgufTensor
     buffer: Buffer
+    shared: bool = False
     lazy: bool = False
 
     @property
@@ -58,6 +70,65 @@ class Placed:
     def node(self) -> Node:
         """It as a leaf of a graph."""
         return Node("none", self.tensor.type, self.ne, name=self.name, buffer=self.buffer)
+
+
+class Weights(Mapping[str, Node]):
+    """Placed tensors as leafs of one graph, by name; those that several devices have also by name and backend.
+
+    Parameters
+    ----------
+    placed
+        By name; see `by_name`.
+    """
+
+    def __init__(self, placed: Mapping[str, Placed]) -> None:
+        self._placed = placed
+        self._nodes: dict[str, Node] = {}
+
+    def __getitem__(self, name: str) -> Node:
+        node = self._nodes.get(name)
+        if node is None:
+            node = self._nodes[name] = self._placed[name].node()
+        return node
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """See `Mapping.get`."""
+        return self[name] if name in self._placed else default
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._placed)
+
+    def __len__(self) -> int:
+        return len(self._placed)
+
+
+def by_name(placed: Sequence[Placed], host: int) -> dict[str, Placed]:
+    """Placed tensors by name, and copies on devices by name and backend: `rope_freqs.weight@1`.
+
+    Parameters
+    ----------
+    host
+        Number of the host's backend.
+    """
+    found: dict[str, Placed] = {}
+    for one in placed:
+        if one.tensor.name in SHARED:
+            found[f"{one.name}@{host if one.buffer.device is None else one.buffer.device}"] = one
+        found.setdefault(one.name, one)
+    return found
+
+
+def alike(placed: Sequence[Placed], count: int) -> tuple[int, ...]:
+    """A number for each layer, the same for layers with equal tensors in the same buffers."""
+    layers: list[list[tuple[str, str, tuple[int, ...], Buffer]]] = [[] for _ in range(count)]
+    for one in placed:
+        found = _LEAF.match(one.name)
+        if found and int(found[2]) < count:
+            layers[int(found[2])].append((found[1] + found[3], one.tensor.type, one.tensor.ne, one.buffer))
+    numbers: dict[tuple[tuple[str, str, tuple[int, ...], Buffer], ...], int] = {}
+    return tuple(
+        numbers.setdefault(tuple(sorted(layer, key=itemgetter(0))), len(numbers)) for layer in layers
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +150,7 @@ class Loader:
     overrides
         Patterns of tensor names, each with the name of a buffer.
     lazy
-        Rows of large tables are read on demand: such tables are apart from other tensors, and never pinned.
+        Buffer of tables that are read as they are needed; empty if all are read at first.
     """
 
     places: LayerPlaces
@@ -88,7 +159,7 @@ class Loader:
     mapped: bool
     repack: tuple[str, ...]
     overrides: tuple[tuple[str, str], ...] = ()
-    lazy: bool = False
+    lazy: str = ""
     _patterns: tuple[tuple[re.Pattern[str], str], ...] = field(init=False, default=())
 
     def __post_init__(self) -> None:
@@ -120,13 +191,20 @@ class Loader:
             if tensor.name in SHARED:
                 found += self._copies(tensor, meta)
                 continue
-            if self.lazy and meta.architecture in _LAZY_IN and is_lazy(tensor):
-                found.append(Placed(tensor.name, tensor, self._plain(), lazy=True))
+            if (
+                self.lazy
+                and tensor.name in _TABLES
+                and meta.architecture in _LAZY_ARCHITECTURES
+                and tensor.bytes > _LAZY_BYTES
+            ):
+                found.append(Placed(tensor.name, tensor, Buffer(self.lazy, None, weights=True), lazy=True))
                 continue
-            found.append(Placed(tensor.name, tensor, self._buffer(tensor, meta, role)))
+            buffer = self._buffer(tensor, meta, role)
+            found.append(Placed(tensor.name, tensor, buffer))
             if tensor.name == _TABLE and tied:
                 head = self._buffer(tensor, meta, Role("output", -1, "mul_mat"))
-                found.append(Placed(_HEAD, tensor, head))
+                shared = head == buffer and meta.architecture not in _HEAD_FIRST
+                found.append(Placed(_HEAD, tensor, head, shared))
         return found
 
     def _copies(self, tensor: GgufTensor, meta: Metadata) -> list[Placed]:
@@ -148,7 +226,7 @@ class Loader:
             device = self.places.output
         if device is not None:
             backend = self.backends[device]
-            buffer = Buffer(backend.place, device, weights=True)
+            buffer = Buffer(backend.place, device, weights=True, mapped=self.mapped and backend.maps_files)
             if backend.supports(_test(tensor, meta, role.op, buffer)):
                 return buffer
         return self._host(tensor, meta, role)
@@ -178,11 +256,6 @@ class Loader:
     def _plain(self) -> Buffer:
         """Memory that any processor reads."""
         return Buffer("CPU_Mapped" if self.mapped else "CPU", None, weights=True)
-
-
-def is_lazy(tensor: GgufTensor) -> bool:
-    """Whether it is a table so large that rows of it are read on demand (`lazy_read::add`)."""
-    return tensor.name == _LAZY and tensor.bytes > _LAZY_FROM
 
 
 def _reshaped(tensor: GgufTensor, meta: Metadata) -> GgufTensor:
@@ -228,27 +301,24 @@ def _test(tensor: GgufTensor, meta: Metadata, op: str, buffer: Buffer) -> Node:
 def buffer_bytes(placed: Sequence[Placed], backends: Sequence[Backend]) -> dict[str, int]:
     """Bytes of each buffer of weights.
 
-    A mapped file counts from its first tensor in that buffer to the end of the last, whatever lies between. A head that
-    is the table of embeddings, in the same buffer, is one tensor with it.
+    A mapped file counts from its first tensor in that buffer to the end of the last, whatever lies between.
     """
     sizes: dict[str, int] = {}
-    seen: set[tuple[str, str]] = set()
-    ranges: dict[tuple[int, bool], tuple[int, int]] = {}
+    ranges: dict[tuple[str, int, bool], tuple[int, int]] = {}
     processor = backends[-1]
     for one in placed:
         place = one.buffer.place
-        if place == "CPU_Mapped":
-            mapping = one.tensor.file, one.lazy
-            start, end = ranges.get(mapping, (one.tensor.offset, 0))
+        if place == "CPU_Mapped" or one.buffer.mapped:
+            key = place, one.tensor.file, one.lazy
+            start, end = ranges.get(key, (one.tensor.offset, 0))
             last = one.tensor.offset + one.tensor.bytes
-            ranges[mapping] = min(start, one.tensor.offset), max(end, last)
+            ranges[key] = min(start, one.tensor.offset), max(end, last)
             continue
-        if (one.tensor.name, place) in seen:
+        if one.shared:
             continue
-        seen.add((one.tensor.name, place))
         backend = processor if one.buffer.device is None else backends[one.buffer.device]
         size = backend.bytes(one.node())
         sizes[place] = sizes.get(place, 0) + -(-size // backend.alignment) * backend.alignment
-    if ranges:
-        sizes["CPU_Mapped"] = sum(end - start for start, end in ranges.values())
+    for (place, *_), (start, end) in ranges.items():
+        sizes[place] = sizes.get(place, 0) + end - start
     return sizes

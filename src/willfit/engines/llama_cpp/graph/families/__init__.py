@@ -19,6 +19,8 @@ FAMILIES: dict[str, str] = {
     "deci": "deci",
     "encoders": "bert jina-bert-v2 jina-bert-v3 neo-bert nomic-bert nomic-bert-moe",
     "gated_delta": "qwen35 qwen35moe qwen3next",
+    "gemma3n": "gemma3n",
+    "gemma4": "gemma4",
     "granite": "granite granitemoe granite_swa minicpm",
     "heads": "llama4 mimo2 mistral3 openelm stablelm step35 talkie",
     "kimi": "bailingmoe3 kimi-k3 kimi-linear",

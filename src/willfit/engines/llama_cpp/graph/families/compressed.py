@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from willfit.architectures.mixers import CompressedAttention
 from willfit.engines.llama_cpp.graph.attention import chosen_mask, heads, rotated, store_keys, stored_keys
-from willfit.engines.llama_cpp.graph.feed_forward import experts
 from willfit.engines.llama_cpp.graph.families.decoder import Decoder, Experts, Style
+from willfit.engines.llama_cpp.graph.feed_forward import experts
 from willfit.engines.llama_cpp.graph.network import Compressor, Network
 from willfit.engines.llama_cpp.graph.streams import collapsed, mixed, spread, widened
 from willfit.engines.llama_cpp.graph.tensor import Node

@@ -1,4 +1,4 @@
-"""Qwen3-Next and Qwen3.5: gated delta rule in most layers, gated attention in the rest (`qwen3next.cpp`, `qwen35*.cpp`)."""
+"""Qwen3-Next and Qwen3.5: gated delta rule in most layers, gated attention in the rest (`qwen3next.cpp`, ...)."""
 
 from __future__ import annotations
 
@@ -77,10 +77,10 @@ class GatedDelta(Decoder):
         """The two halves of each head, as views."""
         net = self.net
         width = self.width
-        count = x.ne[0] // (2 * width)
+        count, tokens = x.elements // (2 * width * net.batch.tokens), net.batch.tokens
         size = x.nb[0]
         steps = (2 * width * size, 2 * width * count * size)
-        shape = (width, count, x.ne[1])
+        shape = (width, count, tokens)
         return net.view(x, shape, steps), net.view(x, shape, steps, width * size)
 
     # The delta rule
@@ -167,6 +167,11 @@ class Next(GatedDelta):
         z = net.cont(parts[3])
         q, k, v = (net.cont(part, part.ne[0] * groups, *part.ne[2:]) for part in parts[:3])
         return net.concat(net.concat(q, k, 0), v, 0), z
+
+    def queries_and_gate(self, x: Node) -> tuple[Node, Node]:
+        """See `GatedDelta.queries_and_gate`."""
+        width = self.width
+        return super().queries_and_gate(self.net.reshape(x, 2 * width, x.ne[0] // (2 * width), x.ne[1]))
 
     def strength_and_decay(self, x: Node) -> tuple[Node, Node]:
         """See `GatedDelta.strength_and_decay`."""
