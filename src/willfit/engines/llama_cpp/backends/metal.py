@@ -192,7 +192,8 @@ def _single(node: Node) -> bool:
 
 
 _ALWAYS = VIEW_OPS | {
-    "none", "repeat", "rope", "argsort", "top_k", "arange", "ssm_scan", "ssm_conv", "rwkv_wkv6", "rwkv_wkv7", "diag",
+    "none", "repeat", "rope", "rope_back", "argsort", "top_k", "arange", "ssm_scan", "ssm_conv", "rwkv_wkv6", "rwkv_wkv7",
+    "diag",
 }  # fmt: skip
 _CHECKS: dict[str, Callable[[Node], bool]] = {
     **dict.fromkeys(("scale", "fill", "clamp", "sqr", "sqrt", "sin", "cos", "log", "unary"), _floats),
@@ -204,6 +205,7 @@ _CHECKS: dict[str, Callable[[Node], bool]] = {
     ),
     "pad": lambda node: node.src[0].type == "F32",
     "solve_tri": lambda node: node.src[0].type == "F32",
+    "pool_2d": _single,
     "flash_attn_ext": _attends,
     "lightning_indexer": lambda node: node.src[0].ne[:2] == _INDEX_SHAPE and node.src[1].type in _CACHED,
     "dsv4_hc_comb": lambda node: _single(node) and node.src[0].ne[0] == _MIXES,

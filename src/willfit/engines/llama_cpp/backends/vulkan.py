@@ -86,7 +86,7 @@ class Vulkan:
             return False
         if node.op == "mul_mat":
             return node.ne[1] >= _MIN_ROWS
-        if node.op in ("mul_mat_id", "rope"):
+        if node.op in ("mul_mat_id", "rope", "rope_back"):
             return node.ne[2] >= _MIN_ROWS
         return node.ne[1] * node.ne[2] * node.ne[3] >= _MIN_ROWS
 
@@ -186,7 +186,7 @@ def _scans(node: Node) -> bool:
     return decay.nb[1] == 4 and state.ne[0] in _MAMBA2_STATES and state.ne[1] % 16 == 0
 
 
-_ALWAYS = VIEW_OPS | {"none", "rms_norm", "rwkv_wkv6", "rwkv_wkv7"}
+_ALWAYS = VIEW_OPS | {"none", "rms_norm", "rope_back", "rwkv_wkv6", "rwkv_wkv7"}
 _CHECKS: dict[str, Callable[[Node], bool]] = {
     "unary": lambda node: node.kind in _UNARY and _same_float(node),
     "glu": lambda node: _same_float(node) and node.src[-1].type == node.type,
@@ -221,6 +221,7 @@ _CHECKS: dict[str, Callable[[Node], bool]] = {
     **dict.fromkeys(("sum_rows", "mean", "cumsum"), _sums),
     "out_prod": lambda node: _single(node) and all(one.is_contiguous for one in node.src),
     "solve_tri": _single,
+    "pool_2d": lambda node: _plain(node) and _single(node),
     "gated_linear_attn": lambda node: node.src[0].type == "F32" and node.src[0].ne[0] == _LINEAR_WIDTH,
     "gated_delta_net": lambda node: node.src[2].ne[0] in _DELTA_WIDTHS and _single(node),
     "ssm_scan": _scans,

@@ -142,8 +142,9 @@ def layer_caches(
                         width = mixer.value_dim
                         cache.index_values = _tensor(settings.type_v, width, settings, settings.cells, buffer)
             elif isinstance(mixer, LatentAttention):
-                cache.cells = settings.cells
-                cache.k = _tensor(settings.type_k, mixer.latent_per_token, settings, settings.cells, buffer)
+                cache.windowed = bool(mixer.window)
+                cache.cells = settings.window_cells(mixer.window) if mixer.window else settings.cells
+                cache.k = _tensor(settings.type_k, mixer.latent_per_token, settings, cache.cells, buffer)
                 if settings.latent_values:
                     cache.v = _tensor(settings.type_v, mixer.kv_rank, settings, settings.cells, buffer)
                 if mixer.index_dim:

@@ -251,7 +251,11 @@ class Network(Graph):
         self.ignored: frozenset[str] = frozenset()
         self.hidden = meta.integer("embedding_length")
         self.windows = tuple(
-            any(isinstance(mixer, Attention) and (mixer.window or mixer.chunk) for mixer in layer.mixers)
+            any(
+                (isinstance(mixer, Attention) and (mixer.window or mixer.chunk))
+                or (isinstance(mixer, LatentAttention) and mixer.window)
+                for mixer in layer.mixers
+            )
             for layer in layers
         )
         self.has_windows = any(self.windows)

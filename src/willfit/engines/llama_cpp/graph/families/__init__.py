@@ -32,7 +32,7 @@ FAMILIES: dict[str, str] = {
     "pictures": "chameleon qwen3tts qwen3vl qwen3vlmoe",
     "qwen4": "qwen4exp",
     "rwkv": "arwkv7 rwkv6 rwkv6qwen2 rwkv7",
-    "sparse": "deepseek32 glm-dsa",
+    "sparse": "deepseek32 dots3note glm-dsa hy_v4",
     "state_space": "falcon-h1 granitehybrid jamba mamba mamba2 nemotron_h nemotron_h_moe plamo2",
     "t5": "t5 t5encoder",
 }
