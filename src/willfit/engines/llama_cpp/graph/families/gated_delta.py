@@ -26,8 +26,10 @@ class GatedDelta(Decoder):
     """What Qwen3.5 does."""
 
     def __init__(self, net: Network, style: Style = _STYLE) -> None:
-        late = style is not _STYLE or net.meta.architecture in net.era.drops_late
-        super().__init__(net, style if late else replace(style, crop="layer"))
+        if style is _STYLE:
+            late = net.meta.architecture in net.era.drops_late
+            style = replace(style, crop="after norm" if late else "layer")
+        super().__init__(net, style)
         self.states = state_inputs(net)
 
     def attended(self, x: Node, given: Node) -> Node:
