@@ -160,7 +160,28 @@ def test_numbers_with_units(text, number):
 
 @pytest.mark.parametrize(
     "name",
-    ["vllm", "vllm_bench", "vllm_batch", "sglang", "lmdeploy", "lightllm", "tgi", "trtllm"],
+    [
+        "vllm",
+        "vllm_bench",
+        "vllm_batch",
+        "sglang",
+        "lmdeploy",
+        "lightllm",
+        "tgi",
+        "trtllm",
+        "mlx_server",
+        "mlx_generate",
+        "mlx_chat",
+        "mlx_benchmark",
+        "mlx_vlm",
+        "tabby",
+        "exllamav2",
+        "exllamav3",
+        "kt",
+        "ktransformers",
+        "fastllm",
+        "mlc",
+    ],
 )
 def test_tables_are_whole(name):
     table = flag_table(f"{name}_flags.txt")

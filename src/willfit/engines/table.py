@@ -24,6 +24,7 @@ ENGINES: dict[str, str] = {
     "exllamav3": "exllamav3",
     "ktransformers": "ktransformers",
     "fastllm": "fastllm",
+    "mlc-llm": "mlc_llm",
     "minimum": "minimum",
 }
 

@@ -35,6 +35,7 @@ METHODS: dict[str, str] = {
     "gptq": "gptq",
     "gptq_marlin": "gptq",
     "hqq": "hqq",
+    "mlc": "mlc",
     "mlx": "mlx",
     "modelopt": "modelopt",
     "modelopt_fp4": "modelopt",
@@ -119,6 +120,15 @@ NAMED: dict[str, tuple[str, dict[str, Any]]] = {
         for bits in (2, 3, 4, 5, 6, 8)
         for group in (32, 128)
     },
+    "q3f16_0": ("mlc", {"bits": 3, "group_size": 40, "dtype": "fp16"}),
+    "q3f16_1": ("mlc", {"bits": 3, "group_size": 40, "dtype": "fp16"}),
+    "q4f16_0": ("mlc", {"dtype": "fp16"}),
+    "q4f16_1": ("mlc", {"dtype": "fp16"}),
+    "q4f16_2": ("mlc", {"dtype": "fp16", "ends": False}),
+    "q4f16_ft": ("mlc", {"dtype": "fp16", "layout": "ft"}),
+    "q4f32_1": ("mlc", {"dtype": "fp32"}),
+    "q4bf16_0": ("mlc", {"dtype": "bf16"}),
+    "q4bf16_1": ("mlc", {"dtype": "bf16"}),
     "mlx-mxfp4": ("mlx", {"bits": 4, "group_size": 32, "mode": "mxfp4"}),
     "mlx-mxfp8": ("mlx", {"bits": 8, "group_size": 32, "mode": "mxfp8"}),
     "mlx-nvfp4": ("mlx", {"bits": 4, "group_size": 16, "mode": "nvfp4"}),
@@ -140,6 +150,9 @@ _GROUPS = (128, 64, 32)
 
 #: Dtypes that are file types of llama.cpp, too: without `gguf-` before them they mean the dtype.
 _PLAIN = ("bf16", "f16", "f32", "fp16", "fp32")
+
+#: MLC's names of what is not quantized.
+_UNQUANTIZED = {"q0f16": "fp16", "q0bf16": "bf16", "q0f32": "fp32"}
 
 _EXL_EXAMPLES = ("exl2-4.0bpw", "exl3-4.0bpw")
 _EXL = re.compile(r"^(exl[23])-([0-9]+(?:\.[0-9]+)?)(?:bpw)?(?:[-_]h([0-9]))?$")
@@ -210,9 +223,11 @@ def recipe_named(text: str, dtype: str, architecture: Architecture | None = None
         mixed: Recipe = file_types.gguf_mix(kind, architecture)
         return mixed
     try:
-        return plain_recipe(dtype_name(key))
+        return plain_recipe(dtype_name(_UNQUANTIZED.get(key, key)))
     except BadInput:
-        known = list(dict.fromkeys([*NAMED, *_PLAIN, *_EXL_EXAMPLES, *map(str.lower, file_types.BASES)]))
+        known = list(
+            dict.fromkeys([*NAMED, *_PLAIN, *_UNQUANTIZED, *_EXL_EXAMPLES, *map(str.lower, file_types.BASES)])
+        )
         from difflib import get_close_matches
 
         close = get_close_matches(key, known, n=3, cutoff=0.5)

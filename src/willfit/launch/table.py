@@ -26,6 +26,7 @@ LAUNCHERS: tuple[str, ...] = (
     "tabby",
     "exllama",
     "fastllm",
+    "mlc",
     "docker",
 )
 
@@ -42,7 +43,7 @@ _CONTAINERS = frozenset({"docker", "podman", "nerdctl", "nvidia-docker"})
 
 _ENGINES = frozenset({
     "vllm", "sglang", "lmdeploy", "trtllm-serve", "text-generation-launcher", "mlx_lm.server", "mlx_lm.generate",
-    "ktransformers", "kt", "ftllm",
+    "ktransformers", "kt", "ftllm", "mlc_llm",
 })  # fmt: skip
 
 #: Programs of a package that have a dot in their names, or are words behind its name: `mlx_lm.server`, `mlx_lm server`.
@@ -60,7 +61,7 @@ _PYTHON = re.compile(r"python(\d(\.\d+)?)?")
 #: Modules and scripts with which `python` starts an engine.
 _MODULES = re.compile(
     r"vllm(\.entrypoints\..*)?|sglang\.(launch_server|srt\..*)|sglang|lightllm\.server\..*|lmdeploy|mlx_v?lm(\.\w+)?"
-    r"|ktransformers\.(local_chat|server\.main)"
+    r"|mlc_llm|ktransformers\.(local_chat|server\.main)"
 )
 _SCRIPTS = re.compile(r"(benchmark_(latency|throughput)|test_inference|local_chat)\.py")
 
@@ -209,7 +210,7 @@ def starts(words: Sequence[str]) -> bool:
         _DOTTED.fullmatch(name) and "." in name
     ):
         return True
-    if name in ("vllm", "sglang", "lmdeploy", "kt", "ftllm") or _DOTTED.fullmatch(name):
+    if name in ("vllm", "sglang", "lmdeploy", "kt", "ftllm", "mlc_llm") or _DOTTED.fullmatch(name):
         return bool(following) and following[0] in _SUBCOMMANDS
     if name in _CONTAINERS:
         return following[:1] in (["run"], ["container"])

@@ -9,6 +9,9 @@ from willfit.validation.cases import Case
 from willfit.validation.fits.base import Fit
 from willfit.validation.predictors.transformers import hidden_bytes, machine_of, settings_of, subject_of
 
+#: Engines whose cases are of torch's counters.
+_IN_TORCH = ("transformers", "litgpt")
+
 
 def _context(case: Case) -> float | None:
     """What the driver shows beyond torch's reserved memory and its own reserve, if the card is not full."""
@@ -37,7 +40,7 @@ def _reserved_ratio(case: Case) -> float | None:
 def _allocated_ratio(case: Case) -> float | None:
     """torch's peak over what the rules give."""
     allocated = case.measured.get("peak_allocated_gib")
-    if case.kind != "generate" or allocated is None:
+    if case.kind != "generate" or case.engine not in _IN_TORCH or allocated is None:
         return None
     details = _estimate(case).details["devices"]
     if case.fields.get("measured_scope") != "sum_over_gpus":
