@@ -9,10 +9,9 @@ from importlib import import_module
 from os.path import basename
 
 from willfit.errors import BadInput
-from willfit.launch.base import Launch
+from willfit.launch.base import Launch, OnlyServes
 from willfit.launch.images import known_image
 from willfit.launch.llama_names import is_koboldcpp, is_llama_program, llama_program
-from willfit.launch.ollama import OnlyServes
 from willfit.launch.shell import SHELLS, VARIABLE, commands_of, script_of
 
 #: Modules of this folder, asked in turn whether a command is theirs.

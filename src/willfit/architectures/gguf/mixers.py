@@ -200,7 +200,7 @@ class MixerReader:
             value,
             window=window,
             chunk=chunk,
-            shares_cache=index >= self._own_caches(),
+            shares_cache=self._own_caches() <= index < self.count,
             keeps_cache=self.keeps_cache,
             gated=queries is not None and queries[0] == 2 * heads * key,
             index_dim=index_dim,
@@ -270,7 +270,7 @@ class MixerReader:
         elif rule is not None:
             every = meta.integer("attention.sliding_window_pattern", rule.every)
             full_at = 0 if rule.full_first else every - 1
-            slides = not every or index % every != full_at
+            slides = index < self.count and (not every or index % every != full_at)
         else:
             slides = False
         if not slides:

@@ -52,6 +52,8 @@ class Metal:
         Which one.
     reorders
         Operations that can run at once are brought together.
+    looks_far
+        They come from further ahead and across more operations.
     fuses
         Kernels that compute several operations keep what they read.
     copies_cache
@@ -62,6 +64,7 @@ class Metal:
 
     index: int
     reorders: bool = True
+    looks_far: bool = True
     fuses: bool = True
     copies_cache: bool = True
     has_workspaces: bool = True
@@ -100,7 +103,9 @@ class Metal:
         """See `Backend.optimize`."""
         if not self.reorders:
             return Optimized(nodes)
-        return Optimized(ordered(nodes, uses, self.fuses), lifetimes(nodes) if self.fuses else ())
+        return Optimized(
+            ordered(nodes, uses, self.looks_far, self.fuses), lifetimes(nodes) if self.fuses else ()
+        )
 
     def bytes(self, node: Node) -> int:
         """See `Backend.bytes`: some operations keep what they work with behind their result."""

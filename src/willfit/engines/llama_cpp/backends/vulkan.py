@@ -14,14 +14,14 @@ _MIN_ROWS = 32
 #: Most bytes of one allocation (`suballocation_block_size`), and of one tensor (`maxStorageBufferRange`).
 BLOCK_BYTES = 2**30
 _TENSOR_BYTES = 2**32 - 1
-#: Alignment of pinned memory (`minMemoryMapAlignment`) on common drivers.
-HOST_ALIGNMENT = 64
+#: Alignment of pinned memory (`minMemoryMapAlignment`) of NVIDIA's driver, and of Mesa's.
+_HOST_ALIGNMENT, _MESA_HOST_ALIGNMENT = 64, 4096
 
 _FLOATS = frozenset(("F32", "F16"))
 _WEIGHTS = frozenset((
     "F32", "F16", "BF16", "Q1_0", "Q2_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K",
-    "Q6_K", "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_XS", "IQ4_NL", "MXFP4", "NVFP4", "TQ1_0",
-    "TQ2_0",
+    "Q6_K", "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_XS", "IQ4_NL", "MXFP4", "NVFP4",
+    "TQ1_0", "TQ2_0",
 ))  # fmt: skip
 _WRITTEN = frozenset(("F32", "F16", "BF16", "Q1_0", "Q2_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL"))
 _CACHED = frozenset(("F32", "F16", "BF16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0", "IQ4_NL"))
@@ -40,8 +40,8 @@ class Vulkan:
 
     Attributes
     ----------
-    index, name
-        Which one, and what its buffers are called.
+    index
+        Which one.
     order
         In which order it computes operations.
     keeps_choices
@@ -49,7 +49,6 @@ class Vulkan:
     """
 
     index: int
-    name: str = "Vulkan"
     order: Order = Order.NORMS
     keeps_choices: bool = True
     alignment: int = 16
@@ -59,7 +58,7 @@ class Vulkan:
     @property
     def place(self) -> str:
         """See `Backend.place`."""
-        return f"{self.name}{self.index}"
+        return f"Vulkan{self.index}"
 
     def supports(self, node: Node) -> bool:
         """See `Backend.supports`."""
@@ -98,6 +97,11 @@ class Vulkan:
     def bytes(self, node: Node) -> int:
         """See `Backend.bytes`."""
         return node.bytes
+
+
+def host_alignment(vendor: str) -> int:
+    """Alignment of tensors in pinned memory: the driver decides."""
+    return _MESA_HOST_ALIGNMENT if vendor in ("AMD", "Intel") else _HOST_ALIGNMENT
 
 
 def _is_dense(node: Node) -> bool:

@@ -38,6 +38,12 @@ FAMILIES: dict[str, str] = {
     "t5": "t5 t5encoder",
 }
 
+#: Architectures whose layers that draft are built.
+DRAFTING = frozenset((
+    "cohere2moe", "deepseek2", "deepseek32", "glm-dsa", "glm4moe", "hy_v3", "mimo2", "qwen35", "qwen35moe",
+    "qwen3next", "step35",
+))  # fmt: skip
+
 _MODULES = {architecture: module for module, names in FAMILIES.items() for architecture in names.split()}
 
 

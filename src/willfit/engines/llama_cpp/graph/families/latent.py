@@ -71,15 +71,16 @@ class Latent(Decoder):
         else:
             q = net.layer_norm(net.mul_mat(net.needed("attn_q_a.weight"), x), "attn_q_a_norm")
             q = net.mul_mat(net.needed("attn_q_b.weight"), q)
-        return net.reshape(q, self.key, self.heads, x.ne[1])
+        return q if net.batch.drafts else net.reshape(q, self.key, self.heads, x.ne[1])
 
     def absorbing(self, q: Node, latent: Node, shared: Node, project: str) -> Node:
         """Attention among latents: queries are projected to them."""
         net = self.net
         plain = self.key - self.rope
-        tokens = q.ne[2]
-        parts = net.view(q, (plain, self.heads, tokens), q.nb[1:3])
-        rotated = net.view(q, (self.rope, self.heads, tokens), q.nb[1:3], row_bytes(q.type, plain))
+        tokens = net.batch.tokens
+        steps = (row_bytes(q.type, self.key), row_bytes(q.type, self.key) * self.heads)
+        parts = net.view(q, (plain, self.heads, tokens), steps)
+        rotated = net.view(q, (self.rope, self.heads, tokens), steps, row_bytes(q.type, plain))
         rotated = self.rotated(rotated)
         parts = net.mul_mat(net.needed("attn_k_b.weight"), net.permute(parts, 0, 2, 1, 3))
         q = net.concat(net.permute(parts, 0, 2, 1, 3), rotated, 0)

@@ -17,23 +17,29 @@ from willfit.engines.llama_cpp.graph.network import Network
 from willfit.engines.llama_cpp.graph.streams import collapsed, mixed, spread, widened
 from willfit.engines.llama_cpp.graph.tensor import Node
 
-_STYLE = Style(experts=Experts(stated=True, normalised=None, scaled=None))
+_STYLE = Style(experts=Experts(gating="sigmoid", stated=True, normalised=None, scaled=None))
 
 
 class Sparse(Latent):
     """A layer without an indexer of its own attends to what the last one chose."""
+
+    repeats = False  # each layer has an input of its own, which a mask is made of
 
     def __init__(self, net: Network, style: Style) -> None:
         super().__init__(net, style)
         self.width = net.meta.integer("attention.indexer.key_length", 0)
         self.count = net.meta.integer("attention.indexer.head_count", 0)
         self.most = net.meta.integer("attention.indexer.top_k", 0)
-        self.index: IndexInputs | None = index_inputs(net, self.width) if self.most else None
+        self.index: IndexInputs | None = (
+            index_inputs(net, self.width) if self.most and not net.batch.drafts else None
+        )
         self.chosen: Node | None = None
 
     def queries(self, x: Node) -> Node:
         """See `Latent.queries`: the indexer reads the same latents."""
         net = self.net
+        if net.batch.drafts:
+            return super().queries(x)
         latent = net.layer_norm(net.mul_mat(net.needed("attn_q_a.weight"), x), "attn_q_a_norm")
         if net.cache.index is not None:
             self.chosen = self.choose(x, latent)
@@ -43,7 +49,7 @@ class Sparse(Latent):
         else:
             assert self.chosen is not None
             self.mask = chosen_mask(net, self.inputs.of(net).mask, self.chosen)
-        return net.reshape(net.mul_mat(net.needed("attn_q_b.weight"), latent), self.key, self.heads, x.ne[1])
+        return net.mul_mat(net.needed("attn_q_b.weight"), latent)
 
     def choose(self, x: Node, latent: Node) -> Node:
         """The cells that each token attends to."""
