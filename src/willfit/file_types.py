@@ -66,6 +66,8 @@ _STANDS_AT = {
 _WIDE_ENDS = {
     "Q2_K_L": "Q2_K", "Q3_K_XL": "Q3_K_L", "Q4_K_L": "Q4_K_M", "Q5_K_L": "Q5_K_M", "Q6_K_L": "Q6_K",
 }  # fmt: skip
+#: Dynamic mixes that hold other types than their names say.
+_MISNAMED = {"TQ1_0": "IQ1_S"}
 _DYNAMIC = re.compile(r"Q(?P<bits>[1-8])_K_(?:XL|XXL|L)")
 _DYNAMIC_BASES = {"2": "Q2_K", "3": "Q3_K_M", "4": "Q4_K_M", "5": "Q5_K_M", "6": "Q6_K", "8": "Q8_0"}
 
@@ -134,7 +136,7 @@ def known_quantization(text: str) -> Quantization | None:
         note = f"{label}: the mix of {_WIDE_ENDS[name]} with table and head in Q8_0, as those who use the name make it"
         return Quantization(label, _WIDE_ENDS[name], outer="Q8_0", imatrix=imatrix, note=note)
     wide = _DYNAMIC.fullmatch(name)
-    base = _DYNAMIC_BASES.get(wide["bits"], "") if wide else name
+    base = _DYNAMIC_BASES.get(wide["bits"], "") if wide else _MISNAMED.get(name, name)
     if base not in BASES:
         return None
     step = _LADDER.index(_STANDS_AT.get(base, base))

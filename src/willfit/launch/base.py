@@ -41,6 +41,8 @@ class Launch:
         The engine's own `Settings`.
     format_name
         Format that the command asks the engine to quantize to while loading; None to load as stored.
+    other_files
+        The format is that of the files that the command names, which were made from the model's own.
     devices
         How many devices the command lets the engine see; None for all that there are.
     notes
@@ -57,3 +59,4 @@ class Launch:
     devices: int | None = None
     notes: tuple[str, ...] = ()
     draft: DraftModel | None = None
+    other_files: bool = False

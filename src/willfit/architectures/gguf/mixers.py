@@ -18,7 +18,6 @@ from willfit.architectures.mixers import (
     Attention,
     CompressedAttention,
     CrossAttention,
-    IndexedAttention,
     LatentAttention,
     Mixer,
     Recurrent,
@@ -54,7 +53,9 @@ class _Windows:
 
 #: Models that have no head if their files list none; others take the table of embeddings as their head. BitNet reads
 #: that table where it is.
-HEADLESS = (UNCACHED | {"bitnet"}) - {"dream", "gemma-embedding", "llada", "llada-moe", "rnd1"}
+HEADLESS = (UNCACHED | {"bitnet"}) - {"dream", "gemma-embedding", "llada", "llada-moe", "rnd1", "t5encoder"}
+#: Encoders that llama.cpp gives a cache all the same.
+CACHED_ENCODERS = frozenset(("t5encoder",))
 
 
 #: Where the file need not list the layers.
@@ -186,8 +187,6 @@ class MixerReader:
                 index_heads,
                 index_dim,
             )
-        if index_dim and meta.architecture == "minimax-m3":
-            return IndexedAttention(heads, kv_heads, key, value, index_heads, index_dim)
         window, chunk = self._reach(index)
         if window:
             key = meta.integer("attention.key_length_swa", key)

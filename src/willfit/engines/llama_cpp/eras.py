@@ -70,8 +70,20 @@ class Era:
         Pipelines copy inputs that nothing reads, too.
     keeps_expert_sums, keeps_expert_choices
         What CUDA's kernels compute at once for experts is kept for them: their weighted sum, their choice.
+    vulkan_order, vulkan_keeps_choices
+        In which order Vulkan computes operations (`backends.vulkan_order.Order`), and whether it keeps what a shader
+        reads for the choice of experts.
+    vulkan_pipelines
+        Batches overlap on several Vulkan devices.
+    metal_workspaces
+        Some results on Metal have what their kernel works with behind them; before, it was in a pool.
+    metal_reorders, metal_fuses, metal_copies_cache
+        Metal brings operations together that can run at once, keeps what one kernel reads for several, and copies
+        quantized caches to F16.
     rotates_windows
         Quantized caches of layers with windows, and of hybrid models, are rotated, too.
+    reads_lazily
+        Rows of tables beyond a size are read from the file as they are needed.
     forces_flash
         Quantized values switch flash attention on.
     ignores_sinks
@@ -114,7 +126,15 @@ class Era:
     copies_all_inputs: bool = False
     keeps_expert_sums: bool = False
     keeps_expert_choices: bool = False
+    vulkan_order: int = 0
+    vulkan_keeps_choices: bool = False
+    vulkan_pipelines: bool = False
+    metal_workspaces: bool = False
+    metal_reorders: bool = False
+    metal_fuses: bool = False
+    metal_copies_cache: bool = False
     rotates_windows: bool = False
+    reads_lazily: bool = False
     forces_flash: bool = False
     ignores_sinks: bool = False
     output_first: bool = False
@@ -140,6 +160,8 @@ ERAS: tuple[Era, ...] = succession(
     changed((6072,), sets_rows=True),
     changed((6100,), repacked=("Q4_0", "Q4_K", "IQ4_NL")),
     changed((6325,), flash_auto=True),
+    changed((6460,), metal_reorders=True),
+    changed((6473,), metal_workspaces=True),
     changed((6480,), saves_states=True),
     changed((6660,), weights_first=True),
     changed((6710,), saves_prompts=True),
@@ -148,15 +170,24 @@ ERAS: tuple[Era, ...] = succession(
     changed((7100,), clamps_expert_sum=True),
     changed((7340,), pads_masks=False),
     changed((7410,), fits=True, auto_slots=True, output_first=True),
+    changed((7496,), vulkan_order=1),
+    changed((7502,), vulkan_pipelines=True),
+    changed((7600,), vulkan_order=2),
     changed((7800,), selects_input=True),
     changed((7840,), latent_keys_only=True),
     changed((8650,), rotates=True),
     changed((8800,), rotates_windows=True),
     changed((9000,), repacked=("Q4_0", "Q4_K", "IQ4_NL", "MXFP4")),
+    changed((9200,), vulkan_order=3),
     changed((9440,), half_masks=True, copies_in_graph=True, few_outputs=True),
     changed((10150,), ignores_sinks=True, forces_flash=True),
+    changed((10200,), vulkan_order=4),
+    changed((10510,), metal_copies_cache=True),
+    changed((10690,), reads_lazily=True, vulkan_order=5),
     changed((10750,), keeps_expert_sums=True),
-    changed((10900,), keeps_expert_choices=True),
+    changed((10850,), vulkan_order=6),
+    changed((10900,), keeps_expert_choices=True, vulkan_keeps_choices=True),
+    changed((10990,), metal_fuses=True),
     changed((11300,), copies_all_inputs=True),
     changed((11400,), mixes_inputs=True),
 )

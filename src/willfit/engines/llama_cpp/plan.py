@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from willfit.architectures.gguf.metadata import Metadata
 from willfit.architectures.model import Architecture
@@ -16,7 +17,7 @@ from willfit.engines.llama_cpp.graph.network import Batch, LayerCache, Network
 from willfit.engines.llama_cpp.graph.scheduler import Backend, Reserved, Scheduler
 from willfit.engines.llama_cpp.graph.tensor import Buffer, Node
 from willfit.engines.llama_cpp.loading.layers import LayerPlaces
-from willfit.engines.llama_cpp.loading.weights import SHARED, Loader, Placed, buffer_bytes
+from willfit.engines.llama_cpp.loading.weights import Loader, Placed, Weights, alike, buffer_bytes, by_name
 
 #: Architectures whose batches need more for one sequence than for several.
 _ONE_IS_WORSE = frozenset(("kimi-linear", "minimax-01"))
@@ -36,6 +37,12 @@ class Model:
         Where layers and tensors are.
     backends
         Devices by index, then the processor.
+    named
+        Tensors by name; see `loading.weights.by_name`.
+    alike
+        Of each layer a number, the same where tensors are alike.
+    spread
+        The least and the most that the weights may take, by what is counted: other than 1 where a mix is not known.
     """
 
     header: GgufHeader
@@ -43,6 +50,9 @@ class Model:
     places: LayerPlaces
     placed: tuple[Placed, ...]
     backends: tuple[Backend, ...]
+    named: Mapping[str, Placed]
+    alike: tuple[int, ...]
+    spread: tuple[float, float] = (1.0, 1.0)
 
     @property
     def meta(self) -> Metadata:
@@ -56,11 +66,19 @@ class Model:
 
 
 def load(
-    header: GgufHeader, architecture: Architecture, loader: Loader, skipped: frozenset[str] = frozenset()
+    header: GgufHeader,
+    architecture: Architecture,
+    loader: Loader,
+    skipped: frozenset[str] = frozenset(),
+    bounds: tuple[int, int] | None = None,
 ) -> Model:
     """Place a model's tensors."""
     placed = tuple(loader.place(header, architecture.tied, skipped))
-    return Model(header, architecture, loader.places, placed, loader.backends)
+    own = sum(tensor.bytes for tensor in header.tensors)
+    spread = (bounds[0] / own, bounds[1] / own) if bounds and own else (1.0, 1.0)
+    named = by_name(placed, len(loader.backends) - 1)
+    layers = alike(placed, len(architecture.layers))
+    return Model(header, architecture, loader.places, placed, loader.backends, named, layers, spread)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +158,8 @@ def cache_buffers(model: Model, kv_offload: bool) -> list[Buffer]:
 
 def context(model: Model, settings: ContextSettings, era: Era) -> Context:
     """What a context of a model takes."""
-    cache = settings.cache
+    cache = settings.cache.of(model.architecture)
+    settings = replace(settings, cache=cache)
     buffers = cache_buffers(model, settings.kv_offload)
     tokens = min(cache.cells * cache.streams, cache.ubatch)
     outputs = min(tokens, settings.outputs)
@@ -157,9 +176,9 @@ def context(model: Model, settings: ContextSettings, era: Era) -> Context:
                 compute[one.place], peaks[one.place] = size, peak
     caches = layer_caches(model.architecture, cache, buffers)
     return Context(
-        _sum(model, caches, buffers, ("k", "v", "index")),
-        sum(_sum(model, caches, buffers, ("k",)).values()),
-        _sum(model, caches, buffers, ("r", "s")),
+        _sum(model, caches, buffers, LayerCache.keys_values),
+        sum(_sum(model, caches, buffers, LayerCache.keys).values()),
+        _sum(model, caches, buffers, LayerCache.states),
         compute,
         peaks,
         _output_bytes(model, settings, cache.sequences if era.trims_outputs else cache.ubatch),
@@ -171,7 +190,7 @@ def context(model: Model, settings: ContextSettings, era: Era) -> Context:
 
 def flash_attention(model: Model, settings: ContextSettings, era: Era) -> bool:
     """Whether flash attention lands on each layer's own device, which is when `auto` chooses it."""
-    cache = settings.cache
+    cache = settings.cache.of(model.architecture)
     tried = replace(settings, cache=replace(cache, flash_attn=True))
     buffers = cache_buffers(model, settings.kv_offload)
     sequences = _computed_sequences(cache, era)
@@ -200,10 +219,15 @@ def _reserve(
     outputs: int,
     sequences: int,
 ) -> Reserved:
-    net = _network(model, settings, era, buffers, tokens, outputs, sequences)
-    families.build(net)
     copies = PIPELINE_COPIES if settings.pipelined else 1
-    return _scheduler(model, settings, era, copies).reserve(net.nodes, net.leafs)
+    kept: dict[int, int] = {}
+    while True:
+        net = _network(model, settings, era, buffers, tokens, outputs, sequences, kept)
+        families.build(net)
+        reserved = _scheduler(model, settings, era, copies).reserve(net.nodes, net.leafs, net.folds)
+        if not reserved.kept:
+            return reserved
+        kept |= reserved.kept
 
 
 def _network(
@@ -214,6 +238,7 @@ def _network(
     tokens: int,
     outputs: int,
     sequences: int,
+    kept: Mapping[int, int] = MappingProxyType({}),
 ) -> Network:
     cache = settings.cache
     host = len(model.backends) - 1
@@ -235,21 +260,17 @@ def _network(
         cache.transposed,
         1 + cache.snapshots,
     )
-    weights: dict[str, Node] = {}
-    for one in model.placed:
-        node = one.node()
-        if one.name in SHARED:
-            weights[f"{one.name}@{host if one.buffer.device is None else one.buffer.device}"] = node
-        weights.setdefault(one.name, node)
     return Network(
         model.meta,
         model.architecture.layers,
-        weights,
+        Weights(model.named),
         layer_caches(model.architecture, cache, buffers),
         batch,
         era,
         devices,
         host,
+        model.alike,
+        kept,
     )
 
 
@@ -259,7 +280,10 @@ def _computed_sequences(cache: CacheSettings, era: Era) -> int:
 
 
 def _sum(
-    model: Model, caches: Sequence[LayerCache], buffers: Sequence[Buffer], names: Sequence[str]
+    model: Model,
+    caches: Sequence[LayerCache],
+    buffers: Sequence[Buffer],
+    tensors: Callable[[LayerCache], Sequence[Node]],
 ) -> dict[str, int]:
     """Bytes of tensors of caches by buffer, as the backends allocate them."""
     sizes: dict[str, int] = {}
@@ -268,12 +292,10 @@ def _sum(
         if id(cache) in seen:
             continue
         seen.add(id(cache))
-        for name in names:
-            tensor: Node | None = getattr(cache, name)
-            if tensor is not None:
-                backend = model.backends[-1 if buffer.device is None else buffer.device]
-                size = -(-backend.bytes(tensor) // backend.alignment) * backend.alignment
-                sizes[buffer.place] = sizes.get(buffer.place, 0) + size
+        backend = model.backends[-1 if buffer.device is None else buffer.device]
+        for tensor in tensors(cache):
+            size = -(-backend.bytes(tensor) // backend.alignment) * backend.alignment
+            sizes[buffer.place] = sizes.get(buffer.place, 0) + size
     return sizes
 
 

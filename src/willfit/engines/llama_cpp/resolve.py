@@ -29,6 +29,10 @@ _OLD_CONTEXT = 4096
 _POOLING = {0: "none", 1: "mean", 2: "cls", 3: "last", 4: "rank"}
 
 
+#: Architectures that flash attention cannot compute.
+_WITHOUT_FLASH = frozenset(("grok",))
+
+
 @dataclass(frozen=True, slots=True)
 class Resolved:
     """A context's parameters.
@@ -55,6 +59,8 @@ class Resolved:
         Earlier recurrent states that are kept.
     embeddings, pooling
         Vectors are wanted.
+    flash_found
+        Whether the devices can use flash attention, once that is known.
     """
 
     version: str
@@ -72,6 +78,7 @@ class Resolved:
     snapshots: int = 0
     embeddings: bool = False
     pooling: str = "none"
+    flash_found: bool | None = None
 
     @property
     def cells(self) -> int:
@@ -152,14 +159,7 @@ def resolve(architecture: Architecture, pooling: int, settings: Settings) -> Res
     context_open = context is None or context == 0
     if context is None:
         context = 0 if era.fits else _OLD_CONTEXT
-    flash = {"on": True, "off": False, "auto": None, None: None if era.flash_auto else False}[
-        settings.flash_attn
-    ]
-    if quantized(cache_type(settings.cache_type_v)):
-        if flash is None and era.forces_flash:
-            flash = True
-        if flash is False:
-            require_flash_attention(settings)
+    flash = _flash(architecture, settings, era)
     _check_blocks(architecture, settings)
     n_ctx, unified = _context(context or trained, sequences, unified, era, flash)
     vectors = settings.embeddings or settings.reranking
@@ -178,7 +178,9 @@ def resolve(architecture: Architecture, pooling: int, settings: Settings) -> Res
         drafted = settings.drafting.n_max or DRAFTED
         snapshots = drafted if settings.drafting.kind != "draft" else 0
     outputs = n_batch
-    if settings.n_outputs_max is not None:
+    if architecture.encoder or architecture.model_type == "t5encoder":
+        pass  # all results of an encoder are kept (`llama_model_has_encoder`)
+    elif settings.n_outputs_max is not None:
         outputs = settings.n_outputs_max
     elif settings.program == "server" and era.few_outputs and not vectors:
         outputs = min(n_batch, sequences * (1 + drafted))
@@ -201,6 +203,17 @@ def resolve(architecture: Architecture, pooling: int, settings: Settings) -> Res
         vectors,
         kind if vectors else "none",
     )
+
+
+def _flash(architecture: Architecture, settings: Settings, era: Era) -> bool | None:
+    """Whether flash attention is used; None where that is left to the devices (`llama_init_from_model`)."""
+    stated = {"on": True, "off": False, "auto": None, None: None if era.flash_auto else False}
+    flash = False if architecture.model_type in _WITHOUT_FLASH else stated[settings.flash_attn]
+    if flash is None and era.forces_flash and quantized(cache_type(settings.cache_type_v)):
+        return True
+    if flash is False:
+        require_flash_attention(settings)
+    return flash
 
 
 def require_flash_attention(settings: Settings) -> None:

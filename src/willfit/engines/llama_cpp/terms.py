@@ -39,11 +39,14 @@ def weights_term(sizing: Sizing, place: str, name: str = "weights") -> Term | No
     text = " + ".join(parts)
     beyond = size - sum(kinds.values())
     if beyond > 0:
-        what = "between them in the file" if place == "CPU_Mapped" else "of padding"
-        text += f" + {beyond} B {what}"
+        text += f" + {beyond} B between them"
     elif beyond < 0:
         text += f" - {-beyond} B that are counted twice"
-    return exact(name, size, text, cite(sizing, "weights"))
+    low, high = (int(size * part) for part in sizing.model.spread)
+    if beyond > 0 and any(one.buffer.mapped for one in sizing.model.placed if one.buffer.place == place):
+        # What lies between depends on the order in the file.
+        low = min(low, size - beyond)
+    return between(name, size, low, high, text, cite(sizing, "weights"))
 
 
 def keys_values_term(sizing: Sizing, place: str) -> Term | None:
@@ -107,11 +110,11 @@ def compute_term(sizing: Sizing, place: str) -> Term | None:
     if gaps > 0:
         text += f" + {gaps} B of gaps" if text else f"{gaps} B"
     cited = cite(sizing, "compute")
+    copied = sum(held for held, what in peak if what.endswith(".weight"))
+    low, high = (size + int(copied * (part - 1)) for part in sizing.model.spread)
     if not families.is_known(sizing.model.architecture.model_type):
-        return between(
-            "compute", size, size // _UNKNOWN_GRAPH, size * _UNKNOWN_GRAPH, text or f"{size} B", cited
-        )
-    return exact("compute", size, text or f"{size} B", cited)
+        low, high = size // _UNKNOWN_GRAPH, size * _UNKNOWN_GRAPH
+    return between("compute", size, low, high, text or f"{size} B", cited)
 
 
 def output_term(sizing: Sizing) -> Term:

@@ -234,12 +234,12 @@ def figures(case: Case, subject: Subject, answer: Estimate) -> dict[str, Any]:
         and not unknown & {"gguf_type", "gguf_mix"}
     )
     if files and not moved:
-        _table(found, measured, "model_buffer_mib", buffers["model"])
+        _table(found, measured, "model_buffer_mib", buffers["model"], _bounds(answer, "weights"))
     _table(found, measured, "kv_buffer_mib", buffers["kv"])
     _table(found, measured, "rs_buffer_mib", buffers["rs"])
     _table(found, measured, "context_buffer_mib", _added(buffers["kv"], buffers["rs"]))
     if not moved:
-        _table(found, measured, "compute_buffer_mib", buffers["compute"])
+        _table(found, measured, "compute_buffer_mib", buffers["compute"], _bounds(answer, "compute"))
         _table(found, measured, "output_buffer_mib", buffers["output"])
         if "compute_total_mib" in measured:
             found["compute_total_mib"] = _printed(sum(buffers["compute"].values()) / MIB)
@@ -259,6 +259,16 @@ def _printed(value: float) -> Prediction:
     return Prediction(value, value - _HALF_DIGIT, value + _HALF_DIGIT)
 
 
+def _bounds(answer: Estimate, name: str) -> dict[str, tuple[int, int]]:
+    """Intervals of a term by the buffer that it is."""
+    found = {}
+    for place, where in zip(answer.details["places"], (*answer.devices, answer.host), strict=True):
+        for term in where.terms:
+            if term.name == name:
+                found[place] = (term.low_bytes, term.high_bytes)
+    return found
+
+
 def _added(*tables: dict[str, int]) -> dict[str, int]:
     total: dict[str, int] = {}
     for table in tables:
@@ -272,8 +282,9 @@ def _table(
     measured: dict[str, Any],
     key: str,
     sizes: dict[str, int],
+    bounds: dict[str, tuple[int, int]] | None = None,
 ) -> None:
-    """Each buffer that was logged, by its name."""
+    """Each buffer that was logged, by its name; `bounds` are those of some."""
     logged = measured.get(key)
     if not isinstance(logged, dict):
         return
@@ -282,7 +293,11 @@ def _table(
         size = _named(place, sizes, logged)
         if size is None or not value:
             continue
-        made[place] = _printed(size / MIB)
+        low = high = size
+        for name, interval in (bounds or {}).items():
+            if sizes.get(name) == size:
+                low, high = interval
+        made[place] = Prediction(size / MIB, low / MIB - _HALF_DIGIT, high / MIB + _HALF_DIGIT)
     if made:
         found[key] = made
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from willfit.engines.llama_cpp.backends.cuda import Cuda
 from willfit.engines.llama_cpp.backends.metal import Metal
 from willfit.engines.llama_cpp.backends.processor import Processor
-from willfit.engines.llama_cpp.backends.vulkan import Vulkan
+from willfit.engines.llama_cpp.backends.vulkan import BLOCK_BYTES, HOST_ALIGNMENT, Vulkan
+from willfit.engines.llama_cpp.backends.vulkan_order import Order
 from willfit.engines.llama_cpp.eras import Era
 from willfit.engines.llama_cpp.graph.scheduler import Backend
 from willfit.engines.llama_cpp.settings import Backend as BackendName
@@ -57,9 +58,16 @@ def backends_of(
                 )
             )
         elif name == "metal":
-            found.append(Metal(index))
+            found.append(
+                Metal(
+                    index, era.metal_reorders, era.metal_fuses, era.metal_copies_cache, era.metal_workspaces
+                )
+            )
         else:
-            found.append(Vulkan(index, {"vulkan": "Vulkan", "sycl": "SYCL"}.get(name, "GPU")))
+            word = {"vulkan": "Vulkan", "sycl": "SYCL"}.get(name, "GPU")
+            found.append(Vulkan(index, word, Order(era.vulkan_order), era.vulkan_keeps_choices))
+    if name == "vulkan":
+        return (*found, Processor(host_buffers(name), HOST_ALIGNMENT, largest_buffer=BLOCK_BYTES))
     return (*found, Processor(host_buffers(name) or "CPU"))
 
 

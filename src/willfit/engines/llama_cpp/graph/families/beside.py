@@ -1,4 +1,4 @@
-"""Decoders with experts that are mixed with something else (`arctic.cpp`, `grok.cpp`, `qwen2moe.cpp`, `grovemoe.cpp`, ...)."""
+"""Decoders whose experts are mixed with something else (`arctic.cpp`, `grok.cpp`, `qwen2moe.cpp`, ...)."""
 
 from __future__ import annotations
 

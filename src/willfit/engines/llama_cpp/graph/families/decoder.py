@@ -5,7 +5,7 @@ What a file's tensors do not tell is in a `Style`; see `styles.py` for those of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -105,8 +105,8 @@ class Style:
     experts
         How it routes, if it has experts.
     crop
-        Where tokens without results are dropped: in the last `layer`, around the last norm (so that a draft model can have
-        the vectors of all tokens), or `never`.
+        Where tokens without results are dropped: in the last `layer`, around the last norm (so that a draft model can
+        have the vectors of all tokens), or `never`.
     mlp_second
         The MLP's result is added to the residual stream, not the stream to it.
     logit_scale
@@ -117,6 +117,8 @@ class Style:
         False for models that see the whole text at once.
     head
         Whether it makes logits.
+    ignored
+        Tensors that files may have, but that nothing reads.
     """
 
     norm: Literal["rms_norm", "norm"] = "rms_norm"
@@ -144,6 +146,7 @@ class Style:
     softcap: Literal["", "always", "stated"] = ""
     cached: bool = True
     head: bool = True
+    ignored: frozenset[str] = frozenset()
 
 
 class Decoder:
@@ -152,6 +155,7 @@ class Decoder:
     def __init__(self, net: Network, style: Style) -> None:
         self.net = net
         self.style = style
+        net.ignored = style.ignored
         self.positions = net.positions()
         self.inputs: AttentionInputs = cache_inputs(net) if style.cached else batch_inputs(net)
         self.rows = net.output_rows()
@@ -160,10 +164,8 @@ class Decoder:
         """All of it."""
         net, style = self.net, self.style
         x = self.start()
-        for index in range(len(net.order)):
-            net.layer = index
+        for _ in net.walk(self.trait):
             x = self.layer(x)
-        net.layer = -1
         if style.crop == "before norm":
             x.is_output = True
             x = net.get_rows(x, self.rows)
@@ -172,6 +174,10 @@ class Decoder:
             result.is_output = True
             result = net.get_rows(result, self.rows)
         net.finish(result, self.logits(result) if style.head else None)
+
+    def trait(self) -> Hashable:
+        """What the current layer does that its tensors and its cache do not tell."""
+        return self.style.ropes(self.net)
 
     def start(self) -> Node:
         """What goes into the first layer."""

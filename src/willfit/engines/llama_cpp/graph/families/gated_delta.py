@@ -1,4 +1,4 @@
-"""Qwen3-Next and Qwen3.5: gated delta rule in most layers, gated attention in the rest (`qwen3next.cpp`, `qwen35*.cpp`)."""
+"""Qwen3-Next and Qwen3.5: gated delta rule in most layers, gated attention in the rest (`qwen3next.cpp`, ...)."""
 
 from __future__ import annotations
 
@@ -50,6 +50,7 @@ class GatedDelta(Decoder):
     def gated_attention(self, x: Node) -> Node:
         """Attention whose outputs are gated by what is projected beside the queries."""
         net = self.net
+        mask = self.seen(x)
         wide, k, v = (net.projected(f"attn_{name}", x) for name in "qkv")
         q, gate = self.queries_and_gate(wide)
         width = self.width
@@ -57,9 +58,13 @@ class GatedDelta(Decoder):
         v = net.reshape(v, width, v.ne[0] // width, v.ne[1])
         q, k = self.normed_head(q, "q"), self.normed_head(k, "k")
         q, k = net.rope(q, self.positions), net.rope(k, self.positions)
-        y = attend(net, self.inputs.of(net), q, k, v, project="")
+        y = attend(net, self.inputs.of(net), q, k, v, project="", mask=mask)
         gate = net.unary("sigmoid", net.cont(gate, y.ne[0], y.ne[1]))
         return net.projected("attn_output", net.mul(y, gate))
+
+    def seen(self, x: Node) -> Node | None:
+        """Which cells each token attends to, if not all that it may."""
+        return None
 
     @property
     def width(self) -> int:
@@ -72,10 +77,10 @@ class GatedDelta(Decoder):
         """The two halves of each head, as views."""
         net = self.net
         width = self.width
-        count = x.ne[0] // (2 * width)
+        count, tokens = x.elements // (2 * width * net.batch.tokens), net.batch.tokens
         size = x.nb[0]
         steps = (2 * width * size, 2 * width * count * size)
-        shape = (width, count, x.ne[1])
+        shape = (width, count, tokens)
         return net.view(x, shape, steps), net.view(x, shape, steps, width * size)
 
     # The delta rule
@@ -88,7 +93,7 @@ class GatedDelta(Decoder):
         tokens, sequences = tokens_of_each(net), net.batch.sequences
         mixed, z = self.inputs_and_gate(x)
         beta, decay = self.strength_and_decay(x)
-        given = behind_earlier(net, self.states, mixed)
+        given = self.behind_earlier(mixed)
         assert net.cache.s is not None
         state = kept(net, self.states, net.cache.s)
         state = net.reshape(state, inner // count, inner // count, count, sequences)
@@ -107,9 +112,17 @@ class GatedDelta(Decoder):
         q, k = self.spread(q, count), self.spread(k, count)
         y = delta_rule(net, q, k, v, decay, beta, state)
         z = net.reshape(z, inner // count, count, tokens, sequences)
-        y = net.mul(net.layer_norm(y, "ssm_norm"), net.unary("silu", z))
+        y = net.mul(net.layer_norm(y, "ssm_norm"), self.gate_of_outputs(z))
         y = net.projected("ssm_out", net.reshape(y, inner, tokens, sequences))
         return net.reshape(y, y.ne[0], net.batch.tokens)
+
+    def behind_earlier(self, x: Node) -> Node:
+        """What the short convolution reads; see `recurrent.behind_earlier`."""
+        return behind_earlier(self.net, self.states, x)
+
+    def gate_of_outputs(self, z: Node) -> Node:
+        """What the outputs are multiplied by."""
+        return self.net.unary("silu", z)
 
     def inputs_and_gate(self, x: Node) -> tuple[Node, Node]:
         """Queries, keys and values side by side, and the gate of the outputs."""
@@ -154,6 +167,11 @@ class Next(GatedDelta):
         z = net.cont(parts[3])
         q, k, v = (net.cont(part, part.ne[0] * groups, *part.ne[2:]) for part in parts[:3])
         return net.concat(net.concat(q, k, 0), v, 0), z
+
+    def queries_and_gate(self, x: Node) -> tuple[Node, Node]:
+        """See `GatedDelta.queries_and_gate`."""
+        width = self.width
+        return super().queries_and_gate(self.net.reshape(x, 2 * width, x.ne[0] // (2 * width), x.ne[1]))
 
     def strength_and_decay(self, x: Node) -> tuple[Node, Node]:
         """See `GatedDelta.strength_and_decay`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from willfit.architectures.mixers import LatentAttention
+from willfit.architectures.mixers import Attention, LatentAttention
 from willfit.engines.llama_cpp.graph.attention import attend, attend_latents
 from willfit.engines.llama_cpp.graph.families.decoder import Decoder, Experts, Style
 from willfit.engines.llama_cpp.graph.network import Network
@@ -19,15 +19,18 @@ class Latent(Decoder):
     def __init__(self, net: Network, style: Style) -> None:
         super().__init__(net, style)
         meta = net.meta
-        self.absorbed = any(
-            isinstance(mixer, LatentAttention) for layer in net.layers for mixer in layer.mixers
+        mixer = next(
+            mixer
+            for layer in net.layers
+            for mixer in layer.mixers
+            if isinstance(mixer, Attention | LatentAttention)
         )
-        keys = meta.integer("attention.key_length")
-        self.key = meta.integer("attention.key_length_mla", keys) if self.absorbed else keys
-        self.value = meta.integer("attention.value_length")
-        self.rope = meta.integer("rope.dimension_count", keys)
+        self.absorbed = isinstance(mixer, LatentAttention)
+        self.key = mixer.nope_dim + mixer.rope_dim if isinstance(mixer, LatentAttention) else mixer.head_dim
+        self.value = mixer.value_dim
+        self.rope = meta.integer("rope.dimension_count", self.key)
         self.rank = meta.integer("attention.kv_lora_rank", 0)
-        self.heads = meta.integer("attention.head_count")
+        self.heads = mixer.heads
         self.mask: Node | None = None
         warms = net.value("attention.temperature_scale") and meta.architecture in ("deepseek2", "mistral4")
         self.temperature = net.temperature() if warms else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 from willfit.engines.llama_cpp.graph.families.decoder import Decoder, Style
 from willfit.engines.llama_cpp.graph.feed_forward import dense
 from willfit.engines.llama_cpp.graph.network import Network
@@ -14,6 +16,10 @@ _FIRST_PICTURE_TOKEN = 4
 
 class Deepstack(Decoder):
     """The first layers add vectors of pictures."""
+
+    def trait(self) -> Hashable:
+        """See `Decoder.trait`."""
+        return self.net.layer < self.net.deepstack
 
     def behind(self, x: Node) -> Node:
         """See `Decoder.behind`."""
