@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from willfit.engines.llama_cpp.graph.fusion import Optimized
 from willfit.engines.llama_cpp.graph.scheduler import Backend
 from willfit.engines.llama_cpp.graph.tensor import Buffer, Node
 
@@ -35,6 +36,11 @@ class Narrow:
         return self.backend.alignment
 
     @property
+    def maps_files(self) -> bool:
+        """See `Backend.maps_files`."""
+        return self.backend.maps_files
+
+    @property
     def largest_buffer(self) -> int:
         """See `Backend.largest_buffer`."""
         return self.backend.largest_buffer
@@ -52,9 +58,9 @@ class Narrow:
         """See `Backend.takes_over`."""
         return self.backend.takes_over(node)
 
-    def lifetimes(self, nodes: Sequence[Node], uses: Mapping[int, int]) -> Iterable[tuple[Node, Node]]:
-        """See `Backend.lifetimes`."""
-        return self.backend.lifetimes(nodes, uses)
+    def optimize(self, nodes: Sequence[Node], uses: Mapping[int, int]) -> Optimized:
+        """See `Backend.optimize`."""
+        return self.backend.optimize(nodes, uses)
 
     def bytes(self, node: Node) -> int:
         """See `Backend.bytes`."""
