@@ -205,6 +205,30 @@ WORDS: dict[str, Words] = {
         "rows of tables beyond a size are read from the file as they are needed",
         ("weights",),
     ),
+    "sycl_attends": _either(
+        "SYCL has no flash attention",
+        "SYCL has flash attention",
+        _COMPUTE,
+    ),
+    "sycl_workspaces": _either(
+        "what SYCL's attention works with is in a pool, which logs do not name",
+        "what SYCL's attention works with is behind its result",
+        _COMPUTE,
+    ),
+    "metal_looks_far": _either(
+        "Metal brings operations together that are near each other",
+        "Metal brings operations together from far ahead",
+        _COMPUTE,
+    ),
+    "drops_late": Words(
+        "tokens without results are dropped behind the last norm in {}", _COMPUTE, ("states",)
+    ),
+    "scales_norms": _either(
+        "queries and keys of the gated delta rule are made of length 1 by one operation",
+        "queries and keys of the gated delta rule are made of length 1 by an RMS norm and a factor",
+        _COMPUTE,
+        ("states",),
+    ),
     "output_first": _either(
         "the output is the last to be offloaded",
         "the output is the first to be offloaded",

@@ -99,6 +99,8 @@ class ContextSettings:
         Batches overlap on several devices.
     pins
         Operations stay where builders want them; False for the library's own planner.
+    drafts
+        It is a second context, for the layers that predict further tokens.
     """
 
     cache: CacheSettings
@@ -109,6 +111,7 @@ class ContextSettings:
     pooling: str = "none"
     pipelined: bool = False
     pins: bool = True
+    drafts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,11 +147,11 @@ class Context:
     nodes: int
 
 
-def cache_buffers(model: Model, kv_offload: bool) -> list[Buffer]:
+def cache_buffers(model: Model, kv_offload: bool, drafts: bool = False) -> list[Buffer]:
     """Where each layer's cache goes."""
     found = []
     places = model.places.layers
-    for run in range(len(runs(cached_layers(model.architecture)))):
+    for run in range(len(runs(cached_layers(model.architecture, drafts)))):
         device = places[run % len(places)]
         on_device = kv_offload and device is not None
         place = model.backends[device].place if on_device and device is not None else "CPU"
@@ -160,7 +163,7 @@ def context(model: Model, settings: ContextSettings, era: Era) -> Context:
     """What a context of a model takes."""
     cache = settings.cache.of(model.architecture)
     settings = replace(settings, cache=cache)
-    buffers = cache_buffers(model, settings.kv_offload)
+    buffers = cache_buffers(model, settings.kv_offload, settings.drafts)
     tokens = min(cache.cells * cache.streams, cache.ubatch)
     outputs = min(tokens, settings.outputs)
     sequences = _computed_sequences(cache, era)
@@ -174,7 +177,7 @@ def context(model: Model, settings: ContextSettings, era: Era) -> Context:
         for one, size, peak in zip(model.backends, alone.bytes, alone.peaks, strict=True):
             if size > compute[one.place]:
                 compute[one.place], peaks[one.place] = size, peak
-    caches = layer_caches(model.architecture, cache, buffers)
+    caches = layer_caches(model.architecture, cache, buffers, settings.drafts)
     return Context(
         _sum(model, caches, buffers, LayerCache.keys_values),
         sum(_sum(model, caches, buffers, LayerCache.keys).values()),
@@ -188,11 +191,18 @@ def context(model: Model, settings: ContextSettings, era: Era) -> Context:
     )
 
 
+def cached_bytes(model: Model, settings: ContextSettings) -> dict[str, int]:
+    """Bytes of keys and values by buffer."""
+    buffers = cache_buffers(model, settings.kv_offload, settings.drafts)
+    caches = layer_caches(model.architecture, settings.cache, buffers, settings.drafts)
+    return _sum(model, caches, buffers, LayerCache.keys_values)
+
+
 def flash_attention(model: Model, settings: ContextSettings, era: Era) -> bool:
     """Whether flash attention lands on each layer's own device, which is when `auto` chooses it."""
     cache = settings.cache.of(model.architecture)
     tried = replace(settings, cache=replace(cache, flash_attn=True))
-    buffers = cache_buffers(model, settings.kv_offload)
+    buffers = cache_buffers(model, settings.kv_offload, settings.drafts)
     sequences = _computed_sequences(cache, era)
     net = _network(model, tried, era, buffers, cache.sequences, cache.sequences, sequences)
     families.build(net)
@@ -259,18 +269,21 @@ def _network(
         cache.cells,
         cache.transposed,
         1 + cache.snapshots,
+        settings.drafts,
     )
+    layers = model.architecture.layers
     return Network(
         model.meta,
-        model.architecture.layers,
+        (*layers, *model.architecture.mtp_layers) if settings.drafts else layers,
         Weights(model.named),
-        layer_caches(model.architecture, cache, buffers),
+        layer_caches(model.architecture, cache, buffers, settings.drafts),
         batch,
         era,
         devices,
         host,
         model.alike,
         kept,
+        len(layers),
     )
 
 

@@ -227,6 +227,7 @@ _CHECKS: dict[str, Callable[[Node], bool]] = {
     "cpy": _copy,
     "concat": _concatenation,
     "rope": _rotation,
+    "rope_back": _rotation,
     "norm": _plain_rows,
     "rms_norm": _plain_rows,
     "l2_norm": _plain_rows,

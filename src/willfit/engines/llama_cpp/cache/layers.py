@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from willfit.architectures.mixers import Attention, CompressedAttention, LatentAttention, Recurrent
+from willfit.architectures.mixers import Attention, CompressedAttention, LatentAttention, Mixer, Recurrent
 from willfit.architectures.model import Architecture, Layer
 from willfit.engines.llama_cpp.cache.loops import runs
 from willfit.engines.llama_cpp.graph.network import Compressor, LayerCache
@@ -88,14 +88,30 @@ class CacheSettings:
         return -(-needed // PADDING) * PADDING
 
 
-def cached_layers(architecture: Architecture) -> tuple[Layer, ...]:
-    """Layers that the caches are made for (`llama_model::create_memory`)."""
+def cached_layers(architecture: Architecture, drafts: bool = False) -> tuple[Layer, ...]:
+    """Layers that the caches are made for (`llama_model::create_memory`).
+
+    Parameters
+    ----------
+    drafts
+        For a context of the layers that predict further tokens, in which the others keep nothing.
+    """
     layers = architecture.layers
+    if drafts:
+        own = [replace(layer, mixers=_unindexed(layer)) for layer in architecture.mtp_layers]
+        return (*(replace(layer, mixers=()) for layer in layers), *own)
     return (*layers, *architecture.mtp_layers) if architecture.model_type in _DRAFTS_KEPT else layers
 
 
+def _unindexed(layer: Layer) -> tuple[Mixer, ...]:
+    """What a layer that drafts attends with: all that is cached, without an indexer."""
+    return tuple(
+        replace(mixer, index_dim=0) if isinstance(mixer, LatentAttention) else mixer for mixer in layer.mixers
+    )
+
+
 def layer_caches(
-    architecture: Architecture, settings: CacheSettings, buffers: Sequence[Buffer]
+    architecture: Architecture, settings: CacheSettings, buffers: Sequence[Buffer], drafts: bool = False
 ) -> list[LayerCache]:
     """What each layer keeps.
 
@@ -103,15 +119,17 @@ def layer_caches(
     ----------
     buffers
         Where each layer's cache goes; one for each time that a layer is run.
+    drafts
+        See `cached_layers`.
     """
     made: list[LayerCache] = []
-    layers = cached_layers(architecture)
+    layers = cached_layers(architecture, drafts)
     attentions = [m for layer in layers for m in layer.mixers if isinstance(m, Attention)]
     recurrent = any(isinstance(mixer, Recurrent) for layer in layers for mixer in layer.mixers)
     widest = max((mixer.kv_heads * mixer.value_dim for mixer in attentions), default=0)
     for index, buffer in zip(runs(layers), buffers, strict=True):
         cache = LayerCache()
-        if not layers[index].mixers and not recurrent and settings.transposed:
+        if not layers[index].mixers and not recurrent and settings.transposed and not drafts:
             # A layer without attention is given values as wide as those of the others.
             cache.v = _tensor(settings.type_v, widest, settings, settings.cells, buffer)
         for mixer in layers[index].mixers:
@@ -124,8 +142,9 @@ def layer_caches(
                         width = mixer.value_dim
                         cache.index_values = _tensor(settings.type_v, width, settings, settings.cells, buffer)
             elif isinstance(mixer, LatentAttention):
-                cache.cells = settings.cells
-                cache.k = _tensor(settings.type_k, mixer.latent_per_token, settings, settings.cells, buffer)
+                cache.windowed = bool(mixer.window)
+                cache.cells = settings.window_cells(mixer.window) if mixer.window else settings.cells
+                cache.k = _tensor(settings.type_k, mixer.latent_per_token, settings, cache.cells, buffer)
                 if settings.latent_values:
                     cache.v = _tensor(settings.type_v, mixer.kv_rank, settings, settings.cells, buffer)
                 if mixer.index_dim:

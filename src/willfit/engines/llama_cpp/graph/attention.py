@@ -255,6 +255,7 @@ def attend_latents(
     up: Node | None,
     mask: Node | None = None,
     project: str = "attn_output",
+    sinks: Node | None = None,
 ) -> Node:
     """Attend to cached latents, the first part of which are the values.
 
@@ -278,7 +279,7 @@ def attend_latents(
         values = cached_values(net, cache, v.ne[0], 1)
     else:
         values = net.view(keys, (v.ne[0], *keys.ne[1:]), keys.nb[1:])
-    x = heads(net, q, keys, values, mask if mask is not None else inputs.mask, up=up)
+    x = heads(net, q, keys, values, mask if mask is not None else inputs.mask, sinks, up=up)
     return net.projected(project, x) if project else x
 
 

@@ -60,6 +60,8 @@ class Batch:
         Cached values are transposed.
     snapshots
         Recurrent states that are kept of each sequence: the newest, and earlier ones.
+    drafts
+        It is for a layer that predicts further tokens.
     """
 
     tokens: int
@@ -77,6 +79,7 @@ class Batch:
     context: int = 0
     transposed: bool = False
     snapshots: int = 1
+    drafts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +184,7 @@ class Network(Graph):
     Attributes
     ----------
     meta, layers
-        Metadata of the GGUF header, and what each layer is.
+        Metadata of the GGUF header, and what each layer is; in graphs that draft also those that do.
     weights
         Tensors by their GGUF names, and those that several devices have by name and backend, `rope_freqs.weight@1`. The
         head of a model that ties it is `output.weight`.
@@ -195,6 +198,8 @@ class Network(Graph):
         Backend of the host's processor.
     order
         Which layer is run, in order.
+    drafting
+        The layer that drafts.
     alike
         Of each layer of the file a number, the same where tensors are alike; empty to build all layers.
     kept
@@ -209,6 +214,8 @@ class Network(Graph):
         Which layers see a window, and whether any does.
     token_ids
         Tokens that embeddings are read for; None before.
+    own_head
+        The head of a layer that drafts; None if it uses the model's.
     vectors, result, logits
         What goes into the first layer; what comes out of the last norm, and of the head. None before they are built.
     """
@@ -225,6 +232,7 @@ class Network(Graph):
         host: int,
         alike: Sequence[int] = (),
         kept: Mapping[int, int] = MappingProxyType({}),
+        drafting: int = 0,
     ) -> None:
         super().__init__()
         self.meta = meta
@@ -243,7 +251,11 @@ class Network(Graph):
         self.ignored: frozenset[str] = frozenset()
         self.hidden = meta.integer("embedding_length")
         self.windows = tuple(
-            any(isinstance(mixer, Attention) and (mixer.window or mixer.chunk) for mixer in layer.mixers)
+            any(
+                (isinstance(mixer, Attention) and (mixer.window or mixer.chunk))
+                or (isinstance(mixer, LatentAttention) and mixer.window)
+                for mixer in layer.mixers
+            )
             for layer in layers
         )
         self.has_windows = any(self.windows)
@@ -253,6 +265,8 @@ class Network(Graph):
             if isinstance(value, tuple | list) and len(layers) <= len(value) <= MAX_LAYERS
         ]
         self.token_ids: Node | None = None
+        self.drafting = drafting
+        self.own_head: Node | None = None
         self.vectors: Node | None = None
         self.result: Node | None = None
         self.logits: Node | None = None
@@ -311,7 +325,7 @@ class Network(Graph):
     @property
     def is_last(self) -> bool:
         """Whether the current layer is the last one."""
-        return self.layer == len(self.order) - 1
+        return self.batch.drafts or self.layer == len(self.order) - 1
 
     def mixer(self, kind: type[Mixer]) -> Mixer | None:
         """The current layer's mixer of a kind."""
@@ -486,6 +500,8 @@ class Network(Graph):
 
     def head(self, x: Node) -> Node:
         """Logits without what follows the head's own weights."""
+        if self.own_head is not None:
+            return self.linear(self.own_head, x)
         y = self.linear(self.weights["output.weight"], x, self.outer("output.scale"))
         bias = self.outer("output.bias")
         return self.add(y, bias) if bias is not None else y
@@ -497,7 +513,7 @@ class Network(Graph):
     def finish(self, result: Node, logits: Node | None = None) -> None:
         """End with the last norm's result, and the logits if the model makes any."""
         self.layer = -1
-        result.is_output = True
+        result.is_output = result.is_output or not self.batch.drafts
         self.result = result
         if logits is not None:
             logits.is_output = True

@@ -32,10 +32,16 @@ FAMILIES: dict[str, str] = {
     "pictures": "chameleon qwen3tts qwen3vl qwen3vlmoe",
     "qwen4": "qwen4exp",
     "rwkv": "arwkv7 rwkv6 rwkv6qwen2 rwkv7",
-    "sparse": "deepseek32 glm-dsa",
+    "sparse": "deepseek32 dots3note glm-dsa hy_v4",
     "state_space": "falcon-h1 granitehybrid jamba mamba mamba2 nemotron_h nemotron_h_moe plamo2",
     "t5": "t5 t5encoder",
 }
+
+#: Architectures whose layers that draft are built.
+DRAFTING = frozenset((
+    "cohere2moe", "deepseek2", "deepseek32", "glm-dsa", "glm4moe", "hy_v3", "mimo2", "qwen35", "qwen35moe",
+    "qwen3next", "step35",
+))  # fmt: skip
 
 _MODULES = {architecture: module for module, names in FAMILIES.items() for architecture in names.split()}
 

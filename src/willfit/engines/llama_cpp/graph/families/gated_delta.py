@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from willfit.architectures.mixers import Attention
 from willfit.engines.llama_cpp.graph.attention import attend
 from willfit.engines.llama_cpp.graph.delta import delta_rule
@@ -17,19 +19,21 @@ from willfit.engines.llama_cpp.graph.recurrent import (
 )
 from willfit.engines.llama_cpp.graph.tensor import Node
 
-_STYLE = Style(ffn_norm="post_attention_norm", crop="after norm", experts=Experts(scaled=None))
+_STYLE = Style(ffn_norm="post_attention_norm", experts=Experts(scaled=None))
 
 
 class GatedDelta(Decoder):
     """What Qwen3.5 does."""
 
-    def __init__(self, net: Network) -> None:
-        super().__init__(net, _STYLE)
+    def __init__(self, net: Network, style: Style = _STYLE) -> None:
+        late = style is not _STYLE or net.meta.architecture in net.era.drops_late
+        super().__init__(net, style if late else replace(style, crop="layer"))
         self.states = state_inputs(net)
 
     def attended(self, x: Node, given: Node) -> Node:
         """See `Decoder.attended`."""
-        self.net.expand(given)
+        if not self.net.batch.drafts:
+            self.net.expand(given)
         return given
 
     def attention(self, x: Node) -> Node:
@@ -108,7 +112,7 @@ class GatedDelta(Decoder):
             (size * inner // count, *steps[1:]),
             size * 2 * width * groups,
         )
-        q, k = net.scale(net.rms_norm(q)), net.scale(net.rms_norm(k))
+        q, k = self.unit(q), self.unit(k)
         q, k = self.spread(q, count), self.spread(k, count)
         y = delta_rule(net, q, k, v, decay, beta, state)
         z = net.reshape(z, inner // count, count, tokens, sequences)
@@ -123,6 +127,11 @@ class GatedDelta(Decoder):
     def gate_of_outputs(self, z: Node) -> Node:
         """What the outputs are multiplied by."""
         return self.net.unary("silu", z)
+
+    def unit(self, x: Node) -> Node:
+        """Queries or keys of length 1."""
+        net = self.net
+        return net.scale(net.rms_norm(x)) if net.era.scales_norms else net.l2_norm(x)
 
     def inputs_and_gate(self, x: Node) -> tuple[Node, Node]:
         """Queries, keys and values side by side, and the gate of the outputs."""
@@ -171,6 +180,8 @@ class Next(GatedDelta):
     def queries_and_gate(self, x: Node) -> tuple[Node, Node]:
         """See `GatedDelta.queries_and_gate`."""
         width = self.width
+        if self.net.batch.drafts:
+            return super().queries_and_gate(x)
         return super().queries_and_gate(self.net.reshape(x, 2 * width, x.ne[0] // (2 * width), x.ne[1]))
 
     def strength_and_decay(self, x: Node) -> tuple[Node, Node]:
@@ -204,4 +215,7 @@ class Next(GatedDelta):
 
 def build(net: Network) -> None:
     """Build the graph."""
-    (Next if net.meta.architecture == "qwen3next" else GatedDelta)(net).build()
+    if net.meta.architecture == "qwen3next":
+        Next(net, replace(_STYLE, draft_crop="layer")).build()
+    else:
+        GatedDelta(net).build()
