@@ -1,9 +1,9 @@
-"""`python -m tests.oracle.llama_cpp.architectures`: small files of all architectures, and what llama.cpp plans for them.
+"""`python -m tests.oracle.llama_cpp.architectures`: small files of all architectures, with llama.cpp's plans for them.
 
 Rewrites the plans in `tests/data/gguf/architectures.jsonl`, asking for every file under every setting. With
-`--discover ARCHITECTURE` it adds a file of an architecture: it asks the library what an empty file lacks, adds that, and
-asks again. `--set KEY=JSON` states a key first, `--experts` those of mixtures, `--tensors` tensors that a file must have
-though the library does not insist on them.
+`--discover ARCHITECTURE` it adds a file of an architecture: it asks the library what an empty file lacks, adds that,
+and asks again. `--set KEY=JSON` states a key first, `--experts` those of mixtures, `--tensors` tensors that a file must
+have though the library does not insist on them.
 
 python -m tests.oracle.llama_cpp.architectures --discover cohere2moe --experts --set attention.sliding_window=512
 """
