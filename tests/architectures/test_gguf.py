@@ -21,7 +21,6 @@ from willfit.architectures.mixers import (
     Attention,
     CompressedAttention,
     CrossAttention,
-    IndexedAttention,
     LatentAttention,
     Recurrent,
 )
@@ -366,7 +365,7 @@ def test_indexers() -> None:
     pooled = small("glm5-next", LATENT | indexer, **LATENT_SIZES, **INDEXER, attention__indexer__kpool=4)
     assert pooled.layers[0].mixers[0].cached_elements(10) == 10 * (40 + 3 * 8)
     blocks = small("minimax-m3", ATTENTION | indexer, **INDEXER)
-    assert blocks.layers[0].mixers == (IndexedAttention(4, 4, 16, 16, 2, 8),)
+    assert blocks.layers[0].mixers == (Attention(4, 4, 16, 16, index_dim=8),)
 
 
 def test_compressed_attention() -> None:

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from willfit.errors import BadInput
+from willfit.launch.base import OnlyServes
 from willfit.launch.modelfile import parse_modelfile
-from willfit.launch.ollama import OnlyServes
 from willfit.launch.table import parse_command
 
 

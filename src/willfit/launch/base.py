@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from willfit.errors import BadInput
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +63,23 @@ class Launch:
     notes: tuple[str, ...] = ()
     draft: DraftModel | None = None
     other_files: bool = False
+
+
+class OnlyServes(BadInput):
+    """A command that starts a server alone.
+
+    Attributes
+    ----------
+    variables
+        What is set for it.
+    version
+        The version that it pins.
+    """
+
+    def __init__(self, variables: Mapping[str, str], version: str | None) -> None:
+        super().__init__(
+            "ollama serve: a server loads no model until it is asked for one",
+            "put its variables in front of ollama run MODEL: OLLAMA_NUM_PARALLEL=4 ollama run llama3.2",
+        )
+        self.variables = dict(variables)
+        self.version = version

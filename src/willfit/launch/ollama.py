@@ -15,7 +15,7 @@ from willfit.engines.ollama.eras import NEWEST
 from willfit.engines.ollama.library import Known, known
 from willfit.engines.ollama.settings import Settings
 from willfit.errors import BadInput
-from willfit.launch.base import Launch
+from willfit.launch.base import Launch, OnlyServes
 from willfit.launch.flags import FlagTable, did_you_mean, flag_table
 from willfit.launch.modelfile import Modelfile, read_modelfile
 from willfit.launch.notes import not_counted, of_other_versions
@@ -57,26 +57,6 @@ _FALSE = ("0", "f", "F", "FALSE", "false", "False")
 _DURATION = re.compile(r"[+-]?(?:\d+(?:\.\d*)?(?:ns|us|µs|ms|s|m|h))+")
 _PART = re.compile(r"(\d+(?:\.\d*)?)(ns|us|µs|ms|s|m|h)")
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-
-
-class OnlyServes(BadInput):
-    """A command that starts a server alone.
-
-    Attributes
-    ----------
-    variables
-        What is set for it.
-    version
-        The version that it pins.
-    """
-
-    def __init__(self, variables: Mapping[str, str], version: str | None) -> None:
-        super().__init__(
-            "ollama serve: a server loads no model until it is asked for one",
-            "put its variables in front of ollama run MODEL: OLLAMA_NUM_PARALLEL=4 ollama run llama3.2",
-        )
-        self.variables = dict(variables)
-        self.version = version
 
 
 def recognises(words: Sequence[str]) -> bool:

@@ -51,14 +51,15 @@ def main(words: Sequence[str] | None = None) -> int:
             for setting in settings:
                 gpus = (gpu,) * len(setting.gpus)
                 answer = oracle.ask(header, setting.settings, gpus)
+                mine, refusal = None, None
+                try:
+                    mine = ours(header, setting.settings, gpus, asked.version)
+                except Exception as error:
+                    refusal = repr(error)
                 if answer.error is not None:
-                    found: dict[str, object] = {"error": answer.error}
+                    found: dict[str, object] = {} if refusal else {"error": answer.error}
                 else:
-                    try:
-                        mine = ours(header, setting.settings, gpus, asked.version)
-                        found = dict(differences(theirs(answer), mine))
-                    except Exception as error:
-                        found = {"willfit": repr(error)}
+                    found = dict(differences(theirs(answer), mine)) if mine else {"willfit": refusal}
                 same += not found
                 parts.update(found.keys())
                 if found:

@@ -18,7 +18,6 @@ from willfit.architectures.mixers import (
     Attention,
     CompressedAttention,
     CrossAttention,
-    IndexedAttention,
     LatentAttention,
     Mixer,
     Recurrent,
@@ -175,6 +174,8 @@ class MixerReader:
         if "attn_kv" in names and "attention.compress_ratios" in meta:
             return self._compressed(index, heads, key, names)
         index_heads, index_dim = self._indexer(index, names)
+        if "attn_kv_a_mqa" in names and "attention.kv_lora_rank_swa" in meta and self._reach(index)[0]:
+            return self._windowed_latent(index, heads)
         if "attn_kv_a_mqa" in names and "attention.key_length_mla" in meta:
             rank = meta.integer("attention.kv_lora_rank")
             rope = max(0, key - rank)
@@ -188,8 +189,6 @@ class MixerReader:
                 index_heads,
                 index_dim,
             )
-        if index_dim and meta.architecture == "minimax-m3":
-            return IndexedAttention(heads, kv_heads, key, value, index_heads, index_dim)
         window, chunk = self._reach(index)
         if window:
             key = meta.integer("attention.key_length_swa", key)
@@ -205,6 +204,21 @@ class MixerReader:
             keeps_cache=self.keeps_cache,
             gated=queries is not None and queries[0] == 2 * heads * key,
             index_dim=index_dim,
+        )
+
+    def _windowed_latent(self, index: int, heads: int) -> LatentAttention:
+        """Latents of other widths, in layers with a window."""
+        meta = self.meta
+        rank = meta.integer("attention.kv_lora_rank_swa")
+        rope = max(0, meta.integer("attention.key_length_swa") - rank)
+        return LatentAttention(
+            heads,
+            rank,
+            rope,
+            max(0, meta.integer("attention.key_length_mla_swa") - rope),
+            meta.integer("attention.value_length_mla_swa"),
+            meta.integer("attention.q_lora_rank", 0),
+            window=self._reach(index)[0],
         )
 
     def _compressed(self, index: int, heads: int, key: int, names: frozenset[str]) -> CompressedAttention:

@@ -75,11 +75,18 @@ class Era:
         reads for the choice of experts.
     vulkan_pipelines
         Batches overlap on several Vulkan devices.
+    sycl_attends, sycl_workspaces
+        SYCL has flash attention, and what it works with is behind its result; before, it was in a pool.
     metal_workspaces
         Some results on Metal have what their kernel works with behind them; before, it was in a pool.
-    metal_reorders, metal_fuses, metal_copies_cache
-        Metal brings operations together that can run at once, keeps what one kernel reads for several, and copies
-        quantized caches to F16.
+    metal_reorders, metal_looks_far, metal_fuses, metal_copies_cache
+        Metal brings operations together that can run at once, from far ahead and across many others; it keeps what one
+        kernel reads for several, and copies quantized caches to F16.
+    drops_late
+        Architectures with a gated delta rule that drop tokens without results behind the last norm; before, in the last
+        layer.
+    scales_norms
+        Their queries and keys have length 1 by an RMS norm and a factor; before, by a norm of its own.
     rotates_windows
         Quantized caches of layers with windows, and of hybrid models, are rotated, too.
     reads_lazily
@@ -129,10 +136,15 @@ class Era:
     vulkan_order: int = 0
     vulkan_keeps_choices: bool = False
     vulkan_pipelines: bool = False
+    sycl_attends: bool = False
+    sycl_workspaces: bool = False
     metal_workspaces: bool = False
     metal_reorders: bool = False
+    metal_looks_far: bool = False
     metal_fuses: bool = False
     metal_copies_cache: bool = False
+    drops_late: tuple[str, ...] = ()
+    scales_norms: bool = False
     rotates_windows: bool = False
     reads_lazily: bool = False
     forces_flash: bool = False
@@ -175,16 +187,20 @@ ERAS: tuple[Era, ...] = succession(
     changed((7600,), vulkan_order=2),
     changed((7800,), selects_input=True),
     changed((7840,), latent_keys_only=True),
+    changed((8024,), metal_looks_far=True),
+    changed((8240,), sycl_attends=True),
     changed((8650,), rotates=True),
     changed((8800,), rotates_windows=True),
     changed((9000,), repacked=("Q4_0", "Q4_K", "IQ4_NL", "MXFP4")),
-    changed((9200,), vulkan_order=3),
+    changed((9200,), vulkan_order=3, drops_late=("qwen35", "qwen35moe")),
     changed((9440,), half_masks=True, copies_in_graph=True, few_outputs=True),
     changed((10150,), ignores_sinks=True, forces_flash=True),
     changed((10200,), vulkan_order=4),
-    changed((10510,), metal_copies_cache=True),
+    changed((10400,), drops_late=("qwen35", "qwen35moe", "qwen3next")),
+    changed((10510,), metal_copies_cache=True, scales_norms=True),
     changed((10690,), reads_lazily=True, vulkan_order=5),
     changed((10750,), keeps_expert_sums=True),
+    changed((10800,), sycl_workspaces=True),
     changed((10850,), vulkan_order=6),
     changed((10900,), keeps_expert_choices=True, vulkan_keeps_choices=True),
     changed((10990,), metal_fuses=True),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -161,7 +161,8 @@ def cache_buffers(model: Model, kv_offload: bool, drafts: bool = False) -> list[
 
 def context(model: Model, settings: ContextSettings, era: Era) -> Context:
     """What a context of a model takes."""
-    cache = settings.cache
+    cache = settings.cache.of(model.architecture)
+    settings = replace(settings, cache=cache)
     buffers = cache_buffers(model, settings.kv_offload, settings.drafts)
     tokens = min(cache.cells * cache.streams, cache.ubatch)
     outputs = min(tokens, settings.outputs)
@@ -178,9 +179,9 @@ def context(model: Model, settings: ContextSettings, era: Era) -> Context:
                 compute[one.place], peaks[one.place] = size, peak
     caches = layer_caches(model.architecture, cache, buffers, settings.drafts)
     return Context(
-        _sum(model, caches, buffers, ("k", "v", "index")),
-        sum(_sum(model, caches, buffers, ("k",)).values()),
-        _sum(model, caches, buffers, ("r", "s")),
+        _sum(model, caches, buffers, LayerCache.keys_values),
+        sum(_sum(model, caches, buffers, LayerCache.keys).values()),
+        _sum(model, caches, buffers, LayerCache.states),
         compute,
         peaks,
         _output_bytes(model, settings, cache.sequences if era.trims_outputs else cache.ubatch),
@@ -194,12 +195,12 @@ def cached_bytes(model: Model, settings: ContextSettings) -> dict[str, int]:
     """Bytes of keys and values by buffer."""
     buffers = cache_buffers(model, settings.kv_offload, settings.drafts)
     caches = layer_caches(model.architecture, settings.cache, buffers, settings.drafts)
-    return _sum(model, caches, buffers, ("k", "v", "index"))
+    return _sum(model, caches, buffers, LayerCache.keys_values)
 
 
 def flash_attention(model: Model, settings: ContextSettings, era: Era) -> bool:
     """Whether flash attention lands on each layer's own device, which is when `auto` chooses it."""
-    cache = settings.cache
+    cache = settings.cache.of(model.architecture)
     tried = replace(settings, cache=replace(cache, flash_attn=True))
     buffers = cache_buffers(model, settings.kv_offload, settings.drafts)
     sequences = _computed_sequences(cache, era)
@@ -292,7 +293,10 @@ def _computed_sequences(cache: CacheSettings, era: Era) -> int:
 
 
 def _sum(
-    model: Model, caches: Sequence[LayerCache], buffers: Sequence[Buffer], names: Sequence[str]
+    model: Model,
+    caches: Sequence[LayerCache],
+    buffers: Sequence[Buffer],
+    tensors: Callable[[LayerCache], Sequence[Node]],
 ) -> dict[str, int]:
     """Bytes of tensors of caches by buffer, as the backends allocate them."""
     sizes: dict[str, int] = {}
@@ -301,12 +305,10 @@ def _sum(
         if id(cache) in seen:
             continue
         seen.add(id(cache))
-        for name in names:
-            tensor: Node | None = getattr(cache, name)
-            if tensor is not None:
-                backend = model.backends[-1 if buffer.device is None else buffer.device]
-                size = -(-backend.bytes(tensor) // backend.alignment) * backend.alignment
-                sizes[buffer.place] = sizes.get(buffer.place, 0) + size
+        backend = model.backends[-1 if buffer.device is None else buffer.device]
+        for tensor in tensors(cache):
+            size = -(-backend.bytes(tensor) // backend.alignment) * backend.alignment
+            sizes[buffer.place] = sizes.get(buffer.place, 0) + size
     return sizes
 
 

@@ -183,6 +183,31 @@ WORDS: dict[str, Words] = {
         ("windows",),
     ),
     "padding": Words("caches without flash attention are padded to {} cells", ("kv_cache",)),
+    "half_masks": Words(
+        {False: "masks of its graphs are F32 and copied", True: "masks of its graphs are F16 from the start"},
+        ("compute",),
+    ),
+    "gates_at_once": Words(
+        {
+            False: "activations and gates are two operations of its graphs",
+            True: "activations and gates are one operation of its graphs",
+        },
+        ("compute",),
+    ),
+    "counts_pool": Words(
+        {
+            False: "its compute graphs are counted alone",
+            True: "its compute graphs are counted with the work space of kernels",
+        },
+        ("compute",),
+    ),
+    "wide_flash": Words(
+        {
+            False: "flash attention of heads of 512 elements runs on the processor",
+            True: "flash attention of heads of 512 elements runs on devices",
+        },
+        ("compute",),
+    ),
     "encoder_flash": Words(
         {False: "image encoders run without flash attention", True: "image encoders have flash attention"},
         ("compute",),

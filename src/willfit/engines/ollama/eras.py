@@ -84,6 +84,12 @@ class Era:
         Of several sequences each keeps a token beyond the window.
     padding
         Cells of its caches without flash attention are a multiple of this.
+    half_masks, gates_at_once
+        In its graphs masks are F16 with flash attention from the start, and activations and gates are one operation.
+    counts_pool
+        What CUDA's kernels take beside its graphs is counted with them.
+    wide_flash
+        CUDA's flash attention has kernels for heads of 512 elements; without them it runs on the processor.
     encoder_flash
         Its image encoders have flash attention too.
     checkpoints
@@ -125,6 +131,10 @@ class Era:
     windows: bool = False
     spare_token: bool = False
     padding: int = 32
+    half_masks: bool = False
+    gates_at_once: bool = False
+    counts_pool: bool = False
+    wide_flash: bool = False
     encoder_flash: bool = False
     checkpoints: int = 0
     projector_room: int = 10 * GIB
@@ -161,19 +171,22 @@ ERAS = succession(
     changed((0, 6, 8), llama_cpp="b5237"),
     changed((0, 7), llama_cpp="b5359", buffer_layer="largest", from_last=True),
     changed((0, 7, 1), buffer_layer="first", inline_vision="output"),
+    changed((0, 8), half_masks=True),
     changed((0, 9, 3), head_lists=True, caps_context=True),
     changed((0, 10), parallel=1),
     changed((0, 11, 5), llama_cpp="b6121", packs_devices=True),
     changed((0, 11, 11), measured=True, recurrent_states=True),
-    changed((0, 12, 4), llama_cpp="b6646", spare_token=True),
+    changed((0, 12), gates_at_once=True),
+    changed((0, 12, 4), llama_cpp="b6646", spare_token=True, counts_pool=True),
     changed((0, 12, 6), llama_cpp="b6752"),
-    changed((0, 12, 7), cpu_reserve=False),
+    changed((0, 12, 7), cpu_reserve=False, half_masks=False),
     changed((0, 12, 11), llama_cpp="b6840", placing="layout"),
     changed((0, 13, 2), llama_cpp="b7209", padding=256, encoder_flash=True),
     changed((0, 13, 3), llama_cpp="b7345", ubatch=True),
     changed((0, 13, 4), auto_flash=True),
     changed((0, 13, 5), llama_cpp="b7437"),
     changed((0, 15, 5), context=0, checkpoints=24),
+    changed((0, 20, 4), wide_flash=True),
     changed((0, 30), llama_cpp="b9452", placing="fit", checks_host=False),
     changed((0, 30, 1), llama_cpp="b9479"),
     changed((0, 30, 4), llama_cpp="b9493", projector_shared="metal"),

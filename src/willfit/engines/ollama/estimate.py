@@ -13,7 +13,7 @@ from willfit.engines.llama_cpp.sizing import header_of
 from willfit.engines.ollama.eras import NEWEST, era_for
 from willfit.engines.ollama.estimating import Estimated, estimate_memory, terms_of
 from willfit.engines.ollama.facts import Facts, Vision, facts_of
-from willfit.engines.ollama.habits import OWN_ENGINE, holds
+from willfit.engines.ollama.habits import OWN_ENGINE, holds, since
 from willfit.engines.ollama.own_answer import own_answer
 from willfit.engines.ollama.settings import KEEP_ALIVE, Resolved, Settings, resolve
 from willfit.engines.ollama.sources import SOURCES
@@ -66,9 +66,8 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
     if resolved.runner == "llama-server":
         chosen = served(facts, settings, resolved, machine)
         started = server(facts, settings, resolved, chosen, machine)
-        made, used = _by_llama_cpp(subject, machine, started, users) or own_answer(
-            subject, machine, facts, settings, replace(resolved, batch=chosen.batch), None
-        )
+        made = llama_cpp.estimate(subject, machine, started, users)
+        used = _used(started)
         details |= {"predicted": chosen.predicted, "num_batch": chosen.batch}
         notes = [f"Ollama predicts {format_bytes(chosen.predicted)} before it starts llama-server"]
         refusal, parallel = "", resolved.parallel[0]
@@ -82,9 +81,8 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
             refusal = "Ollama's own engine does not load LoRA adapters" if settings.adapters else ""
         else:
             started = linked(facts, settings, resolved, estimated, machine)
-            made, used = _by_llama_cpp(subject, machine, started, min(users, parallel)) or own_answer(
-                subject, machine, facts, settings, resolved, estimated
-            )
+            made = llama_cpp.estimate(subject, machine, started, min(users, parallel))
+            used = _used(started)
             refusal = _lacks_memory(resolved, estimated, machine)
         details |= _estimated(estimated, settings)
         notes = [_required(facts, estimated)] if _is_estimated(resolved) else []
@@ -95,7 +93,7 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
         engine_version=settings.version,
         devices=_as_listed(made.devices, used, machine),
         notes=(*made.notes, *notes),
-        refusal=made.refusal or refusal,
+        refusal=_unknown(facts, settings) or made.refusal or refusal,
         details={**made.details, **details, "context": resolved.context, "num_parallel": parallel},
     )
 
@@ -126,16 +124,6 @@ def _encoder(subject: Subject, settings: Settings) -> Vision | None:
     if found is not None and name == "mllama" and not holds(OWN_ENGINE, name, settings.version):
         found = replace(found, own_file=True)
     return found
-
-
-def _by_llama_cpp(
-    subject: Subject, machine: Machine, started: llama_cpp.Settings, users: int
-) -> tuple[Estimate, tuple[int, ...]] | None:
-    """What llama.cpp allocates, and the machine's devices that it uses; None if its graph of the model is not known."""
-    try:
-        return llama_cpp.estimate(subject, machine, started, users), _used(started)
-    except LookupError:
-        return None
 
 
 def _used(started: llama_cpp.Settings) -> tuple[int, ...]:
@@ -180,6 +168,12 @@ def _estimated(estimated: Estimated, settings: Settings) -> dict[str, Any]:
         "split": list(placed.counts),
         "estimate": [term.as_json() for term in terms_of(estimated, reference)],
     }
+
+
+def _unknown(facts: Facts, settings: Settings) -> str:
+    """Why a version does not load an architecture; empty if it does."""
+    first = since(facts.architecture, settings.version)
+    return f"Ollama {settings.version} does not know {facts.architecture}; {first} does" if first else ""
 
 
 def _lacks_memory(resolved: Resolved, estimated: Estimated, machine: Machine) -> str:

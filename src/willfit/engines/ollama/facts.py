@@ -26,6 +26,8 @@ class Vision:
         Its tensors, without those that project to the language model (`mm.`).
     projecting
         Bytes of those.
+    looked_up
+        Bytes of tables of positions, which Ollama's own engine keeps on the host like those of tokens.
     own_file
         It has a file of its own.
     image_size, patch_size, channels, heads, embedding, tiles
@@ -36,6 +38,7 @@ class Vision:
 
     bytes: int
     projecting: int = 0
+    looked_up: int = 0
     own_file: bool = False
     image_size: int = 0
     patch_size: int = 0

@@ -7,7 +7,7 @@ what llama.cpp then allocates is another matter.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from willfit.engines.ollama.eras import Era
 from willfit.engines.ollama.facts import Facts
@@ -86,16 +86,6 @@ def graph_of(facts: Facts, asked: Asked, era: Era, version: str) -> Graph:
     partial = partial or f"{shape.group} query heads for each KV head x {sum(cache)} B of cache / 6"
     full = full or partial
     return Graph(cache, cache_formula, _bytes(full), full, _bytes(partial), partial)
-
-
-def without_scores(facts: Facts, asked: Asked, graph: Graph) -> Graph:
-    """A graph in which attention keeps no scores: rows of a batch, the mask, and a sequence's logits."""
-    formula = (
-        f"4 B x {asked.batch} tokens x (4 x {facts.embedding} + 3 x {facts.feed_forward}) "
-        f"+ 6 B x {asked.batch} tokens x {asked.cells} cells + 4 B x {asked.parallel} x {facts.vocabulary} words"
-    )
-    size = _bytes(formula)
-    return replace(graph, full=size, full_formula=formula, partial=size, partial_formula=formula)
 
 
 def vision_graph(facts: Facts) -> tuple[int, str]:

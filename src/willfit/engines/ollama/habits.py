@@ -39,6 +39,46 @@ OWN_ENGINE: dict[str, Turns] = {
     **_since("laguna nemotron_h_omni", (0, 22)),
 }
 
+#: From here on Ollama runs whatever the llama.cpp does that it starts.
+ANY_ARCHITECTURE: Version = (0, 30)
+
+#: Known to the llama.cpp that a version links, until 0.30 (`llama/llama.cpp/src/llama-arch.cpp`).
+LLAMA_CPP: dict[str, Turns] = {
+    **_since(
+        "baichuan bert bloom codeshell command-r dbrx falcon gemma gpt2 gptj gptneox grok internlm2 llama mamba "
+        "minicpm mpt nomic-bert olmo orion phi2 phi3 plamo qwen qwen2 qwen2moe refact stablelm starcoder starcoder2 "
+        "xverse",
+        (0,),
+    ),
+    **_since("persimmon", (0,), (0, 1, 39)),
+    **_since("jina-bert-v2", (0, 1, 39)),
+    **_since("arctic deepseek2", (0, 1, 40)),
+    **_since("gemma2", (0, 1, 47)),
+    **_since("bitnet chatglm jais openelm t5", (0, 2)),
+    **_since("exaone nemotron rwkv6 t5encoder", (0, 3, 10)),
+    **_since("solar", (0, 3, 11)),
+    **_since("granite granitemoe chameleon minicpm3 olmoe", (0, 3, 14)),
+    **_since("mllama", (0, 4), (0, 7)),
+    **_since("olmo2", (0, 5, 2)),
+    **_since("qwen2vl", (0, 5, 3)),
+    **_since("cohere2 deci deepseek wavtokenizer-dec", (0, 5, 5)),
+    **_since("phimoe rwkv6qwen2", (0, 5, 13)),
+    **_since("gemma3", (0, 6, 2)),
+    **_since("mistral3", (0, 6, 5), (0, 7), (0, 13, 3)),
+    **_since("arwkv7 bailingmoe glm4 llama4 plm qwen3 qwen3moe rwkv7", (0, 6, 6)),
+    **_since("nomic-bert-moe", (0, 6, 8)),
+    **_since(
+        "arcee dots1 dream ernie4_5 ernie4_5-moe exaone4 falcon-h1 gemma3n glm4moe gpt-oss granitehybrid hunyuan-dense "
+        "hunyuan-moe jamba lfm2 llada mamba2 neo-bert plamo2 smallthinker smollm3",
+        (0, 11, 5),
+    ),
+    **_since("gemma-embedding grovemoe jina-bert-v3 llada-moe nemotron_h seed_oss", (0, 12, 4)),
+    **_since("apertus lfm2moe", (0, 12, 6)),
+    **_since("bailingmoe2", (0, 12, 11)),
+    **_since("afmoe cogvlm minimax-m2 pangu-embedded qwen3next qwen3vl qwen3vlmoe rnd1", (0, 13, 2)),
+    **_since("nemotron_h_moe", (0, 13, 4)),
+}
+
 #: Run there with OLLAMA_NEW_ENGINE.
 ON_REQUEST: dict[str, Turns] = {
     **_since("llama mllama", (0, 5, 13)),
@@ -126,3 +166,14 @@ def holds(table: dict[str, Turns], architecture: str, version: str) -> bool:
     """Whether a version does with an architecture what a table is about."""
     numbers = parse_version(version)
     return sum(turn <= numbers for turn in table.get(architecture, ())) % 2 == 1
+
+
+def since(architecture: str, version: str) -> str:
+    """The first version that knows an architecture; empty if this one does."""
+    if parse_version(version) >= ANY_ARCHITECTURE or any(
+        holds(table, architecture, version) for table in (OWN_ENGINE, LLAMA_CPP)
+    ):
+        return ""
+    turns = [turn for table in (OWN_ENGINE, LLAMA_CPP) for turn in table.get(architecture, ())[::2]]
+    later = [turn for turn in turns if turn > parse_version(version)]
+    return ".".join(map(str, min(later, default=ANY_ARCHITECTURE)))

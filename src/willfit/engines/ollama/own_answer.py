@@ -11,9 +11,10 @@ from willfit.engines.context import context_term
 from willfit.engines.llama_cpp.backends.table import backend_name, backends_of
 from willfit.engines.llama_cpp.eras import era_for as llama_cpp_era
 from willfit.engines.llama_cpp.sizing import header_of
-from willfit.engines.ollama.estimating import Estimated, asked_of
+from willfit.engines.ollama.eras import era_for
+from willfit.engines.ollama.estimating import Estimated
 from willfit.engines.ollama.facts import Facts
-from willfit.engines.ollama.graph import graph_of, without_scores
+from willfit.engines.ollama.narrow import Narrow
 from willfit.engines.ollama.own_engine import Graphs, Layout, OwnEngine, Sizes, by_counts
 from willfit.engines.ollama.placement import Room
 from willfit.engines.ollama.settings import Resolved, Settings
@@ -26,15 +27,9 @@ NOTE = (
     "Ollama's own engine builds graphs of its own and counts kernels' work space with them; llama.cpp's graph of the "
     "same model stands for them, which widens the interval of the compute buffer"
 )
-
-
-#: How a model is answered for whose graph is not known at all.
-GUESS = (
-    "how llama.cpp builds {} is not known: what Ollama estimates for the compute graph stands for it, or with flash "
-    "attention what a batch's rows take"
-)
-#: What such a guess may be off by.
-_LEAST_PART, _MOST_TIMES = 4, 4
+UNKNOWN = "how llama.cpp builds {} is not known: the compute buffer is an approximation"
+#: A graph that is only approximated may need this many times less or more.
+_UNKNOWN_GRAPH = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +71,10 @@ def place(
     devices = tuple(listed[room.index] for room in rooms)
     build = llama_cpp_era(resolved.era.llama_cpp)
     backends = backends_of(devices, backend_name(devices, None), build)
+    if not resolved.era.wide_flash:
+        backends = (*map(Narrow, backends[:-1]), backends[-1])
     parallel = estimated.parallel if estimated is not None else resolved.parallel[0]
-    asked = asked_of(facts, resolved, parallel)
-    guess = graph_of(facts, asked, resolved.era, settings.version)
-    if resolved.flash != "off":
-        guess = without_scores(facts, asked, guess)
-    engine = OwnEngine(header_of(subject), subject.architecture, facts, backends, resolved, parallel, guess)
+    engine = OwnEngine(header_of(subject), subject.architecture, facts, backends, resolved, parallel)
     sizes = engine.sizes()
     if estimated is not None:
         layers = by_counts(estimated.placed.counts, len(sizes.layers))
@@ -141,7 +134,7 @@ def own_answer(
         kind="serve",
         devices=tuple(found),
         host=host,
-        notes=(*notes, GUESS.format(facts.architecture) if layout.graphs.guessed else NOTE),
+        notes=(*notes, NOTE, *([] if layout.graphs.known else [UNKNOWN.format(facts.architecture)])),
         details={
             "flash_attn": engine.flash,
             "n_gpu_layers": layout.count,
@@ -185,26 +178,24 @@ def _layer_terms(
 
 
 def _compute(graphs: Graphs, size: int, formula: str, version: str) -> Term:
-    """A compute graph, with what others than llama.cpp's take."""
-    if graphs.guessed:
-        reference = SOURCES.cite("sizes", version)
-        return between("compute", size, size // _LEAST_PART, size * _MOST_TIMES, formula, reference)
+    """A compute graph; since kernels' work space is counted with it, more than llama.cpp's."""
     ratio = constant("ollama.graph_ratio")
-    value = int(size * ratio.value)
+    counted = era_for(version).counts_pool
+    beyond = 1 if graphs.known else _UNKNOWN_GRAPH
     return between(
         "compute",
-        value,
-        int(size * ratio.low),
-        int(size * ratio.high),
-        f"{ratio.value:g} x ({formula})",
+        int(size * ratio.value) if counted else size,
+        int(size * min(1, ratio.low) / beyond),
+        int(size * ratio.high * beyond),
+        f"{ratio.value:g} x ({formula})" if counted else formula,
         f"{SOURCES.cite('compute', version)}; ratio: {ratio.reference}",
     )
 
 
 def _host_graph(layout: Layout, on_devices: bool, version: str) -> Term:
-    """The graph on the host: beside a model on devices the rows of embeddings."""
+    """The graph on the host: beside a model that devices compute, the rows of embeddings."""
     graphs = layout.graphs
-    if on_devices and graphs.whole:
+    if on_devices and graphs.rows_only:
         return exact("compute", graphs.host, graphs.host_formula, SOURCES.cite("compute", version))
     return _compute(graphs, graphs.host, graphs.host_formula, version)
 

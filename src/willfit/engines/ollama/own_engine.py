@@ -14,6 +14,7 @@ from willfit.architectures.model import Architecture
 from willfit.checkpoints.gguf import GgufHeader
 from willfit.engines.llama_cpp.cache.layers import CacheSettings
 from willfit.engines.llama_cpp.eras import era_for as llama_cpp_era
+from willfit.engines.llama_cpp.graph.families import is_known
 from willfit.engines.llama_cpp.graph.scheduler import Backend
 from willfit.engines.llama_cpp.graph.tensor import Buffer
 from willfit.engines.llama_cpp.loading.layers import LayerPlaces
@@ -21,7 +22,8 @@ from willfit.engines.llama_cpp.loading.weights import Loader, Placed
 from willfit.engines.llama_cpp.plan import ContextSettings, context, load
 from willfit.engines.ollama.eras import Era
 from willfit.engines.ollama.facts import Facts
-from willfit.engines.ollama.graph import Graph, vision_graph
+from willfit.engines.ollama.graph import vision_graph
+from willfit.engines.ollama.narrow import WIDE
 from willfit.engines.ollama.placement import Room, lay_out
 from willfit.engines.ollama.settings import Resolved, Settings
 from willfit.ggml_types import GGML_TYPES
@@ -87,8 +89,10 @@ class Graphs:
         How they come about.
     whole
         All layers are on devices.
-    guessed
-        They are Ollama's estimates.
+    rows_only
+        Nothing is computed on the host but rows of embeddings.
+    known
+        How llama.cpp builds the model is known.
     """
 
     devices: tuple[int, ...]
@@ -96,7 +100,8 @@ class Graphs:
     formulas: tuple[str, ...]
     host_formula: str
     whole: bool = False
-    guessed: bool = False
+    rows_only: bool = False
+    known: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +137,6 @@ class OwnEngine:
         Devices by index, then the processor.
     resolved, parallel
         Settled settings, and how many sequences there are.
-    guess
-        What Ollama estimates for the graph, which stands for it where llama.cpp's is not known.
     """
 
     header: GgufHeader
@@ -142,7 +145,6 @@ class OwnEngine:
     backends: tuple[Backend, ...]
     resolved: Resolved
     parallel: int
-    guess: Graph
 
     @property
     def flash(self) -> bool:
@@ -177,8 +179,10 @@ class OwnEngine:
         if self.facts.inline is not None and not any(
             t.name.startswith(_ENCODERS) for t in self.header.tensors
         ):
-            on_device[count] += self.facts.inline.total
-            on_host[count] += self.facts.inline.total
+            moving = self.facts.inline.total - self.facts.inline.looked_up
+            inputs += self.facts.inline.looked_up
+            on_device[count] += moving
+            on_host[count] += moving
         caches = [self._cache(layer) for layer in range(count)]
         states = [self._states(layer) for layer in range(count)]
         kept = 1 + (self.era.checkpoints if self.resolved.runner == "ollama-engine" else 0)
@@ -253,7 +257,11 @@ class OwnEngine:
             self.header, tensors=tuple(t for t in self.header.tensors if not t.name.startswith(_ENCODERS))
         )
         loader = Loader(where, self.backends, "", mapped=False, repack=())
-        era = llama_cpp_era(self.era.llama_cpp)
+        era = replace(
+            llama_cpp_era(self.era.llama_cpp),
+            half_masks=self.era.half_masks,
+            gates_at_once=self.era.gates_at_once,
+        )
         batch = min(self.resolved.batch, self.resolved.context)
         cache = CacheSettings(
             _padded(self.resolved.context * self.parallel, _FLASH_PADDING),
@@ -264,12 +272,8 @@ class OwnEngine:
             type_v=self.resolved.cache_type.upper(),
             flash_attn=self.flash,
         )
-        try:
-            made = context(
-                load(text, self._kept_architecture(), loader), ContextSettings(cache, self.parallel), era
-            )
-        except LookupError:  # llama.cpp has no such architecture, or how it builds it is not known
-            return self._guessed(layers)
+        model = load(text, self._kept_architecture(), loader)
+        made = context(model, ContextSettings(cache, self.parallel), era)
         rows = f"{batch} tokens x {self.facts.embedding} x 4 B of embeddings"
         drawn, drawing = 0, ""
         if self.facts.inline is not None and not (self.flash and self.era.encoder_flash):
@@ -284,24 +288,28 @@ class OwnEngine:
             formulas.append(formula)
         host = made.compute.get(self.backends[-1].place, 0)
         whole = len(places) > count
-        host_rows = batch * self.facts.embedding * 4
+        rows_only = whole and not self._attends_on_host()
         return Graphs(
             tuple(sizes),
-            host_rows if whole else host,
+            batch * self.facts.embedding * 4 if rows_only else host,
             tuple(formulas),
-            rows if whole else f"{host} B of llama.cpp's graph with {self.parallel} rows of logits",
+            rows if rows_only else f"{host} B of llama.cpp's graph with {self.parallel} rows of logits",
             whole,
+            rows_only,
+            is_known(str(self.header.metadata.get("general.architecture"))),
         )
 
-    def _guessed(self, layers: Sequence[Sequence[int]]) -> Graphs:
-        """What Ollama estimates, on each device that has layers."""
-        count = len(self.facts.layers)
-        whole = sum(len(one) for one in layers) > count
-        size, formula = self.guess.partial, self.guess.partial_formula
-        if whole or not layers:
-            size, formula = self.guess.full, self.guess.full_formula
-        sizes = tuple(size if one else 0 for one in layers)
-        return Graphs(sizes, 0 if whole else size, (formula,) * len(layers), formula, whole, guessed=True)
+    def _attends_on_host(self) -> bool:
+        """Whether devices have no flash attention for some heads."""
+        return (
+            self.flash
+            and not self.era.wide_flash
+            and any(
+                isinstance(mixer, Attention) and mixer.head_dim == WIDE
+                for layer in self.architecture.layers
+                for mixer in layer.mixers
+            )
+        )
 
     def _kept_architecture(self) -> Architecture:
         """The architecture with windows as wide as what is kept."""

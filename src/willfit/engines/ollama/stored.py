@@ -38,6 +38,10 @@ _TABLE, _HEAD = "token_embd.weight", "output.weight"
 
 #: Parts of names of tensors that lead from an encoder to the language model.
 _PROJECTING = re.compile(r"multi_modal|mm_projector|embed_vision|embed_audio|vision_adapter")
+#: Tables of positions that the files call like those of language models (`position_embd`).
+_LOOKED_UP = re.compile(r"position_embedding_table$|gated_positional_embedding\.(embedding|gate)$")
+#: Tables that are stored in 32 bits (`convert/reader.go: Kind`).
+_IN_FLOAT = re.compile(r"position_embedding_table$|positional_embedding_vlm$")
 #: Positions of Llama 3.2's encoder.
 _POSITIONS = "gated_positional_embedding.embedding"
 #: Tiles of an image, where an encoder takes several.
@@ -198,6 +202,7 @@ def encoder_of(architecture: Architecture, stored: Stored) -> Vision | None:
     return Vision(
         bytes=sum(_stored(one, stored) for one in tensors) - projecting,
         projecting=projecting,
+        looked_up=sum(_stored(one, stored) for one in tensors if _LOOKED_UP.search(one.name)),
         own_file=stored.encoder == "file",
         image_size=_side(tower) * patch,
         patch_size=patch,
@@ -221,6 +226,10 @@ def _side(tower: Tower) -> int:
 
 
 def _stored(tensor: Tensor, stored: Stored) -> int:
-    """Bytes of an encoder's tensor: matrices in 16 bits, vectors in 32, Llama 3.2's positions too."""
-    in_float = len(tensor.shape) < 2 or (stored.architecture == "mllama" and tensor.kind == "other")
+    """Bytes of an encoder's tensor: matrices in 16 bits, vectors in 32, and some tables of positions too."""
+    in_float = (
+        len(tensor.shape) < 2
+        or (stored.architecture == "mllama" and tensor.kind == "other")
+        or _IN_FLOAT.search(tensor.name) is not None
+    )
     return tensor.elements * (4 if in_float else 2)

@@ -27,7 +27,7 @@ def _graph_ratio(case: Case) -> float | None:
     decides = None if resolved.era.measured else estimate_memory(facts, settings, resolved)
     graphs = place(subject, machine, facts, settings, resolved, decides).layout.graphs
     device = next((value for name, value in logged.items() if not name.startswith("CPU")), None)
-    if not device or graphs.guessed or not graphs.whole or not graphs.devices[0]:
+    if not device or not graphs.known or not graphs.whole or not graphs.devices[0]:
         return None
     return float(device) * MIB / graphs.devices[0]
 

@@ -318,6 +318,10 @@ def _named(place: str, sizes: dict[str, int], logged: dict[str, Any]) -> int | N
     if place.endswith("_Host"):
         return sum(size for name, size in sizes.items() if name == "CPU")
     devices = [name for name in sizes if not name.startswith("CPU") and not name.endswith("_Host")]
+    used = [name for name in logged if name not in (*_HOST, "Host") and not name.endswith("_Host")]
+    if len(devices) == len(used) == 1:
+        # A machine's second device is the first that is used.
+        return sizes[devices[0]]
     if place.rstrip("0123456789") in {name.rstrip("0123456789") for name in devices}:
         return 0
     return sizes[devices[0]] if len(devices) == 1 else None

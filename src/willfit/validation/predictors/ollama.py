@@ -71,7 +71,7 @@ def figures(case: Case, answer: Estimate) -> dict[str, Any]:
         return {key: made for key, made in found.items() if made}
     for kind, sizes in answer.details["buffers"].items():
         logged = case.measured.get(f"{kind}_buffer_mib")
-        if isinstance(logged, dict):
+        if isinstance(logged, dict) and not (kind == "compute" and _batch_is_open(case, answer)):
             found[f"{kind}_buffer_mib"] = {
                 place: _buffer(answer, kind, size)
                 for place in logged
@@ -86,6 +86,12 @@ def _settled(case: Case) -> bool:
     if given.get("backend") == "cpu" or "available_mib" in given:
         return True
     return "n_gpu_layers" in given and int(case.fields.get("n_gpus") or 1) == 1
+
+
+def _batch_is_open(case: Case, answer: Estimate) -> bool:
+    """Whether Ollama chose the batch by memory that is not logged."""
+    known = {"n_batch", "n_ubatch", "available_mib"} & set(case.settings)
+    return answer.details["runner"] == "llama-server" and not known
 
 
 def _printed(size: int) -> Prediction:
@@ -155,6 +161,7 @@ def settings_of(case: Case) -> Settings:
         kv_cache_type=given.get("cache_type_k"),
         flash_attention=flash if isinstance(flash, bool) else None,
         sched_spread=bool(given.get("sched_spread")),
+        new_engine=given.get("runner") == "ollama-engine",
         adapters=("adapter",) if given.get("lora_adapter") else (),
         **_as_in_library(case),
     )

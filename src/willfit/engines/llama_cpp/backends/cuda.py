@@ -96,7 +96,7 @@ class Cuda:
             return False
         if node.op == "mul_mat":
             return node.ne[1] >= MIN_ROWS
-        if node.op in ("mul_mat_id", "rope"):
+        if node.op in ("mul_mat_id", "rope", "rope_back"):
             return node.ne[2] >= MIN_ROWS
         return node.ne[1] * node.ne[2] * node.ne[3] >= MIN_ROWS
 
@@ -227,6 +227,7 @@ _CHECKS: dict[str, Callable[[Node], bool]] = {
     "cpy": _copy,
     "concat": _concatenation,
     "rope": _rotation,
+    "rope_back": _rotation,
     "norm": _plain_rows,
     "rms_norm": _plain_rows,
     "l2_norm": _plain_rows,

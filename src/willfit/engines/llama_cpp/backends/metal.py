@@ -52,6 +52,8 @@ class Metal:
         Which one.
     reorders
         Operations that can run at once are brought together.
+    looks_far
+        They come from further ahead and across more operations.
     fuses
         Kernels that compute several operations keep what they read.
     copies_cache
@@ -62,6 +64,7 @@ class Metal:
 
     index: int
     reorders: bool = True
+    looks_far: bool = True
     fuses: bool = True
     copies_cache: bool = True
     has_workspaces: bool = True
@@ -100,7 +103,9 @@ class Metal:
         """See `Backend.optimize`."""
         if not self.reorders:
             return Optimized(nodes)
-        return Optimized(ordered(nodes, uses, self.fuses), lifetimes(nodes) if self.fuses else ())
+        return Optimized(
+            ordered(nodes, uses, self.looks_far, self.fuses), lifetimes(nodes) if self.fuses else ()
+        )
 
     def bytes(self, node: Node) -> int:
         """See `Backend.bytes`: some operations keep what they work with behind their result."""
@@ -187,7 +192,8 @@ def _single(node: Node) -> bool:
 
 
 _ALWAYS = VIEW_OPS | {
-    "none", "repeat", "rope", "argsort", "top_k", "arange", "ssm_scan", "ssm_conv", "rwkv_wkv6", "rwkv_wkv7", "diag",
+    "none", "repeat", "rope", "rope_back", "argsort", "top_k", "arange", "ssm_scan", "ssm_conv", "rwkv_wkv6", "rwkv_wkv7",
+    "diag",
 }  # fmt: skip
 _CHECKS: dict[str, Callable[[Node], bool]] = {
     **dict.fromkeys(("scale", "fill", "clamp", "sqr", "sqrt", "sin", "cos", "log", "unary"), _floats),
@@ -199,6 +205,7 @@ _CHECKS: dict[str, Callable[[Node], bool]] = {
     ),
     "pad": lambda node: node.src[0].type == "F32",
     "solve_tri": lambda node: node.src[0].type == "F32",
+    "pool_2d": _single,
     "flash_attn_ext": _attends,
     "lightning_indexer": lambda node: node.src[0].ne[:2] == _INDEX_SHAPE and node.src[1].type in _CACHED,
     "dsv4_hc_comb": lambda node: _single(node) and node.src[0].ne[0] == _MIXES,

@@ -14,24 +14,30 @@ from willfit.engines.llama_cpp.backends.metal_fusion import packed
 from willfit.engines.llama_cpp.graph.fusion import closed
 from willfit.engines.llama_cpp.graph.tensor import VIEW_OPS, Node
 
-#: Operations across which others are brought forward.
-_SAFE = VIEW_OPS | frozenset((
-    "none", "mul_mat", "mul_mat_id", "rope", "norm", "rms_norm", "group_norm", "l2_norm", "sum_rows", "ssm_conv",
-    "ssm_scan", "clamp", "tri", "diag", "mul", "add", "sub", "div", "glu", "scale", "unary", "get_rows", "set_rows",
-    "set", "cpy", "cont", "repeat",
+#: Operations across which others are brought forward: at first, and later.
+_SAFE_AT_FIRST = VIEW_OPS | frozenset((
+    "none", "mul_mat", "mul_mat_id", "rope", "norm", "rms_norm", "group_norm", "sum_rows", "mul", "add", "div", "glu",
+    "scale", "get_rows",
 ))  # fmt: skip
-_AHEAD = 64
+_SAFE = _SAFE_AT_FIRST | frozenset((
+    "l2_norm", "ssm_conv", "ssm_scan", "clamp", "tri", "diag", "sub", "unary", "set_rows", "set", "cpy", "cont",
+    "repeat",
+))  # fmt: skip
+#: How far ahead packs are looked at.
+_AHEAD_AT_FIRST, _AHEAD = 8, 64
 #: In older builds: what a pack begins with, what it is made of, and how long it is at most.
 _BEGINS = frozenset(("add", "norm", "rms_norm"))
 _CHAINED = _BEGINS | {"mul"}
 _LONGEST = 16
 
 
-def ordered(nodes: Sequence[Node], uses: Mapping[int, int], by_kernels: bool) -> list[Node]:
+def ordered(nodes: Sequence[Node], uses: Mapping[int, int], far: bool, by_kernels: bool) -> list[Node]:
     """The operations of a split in Metal's order.
 
     Parameters
     ----------
+    far
+        Packs come from further ahead and across more operations; not so in older builds.
     by_kernels
         Packs are what kernels compute; in older builds, chains of norms, sums and products.
     """
@@ -41,7 +47,7 @@ def ordered(nodes: Sequence[Node], uses: Mapping[int, int], by_kernels: bool) ->
         count = packed(nodes, index, uses) if by_kernels else _chained(nodes, index, uses)
         packs.append(_Pack(nodes[index : index + count]))
         index += count
-    return [node for pack in _in_order(packs) for node in pack.nodes]
+    return [node for pack in _in_order(packs, far) for node in pack.nodes]
 
 
 def _chained(nodes: Sequence[Node], start: int, uses: Mapping[int, int]) -> int:
@@ -100,7 +106,8 @@ class _Touched:
         )
 
 
-def _in_order(packs: Sequence[_Pack]) -> Iterator[_Pack]:
+def _in_order(packs: Sequence[_Pack], far: bool) -> Iterator[_Pack]:
+    most, safe = (_AHEAD, _SAFE) if far else (_AHEAD_AT_FIRST, _SAFE_AT_FIRST)
     used = [False] * len(packs)
     running = _Touched()
     for index, pack in enumerate(packs):
@@ -109,12 +116,12 @@ def _in_order(packs: Sequence[_Pack]) -> Iterator[_Pack]:
         if pack.nodes[0].op not in VIEW_OPS and not running.is_free_of(pack):
             waiting = _Touched()
             waiting.add(pack)
-            for ahead in range(index + 1, min(index + _AHEAD, len(packs))):
+            for ahead in range(index + 1, min(index + most, len(packs))):
                 if used[ahead]:
                     continue
                 other = packs[ahead]
                 op = other.nodes[0].op
-                if op not in _SAFE:
+                if op not in safe:
                     break
                 if (op in VIEW_OPS or running.is_free_of(other)) and waiting.is_free_of(other):
                     running.add(other)

@@ -14,14 +14,14 @@ _MIN_ROWS = 32
 #: Most bytes of one allocation (`suballocation_block_size`), and of one tensor (`maxStorageBufferRange`).
 BLOCK_BYTES = 2**30
 _TENSOR_BYTES = 2**32 - 1
-#: Alignment of pinned memory (`minMemoryMapAlignment`) on common drivers.
-HOST_ALIGNMENT = 64
+#: Alignment of pinned memory (`minMemoryMapAlignment`) of NVIDIA's driver, and of Mesa's.
+_HOST_ALIGNMENT, _MESA_HOST_ALIGNMENT = 64, 4096
 
 _FLOATS = frozenset(("F32", "F16"))
 _WEIGHTS = frozenset((
     "F32", "F16", "BF16", "Q1_0", "Q2_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K",
-    "Q6_K", "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_XS", "IQ4_NL", "MXFP4", "NVFP4", "TQ1_0",
-    "TQ2_0",
+    "Q6_K", "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_XS", "IQ4_NL", "MXFP4", "NVFP4",
+    "TQ1_0", "TQ2_0",
 ))  # fmt: skip
 _WRITTEN = frozenset(("F32", "F16", "BF16", "Q1_0", "Q2_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL"))
 _CACHED = frozenset(("F32", "F16", "BF16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0", "IQ4_NL"))
@@ -40,8 +40,8 @@ class Vulkan:
 
     Attributes
     ----------
-    index, name
-        Which one, and what its buffers are called.
+    index
+        Which one.
     order
         In which order it computes operations.
     keeps_choices
@@ -49,7 +49,6 @@ class Vulkan:
     """
 
     index: int
-    name: str = "Vulkan"
     order: Order = Order.NORMS
     keeps_choices: bool = True
     alignment: int = 16
@@ -59,7 +58,7 @@ class Vulkan:
     @property
     def place(self) -> str:
         """See `Backend.place`."""
-        return f"{self.name}{self.index}"
+        return f"Vulkan{self.index}"
 
     def supports(self, node: Node) -> bool:
         """See `Backend.supports`."""
@@ -87,7 +86,7 @@ class Vulkan:
             return False
         if node.op == "mul_mat":
             return node.ne[1] >= _MIN_ROWS
-        if node.op in ("mul_mat_id", "rope"):
+        if node.op in ("mul_mat_id", "rope", "rope_back"):
             return node.ne[2] >= _MIN_ROWS
         return node.ne[1] * node.ne[2] * node.ne[3] >= _MIN_ROWS
 
@@ -98,6 +97,11 @@ class Vulkan:
     def bytes(self, node: Node) -> int:
         """See `Backend.bytes`."""
         return node.bytes
+
+
+def host_alignment(vendor: str) -> int:
+    """Alignment of tensors in pinned memory: the driver decides."""
+    return _MESA_HOST_ALIGNMENT if vendor in ("AMD", "Intel") else _HOST_ALIGNMENT
 
 
 def _is_dense(node: Node) -> bool:
@@ -182,7 +186,7 @@ def _scans(node: Node) -> bool:
     return decay.nb[1] == 4 and state.ne[0] in _MAMBA2_STATES and state.ne[1] % 16 == 0
 
 
-_ALWAYS = VIEW_OPS | {"none", "rms_norm", "rwkv_wkv6", "rwkv_wkv7"}
+_ALWAYS = VIEW_OPS | {"none", "rms_norm", "rope_back", "rwkv_wkv6", "rwkv_wkv7"}
 _CHECKS: dict[str, Callable[[Node], bool]] = {
     "unary": lambda node: node.kind in _UNARY and _same_float(node),
     "glu": lambda node: _same_float(node) and node.src[-1].type == node.type,
@@ -217,6 +221,7 @@ _CHECKS: dict[str, Callable[[Node], bool]] = {
     **dict.fromkeys(("sum_rows", "mean", "cumsum"), _sums),
     "out_prod": lambda node: _single(node) and all(one.is_contiguous for one in node.src),
     "solve_tri": _single,
+    "pool_2d": lambda node: _plain(node) and _single(node),
     "gated_linear_attn": lambda node: node.src[0].type == "F32" and node.src[0].ne[0] == _LINEAR_WIDTH,
     "gated_delta_net": lambda node: node.src[2].ne[0] in _DELTA_WIDTHS and _single(node),
     "ssm_scan": _scans,

@@ -14,7 +14,7 @@ from willfit.engines.llama_cpp.graph.tensor import Node
 #: `ggml_op_can_inplace`.
 IN_PLACE = frozenset((
     "fill", "scale", "diag_mask_zero", "diag_mask_inf", "add", "add_id", "add1", "sub", "mul", "div", "sqr", "sqrt",
-    "log", "unary", "rope", "rms_norm", "clamp", "soft_max",
+    "log", "unary", "rope", "rope_back", "rms_norm", "clamp", "soft_max",
 ))  # fmt: skip
 
 #: What a buffer can grow to before anything limits it.

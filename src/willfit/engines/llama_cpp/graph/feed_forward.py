@@ -132,6 +132,7 @@ def experts(
     scaled: bool | None = None,
     used: int | None = None,
     count: int | None = None,
+    selected: Node | None = None,
 ) -> Node:
     """The routed experts of the current layer.
 
@@ -149,6 +150,8 @@ def experts(
         Whether the weights are multiplied by a constant; None for what the file says.
     used, count
         How many experts a token has, of how many; None for what the file says.
+    selected
+        Which experts a token has, if that is known without its scores.
     """
     hidden, tokens = x.ne[0], x.ne[1]
     meta = net.meta
@@ -169,7 +172,7 @@ def experts(
     }[gating]()
     chosen_by = probs
     correction = net.weight("exp_probs_b.bias") or net.weight("exp_probs_b")
-    if correction is not None:
+    if correction is not None and selected is None:
         chosen_by = net.add(probs, correction)
     if early:
         chosen_by = scores
@@ -178,7 +181,8 @@ def experts(
     groups = meta.integer("expert_group_count", 0)
     if groups > 1:
         chosen_by = _in_best_groups(net, chosen_by, count, groups, tokens)
-    selected = net.argsort_top_k(chosen_by, used)
+    if selected is None:
+        selected = net.argsort_top_k(chosen_by, used)
     if count != total:
         selected = net.cast(net.scale(net.cast(selected, "F32")), "I32")
     probs = net.reshape(probs, 1, total, tokens)

@@ -82,6 +82,39 @@ class Batch:
     drafts: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Compressor:
+    """What makes one entry of several tokens keeps.
+
+    Attributes
+    ----------
+    entries
+        Width x cells x streams.
+    sums, scores
+        Projections of tokens whose entries are not complete, and their scores: width x rows x streams.
+    cells
+        Entries that a stream holds.
+    ratio, overlaps
+        Tokens of an entry; entries are made of the tokens of the entry before, too.
+    rows
+        Tokens that are kept for a stream.
+    indexes
+        Entries are keys of an indexer.
+    rotation
+        Order of the Hadamard matrix that entries are multiplied by; 0 without.
+    """
+
+    entries: Node
+    sums: Node
+    scores: Node
+    cells: int
+    ratio: int
+    overlaps: bool
+    rows: int
+    indexes: bool
+    rotation: int
+
+
 @dataclass(slots=True)
 class LayerCache:
     """What a layer keeps, as tensors that are allocated before the graph runs; None where it keeps no such thing.
@@ -94,8 +127,12 @@ class LayerCache:
         Tokens that a stream holds, and whether the layer sees a window of them.
     r, s
         Inputs of a short convolution, and the recurrent state: width x sequences.
-    index
-        Keys of an indexer.
+    p
+        Inputs of the convolution behind an n-gram memory: width x sequences.
+    index, index_values
+        Keys of an indexer, and values beside them that nothing reads.
+    compressor, index_compressor
+        Of compressed attention, and of its indexer.
     rotates_k, rotates_v
         Order of the Hadamard matrix that keys, values are multiplied by before they are quantized; 0 without.
     """
@@ -106,16 +143,39 @@ class LayerCache:
     windowed: bool = False
     r: Node | None = None
     s: Node | None = None
+    p: Node | None = None
     index: Node | None = None
+    index_values: Node | None = None
+    compressor: Compressor | None = None
+    index_compressor: Compressor | None = None
     rotates_k: int = 0
     rotates_v: int = 0
 
     @property
     def key(self) -> Hashable:
         """Equal for caches that are used in the same way."""
-        tensors = (self.k, self.v, self.r, self.s, self.index)
-        shapes = tuple((one.type, one.ne, one.buffer) if one is not None else None for one in tensors)
-        return shapes, self.cells, self.windowed, self.rotates_k, self.rotates_v
+        tensors = (*self.keys_values(), *self.states())
+        shapes = tuple((one.type, one.ne, one.buffer) for one in tensors)
+        present = tuple(one is not None for one in (self.k, self.v, self.r, self.s, self.index, self.p))
+        return shapes, present, self.cells, self.windowed, self.rotates_k, self.rotates_v
+
+    def keys(self) -> list[Node]:
+        """Keys that attention reads."""
+        return [self.k] if self.k is not None else []
+
+    def keys_values(self) -> list[Node]:
+        """All that grows with the context."""
+        found = [self.k, self.v, self.index, self.index_values]
+        found += [one.entries for one in (self.compressor, self.index_compressor) if one is not None]
+        return [one for one in found if one is not None]
+
+    def states(self) -> list[Node]:
+        """What does not grow."""
+        found = [self.r, self.s, self.p]
+        for one in (self.compressor, self.index_compressor):
+            if one is not None:
+                found += [one.sums, one.scores]
+        return [one for one in found if one is not None]
 
 
 class Network(Graph):
@@ -152,6 +212,8 @@ class Network(Graph):
         Tensors outside of the layers, and of each layer, that nothing reads.
     windows, has_windows
         Which layers see a window, and whether any does.
+    token_ids
+        Tokens that embeddings are read for; None before.
     own_head
         The head of a layer that drafts; None if it uses the model's.
     vectors, result, logits
@@ -189,7 +251,11 @@ class Network(Graph):
         self.ignored: frozenset[str] = frozenset()
         self.hidden = meta.integer("embedding_length")
         self.windows = tuple(
-            any(isinstance(mixer, Attention) and (mixer.window or mixer.chunk) for mixer in layer.mixers)
+            any(
+                (isinstance(mixer, Attention) and (mixer.window or mixer.chunk))
+                or (isinstance(mixer, LatentAttention) and mixer.window)
+                for mixer in layer.mixers
+            )
             for layer in layers
         )
         self.has_windows = any(self.windows)
@@ -198,6 +264,7 @@ class Network(Graph):
             for value in meta.values.values()
             if isinstance(value, tuple | list) and len(layers) <= len(value) <= MAX_LAYERS
         ]
+        self.token_ids: Node | None = None
         self.drafting = drafting
         self.own_head: Node | None = None
         self.vectors: Node | None = None
@@ -350,7 +417,7 @@ class Network(Graph):
         scale
             What they are multiplied by where the file does not say; 0 for nothing.
         """
-        tokens = self.input("I32", self.batch.tokens, name="tokens")
+        tokens = self.token_ids = self.input("I32", self.batch.tokens, name="tokens")
         rows = self.get_rows(self.weights["token_embd.weight"], tokens)
         width = self.hidden * (1 + self.deepstack if self.era.selects_input else 1)
         if width != self.hidden:
@@ -380,6 +447,12 @@ class Network(Graph):
         slots = self.input("I64", count, name="mixed slots")
         vectors = self._like("dup", self.input("F32", width, count, name="mixed vectors"))
         self.expand(self.set_rows(vectors, rows, slots))
+
+    @property
+    def tokens(self) -> Node:
+        """The tokens that embeddings are read for."""
+        assert self.token_ids is not None
+        return self.token_ids
 
     @property
     def deepstack(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from typing import Any
 
@@ -181,9 +181,10 @@ class Loader:
         """
         found = []
         meta = Metadata(header.metadata)
-        for tensor in header.tensors:
-            if tensor.name in skipped:
+        for listed in header.tensors:
+            if listed.name in skipped:
                 continue
+            tensor = _reshaped(listed, meta)
             role = role_of(tensor.name, meta.architecture)
             if role.op == "none":
                 continue
@@ -250,7 +251,19 @@ class Loader:
                 return Buffer("CPU_Mapped", None, weights=True) if self.mapped else pinned
         if tensor.type in self.repack and repacks(tensor, role.op):
             return Buffer("CPU_REPACK", None, weights=True)
+        return self._plain()
+
+    def _plain(self) -> Buffer:
+        """Memory that any processor reads."""
         return Buffer("CPU_Mapped" if self.mapped else "CPU", None, weights=True)
+
+
+def _reshaped(tensor: GgufTensor, meta: Metadata) -> GgufTensor:
+    """A tensor as the graph reads it: DeepSeek-V4's first output projection is one of each group of heads."""
+    if meta.architecture != "deepseek4" or not tensor.name.endswith(".attn_output_a.weight"):
+        return tensor
+    groups = meta.integer("attention.output_group_count")
+    return replace(tensor, ne=(tensor.ne[0], tensor.ne[1] // groups, groups))
 
 
 def repacks(tensor: GgufTensor, op: str) -> bool:

@@ -15,6 +15,7 @@ from willfit.errors import BadInput
 FAMILIES: dict[str, str] = {
     "beside": "arctic cohere2moe grok grovemoe qwen2moe smallthinker",
     "bitnet": "bitnet",
+    "compressed": "deepseek4",
     "deci": "deci",
     "encoders": "bert jina-bert-v2 jina-bert-v3 neo-bert nomic-bert nomic-bert-moe",
     "gated_delta": "qwen35 qwen35moe qwen3next",
@@ -27,9 +28,11 @@ FAMILIES: dict[str, str] = {
     "lfm2": "lfm2 lfm2moe",
     "loops": "hrm_text nanbeige",
     "minimax": "minimax-01",
+    "minimax_m3": "minimax-m3",
     "pictures": "chameleon qwen3tts qwen3vl qwen3vlmoe",
+    "qwen4": "qwen4exp",
     "rwkv": "arwkv7 rwkv6 rwkv6qwen2 rwkv7",
-    "sparse": "deepseek32 glm-dsa",
+    "sparse": "deepseek32 dots3note glm-dsa hy_v4",
     "state_space": "falcon-h1 granitehybrid jamba mamba mamba2 nemotron_h nemotron_h_moe plamo2",
     "t5": "t5 t5encoder",
 }

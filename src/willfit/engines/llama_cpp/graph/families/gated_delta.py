@@ -19,13 +19,13 @@ from willfit.engines.llama_cpp.graph.recurrent import (
 )
 from willfit.engines.llama_cpp.graph.tensor import Node
 
-_STYLE = Style(ffn_norm="post_attention_norm", crop="after norm", experts=Experts(scaled=None))
+STYLE = Style(ffn_norm="post_attention_norm", experts=Experts(scaled=None))
 
 
 class GatedDelta(Decoder):
     """What Qwen3.5 does."""
 
-    def __init__(self, net: Network, style: Style = _STYLE) -> None:
+    def __init__(self, net: Network, style: Style) -> None:
         super().__init__(net, style)
         self.states = state_inputs(net)
 
@@ -53,6 +53,7 @@ class GatedDelta(Decoder):
     def gated_attention(self, x: Node) -> Node:
         """Attention whose outputs are gated by what is projected beside the queries."""
         net = self.net
+        mask = self.seen(x)
         wide, k, v = (net.projected(f"attn_{name}", x) for name in "qkv")
         q, gate = self.queries_and_gate(wide)
         width = self.width
@@ -60,9 +61,13 @@ class GatedDelta(Decoder):
         v = net.reshape(v, width, v.ne[0] // width, v.ne[1])
         q, k = self.normed_head(q, "q"), self.normed_head(k, "k")
         q, k = net.rope(q, self.positions), net.rope(k, self.positions)
-        y = attend(net, self.inputs.of(net), q, k, v, project="")
+        y = attend(net, self.inputs.of(net), q, k, v, project="", mask=mask)
         gate = net.unary("sigmoid", net.cont(gate, y.ne[0], y.ne[1]))
         return net.projected("attn_output", net.mul(y, gate))
+
+    def seen(self, x: Node) -> Node | None:
+        """Which cells each token attends to, if not all that it may."""
+        return None
 
     @property
     def width(self) -> int:
@@ -91,7 +96,7 @@ class GatedDelta(Decoder):
         tokens, sequences = tokens_of_each(net), net.batch.sequences
         mixed, z = self.inputs_and_gate(x)
         beta, decay = self.strength_and_decay(x)
-        given = behind_earlier(net, self.states, mixed)
+        given = self.behind_earlier(mixed)
         assert net.cache.s is not None
         state = kept(net, self.states, net.cache.s)
         state = net.reshape(state, inner // count, inner // count, count, sequences)
@@ -106,13 +111,26 @@ class GatedDelta(Decoder):
             (size * inner // count, *steps[1:]),
             size * 2 * width * groups,
         )
-        q, k = net.scale(net.rms_norm(q)), net.scale(net.rms_norm(k))
+        q, k = self.unit(q), self.unit(k)
         q, k = self.spread(q, count), self.spread(k, count)
         y = delta_rule(net, q, k, v, decay, beta, state)
         z = net.reshape(z, inner // count, count, tokens, sequences)
-        y = net.mul(net.layer_norm(y, "ssm_norm"), net.unary("silu", z))
+        y = net.mul(net.layer_norm(y, "ssm_norm"), self.gate_of_outputs(z))
         y = net.projected("ssm_out", net.reshape(y, inner, tokens, sequences))
         return net.reshape(y, y.ne[0], net.batch.tokens)
+
+    def behind_earlier(self, x: Node) -> Node:
+        """What the short convolution reads; see `recurrent.behind_earlier`."""
+        return behind_earlier(self.net, self.states, x)
+
+    def gate_of_outputs(self, z: Node) -> Node:
+        """What the outputs are multiplied by."""
+        return self.net.unary("silu", z)
+
+    def unit(self, x: Node) -> Node:
+        """Queries or keys of length 1."""
+        net = self.net
+        return net.scale(net.rms_norm(x)) if net.era.scales_norms else net.l2_norm(x)
 
     def inputs_and_gate(self, x: Node) -> tuple[Node, Node]:
         """Queries, keys and values side by side, and the gate of the outputs."""
@@ -196,7 +214,9 @@ class Next(GatedDelta):
 
 def build(net: Network) -> None:
     """Build the graph."""
+    late = net.meta.architecture in net.era.drops_late
+    style = replace(STYLE, crop="after norm" if late else "layer")
     if net.meta.architecture == "qwen3next":
-        Next(net, replace(_STYLE, draft_crop="layer")).build()
+        Next(net, replace(style, draft_crop="layer")).build()
     else:
-        GatedDelta(net).build()
+        GatedDelta(net, style).build()

@@ -46,7 +46,7 @@ class Latent(Decoder):
         latent = net.view(packed, (self.rank, x.ne[1]), (step,))
         shared = net.view(packed, (self.rope, 1, x.ne[1]), (step, step), row_bytes(packed.type, self.rank))
         factors = self.factors()
-        shared = self.rotated(shared, factors)
+        shared = self.rotated(self.shared_key(shared), factors)
         latent = net.layer_norm(latent, "attn_kv_a_norm")
         project = "" if self.style.gate else "attn_output"
         if self.absorbed:
@@ -54,6 +54,10 @@ class Latent(Decoder):
         else:
             y = self.expanding(q, latent, shared, factors, project)
         return y if project else net.linear(net.needed("attn_output.weight"), self.gated(y, x))
+
+    def shared_key(self, x: Node) -> Node:
+        """What all heads' keys share, before the rotation."""
+        return x
 
     def rotated(self, x: Node, factors: Node | None = None) -> Node:
         """Queries or keys with rotary positions."""
@@ -84,8 +88,8 @@ class Latent(Decoder):
         k = net.concat(latent, shared, 0)
         if self.temperature is not None:
             q = net.mul(q, self.temperature)
-        up = net.weight("attn_v_b.weight")
-        return attend_latents(net, self.inputs.of(net), q, k, latent, up, self.mask, project)
+        up, sinks = net.weight("attn_v_b.weight"), net.weight("attn_sinks.weight")
+        return attend_latents(net, self.inputs.of(net), q, k, latent, up, self.mask, project, sinks)
 
     def expanding(self, q: Node, latent: Node, shared: Node, factors: Node | None, project: str) -> Node:
         """Attention among keys and values that are made from the latents."""
