@@ -16,6 +16,7 @@ from willfit.engines.llama_cpp.host import checkpoints_term, prompt_cache_term
 from willfit.engines.llama_cpp.loading.expanded import expanded
 from willfit.engines.llama_cpp.loading.offload import Offload
 from willfit.engines.llama_cpp.remedies import remedies
+from willfit.engines.llama_cpp.resolve import mla_of
 from willfit.engines.llama_cpp.settings import Settings
 from willfit.engines.llama_cpp.sizing import Sizing, devices_of, resized, size_up
 from willfit.engines.llama_cpp.terms import (
@@ -69,9 +70,8 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
     BadInput
         If the subject is no GGUF file, or a setting cannot be used.
     """
-    if not era_for(settings.version or NEWEST).latent_cache or (
-        settings.fork == "ik_llama.cpp" and settings.mla == 0
-    ):
+    era = era_for(settings.version, settings.fork)
+    if not era.latent_cache or (era.chooses_latents and not mla_of(settings, era)):
         subject = expanded(subject)
     used = devices_of(machine, settings)
     contexts = [context_term(device) for device in used]

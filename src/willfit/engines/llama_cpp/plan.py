@@ -20,8 +20,6 @@ from willfit.engines.llama_cpp.loading.weights import SHARED, Loader, Placed, bu
 
 #: Architectures whose batches need more for one sequence than for several.
 _ONE_IS_WORSE = frozenset(("kimi-linear", "minimax-01"))
-#: Copies of inputs that pipeline parallelism keeps (`GGML_SCHED_MAX_COPIES`).
-PIPELINE_COPIES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +79,8 @@ class ContextSettings:
         Batches overlap on several devices.
     pins
         Operations stay where builders want them; False for the library's own planner.
+    mla, attention_mib, fused_experts
+        See `Batch`.
     """
 
     cache: CacheSettings
@@ -91,6 +91,9 @@ class ContextSettings:
     pooling: str = "none"
     pipelined: bool = False
     pins: bool = True
+    mla: int = 0
+    attention_mib: int = 0
+    fused_experts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +129,17 @@ class Context:
     nodes: int
 
 
-def cache_buffers(model: Model, kv_offload: bool) -> list[Buffer]:
-    """Where each layer's cache goes."""
+def cache_buffers(model: Model, kv_offload: bool, drafts: bool = False) -> list[Buffer]:
+    """Where each layer's cache goes.
+
+    Parameters
+    ----------
+    drafts
+        Layers that draft have caches, too.
+    """
     found = []
     places = model.places.layers
-    for run in range(len(runs(cached_layers(model.architecture)))):
+    for run in range(len(runs(cached_layers(model.architecture, drafts)))):
         device = places[run % len(places)]
         on_device = kv_offload and device is not None
         place = model.backends[device].place if on_device and device is not None else "CPU"
@@ -141,7 +150,7 @@ def cache_buffers(model: Model, kv_offload: bool) -> list[Buffer]:
 def context(model: Model, settings: ContextSettings, era: Era) -> Context:
     """What a context of a model takes."""
     cache = settings.cache
-    buffers = cache_buffers(model, settings.kv_offload)
+    buffers = cache_buffers(model, settings.kv_offload, cache.drafts)
     tokens = min(cache.cells * cache.streams, cache.ubatch)
     outputs = min(tokens, settings.outputs)
     sequences = _computed_sequences(cache, era)
@@ -173,7 +182,7 @@ def flash_attention(model: Model, settings: ContextSettings, era: Era) -> bool:
     """Whether flash attention lands on each layer's own device, which is when `auto` chooses it."""
     cache = settings.cache
     tried = replace(settings, cache=replace(cache, flash_attn=True))
-    buffers = cache_buffers(model, settings.kv_offload)
+    buffers = cache_buffers(model, settings.kv_offload, cache.drafts)
     sequences = _computed_sequences(cache, era)
     net = _network(model, tried, era, buffers, cache.sequences, cache.sequences, sequences)
     families.build(net)
@@ -202,7 +211,7 @@ def _reserve(
 ) -> Reserved:
     net = _network(model, settings, era, buffers, tokens, outputs, sequences)
     families.build(net)
-    copies = PIPELINE_COPIES if settings.pipelined else 1
+    copies = era.pipeline_copies if settings.pipelined else 1
     return _scheduler(model, settings, era, copies).reserve(net.nodes, net.leafs)
 
 
@@ -234,6 +243,9 @@ def _network(
         cache.cells,
         cache.transposed,
         1 + cache.snapshots,
+        settings.mla,
+        settings.attention_mib,
+        settings.fused_experts,
     )
     weights: dict[str, Node] = {}
     for one in model.placed:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from willfit.architectures.mixers import Attention
 from willfit.architectures.model import Architecture
 from willfit.engines.llama_cpp.cache.layers import CacheSettings, quantized
-from willfit.engines.llama_cpp.eras import NEWEST, Era, era_for
+from willfit.engines.llama_cpp.eras import NEWEST, NEWEST_IK, Era, era_for
 from willfit.engines.llama_cpp.plan import ContextSettings
 from willfit.engines.llama_cpp.settings import Settings
 from willfit.errors import BadInput
@@ -55,6 +55,10 @@ class Resolved:
         Earlier recurrent states that are kept.
     embeddings, pooling
         Vectors are wanted.
+    spare
+        Sequences beside those of the slots.
+    mla
+        How ik_llama.cpp computes latent attention.
     """
 
     version: str
@@ -72,6 +76,8 @@ class Resolved:
     snapshots: int = 0
     embeddings: bool = False
     pooling: str = "none"
+    spare: int = 0
+    mla: int = 0
 
     @property
     def cells(self) -> int:
@@ -84,18 +90,19 @@ class Resolved:
         """What the context is made with."""
         cache = CacheSettings(
             self.cells,
-            self.sequences,
+            self.sequences + self.spare,
             self.unified or not self.era.streams,
             self.n_ubatch,
             cache_type(settings.cache_type_k),
             cache_type(settings.cache_type_v),
             flash_attn,
             self.transposed,
-            settings.fork == "ik_llama.cpp" and settings.mla == 1 and not flash_attn,
+            self.mla == 1 and not flash_attn,
             settings.swa_full or not self.era.windows,
             self.era.rotates,
             self.era.rotates_windows,
             self.snapshots,
+            self.era.caches_drafts,
         )
         return ContextSettings(
             cache,
@@ -106,6 +113,10 @@ class Resolved:
             self.pooling,
             pipelined,
             not settings.no_alloc,
+            self.mla,
+            settings.max_attention_mib or 0,
+            settings.fork == "ik_llama.cpp"
+            and (self.era.fuses_experts if settings.fused_moe is None else settings.fused_moe),
         )
 
 
@@ -138,15 +149,15 @@ def resolve(architecture: Architecture, pooling: int, settings: Settings) -> Res
     BadInput
         If settings contradict each other or the model.
     """
-    version = settings.version or NEWEST
-    era = era_for(version)
+    version = settings.version or (NEWEST_IK if settings.fork == "ik_llama.cpp" else NEWEST)
+    era = era_for(version, settings.fork)
     sequences, unified = _sequences(settings, era)
     trained = architecture.max_positions or _OLD_CONTEXT
     context = settings.n_ctx
     context_open = context is None or context == 0
     if context is None:
         context = 0 if era.fits else _OLD_CONTEXT
-    flash = {"on": True, "off": False, "auto": None, None: None if era.flash_auto else False}[
+    flash = {"on": True, "off": False, "auto": None, None: None if era.flash_auto else era.flash_on}[
         settings.flash_attn
     ]
     if quantized(cache_type(settings.cache_type_v)):
@@ -194,7 +205,16 @@ def resolve(architecture: Architecture, pooling: int, settings: Settings) -> Res
         snapshots,
         vectors,
         kind if vectors else "none",
+        int(era.spare_sequence and settings.program == "server"),
+        mla_of(settings, era),
     )
+
+
+def mla_of(settings: Settings, era: Era) -> int:
+    """How ik_llama.cpp computes latent attention; 0 in llama.cpp."""
+    if not era.chooses_latents:
+        return 0
+    return era.mla if settings.mla is None else settings.mla
 
 
 def require_flash_attention(settings: Settings) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from willfit.checkpoints.gguf import GgufHeader
 from willfit.engines.base import Machine, Subject
 from willfit.engines.llama_cpp.backends.table import backend_name, backends_of, host_buffers
-from willfit.engines.llama_cpp.eras import NEWEST, Era, era_for
+from willfit.engines.llama_cpp.eras import Era, era_for
 from willfit.engines.llama_cpp.fit import LEAST_CONTEXT, TARGET_BYTES, Limits, fit_context, fit_layers
 from willfit.engines.llama_cpp.loading.layers import LayerPlaces, place_layers
 from willfit.engines.llama_cpp.loading.offload import EXPERTS, Offload
@@ -191,7 +191,7 @@ def size_up(subject: Subject, machine: Machine, settings: Settings, free: Sequen
     pooling = _pooling(header, subject)
     layers = layers_of(header, subject)
     known = [one for one in free if one is not None]
-    offload = offload_of(settings, layers, free, era_for(settings.version or NEWEST))
+    offload = offload_of(settings, layers, free, era_for(settings.version, settings.fork))
 
     def with_context(n_ctx: int | None, chosen: Offload, planned: bool = False) -> Sizing:
         asked = settings if n_ctx is None else replace(settings, n_ctx=n_ctx)
@@ -263,7 +263,7 @@ def sized(
         and offload.layers > layers_of(header_of(subject), subject)
         and settings.split_mode in (None, "layer")
         and settings.kv_offload
-        and not offload.overrides
+        and (settings.fork == "ik_llama.cpp" or not offload.overrides)
         and backend in ("cuda", "rocm")
     )
     flash = resolved.flash_attn

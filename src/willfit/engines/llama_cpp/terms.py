@@ -64,7 +64,7 @@ def _cache_term(
     if not size:
         return None
     settings = sizing.resolved.context(sizing.settings, sizing.context.flash_attn, False).cache
-    buffers = cache_buffers(sizing.model, sizing.settings.kv_offload)
+    buffers = cache_buffers(sizing.model, sizing.settings.kv_offload, settings.drafts)
     counts: Counter[tuple[int, int]] = Counter()
     seen: set[int] = set()
     for cache, buffer in zip(

@@ -13,7 +13,7 @@ from willfit.engines.base import Machine, Subject
 from willfit.engines.gguf_files import subject_of_file
 from willfit.engines.llama_cpp import Settings, estimate
 from willfit.engines.llama_cpp.eras import era_for
-from willfit.engines.llama_cpp.settings import Backend, Drafting, Program
+from willfit.engines.llama_cpp.settings import Backend, Drafting, Fork, Program
 from willfit.estimate import Estimate
 from willfit.file_types import known_quantization
 from willfit.hardware.device import Device
@@ -29,6 +29,15 @@ _BUILDS = (
     ("2025-06-10", 5622), ("2025-06-30", 5781), ("2025-08-30", 6325), ("2025-11-08", 6980), ("2025-12-15", 7410),
     ("2026-02-12", 8000), ("2026-04-10", 8672), ("2026-05-08", 9093), ("2026-05-25", 9294), ("2026-06-15", 9538),
     ("2026-07-20", 10068), ("2026-08-20", 10566), ("2026-09-20", 11063), ("2026-10-01", 11320), ("2026-10-08", 11500),
+)  # fmt: skip
+
+#: The same of ik_llama.cpp, which counts its own commits.
+_IK_BUILDS = (
+    ("2024-08-18", 3397), ("2024-10-01", 3440), ("2024-11-01", 3480), ("2025-01-01", 3525), ("2025-02-01", 3541), ("2025-02-23", 3571),
+    ("2025-03-01", 3576), ("2025-04-01", 3613), ("2025-05-01", 3657), ("2025-06-01", 3719), ("2025-06-12", 3745), ("2025-07-01", 3774),
+    ("2025-08-07", 3827), ("2025-09-01", 3869), ("2025-09-04", 3877), ("2025-10-01", 3900), ("2025-10-13", 3907), ("2025-10-20", 3918),
+    ("2025-10-25", 3928), ("2025-11-01", 3944), ("2025-11-05", 3953), ("2025-11-12", 3983), ("2025-12-01", 4034), ("2026-01-01", 4084),
+    ("2026-03-01", 4245), ("2026-06-01", 4553), ("2026-10-01", 4840),
 )  # fmt: skip
 
 #: Slots of a server that was not told how many.
@@ -131,13 +140,14 @@ def builds_of(case: Case) -> tuple[str, str, str]:
     first = {4: f"{date}-01-01", 7: f"{date}-01"}.get(len(date), date)
     middle = {4: f"{date}-07-01", 7: f"{date}-15"}.get(len(date), date)
     last = {4: f"{date}-12-31", 7: f"{date}-31"}.get(len(date), date)
-    return _build_on(first), _build_on(middle), _build_on(last)
+    known = _IK_BUILDS if case.engine == "ik_llama.cpp" else _BUILDS
+    return _build_on(first, known), _build_on(middle, known), _build_on(last, known)
 
 
-def _build_on(day: str) -> str:
+def _build_on(day: str, known: tuple[tuple[str, int], ...]) -> str:
     """The newest of the known builds on a day."""
-    before = [build for published, build in _BUILDS if published <= day]
-    return f"b{before[-1] if before else _BUILDS[0][1]}"
+    before = [build for published, build in known if published <= day]
+    return f"b{before[-1] if before else known[0][1]}"
 
 
 def _spread(found: dict[str, Any], other: dict[str, Any]) -> None:
@@ -172,11 +182,11 @@ def settings_of(case: Case, build: str, program: Program) -> Settings:
     split = given.get("tensor_split")
     # A server without a word has four slots, which share one cache.
     automatic = program == "server" and given.get("n_parallel") == _AUTO_SLOTS and unified is not False
-    automatic = automatic and era_for(build).auto_slots
+    automatic = automatic and era_for(build, _fork(case)).auto_slots
     name: Backend = next((one for one in get_args(Backend) if one == backend), "vulkan")
     return Settings(
         program=program,
-        fork="ik_llama.cpp" if case.engine == "ik_llama.cpp" else "llama.cpp",
+        fork=_fork(case),
         version=build,
         backend=name,
         n_ctx=given.get("n_ctx"),
@@ -190,6 +200,7 @@ def settings_of(case: Case, build: str, program: Program) -> Settings:
         n_gpu_layers="all" if layers is None and _on_devices(case) and not given.get("fit") else layers,
         split_mode=given.get("split_mode"),
         tensor_split=tuple(split) if split else (),
+        override_tensor=_overrides(case),
         cpu_moe=bool(given.get("cpu_moe")),
         n_cpu_moe=int(given.get("n_cpu_moe") or 0),
         kv_offload=given.get("offload_kqv", True),
@@ -208,6 +219,18 @@ def settings_of(case: Case, build: str, program: Program) -> Settings:
         fused_moe=given.get("fused_moe"),
         max_attention_mib=given.get("attn_max_b"),
     )
+
+
+def _fork(case: Case) -> Fork:
+    return "ik_llama.cpp" if case.engine == "ik_llama.cpp" else "llama.cpp"
+
+
+def _overrides(case: Case) -> tuple[tuple[str, str], ...]:
+    """Pairs of a pattern and a buffer, written `pattern=buffer,...` as on the command line."""
+    stated = case.settings.get("override_tensor")
+    parts = str(stated).split(",") if isinstance(stated, str) and stated else []
+    pairs = [part.rpartition("=") for part in parts]
+    return tuple((pattern, place) for pattern, _, place in pairs if pattern)
 
 
 def _has_devices(case: Case) -> bool:

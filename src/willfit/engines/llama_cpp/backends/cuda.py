@@ -48,6 +48,8 @@ class Cuda:
         F16 copies of a quantized cache are counted in the compute buffer; older builds took them from a pool.
     keeps_sums, keeps_choices
         What one kernel computes at once for experts is kept for it: their weighted sum, their choice.
+    shares_experts
+        Experts on the host are taken over where each has enough tokens of the batch.
     """
 
     index: int
@@ -56,6 +58,7 @@ class Cuda:
     copies_in_graph: bool = True
     keeps_sums: bool = True
     keeps_choices: bool = True
+    shares_experts: bool = False
     alignment: int = 128
     largest_buffer: int = ENDLESS
 
@@ -86,7 +89,10 @@ class Cuda:
         """See `Backend.takes_over`."""
         if node.op == "get_rows":
             return False
-        if node.op == "mul_mat":
+        if self.shares_experts and node.op in ("mul_mat_id", "moe_fused_up_gate"):
+            weights, ids = node.src[0], node.src[-1]
+            return node.ne[2] >= MIN_ROWS and node.ne[2] * ids.ne[0] >= MIN_ROWS * weights.ne[2]
+        if node.op in ("mul_mat", "moe_fused_up_gate"):
             return node.ne[1] >= MIN_ROWS
         if node.op in ("mul_mat_id", "rope"):
             return node.ne[2] >= MIN_ROWS

@@ -54,6 +54,7 @@ def backends_of(
                     era.copies_in_graph,
                     fusion and era.keeps_expert_sums,
                     fusion and era.keeps_expert_choices,
+                    era.shares_experts,
                 )
             )
         elif name == "metal":

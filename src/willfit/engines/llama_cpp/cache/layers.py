@@ -48,6 +48,8 @@ class CacheSettings:
         Quantized caches are rotated; those of models with windows or states, too.
     snapshots
         Earlier states that are kept beside the newest.
+    drafts
+        Layers that draft have caches, too.
     """
 
     cells: int
@@ -63,6 +65,7 @@ class CacheSettings:
     rotates: bool = True
     rotates_all: bool = True
     snapshots: int = 0
+    drafts: bool = False
 
     @property
     def streams(self) -> int:
@@ -77,10 +80,17 @@ class CacheSettings:
         return -(-needed // PADDING) * PADDING
 
 
-def cached_layers(architecture: Architecture) -> tuple[Layer, ...]:
-    """Layers that the caches are made for (`llama_model::create_memory`)."""
+def cached_layers(architecture: Architecture, drafts: bool = False) -> tuple[Layer, ...]:
+    """Layers that the caches are made for (`llama_model::create_memory`).
+
+    Parameters
+    ----------
+    drafts
+        Those that draft, too.
+    """
     layers = architecture.layers
-    return (*layers, *architecture.mtp_layers) if architecture.model_type in _DRAFTS_KEPT else layers
+    kept = drafts or architecture.model_type in _DRAFTS_KEPT
+    return (*layers, *architecture.mtp_layers) if kept else layers
 
 
 def layer_caches(
@@ -94,7 +104,7 @@ def layer_caches(
         Where each layer's cache goes; one for each time that a layer is run.
     """
     made: list[LayerCache] = []
-    layers = cached_layers(architecture)
+    layers = cached_layers(architecture, settings.drafts)
     attentions = [m for layer in layers for m in layer.mixers if isinstance(m, Attention)]
     recurrent = any(isinstance(mixer, Recurrent) for layer in layers for mixer in layer.mixers)
     widest = max((mixer.kv_heads * mixer.value_dim for mixer in attentions), default=0)
