@@ -88,6 +88,9 @@ class Era:
         The sum of the chosen experts' weights is kept from being zero by an operation of its own.
     pipeline_copies
         Copies of inputs that pipelines keep (`GGML_SCHED_MAX_COPIES`).
+    divides_rows, layers_divide
+        CUDA devices divide rows of matrices (`--split-mode row`); each layer's device computes with them, before the
+        main one did.
     spare_sequence
         A server has one more sequence than slots.
     caches_drafts
@@ -141,6 +144,8 @@ class Era:
     saves_states: bool = False
     clamps_expert_sum: bool = False
     pipeline_copies: int = 4
+    divides_rows: bool = True
+    layers_divide: bool = False
     spare_sequence: bool = False
     caches_drafts: bool = False
     flash_on: bool = False
@@ -159,6 +164,7 @@ ERAS: tuple[Era, ...] = succession(
     changed((2409,), splits_batch=True),
     changed((2437,), offloads_products=True),
     changed((2521,), trims_outputs=True),
+    changed((3997,), layers_divide=True),
     changed((4273,), repacked=("Q4_0",)),
     changed((4928,), repacked=("Q4_0", "Q4_K")),
     changed((5140,), latent_cache=True),
@@ -183,6 +189,7 @@ ERAS: tuple[Era, ...] = succession(
     changed((8800,), rotates_windows=True),
     changed((9000,), repacked=("Q4_0", "Q4_K", "IQ4_NL", "MXFP4")),
     changed((9440,), half_masks=True, copies_in_graph=True, few_outputs=True),
+    changed((9976,), divides_rows=False),
     changed((10150,), ignores_sinks=True, forces_flash=True),
     changed((10750,), keeps_expert_sums=True),
     changed((10900,), keeps_expert_choices=True),

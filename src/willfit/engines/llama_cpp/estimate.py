@@ -21,6 +21,7 @@ from willfit.engines.llama_cpp.settings import Settings
 from willfit.engines.llama_cpp.sizing import Sizing, devices_of, resized, size_up
 from willfit.engines.llama_cpp.terms import (
     compute_term,
+    divided_term,
     keys_values_term,
     output_term,
     states_term,
@@ -129,6 +130,7 @@ def _device_terms(sizing: Sizing, index: int) -> tuple[Term, ...]:
     place = sizing.model.backends[index].place
     return _present(
         weights_term(sizing, place),
+        divided_term(sizing, index),
         keys_values_term(sizing, place),
         states_term(sizing, place),
         compute_term(sizing, place),
@@ -188,7 +190,8 @@ def _notes(subject: Subject, sizing: Sizing, users: int) -> tuple[str, ...]:
         notes.append(f"{len(settings.lora)} LoRA adapters could not be read: they are not counted")
     if settings.drafting is not None and settings.drafting.kind != "mtp" and subject.draft is None:
         notes.append("the drafting model is not known: it is not counted")
-    if settings.split_mode in ("row", "tensor") and len(sizing.devices) > 1:
+    undivided = settings.split_mode == "tensor" or (settings.split_mode == "row" and sizing.model.split is None)
+    if undivided and len(sizing.devices) > 1:
         notes.append(
             f"--split-mode {settings.split_mode} divides matrices; they are counted with whole layers here"
         )

@@ -16,6 +16,7 @@ from willfit.engines.llama_cpp.graph.network import Batch, LayerCache, Network
 from willfit.engines.llama_cpp.graph.scheduler import Backend, Reserved, Scheduler
 from willfit.engines.llama_cpp.graph.tensor import Buffer, Node
 from willfit.engines.llama_cpp.loading.layers import LayerPlaces
+from willfit.engines.llama_cpp.loading.rows import RowSplit
 from willfit.engines.llama_cpp.loading.weights import SHARED, Loader, Placed, buffer_bytes
 
 #: Architectures whose batches need more for one sequence than for several.
@@ -34,6 +35,8 @@ class Model:
         Where layers and tensors are.
     backends
         Devices by index, then the processor.
+    split
+        How rows of matrices are divided among devices; None where matrices stay whole.
     """
 
     header: GgufHeader
@@ -41,6 +44,7 @@ class Model:
     places: LayerPlaces
     placed: tuple[Placed, ...]
     backends: tuple[Backend, ...]
+    split: RowSplit | None = None
 
     @property
     def meta(self) -> Metadata:
@@ -50,7 +54,16 @@ class Model:
     @property
     def bytes(self) -> dict[str, int]:
         """Bytes of each buffer of weights."""
-        return buffer_bytes(self.placed, self.backends)
+        return buffer_bytes(self.placed, self.backends, self.split)
+
+    def divided_bytes(self, device: int) -> int:
+        """Bytes of a device's rows of matrices that are divided among devices."""
+        split = self.split
+        if split is None:
+            return 0
+        names = {split.place(index) for index in range(len(split.starts))}
+        tensors = {one.tensor.name: one.tensor for one in self.placed if one.buffer.place in names}
+        return sum(split.bytes(tensor)[device] for tensor in tensors.values())
 
 
 def load(
@@ -58,7 +71,7 @@ def load(
 ) -> Model:
     """Place a model's tensors."""
     placed = tuple(loader.place(header, architecture.tied, skipped))
-    return Model(header, architecture, loader.places, placed, loader.backends)
+    return Model(header, architecture, loader.places, placed, loader.backends, loader.split)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +88,10 @@ class ContextSettings:
         Caches follow their layers; products with weights on the host run on a device.
     embeddings, pooling
         Vectors are wanted.
-    pipelined
-        Batches overlap on several devices.
     pins
         Operations stay where builders want them; False for the library's own planner.
+    copies
+        Of inputs, that batches which overlap on several devices have.
     mla, attention_mib, fused_experts
         See `Batch`.
     """
@@ -89,8 +102,8 @@ class ContextSettings:
     op_offload: bool = True
     embeddings: bool = False
     pooling: str = "none"
-    pipelined: bool = False
     pins: bool = True
+    copies: int = 1
     mla: int = 0
     attention_mib: int = 0
     fused_experts: bool = False
@@ -211,8 +224,7 @@ def _reserve(
 ) -> Reserved:
     net = _network(model, settings, era, buffers, tokens, outputs, sequences)
     families.build(net)
-    copies = era.pipeline_copies if settings.pipelined else 1
-    return _scheduler(model, settings, era, copies).reserve(net.nodes, net.leafs)
+    return _scheduler(model, settings, era, settings.copies).reserve(net.nodes, net.leafs)
 
 
 def _network(

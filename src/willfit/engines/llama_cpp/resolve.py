@@ -111,8 +111,8 @@ class Resolved:
             settings.op_offload,
             self.embeddings,
             self.pooling,
-            pipelined,
             not settings.no_alloc,
+            settings.pipeline_copies or self.era.pipeline_copies if pipelined else 1,
             self.mla,
             settings.max_attention_mib or 0,
             settings.fork == "ik_llama.cpp"

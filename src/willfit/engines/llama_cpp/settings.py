@@ -107,6 +107,9 @@ class Settings:
         What the library's own planner says, which `--fit` asks: it forgets where builders want operations.
     n_threads
         Threads; None for the machine's.
+    pipeline_copies
+        Copies of inputs that a pipeline keeps, which is chosen when the program is built (`GGML_SCHED_MAX_COPIES`);
+        None for the usual.
     mla, fused_moe, max_attention_mib, run_time_repack
         ik_llama.cpp's `-mla`, `-fmoe`, `-amb`, `-rtr`.
     """
@@ -157,6 +160,7 @@ class Settings:
     fusion: bool = True
     no_alloc: bool = False
     n_threads: int | None = None
+    pipeline_copies: int | None = None
     mla: int | None = None
     fused_moe: bool | None = None
     max_attention_mib: int | None = None

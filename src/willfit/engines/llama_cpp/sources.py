@@ -13,6 +13,7 @@ SOURCES = Sources(
             ((3642,), "src/llama.cpp: llm_load_tensors"),
             ((5308,), "src/llama-model.cpp: load_tensors"),
         ],
+        "rows": [((0,), "ggml-cuda.cu: get_row_split"), ((3642,), "ggml/src/ggml-cuda.cu: get_row_split")],
         "keys and values": [
             ((0,), "llama.cpp: llama_kv_cache_init"),
             ((3642,), "src/llama.cpp: llama_kv_cache_init"),

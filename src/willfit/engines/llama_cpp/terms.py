@@ -46,6 +46,16 @@ def weights_term(sizing: Sizing, place: str, name: str = "weights") -> Term | No
     return exact(name, size, text, cite(sizing, "weights"))
 
 
+def divided_term(sizing: Sizing, index: int) -> Term | None:
+    """A device's rows of matrices that are divided among devices; None without any."""
+    split, size = sizing.model.split, sizing.model.divided_bytes(index)
+    if split is None or not size:
+        return None
+    end = (*split.starts, 1.0)[index + 1]
+    text = f"{size} B of rows from {split.starts[index]:.3f} to {end:.3f} of each matrix"
+    return exact("divided_weights", size, text, cite(sizing, "rows"))
+
+
 def keys_values_term(sizing: Sizing, place: str) -> Term | None:
     """Keys and values in one buffer; None if it holds none."""
     return _cache_term(sizing, place, "kv_cache", ("k", "v", "index"), sizing.context.keys_values, "cells")

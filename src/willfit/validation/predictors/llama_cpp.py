@@ -215,6 +215,7 @@ def settings_of(case: Case, build: str, program: Program) -> Settings:
         else None,
         embeddings=bool(given.get("embeddings")),
         n_outputs_max=given.get("n_outputs_max") or None,
+        pipeline_copies=_copies(case),
         mla=given.get("mla_attn"),
         fused_moe=given.get("fused_moe"),
         max_attention_mib=given.get("attn_max_b"),
@@ -223,6 +224,14 @@ def settings_of(case: Case, build: str, program: Program) -> Settings:
 
 def _fork(case: Case) -> Fork:
     return "ik_llama.cpp" if case.engine == "ik_llama.cpp" else "llama.cpp"
+
+
+def _copies(case: Case) -> int | None:
+    """Copies of a pipeline's inputs, which ik_llama.cpp logs where it pipelines at all."""
+    stated = case.settings.get("pipeline_parallel_copies")
+    if stated is None and _fork(case) == "ik_llama.cpp" and not case.settings.get("pipeline_parallel"):
+        return 1
+    return stated
 
 
 def _overrides(case: Case) -> tuple[tuple[str, str], ...]:

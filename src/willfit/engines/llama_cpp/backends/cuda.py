@@ -50,6 +50,8 @@ class Cuda:
         What one kernel computes at once for experts is kept for it: their weighted sum, their choice.
     shares_experts
         Experts on the host are taken over where each has enough tokens of the batch.
+    any_heads
+        Attention has kernels for keys wider than values (ik_llama.cpp).
     """
 
     index: int
@@ -59,6 +61,7 @@ class Cuda:
     keeps_sums: bool = True
     keeps_choices: bool = True
     shares_experts: bool = False
+    any_heads: bool = False
     alignment: int = 128
     largest_buffer: int = ENDLESS
 
@@ -77,7 +80,7 @@ class Cuda:
         check = _CHECKS.get(node.op)
         if check is not None:
             return check(node)
-        if node.op == "flash_attn_ext":
+        if node.op == "flash_attn_ext" and not self.any_heads:
             return kernel_for(node, self.arch) is not Kernel.NONE
         return True
 

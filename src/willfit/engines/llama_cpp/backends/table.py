@@ -55,6 +55,7 @@ def backends_of(
                     fusion and era.keeps_expert_sums,
                     fusion and era.keeps_expert_choices,
                     era.shares_experts,
+                    era.chooses_latents,
                 )
             )
         elif name == "metal":

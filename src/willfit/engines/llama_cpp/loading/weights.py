@@ -11,6 +11,7 @@ from willfit.checkpoints.gguf import GgufHeader, GgufTensor
 from willfit.engines.llama_cpp.graph.scheduler import Backend
 from willfit.engines.llama_cpp.graph.tensor import Buffer, Node, Shape
 from willfit.engines.llama_cpp.loading.layers import LayerPlaces
+from willfit.engines.llama_cpp.loading.rows import RowSplit
 from willfit.engines.llama_cpp.loading.roles import Role, role_of
 from willfit.errors import BadInput
 
@@ -71,6 +72,8 @@ class Loader:
         Types that the processor repacks.
     overrides
         Patterns of tensor names, each with the name of a buffer.
+    split
+        How rows of matrices are divided among devices; None where matrices stay whole.
     """
 
     places: LayerPlaces
@@ -79,6 +82,7 @@ class Loader:
     mapped: bool
     repack: tuple[str, ...]
     overrides: tuple[tuple[str, str], ...] = ()
+    split: RowSplit | None = None
     _patterns: tuple[tuple[re.Pattern[str], str], ...] = field(init=False, default=())
 
     def __post_init__(self) -> None:
@@ -134,6 +138,8 @@ class Loader:
             device = self.places.output
         if device is not None:
             backend = self.backends[device]
+            if self.split is not None and self.split.divides(tensor, role.op, device):
+                return Buffer(self.split.place(device), device, weights=True)
             buffer = Buffer(backend.place, device, weights=True)
             if backend.supports(_test(tensor, meta, role.op, buffer)):
                 return buffer
@@ -194,7 +200,9 @@ def _test(tensor: GgufTensor, meta: Metadata, op: str, buffer: Buffer) -> Node:
     return Node("none", tensor.type, (a, b, c, d), buffer=buffer)
 
 
-def buffer_bytes(placed: Sequence[Placed], backends: Sequence[Backend]) -> dict[str, int]:
+def buffer_bytes(
+    placed: Sequence[Placed], backends: Sequence[Backend], split: RowSplit | None = None
+) -> dict[str, int]:
     """Bytes of each buffer of weights.
 
     A mapped file counts from its first tensor in that buffer to the end of the last, whatever lies between. A head that
@@ -215,7 +223,8 @@ def buffer_bytes(placed: Sequence[Placed], backends: Sequence[Backend]) -> dict[
             continue
         seen.add((one.tensor.name, place))
         backend = processor if one.buffer.device is None else backends[one.buffer.device]
-        size = backend.bytes(one.node())
+        divided = split is not None and one.buffer.device is not None and place == split.place(one.buffer.device)
+        size = sum(split.bytes(one.tensor)) if split is not None and divided else backend.bytes(one.node())
         sizes[place] = sizes.get(place, 0) + -(-size // backend.alignment) * backend.alignment
     if ranges:
         sizes["CPU_Mapped"] = sum(end - start for start, end in ranges.values())
