@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from willfit.architectures.mixers import Attention, LatentAttention
 from willfit.engines.base import Machine, Subject
 from willfit.engines.llama_cpp.graph.tensor import row_bytes
+from willfit.engines.llama_cpp.plan import draft_context
 from willfit.engines.llama_cpp.settings import Drafting, Settings
 from willfit.engines.llama_cpp.sizing import Sizing, size_up
 from willfit.engines.llama_cpp.terms import cite
@@ -75,6 +76,13 @@ def draft_settings(sizing: Sizing, drafting: Drafting) -> Settings:
 
 def _modules(subject: Subject, sizing: Sizing, drafting: Drafting) -> Draft:
     """The context of drafting modules: their weights are the main model's, their keys and values their own."""
+    asked = replace(
+        sizing.settings, cache_type_k=drafting.cache_type_k, cache_type_v=drafting.cache_type_v
+    )
+    settings = sizing.resolved.context(asked, sizing.context.flash_attn, False)
+    made = draft_context(sizing.model, settings, sizing.resolved.era)
+    if made is not None:
+        return Draft({}, dict(made.keys_values), dict(made.compute), sizing.context.output, sure=True)
     cache = sizing.resolved.context(sizing.settings, sizing.context.flash_attn, False).cache
     type_k, type_v = drafting.cache_type_k.upper(), drafting.cache_type_v.upper()
     first = len(subject.architecture.layers)

@@ -122,7 +122,7 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
         capacity=held,
         notes=_notes(subject, sizing, users),
         remedies=remedies(sizing, limits, measure, held.max_context if held else 0),
-        details=_details(sizing),
+        details=_details(sizing, draft),
     )
 
 
@@ -211,8 +211,9 @@ def _present(*terms: Term | None) -> tuple[Term, ...]:
     return tuple(term for term in terms if term is not None)
 
 
-def _details(sizing: Sizing) -> dict[str, Any]:
+def _details(sizing: Sizing, draft: Draft | None) -> dict[str, Any]:
     resolved = sizing.resolved
+    drafted = {} if draft is None else {"kv": draft.caches, "compute": draft.compute}
     return {
         "context": resolved.n_ctx if resolved.unified else resolved.cells,
         "n_ctx": resolved.n_ctx,
@@ -227,6 +228,7 @@ def _details(sizing: Sizing) -> dict[str, Any]:
             "output": {sizing.model.backends[-1].place: sizing.context.output},
         },
         "kv": {"k": sizing.context.keys, "v": sum(sizing.context.keys_values.values()) - sizing.context.keys},
+        "draft": drafted,
         "splits": sizing.context.splits,
         "nodes": sizing.context.nodes,
         "pipelined": sizing.pipelined,

@@ -12,6 +12,7 @@ from willfit.engines.llama_cpp.cache.layers import CacheSettings, cached_layers,
 from willfit.engines.llama_cpp.cache.loops import runs
 from willfit.engines.llama_cpp.eras import Era
 from willfit.engines.llama_cpp.graph import families
+from willfit.engines.llama_cpp.graph.families import drafts
 from willfit.engines.llama_cpp.graph.network import Batch, LayerCache, Network
 from willfit.engines.llama_cpp.graph.scheduler import Backend, Reserved, Scheduler
 from willfit.engines.llama_cpp.graph.tensor import Buffer, Node
@@ -189,6 +190,50 @@ def context(model: Model, settings: ContextSettings, era: Era) -> Context:
         reserved.splits,
         reserved.nodes,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class DraftContext:
+    """What the context of a model's own drafting layer takes.
+
+    Attributes
+    ----------
+    keys_values, compute
+        Bytes by buffer.
+    """
+
+    keys_values: Mapping[str, int]
+    compute: Mapping[str, int]
+
+
+def draft_context(model: Model, settings: ContextSettings, era: Era) -> DraftContext | None:
+    """What the context of a model's own drafting layer takes; None where its graph is not known.
+
+    Parameters
+    ----------
+    settings
+        Of that context.
+    """
+    architecture = model.architecture
+    first = len(architecture.layers)
+    if not architecture.mtp_layers or not drafts.is_known(architecture.model_type):
+        return None
+    layers = (*architecture.layers, architecture.mtp_layers[0])
+    alone = replace(architecture, layers=layers, mtp_layers=())
+    drafting = replace(model, architecture=alone)
+    cache = replace(settings.cache, snapshots=0)
+    buffers = cache_buffers(drafting, settings.kv_offload)
+    caches = [LayerCache() for _ in range(first)] + layer_caches(alone, cache, buffers)[first:]
+    tokens = min(cache.cells * cache.streams, cache.ubatch)
+    sequences = _computed_sequences(cache, era)
+    rounded = -(-tokens // sequences) * sequences
+    outputs = min(tokens, settings.outputs)
+    net = _network(drafting, replace(settings, cache=cache), era, buffers, rounded, outputs, sequences)
+    net.caches = caches
+    drafts.build(net, first)
+    reserved = _scheduler(model, settings, era).reserve(net.nodes, net.leafs)
+    compute = {one.place: size for one, size in zip(model.backends, reserved.bytes, strict=True)}
+    return DraftContext(_sum(drafting, caches, buffers, ("k", "v")), compute)
 
 
 def flash_attention(model: Model, settings: ContextSettings, era: Era) -> bool:

@@ -210,8 +210,8 @@ def settings_of(case: Case, build: str, program: Program) -> Settings:
         fit=bool(given.get("fit")),
         fusion=not oracle,
         no_alloc=oracle,
-        drafting=Drafting("mtp", n_max=int(given["n_rs_seq"]))
-        if given.get("n_rs_seq") and not oracle
+        drafting=Drafting("mtp", n_max=_drafted(given))
+        if (given.get("n_rs_seq") or given.get("mtp")) and not oracle
         else None,
         embeddings=bool(given.get("embeddings")),
         n_outputs_max=given.get("n_outputs_max") or None,
@@ -220,6 +220,12 @@ def settings_of(case: Case, build: str, program: Program) -> Settings:
         fused_moe=given.get("fused_moe"),
         max_attention_mib=given.get("attn_max_b"),
     )
+
+
+def _drafted(given: dict[str, Any]) -> int | None:
+    """Tokens that are drafted at once."""
+    stated = given.get("n_rs_seq") or (given.get("speculative") or {}).get("num_tokens")
+    return int(stated) if stated else None
 
 
 def _fork(case: Case) -> Fork:
@@ -287,6 +293,7 @@ def figures(case: Case, subject: Subject, answer: Estimate) -> dict[str, Any]:
     for key in ("k", "v"):
         if f"kv_{key}_mib" in measured:
             found[f"kv_{key}_mib"] = _printed(answer.details["kv"][key] / MIB)
+    _draft(found, measured, answer)
     if files and subject.gguf is not None:
         stored = sum(tensor.bytes for tensor in subject.gguf.tensors)
         if "file_size_gib" in measured:
@@ -295,6 +302,24 @@ def figures(case: Case, subject: Subject, answer: Estimate) -> dict[str, Any]:
             elements = sum(line.tensor.elements * line.times for line in subject.lines)
             found["bpw"] = _printed(8 * stored / elements)
     return found
+
+
+def _draft(found: dict[str, Any], measured: dict[str, Any], answer: Estimate) -> None:
+    """The context of the model's own drafting layer."""
+    draft = answer.details["draft"]
+    if not draft:
+        return
+    host = {name: size for name, size in draft["compute"].items() if name.startswith("CPU") or "_Host" in name}
+    keys_values, host_bytes = sum(draft["kv"].values()), sum(host.values())
+    compute = sum(draft["compute"].values()) - host_bytes
+    for key, size in (
+        ("mtp_kv_mib", keys_values),
+        ("mtp_compute_mib", compute),
+        ("mtp_host_compute_mib", host_bytes),
+        ("mtp_context_mib", keys_values + compute),
+    ):
+        if key in measured:
+            found[key] = _printed(size / MIB)
 
 
 def _printed(value: float) -> Prediction:

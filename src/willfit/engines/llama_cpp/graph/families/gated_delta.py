@@ -17,14 +17,13 @@ from willfit.engines.llama_cpp.graph.recurrent import (
 )
 from willfit.engines.llama_cpp.graph.tensor import Node
 
-_STYLE = Style(ffn_norm="post_attention_norm", crop="after norm", experts=Experts(scaled=None))
-
-
 class GatedDelta(Decoder):
     """What Qwen3.5 does."""
 
+    STYLE = Style(ffn_norm="post_attention_norm", crop="after norm", experts=Experts(scaled=None))
+
     def __init__(self, net: Network) -> None:
-        super().__init__(net, _STYLE)
+        super().__init__(net, self.STYLE)
         self.states = state_inputs(net)
 
     def attended(self, x: Node, given: Node) -> Node:
