@@ -224,7 +224,17 @@ def test_a_question_is_about_a_server_with_slots() -> None:
 
 
 def test_a_command_line_is_answered() -> None:
-    words = "llama-server -hf Qwen/Qwen3-14B-GGUF:Q4_K_M -c 32768 -ngl 30 --host 0.0.0.0".split()
+    words = [
+        "llama-server",
+        "-hf",
+        "Qwen/Qwen3-14B-GGUF:Q4_K_M",
+        "-c",
+        "32768",
+        "-ngl",
+        "30",
+        "--host",
+        "0.0.0.0",
+    ]
     found = answer_command(words, machine_of("rtx3090"), offline=True).estimate
     assert (found.engine, found.details["n_gpu_layers"]) == ("llama.cpp", 30)
     assert any("30 of 41 layers" in note for note in found.notes)

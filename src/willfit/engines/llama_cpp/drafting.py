@@ -76,9 +76,7 @@ def draft_settings(sizing: Sizing, drafting: Drafting) -> Settings:
 
 def _modules(subject: Subject, sizing: Sizing, drafting: Drafting) -> Draft:
     """The context of drafting modules: their weights are the main model's, their keys and values their own."""
-    asked = replace(
-        sizing.settings, cache_type_k=drafting.cache_type_k, cache_type_v=drafting.cache_type_v
-    )
+    asked = replace(sizing.settings, cache_type_k=drafting.cache_type_k, cache_type_v=drafting.cache_type_v)
     settings = sizing.resolved.context(asked, sizing.context.flash_attn, False)
     made = draft_context(sizing.model, settings, sizing.resolved.era)
     if made is not None:

@@ -88,6 +88,8 @@ class Era:
         The sum of the chosen experts' weights is kept from being zero by an operation of its own.
     pipeline_copies
         Copies of inputs that pipelines keep (`GGML_SCHED_MAX_COPIES`).
+    flash_pictures
+        Encoders of pictures attend without scores in memory.
     divides_rows, layers_divide
         CUDA devices divide rows of matrices (`--split-mode row`); each layer's device computes with them, before the
         main one did.
@@ -105,7 +107,8 @@ class Era:
     sums_experts
         Results of experts are added up by one operation; `weighted` with their weights.
     shares_experts
-        Devices compute products of experts on the host where each expert has enough tokens; before, where the batch has.
+        Devices compute products of experts on the host where each expert has enough tokens; before, where the batch
+        has.
     """
 
     since: Version
@@ -144,6 +147,7 @@ class Era:
     saves_states: bool = False
     clamps_expert_sum: bool = False
     pipeline_copies: int = 4
+    flash_pictures: bool = False
     divides_rows: bool = True
     layers_divide: bool = False
     spare_sequence: bool = False
@@ -179,6 +183,7 @@ ERAS: tuple[Era, ...] = succession(
     changed((6480,), saves_states=True),
     changed((6660,), weights_first=True),
     changed((6710,), saves_prompts=True),
+    changed((6940,), flash_pictures=True),
     changed((6980,), padding=True),
     changed((7000,), fused_value_views=True),
     changed((7100,), clamps_expert_sum=True),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from willfit.engines.llama_cpp.graph.pictures import Encoder
+
 #: `server` and `cli` are the programs of that name, `bench` is `llama-bench`, `api` a program that calls the library
 #: and computes the logits of whole batches (`llama-perplexity`, bindings).
 Program = Literal["server", "cli", "bench", "api"]
@@ -95,8 +97,9 @@ class Settings:
         The server's saved states for each slot, and its limit on saved prompts in MiB (-1: none, 0: off).
     lora, lora_bytes
         Adapters by name, and their tensors' bytes where their files could be read.
-    mmproj_bytes, mmproj_offload, image_tokens
-        A projector's tensor bytes (0: without), whether it goes to a device, and most tokens of one image.
+    mmproj_bytes, mmproj_encoder, mmproj_offload, image_tokens
+        A projector's tensor bytes (0: without), its encoder's shape (None: not known), whether it goes to a device, and
+        most tokens of one image.
     drafting
         None without.
     rpc_servers
@@ -153,6 +156,7 @@ class Settings:
     lora: tuple[str, ...] = ()
     lora_bytes: int = 0
     mmproj_bytes: int = 0
+    mmproj_encoder: Encoder | None = None
     mmproj_offload: bool = True
     image_tokens: int | None = None
     drafting: Drafting | None = None

@@ -46,6 +46,7 @@ SOURCES = Sources(
             ((0,), "examples/llava/clip.cpp: clip_model_load"),
             ((5308,), "tools/mtmd/clip.cpp: clip_init"),
         ],
+        "pictures": [((5308,), "tools/mtmd/clip.cpp: alloc_compute_meta, on the picture it warms up with")],
         "prompt cache": [((8643,), "tools/server/server-task.h: server_prompt_cache")],
         "checkpoints": [((8643,), "tools/server/server-context.cpp: server_prompt_checkpoint")],
     },

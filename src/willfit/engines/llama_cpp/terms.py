@@ -101,6 +101,13 @@ def _cache_term(
     return exact(name, size, text, cite(sizing, rule))
 
 
+def established(sizing: Sizing) -> bool:
+    """Whether it is known what is computed where: ik_llama.cpp has rules of its own for weights that lie elsewhere."""
+    offload = sizing.offload
+    whole = not offload.overrides and offload.layers > len(sizing.model.places.layers)
+    return sizing.settings.fork == "llama.cpp" or not sizing.devices or (whole and not sizing.pipelined)
+
+
 def compute_term(sizing: Sizing, place: str) -> Term | None:
     """What is computed, when most of it is alive."""
     size = sizing.context.compute.get(place, 0)
@@ -117,7 +124,7 @@ def compute_term(sizing: Sizing, place: str) -> Term | None:
     if gaps > 0:
         text += f" + {gaps} B of gaps" if text else f"{gaps} B"
     cited = cite(sizing, "compute")
-    if not families.is_known(sizing.model.architecture.model_type):
+    if not (established(sizing) and families.is_known(sizing.model.architecture.model_type)):
         return between(
             "compute", size, size // _UNKNOWN_GRAPH, size * _UNKNOWN_GRAPH, text or f"{size} B", cited
         )

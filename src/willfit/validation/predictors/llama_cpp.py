@@ -13,6 +13,8 @@ from willfit.engines.base import Machine, Subject
 from willfit.engines.gguf_files import subject_of_file
 from willfit.engines.llama_cpp import Settings, estimate
 from willfit.engines.llama_cpp.eras import era_for
+from willfit.engines.llama_cpp.graph.pictures import Encoder
+from willfit.engines.llama_cpp.loading.projectors import side_of
 from willfit.engines.llama_cpp.settings import Backend, Drafting, Fork, Program
 from willfit.estimate import Estimate
 from willfit.file_types import known_quantization
@@ -25,21 +27,25 @@ from willfit.validation.scoring import Prediction, Unpredictable
 #: Builds by the day on which they were published; others lie between.
 _BUILDS = (
     ("2023-08-21", 1010), ("2023-12-05", 1610), ("2024-02-26", 2275), ("2024-03-13", 2409), ("2024-03-27", 2540),
-    ("2024-05-11", 2849), ("2024-08-18", 3600), ("2024-10-31", 4000), ("2024-12-30", 4400), ("2025-03-15", 4897), ("2025-04-26", 5192),
-    ("2025-06-10", 5622), ("2025-06-30", 5781), ("2025-08-30", 6325), ("2025-11-08", 6980), ("2025-12-15", 7410),
-    ("2026-02-12", 8000), ("2026-04-10", 8672), ("2026-05-08", 9093), ("2026-05-25", 9294), ("2026-06-15", 9538),
-    ("2026-07-20", 10068), ("2026-08-20", 10566), ("2026-09-20", 11063), ("2026-10-01", 11320), ("2026-10-08", 11500),
+    ("2024-05-11", 2849), ("2024-08-18", 3600), ("2024-10-31", 4000), ("2024-12-30", 4400), ("2025-03-15", 4897),
+    ("2025-04-26", 5192), ("2025-06-10", 5622), ("2025-06-30", 5781), ("2025-08-30", 6325), ("2025-11-08", 6980),
+    ("2025-12-15", 7410), ("2026-02-12", 8000), ("2026-04-10", 8672), ("2026-05-08", 9093), ("2026-05-25", 9294),
+    ("2026-06-15", 9538), ("2026-07-20", 10068), ("2026-08-20", 10566), ("2026-09-20", 11063), ("2026-10-01", 11320),
+    ("2026-10-08", 11500),
 )  # fmt: skip
 
 #: The same of ik_llama.cpp, which counts its own commits.
 _IK_BUILDS = (
-    ("2024-08-18", 3397), ("2024-10-01", 3440), ("2024-11-01", 3480), ("2025-01-01", 3525), ("2025-02-01", 3541), ("2025-02-23", 3571),
-    ("2025-03-01", 3576), ("2025-04-01", 3613), ("2025-05-01", 3657), ("2025-06-01", 3719), ("2025-06-12", 3745), ("2025-07-01", 3774),
-    ("2025-08-07", 3827), ("2025-09-01", 3869), ("2025-09-04", 3877), ("2025-10-01", 3900), ("2025-10-13", 3907), ("2025-10-20", 3918),
-    ("2025-10-25", 3928), ("2025-11-01", 3944), ("2025-11-05", 3953), ("2025-11-12", 3983), ("2025-12-01", 4034), ("2026-01-01", 4084),
-    ("2026-03-01", 4245), ("2026-06-01", 4553), ("2026-10-01", 4840),
+    ("2024-08-18", 3397), ("2024-10-01", 3440), ("2024-11-01", 3480), ("2025-01-01", 3525), ("2025-02-01", 3541),
+    ("2025-02-23", 3571), ("2025-03-01", 3576), ("2025-04-01", 3613), ("2025-05-01", 3657), ("2025-06-01", 3719),
+    ("2025-06-12", 3745), ("2025-07-01", 3774), ("2025-08-07", 3827), ("2025-09-01", 3869), ("2025-09-04", 3877),
+    ("2025-10-01", 3900), ("2025-10-13", 3907), ("2025-10-20", 3918), ("2025-10-25", 3928), ("2025-11-01", 3944),
+    ("2025-11-05", 3953), ("2025-11-12", 3983), ("2025-12-01", 4034), ("2026-01-01", 4084), ("2026-03-01", 4245),
+    ("2026-06-01", 4553), ("2026-10-01", 4840),
 )  # fmt: skip
 
+#: Vision encoders that are built as Qwen3-VL's, by the start of their types.
+_ENCODERS = ("qwen3_vl", "qwen3_5", "qwen3_6", "qwen3_8")
 #: Slots of a server that was not told how many.
 _AUTO_SLOTS = 4
 #: A commit instead of a build: the date has to say.
@@ -109,6 +115,13 @@ def _has_drafts(case: Case) -> bool:
     """Whether the file holds modules that draft: files of planners and older converters do not."""
     if case.fields.get("oracle") is not None:
         return False
+    layers = case.settings.get("n_layers_total")
+    entry = find(str(case.fields.get("catalogue") or case.fields.get("model")))
+    if layers is not None and entry is not None:
+        config = entry.config.get("text_config") or entry.config
+        own, drafting = config.get("num_hidden_layers"), config.get("num_nextn_predict_layers")
+        if isinstance(own, int) and drafting:
+            return int(layers) - 1 > own
     return bool(case.settings.get("mtp")) or str(case.fields.get("date") or "") >= "2026"
 
 
@@ -215,6 +228,7 @@ def settings_of(case: Case, build: str, program: Program) -> Settings:
         else None,
         embeddings=bool(given.get("embeddings")),
         n_outputs_max=given.get("n_outputs_max") or None,
+        mmproj_encoder=_encoder(case),
         pipeline_copies=_copies(case),
         mla=given.get("mla_attn"),
         fused_moe=given.get("fused_moe"),
@@ -284,7 +298,10 @@ def figures(case: Case, subject: Subject, answer: Estimate) -> dict[str, Any]:
     _table(found, measured, "rs_buffer_mib", buffers["rs"])
     _table(found, measured, "context_buffer_mib", _added(buffers["kv"], buffers["rs"]))
     if not moved:
-        _table(found, measured, "compute_buffer_mib", buffers["compute"])
+        if files or not _crosses(case):
+            _table(found, measured, "compute_buffer_mib", buffers["compute"])
+            if not answer.details["established"]:
+                _loosen(found.get("compute_buffer_mib", {}))
         _table(found, measured, "output_buffer_mib", buffers["output"])
         if "compute_total_mib" in measured:
             found["compute_total_mib"] = _printed(sum(buffers["compute"].values()) / MIB)
@@ -294,6 +311,7 @@ def figures(case: Case, subject: Subject, answer: Estimate) -> dict[str, Any]:
         if f"kv_{key}_mib" in measured:
             found[f"kv_{key}_mib"] = _printed(answer.details["kv"][key] / MIB)
     _draft(found, measured, answer)
+    _projector(found, measured, answer)
     if files and subject.gguf is not None:
         stored = sum(tensor.bytes for tensor in subject.gguf.tensors)
         if "file_size_gib" in measured:
@@ -304,12 +322,59 @@ def figures(case: Case, subject: Subject, answer: Estimate) -> dict[str, Any]:
     return found
 
 
+def _crosses(case: Case) -> bool:
+    """Whether products of weights in RAM may be computed on devices, which get copies as large as the weights."""
+    given = case.settings
+    layers, total = given.get("n_gpu_layers"), given.get("n_layers_total")
+    partial = isinstance(layers, int) and total is not None and 0 <= layers < total
+    return bool(given.get("override_tensor") or given.get("cpu_moe") or given.get("n_cpu_moe") or partial)
+
+
+def _loosen(table: dict[str, Prediction]) -> None:
+    """Widen the intervals of what is not established."""
+    for place, one in table.items():
+        table[place] = Prediction(one.value, one.value / 2, one.value * 2)
+
+
+def _projector(found: dict[str, Any], measured: dict[str, Any], answer: Estimate) -> None:
+    """The compute buffers of a projector's encoder."""
+    sizes = answer.details["projector"]
+    if sizes and isinstance(measured.get("mmproj_compute_mib"), dict):
+        _table(found, measured, "mmproj_compute_mib", sizes)
+
+
+def _encoder(case: Case) -> Encoder | None:
+    """The encoder of a model whose config describes one that is built as Qwen3-VL's; None for others."""
+    entry = find(str(case.fields.get("catalogue") or case.fields.get("model")))
+    vision = (entry.config.get("vision_config") or {}) if entry is not None else {}
+    stated = case.settings.get("mmproj")
+    if "mmproj_compute_mib" not in case.measured or not str(vision.get("model_type")).startswith(_ENCODERS):
+        return None
+    patch, merge = int(vision["patch_size"]), int(vision["spatial_merge_size"])
+    side = side_of("qwen3vl_merger", patch, merge, 0)
+    if isinstance(stated, dict) and stated.get("warmup_image"):
+        side = int(str(stated["warmup_image"]).partition("x")[0])
+    return Encoder(
+        int(vision["depth"]),
+        int(vision["hidden_size"]),
+        int(vision["intermediate_size"]),
+        int(vision["num_heads"]),
+        patch,
+        merge,
+        side,
+        int(vision["out_hidden_size"]),
+        known=not vision.get("deepstack_visual_indexes"),
+    )
+
+
 def _draft(found: dict[str, Any], measured: dict[str, Any], answer: Estimate) -> None:
     """The context of the model's own drafting layer."""
     draft = answer.details["draft"]
     if not draft:
         return
-    host = {name: size for name, size in draft["compute"].items() if name.startswith("CPU") or "_Host" in name}
+    host = {
+        name: size for name, size in draft["compute"].items() if name.startswith("CPU") or "_Host" in name
+    }
     keys_values, host_bytes = sum(draft["kv"].values()), sum(host.values())
     compute = sum(draft["compute"].values()) - host_bytes
     for key, size in (

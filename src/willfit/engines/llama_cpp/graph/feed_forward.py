@@ -255,9 +255,9 @@ def _inner(net: Network, x: Node, selected: Node, activation: str, stem: str) ->
         up = net.view(both, shape, both.nb[1:3], width * both.nb[0])
         return net.glu(_GATED[activation], gate, up)
     up_weight, gate_weight = (net.weight(f"ffn_{name}_{stem}.weight") for name in ("up", "gate"))
-    if net.batch.fused_experts and up_weight is not None and gate_weight is not None:
-        if up_weight.type == gate_weight.type and activation in _GATED:
-            return net.up_gate_id(activation, up_weight, gate_weight, x, selected)
+    fused = net.batch.fused_experts and activation in _GATED
+    if fused and up_weight is not None and gate_weight is not None and up_weight.type == gate_weight.type:
+        return net.up_gate_id(activation, up_weight, gate_weight, x, selected)
     up = _through(net, f"ffn_up_{stem}", x, selected)
     if net.weight(f"ffn_gate_{stem}.weight") is None:
         return activated(net, up, activation)

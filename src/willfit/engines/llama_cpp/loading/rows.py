@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 from willfit.checkpoints.gguf import GgufTensor
 from willfit.engines.llama_cpp.backends.cuda import ROW_PADDING, Cuda
@@ -44,7 +44,7 @@ class RowSplit:
         """Rows of each device."""
         edges = [int(count * start) for start in self.starts]
         edges = [0, *(edge - edge % self.rounding for edge in edges[1:]), count]
-        return tuple(end - start for start, end in zip(edges, edges[1:], strict=False))
+        return tuple(end - start for start, end in pairwise(edges))
 
     def bytes(self, tensor: GgufTensor) -> tuple[int, ...]:
         """Bytes of a matrix on each device: its rows, the last one padded."""

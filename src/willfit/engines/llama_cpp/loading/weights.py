@@ -11,8 +11,8 @@ from willfit.checkpoints.gguf import GgufHeader, GgufTensor
 from willfit.engines.llama_cpp.graph.scheduler import Backend
 from willfit.engines.llama_cpp.graph.tensor import Buffer, Node, Shape
 from willfit.engines.llama_cpp.loading.layers import LayerPlaces
-from willfit.engines.llama_cpp.loading.rows import RowSplit
 from willfit.engines.llama_cpp.loading.roles import Role, role_of
+from willfit.engines.llama_cpp.loading.rows import RowSplit
 from willfit.errors import BadInput
 
 #: Rows that AVX2 processors interleave of types that they multiply faster so (`ggml-cpu/repack.cpp`).
@@ -223,7 +223,9 @@ def buffer_bytes(
             continue
         seen.add((one.tensor.name, place))
         backend = processor if one.buffer.device is None else backends[one.buffer.device]
-        divided = split is not None and one.buffer.device is not None and place == split.place(one.buffer.device)
+        divided = (
+            split is not None and one.buffer.device is not None and place == split.place(one.buffer.device)
+        )
         size = sum(split.bytes(one.tensor)) if split is not None and divided else backend.bytes(one.node())
         sizes[place] = sizes.get(place, 0) + -(-size // backend.alignment) * backend.alignment
     if ranges:

@@ -17,6 +17,7 @@ from willfit.engines.llama_cpp.graph.recurrent import (
 )
 from willfit.engines.llama_cpp.graph.tensor import Node
 
+
 class GatedDelta(Decoder):
     """What Qwen3.5 does."""
 
