@@ -139,6 +139,55 @@ def _hands_over(folder: Path, model_type: str) -> bool:
     return path.exists() and "_supports_attention_backend = True" in path.read_text(encoding="utf-8")
 
 
+def mlx(tree: Path) -> Found:
+    """`mlx_lm/models/*.py`: a module for each type, and the types that `utils.py` takes for others.
+
+    Some modules make their caches themselves.
+    """
+    folder = tree / "mlx_lm"
+    found: set[str] = set()
+    making: set[str] = set()
+    for path in sorted((folder / "models").glob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        if re.search(r"^class ModelArgs\b", text, re.MULTILINE):
+            found.add(path.stem)
+            making |= {path.stem} if "def make_cache" in text else set()
+    for name, entries in _dictionaries(folder / "utils.py"):
+        if name == "MODEL_REMAPPING":
+            pairs = {key: ast.literal_eval(value) for key, value in entries}
+            making |= {key for key, value in pairs.items() if value in making}
+            found |= {key for key, value in pairs.items() if value in found}
+    return {"TYPES": found, "MAKING_CACHES": making}
+
+
+def exllamav2(tree: Path) -> Found:
+    """`architecture.py`: the names that a config's class is compared with."""
+    folder = tree / "exllamav2"
+    path = next(name for name in (folder / "architecture.py", folder / "config.py") if name.exists())
+    text = path.read_text(encoding="utf-8")
+    found = set(re.findall(r"arch_string == \"(\w+)\"", text))
+    found |= set(re.findall(r"\"(\w+)\" in read_config\[.architectures.\]", text))
+    for operand in re.findall(r"arch_string in (\[[^\]]*\])", text):
+        found |= set(re.findall(r"\"(\w+)\"", operand))
+    # What no name matches is taken for a Llama.
+    return {"CLASSES": found | {"LlamaForCausalLM"}}
+
+
+def exllamav3(tree: Path) -> Found:
+    """`architecture/*.py`: names of classes, and those whose layers with a window keep rings."""
+    folder = tree / "exllamav3"
+    found: Found = {"CLASSES": set(), "RINGS": set()}
+    paths = [*(folder / "architecture").glob("*.py"), *(folder / "models").glob("*.py")]
+    for path in paths:
+        text = path.read_text(encoding="utf-8")
+        names = set(re.findall(r"^    arch_string = \"(\w+)\"", text, re.MULTILINE))
+        names = {name for name in names if not re.search("DFlash|Draft|Assistant", name)}
+        found["CLASSES"] |= names
+        if "SlidingAttention(" in text:
+            found["RINGS"] |= names
+    return found
+
+
 READERS: dict[str, tuple[Callable[[Path], Found], str, str]] = {
     "vllm": (vllm, "Model classes that vLLM has.", "`vllm/model_executor/models/registry.py`"),
     "sglang": (sglang, "Model classes that SGLang has.", "`sglang/srt/models/*.py`"),
@@ -152,6 +201,9 @@ READERS: dict[str, tuple[Callable[[Path], Found], str, str]] = {
         "Model types that Text Generation Inference has.",
         "`server/text_generation_server/models/__init__.py`",
     ),
+    "mlx": (mlx, "Model types that mlx-lm has.", "`mlx_lm/models/*.py` and `mlx_lm/utils.py`"),
+    "exllamav2": (exllamav2, "Model classes that ExLlamaV2 has.", "`exllamav2/architecture.py`"),
+    "exllamav3": (exllamav3, "Model classes that ExLlamaV3 has.", "`exllamav3/architecture/*.py`"),
     "transformers": (
         transformers,
         "Model types that transformers has.",

@@ -43,6 +43,22 @@ PARSERS = {
     "lightllm": ("lightllm/server/api_cli.py",),
     "koboldcpp": ("koboldcpp.py",),
     "llama_cpp_python": (),
+    "mlx_server": ("mlx_lm/server.py",),
+    "mlx_generate": ("mlx_lm/generate.py",),
+    "mlx_chat": ("mlx_lm/chat.py",),
+    "mlx_benchmark": ("mlx_lm/benchmark.py",),
+    "tabby": ("common/config_models.py",),
+    "exllamav2": ("exllamav2/model_init.py", "test_inference.py", "examples/chat.py"),
+    "exllamav3": ("exllamav3/model_init.py", "examples/chat.py"),
+    "ktransformers": ("ktransformers/server/args.py",),
+    "kt": ("sglang/srt/server_args.py",),
+    "fastllm": ("ftllm/util.py", "ftllm/server.py", "ftllm/cli.py", "ftllm/webui.py"),
+    "mlx_vlm": (
+        "mlx_vlm/server.py",
+        "mlx_vlm/server/cli.py",
+        "mlx_vlm/generate.py",
+        "mlx_vlm/generate/cli.py",
+    ),
 }
 TYPES = {
     "llama": ("llama_cpp/server/settings.py", "llama_cpp/server/app.py"),
@@ -56,6 +72,18 @@ CLASSES = {
     "vllm": ("BaseFrontendArgs", "FrontendArgs"),
     "vllm_batch": ("BatchFrontendArgs",),
     "llama_cpp_python": ("Settings", "ModelSettings", "ServerSettings"),
+    "tabby": (
+        "ConfigOverrideConfig",
+        "NetworkConfig",
+        "LoggingConfig",
+        "ModelConfig",
+        "DraftModelConfig",
+        "SamplingConfig",
+        "LoraConfig",
+        "EmbeddingsConfig",
+        "MemoryConfig",
+        "DeveloperConfig",
+    ),
 }
 #: Integers that vLLM reads with a unit.
 HUMAN = {
@@ -269,6 +297,9 @@ class Source:
                     takes = "value"
                 elif field in ("default_chat_template_kwargs", "reasoning_effort_map"):
                     kind = "json"
+                elif engine == "tabby" and takes != "values":
+                    # Its parser takes words, whatever they must be.
+                    takes, kind = "value", "str"
                 short = {"input_file": ("-i",), "output_file": ("-o",)}.get(field, ())
                 yield Flag(("--" + field.replace("_", "-"), *short), takes, kind)
         if engine == "llama_cpp_python":

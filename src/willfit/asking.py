@@ -231,7 +231,7 @@ def answer_command(
     hidden = len(machine.devices) - len(visible)
     machine = replace(machine, devices=visible)
     subject, _ = find_subject(launch.model, None, launch.revision, offline, launch.engine)
-    if launch.format_name is not None and subject.recipe.rule is None:
+    if launch.format_name is not None and (launch.other_files or subject.recipe.rule is None):
         # Engines quantize while loading only what is not quantized yet.
         subject, _ = find_subject(launch.model, launch.format_name, launch.revision, offline)
     if launch.draft is not None:

@@ -22,7 +22,7 @@ BASES: dict[str, str] = {
     "Q5_K_S": "Q5_K", "Q5_K_M": "Q5_K",
     "IQ2_S": "IQ2_XS", "IQ2_M": "IQ2_S",
     "IQ3_XS": "IQ3_S", "IQ3_M": "IQ3_S",
-    "MXFP4_MOE": "MXFP4",
+    "MXFP4_MOE": "MXFP4", "NVFP4": "NVFP4",
 }  # fmt: skip
 
 #: What people call a file type, too: `llama-quantize` takes the bare name of a K-quant for its medium mix.
@@ -37,7 +37,7 @@ NUMBERS: dict[str, int] = {
     "Q3_K_S": 11, "Q3_K_M": 12, "Q3_K_L": 13, "Q4_K_S": 14, "Q4_K_M": 15, "Q5_K_S": 16, "Q5_K_M": 17, "Q6_K": 18,
     "IQ2_XXS": 19, "IQ2_XS": 20, "Q2_K_S": 21, "IQ3_XS": 22, "IQ3_XXS": 23, "IQ1_S": 24, "IQ4_NL": 25,
     "IQ3_S": 26, "IQ3_M": 27, "IQ2_S": 28, "IQ2_M": 29, "IQ4_XS": 30, "IQ1_M": 31, "BF16": 32,
-    "TQ1_0": 36, "TQ2_0": 37, "MXFP4_MOE": 38, "Q1_0": 40, "Q2_0": 41,
+    "TQ1_0": 36, "TQ2_0": 37, "MXFP4_MOE": 38, "NVFP4": 39, "Q1_0": 40, "Q2_0": 41,
 }  # fmt: skip
 
 #: The tag of the file that llama.cpp takes of a repository where none is named, and what it looks for; failing these it
@@ -45,8 +45,9 @@ NUMBERS: dict[str, int] = {
 LATEST = "latest"
 USUAL = ("Q4_K_M", "Q8_0")
 
-#: What the converter itself writes; every other type is made from one of these by `llama-quantize`.
-CONVERTED = ("F32", "F16", "BF16")
+#: What the converter itself writes; every other type is made from one of these by `llama-quantize`. Of a checkpoint in
+#: NVFP4 it keeps the tensors that are, and writes the others in 16 bits.
+CONVERTED = ("F32", "F16", "BF16", "NVFP4")
 
 
 #: File types from small to large, for what lies about a mix that is not known.
@@ -58,13 +59,15 @@ _LADDER = (
 _STANDS_AT = {
     "TQ1_0": "IQ1_S", "TQ2_0": "IQ2_XXS", "Q2_K_S": "IQ2_M", "IQ3_XS": "Q3_K_S", "IQ3_S": "Q3_K_S", "IQ3_M": "Q3_K_M",
     "IQ4_XS": "Q3_K_L", "IQ4_NL": "Q4_K_S", "Q4_0": "Q4_K_S", "Q4_1": "Q4_K_M", "Q5_0": "Q5_K_S", "Q5_1": "Q5_K_M",
-    "F16": "BF16", "F32": "BF16", "MXFP4_MOE": "Q4_K_S", "Q1_0": "IQ1_S", "Q2_0": "IQ2_XXS",
+    "F16": "BF16", "F32": "BF16", "MXFP4_MOE": "Q4_K_S", "NVFP4": "Q4_K_S", "Q1_0": "IQ1_S", "Q2_0": "IQ2_XXS",
 }  # fmt: skip
 
 #: Eight bits for table and head, beside a usual mix: `Q4_K_L`, `Q3_K_XL`.
 _WIDE_ENDS = {
     "Q2_K_L": "Q2_K", "Q3_K_XL": "Q3_K_L", "Q4_K_L": "Q4_K_M", "Q5_K_L": "Q5_K_M", "Q6_K_L": "Q6_K",
 }  # fmt: skip
+#: Dynamic mixes that hold other types than their names say.
+_MISNAMED = {"TQ1_0": "IQ1_S"}
 _DYNAMIC = re.compile(r"Q(?P<bits>[1-8])_K_(?:XL|XXL|L)")
 _DYNAMIC_BASES = {"2": "Q2_K", "3": "Q3_K_M", "4": "Q4_K_M", "5": "Q5_K_M", "6": "Q6_K", "8": "Q8_0"}
 
@@ -133,7 +136,7 @@ def known_quantization(text: str) -> Quantization | None:
         note = f"{label}: the mix of {_WIDE_ENDS[name]} with table and head in Q8_0, as those who use the name make it"
         return Quantization(label, _WIDE_ENDS[name], outer="Q8_0", imatrix=imatrix, note=note)
     wide = _DYNAMIC.fullmatch(name)
-    base = _DYNAMIC_BASES.get(wide["bits"], "") if wide else name
+    base = _DYNAMIC_BASES.get(wide["bits"], "") if wide else _MISNAMED.get(name, name)
     if base not in BASES:
         return None
     step = _LADDER.index(_STANDS_AT.get(base, base))
@@ -146,7 +149,7 @@ def known_quantization(text: str) -> Quantization | None:
 
 
 #: Dtypes that are file types, too: where a dtype may be meant they need `gguf-` before them.
-_DTYPES = ("bf16", "f16", "f32", "fp16", "fp32", "mxfp4")
+_DTYPES = ("bf16", "f16", "f32", "fp16", "fp32", "mxfp4", "nvfp4")
 
 
 def named_file_type(text: str) -> Quantization | None:

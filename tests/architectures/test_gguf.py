@@ -21,7 +21,6 @@ from willfit.architectures.mixers import (
     Attention,
     CompressedAttention,
     CrossAttention,
-    IndexedAttention,
     LatentAttention,
     Recurrent,
 )
@@ -298,7 +297,7 @@ def test_minimax_01_has_softmax_attention_where_listed() -> None:
         ("gemma2", {}, ["sliding attention 4096", "full attention"]),
         ("gemma2", {"attention__sliding_window": 100}, ["sliding attention 100", "full attention"]),
         ("gemma3", {}, ["full attention"] * 2),
-        ("smallthinker", {"attention__sliding_window": 50}, ["full attention", "sliding attention 50"]),
+        ("smallthinker", {"attention__sliding_window": 50}, ["full attention", "sliding attention 4096"]),
         ("lfm2", {"attention__sliding_window": 50}, ["sliding attention 50"] * 2),
         ("llama4", {}, ["chunked attention 8192"] * 2),
         ("llama4", {"attention__sliding_window": 0}, ["full attention"] * 2),
@@ -366,7 +365,7 @@ def test_indexers() -> None:
     pooled = small("glm5-next", LATENT | indexer, **LATENT_SIZES, **INDEXER, attention__indexer__kpool=4)
     assert pooled.layers[0].mixers[0].cached_elements(10) == 10 * (40 + 3 * 8)
     blocks = small("minimax-m3", ATTENTION | indexer, **INDEXER)
-    assert blocks.layers[0].mixers == (IndexedAttention(4, 4, 16, 16, 2, 8),)
+    assert blocks.layers[0].mixers == (Attention(4, 4, 16, 16, index_dim=8),)
 
 
 def test_compressed_attention() -> None:

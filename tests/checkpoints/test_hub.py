@@ -194,6 +194,16 @@ def test_gguf_repositories(hub):
         locate("org/M-GGUF:Q4")
 
 
+def test_a_quantization_of_a_repository_without_gguf_files(hub):
+    publish(hub, "org/model", MODEL)
+    found = locate("org/model:Q4_K_M")
+    assert (found.file_type, found.gguf, found.config.fields["hidden_size"]) == ("Q4_K_M", None, 64)
+    assert [tensor.name for tensor in found.tensors] == ["a", "b"]
+    assert locate("org/model").file_type == ""
+    with pytest.raises(BadInput, match="no GGUF file"):
+        locate("org/model:latest")
+
+
 def test_tensor_files_that_the_hub_does_not_deliver_leave_the_config(hub):
     publish(hub, "org/model", MODEL)
     hub.paths[f"/org/model/resolve/{COMMIT}/model-00002-of-00002.safetensors"] = says(503)

@@ -26,6 +26,11 @@ VERSIONS = {
     "lmdeploy": ("0.2.0", "0.6.0", "0.10.0", "0.13.0", "0.18.0"),
     "lightllm": ("1.0.0", "1.1.0", "1.2.0"),
     "llama.cpp": ("b2000", "b3000", "b4500", "b5500", "b6500", "b8000", "b9800", "b11312"),
+    "mlx": ("0.24.1", "0.26.4", "0.28.4", "0.30.6", "0.32.2"),
+    "exllamav2": ("0.0.8", "0.0.20", "0.1.9", "0.3.2"),
+    "exllamav3": ("0.0.5", "0.0.43", "1.2.0", "1.4.0", "1.6.5"),
+    "ktransformers": ("0.2.0", "0.2.1", "0.2.4", "0.3.2", "0.4.1", "0.5.2", "0.7.2"),
+    "fastllm": ("0.1.4.8", "0.1.6.0", "0.1.6.4", "0.1.7.1", "1.9.0"),
     "minimum": (None,),
 }
 MODELS = (
@@ -41,6 +46,15 @@ MODELS = (
     "BAAI/bge-reranker-v2-m3",
 )
 MACHINES = ("h100", "4xl40s")
+MACHINES_OF = {"mlx": ("m4 max 128g", "m4 24g")}
+#: What else some engines are asked about, and the formats that are theirs.
+MODELS_OF = {
+    "exllamav2": ("meta-llama/Llama-3.1-8B-Instruct", "mistralai/Mixtral-8x7B-Instruct-v0.1"),
+    "exllamav3": ("google/gemma-4-26B-A4B-it",),
+    "ktransformers": ("Qwen/Qwen2-57B-A14B-Instruct", "deepseek-ai/DeepSeek-V3"),
+    "fastllm": ("meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen3.5-27B", "deepseek-ai/DeepSeek-V4-Flash"),
+}
+FORMAT_OF = {"exllamav2": "exl2-4.0", "exllamav3": "exl3-4.0"}
 
 #: An engine's file in a released version, or a constant with the number of measurements behind it.
 SOURCE = re.compile(r"\S+ ((\d+\.)+\S+|b\d+) [\w./-]+|^(torch|accelerate) \S+\.(py|cpp)\b")
@@ -49,12 +63,16 @@ CONSTANT = re.compile(r"calibration\.json: [\w.]+ \(median of \d+ published meas
 
 @cache
 def answer(engine, version, model, machine):
+    question, stored = Question(8192, 2, version=version), FORMAT_OF.get(engine)
     try:
-        return answer_about(
-            model, machine_of(machine), Question(8192, 2, version=version), engine, offline=True
-        )
+        return answer_about(model, machine_of(machine), question, engine, stored, offline=True)
     except BadInput:
         return None  # what the engine allocates is not worked out for this model
+
+
+def asked(engine):
+    """The models and machines that an engine is asked about."""
+    return product((*MODELS, *MODELS_OF.get(engine, ())), MACHINES_OF.get(engine, MACHINES))
 
 
 #: Commands that switch on what no question asks for.
@@ -73,6 +91,14 @@ COMMANDS = (
     "python -m sglang.launch_server --model google/gemma-3-12b-it --max-total-tokens 40000",
     "lmdeploy serve api_server Qwen/Qwen3-8B --backend pytorch --quant-policy 8",
     "trtllm-serve Qwen/Qwen3-8B --tp_size 2",
+    "ftllm serve Qwen/Qwen3-30B-A3B --device cudapp=2 --moe_device \"{'cuda':1,'numa':2,'disk':1}\" --dtype int4g128",
+    "ftllm run Qwen/Qwen3-30B-A3B --device cpu --tokens 4096 --max_context_length 8192",
+    "ftllm server Qwen/Qwen3-8B --tp 2 --tokens 65536 --kv_cache_dtype fp8_e4m3 --cuda_embedding",
+    "sglang serve Qwen/Qwen3-30B-A3B --kt-weight-path w --kt-method AMXINT8 --kt-num-gpu-experts 4 "
+    "--kt-gpu-prefill-token-threshold 400",
+    "sglang serve Qwen/Qwen3-30B-A3B --kt-weight-path w-Q4_K_M --kt-method LLAMAFILE --kt-num-gpu-experts 0",
+    "ktransformers --model_path deepseek-ai/DeepSeek-V3 --gguf_path w-Q4_K_M --backend_type balance_serve",
+    "ktransformers --model_path Qwen/Qwen3-30B-A3B --gguf_path w-bf16 --optimize_config_path Qwen3Moe-amx.yaml",
 )
 
 
@@ -95,7 +121,7 @@ CASES = [(engine, version) for engine, versions in VERSIONS.items() for version 
 @pytest.mark.parametrize(("engine", "version"), CASES)
 def test_a_formula_gives_the_bytes_of_its_term(engine, version):
     seen = 0
-    for model, machine in product(MODELS, MACHINES):
+    for model, machine in asked(engine):
         found = answer(engine, version, model, machine)
         if found is None:
             continue
@@ -115,7 +141,7 @@ def test_a_formula_gives_the_bytes_of_its_term(engine, version):
 def test_a_budget_less_what_is_taken_is_the_cache(engine, version):
     """The first side of a cache's formula is what it was rounded down from: by less than a block, a page or 64 MiB."""
     for model in MODELS[:3]:
-        found = answer(engine, version, model, "h100")
+        found = answer(engine, version, model, MACHINES_OF.get(engine, MACHINES)[0])
         if found is None:
             continue
         for term in found.estimate.devices[0].terms:
@@ -183,7 +209,7 @@ def test_words_enter_terms_and_numbers_that_there_are(name):
     """A number that no formula has would never be explained by it."""
     engine = next(engine for engine, package in ENGINES.items() if package == name)
     terms, numbers = set(), set()
-    for version, model, machine in product(VERSIONS[engine], MODELS, MACHINES):
+    for version, (model, machine) in product(VERSIONS[engine], asked(engine)):
         found = answer(engine, version, model, machine)
         places = (found.estimate.devices[0], found.estimate.host) if found else ()
         for term in (term for place in places for term in place.terms):
@@ -191,7 +217,16 @@ def test_words_enter_terms_and_numbers_that_there_are(name):
             formula = read_formula(term.formula)
             for side in formula.sides if formula else ():
                 numbers |= {f"{term.name}: {key}" for part in side for key in part.key}
-    rare = {"draft_weights", "kv_cache: draft_weights", "needed", "reported", "kv_cache: context", "rounding"}
+    rare = {
+        "activations: decays",
+        "draft_weights",
+        "kv_cache: draft_weights",
+        "needed",
+        "reported",
+        "kv_cache: context",
+        "rounding",
+        "prefill_experts",
+    }
     for words in import_module(f"willfit.engines.{name}.changes").WORDS.values():
         for entered in words.enters:
             assert entered in terms | numbers | rare, entered

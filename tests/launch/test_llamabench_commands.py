@@ -90,7 +90,7 @@ def test_the_fork():
 def test_how_a_model_is_named():
     assert read("llama-bench -hf org/a:Q8_0").model == "org/a:Q8_0"
     assert read("llama bench -m a.gguf").model == "a.gguf"
-    assert read("llama-bench -m a.gguf -mmp 0").notes == ("llama.cpp b11312 has no -mmp (b2099 to b10454)",)
+    assert read("llama-bench -m a.gguf -mmp 0").notes == ("llama.cpp b11549 has no -mmp (b2099 to b10454)",)
     assert read("llama-bench -m a.gguf -mmp 0", "b6000").notes == ()
 
 

@@ -29,7 +29,7 @@ def _without_lists(value):
 
 
 def test_there_are_commands_of_all_engines():
-    names = ("vllm", "sglang", "tensorrt-llm", "tgi", "lmdeploy", "lightllm", "llama.cpp")
+    names = ("vllm", "sglang", "tensorrt-llm", "tgi", "lmdeploy", "lightllm", "llama.cpp", "ollama")
     counts = dict.fromkeys(names, 0)
     for one in COMMANDS:
         counts[one["engine"]] += 1

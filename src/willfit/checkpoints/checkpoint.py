@@ -34,8 +34,8 @@ class Checkpoint:
     gguf
         Its GGUF header.
     file_type
-        The file type of llama.cpp that was asked for, of a checkpoint that is no GGUF file: it is the file that would be
-        made of it that is meant.
+        The file type of llama.cpp that was asked for, of a checkpoint that is no GGUF file: what is meant is the file
+        that would be made of it.
     revision
         The commit that was read from a hub.
     embeds

@@ -90,10 +90,9 @@ def read_place(place: Place, names: Collection[str], tag: str = "") -> Checkpoin
         If there is no model, it is not clear which, or a file is broken.
     """
     ggufs = _gguf_files(names)
+    file_type = ""
     if tag and not ggufs and "config.json" in names and known_quantization(tag) is not None:
-        original = _config(place, "config.json", [name for name in _SIDECARS if name in names])
-        found = replace(_checkpoint(place, original, _Stored()), file_type=tag)
-        return replace(found, embeds="modules.json" in names)
+        tag, file_type = "", tag
     weights = any(name.endswith((".safetensors", ".bin", ".pt", ".pth")) for name in names)
     if tag or (ggufs and not weights):
         return read_file(place, _choose(place, ggufs, tag))
@@ -102,7 +101,8 @@ def read_place(place: Place, names: Collection[str], tag: str = "") -> Checkpoin
         config = _config(place, "config.json", [name for name in _SIDECARS if name in names])
     elif "adapter_config.json" in names:
         raise _adapter(place)
-    return replace(_checkpoint(place, config, _stored(place, names)), embeds="modules.json" in names)
+    found = _checkpoint(place, config, _stored(place, names))
+    return replace(found, file_type=file_type, embeds="modules.json" in names)
 
 
 def read_file(place: Place, name: str) -> Checkpoint:

@@ -1,7 +1,7 @@
 """Which architecture of llama.cpp a Hugging Face model becomes.
 
-Sources: the classes that `ModelBase.register` names in `conversion/*.py`, `get_model_architecture` and `load_hparams` in
-`conversion/base.py`, of llama.cpp 0.5.0.
+Sources: the classes that `ModelBase.register` names in `conversion/*.py`, `get_model_architecture` and `load_hparams`
+in `conversion/base.py`, of llama.cpp 0.5.0.
 """
 
 from __future__ import annotations
@@ -105,7 +105,10 @@ _CLASSES: dict[str, tuple[str, ...]] = {
     "phi3": ("Phi3ForCausalLM", "Phi4ForCausalLMV"),
     "phimoe": ("PhiMoEForCausalLM",),
     "qwen": ("QWenLMHeadModel",),
-    "qwen2": ("DotsOCRForCausalLM", "KORMoForCausalLM", "Qwen2AudioForConditionalGeneration", "Qwen2ForCausalLM", "Qwen2Model"),
+    "qwen2": (
+        "DotsOCRForCausalLM", "KORMoForCausalLM", "Qwen2AudioForConditionalGeneration", "Qwen2ForCausalLM",
+        "Qwen2Model",
+    ),
     "qwen2moe": ("Qwen2MoeForCausalLM",),
     "qwen2vl": (
         "Qwen2VLForConditionalGeneration", "Qwen2VLModel", "Qwen2_5OmniModel", "Qwen2_5_VLForConditionalGeneration",
@@ -124,7 +127,10 @@ _CLASSES: dict[str, tuple[str, ...]] = {
     "starcoder": ("GPTBigCodeForCausalLM",),
     "starcoder2": ("Starcoder2ForCausalLM",),
     "step35": ("Step3p5ForCausalLM", "Step3p7ForConditionalGeneration"),
-    "t5": ("MT5ForConditionalGeneration", "T5ForConditionalGeneration", "T5WithLMHeadModel", "UMT5ForConditionalGeneration"),
+    "t5": (
+        "MT5ForConditionalGeneration", "T5ForConditionalGeneration", "T5WithLMHeadModel",
+        "UMT5ForConditionalGeneration",
+    ),
 }  # fmt: skip
 
 ARCHITECTURES: dict[str, str] = {
@@ -142,6 +148,8 @@ _INNER_CLASSES = {
 }
 #: Model types that other classes, too, than those of the converter are published under.
 _BY_TYPE = {"bailing_hybrid": "bailingmoe3", "qwen2_5_omni": "qwen2vl", "step3p7": "step35"}
+#: MiniCPM-V by version: its language model is cut out and converted as what it is (`minicpmv-surgery.py`).
+_MINICPMV = {"2.5": "llama", "2.6": "qwen2", "4.0": "llama", "4.5": "qwen3"}
 #: Where a config keeps the language model, the converter's order.
 _SECTIONS = ("text_config", "llm_config", "lm_config", "language_config")
 #: Classes that are asked before that of the language model inside (`get_model_architecture`).
@@ -163,6 +171,8 @@ def language_config(config: Config) -> Config:
 def architecture_name(config: Config) -> str | None:
     """llama.cpp's name of a model's architecture; None if its converter does not read the model."""
     outer = next(iter(config.strings("architectures")), "")
+    if outer == "MiniCPMV":
+        return _MINICPMV.get(f"{config.number('version', default=2.6):.1f}")
     section = next((found for name in _SECTIONS if (found := config.section(name))), None)
     inner = ""
     if section is not None:

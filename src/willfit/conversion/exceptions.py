@@ -73,6 +73,11 @@ def _table_of_ngrams(shape: Shape, place: Place) -> Pieces:
     return (("^per_layer_token_embd.weight", shape),)
 
 
+#: Where the norm of that name is the one behind attention, and not the one before the MLP.
+_NORM_BEHIND_ATTENTION = (
+    "afmoe", "exaone4", "gemma-embedding", "gemma2", "gemma3", "glm4moe", "gpt-oss", "muse-glimmer", "olmo2", "qwen35",
+    "qwen35moe", "qwen3next", "seed_oss",
+)  # fmt: skip
 _POST_ATTENTION: dict[str, Rule] = {"post_attention_layernorm": "post_attention_norm"}
 
 _MAMBA2: dict[str, Rule] = {
@@ -129,24 +134,7 @@ def _t5_mlp(stack: str, layer: int) -> dict[str, Rule]:
 
 #: llama.cpp's architecture -> its exceptions. In an encoder-decoder a key starts with its stack.
 EXCEPTIONS: dict[str, dict[str, Rule]] = {
-    **dict.fromkeys(
-        (
-            "afmoe",
-            "exaone4",
-            "gemma-embedding",
-            "gemma2",
-            "gemma3",
-            "glm4moe",
-            "gpt-oss",
-            "muse-glimmer",
-            "olmo2",
-            "qwen35",
-            "qwen35moe",
-            "qwen3next",
-            "seed_oss",
-        ),
-        _POST_ATTENTION,
-    ),  # fmt: skip
+    **dict.fromkeys(_NORM_BEHIND_ATTENTION, _POST_ATTENTION),
     "arctic": {"post_attention_layernorm": "ffn_norm_exps"},
     "bailingmoe": {"attention.query_key_value.weight": queries_keys_values},
     "bailingmoe3": {

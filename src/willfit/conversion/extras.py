@@ -1,4 +1,4 @@
-"""Tensors that llama.cpp's converter makes itself: rotary factors, and scales that a model has as numbers in its config.
+"""Tensors that llama.cpp's converter makes itself: rotary factors, and scales that are numbers in a model's config.
 
 Source: `generate_extra_tensors` in `conversion/*.py` of llama.cpp 0.5.0.
 """
@@ -12,8 +12,8 @@ from willfit.conversion.record import Entry
 #: Written with `rope_freqs.weight` where the config asks for Llama 3's scaling.
 _LLAMA3 = frozenset(
     {
-        "afmoe", "apertus", "arcee", "deci", "exaone", "exaone-moe", "exaone4", "granite", "granitemoe", "granitehybrid",
-        "llama", "llama-embed", "llama4", "mistral3", "smollm3", "step35",
+        "afmoe", "apertus", "arcee", "deci", "exaone", "exaone-moe", "exaone4", "granite", "granitehybrid",
+        "granitemoe", "llama", "llama-embed", "llama4", "mistral3", "smollm3", "step35",
     }
 )  # fmt: skip
 #: Written with factors for short and for long contexts where the config has them.
@@ -31,7 +31,8 @@ def extra_tensors(name: str, config: Config, architecture: Architecture) -> tupl
         The language model's config.
     """
     rope = rope_settings(config)
-    kind = rope.text("rope_type", "type", default="").lower()
+    unstated = "llama3" if name == "apertus" and not rope.fields else ""
+    kind = rope.text("rope_type", "type", default=unstated).lower()
     head_dim = config.optional_integer("head_dim") or _head_dim(config)
     if name in _LLAMA3 and kind == "llama3":
         return (_factors("rope_freqs", head_dim),)

@@ -35,8 +35,8 @@ _NUMBERED = re.compile(
 #: Written in F32 whatever type is asked for (`prepare_tensors`); so are vectors, norms and what is no weight.
 _FLOAT = frozenset(
     f"{name}.weight" for name in (
-        "ffn_gate_inp", "ffn_gate_inp_shexp", "position_embd", "token_types", "ssm_conv1d", "ssm_conv1d_q", "ssm_conv1d_k",
-        "ssm_conv1d_v", "shortconv.conv", "altup_correct_coef", "altup_predict_coef", "indexer.proj",
+        "ffn_gate_inp", "ffn_gate_inp_shexp", "position_embd", "token_types", "ssm_conv1d", "ssm_conv1d_q",
+        "ssm_conv1d_k", "ssm_conv1d_v", "shortconv.conv", "altup_correct_coef", "altup_predict_coef", "indexer.proj",
     )
 )  # fmt: skip
 #: What single architectures write in F32 beyond that (`tensor_force_quant`).
@@ -96,7 +96,7 @@ class Written:
                     yield Entry(f"{prefix}{index}.{leaf}", ne, kind)
 
 
-#: The ggml type that a checkpoint's own tensor keeps, by its name with the layer filled in; None for the type asked for.
+#: The ggml type that a checkpoint's tensor keeps, by its name with the layer filled in; None for the type asked for.
 Kept = Callable[[str, Tensor], str | None]
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from willfit.architectures.build import build
 from willfit.architectures.model import Architecture
 from willfit.checkpoints.config import Config
 from willfit.checkpoints.gguf import GgufHeader
 from willfit.conversion.classes import architecture_name, language_config
-from willfit.conversion.kept import kept_types
+from willfit.conversion.kept import kept_types, readings
 from willfit.conversion.keys import Source, metadata
 from willfit.conversion.mix import NEEDS_IMATRIX, MixFacts, quantized
 from willfit.conversion.record import Entry, header_of
@@ -19,9 +20,12 @@ from willfit.file_types import CONVERTED, Quantization, quantization
 #: A file type that an importance matrix changes, although it can do without.
 _OPEN_TO_IMATRIX = ("IQ4_NL", "IQ4_XS", "Q4_0", "Q5_0")
 
-#: What a token takes in a header: its length (8 bytes), text, type (4), perhaps a score (4), and up to two merges with their
-#: lengths and texts. The sum differs by the tokenizer, which a config does not describe.
+#: What a token takes in a header: its length (8 bytes), text, type (4), perhaps a score (4), and up to two merges with
+#: their lengths and texts. The sum differs by the tokenizer, which a config does not describe.
 _TOKEN_BYTES = (16, 40, 64)
+
+
+_OPEN = "which tensors are in NVFP4 is their maker's choice: sized with all linears of layers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,7 @@ class Prediction:
     runs
         Whether llama.cpp's converter reads the model.
     bytes
-        What the tensors take at least and at most; twice the header's own sum where the name says it all.
+        What the tensors take at least and at most: the same, the header's own sum, where the name says it all.
     notes
         What a reader should know.
     """
@@ -51,7 +55,8 @@ class Prediction:
         own = sum(tensor.bytes for tensor in self.header.tensors)
         last = self.header.tensors[-1]
         likely = last.offset + last.bytes
-        heads = _head_bytes(self.header)
+        tokens = self.header.metadata.get(f"{self.header.metadata['general.architecture']}.vocab_size", 0)
+        heads = _head_bytes([Entry(tensor.name, tensor.ne) for tensor in self.header.tensors], tokens)
         return (
             likely - heads[1] + heads[0] + self.bytes[0] - own,
             likely,
@@ -65,6 +70,7 @@ def predict(
     architecture: Architecture | None = None,
     *,
     drafts: bool = True,
+    stored_head: bool = False,
     floats: bool = False,
 ) -> Prediction:
     """The file that a model becomes.
@@ -79,6 +85,9 @@ def predict(
         What `config` describes, if it is at hand.
     drafts
         Whether the converter writes the modules that draft, as it does unless told otherwise.
+    stored_head
+        The checkpoint stores a head, even if it is the same as the token table: it is written then, too. Files made of
+        a checkpoint that was saved anew have none, so that the interval holds both.
     floats
         Take the checkpoint for one of floats where its experts are published in four bits.
 
@@ -91,33 +100,50 @@ def predict(
     architecture = architecture or build(config)
     name = architecture_name(config)
     language = language_config(config)
-    kept = None if floats or name is None else kept_types(name, config, architecture)
-    written = file_tensors(language, architecture, name or architecture.model_type, drafts, kept)
     called = name or architecture.model_type or "unknown"
+    recipes = () if floats or name is None else readings(config, architecture, quant.file_type)
+    kept = [kept_types(called, recipe) for recipe in recipes] or [None]
+    written, *others = (
+        file_tensors(language, architecture, called, drafts=drafts, stored_head=stored_head, kept=one)
+        for one in kept
+    )
     keys = metadata(Source(called, language, config, architecture, written), quant.file_type)
     facts = MixFacts.of(keys)
     plain = list(written.entries())
-    entries = _mixed(plain, facts, quant.file_type, quant)
-    sizes = [_bytes(entries)]
-    for other in quant.between or ():
-        sizes.append(_bytes(_mixed(plain, facts, other, quant)))
-    if quant.imatrix is None and quant.file_type in _OPEN_TO_IMATRIX:
-        sizes.append(_bytes(quantized(_floats(plain, "F16"), facts, quant.file_type, imatrix=True)))
-    bare = header_of(entries, keys)
-    header = header_of(entries, keys, _head_bytes(bare)[1])
+    entries = _mixed(plain, facts, quant)
+    sizes = [_bytes(entries), *_otherwise(plain, facts, quant, architecture.tied)]
+    sizes += [_bytes(_mixed(list(other.entries()), facts, quant)) for other in others]
+    header = header_of(entries, keys, _head_bytes(entries, architecture.vocab_size)[1])
     return Prediction(
         header,
         name is not None,
         (min(sizes), max(sizes)),
-        _notes(name, quant, architecture, kept is not None),
+        (*_notes(name, quant, architecture, header, kept[0] is not None), *(_OPEN for _ in others)),
     )
 
 
-def _mixed(plain: list[Entry], facts: MixFacts, file_type: str, quant: Quantization) -> list[Entry]:
-    if file_type in CONVERTED:
-        return _floats(plain, file_type)
-    imatrix = bool(quant.imatrix) or file_type in NEEDS_IMATRIX
-    return quantized(_floats(plain, "F16"), facts, file_type, imatrix=imatrix, outer=quant.outer)
+def _mixed(plain: list[Entry], facts: MixFacts, quant: Quantization) -> list[Entry]:
+    if quant.file_type in CONVERTED:
+        return _floats(plain, "BF16" if quant.file_type == "NVFP4" else quant.file_type)
+    floats = _floats(plain, "F16")
+    return quantized(floats, facts, quant.file_type, imatrix=_has_imatrix(quant), outer=quant.outer)
+
+
+def _otherwise(plain: list[Entry], facts: MixFacts, quant: Quantization, tied: bool) -> Iterator[int]:
+    """Bytes of the files that may be meant as well."""
+    for other in quant.between or ():
+        yield _bytes(_mixed(plain, facts, replace(quant, file_type=other)))
+    if quant.imatrix is None and quant.file_type in _OPEN_TO_IMATRIX:
+        yield _bytes(_mixed(plain, facts, replace(quant, imatrix=not _has_imatrix(quant))))
+    if tied:
+        yield _bytes(_mixed([entry for entry in plain if entry.name != "output.weight"], facts, quant))
+
+
+def _has_imatrix(quant: Quantization) -> bool:
+    """Whether an importance matrix was given. Published files of the `IQ` types were made with one."""
+    if quant.imatrix is not None:
+        return quant.imatrix
+    return quant.file_type in NEEDS_IMATRIX or quant.file_type.startswith("IQ")
 
 
 def _floats(plain: list[Entry], kind: str) -> list[Entry]:
@@ -128,16 +154,16 @@ def _bytes(entries: list[Entry]) -> int:
     return sum(entry.bytes for entry in entries)
 
 
-def _head_bytes(header: GgufHeader) -> tuple[int, int, int]:
-    """What lies before the tensors: descriptions of them, the vocabulary (at least, likely, at most)."""
-    described = sum(len(tensor.name) + 24 + 8 * len(tensor.ne) for tensor in header.tensors)
-    architecture = header.metadata["general.architecture"]
-    tokens = int(header.metadata.get(f"{architecture}.vocab_size", 0))
+def _head_bytes(entries: list[Entry], tokens: int) -> tuple[int, int, int]:
+    """What lies before the tensors: their descriptions, and the vocabulary (at least, likely, at most)."""
+    described = sum(len(entry.name) + 24 + 8 * len(entry.ne) for entry in entries)
     low, likely, high = (described + tokens * size for size in _TOKEN_BYTES)
     return low, likely, high
 
 
-def _notes(name: str | None, quant: Quantization, architecture: Architecture, keeps: bool) -> tuple[str, ...]:
+def _notes(
+    name: str | None, quant: Quantization, architecture: Architecture, header: GgufHeader, keeps: bool
+) -> tuple[str, ...]:
     notes = [quant.note] if quant.note else []
     if name is None:
         notes.append(
@@ -147,5 +173,10 @@ def _notes(name: str | None, quant: Quantization, architecture: Architecture, ke
     if keeps:
         notes.append(
             "tensors that are published in four or eight bits are written as they are, whatever the file type"
+        )
+    if architecture.tied and any(tensor.name == "output.weight" for tensor in header.tensors):
+        notes.append(
+            "the checkpoint stores the token table a second time as its head, and llama.cpp's converter writes both: "
+            "files made of a copy without it are smaller"
         )
     return tuple(notes)

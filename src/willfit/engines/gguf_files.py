@@ -17,6 +17,9 @@ from willfit.formats.ggml import Ggml
 from willfit.formats.recipe import Recipe
 from willfit.formats.weights import WeightLine, lines_of
 
+#: Share of a token table that scales of other tensors, which count as parameters, may make.
+_TOLERANCE = 0.01
+
 
 def subject_of_file(model: str, header: GgufHeader, notes: tuple[str, ...] = ()) -> Subject:
     """The subject that a GGUF file holds.
@@ -39,9 +42,15 @@ def subject_of_file(model: str, header: GgufHeader, notes: tuple[str, ...] = ())
 
 
 def subject_of_prediction(
-    model: str, config: Config, architecture: Architecture, quant: Quantization, notes: tuple[str, ...] = ()
+    model: str,
+    config: Config,
+    architecture: Architecture,
+    quant: Quantization,
+    *,
+    stored_head: bool = False,
+    notes: tuple[str, ...] = (),
 ) -> Subject:
-    """The subject that a model would be as a GGUF file.
+    """The subject that a model would be as a GGUF file; see `conversion.predict`.
 
     Where llama.cpp does not read the model, its own architecture says what layers keep; the tensors are named by role.
 
@@ -50,7 +59,7 @@ def subject_of_prediction(
     BadInput
         If the config lacks a field.
     """
-    made = predict(config, quant, architecture)
+    made = predict(config, quant, architecture, stored_head=stored_head)
     header = made.header
     if made.runs:
         read = architecture_of(header)
@@ -70,6 +79,19 @@ def subject_of_prediction(
         gguf=header,
         bounds=None if made.bytes == (own, own) else made.bytes,
     )
+
+
+def counts_head(architecture: Architecture, stored: int | None) -> bool:
+    """Whether a checkpoint of so many parameters must hold a head that is the same as the token table.
+
+    Parameters
+    ----------
+    stored
+        What its files hold, if that is known.
+    """
+    table = architecture.vocab_size * architecture.hidden_size
+    beyond = (stored or 0) - architecture.parameters
+    return architecture.tied and abs(beyond - table) <= _TOLERANCE * table
 
 
 def _lines(architecture: Architecture, header: GgufHeader) -> tuple[WeightLine, ...]:

@@ -14,7 +14,7 @@ from willfit.checkpoints.checkpoint import Checkpoint
 from willfit.checkpoints.config import Config
 from willfit.checkpoints.safetensors import StoredTensor
 from willfit.engines.base import Subject
-from willfit.engines.gguf_files import subject_of_file, subject_of_prediction
+from willfit.engines.gguf_files import counts_head, subject_of_file, subject_of_prediction
 from willfit.engines.matching import Matcher
 from willfit.errors import BadInput
 from willfit.file_types import named_file_type
@@ -124,7 +124,19 @@ def subject_of(checkpoint: Checkpoint, format_name: str | None = None) -> Subjec
             f"{checkpoint.model}: there is no config.json beside the tensors, so the layers are not known",
             "give the directory that holds both",
         )
-    subject = subject_from_config(checkpoint.model, checkpoint.config, format_name, checkpoint.notes)
+    quant = named_file_type(format_name) if format_name is not None else None
+    if quant is not None:
+        architecture = build(checkpoint.config)
+        subject = subject_of_prediction(
+            checkpoint.model,
+            checkpoint.config,
+            architecture,
+            quant,
+            stored_head=_stores_head(checkpoint, architecture),
+            notes=checkpoint.notes,
+        )
+    else:
+        subject = subject_from_config(checkpoint.model, checkpoint.config, format_name, checkpoint.notes)
     subject = replace(subject, embeds=checkpoint.embeds)
     if checkpoint.embeds and checkpoint.source == "catalogue" and subject.architecture.causal:
         subject = replace(subject, notes=(*subject.notes, _BY_NAME))
@@ -148,13 +160,19 @@ def subject_from_config(
     architecture = build(config)
     dtype = architecture.dtype
     if format_name is not None and (quant := named_file_type(format_name)) is not None:
-        return subject_of_prediction(model, config, architecture, quant, notes)
+        return subject_of_prediction(model, config, architecture, quant, notes=notes)
     recipe = (
         recipe_for(config, dtype) if format_name is None else recipe_named(format_name, dtype, architecture)
     )
     return Subject(
         model, architecture, recipe, weight_lines(architecture, recipe), notes=(*notes, *architecture.notes)
     )
+
+
+def _stores_head(checkpoint: Checkpoint, architecture: Architecture) -> bool:
+    if checkpoint.tensors is not None:
+        return any(_is_tied_head(item, architecture) for item in checkpoint.tensors)
+    return counts_head(architecture, checkpoint.facts.get("params_total"))
 
 
 def _checked(subject: Subject, announced: int | None) -> Subject:

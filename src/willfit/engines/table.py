@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from willfit.architectures.model import Architecture
 from willfit.engines.base import Machine, Question, Subject
 from willfit.errors import BadInput
 from willfit.estimate import Estimate
@@ -19,6 +20,12 @@ ENGINES: dict[str, str] = {
     "lmdeploy": "lmdeploy",
     "lightllm": "lightllm",
     "llama.cpp": "llama_cpp",
+    "ollama": "ollama",
+    "mlx": "mlx",
+    "exllamav2": "exllamav2",
+    "exllamav3": "exllamav3",
+    "ktransformers": "ktransformers",
+    "fastllm": "fastllm",
     "minimum": "minimum",
 }
 
@@ -43,18 +50,28 @@ def engine_module(name: str) -> Any:
 
 
 def default_engine(subject: Subject, machine: Machine, is_gguf: bool) -> str:
-    """llama.cpp for GGUF files; else vLLM where it runs, transformers on Apple and CPU.
+    """llama.cpp for GGUF files; else vLLM where it runs, MLX on Apple, transformers on CPU.
 
     vLLM serves decoders, and of the encoder-decoders those for speech, whose encoder has a fixed length.
     """
     if is_gguf:
         return "llama.cpp"
     architecture = subject.architecture
+    if machine.devices and all(device.vendor == "Apple" for device in machine.devices):
+        return "mlx" if runs_on_apple(architecture) else "transformers"
     if not all(device.vendor in ("NVIDIA", "AMD", "") and not device.is_cpu for device in machine.devices):
         return "transformers"
     if architecture.encoder_only or (architecture.encoder and not architecture.encoder_tokens):
         return "transformers"
     return "vllm"
+
+
+def runs_on_apple(architecture: Architecture) -> bool:
+    """Whether mlx-lm has the model."""
+    from willfit.engines.mlx.eras import NEWEST
+    from willfit.engines.mlx.models import support
+
+    return support(architecture, NEWEST).runs is not False
 
 
 def ask(engine: str, subject: Subject, machine: Machine, question: Question) -> Estimate:

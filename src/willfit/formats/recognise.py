@@ -119,6 +119,14 @@ NAMED: dict[str, tuple[str, dict[str, Any]]] = {
     "chatglm-int4": ("chatglm", {"quantization_bit": 4}),
     **{f"hqq{bits}": ("hqq", {"nbits": bits}) for bits in (1, 2, 3, 4, 8)},
     **{f"mlx{bits}": ("mlx", {"bits": bits, "group_size": 64}) for bits in (2, 3, 4, 5, 6, 8)},
+    **{
+        f"mlx{bits}-g{group}": ("mlx", {"bits": bits, "group_size": group})
+        for bits in (2, 3, 4, 5, 6, 8)
+        for group in (32, 128)
+    },
+    "mlx-mxfp4": ("mlx", {"bits": 4, "group_size": 32, "mode": "mxfp4"}),
+    "mlx-mxfp8": ("mlx", {"bits": 8, "group_size": 32, "mode": "mxfp8"}),
+    "mlx-nvfp4": ("mlx", {"bits": 4, "group_size": 16, "mode": "nvfp4"}),
 }
 
 #: What a name may mean as well, since producers differ in what they leave in 16 bits and in group sizes: the largest
@@ -139,7 +147,7 @@ _GROUPS = (128, 64, 32)
 _PLAIN = ("bf16", "f16", "f32", "fp16", "fp32")
 
 _EXL_EXAMPLES = ("exl2-4.0bpw", "exl3-4.0bpw")
-_EXL = re.compile(r"^(exl[23])-([0-9]+(?:\.[0-9]+)?)bpw$")
+_EXL = re.compile(r"^(exl[23])-([0-9]+(?:\.[0-9]+)?)(?:bpw)?(?:[-_]h([0-9]))?$")
 
 
 def recipe_for(config: Config, dtype: str) -> Recipe:
@@ -178,8 +186,8 @@ def recipe_named(text: str, dtype: str, architecture: Architecture | None = None
     Parameters
     ----------
     text
-        `bf16`, `fp8`, `awq`, `nf4`, `w4a16`, `exl3-4.0bpw`, ... File types of llama.cpp are no recipe for a checkpoint's
-        tensors, for its converter writes others (`willfit.conversion`).
+        `bf16`, `fp8`, `awq`, `nf4`, `w4a16`, `exl3-4.0bpw`, ... File types of llama.cpp are no recipe for a
+        checkpoint's tensors, for its converter writes others (`willfit.conversion`).
     dtype
         The dtype of what the method leaves alone.
     architecture
@@ -197,6 +205,8 @@ def recipe_named(text: str, dtype: str, architecture: Architecture | None = None
         return recipe if architecture is None else _with_dividing_groups(recipe, key, dtype, architecture)
     if found := _EXL.match(key):
         fields = {"quant_method": found.group(1), "bits": float(found.group(2))}
+        if found.group(3):
+            fields["head_bits"] = int(found.group(3))
         return _from_config(found.group(1), Config(fields, f"format {key}"), dtype)
     try:
         return plain_recipe(dtype_name(key))
@@ -282,7 +292,7 @@ def _method(quant: Config) -> str:
         return "modelopt"
     if "config_groups" in quant:
         return "compressed-tensors"
-    if "mlx" in quant or quant.raw("mode") in ("affine", "mxfp4", "nvfp4"):
+    if "mlx" in quant or quant.raw("mode") in ("affine", "mxfp4", "mxfp8", "nvfp4"):
         return "mlx"
     if quant.raw("load_in_4bit") or quant.raw("load_in_8bit"):
         return "bitsandbytes"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from willfit.errors import BadInput
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,8 @@ class Launch:
         The engine's own `Settings`.
     format_name
         Format that the command asks the engine to quantize to while loading; None to load as stored.
+    other_files
+        The format is that of the files that the command names, which were made from the model's own.
     devices
         How many devices the command lets the engine see; None for all that there are.
     notes
@@ -57,3 +62,24 @@ class Launch:
     devices: int | None = None
     notes: tuple[str, ...] = ()
     draft: DraftModel | None = None
+    other_files: bool = False
+
+
+class OnlyServes(BadInput):
+    """A command that starts a server alone.
+
+    Attributes
+    ----------
+    variables
+        What is set for it.
+    version
+        The version that it pins.
+    """
+
+    def __init__(self, variables: Mapping[str, str], version: str | None) -> None:
+        super().__init__(
+            "ollama serve: a server loads no model until it is asked for one",
+            "put its variables in front of ollama run MODEL: OLLAMA_NUM_PARALLEL=4 ollama run llama3.2",
+        )
+        self.variables = dict(variables)
+        self.version = version

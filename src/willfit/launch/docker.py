@@ -172,7 +172,7 @@ def _command(container: _Container, image: Image, program: str) -> list[str]:
     """What runs in the container: the entry point with the words behind the image."""
     entrypoint = container.last("--entrypoint")
     start = image.entrypoint if entrypoint is None else tuple(entrypoint.split())
-    command = [*start, *container.command]
+    command = [*start, *(container.command or (image.command if entrypoint is None else ()))]
     if not command:
         raise BadInput(
             f"{program} run: what {container.image[:60]} starts is not known",

@@ -22,6 +22,8 @@ class Image(NamedTuple):
 
     Attributes
     ----------
+    command
+        What follows the entry point if nothing is said.
     naming
         `tag`: the tag begins with it; `inside`: it stands in the tag; `nvidia`: by NVIDIA's month; `llama.cpp`: the
         tag ends with it, and begins with the program; `none`.
@@ -33,6 +35,7 @@ class Image(NamedTuple):
 
     entrypoint: tuple[str, ...] = ()
     naming: str = "none"
+    command: tuple[str, ...] = ()
     flashinfer: bool = False
     backend: Backend | None = None
 
@@ -49,6 +52,7 @@ _IMAGES = {
     "huggingface/text-generation-inference": Image(("text-generation-launcher",), "tag"),
     "lmsysorg/sglang": Image((), "tag"),
     "lmsysorg/sglang-rocm": Image((), "tag"),
+    "ollama/ollama": Image(("ollama",), "tag", ("serve",)),
     "openmmlab/lmdeploy": Image((), "tag"),
     "nvidia/tensorrt-llm/release": Image((), "tag"),
     "ggml-org/llama.cpp": Image((), "llama.cpp"),
@@ -56,6 +60,7 @@ _IMAGES = {
     "local/llama.cpp": Image((), "llama.cpp"),
     "abetlen/llama-cpp-python": Image(("python3", "-m", "llama_cpp.server"), "tag"),
     "koboldai/koboldcpp": Image(("koboldcpp",)),
+    "theroyallab/tabbyapi": Image(("tabbyapi",)),
 }
 
 #: What llama.cpp's images start, by how their tags begin (`.devops/*.Dockerfile`).

@@ -9,15 +9,15 @@ from importlib import import_module
 from os.path import basename
 
 from willfit.errors import BadInput
-from willfit.launch.base import Launch
+from willfit.launch.base import Launch, OnlyServes
 from willfit.launch.images import known_image
 from willfit.launch.llama_names import is_koboldcpp, is_llama_program, llama_program
 from willfit.launch.shell import SHELLS, VARIABLE, commands_of, script_of
 
 #: Modules of this folder, asked in turn whether a command is theirs.
 LAUNCHERS: tuple[str, ...] = (
-    "vllm", "sglang", "trtllm", "tgi", "lmdeploy", "lightllm", "llamacpp", "llamabench", "llama_cpp_python",
-    "koboldcpp", "docker",
+    "vllm", "ktransformers", "sglang", "trtllm", "tgi", "lmdeploy", "lightllm", "llamacpp", "llamabench",
+    "llama_cpp_python", "koboldcpp", "ollama", "mlx", "tabby", "exllama", "fastllm", "docker",
 )  # fmt: skip
 
 #: Programs that start another one; what stands between them and its name is theirs.
@@ -33,27 +33,38 @@ _CONTAINERS = frozenset({"docker", "podman", "nerdctl", "nvidia-docker"})
 
 _ENGINES = frozenset({
     "vllm", "sglang", "lmdeploy", "trtllm-serve", "text-generation-launcher", "llama-server", "koboldcpp",
+    "ollama", "mlx_lm.server", "mlx_lm.generate", "ktransformers", "kt", "ftllm",
 })  # fmt: skip
+
+#: Programs of a package that have a dot in their names, or are words behind its name: `mlx_lm.server`, `mlx_lm server`.
+_DOTTED = re.compile(r"mlx_v?lm(\.\w+)?")
 
 #: First words of commands, so that a model's name is not taken for one.
 PROGRAMS: frozenset[str] = _WRAPPERS | _CONTAINERS | _ENGINES | SHELLS
 
-_SUBCOMMANDS = frozenset({"serve", "bench", "run-batch", "chat", "complete", "generate"})
+_SUBCOMMANDS = frozenset(
+    {"serve", "bench", "run-batch", "chat", "complete", "generate", "server", "benchmark", "run", "webui"}
+)
 
 _PYTHON = re.compile(r"python(\d(\.\d+)?)?")
 
 #: Modules and scripts with which `python` starts an engine.
 _MODULES = re.compile(
-    r"vllm(\.entrypoints\..*)?|sglang\.(launch_server|srt\..*)|sglang|lightllm\.server\..*|lmdeploy"
-    r"|llama_cpp\.server"
+    r"vllm(\.entrypoints\..*)?|sglang\.(launch_server|srt\..*)|sglang|lightllm\.server\..*|lmdeploy|mlx_v?lm(\.\w+)?"
+    r"|llama_cpp\.server|ktransformers\.(local_chat|server\.main)"
 )
-_SCRIPTS = re.compile(r"benchmark_(latency|throughput)\.py|koboldcpp\.py")
+_SCRIPTS = re.compile(r"(benchmark_(latency|throughput)|test_inference|local_chat|koboldcpp)\.py")
+
+#: Names that many scripts have; a launcher knows its own by what follows.
+_COMMON_SCRIPTS = re.compile(r"(main|start|chat)\.py|start\.(sh|bat)")
 
 #: `vllm==0.11.0`, `vllm[flashinfer]==0.11.0`, `vllm@0.11.0`: the version that is installed for the command.
-_PINNED = re.compile(r"(vllm|sglang|lmdeploy|llama-cpp-python)(?:\[[^\]]*\])?(?:==|@)v?(\d+(?:\.\w+)*)")
+_PINNED = re.compile(
+    r"(vllm|sglang|lmdeploy|llama-cpp-python|mlx-lm)(?:\[[^\]]*\])?(?:==|@)v?(\d+(?:\.\w+)*)"
+)
 
 #: Packages whose modules have another name.
-_MODULE_OF = {"llama-cpp-python": "llama_cpp"}
+_MODULE_OF = {"llama-cpp-python": "llama_cpp", "mlx-lm": "mlx_lm"}
 
 #: Variables that say which devices a program sees.
 _VISIBLE = (
@@ -65,7 +76,8 @@ _VISIBLE = (
 def is_program(word: str) -> bool:
     """Whether a word starts a launch command."""
     name = basename(word)
-    return name in PROGRAMS or _PYTHON.fullmatch(name) is not None or is_llama_program(word)
+    forms = any(form.fullmatch(name) for form in (_PYTHON, _DOTTED))
+    return name in PROGRAMS or forms or is_llama_program(word)
 
 
 def variables_before(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -193,11 +205,15 @@ def starts(words: Sequence[str]) -> bool:
     name, following = basename(words[0]), list(words[1:5])
     if _PINNED.fullmatch(name):
         name = name.partition("@")[0]
-    if name in ("trtllm-serve", "text-generation-launcher"):
+    if name in ("trtllm-serve", "text-generation-launcher", "ktransformers") or (
+        _DOTTED.fullmatch(name) and "." in name
+    ):
         return True
     if llama_program(words) is not None or is_koboldcpp(words[0]):
         return True
-    if name in ("vllm", "sglang", "lmdeploy"):
+    if name == "ollama":
+        return following[:1] in (["run"], ["create"], ["serve"], ["start"])
+    if name in ("vllm", "sglang", "lmdeploy", "kt", "ftllm") or _DOTTED.fullmatch(name):
         return bool(following) and following[0] in _SUBCOMMANDS
     if name in _CONTAINERS:
         return following[:1] in (["run"], ["container"])
@@ -207,24 +223,43 @@ def starts(words: Sequence[str]) -> bool:
         module = following.index("-m") + 1 if "-m" in following else None
         if module is not None:
             return module < len(following) and _MODULES.fullmatch(following[module]) is not None
-        return any(_SCRIPTS.fullmatch(basename(word)) for word in following[:2])
+        if any(_SCRIPTS.fullmatch(basename(word)) for word in following[:2]):
+            return True
+        return any(_COMMON_SCRIPTS.fullmatch(basename(word)) for word in following[:2]) and _known(words)
+    if _COMMON_SCRIPTS.fullmatch(name):
+        return _known(words)
     return name == "-m" and bool(following) and _MODULES.fullmatch(following[0]) is not None
+
+
+def _known(words: Sequence[str]) -> bool:
+    """Whether a launcher knows a command."""
+    return any(import_module(f"willfit.launch.{name}").recognises(words) for name in LAUNCHERS)
 
 
 def _parse_script(command: list[str], version: str | None, variables: Mapping[str, str]) -> Launch:
     """What the first command of a script says that a launcher can read; versions that it installs before count."""
     program = basename(command[0])
     installed: list[str] = []
+    server: OnlyServes | None = None
     for exported, one in commands_of(script_of(command, program), program):
         before, bare = variables_before(one)
-        if bare and (starts(bare) or basename(bare[0]) in _ENGINES or _begins(bare)):
+        if bare and (starts(bare) or basename(bare[0]) in _ENGINES or _begins(bare) or _in_container(bare)):
             pinned = _pinned(installed, bare) if version is None else None
-            launch = parse_command(bare, version or pinned, {**variables, **exported, **before})
+            given = {**variables, **(server.variables if server else {}), **exported, **before}
+            asked = version or pinned or (server.version if server else None)
+            try:
+                launch = parse_command(bare, asked, given)
+            except OnlyServes as found:
+                # A server in the background, with what it is told; the model comes behind it.
+                server = found
+                continue
             if pinned is not None:
                 note = f"version {pinned} is the one that is installed for the command"
                 launch = replace(launch, notes=(note, *launch.notes))
             return launch
         installed += bare
+    if server is not None:
+        raise server
     known = ", ".join(sorted(_ENGINES))
     raise BadInput(f"{program}: the script starts no program that is known", f"known: {known}")
 

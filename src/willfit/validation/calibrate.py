@@ -28,7 +28,7 @@ from willfit.validation.fits.base import CatalogueFit, Fit
 from willfit.validation.scoring import Unpredictable, quantile
 
 #: Modules in `fits/`, each with its `FITS`.
-MODULES: tuple[str, ...] = ("generic", "transformers", "context", "vllm", "sglang", "borrowed")
+MODULES: tuple[str, ...] = ("generic", "transformers", "context", "vllm", "sglang", "borrowed", "ollama")
 
 #: From this many observations on, their own 5 % and 95 % quantiles are used.
 _ENOUGH = 20

@@ -23,6 +23,12 @@ PREDICTORS: dict[tuple[str, str], str] = {
     ("serve", "lightllm"): "lightllm",
     ("serve", "llama.cpp"): "llama_cpp",
     ("serve", "ik_llama.cpp"): "llama_cpp",
+    ("serve", "ollama"): "ollama",
+    ("generate", "mlx"): "mlx",
+    ("generate", "exllamav2"): "exllama",
+    ("generate", "exllamav3"): "exllama",
+    ("generate", "ktransformers"): "ktransformers",
+    ("generate", "fastllm"): "fastllm",
     ("generate", "transformers"): "transformers",
     ("generate", "litgpt"): "transformers",
 }

@@ -45,9 +45,8 @@ def ours(
     if "override_tensor" in named:
         named["override_tensor"] = tuple((pattern, place) for pattern, place in named["override_tensor"])
     backend = gpus[0].backend if gpus else "cpu"
-    asked = Settings(
-        program="api", version=version, backend=backend, fit=False, mmap=False, no_alloc=True, **named
-    )  # type: ignore[arg-type]
+    named = {"no_alloc": True, "fusion": not gpus or bool(gpus[0].fusion), **named}
+    asked = Settings(program="api", version=version, backend=backend, fit=False, mmap=False, **named)  # type: ignore[arg-type]
     found = size_up(subject, Machine(tuple(map(_device, gpus))), asked, [gpu.free_bytes for gpu in gpus])
     caches = dict(found.context.keys_values)
     for place, size in found.context.states.items():

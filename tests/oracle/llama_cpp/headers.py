@@ -75,13 +75,4 @@ def header_of(model: str) -> GgufHeader:
                 (f"{stack}.{index}.{leaf}", kind, tuple(shape))
                 for leaf, kind, *shape in entry["patterns"][pattern]
             )
-    if architecture == "gpt-oss":
-        # The converter was fed with 16-bit experts, which it turned the wrong way round.
-        experts, hidden = metadata["gpt-oss.expert_count"], metadata["gpt-oss.embedding_length"]
-        inner = metadata["gpt-oss.expert_feed_forward_length"]
-        turned = (experts, inner, hidden)
-        tensors = [
-            (name, kind, turned if name.endswith(("ffn_gate_exps.weight", "ffn_up_exps.weight")) else shape)
-            for name, kind, shape in tensors
-        ]
     return make_header(metadata, tensors)

@@ -34,7 +34,8 @@ def read_log(text: str) -> dict[str, Any]:
     buffers: dict[str, list[tuple[str, float]]] = {}
     kv_pools, rs_pools = [], []
     graph: dict[str, int] = {}
-    found: dict[str, Any] = {"flash_attn_refused": "Flash Attention not supported, set to disabled" in text}
+    refusals = ("Flash Attention not supported, set to disabled", "flash_attn is not compatible")
+    found: dict[str, Any] = {"flash_attn_refused": any(words in text for words in refusals)}
     for line in text.splitlines():
         if (size := _SIZE.search(line)) and (buffer := _BUFFER.search(line)):
             kind = buffer["kind"].split()[0].lower()

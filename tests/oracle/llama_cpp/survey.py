@@ -14,8 +14,11 @@ from .compare import VERSION, differences, ours, theirs
 from .gguf_file import with_types
 from .headers import header_of, recorded
 from .library import HOME, RELEASE
-from .live import Oracle
+from .live import Gpu, Oracle
 from .questions import SETTINGS
+
+#: Architectures of the GPUs that are asked about; ROCm's is a number of the gfx target.
+_CAPABILITIES = {"rocm": 0x1100}
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -24,11 +27,13 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("text", nargs="?", default="", help="part of a model's or architecture's name")
     parser.add_argument("--file-type", default="Q4_K_M")
     parser.add_argument("--setting", default="", help="part of a setting's name (questions.SETTINGS)")
+    parser.add_argument("--backend", default="cuda", choices=("cuda", "rocm", "vulkan", "metal"))
     parser.add_argument("--show", type=int, default=1, help="differences to print for each model")
     parser.add_argument("--library", type=Path, default=HOME / RELEASE)
     parser.add_argument("--version", default=VERSION, help="what willfit is told the library is")
     asked = parser.parse_args(words)
     total: Counter[str] = Counter()
+    gpu = Gpu(asked.backend, _CAPABILITIES.get(asked.backend, Gpu.capability))
     with Oracle(asked.library) as oracle:
         for model in recorded():
             header = header_of(model)
@@ -44,15 +49,17 @@ def main(words: Sequence[str] | None = None) -> int:
             same, told, parts = 0, [], Counter[str]()
             settings = [one for one in SETTINGS if asked.setting in one.name]
             for setting in settings:
-                answer = oracle.ask(header, setting.settings, setting.gpus)
+                gpus = (gpu,) * len(setting.gpus)
+                answer = oracle.ask(header, setting.settings, gpus)
+                mine, refusal = None, None
+                try:
+                    mine = ours(header, setting.settings, gpus, asked.version)
+                except Exception as error:
+                    refusal = repr(error)
                 if answer.error is not None:
-                    found: dict[str, object] = {"error": answer.error}
+                    found: dict[str, object] = {} if refusal else {"error": answer.error}
                 else:
-                    try:
-                        mine = ours(header, setting.settings, setting.gpus, asked.version)
-                        found = dict(differences(theirs(answer), mine))
-                    except Exception as error:
-                        found = {"willfit": repr(error)}
+                    found = dict(differences(theirs(answer), mine)) if mine else {"willfit": refusal}
                 same += not found
                 parts.update(found.keys())
                 if found:

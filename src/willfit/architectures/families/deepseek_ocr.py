@@ -18,6 +18,7 @@ from willfit.architectures.blocks.towers import (
 )
 from willfit.architectures.model import Architecture, Tensor
 from willfit.checkpoints.config import Config
+from willfit.errors import BadInput
 
 #: SAM ViT-B at 1024 pixels, and CLIP-L: the file's `vision_config` names them, both are fixed in the code.
 _SAM = TowerShape(hidden=768, layers=12, heads=12, kv_heads=12, head_dim=64, width=3072)
@@ -40,6 +41,10 @@ _CLIP_LAYER = LayerStyle(
 
 def build(config: Config) -> Architecture:
     """The architecture of a DeepSeek-OCR config."""
+    if config.section("language_config") is None:
+        raise BadInput(
+            f"{config.where}: the section 'language_config' is missing", "it holds the language model"
+        )
     text = text_model(
         config, prefix="model", head_name="lm_head", text_type="deepseek", section="language_config"
     )

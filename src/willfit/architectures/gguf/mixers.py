@@ -18,7 +18,6 @@ from willfit.architectures.mixers import (
     Attention,
     CompressedAttention,
     CrossAttention,
-    IndexedAttention,
     LatentAttention,
     Mixer,
     Recurrent,
@@ -54,7 +53,9 @@ class _Windows:
 
 #: Models that have no head if their files list none; others take the table of embeddings as their head. BitNet reads
 #: that table where it is.
-HEADLESS = (UNCACHED | {"bitnet"}) - {"dream", "gemma-embedding", "llada", "llada-moe", "rnd1"}
+HEADLESS = (UNCACHED | {"bitnet"}) - {"dream", "gemma-embedding", "llada", "llada-moe", "rnd1", "t5encoder"}
+#: Encoders that llama.cpp gives a cache all the same.
+CACHED_ENCODERS = frozenset(("t5encoder",))
 
 
 #: Where the file need not list the layers.
@@ -173,6 +174,8 @@ class MixerReader:
         if "attn_kv" in names and "attention.compress_ratios" in meta:
             return self._compressed(index, heads, key, names)
         index_heads, index_dim = self._indexer(index, names)
+        if "attn_kv_a_mqa" in names and "attention.kv_lora_rank_swa" in meta and self._reach(index)[0]:
+            return self._windowed_latent(index, heads)
         if "attn_kv_a_mqa" in names and "attention.key_length_mla" in meta:
             rank = meta.integer("attention.kv_lora_rank")
             rope = max(0, key - rank)
@@ -186,8 +189,6 @@ class MixerReader:
                 index_heads,
                 index_dim,
             )
-        if index_dim and meta.architecture == "minimax-m3":
-            return IndexedAttention(heads, kv_heads, key, value, index_heads, index_dim)
         window, chunk = self._reach(index)
         if window:
             key = meta.integer("attention.key_length_swa", key)
@@ -199,10 +200,25 @@ class MixerReader:
             value,
             window=window,
             chunk=chunk,
-            shares_cache=index >= self._own_caches(),
+            shares_cache=self._own_caches() <= index < self.count,
             keeps_cache=self.keeps_cache,
             gated=queries is not None and queries[0] == 2 * heads * key,
             index_dim=index_dim,
+        )
+
+    def _windowed_latent(self, index: int, heads: int) -> LatentAttention:
+        """Latents of other widths, in layers with a window."""
+        meta = self.meta
+        rank = meta.integer("attention.kv_lora_rank_swa")
+        rope = max(0, meta.integer("attention.key_length_swa") - rank)
+        return LatentAttention(
+            heads,
+            rank,
+            rope,
+            max(0, meta.integer("attention.key_length_mla_swa") - rope),
+            meta.integer("attention.value_length_mla_swa"),
+            meta.integer("attention.q_lora_rank", 0),
+            window=self._reach(index)[0],
         )
 
     def _compressed(self, index: int, heads: int, key: int, names: frozenset[str]) -> CompressedAttention:
@@ -254,7 +270,7 @@ class MixerReader:
         elif rule is not None:
             every = meta.integer("attention.sliding_window_pattern", rule.every)
             full_at = 0 if rule.full_first else every - 1
-            slides = not every or index % every != full_at
+            slides = index < self.count and (not every or index % every != full_at)
         else:
             slides = False
         if not slides:

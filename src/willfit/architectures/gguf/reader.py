@@ -8,7 +8,7 @@ from typing import Any
 from willfit.architectures.blocks.decoder import MAX_LAYERS
 from willfit.architectures.blocks.mtp import mtp_modules
 from willfit.architectures.gguf.metadata import Metadata
-from willfit.architectures.gguf.mixers import HEADLESS, UNCACHED, MixerReader
+from willfit.architectures.gguf.mixers import CACHED_ENCODERS, HEADLESS, UNCACHED, MixerReader
 from willfit.architectures.gguf.tensors import feed_forward, outer_part, part_of, record
 from willfit.architectures.model import Architecture, Layer, Rope
 from willfit.checkpoints.gguf import GgufHeader, GgufTensor
@@ -53,7 +53,8 @@ def architecture_of(header: GgufHeader) -> Architecture:
     uncached = meta.architecture in UNCACHED
     encoder: tuple[Layer, ...] = ()
     if stacks["enc."]:
-        encoder = _stack("enc.", stacks["enc."], count, MixerReader(meta, count, keeps_cache=False))
+        cached = meta.architecture in CACHED_ENCODERS
+        encoder = _stack("enc.", stacks["enc."], count, MixerReader(meta, count, keeps_cache=cached))
     drafts: tuple[Layer, ...] = ()
     if stacks["dec."]:
         count = _layers(meta, "decoder_block_count", count)

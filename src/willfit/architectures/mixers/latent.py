@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from willfit.architectures.mixers.base import FixedState
-from willfit.quantities import ceil_div
+from willfit.quantities import at_most, ceil_div
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,8 @@ class LatentAttention:
         Heads and width of the sparse indexer; 0 without one.
     index_pool
         Tokens whose index keys are pooled into one.
+    window
+        Sliding window in tokens; 0: all.
     """
 
     heads: int
@@ -43,11 +45,13 @@ class LatentAttention:
     index_heads: int = 0
     index_dim: int = 0
     index_pool: int = 1
+    window: int = 0
 
     @property
     def kind(self) -> str:
         """See `Mixer.kind`."""
-        return "mla + indexer" if self.index_dim else "mla"
+        reach = f"sliding mla {self.window}" if self.window else "mla"
+        return f"{reach} + indexer" if self.index_dim else reach
 
     @property
     def latent_per_token(self) -> int:
@@ -56,7 +60,8 @@ class LatentAttention:
 
     def cached_elements(self, tokens: Any, source_tokens: Any = 0) -> Any:
         """See `Mixer.cached_elements`."""
-        return tokens * self.latent_per_token + ceil_div(tokens, self.index_pool) * self.index_dim
+        seen = at_most(tokens, self.window) if self.window else tokens
+        return seen * self.latent_per_token + ceil_div(tokens, self.index_pool) * self.index_dim
 
     @property
     def fixed_states(self) -> tuple[FixedState, ...]:

@@ -1,7 +1,7 @@
 """The metadata of a predicted header: what llama.cpp reads for sizes.
 
-Sources: `set_gguf_parameters` in `conversion/*.py` (what is written) and `load_arch_hparams` in `src/models/*.cpp` (what is
-read) of llama.cpp 0.5.0.
+Sources: `set_gguf_parameters` in `conversion/*.py` (what is written) and `load_arch_hparams` in `src/models/*.cpp`
+(what is read) of llama.cpp 0.5.0.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ __all__ = ["Source", "metadata"]
 
 #: A context that state-space models are written with: they have no limit of their own.
 _NO_LIMIT = 2**20
+_UNLIMITED = frozenset({"mamba", "mamba2", "nemotron_h", "nemotron_h_moe"})
 #: Falcon's config has none.
 _FALCON_CONTEXT = 2048
 
@@ -54,9 +55,7 @@ def _full(name: str, key: str) -> str:
 
 
 def _context(source: Source) -> int:
-    if source.name in ("mamba", "mamba2") or (
-        source.name == "granitehybrid" and not source.architecture.ropes
-    ):
+    if source.name in _UNLIMITED or (source.name == "granitehybrid" and not source.architecture.ropes):
         return _NO_LIMIT
     if source.name == "falcon":
         return _FALCON_CONTEXT

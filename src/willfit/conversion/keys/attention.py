@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from willfit.architectures.mixers import (
     Attention,
     CompressedAttention,
@@ -12,21 +14,28 @@ from willfit.architectures.mixers import (
 from willfit.conversion.extras import rope_settings
 from willfit.conversion.keys.source import Keys, Source, first_positive, scalar_or_list
 
+Attending = Attention | LatentAttention | CompressedAttention | IndexedAttention
+#: What attends in each layer, if anything does.
+Found = Sequence[Attending | None]
+
 #: One number of KV heads for each layer, 0 where it has no attention.
 _KV_BY_LAYER = frozenset(
     {
-        "bailingmoe3", "deci", "gemma4", "glm5-next", "granitehybrid", "jamba", "kimi-k3", "kimi-linear", "lfm2", "lfm2moe",
-        "mimo2", "nemotron_h", "nemotron_h_moe", "step35",
+        "bailingmoe3", "deci", "gemma4", "glm5-next", "granitehybrid", "jamba", "kimi-k3", "kimi-linear", "lfm2",
+        "lfm2moe", "mimo2", "nemotron_h", "nemotron_h_moe", "step35",
     }
 )  # fmt: skip
 #: One number of query heads for each layer.
 _HEADS_BY_LAYER = frozenset({"deci", "laguna", "step35"})
 #: Latent attention that is written out as whole heads.
 _WHOLE_HEADS = frozenset({"minicpm3"})
+#: The values of latent attention are not written, for they are no cache of their own.
+_NO_VALUE_LENGTH = frozenset({"bailingmoe3", "kimi-linear"})
 #: Windows that llama.cpp is told of, with the layers that have them; elsewhere it knows them by the architecture.
 _PATTERNS = frozenset(
     {"exaone-moe", "exaone4", "gemma3n", "gemma4", "mimo2", "muse-glimmer", "olmo2", "step35"}
 )
+_DRAFTS_IN_PATTERN = frozenset({"mimo2", "step35"})
 #: Windows without the layers.
 _WINDOWS = frozenset(
     {
@@ -57,17 +66,18 @@ def attention_keys(source: Source) -> Keys:
     keys |= _widths(source, named, found)
     keys |= _windows(source, found)
     keys |= _indexer(source, named)
-    return keys | _rotation(source, named)
+    keys |= _rotation(source, named)
+    if source.name == "gemma4":  # the proportion that is rotated is in the factors
+        keys["rope.dimension_count"] = keys["attention.key_length"]
+        keys["rope.dimension_count_swa"] = keys["attention.key_length_swa"]
+    return keys
 
 
-def _whole(
-    mixers: tuple[Mixer, ...],
-) -> Attention | LatentAttention | CompressedAttention | IndexedAttention | None:
-    kinds = (Attention, LatentAttention, CompressedAttention, IndexedAttention)
-    return next((mixer for mixer in mixers if isinstance(mixer, kinds)), None)
+def _whole(mixers: tuple[Mixer, ...]) -> Attending | None:
+    return next((mixer for mixer in mixers if isinstance(mixer, Attending)), None)
 
 
-def _kv_heads(mixer: Mixer | None, name: str) -> int:
+def _kv_heads(mixer: Attending | None, name: str) -> int:
     if isinstance(mixer, Attention | IndexedAttention):
         return mixer.kv_heads
     if isinstance(mixer, LatentAttention) and name in _WHOLE_HEADS:
@@ -75,17 +85,18 @@ def _kv_heads(mixer: Mixer | None, name: str) -> int:
     return 0 if mixer is None else 1
 
 
-def _widths(source: Source, named: Mixer, found: list) -> Keys:  # type: ignore[type-arg]
+def _widths(source: Source, named: Attending, found: Found) -> Keys:
     if isinstance(named, LatentAttention):
         if source.name in _WHOLE_HEADS:
             keys: Keys = {"attention.key_length": named.nope_dim + named.rope_dim}
         else:
             keys = {
                 "attention.key_length": named.kv_rank + named.rope_dim,
-                "attention.value_length": named.kv_rank,
                 "attention.key_length_mla": named.nope_dim + named.rope_dim,
                 "attention.value_length_mla": named.value_dim,
             }
+            if source.name not in _NO_VALUE_LENGTH:
+                keys["attention.value_length"] = named.kv_rank
         keys["attention.kv_lora_rank"] = named.kv_rank
         if named.query_rank:
             keys["attention.q_lora_rank"] = named.query_rank
@@ -96,22 +107,26 @@ def _widths(source: Source, named: Mixer, found: list) -> Keys:  # type: ignore[
             "attention.value_length": named.head_dim,
             "attention.q_lora_rank": named.query_rank,
         }
-    full = next((mixer for mixer in found if isinstance(mixer, Attention) and not mixer.window), named)
+    heads = [mixer for mixer in found if isinstance(mixer, Attention)]
+    full = next((mixer for mixer in heads if not mixer.window), named)
     keys = {"attention.key_length": full.head_dim, "attention.value_length": full.value_dim}
     if source.name == "gemma4":
-        slid = next((mixer for mixer in found if isinstance(mixer, Attention) and mixer.window), full)
+        slid = next((mixer for mixer in heads if mixer.window), full)
         keys |= {"attention.key_length_swa": slid.head_dim, "attention.value_length_swa": slid.value_dim}
     return keys
 
 
-def _windows(source: Source, found: list) -> Keys:  # type: ignore[type-arg]
+def _windows(source: Source, found: Found) -> Keys:
     windows = tuple(getattr(mixer, "window", 0) for mixer in found)
     window = first_positive(windows)
+    if source.name == "gemma-embedding":  # both ways together, where layers count one
+        window = source.config.integer("sliding_window", default=window)
     keys: Keys = {}
     if source.name in _ALWAYS_WINDOW or (window and source.name in _WINDOWS | _PATTERNS):
         keys["attention.sliding_window"] = window
     if window and source.name in _PATTERNS:
-        keys["attention.sliding_window_pattern"] = tuple(size > 0 for size in windows)
+        own = windows if source.name in _DRAFTS_IN_PATTERN else windows[: len(source.architecture.layers)]
+        keys["attention.sliding_window_pattern"] = tuple(size > 0 for size in own)
     if source.name == "modern-bert" and (
         every := source.config.optional_integer("global_attn_every_n_layers")
     ):
@@ -124,7 +139,7 @@ def _windows(source: Source, found: list) -> Keys:  # type: ignore[type-arg]
     return keys
 
 
-def _indexer(source: Source, named: Mixer) -> Keys:
+def _indexer(source: Source, named: Attending) -> Keys:
     config = source.config
     if not source.width("indexer.attn_k.weight") and not source.width("indexer.attn_q_b.weight"):
         return {}
@@ -137,20 +152,21 @@ def _indexer(source: Source, named: Mixer) -> Keys:
         ),
         "attention.indexer.top_k": config.integer("index_topk", default=0),
     }
-    if kinds := config.items("indexer_types"):
-        keys["attention.indexer.types"] = tuple(kind == "full" for kind in kinds)
+    if source.name == "glm-dsa":
+        own = source.mixers[: len(source.architecture.layers)]
+        keys["attention.indexer.types"] = tuple(
+            any(getattr(mixer, "index_dim", 0) > 0 for mixer in mixers) for mixers in own
+        )
     return keys
 
 
-def _rotation(source: Source, named: Mixer) -> Keys:
+def _rotation(source: Source, named: Attending) -> Keys:
     keys: Keys = {}
     config, ropes = source.config, source.architecture.ropes
     if ropes and source.name not in _NO_ROPE:
         keys["rope.dimension_count"] = ropes[0].dim
     if isinstance(named, LatentAttention):
         keys["rope.dimension_count"] = named.rope_dim
-    if source.name == "gemma4":  # its proportion is in the factors
-        keys["rope.dimension_count"] = named.head_dim  # type: ignore[attr-defined]
     rope = rope_settings(config)
     kind, factor = rope.text("rope_type", "type", default=""), rope.raw("factor")
     if kind in ("linear", "yarn") and factor is not None:
@@ -163,6 +179,9 @@ def _rotation(source: Source, named: Mixer) -> Keys:
     )
     if original and (kind == "yarn" or source.name in ("phi3", "phimoe")):
         keys["rope.scaling.original_context_length"] = original
-    if (theta := rope.raw("rope_theta") or config.raw("rope_theta", "rotary_emb_base")) is not None:
-        keys["rope.freq_base"] = float(theta[0] if isinstance(theta, list) else theta)
+    theta = rope.raw("rope_theta") or config.raw("rope_theta", "rotary_emb_base")
+    if isinstance(theta, list) and theta:
+        theta = theta[0]
+    if isinstance(theta, int | float):
+        keys["rope.freq_base"] = float(theta)
     return keys

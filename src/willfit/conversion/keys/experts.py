@@ -7,18 +7,9 @@ from willfit.conversion.keys.source import Keys, Source, first_positive, scalar_
 #: The width of an expert is `feed_forward_length`, for there is no other MLP.
 _ONE_WIDTH = frozenset(
     {
-        "arctic",
-        "dbrx",
-        "granite",
-        "granitehybrid",
-        "granitemoe",
-        "jamba",
-        "llama",
-        "minimax-01",
-        "olmoe",
-        "phimoe",
+        "arctic", "dbrx", "granite", "granitehybrid", "granitemoe", "jamba", "llama", "minimax-01", "olmoe", "phimoe",
     }
-)
+)  # fmt: skip
 #: Told how many shared experts there are.
 _SHARED_COUNT = frozenset(
     {
@@ -30,16 +21,16 @@ _SHARED_COUNT = frozenset(
 #: Told how wide the shared experts are together.
 _SHARED_WIDTH = frozenset(
     {
-        "bailingmoe2", "bailingmoe3", "ernie4_5-moe", "exaone-moe", "granite", "granitehybrid", "granitemoe", "hunyuan-moe",
-        "hy_v3", "laguna", "nemotron_h_moe", "qwen2moe", "qwen35moe", "qwen3next", "qwen4exp", "step35",
+        "bailingmoe2", "bailingmoe3", "ernie4_5-moe", "exaone-moe", "granite", "granitehybrid", "granitemoe",
+        "hunyuan-moe", "hy_v3", "laguna", "nemotron_h_moe", "qwen2moe", "qwen35moe", "qwen3next", "qwen4exp", "step35",
     }
 )  # fmt: skip
 #: Told how many of the first layers have an MLP instead.
 _LEADING_DENSE = frozenset(
     {
-        "afmoe", "bailingmoe", "bailingmoe2", "bailingmoe3", "deepseek", "deepseek2", "deepseek2-ocr", "deepseek32", "dots1",
-        "ernie4_5-moe", "exaone-moe", "glm-dsa", "glm4moe", "glm5-next", "kimi-k3", "kimi-linear", "laguna", "lfm2moe",
-        "minimax-m3", "mistral4", "step35",
+        "afmoe", "bailingmoe", "bailingmoe2", "bailingmoe3", "deepseek", "deepseek2", "deepseek2-ocr", "deepseek32",
+        "dots1", "ernie4_5-moe", "exaone-moe", "glm-dsa", "glm4moe", "glm5-next", "kimi-k3", "kimi-linear", "laguna",
+        "lfm2moe", "minimax-m3", "mistral4", "step35",
     }
 )  # fmt: skip
 #: Widths of MLPs for each layer, 0 where it has none.
@@ -71,6 +62,10 @@ def mlp_keys(source: Source) -> Keys:
     )
     if source.name in _WIDTH_BY_LAYER:
         keys["feed_forward_length"] = tuple(one or other for one, other in zip(dense, routed, strict=True))
+    elif source.name == "llama4":
+        keys["feed_forward_length"] = source.config.integer(
+            "intermediate_size_mlp", default=first_positive(dense)
+        )
     elif source.name == "qwen":  # counts gate and up together
         keys["feed_forward_length"] = 2 * first_positive(dense)
     elif source.name in _ONE_WIDTH and any(routed):
@@ -79,7 +74,7 @@ def mlp_keys(source: Source) -> Keys:
         own = dense if source.name == "gemma4" else [width for width in dense if width]
         keys["feed_forward_length"] = scalar_or_list(own)
     elif isinstance(stated, int):
-        keys["feed_forward_length"] = stated
+        keys["feed_forward_length"] = 0 if source.name in ("mamba", "mamba2") else stated
     else:
         keys["feed_forward_length"] = first_positive(routed)
     feed = [layer.feed_forward for layer in source.architecture.layers if layer.feed_forward]
@@ -88,7 +83,7 @@ def mlp_keys(source: Source) -> Keys:
         return keys | _without_experts(source, first_positive(dense))
     keys["expert_count"] = experts
     keys["expert_used_count"] = scalar_or_list([one.top_k for one in feed if one.experts])
-    return keys | _expert_keys(source, routed)
+    return keys | _expert_keys(source, experts, routed)
 
 
 def _without_experts(source: Source, width: int) -> Keys:
@@ -104,7 +99,7 @@ def _without_experts(source: Source, width: int) -> Keys:
     return {}
 
 
-def _expert_keys(source: Source, routed: tuple[int, ...]) -> Keys:
+def _expert_keys(source: Source, experts: int, routed: tuple[int, ...]) -> Keys:
     name, config = source.name, source.config
     keys: Keys = {}
     width, shared = first_positive(routed), first_positive(source.widths("ffn_down_shexp.weight"))
@@ -119,28 +114,20 @@ def _expert_keys(source: Source, routed: tuple[int, ...]) -> Keys:
     if name in _SHARED_WIDTH:
         keys["expert_shared_feed_forward_length"] = shared
     if name in _LEADING_DENSE:
-        leading = 0
-        for one in routed:
-            if one:
-                break
-            leading += 1
-        keys["leading_dense_block_count"] = leading
+        keys["leading_dense_block_count"] = next((index for index, one in enumerate(routed) if one), 0)
     if name in ("llama4", "ernie4_5-moe"):
         places = [index for index, one in enumerate(routed) if one]
         step = places[1] - places[0] if len(places) > 1 else 1
         keys["interleave_moe_layer_step"] = step
-    if (groups := config.optional_integer("n_group")) and groups < int(
-        source.architecture.layers[-1].feed_forward.experts
-        if source.architecture.layers[-1].feed_forward
-        else 0
-    ):
+    groups = config.optional_integer("n_group")
+    if groups and groups < experts:
         keys["expert_group_count"] = groups
         if used := config.optional_integer("topk_group"):
             keys["expert_group_used_count"] = used
     scoring = config.raw("score_function", "scoring_func", "score_func", "moe_router_activation_func")
     if name in _SIGMOID:
         scoring = "sigmoid"
-    if scoring in _GATING:
+    if isinstance(scoring, str) and scoring in _GATING:
         keys["expert_gating_func"] = _GATING[scoring]
     scale = config.raw(
         "routed_scaling_factor", "route_scale", "moe_routed_scaling_factor", "moe_router_scaling_factor"

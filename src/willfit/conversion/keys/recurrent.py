@@ -23,7 +23,7 @@ def recurrent_keys(source: Source) -> Keys:
     inner = source.width("ssm_out.weight")
     keys |= {"ssm.conv_kernel": kernel, "ssm.inner_size": inner}
     if source.name in _GATED_DELTA:
-        size = source.width("ssm_norm.weight")
+        size = max(1, source.width("ssm_norm.weight"))
         keys |= {
             "ssm.state_size": size,
             "ssm.group_count": (channels - inner) // 2 // size,

@@ -61,13 +61,14 @@ class Source:
                 made[id(layer)] = {entry.name: entry.ne for entry in layer}
         return tuple(made[id(layer)] for layer in self.written.layers)
 
-    def widths(self, *names: str, axis: int = 0) -> tuple[int, ...]:
-        """One dimension of the first of these tensors that a layer has, for each layer; 0 where it has none."""
-        return tuple(next((shape[name][axis] for name in names if name in shape), 0) for shape in self.shapes)
+    def widths(self, name: str) -> tuple[int, ...]:
+        """The inputs of a tensor in each layer; 0 where there is none."""
+        return tuple(shape[name][0] if name in shape else 0 for shape in self.shapes)
 
     def width(self, name: str, axis: int = 0) -> int:
-        """One dimension of a tensor in the first layer that has it, 0 if none does."""
-        return next((shape[name][axis] for shape in self.shapes if name in shape), 0)
+        """One dimension of a tensor in the first layer that has it; 0 if there is none."""
+        ne = next((shape[name] for shape in self.shapes if name in shape), ())
+        return ne[axis] if axis < len(ne) else 0
 
     def outside(self, name: str) -> Entry | None:
         """A tensor outside of the layers."""
@@ -76,7 +77,7 @@ class Source:
 
 def scalar_or_list(values: Sequence[int]) -> int | tuple[int, ...]:
     """One number if all layers have it, else all of them."""
-    return values[0] if len(set(values)) == 1 else tuple(values)
+    return tuple(values) if len(set(values)) > 1 else first_positive(values)
 
 
 def first_positive(values: Iterable[int]) -> int:

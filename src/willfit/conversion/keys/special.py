@@ -1,11 +1,14 @@
 """Metadata that single architectures have: what their loaders insist on.
 
-Factors that decide nothing about memory are written as the config has them, or neutral where it has none (a bundled config
-keeps what decides about memory).
+Factors that decide nothing about memory are written as the config has them, or neutral where it has none (a bundled
+config keeps what decides about memory).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from willfit.architectures.mixers import Recurrent
 from willfit.checkpoints.config import Config
 from willfit.conversion.keys.source import Keys, Source
 
@@ -16,24 +19,19 @@ _COPIED: dict[str, tuple[str, ...]] = {
     "router_logit_softcapping": ("router_logit_softcapping",),
 }
 
+_GRANITE: dict[str, tuple[str, ...]] = {
+    "attention.scale": ("attention_multiplier",),
+    "embedding_scale": ("embedding_multiplier",),
+    "residual_scale": ("residual_multiplier",),
+    "logit_scale": ("logits_scaling",),
+}
+
 #: Architecture -> keys that its loader insists on, with what stands where the config has nothing.
 _FACTORS: dict[str, dict[str, tuple[str, ...]]] = {
     "cohere2": {"logit_scale": ("logit_scale",)},
     "command-r": {"logit_scale": ("logit_scale",)},
-    **dict.fromkeys(
-        ("granite", "granitehybrid", "granitemoe"),
-        {
-            "attention.scale": ("attention_multiplier",),
-            "embedding_scale": ("embedding_multiplier",),
-            "residual_scale": ("residual_multiplier",),
-            "logit_scale": ("logits_scaling",),
-        },
-    ),
-    "minicpm": {
-        "embedding_scale": ("scale_emb",),
-        "residual_scale": (),
-        "logit_scale": (),
-    },
+    **dict.fromkeys(("granite", "granitehybrid", "granitemoe"), _GRANITE),
+    "minicpm": {"embedding_scale": ("scale_emb",), "residual_scale": (), "logit_scale": ()},
     "minimax-01": {"residual_scale": ("layernorm_full_attention_alpha",)},
     "muse-glimmer": {"logit_scale": ("output_multiplier",)},
     "kimi-k3": {
@@ -44,6 +42,14 @@ _FACTORS: dict[str, dict[str, tuple[str, ...]]] = {
         "embedding_scale": ("embedding_multiplier_scale",),
         "logit_scale": ("output_multiplier_scale",),
     },
+}
+
+
+#: How many pairs rotate by time, height and width where the config does not say it.
+_SECTIONS: dict[str, tuple[int, ...]] = {
+    **dict.fromkeys(("paddleocr", "qwen2vl"), (16, 24, 24, 0)),
+    **dict.fromkeys(("qwen3vl", "qwen3vlmoe"), (24, 20, 20, 0)),
+    **dict.fromkeys(("qwen35", "qwen35moe", "qwen4exp"), (11, 11, 10, 0)),
 }
 
 
@@ -58,6 +64,9 @@ def special_keys(source: Source) -> Keys:
     for key, names in _FACTORS.get(source.name, {}).items():
         value = config.raw(*names) if names else None
         keys[key] = float(value) if isinstance(value, int | float) else 1.0
+    rope = config.section("rope_parameters", "rope_scaling")
+    if (sections := rope.integers("mrope_section") if rope else ()) or source.name in _SECTIONS:
+        keys["rope.dimension_sections"] = (*sections, 0, 0, 0, 0)[:4] if sections else _SECTIONS[source.name]
     made = _MADE.get(source.name)
     return keys | (made(source) if made else {})
 
@@ -73,15 +82,10 @@ def _bailing3(source: Source) -> Keys:
 
 def _bert(source: Source) -> Keys:
     keys: Keys = {"attention.causal": False}
-    labels = source.config.raw("id2label")
-    if source.outside("cls.output.weight") is not None:
-        count = (
-            len(labels)
-            if isinstance(labels, dict)
-            else source.outside("cls.output.weight").ne[1]
-            if len(source.outside("cls.output.weight").ne) > 1
-            else 1
-        )
+    head = source.outside("cls.output.weight")
+    if head is not None:
+        labels = source.config.raw("id2label")
+        count = len(labels) if isinstance(labels, dict) else (*head.ne, 1)[1]
         keys["classifier.output_labels"] = tuple(f"LABEL_{index}" for index in range(count))
     return keys
 
@@ -142,12 +146,7 @@ def _glm5_next(source: Source) -> Keys:
 
 
 def _gptneox(source: Source) -> Keys:
-    return {"use_parallel_residual": config_flag(source, "use_parallel_residual", True)}
-
-
-def config_flag(source: Source, name: str, default: bool) -> bool:
-    """A truth value of the config."""
-    return source.config.boolean(name, default=default)
+    return {"use_parallel_residual": source.config.boolean("use_parallel_residual", default=True)}
 
 
 def _kimi_k3(source: Source) -> Keys:
@@ -156,6 +155,10 @@ def _kimi_k3(source: Source) -> Keys:
     if latent := config.optional_integer("routed_expert_hidden_size"):
         keys["expert_latent_length"] = latent
     return keys
+
+
+def _mamba(source: Source) -> Keys:
+    return {"ssm.dt_b_c_rms": source.architecture.model_type == "falcon_mamba"}
 
 
 def _minimax_m3(source: Source) -> Keys:
@@ -189,42 +192,27 @@ def _nemotron_h(source: Source) -> Keys:
     return {"moe_latent_size": latent} if latent else {}
 
 
-def _qwen2vl(source: Source) -> Keys:
-    return {"rope.dimension_sections": _sections(source, (16, 24, 24, 0))}
-
-
 def _qwen3vl(source: Source) -> Keys:
     vision = source.outer.section("vision_config")
     layers = vision.items("deepstack_visual_indexes") if vision else []
-    return {"rope.dimension_sections": _sections(source, (24, 20, 20, 0)), "n_deepstack_layers": len(layers)}
-
-
-def _qwen35(source: Source) -> Keys:
-    return {"rope.dimension_sections": _sections(source, (11, 11, 10, 0))}
-
-
-def _paddleocr(source: Source) -> Keys:
-    return {"rope.dimension_sections": _sections(source, (16, 24, 24, 0))}
+    return {"n_deepstack_layers": len(layers)}
 
 
 def _qwen4exp(source: Source) -> Keys:
-    config, layers = source.config, len(source.written.layers)
+    config = source.config
     ratio = config.integer("indexer_compress_ratio")
     table = source.outside("per_layer_token_embd.weight")
+    recurrent = (
+        any(isinstance(one, Recurrent) and one.kind != "n-gram memory" for one in mixers)
+        for mixers in source.mixers
+    )
     keys: Keys = {
-        **_qwen35(source),
         "hyper_connection.count": config.integer("hc_count"),
         "hyper_connection.low_rank": config.integer("hc_lowrank"),
         "attention.indexer.head_count": config.integer("indexer_n_heads"),
         "attention.indexer.key_length": config.integer("indexer_head_dim"),
         "attention.indexer.top_k": config.integer("indexer_budget", default=0),
-        "attention.compress_ratios": tuple(
-            0 if recurrent else ratio
-            for recurrent in (
-                any(type(one).__name__ == "Recurrent" and one.kind != "n-gram memory" for one in mixers)
-                for mixers in source.mixers[:layers]
-            )
-        ),
+        "attention.compress_ratios": tuple(0 if keeps_state else ratio for keeps_state in recurrent),
     }
     if table is not None:
         keys |= {
@@ -249,12 +237,6 @@ def _hash_constants(config: Config) -> Keys:
     }
 
 
-def _sections(source: Source, default: tuple[int, ...]) -> tuple[int, ...]:
-    rope = source.config.section("rope_parameters", "rope_scaling")
-    stated = tuple(rope.integers("mrope_section")) if rope else ()
-    return (*stated, 0, 0, 0, 0)[:4] if stated else default
-
-
 def _t5(source: Source) -> Keys:
     architecture = source.architecture
     return {
@@ -267,7 +249,7 @@ def _t5(source: Source) -> Keys:
     }
 
 
-_MADE = {
+_MADE: dict[str, Callable[[Source], Keys]] = {
     "apertus": _apertus,
     "bailingmoe3": _bailing3,
     "bert": _bert,
@@ -280,15 +262,12 @@ _MADE = {
     "gptneox": _gptneox,
     "kimi-k3": _kimi_k3,
     "llama-embed": lambda source: {"attention.causal": False},
+    "mamba": _mamba,
     "minimax-m3": _minimax_m3,
     "modern-bert": _modern_bert,
     "mpt": _mpt,
     "nemotron_h": _nemotron_h,
     "nemotron_h_moe": _nemotron_h,
-    "paddleocr": _paddleocr,
-    "qwen2vl": _qwen2vl,
-    "qwen35": _qwen35,
-    "qwen35moe": _qwen35,
     "qwen3vl": _qwen3vl,
     "qwen3vlmoe": _qwen3vl,
     "qwen4exp": _qwen4exp,

@@ -52,6 +52,12 @@ WORDS: dict[str, Words] = {
         _CACHE,
         ("latents",),
     ),
+    "latent_keys_only": _either(
+        "latent attention keeps its latents a second time, as values",
+        "latent attention keeps its latents once",
+        _CACHE,
+        ("latents",),
+    ),
     "streams": _either(
         "all sequences share one cache",
         "sequences have cells of their own unless they are told to share",
@@ -161,6 +167,67 @@ WORDS: dict[str, Words] = {
         "quantized values need flash attention to be on",
         "quantized values switch flash attention on",
         _COMPUTE,
+    ),
+    "vulkan_order": Words("Vulkan computes operations in order number {}", _COMPUTE),
+    "vulkan_keeps_choices": _either(
+        "Vulkan may write over what the choice of experts reads",
+        "Vulkan keeps what the choice of experts reads",
+        _COMPUTE,
+        ("experts",),
+    ),
+    "vulkan_pipelines": _either(
+        "batches do not overlap on several Vulkan devices",
+        "batches overlap on several Vulkan devices",
+        _COMPUTE,
+    ),
+    "metal_workspaces": _either(
+        "Metal's kernels work in a pool, which logs do not name",
+        "some results on Metal have what their kernel works with behind them",
+        _COMPUTE,
+    ),
+    "metal_reorders": _either(
+        "Metal computes operations in their order",
+        "Metal brings operations together that can run at once",
+        _COMPUTE,
+    ),
+    "metal_fuses": _either(
+        "Metal may write over what a kernel for several operations reads",
+        "Metal keeps what one kernel reads for several operations",
+        _COMPUTE,
+    ),
+    "metal_copies_cache": _either(
+        "Metal attends to quantized caches as they are",
+        "Metal copies quantized caches to F16",
+        _COMPUTE,
+    ),
+    "reads_lazily": _either(
+        "large tables are loaded with the other tensors",
+        "rows of tables beyond a size are read from the file as they are needed",
+        ("weights",),
+    ),
+    "sycl_attends": _either(
+        "SYCL has no flash attention",
+        "SYCL has flash attention",
+        _COMPUTE,
+    ),
+    "sycl_workspaces": _either(
+        "what SYCL's attention works with is in a pool, which logs do not name",
+        "what SYCL's attention works with is behind its result",
+        _COMPUTE,
+    ),
+    "metal_looks_far": _either(
+        "Metal brings operations together that are near each other",
+        "Metal brings operations together from far ahead",
+        _COMPUTE,
+    ),
+    "drops_late": Words(
+        "tokens without results are dropped behind the last norm in {}", _COMPUTE, ("states",)
+    ),
+    "scales_norms": _either(
+        "queries and keys of the gated delta rule are made of length 1 by one operation",
+        "queries and keys of the gated delta rule are made of length 1 by an RMS norm and a factor",
+        _COMPUTE,
+        ("states",),
     ),
     "output_first": _either(
         "the output is the last to be offloaded",

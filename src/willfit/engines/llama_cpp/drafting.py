@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from willfit.architectures.mixers import Attention, LatentAttention
 from willfit.engines.base import Machine, Subject
-from willfit.engines.llama_cpp.graph.tensor import row_bytes
-from willfit.engines.llama_cpp.plan import draft_context
+from willfit.engines.llama_cpp.graph import families
+from willfit.engines.llama_cpp.plan import cached_bytes, context
 from willfit.engines.llama_cpp.settings import Drafting, Settings
 from willfit.engines.llama_cpp.sizing import Sizing, size_up
 from willfit.engines.llama_cpp.terms import cite
@@ -76,29 +75,23 @@ def draft_settings(sizing: Sizing, drafting: Drafting) -> Settings:
 
 def _modules(subject: Subject, sizing: Sizing, drafting: Drafting) -> Draft:
     """The context of drafting modules: their weights are the main model's, their keys and values their own."""
-    asked = replace(sizing.settings, cache_type_k=drafting.cache_type_k, cache_type_v=drafting.cache_type_v)
-    settings = sizing.resolved.context(asked, sizing.context.flash_attn, False)
-    made = draft_context(sizing.model, settings, sizing.resolved.era)
-    if made is not None:
-        return Draft({}, dict(made.keys_values), dict(made.compute), sizing.context.output, sure=True)
-    cache = sizing.resolved.context(sizing.settings, sizing.context.flash_attn, False).cache
-    type_k, type_v = drafting.cache_type_k.upper(), drafting.cache_type_v.upper()
-    first = len(subject.architecture.layers)
-    caches: dict[str, int] = {}
-    for index, layer in enumerate(subject.architecture.mtp_layers):
-        size = 0
-        for mixer in layer.mixers:
-            if isinstance(mixer, Attention):
-                size += row_bytes(type_k, mixer.kv_heads * mixer.head_dim)
-                size += row_bytes(type_v, mixer.kv_heads * mixer.value_dim)
-            elif isinstance(mixer, LatentAttention):
-                size += row_bytes(type_k, mixer.latent_per_token)
-        places = sizing.model.places.layers
-        device = places[first + index] if first + index < len(places) else None
-        place = "CPU" if device is None else sizing.model.backends[device].place
-        caches[place] = caches.get(place, 0) + size * cache.cells * cache.streams
-    # The graph has one layer of the main model's kind, so its largest stage is about as large.
-    return Draft({}, caches, dict(sizing.context.compute), sizing.context.output, sure=False)
+    resolved = sizing.resolved
+    asked = resolved.context(sizing.settings, sizing.context.flash_attn, False)
+    cache = replace(
+        asked.cache,
+        type_k=drafting.cache_type_k.upper(),
+        type_v=drafting.cache_type_v.upper(),
+        snapshots=0,
+    )
+    asked = replace(asked, cache=cache, outputs=cache.sequences, drafts=True)
+    # The main context keeps the vectors of all tokens of a batch, this one those of its results.
+    vectors = 4 * subject.architecture.hidden_size * (resolved.n_batch + cache.sequences)
+    if subject.architecture.model_type in families.DRAFTING:
+        made = context(sizing.model, asked, resolved.era)
+        return Draft({}, dict(made.keys_values), dict(made.compute), made.output + vectors, sure=True)
+    # A graph that is not known has one layer of the main model's kind, so its largest stage is about as large.
+    caches = cached_bytes(sizing.model, asked)
+    return Draft({}, caches, dict(sizing.context.compute), sizing.context.output + vectors, sure=False)
 
 
 def draft_term(sizing: Sizing, draft: Draft, places: tuple[str, ...]) -> Term | None:

@@ -40,6 +40,8 @@ class Era:
         Queries and keys, or values, that one matrix makes are views of its result; before, copies.
     latent_cache
         Latent attention keeps latents; before, all heads' keys and values.
+    latent_keys_only
+        Values of latent attention are not cached beside its latents.
     streams
         Sequences that do not share a cache have cells of their own; before, all shared one.
     sets_rows
@@ -72,8 +74,27 @@ class Era:
         Pipelines copy inputs that nothing reads, too.
     keeps_expert_sums, keeps_expert_choices
         What CUDA's kernels compute at once for experts is kept for them: their weighted sum, their choice.
+    vulkan_order, vulkan_keeps_choices
+        In which order Vulkan computes operations (`backends.vulkan_order.Order`), and whether it keeps what a shader
+        reads for the choice of experts.
+    vulkan_pipelines
+        Batches overlap on several Vulkan devices.
+    sycl_attends, sycl_workspaces
+        SYCL has flash attention, and what it works with is behind its result; before, it was in a pool.
+    metal_workspaces
+        Some results on Metal have what their kernel works with behind them; before, it was in a pool.
+    metal_reorders, metal_looks_far, metal_fuses, metal_copies_cache
+        Metal brings operations together that can run at once, from far ahead and across many others; it keeps what one
+        kernel reads for several, and copies quantized caches to F16.
+    drops_late
+        Architectures with a gated delta rule that drop tokens without results behind the last norm; before, in the last
+        layer.
+    scales_norms
+        Their queries and keys have length 1 by an RMS norm and a factor; before, by a norm of its own.
     rotates_windows
         Quantized caches of layers with windows, and of hybrid models, are rotated, too.
+    reads_lazily
+        Rows of tables beyond a size are read from the file as they are needed.
     forces_flash
         Quantized values switch flash attention on.
     ignores_sinks
@@ -120,6 +141,7 @@ class Era:
     fused_views: bool = False
     fused_value_views: bool = False
     latent_cache: bool = False
+    latent_keys_only: bool = False
     streams: bool = False
     sets_rows: bool = False
     gates_at_once: bool = False
@@ -138,7 +160,20 @@ class Era:
     copies_all_inputs: bool = False
     keeps_expert_sums: bool = False
     keeps_expert_choices: bool = False
+    vulkan_order: int = 0
+    vulkan_keeps_choices: bool = False
+    vulkan_pipelines: bool = False
+    sycl_attends: bool = False
+    sycl_workspaces: bool = False
+    metal_workspaces: bool = False
+    metal_reorders: bool = False
+    metal_looks_far: bool = False
+    metal_fuses: bool = False
+    metal_copies_cache: bool = False
+    drops_late: tuple[str, ...] = ()
+    scales_norms: bool = False
     rotates_windows: bool = False
+    reads_lazily: bool = False
     forces_flash: bool = False
     ignores_sinks: bool = False
     output_first: bool = False
@@ -180,6 +215,8 @@ ERAS: tuple[Era, ...] = succession(
     changed((6072,), sets_rows=True),
     changed((6100,), repacked=("Q4_0", "Q4_K", "IQ4_NL")),
     changed((6325,), flash_auto=True),
+    changed((6460,), metal_reorders=True),
+    changed((6473,), metal_workspaces=True),
     changed((6480,), saves_states=True),
     changed((6660,), weights_first=True),
     changed((6710,), saves_prompts=True),
@@ -189,15 +226,29 @@ ERAS: tuple[Era, ...] = succession(
     changed((7100,), clamps_expert_sum=True),
     changed((7340,), pads_masks=False),
     changed((7410,), fits=True, auto_slots=True, output_first=True),
+    changed((7496,), vulkan_order=1),
+    changed((7502,), vulkan_pipelines=True),
+    changed((7600,), vulkan_order=2),
     changed((7800,), selects_input=True),
+    changed((7840,), latent_keys_only=True),
+    changed((8024,), metal_looks_far=True),
+    changed((8240,), sycl_attends=True),
     changed((8650,), rotates=True),
     changed((8800,), rotates_windows=True),
     changed((9000,), repacked=("Q4_0", "Q4_K", "IQ4_NL", "MXFP4")),
+    changed((9200,), vulkan_order=3, drops_late=("qwen35", "qwen35moe")),
     changed((9440,), half_masks=True, copies_in_graph=True, few_outputs=True),
     changed((9976,), divides_rows=False),
     changed((10150,), ignores_sinks=True, forces_flash=True),
+    changed((10200,), vulkan_order=4),
+    changed((10400,), drops_late=("qwen35", "qwen35moe", "qwen3next")),
+    changed((10510,), metal_copies_cache=True, scales_norms=True),
+    changed((10690,), reads_lazily=True, vulkan_order=5),
     changed((10750,), keeps_expert_sums=True),
-    changed((10900,), keeps_expert_choices=True),
+    changed((10800,), sycl_workspaces=True),
+    changed((10850,), vulkan_order=6),
+    changed((10900,), keeps_expert_choices=True, vulkan_keeps_choices=True),
+    changed((10990,), metal_fuses=True),
     changed((11300,), copies_all_inputs=True),
     changed((11400,), mixes_inputs=True),
 )

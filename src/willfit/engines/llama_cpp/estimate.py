@@ -239,6 +239,7 @@ def _details(sizing: Sizing, draft: Draft | None, pictures: Mapping[str, int]) -
         "sequences": resolved.sequences,
         "flash_attn": sizing.context.flash_attn,
         "n_gpu_layers": sizing.offload.layers if sizing.devices else 0,
+        "places": [backend.place for backend in sizing.model.backends],
         "buffers": {
             "model": sizing.model.bytes,
             "kv": dict(sizing.context.keys_values),

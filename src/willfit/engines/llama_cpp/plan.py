@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from willfit.architectures.gguf.metadata import Metadata
 from willfit.architectures.model import Architecture
@@ -12,13 +13,12 @@ from willfit.engines.llama_cpp.cache.layers import CacheSettings, cached_layers,
 from willfit.engines.llama_cpp.cache.loops import runs
 from willfit.engines.llama_cpp.eras import Era
 from willfit.engines.llama_cpp.graph import families
-from willfit.engines.llama_cpp.graph.families import drafts
 from willfit.engines.llama_cpp.graph.network import Batch, LayerCache, Network
 from willfit.engines.llama_cpp.graph.scheduler import Backend, Reserved, Scheduler
 from willfit.engines.llama_cpp.graph.tensor import Buffer, Node
 from willfit.engines.llama_cpp.loading.layers import LayerPlaces
 from willfit.engines.llama_cpp.loading.rows import RowSplit
-from willfit.engines.llama_cpp.loading.weights import SHARED, Loader, Placed, buffer_bytes
+from willfit.engines.llama_cpp.loading.weights import Loader, Placed, Weights, alike, buffer_bytes, by_name
 
 #: Architectures whose batches need more for one sequence than for several.
 _ONE_IS_WORSE = frozenset(("kimi-linear", "minimax-01"))
@@ -38,6 +38,12 @@ class Model:
         Devices by index, then the processor.
     split
         How rows of matrices are divided among devices; None where matrices stay whole.
+    named
+        Tensors by name; see `loading.weights.by_name`.
+    alike
+        Of each layer a number, the same where tensors are alike.
+    spread
+        The least and the most that the weights may take, by what is counted: other than 1 where a mix is not known.
     """
 
     header: GgufHeader
@@ -45,6 +51,9 @@ class Model:
     places: LayerPlaces
     placed: tuple[Placed, ...]
     backends: tuple[Backend, ...]
+    named: Mapping[str, Placed]
+    alike: tuple[int, ...]
+    spread: tuple[float, float] = (1.0, 1.0)
     split: RowSplit | None = None
 
     @property
@@ -68,11 +77,21 @@ class Model:
 
 
 def load(
-    header: GgufHeader, architecture: Architecture, loader: Loader, skipped: frozenset[str] = frozenset()
+    header: GgufHeader,
+    architecture: Architecture,
+    loader: Loader,
+    skipped: frozenset[str] = frozenset(),
+    bounds: tuple[int, int] | None = None,
 ) -> Model:
     """Place a model's tensors."""
     placed = tuple(loader.place(header, architecture.tied, skipped))
-    return Model(header, architecture, loader.places, placed, loader.backends, loader.split)
+    own = sum(tensor.bytes for tensor in header.tensors)
+    spread = (bounds[0] / own, bounds[1] / own) if bounds and own else (1.0, 1.0)
+    named = by_name(placed, len(loader.backends) - 1)
+    layers = alike(placed, len(architecture.layers))
+    return Model(
+        header, architecture, loader.places, placed, loader.backends, named, layers, spread, loader.split
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +114,8 @@ class ContextSettings:
         Of inputs, that batches which overlap on several devices have.
     mla, attention_mib, fused_experts
         See `Batch`.
+    drafts
+        It is a second context, for the layers that predict further tokens.
     """
 
     cache: CacheSettings
@@ -108,6 +129,7 @@ class ContextSettings:
     mla: int = 0
     attention_mib: int = 0
     fused_experts: bool = False
+    drafts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,17 +165,11 @@ class Context:
     nodes: int
 
 
-def cache_buffers(model: Model, kv_offload: bool, drafts: bool = False) -> list[Buffer]:
-    """Where each layer's cache goes.
-
-    Parameters
-    ----------
-    drafts
-        Layers that draft have caches, too.
-    """
+def cache_buffers(model: Model, kv_offload: bool, drafts: bool = False, kept: bool = False) -> list[Buffer]:
+    """Where each layer's cache goes; see `cached_layers`."""
     found = []
     places = model.places.layers
-    for run in range(len(runs(cached_layers(model.architecture, drafts)))):
+    for run in range(len(runs(cached_layers(model.architecture, drafts, kept)))):
         device = places[run % len(places)]
         on_device = kv_offload and device is not None
         place = model.backends[device].place if on_device and device is not None else "CPU"
@@ -163,8 +179,9 @@ def cache_buffers(model: Model, kv_offload: bool, drafts: bool = False) -> list[
 
 def context(model: Model, settings: ContextSettings, era: Era) -> Context:
     """What a context of a model takes."""
-    cache = settings.cache
-    buffers = cache_buffers(model, settings.kv_offload, cache.drafts)
+    cache = settings.cache.of(model.architecture)
+    settings = replace(settings, cache=cache)
+    buffers = cache_buffers(model, settings.kv_offload, settings.drafts, settings.cache.keeps_drafts)
     tokens = min(cache.cells * cache.streams, cache.ubatch)
     outputs = min(tokens, settings.outputs)
     sequences = _computed_sequences(cache, era)
@@ -178,11 +195,11 @@ def context(model: Model, settings: ContextSettings, era: Era) -> Context:
         for one, size, peak in zip(model.backends, alone.bytes, alone.peaks, strict=True):
             if size > compute[one.place]:
                 compute[one.place], peaks[one.place] = size, peak
-    caches = layer_caches(model.architecture, cache, buffers)
+    caches = layer_caches(model.architecture, cache, buffers, settings.drafts)
     return Context(
-        _sum(model, caches, buffers, ("k", "v", "index")),
-        sum(_sum(model, caches, buffers, ("k",)).values()),
-        _sum(model, caches, buffers, ("r", "s")),
+        _sum(model, caches, buffers, LayerCache.keys_values),
+        sum(_sum(model, caches, buffers, LayerCache.keys).values()),
+        _sum(model, caches, buffers, LayerCache.states),
         compute,
         peaks,
         _output_bytes(model, settings, cache.sequences if era.trims_outputs else cache.ubatch),
@@ -192,55 +209,18 @@ def context(model: Model, settings: ContextSettings, era: Era) -> Context:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class DraftContext:
-    """What the context of a model's own drafting layer takes.
-
-    Attributes
-    ----------
-    keys_values, compute
-        Bytes by buffer.
-    """
-
-    keys_values: Mapping[str, int]
-    compute: Mapping[str, int]
-
-
-def draft_context(model: Model, settings: ContextSettings, era: Era) -> DraftContext | None:
-    """What the context of a model's own drafting layer takes; None where its graph is not known.
-
-    Parameters
-    ----------
-    settings
-        Of that context.
-    """
-    architecture = model.architecture
-    first = len(architecture.layers)
-    if not architecture.mtp_layers or not drafts.is_known(architecture.model_type):
-        return None
-    layers = (*architecture.layers, architecture.mtp_layers[0])
-    alone = replace(architecture, layers=layers, mtp_layers=())
-    drafting = replace(model, architecture=alone)
-    cache = replace(settings.cache, snapshots=0)
-    buffers = cache_buffers(drafting, settings.kv_offload)
-    caches = [LayerCache() for _ in range(first)] + layer_caches(alone, cache, buffers)[first:]
-    tokens = min(cache.cells * cache.streams, cache.ubatch)
-    sequences = _computed_sequences(cache, era)
-    rounded = -(-tokens // sequences) * sequences
-    outputs = min(tokens, settings.outputs)
-    net = _network(drafting, replace(settings, cache=cache), era, buffers, rounded, outputs, sequences)
-    net.caches = caches
-    drafts.build(net, first)
-    reserved = _scheduler(model, settings, era).reserve(net.nodes, net.leafs)
-    compute = {one.place: size for one, size in zip(model.backends, reserved.bytes, strict=True)}
-    return DraftContext(_sum(drafting, caches, buffers, ("k", "v")), compute)
+def cached_bytes(model: Model, settings: ContextSettings) -> dict[str, int]:
+    """Bytes of keys and values by buffer."""
+    buffers = cache_buffers(model, settings.kv_offload, settings.drafts, settings.cache.keeps_drafts)
+    caches = layer_caches(model.architecture, settings.cache, buffers, settings.drafts)
+    return _sum(model, caches, buffers, LayerCache.keys_values)
 
 
 def flash_attention(model: Model, settings: ContextSettings, era: Era) -> bool:
     """Whether flash attention lands on each layer's own device, which is when `auto` chooses it."""
-    cache = settings.cache
+    cache = settings.cache.of(model.architecture)
     tried = replace(settings, cache=replace(cache, flash_attn=True))
-    buffers = cache_buffers(model, settings.kv_offload, cache.drafts)
+    buffers = cache_buffers(model, settings.kv_offload, settings.drafts, settings.cache.keeps_drafts)
     sequences = _computed_sequences(cache, era)
     net = _network(model, tried, era, buffers, cache.sequences, cache.sequences, sequences)
     families.build(net)
@@ -267,9 +247,14 @@ def _reserve(
     outputs: int,
     sequences: int,
 ) -> Reserved:
-    net = _network(model, settings, era, buffers, tokens, outputs, sequences)
-    families.build(net)
-    return _scheduler(model, settings, era, settings.copies).reserve(net.nodes, net.leafs)
+    kept: dict[int, int] = {}
+    while True:
+        net = _network(model, settings, era, buffers, tokens, outputs, sequences, kept)
+        families.build(net)
+        reserved = _scheduler(model, settings, era, settings.copies).reserve(net.nodes, net.leafs, net.folds)
+        if not reserved.kept:
+            return reserved
+        kept |= reserved.kept
 
 
 def _network(
@@ -280,6 +265,7 @@ def _network(
     tokens: int,
     outputs: int,
     sequences: int,
+    kept: Mapping[int, int] = MappingProxyType({}),
 ) -> Network:
     cache = settings.cache
     host = len(model.backends) - 1
@@ -303,22 +289,21 @@ def _network(
         settings.mla,
         settings.attention_mib,
         settings.fused_experts,
+        settings.drafts,
     )
-    weights: dict[str, Node] = {}
-    for one in model.placed:
-        node = one.node()
-        if one.name in SHARED:
-            weights[f"{one.name}@{host if one.buffer.device is None else one.buffer.device}"] = node
-        weights.setdefault(one.name, node)
+    layers = model.architecture.layers
     return Network(
         model.meta,
-        model.architecture.layers,
-        weights,
-        layer_caches(model.architecture, cache, buffers),
+        (*layers, *model.architecture.mtp_layers) if settings.drafts else layers,
+        Weights(model.named),
+        layer_caches(model.architecture, cache, buffers, settings.drafts),
         batch,
         era,
         devices,
         host,
+        model.alike,
+        kept,
+        len(layers),
     )
 
 
@@ -328,7 +313,10 @@ def _computed_sequences(cache: CacheSettings, era: Era) -> int:
 
 
 def _sum(
-    model: Model, caches: Sequence[LayerCache], buffers: Sequence[Buffer], names: Sequence[str]
+    model: Model,
+    caches: Sequence[LayerCache],
+    buffers: Sequence[Buffer],
+    tensors: Callable[[LayerCache], Sequence[Node]],
 ) -> dict[str, int]:
     """Bytes of tensors of caches by buffer, as the backends allocate them."""
     sizes: dict[str, int] = {}
@@ -337,12 +325,10 @@ def _sum(
         if id(cache) in seen:
             continue
         seen.add(id(cache))
-        for name in names:
-            tensor: Node | None = getattr(cache, name)
-            if tensor is not None:
-                backend = model.backends[-1 if buffer.device is None else buffer.device]
-                size = -(-backend.bytes(tensor) // backend.alignment) * backend.alignment
-                sizes[buffer.place] = sizes.get(buffer.place, 0) + size
+        backend = model.backends[-1 if buffer.device is None else buffer.device]
+        for tensor in tensors(cache):
+            size = -(-backend.bytes(tensor) // backend.alignment) * backend.alignment
+            sizes[buffer.place] = sizes.get(buffer.place, 0) + size
     return sizes
 
 

@@ -29,6 +29,10 @@ _OLD_CONTEXT = 4096
 _POOLING = {0: "none", 1: "mean", 2: "cls", 3: "last", 4: "rank"}
 
 
+#: Architectures that flash attention cannot compute.
+_WITHOUT_FLASH = frozenset(("grok",))
+
+
 @dataclass(frozen=True, slots=True)
 class Resolved:
     """A context's parameters.
@@ -59,6 +63,8 @@ class Resolved:
         Sequences beside those of the slots.
     mla
         How ik_llama.cpp computes latent attention.
+    flash_found
+        Whether the devices can use flash attention, once that is known.
     """
 
     version: str
@@ -78,6 +84,7 @@ class Resolved:
     pooling: str = "none"
     spare: int = 0
     mla: int = 0
+    flash_found: bool | None = None
 
     @property
     def cells(self) -> int:
@@ -85,6 +92,12 @@ class Resolved:
         if self.unified or not self.era.streams:
             return self.n_ctx
         return self.n_ctx // self.sequences
+
+    def _latent_values(self, settings: Settings, flash_attn: bool) -> bool:
+        """Whether latents are cached as values, too."""
+        if settings.fork == "ik_llama.cpp":
+            return self.mla == 1 and not flash_attn
+        return not self.era.latent_keys_only
 
     def context(self, settings: Settings, flash_attn: bool, pipelined: bool) -> ContextSettings:
         """What the context is made with."""
@@ -97,7 +110,7 @@ class Resolved:
             cache_type(settings.cache_type_v),
             flash_attn,
             self.transposed,
-            self.mla == 1 and not flash_attn,
+            self._latent_values(settings, flash_attn),
             settings.swa_full or not self.era.windows,
             self.era.rotates,
             self.era.rotates_windows,
@@ -157,14 +170,7 @@ def resolve(architecture: Architecture, pooling: int, settings: Settings) -> Res
     context_open = context is None or context == 0
     if context is None:
         context = 0 if era.fits else _OLD_CONTEXT
-    flash = {"on": True, "off": False, "auto": None, None: None if era.flash_auto else era.flash_on}[
-        settings.flash_attn
-    ]
-    if quantized(cache_type(settings.cache_type_v)):
-        if flash is None and era.forces_flash:
-            flash = True
-        if flash is False:
-            require_flash_attention(settings)
+    flash = _flash(architecture, settings, era)
     _check_blocks(architecture, settings)
     n_ctx, unified = _context(context or trained, sequences, unified, era, flash)
     vectors = settings.embeddings or settings.reranking
@@ -183,7 +189,9 @@ def resolve(architecture: Architecture, pooling: int, settings: Settings) -> Res
         drafted = settings.drafting.n_max or DRAFTED
         snapshots = drafted if settings.drafting.kind != "draft" else 0
     outputs = n_batch
-    if settings.n_outputs_max is not None:
+    if architecture.encoder or architecture.model_type == "t5encoder":
+        pass  # all results of an encoder are kept (`llama_model_has_encoder`)
+    elif settings.n_outputs_max is not None:
         outputs = settings.n_outputs_max
     elif settings.program == "server" and era.few_outputs and not vectors:
         outputs = min(n_batch, sequences * (1 + drafted))
@@ -215,6 +223,17 @@ def mla_of(settings: Settings, era: Era) -> int:
     if not era.chooses_latents:
         return 0
     return era.mla if settings.mla is None else settings.mla
+
+
+def _flash(architecture: Architecture, settings: Settings, era: Era) -> bool | None:
+    """Whether flash attention is used; None where that is left to the devices (`llama_init_from_model`)."""
+    stated = {"on": True, "off": False, "auto": None, None: None if era.flash_auto else era.flash_on}
+    flash = False if architecture.model_type in _WITHOUT_FLASH else stated[settings.flash_attn]
+    if flash is None and era.forces_flash and quantized(cache_type(settings.cache_type_v)):
+        return True
+    if flash is False:
+        require_flash_attention(settings)
+    return flash
 
 
 def require_flash_attention(settings: Settings) -> None:

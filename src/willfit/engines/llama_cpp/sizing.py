@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from willfit.architectures.gguf.metadata import Metadata
 from willfit.checkpoints.gguf import GgufHeader
 from willfit.engines.base import Machine, Subject
 from willfit.engines.llama_cpp.backends.cuda import Cuda
 from willfit.engines.llama_cpp.backends.table import backend_name, backends_of, host_buffers
 from willfit.engines.llama_cpp.eras import Era, era_for
 from willfit.engines.llama_cpp.fit import LEAST_CONTEXT, TARGET_BYTES, Limits, fit_context, fit_layers
+from willfit.engines.llama_cpp.loading.drafting import drafting_tensors
 from willfit.engines.llama_cpp.loading.layers import LayerPlaces, place_layers
 from willfit.engines.llama_cpp.loading.offload import EXPERTS, Offload
 from willfit.engines.llama_cpp.loading.rows import RowSplit, row_split
@@ -154,8 +156,11 @@ def place(
         resolved.era.repacked if settings.repack and settings.fork == "llama.cpp" else (),
         offload.overrides,
         split,
+        lazy_buffer(resolved.era, settings),
     )
-    return load(header, subject.architecture, loader, skipped_tensors(header, subject, settings))
+    return load(
+        header, subject.architecture, loader, skipped_tensors(header, subject, settings), subject.bounds
+    )
 
 
 def _row_split(
@@ -186,24 +191,29 @@ def _row_split(
 _LOADED_DRAFTS = {"deepseek32": ".exp_probs_b.bias", "glm-dsa": ".exp_probs_b.bias"}
 
 
+def lazy_buffer(era: Era, settings: Settings) -> str:
+    """Buffer of tables that are read as they are needed: they are mapped, but not where nothing is read."""
+    if not era.reads_lazily:
+        return ""
+    return "CPU" if settings.no_alloc else "CPU_Mapped"
+
+
 def layers_of(header: GgufHeader, subject: Subject) -> int:
-    """Repeating layers of the file, those that draft included."""
+    """Repeating layers, those that draft included; each as often as it is run."""
+    meta = Metadata(header.metadata)
     found = header.metadata.get(f"{subject.architecture.model_type}.block_count")
-    return int(found) if isinstance(found, int) else len(subject.architecture.layers)
+    count = int(found) if isinstance(found, int) else len(subject.architecture.layers)
+    return count * meta.integer("num_loops", 1)
 
 
 def skipped_tensors(header: GgufHeader, subject: Subject, settings: Settings) -> frozenset[str]:
     """Tensors that are not loaded: modules that draft tokens, unless they are asked for."""
     if settings.drafting is not None and settings.drafting.kind == "mtp":
         return frozenset()
-    first = len(subject.architecture.layers)
-    drafting = tuple(f"blk.{index}." for index in range(first, layers_of(header, subject)))
-    loaded = _LOADED_DRAFTS.get(subject.architecture.model_type)
-    return frozenset(
-        tensor.name
-        for tensor in header.tensors
-        if ((drafting and tensor.name.startswith(drafting)) or tensor.name.startswith("nextn."))
-        and (loaded is None or not tensor.name.endswith(loaded))
+    return drafting_tensors(
+        header,
+        range(len(subject.architecture.layers), layers_of(header, subject)),
+        subject.architecture.model_type,
     )
 
 
@@ -274,7 +284,7 @@ def resized(subject: Subject, sizing: Sizing, settings: Settings, offload: Offlo
     resolved = resolve(subject.architecture, _pooling(header_of(subject), subject), settings)
     if resolved.flash_attn is None:
         # Whether the devices can is known by now.
-        resolved = replace(resolved, flash_attn=sizing.context.flash_attn)
+        resolved = replace(resolved, flash_found=sizing.context.flash_attn)
     return sized(subject, sizing.devices, sizing.backend, resolved, settings, offload)
 
 
@@ -294,9 +304,9 @@ def sized(
         and settings.split_mode in (None, "layer")
         and settings.kv_offload
         and (settings.fork == "ik_llama.cpp" or not offload.overrides)
-        and backend in ("cuda", "rocm")
+        and (backend in ("cuda", "rocm", "metal") or (backend == "vulkan" and resolved.era.vulkan_pipelines))
     )
-    flash = resolved.flash_attn
+    flash = resolved.flash_attn if resolved.flash_attn is not None else resolved.flash_found
     made = resolved.context(settings, bool(flash), pipelined)
     if flash is None:
         flash = flash_attention(model, made, resolved.era)

@@ -39,11 +39,14 @@ def weights_term(sizing: Sizing, place: str, name: str = "weights") -> Term | No
     text = " + ".join(parts)
     beyond = size - sum(kinds.values())
     if beyond > 0:
-        what = "between them in the file" if place == "CPU_Mapped" else "of padding"
-        text += f" + {beyond} B {what}"
+        text += f" + {beyond} B between them"
     elif beyond < 0:
         text += f" - {-beyond} B that are counted twice"
-    return exact(name, size, text, cite(sizing, "weights"))
+    low, high = (int(size * part) for part in sizing.model.spread)
+    if beyond > 0 and any(one.buffer.mapped for one in sizing.model.placed if one.buffer.place == place):
+        # What lies between depends on the order in the file.
+        low = min(low, size - beyond)
+    return between(name, size, low, high, text, cite(sizing, "weights"))
 
 
 def divided_term(sizing: Sizing, index: int) -> Term | None:
@@ -74,7 +77,7 @@ def _cache_term(
     if not size:
         return None
     settings = sizing.resolved.context(sizing.settings, sizing.context.flash_attn, False).cache
-    buffers = cache_buffers(sizing.model, sizing.settings.kv_offload, settings.drafts)
+    buffers = cache_buffers(sizing.model, sizing.settings.kv_offload, kept=settings.keeps_drafts)
     counts: Counter[tuple[int, int]] = Counter()
     seen: set[int] = set()
     for cache, buffer in zip(
@@ -124,11 +127,11 @@ def compute_term(sizing: Sizing, place: str) -> Term | None:
     if gaps > 0:
         text += f" + {gaps} B of gaps" if text else f"{gaps} B"
     cited = cite(sizing, "compute")
+    copied = sum(held for held, what in peak if what.endswith(".weight"))
+    low, high = (size + int(copied * (part - 1)) for part in sizing.model.spread)
     if not (established(sizing) and families.is_known(sizing.model.architecture.model_type)):
-        return between(
-            "compute", size, size // _UNKNOWN_GRAPH, size * _UNKNOWN_GRAPH, text or f"{size} B", cited
-        )
-    return exact("compute", size, text or f"{size} B", cited)
+        low, high = size // _UNKNOWN_GRAPH, size * _UNKNOWN_GRAPH
+    return between("compute", size, low, high, text or f"{size} B", cited)
 
 
 def output_term(sizing: Sizing) -> Term:

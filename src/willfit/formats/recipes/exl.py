@@ -1,7 +1,9 @@
 """ExLlama checkpoints: EXL2 and EXL3 at an average number of bits, the head at its own.
 
-Embeddings and norms stay in fp16. Which row or tensor gets how many bits was decided by a measurement, so
-single tensors are averages; the model's total is what the bits were chosen to meet.
+Embeddings, norms and encoders stay in fp16. EXL3 quantizes all linears of modules that predict further tokens as well
+(`architecture/qwen3_5_mtp.py`): turboderp/Qwen3.8-27B-exl3 with 4 bits and a head of 5 takes 16,735,453,379 B, this
+gives 16,686 MB. Which row or tensor gets how many bits was decided by a measurement, so single tensors are averages;
+the model's total is what the bits were chosen to meet.
 """
 
 from __future__ import annotations
@@ -22,13 +24,16 @@ _NOTE = "ExLlama bit widths are averages over the model; single tensors differ"
 
 @dataclass(frozen=True)
 class _WithHead:
-    """The usual rule, with another format for the head."""
+    """The usual rule, with other formats for the head and for modules that predict further tokens."""
 
     usual: Uniform
     head: Format
+    mtp: Format | None
 
     def __call__(self, name: str, tensor: Tensor) -> Format | None:
         """See `Rule`."""
+        if tensor.part == "mtp":
+            return self.mtp if tensor.kind == "linear" else None
         return self.head if tensor.part == "head" and tensor.kind == "linear" else self.usual(name, tensor)
 
 
@@ -37,7 +42,9 @@ def from_config(quant: Config, dtype: str) -> Recipe:
     bits, head_bits = quant.number("bits", default=4.0), quant.number("head_bits", default=6.0)
     if not (0 < bits <= 16 and 0 < head_bits <= 16):
         raise BadInput(f"{quant.where}: 'bits' is {bits:g} and 'head_bits' {head_bits:g}, expected up to 16")
-    kind = Exl3 if quant.text("quant_method", default="exl2") == "exl3" else Exl2
+    newer = quant.text("quant_method", default="exl2") == "exl3"
+    kind = Exl3 if newer else Exl2
     stored = kind(bits)
-    rule = _WithHead(Uniform(stored, mtp=False), kind(head_bits))
+    mtp = Exl3(quant.number("mtp_bits", default=4.0)) if newer else None
+    rule = _WithHead(Uniform(stored, mtp=False), kind(head_bits), mtp)
     return Recipe(stored.name, Plain("fp16"), rule, notes=(_NOTE,))

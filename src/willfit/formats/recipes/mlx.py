@@ -1,7 +1,7 @@
 """MLX checkpoints: linears and look-up tables packed into uint32, with a scale and a bias per group.
 
 `quantization` holds `bits` and `group_size`, and entries by module name that override them, or `false` for
-a module that stays (`mlx_lm` `utils.py`). `mode` mxfp4 and nvfp4 have no bias.
+a module that stays (`mlx_lm` `utils.py`). `mode` mxfp4, mxfp8 and nvfp4 have no bias.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from willfit.formats.plain import Plain
 from willfit.formats.recipe import Recipe
 from willfit.formats.recipes.patterns import module_of
 from willfit.formats.recipes.settings import bit_width
+from willfit.formats.scaled import mxfp8
 
 
 @dataclass(frozen=True)
@@ -56,5 +57,7 @@ def _format(settings: Config, dtype: str) -> Format:
         return Mxfp4()
     if mode == "nvfp4":
         return Nvfp4(False)
+    if mode == "mxfp8":
+        return mxfp8()
     group = settings.integer("group_size", default=64)
     return PackedInt("mlx", bit_width(settings, "bits", most=8), group, dtype, dtype, word=32)

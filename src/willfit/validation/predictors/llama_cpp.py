@@ -7,8 +7,6 @@ from dataclasses import replace
 from typing import Any, get_args
 
 from willfit.checkpoints.catalogue import find
-from willfit.checkpoints.config import Config
-from willfit.conversion.predict import predict as predict_file
 from willfit.engines.base import Machine, Subject
 from willfit.engines.gguf_files import subject_of_file
 from willfit.engines.llama_cpp import Settings, estimate
@@ -20,9 +18,10 @@ from willfit.estimate import Estimate
 from willfit.file_types import known_quantization
 from willfit.hardware.device import Device
 from willfit.hardware.table import find_device
-from willfit.quantities import GIB, MIB
+from willfit.quantities import MIB
 from willfit.validation.cases import Case
-from willfit.validation.scoring import Prediction, Unpredictable
+from willfit.validation.predictors.gguf_files import dry_run, file_of, file_sizes
+from willfit.validation.scoring import Prediction
 
 #: Builds by the day on which they were published; others lie between.
 _BUILDS = (
@@ -65,15 +64,15 @@ _PROGRAMS: dict[str, Program] = {
 
 
 def predict(case: Case) -> dict[str, Any]:
-    """Buffers of a process; see `scoring.Predictor`.
+    """Buffers of a process, or sizes of files; see `scoring.Predictor`.
 
     Raises
     ------
     Unpredictable
         If the model is not known.
     """
-    if not case.settings:
-        raise Unpredictable("sizes of files are predicted elsewhere")
+    if "tensor_bytes" in case.measured:
+        return dry_run(case)
     subject = subject_of(case)
     machine = machine_of(case)
     first, middle, last = builds_of(case)
@@ -95,34 +94,15 @@ def subject_of(case: Case) -> Subject:
     Raises
     ------
     Unpredictable
-        If no config of the architecture is known, or its file type is not stated.
+        If no config of the architecture is known.
     """
-    name = case.fields.get("catalogue") or case.fields.get("model")
-    entry = find(str(name)) if name else None
-    if entry is None:
-        raise Unpredictable(f"{case.fields.get('model')}: no config of this architecture is known")
-    fields = {**entry.config, **(case.fields.get("model_overrides") or {})}
     name = str(case.fields.get("gguf_type") or "Q4_K_M")
     if known_quantization(name) is None:
         name = "Q4_K_M"  # of a fork: sizes of weights are not predicted then
-    made = predict_file(Config(fields, entry.id), name, drafts=_has_drafts(case))
+    made = file_of(case, name)
     found = subject_of_file(str(case.fields.get("model")), made.header)
     own = sum(line.bytes for line in found.lines)
     return replace(found, bounds=None if made.bytes == (own, own) else made.bytes)
-
-
-def _has_drafts(case: Case) -> bool:
-    """Whether the file holds modules that draft: files of planners and older converters do not."""
-    if case.fields.get("oracle") is not None:
-        return False
-    layers = case.settings.get("n_layers_total")
-    entry = find(str(case.fields.get("catalogue") or case.fields.get("model")))
-    if layers is not None and entry is not None:
-        config = entry.config.get("text_config") or entry.config
-        own, drafting = config.get("num_hidden_layers"), config.get("num_nextn_predict_layers")
-        if isinstance(own, int) and drafting:
-            return int(layers) - 1 > own
-    return bool(case.settings.get("mtp")) or str(case.fields.get("date") or "") >= "2026"
 
 
 def machine_of(case: Case) -> Machine:
@@ -213,7 +193,7 @@ def settings_of(case: Case, build: str, program: Program) -> Settings:
         n_gpu_layers="all" if layers is None and _on_devices(case) and not given.get("fit") else layers,
         split_mode=given.get("split_mode"),
         tensor_split=tuple(split) if split else (),
-        override_tensor=_overrides(case),
+        override_tensor=_overrides(given.get("override_tensor") or ""),
         cpu_moe=bool(given.get("cpu_moe")),
         n_cpu_moe=int(given.get("n_cpu_moe") or 0),
         kv_offload=given.get("offload_kqv", True),
@@ -254,14 +234,6 @@ def _copies(case: Case) -> int | None:
     return stated
 
 
-def _overrides(case: Case) -> tuple[tuple[str, str], ...]:
-    """Pairs of a pattern and a buffer, written `pattern=buffer,...` as on the command line."""
-    stated = case.settings.get("override_tensor")
-    parts = str(stated).split(",") if isinstance(stated, str) and stated else []
-    pairs = [part.rpartition("=") for part in parts]
-    return tuple((pattern, place) for pattern, _, place in pairs if pattern)
-
-
 def _has_devices(case: Case) -> bool:
     """Whether the program can use devices: else all that it computes is in plain memory."""
     return not (
@@ -280,6 +252,12 @@ def _on_devices(case: Case) -> bool:
     return not names or any(name not in _HOST and not name.endswith(("_Host", "Host")) for name in names)
 
 
+def _overrides(text: str) -> tuple[tuple[str, str], ...]:
+    """`-ot` as the program parses it: pairs of a pattern and a buffer."""
+    pairs = (part.partition("=") for part in text.split(",") if "=" in part)
+    return tuple((pattern, place) for pattern, _, place in pairs)
+
+
 def figures(case: Case, subject: Subject, answer: Estimate) -> dict[str, Any]:
     """What the case measured, as predicted."""
     measured, unknown = case.measured, case.unknown_settings
@@ -293,15 +271,13 @@ def figures(case: Case, subject: Subject, answer: Estimate) -> dict[str, Any]:
         and not unknown & {"gguf_type", "gguf_mix"}
     )
     if files and not moved:
-        _table(found, measured, "model_buffer_mib", buffers["model"])
+        _table(found, measured, "model_buffer_mib", buffers["model"], _bounds(answer, "weights"))
     _table(found, measured, "kv_buffer_mib", buffers["kv"])
     _table(found, measured, "rs_buffer_mib", buffers["rs"])
     _table(found, measured, "context_buffer_mib", _added(buffers["kv"], buffers["rs"]))
     if not moved:
         if files or not _crosses(case):
-            _table(found, measured, "compute_buffer_mib", buffers["compute"])
-            if not answer.details["established"]:
-                _loosen(found.get("compute_buffer_mib", {}))
+            _table(found, measured, "compute_buffer_mib", buffers["compute"], _bounds(answer, "compute"))
         _table(found, measured, "output_buffer_mib", buffers["output"])
         if "compute_total_mib" in measured:
             found["compute_total_mib"] = _printed(sum(buffers["compute"].values()) / MIB)
@@ -312,13 +288,9 @@ def figures(case: Case, subject: Subject, answer: Estimate) -> dict[str, Any]:
             found[f"kv_{key}_mib"] = _printed(answer.details["kv"][key] / MIB)
     _draft(found, measured, answer)
     _projector(found, measured, answer)
-    if files and subject.gguf is not None:
-        stored = sum(tensor.bytes for tensor in subject.gguf.tensors)
-        if "file_size_gib" in measured:
-            found["file_size_gib"] = _printed(stored / GIB)
-        if "bpw" in measured:
-            elements = sum(line.tensor.elements * line.times for line in subject.lines)
-            found["bpw"] = _printed(8 * stored / elements)
+    if files:
+        for key, one in file_sizes(case, subject).items():
+            found[key] = Prediction(one.value, one.low - _HALF_DIGIT, one.high + _HALF_DIGIT)
     return found
 
 
@@ -328,12 +300,6 @@ def _crosses(case: Case) -> bool:
     layers, total = given.get("n_gpu_layers"), given.get("n_layers_total")
     partial = isinstance(layers, int) and total is not None and 0 <= layers < total
     return bool(given.get("override_tensor") or given.get("cpu_moe") or given.get("n_cpu_moe") or partial)
-
-
-def _loosen(table: dict[str, Prediction]) -> None:
-    """Widen the intervals of what is not established."""
-    for place, one in table.items():
-        table[place] = Prediction(one.value, one.value / 2, one.value * 2)
 
 
 def _projector(found: dict[str, Any], measured: dict[str, Any], answer: Estimate) -> None:
@@ -392,6 +358,16 @@ def _printed(value: float) -> Prediction:
     return Prediction(value, value - _HALF_DIGIT, value + _HALF_DIGIT)
 
 
+def _bounds(answer: Estimate, name: str) -> dict[str, tuple[int, int]]:
+    """Intervals of a term by the buffer that it is."""
+    found = {}
+    for place, where in zip(answer.details["places"], (*answer.devices, answer.host), strict=True):
+        for term in where.terms:
+            if term.name == name:
+                found[place] = (term.low_bytes, term.high_bytes)
+    return found
+
+
 def _added(*tables: dict[str, int]) -> dict[str, int]:
     total: dict[str, int] = {}
     for table in tables:
@@ -405,8 +381,9 @@ def _table(
     measured: dict[str, Any],
     key: str,
     sizes: dict[str, int],
+    bounds: dict[str, tuple[int, int]] | None = None,
 ) -> None:
-    """Each buffer that was logged, by its name."""
+    """Each buffer that was logged, by its name; `bounds` are those of some."""
     logged = measured.get(key)
     if not isinstance(logged, dict):
         return
@@ -415,7 +392,11 @@ def _table(
         size = _named(place, sizes, logged)
         if size is None or not value:
             continue
-        made[place] = _printed(size / MIB)
+        low = high = size
+        for name, interval in (bounds or {}).items():
+            if sizes.get(name) == size:
+                low, high = interval
+        made[place] = Prediction(size / MIB, low / MIB - _HALF_DIGIT, high / MIB + _HALF_DIGIT)
     if made:
         found[key] = made
 
@@ -436,6 +417,10 @@ def _named(place: str, sizes: dict[str, int], logged: dict[str, Any]) -> int | N
     if place.endswith("_Host"):
         return sum(size for name, size in sizes.items() if name == "CPU")
     devices = [name for name in sizes if not name.startswith("CPU") and not name.endswith("_Host")]
+    used = [name for name in logged if name not in (*_HOST, "Host") and not name.endswith("_Host")]
+    if len(devices) == len(used) == 1:
+        # A machine's second device is the first that is used.
+        return sizes[devices[0]]
     if place.rstrip("0123456789") in {name.rstrip("0123456789") for name in devices}:
         return 0
     return sizes[devices[0]] if len(devices) == 1 else None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from willfit.engines.llama_cpp.backends.cuda_attention import Kernel, copied_bytes, kernel_for
 from willfit.engines.llama_cpp.backends.cuda_fusion import lifetimes
 from willfit.engines.llama_cpp.backends.processor import ENDLESS
-from willfit.engines.llama_cpp.graph.tensor import Buffer, Node, row_bytes
+from willfit.engines.llama_cpp.graph.fusion import Optimized
+from willfit.engines.llama_cpp.graph.tensor import EXACT, Buffer, Node, row_bytes
 from willfit.ggml_types import GGML_TYPES
 
 #: Rows from which a product whose weights are on the host is computed on the device (`GGML_OP_OFFLOAD_MIN_BATCH`).
@@ -26,10 +27,20 @@ _ROWS = frozenset((
 ))  # fmt: skip
 #: Types that rows can be written as.
 _WRITTEN = frozenset(("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL"))
-#: What the indexer's kernel can (`lightning-indexer.cu`).
-_INDEX_WIDTH, _INDEX_HEADS = 128, (32, 64)
-_INDEXED = frozenset(("F32", "BF16", "F16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0"))
 _MAMBA2_STATES = (96, 128, 256)
+#: Types between which values are copied.
+_COPIED_FLOATS = frozenset(("F32", "F16", "BF16"))
+_COPIES = frozenset((
+    *(("F32", kind) for kind in ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "IQ4_NL", "I32")),
+    *((kind, "F32") for kind in ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "I32")), ("I32", "I32"),
+))  # fmt: skip
+#: Indexers that there is a kernel for: width and heads of their queries, types of their keys.
+_INDEX_WIDTH, _INDEX_HEADS = 128, (32, 64)
+_INDEXED = frozenset(("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"))
+
+#: Operations of ik_llama.cpp alone, and those that its latent attention is made of.
+_FUSED = frozenset(("fused_rms_norm", "fused_mul_unary", "fused_up_gate", "moe_fused_up_gate", "multi_add"))
+_OF_LATENTS = frozenset(("flash_attn_ext", "concat", "repeat", "cpy"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +62,7 @@ class Cuda:
     shares_experts
         Experts on the host are taken over where each has enough tokens of the batch.
     any_heads
-        Attention has kernels for keys wider than values (ik_llama.cpp).
+        Attention has kernels for keys wider than values, and their parts are joined in any type (ik_llama.cpp).
     """
 
     index: int
@@ -63,6 +74,7 @@ class Cuda:
     shares_experts: bool = False
     any_heads: bool = False
     alignment: int = 128
+    maps_files: bool = False
     largest_buffer: int = ENDLESS
 
     @property
@@ -77,12 +89,14 @@ class Cuda:
                 device = source.buffer.device
                 if device is not None and device != self.index:
                     return False
+        if node.op in _FUSED or (self.any_heads and node.op in _OF_LATENTS):
+            return True
         check = _CHECKS.get(node.op)
         if check is not None:
             return check(node)
-        if node.op == "flash_attn_ext" and not self.any_heads:
+        if node.op == "flash_attn_ext":
             return kernel_for(node, self.arch) is not Kernel.NONE
-        return True
+        return node.op in _ALWAYS
 
     def reads(self, buffer: Buffer) -> bool:
         """See `Backend.reads`."""
@@ -97,13 +111,15 @@ class Cuda:
             return node.ne[2] >= MIN_ROWS and node.ne[2] * ids.ne[0] >= MIN_ROWS * weights.ne[2]
         if node.op in ("mul_mat", "moe_fused_up_gate"):
             return node.ne[1] >= MIN_ROWS
-        if node.op in ("mul_mat_id", "rope"):
+        if node.op in ("mul_mat_id", "rope", "rope_back"):
             return node.ne[2] >= MIN_ROWS
         return node.ne[1] * node.ne[2] * node.ne[3] >= MIN_ROWS
 
-    def lifetimes(self, nodes: Sequence[Node], uses: Mapping[int, int]) -> Iterable[tuple[Node, Node]]:
-        """See `Backend.lifetimes`."""
-        return lifetimes(nodes, uses, self.keeps_choices) if self.keeps_sums else ()
+    def optimize(self, nodes: Sequence[Node], uses: Mapping[int, int]) -> Optimized:
+        """See `Backend.optimize`: kernels that compute several operations keep what they read."""
+        if not self.keeps_sums:
+            return Optimized(nodes)
+        return Optimized(nodes, tuple(lifetimes(nodes, uses, self.keeps_choices)))
 
     def bytes(self, node: Node) -> int:
         """See `Backend.bytes`."""
@@ -118,6 +134,8 @@ class Cuda:
 def _product(node: Node) -> bool:
     a, b = node.src[0], node.src[1]
     if a.nb[0] != GGML_TYPES[a.type].bytes or b.nb[0] != GGML_TYPES[b.type].bytes:
+        return False
+    if node.kind == EXACT:
         return False
     return not (b.type == "F16" and a.type != "F16") and a.type not in _NO_PRODUCTS
 
@@ -148,10 +166,65 @@ def _scan(node: Node) -> bool:
     return state.ne[0] == 16 and state.ne[1] == 1 and state.ne[2] % 128 == 0 and node.src[4].ne[1] == 1
 
 
-def _indexes(node: Node) -> bool:
-    q, k = node.src[0], node.src[1]
-    return q.ne[0] == _INDEX_WIDTH and q.ne[1] in _INDEX_HEADS and k.type in _INDEXED
+def _unary(node: Node) -> bool:
+    given = node.src[0]
+    return given.is_contiguous and not (node.kind == "xielu" and given.type == "BF16")
 
+
+def _gated(node: Node) -> bool:
+    given = node.src[0]
+    limited = node.kind in ("swiglu_oai", "swiglu_clamp")
+    return given.contiguous_beyond(1) and not (limited and given.type == "BF16")
+
+
+def _copy(node: Node) -> bool:
+    given, wanted = node.src[0], node.src[1]
+    kinds = (given.type, wanted.type)
+    if _COPIED_FLOATS.issuperset(kinds) or kinds in _COPIES:
+        return True
+    return given.type == wanted.type and given.is_contiguous and wanted.is_contiguous
+
+
+def _concatenation(node: Node) -> bool:
+    a, b = node.src
+    if not a.type == b.type == node.type:
+        return False
+    return GGML_TYPES[a.type].block == 1 or (a.is_contiguous and b.is_contiguous)
+
+
+def _rotation(node: Node) -> bool:
+    given = node.src[0]
+    return given.nb[0] == GGML_TYPES[given.type].bytes and given.contiguous_beyond(2)
+
+
+def _rows_of_floats(node: Node) -> bool:
+    return node.src[0].type == node.type == "F32" and node.src[0].has_plain_rows
+
+
+def _plain_rows(node: Node) -> bool:
+    return node.src[0].has_plain_rows
+
+
+def _both_contiguous(node: Node) -> bool:
+    return node.src[0].is_contiguous and node.src[1].is_contiguous
+
+
+def _indexer(node: Node) -> bool:
+    q, k = node.src[0], node.src[1]
+    if q.ne[0] != _INDEX_WIDTH or q.ne[1] not in _INDEX_HEADS or k.type not in _INDEXED:
+        return False
+    return not any(
+        GGML_TYPES[one.type].block == 1 and any(step % 16 for step in one.nb[1:]) for one in (q, k)
+    )
+
+
+#: Operations that are always computed.
+_ALWAYS = frozenset((
+    "none", "reshape", "view", "permute", "transpose", "add_id", "add1", "sqr", "sqrt", "sin", "cos", "clamp", "log",
+    "cont", "dup", "diag_mask_inf", "soft_max", "argmax", "argsort", "top_k", "pad", "arange", "rwkv_wkv6", "rwkv_wkv7",
+    "gated_linear_attn", "gated_delta_net", "fill", "cumsum", "tri", "diag", "solve_tri", "pool_1d", "pool_2d",
+    "upscale", "timestep_embedding", "dsv4_hc_comb", "dsv4_hc_pre", "dsv4_hc_post",
+))  # fmt: skip
 
 _CHECKS: dict[str, Callable[[Node], bool]] = {
     "mul_mat": _product,
@@ -164,9 +237,24 @@ _CHECKS: dict[str, Callable[[Node], bool]] = {
     "div": _arithmetic,
     "ssm_scan": _scan,
     "ssm_conv": lambda node: node.src[0].ne[1] % 128 == 0,
-    "lightning_indexer": _indexes,
-    "unary": lambda node: node.src[0].is_contiguous,
-    "scale": lambda node: node.src[0].type in ("F32", "BF16"),
+    "unary": _unary,
+    "glu": _gated,
+    "cpy": _copy,
+    "concat": _concatenation,
+    "rope": _rotation,
+    "rope_back": _rotation,
+    "norm": _plain_rows,
+    "rms_norm": _plain_rows,
+    "l2_norm": _plain_rows,
+    "sum": _plain_rows,
+    "sum_rows": _rows_of_floats,
+    "mean": _rows_of_floats,
+    "im2col": _both_contiguous,
+    "acc": _both_contiguous,
+    "set": lambda node: node.type in ("F32", "I32") and node.src[0].type == node.src[1].type == node.type,
+    "scale": lambda node: node.src[0].type == node.type and node.type in ("F32", "BF16"),
     "repeat": lambda node: node.src[0].type in _FLOATS,
     "group_norm": lambda node: node.src[0].is_contiguous,
+    "lightning_indexer": _indexer,
+    "out_prod": lambda node: node.type == node.src[0].type == node.src[1].type == "F32",
 }

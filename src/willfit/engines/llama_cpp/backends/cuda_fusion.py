@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from willfit.engines.llama_cpp.graph.fusion import closed
 from willfit.engines.llama_cpp.graph.tensor import Node
 
 #: Experts of a token whose results one kernel sums (`MOE_WEIGHTED_REDUCTION_MAX_EXPERTS`).
@@ -79,7 +80,7 @@ def _weighted_sum(
     inside = nodes[start : start + length]
     if len(inside) < length or not _sums_up(inside[products:], weighted, used, tokens):
         return None
-    return (kept, length) if _closed(inside, (inside[-1],), uses) else None
+    return (kept, length) if closed(inside, (inside[-1],), uses) else None
 
 
 def _factors(product: Node) -> tuple[Node, ...] | None:
@@ -156,7 +157,7 @@ def _choice(nodes: Sequence[Node], start: int, uses: Mapping[int, int]) -> int:
         last += 1
     length = last + 1 - start
     outputs = (nodes[chosen], nodes[last])
-    fits = _has_kernel(nodes[start], *outputs) and _closed(nodes[start : last + 1], outputs, uses)
+    fits = _has_kernel(nodes[start], *outputs) and closed(nodes[start : last + 1], outputs, uses)
     return length if fits else 0
 
 
@@ -180,25 +181,3 @@ def _has_kernel(gate: Node, chosen: Node, weights: Node) -> bool:
     if not gate.src[0].is_contiguous or not weights.is_contiguous:
         return False
     return gate.op != "soft_max" or len(gate.src) == 1
-
-
-def _closed(nodes: Sequence[Node], outputs: Sequence[Node], uses: Mapping[int, int]) -> bool:
-    """Whether nothing outside reads what is inside, apart from the outputs (`ggml_can_fuse_subgraph`)."""
-    inside = {id(node) for node in nodes}
-    read: dict[int, int] = {}
-    for node in nodes:
-        for source in node.src:
-            read[id(source)] = read.get(id(source), 0) + 1
-    for node in nodes:
-        if any(node is output for output in outputs):
-            continue
-        if node.is_output or read.get(id(node), 0) != uses.get(id(node), 0):
-            return False
-        view = node.view
-        if (
-            view is not None
-            and id(view) not in inside
-            and not (view.buffer is not None and view.buffer.weights)
-        ):
-            return False
-    return True

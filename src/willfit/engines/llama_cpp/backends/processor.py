@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from willfit.engines.llama_cpp.graph.fusion import Optimized
 from willfit.engines.llama_cpp.graph.tensor import Buffer, Node
 
 #: No limit to one allocation.
@@ -19,10 +20,13 @@ class Processor:
     ----------
     place
         Where its results are: `CPU`, or pinned buffers of the first device, such as `CUDA_Host`.
+    alignment, largest_buffer
+        Of that buffer.
     """
 
     place: str = "CPU"
     alignment: int = 32
+    maps_files: bool = False
     largest_buffer: int = ENDLESS
 
     def supports(self, node: Node) -> bool:
@@ -37,9 +41,9 @@ class Processor:
         """See `Backend.takes_over`."""
         return False
 
-    def lifetimes(self, nodes: Sequence[Node], uses: Mapping[int, int]) -> Iterable[tuple[Node, Node]]:
-        """See `Backend.lifetimes`."""
-        return ()
+    def optimize(self, nodes: Sequence[Node], uses: Mapping[int, int]) -> Optimized:
+        """See `Backend.optimize`."""
+        return Optimized(nodes)
 
     def bytes(self, node: Node) -> int:
         """See `Backend.bytes`."""

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from willfit.engines.llama_cpp.backends.cuda import Cuda
 from willfit.engines.llama_cpp.backends.metal import Metal
 from willfit.engines.llama_cpp.backends.processor import Processor
-from willfit.engines.llama_cpp.backends.vulkan import Vulkan
+from willfit.engines.llama_cpp.backends.sycl import Sycl
+from willfit.engines.llama_cpp.backends.vulkan import BLOCK_BYTES, Vulkan, host_alignment
+from willfit.engines.llama_cpp.backends.vulkan_order import Order
 from willfit.engines.llama_cpp.eras import Era
 from willfit.engines.llama_cpp.graph.scheduler import Backend
 from willfit.engines.llama_cpp.settings import Backend as BackendName
@@ -59,9 +61,23 @@ def backends_of(
                 )
             )
         elif name == "metal":
-            found.append(Metal(index))
+            found.append(
+                Metal(
+                    index,
+                    era.metal_reorders,
+                    era.metal_looks_far,
+                    era.metal_fuses,
+                    era.metal_copies_cache,
+                    era.metal_workspaces,
+                )
+            )
+        elif name == "sycl":
+            found.append(Sycl(index, era.sycl_attends, era.sycl_workspaces))
         else:
-            found.append(Vulkan(index, {"vulkan": "Vulkan", "sycl": "SYCL"}.get(name, "GPU")))
+            found.append(Vulkan(index, Order(era.vulkan_order), era.vulkan_keeps_choices))
+    if name == "vulkan":
+        alignment = host_alignment(devices[0].vendor)
+        return (*found, Processor(host_buffers(name), alignment, largest_buffer=BLOCK_BYTES))
     return (*found, Processor(host_buffers(name) or "CPU"))
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from willfit.architectures.mixers import Attention, LatentAttention, Recurrent
+from willfit.architectures.mixers import Attention, CompressedAttention, LatentAttention, Mixer, Recurrent
 from willfit.architectures.model import Architecture, Layer
 from willfit.engines.llama_cpp.cache.loops import runs
-from willfit.engines.llama_cpp.graph.network import LayerCache
+from willfit.engines.llama_cpp.graph.network import Compressor, LayerCache
 from willfit.engines.llama_cpp.graph.tensor import Buffer, Node
 from willfit.ggml_types import GGML_TYPES
 
@@ -18,6 +18,10 @@ PADDING = 256
 _ROTATION = 64
 #: Architectures that keep keys and values for the layers that draft, too, which the model itself never reads.
 _DRAFTS_KEPT = frozenset(("bailingmoe3",))
+#: Architectures whose indexers have a whole cache of one head, with values that nothing reads.
+_INDEX_VALUES = frozenset(("minimax-m3",))
+#: Kind of the mixer whose convolution keeps inputs of its own, beside those of the layer's state.
+_MEMORY = "n-gram memory"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +45,15 @@ class CacheSettings:
     transposed
         Values are transposed, and as wide in all layers as in the widest: flash attention was off from the start.
     latent_values
-        Values of latent attention are cached, too: its latents, transposed (ik_llama.cpp's `-mla 1`).
+        Values of latent attention are cached, too: its latents.
     full_windows
         Layers with windows keep whole sequences.
     rotates, rotates_all
         Quantized caches are rotated; those of models with windows or states, too.
     snapshots
         Earlier states that are kept beside the newest.
-    drafts
-        Layers that draft have caches, too.
+    keeps_drafts
+        Layers that draft have caches beside the model's.
     """
 
     cells: int
@@ -65,7 +69,14 @@ class CacheSettings:
     rotates: bool = True
     rotates_all: bool = True
     snapshots: int = 0
-    drafts: bool = False
+    keeps_drafts: bool = False
+
+    def of(self, architecture: Architecture) -> CacheSettings:
+        """These settings as an architecture's caches follow them: compressed entries are never shared by sequences."""
+        mixers = (mixer for layer in architecture.layers for mixer in layer.mixers)
+        if any(isinstance(mixer, CompressedAttention) for mixer in mixers):
+            return replace(self, unified=False)
+        return self
 
     @property
     def streams(self) -> int:
@@ -80,21 +91,33 @@ class CacheSettings:
         return -(-needed // PADDING) * PADDING
 
 
-def cached_layers(architecture: Architecture, drafts: bool = False) -> tuple[Layer, ...]:
+def cached_layers(architecture: Architecture, drafts: bool = False, kept: bool = False) -> tuple[Layer, ...]:
     """Layers that the caches are made for (`llama_model::create_memory`).
 
     Parameters
     ----------
     drafts
-        Those that draft, too.
+        For a context of the layers that predict further tokens, in which the others keep nothing.
+    kept
+        The model's own context keeps something for those layers, too.
     """
     layers = architecture.layers
-    kept = drafts or architecture.model_type in _DRAFTS_KEPT
+    if drafts:
+        own = [replace(layer, mixers=_unindexed(layer)) for layer in architecture.mtp_layers]
+        return (*(replace(layer, mixers=()) for layer in layers), *own)
+    kept = kept or architecture.model_type in _DRAFTS_KEPT
     return (*layers, *architecture.mtp_layers) if kept else layers
 
 
+def _unindexed(layer: Layer) -> tuple[Mixer, ...]:
+    """What a layer that drafts attends with: all that is cached, without an indexer."""
+    return tuple(
+        replace(mixer, index_dim=0) if isinstance(mixer, LatentAttention) else mixer for mixer in layer.mixers
+    )
+
+
 def layer_caches(
-    architecture: Architecture, settings: CacheSettings, buffers: Sequence[Buffer]
+    architecture: Architecture, settings: CacheSettings, buffers: Sequence[Buffer], drafts: bool = False
 ) -> list[LayerCache]:
     """What each layer keeps.
 
@@ -102,32 +125,46 @@ def layer_caches(
     ----------
     buffers
         Where each layer's cache goes; one for each time that a layer is run.
+    drafts
+        See `cached_layers`.
     """
     made: list[LayerCache] = []
-    layers = cached_layers(architecture, settings.drafts)
+    layers = cached_layers(architecture, drafts, settings.keeps_drafts)
     attentions = [m for layer in layers for m in layer.mixers if isinstance(m, Attention)]
     recurrent = any(isinstance(mixer, Recurrent) for layer in layers for mixer in layer.mixers)
     widest = max((mixer.kv_heads * mixer.value_dim for mixer in attentions), default=0)
     for index, buffer in zip(runs(layers), buffers, strict=True):
         cache = LayerCache()
-        if not layers[index].mixers and not recurrent and settings.transposed:
+        if not layers[index].mixers and not recurrent and settings.transposed and not drafts:
             # A layer without attention is given values as wide as those of the others.
             cache.v = _tensor(settings.type_v, widest, settings, settings.cells, buffer)
         for mixer in layers[index].mixers:
             if isinstance(mixer, Attention):
                 if mixer.keeps_cache and not mixer.shares_cache:
                     _keys_and_values(cache, mixer, settings, buffer, widest)
+                if mixer.index_dim:
+                    cache.index = _tensor(settings.type_k, mixer.index_dim, settings, settings.cells, buffer)
+                    if architecture.model_type in _INDEX_VALUES:
+                        width = mixer.value_dim
+                        cache.index_values = _tensor(settings.type_v, width, settings, settings.cells, buffer)
             elif isinstance(mixer, LatentAttention):
-                cache.cells = settings.cells
-                cache.k = _tensor(settings.type_k, mixer.latent_per_token, settings, settings.cells, buffer)
+                cache.windowed = bool(mixer.window)
+                cache.cells = settings.window_cells(mixer.window) if mixer.window else settings.cells
+                cache.k = _tensor(settings.type_k, mixer.latent_per_token, settings, cache.cells, buffer)
                 if settings.latent_values:
                     cache.v = _tensor(settings.type_v, mixer.kv_rank, settings, settings.cells, buffer)
                 if mixer.index_dim:
                     cache.index = _tensor(settings.type_k, mixer.index_dim, settings, settings.cells, buffer)
+            elif isinstance(mixer, CompressedAttention):
+                _compressed(cache, mixer, settings, buffer)
             elif isinstance(mixer, Recurrent):
                 rows = settings.sequences * (1 + settings.snapshots)
                 inputs = mixer.conv_channels * (mixer.conv_kernel - 1) if mixer.conv_channels else 0
-                cache.r = Node("none", "F32", (inputs, rows, 1, 1), buffer=buffer)
+                kept = Node("none", "F32", (inputs, rows, 1, 1), buffer=buffer)
+                if mixer.kind == _MEMORY:
+                    cache.p = kept
+                    continue
+                cache.r = kept
                 cache.s = Node("none", "F32", (mixer.recurrent, rows, 1, 1), buffer=buffer)
         made.append(cache)
     plain = not recurrent and not any(m.window or m.chunk for m in attentions)
@@ -148,6 +185,59 @@ def _keys_and_values(
     cache.v = _tensor(settings.type_v, values, settings, cache.cells, buffer)
 
 
+def _compressed(
+    cache: LayerCache, mixer: CompressedAttention, settings: CacheSettings, buffer: Buffer
+) -> None:
+    """A window of keys, entries for tokens before it, and tokens of entries that are not complete."""
+    rotated = settings.rotates and settings.rotates_all and quantized(settings.type_k)
+    cache.windowed = True
+    cache.cells = settings.window_cells(mixer.window)
+    cache.k = _tensor(settings.type_k, mixer.head_dim, settings, cache.cells, buffer)
+    cache.rotates_k = _order(mixer.head_dim) if rotated else 0
+    if not mixer.ratio:
+        return
+    cache.compressor = _compressor(mixer, mixer.head_dim, settings, buffer, False, cache.rotates_k)
+    if mixer.index_dim:
+        order = _order(mixer.index_dim)
+        cache.index_compressor = _compressor(mixer, mixer.index_dim, settings, buffer, True, order)
+
+
+def _compressor(
+    mixer: CompressedAttention,
+    width: int,
+    settings: CacheSettings,
+    buffer: Buffer,
+    indexes: bool,
+    rotation: int,
+) -> Compressor:
+    spans = 2 if mixer.overlaps else 1
+    cells = -(-max(1, -(-settings.cells // mixer.ratio)) // PADDING) * PADDING
+    rows = spans * mixer.ratio
+    planes = settings.streams * (1 + settings.snapshots)
+    sums, scores = (Node("none", "F32", (spans * width, rows, planes, 1), buffer=buffer) for _ in range(2))
+    return Compressor(
+        _tensor(settings.type_k, width, settings, cells, buffer),
+        sums,
+        scores,
+        cells,
+        mixer.ratio,
+        mixer.overlaps,
+        rows,
+        indexes,
+        rotation,
+    )
+
+
+def _order(width: int) -> int:
+    """Order of the Hadamard matrix for keys of a width; 0 if there is none."""
+    if width % _ROTATION:
+        return 0
+    order = _ROTATION
+    while width % (2 * order) == 0:
+        order *= 2
+    return order
+
+
 def _tensor(type: str, width: int, settings: CacheSettings, cells: int, buffer: Buffer) -> Node:
     return Node("none", type, (width, cells, settings.streams, 1), buffer=buffer)
 
@@ -160,9 +250,7 @@ def _rotate(caches: list[LayerCache], attentions: Sequence[Attention], settings:
         first = attentions[0] if attentions else None
         k = v = 0
         if first and len(keys) == 1 and quantized(settings.type_k) and first.head_dim % _ROTATION == 0:
-            k = _ROTATION
-            while next(iter(keys)) % (2 * k) == 0:
-                k *= 2
+            k = _order(next(iter(keys)))
         if first and len(values) == 1 and quantized(settings.type_v) and first.value_dim % _ROTATION == 0:
             v = _ROTATION
         for cache in caches:

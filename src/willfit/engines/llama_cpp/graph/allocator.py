@@ -7,14 +7,14 @@ again when its last reader has been computed. The buffer's size is the furthest 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 from willfit.engines.llama_cpp.graph.tensor import Node
 
 #: `ggml_op_can_inplace`.
 IN_PLACE = frozenset((
     "fill", "scale", "diag_mask_zero", "diag_mask_inf", "add", "add_id", "add1", "sub", "mul", "div", "sqr", "sqrt",
-    "log", "unary", "rope", "rms_norm", "clamp", "soft_max",
+    "log", "unary", "rope", "rope_back", "rms_norm", "clamp", "soft_max",
 ))  # fmt: skip
 
 #: What a buffer can grow to before anything limits it.
@@ -40,6 +40,12 @@ class Blocks:
     def bytes(self) -> int:
         """What the buffer must hold so far."""
         return sum(self._ends)
+
+    @property
+    def state(self) -> Hashable:
+        """Equal where the buffer goes on in the same way."""
+        free = tuple(tuple((offset, room) for offset, room in chunk) for chunk in self._free)
+        return free, tuple(self._ends)
 
     def padded(self, size: int) -> int:
         """A size rounded up to the alignment."""
@@ -111,16 +117,28 @@ class Allocation:
         The buffer of each backend, in the scheduler's order; backends may share one.
     size_of
         Bytes that a tensor takes in a backend's buffer.
+    watched
+        Layers before which the state is noted.
 
     Attributes
     ----------
     peaks
         What lay in each backend's buffer when it last grew.
+    states
+        Of everything before each watched layer: equal where two go on in the same way if what they compute is the same.
     """
 
-    def __init__(self, buffers: Sequence[Blocks], size_of: Callable[[int, Node], int]) -> None:
+    def __init__(
+        self,
+        buffers: Sequence[Blocks],
+        size_of: Callable[[int, Node], int],
+        watched: frozenset[int] = frozenset(),
+    ) -> None:
         self._buffers = buffers
         self._size_of = size_of
+        self._watched = watched
+        self._since = 0
+        self.states: dict[int, Hashable] = {}
         self._live: dict[int, Node] = {}
         self.peaks: list[tuple[Node, ...]] = [()] * len(buffers)
 
@@ -145,7 +163,10 @@ class Allocation:
                 source.children += 1
                 if source.is_input:
                     self._allocate(source, node.backend)
-        for node in nodes:
+        for index, node in enumerate(nodes):
+            if node.layer in self._watched and node.layer not in self.states:
+                self.states[node.layer] = self._state(node.layer, nodes[self._since : index])
+                self._since = index
             for source in node.src:
                 self._allocate(source, node.backend)
             self._allocate(node, node.backend)
@@ -153,6 +174,21 @@ class Allocation:
                 source.children -= 1
                 if not source.children and not source.views:
                     self._release(source)
+
+    def _state(self, layer: int, nodes: Sequence[Node]) -> Hashable:
+        live = tuple(
+            (
+                node.layer - layer if node.layer >= 0 else id(node),
+                node.op,
+                node.type,
+                node.ne,
+                node.buffer_id,
+                node.block,
+            )
+            for node in self._live.values()
+        )
+        computed = tuple((node.op, node.ne, node.backend) for node in nodes)
+        return tuple(blocks.state for blocks in self._buffers), live, computed
 
     def _release(self, node: Node) -> None:
         """Free what nobody reads any more."""

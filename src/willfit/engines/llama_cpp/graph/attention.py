@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from willfit.architectures.mixers import Attention
+from willfit.architectures.mixers import Attention, LatentAttention
 from willfit.engines.llama_cpp.graph.network import LayerCache, Network
 from willfit.engines.llama_cpp.graph.tensor import Node, row_bytes
 
@@ -116,18 +116,22 @@ def indexed_keys(net: Network, k: Node, rows: Node) -> Node:
     """Store new keys of an indexer; all that are stored."""
     cache = net.cache.index
     assert cache is not None
-    net.expand(_store_keys(net, cache, k, rows))
-    width = cache.ne[0]
-    steps = (row_bytes(cache.type, width),) * 2
-    return net.view(cache, (width, 1, net.cache.cells, _streams(net)), (*steps, steps[0] * cache.ne[1]))
+    net.expand(store_keys(net, cache, k, rows))
+    return stored_keys(net, cache, cache.ne[0], 1, net.cache.cells)
 
 
-def chosen_mask(net: Network, mask: Node, chosen: Node) -> Node:
-    """A mask that leaves only the chosen cells (`build_attn`)."""
+def chosen_mask(net: Network, mask: Node, chosen: Node, type: str = "F32") -> Node:
+    """A mask that leaves only the chosen cells (`build_attn`).
+
+    Parameters
+    ----------
+    type
+        Of the zeros that are written to a mask that hides everything.
+    """
     hidden = net.fill(mask)
     hidden = net.view(hidden, (1, mask.ne[0], mask.ne[1], mask.ne[3]), mask.nb[:3])
     cells = net.view(chosen, (*chosen.ne[:2], chosen.ne[3]), (*chosen.nb[1:3], chosen.ne[3] * chosen.nb[3]))
-    shown = net.fill(net.new("F32", 1, *cells.ne[:3]))
+    shown = net.fill(net.new(type, 1, *cells.ne[:3]))
     y = net.set_rows(hidden, shown, cells)
     y = net.view(y, (y.ne[1], y.ne[2], 1, y.ne[3]), (y.nb[2], y.nb[3], y.nb[3]))
     return net.add(y, mask)
@@ -158,10 +162,10 @@ def cross_inputs(net: Network, seen: int) -> CacheInputs:
 def _widest_values(net: Network) -> int:
     """Width of the widest layer's values: without flash attention all have it."""
     return max(
-        mixer.kv_heads * mixer.value_dim
+        mixer.kv_heads * mixer.value_dim if isinstance(mixer, Attention) else mixer.kv_rank
         for layer in net.layers
         for mixer in layer.mixers
-        if isinstance(mixer, Attention)
+        if isinstance(mixer, Attention | LatentAttention)
     )
 
 
@@ -184,6 +188,7 @@ def attend(
     sinks: Node | None = None,
     project: str = "attn_output",
     bias: Node | None = None,
+    mask: Node | None = None,
 ) -> Node:
     """Store new keys and values, attend to the whole cache, project the outputs (`build_attn`).
 
@@ -195,26 +200,33 @@ def attend(
         Name of the output projection; empty for none.
     bias
         Added to the scores: relative positions.
+    mask
+        Instead of that of the inputs.
     """
     q = rotated(net, q, inputs.k_rotation)
     k = rotated(net, k, inputs.k_rotation) if k is not None else None
     v = rotated(net, v, inputs.v_rotation) if v is not None else None
     for one in (q, k, v) if net.has_windows else (q, v, k):
         net.expand(one)
+    stored(net, inputs, k, v)
+    cache, mixer = net.cache, net.attention()
+    assert isinstance(mixer, Attention)
+    keys = cached_keys(net, cache, mixer.head_dim, mixer.kv_heads)
+    values = cached_values(net, cache, mixer.value_dim, mixer.kv_heads)
+    x = heads(net, q, keys, values, mask if mask is not None else inputs.mask, sinks, bias=bias)
+    x = rotated(net, x, inputs.v_rotation)
+    return net.projected(project, x) if project else x
+
+
+def stored(net: Network, inputs: CacheInputs, k: Node | None, v: Node | None) -> None:
+    """Write new keys and values to the current layer's cache."""
     cache = net.cache
     assert cache.k is not None
     assert cache.v is not None
     if k is not None:
-        net.expand(_store_keys(net, cache.k, k, inputs.k_rows))
+        net.expand(store_keys(net, cache.k, k, inputs.k_rows))
     if v is not None:
-        net.expand(_store_values(net, cache.v, v, inputs.v_rows))
-    mixer = net.attention()
-    assert isinstance(mixer, Attention)
-    keys = cached_keys(net, cache, mixer.head_dim, mixer.kv_heads)
-    values = _cached_values(net, cache, mixer.value_dim, mixer.kv_heads)
-    x = heads(net, q, keys, values, inputs.mask, sinks, bias=bias)
-    x = rotated(net, x, inputs.v_rotation)
-    return net.projected(project, x) if project else x
+        net.expand(_store_values(net, cache, v, inputs.v_rows))
 
 
 def attend_batch(
@@ -243,6 +255,7 @@ def attend_latents(
     up: Node | None,
     mask: Node | None = None,
     project: str = "attn_output",
+    sinks: Node | None = None,
 ) -> Node:
     """Attend to cached latents, the first part of which are the values.
 
@@ -259,10 +272,14 @@ def attend_latents(
         net.expand(one)
     cache = net.cache
     assert cache.k is not None
-    net.expand(_store_keys(net, cache.k, k, inputs.k_rows))
+    net.expand(store_keys(net, cache.k, k, inputs.k_rows))
     keys = cached_keys(net, cache, k.ne[0], 1)
-    values = net.view(keys, (v.ne[0], *keys.ne[1:]), keys.nb[1:])
-    x = heads(net, q, keys, values, mask if mask is not None else inputs.mask, up=up)
+    if cache.v is not None:
+        net.expand(_store_values(net, cache, v, inputs.v_rows))
+        values = cached_values(net, cache, v.ne[0], 1)
+    else:
+        values = net.view(keys, (v.ne[0], *keys.ne[1:]), keys.nb[1:])
+    x = heads(net, q, keys, values, mask if mask is not None else inputs.mask, sinks, up=up)
     return net.projected(project, x) if project else x
 
 
@@ -270,7 +287,8 @@ def _streams(net: Network) -> int:
     return 1 if net.batch.kv_unified else net.batch.cached
 
 
-def _store_keys(net: Network, cache: Node, k: Node, rows: Node | None) -> Node:
+def store_keys(net: Network, cache: Node, k: Node, rows: Node | None) -> Node:
+    """Write new keys to their rows; the caller expands it."""
     width = k.ne[0] * k.ne[1]
     if rows is None:
         return net.cpy(k, net.view(cache, (k.elements,)))
@@ -280,7 +298,9 @@ def _store_keys(net: Network, cache: Node, k: Node, rows: Node | None) -> Node:
     return net.set_rows(cache, k, rows)
 
 
-def _store_values(net: Network, cache: Node, v: Node, rows: Node | None) -> Node:
+def _store_values(net: Network, kept: LayerCache, v: Node, rows: Node | None) -> Node:
+    cache = kept.v
+    assert cache is not None
     width, tokens = v.ne[0] * v.ne[1], v.ne[2]
     if rows is None:
         v = net.reshape(v, width, tokens)
@@ -297,20 +317,25 @@ def _store_values(net: Network, cache: Node, v: Node, rows: Node | None) -> Node
     v = net.reshape(v, width, tokens) if merged else net.cont(v, width, tokens)
     if width < cache.ne[0]:
         v = net.pad(v, cache.ne[0] - width)
-    # Values are stored transposed: each element is a row.
+    # Each element of transposed values is a row.
     whole = net.reshape(cache, 1, cache.elements)
     return net.set_rows(whole, net.reshape(v, 1, v.elements), rows)
 
 
 def cached_keys(net: Network, cache: LayerCache, width: int, count: int) -> Node:
     """The keys of all cells."""
-    k = cache.k
-    assert k is not None
+    assert cache.k is not None
+    return stored_keys(net, cache.k, width, count, cache.cells)
+
+
+def stored_keys(net: Network, k: Node, width: int, count: int, cells: int) -> Node:
+    """So many cells of a tensor that holds keys: width x heads x cells x streams."""
     steps = (row_bytes(k.type, width), row_bytes(k.type, k.ne[0]), row_bytes(k.type, k.ne[0] * k.ne[1]))
-    return net.view(k, (width, count, cache.cells, _streams(net)), steps)
+    return net.view(k, (width, count, cells, _streams(net)), steps)
 
 
-def _cached_values(net: Network, cache: LayerCache, width: int, count: int) -> Node:
+def cached_values(net: Network, cache: LayerCache, width: int, count: int) -> Node:
+    """The values of all cells."""
     v = cache.v
     assert v is not None
     cells = v.ne[1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from willfit.engines.llama_cpp.graph.network import Network
-from willfit.engines.llama_cpp.graph.tensor import Node
+from willfit.engines.llama_cpp.graph.tensor import EXACT, Node
 
 #: Activations that are gated by a second projection in one operation, by the name of the plain one.
 _GATED = {"silu": "swiglu", "gelu": "geglu", "relu": "reglu", "swiglu_oai": "swiglu_oai"}
@@ -23,6 +23,8 @@ _SCALED = frozenset((
 _SCALED_EXPERTS = frozenset((
     "llama", "llama-embed", "qwen3moe", "mistral3", "mellum", "hy_v3", "cohere2moe", "gemma4",
 ))  # fmt: skip
+#: Architectures whose experts' last product must not round its rows.
+_EXACT = frozenset(("mistral4",))
 #: Architectures that limit gated activations in one operation.
 _LIMITS_AT_ONCE = frozenset(("deepseek4", "glm5-next"))
 _LIMITS_EXPERTS_AT_ONCE = _LIMITS_AT_ONCE | {"maple", "hy_v4"}
@@ -139,6 +141,7 @@ def experts(
     scaled: bool | None = None,
     used: int | None = None,
     count: int | None = None,
+    selected: Node | None = None,
 ) -> Node:
     """The routed experts of the current layer.
 
@@ -156,6 +159,8 @@ def experts(
         Whether the weights are multiplied by a constant; None for what the file says.
     used, count
         How many experts a token has, of how many; None for what the file says.
+    selected
+        Which experts a token has, if that is known without its scores.
     """
     hidden, tokens = x.ne[0], x.ne[1]
     meta = net.meta
@@ -175,8 +180,8 @@ def experts(
         "sqrt_softplus": lambda: net.sqrt(net.unary("softplus", scores)),
     }[gating]()
     chosen_by = probs
-    correction = net.weight("exp_probs_b.bias")
-    if correction is not None:
+    correction = net.weight("exp_probs_b.bias") or net.weight("exp_probs_b")
+    if correction is not None and selected is None:
         chosen_by = net.add(probs, correction)
     if early:
         chosen_by = scores
@@ -185,7 +190,8 @@ def experts(
     groups = meta.integer("expert_group_count", 0)
     if groups > 1:
         chosen_by = _in_best_groups(net, chosen_by, count, groups, tokens)
-    selected = net.argsort_top_k(chosen_by, used)
+    if selected is None:
+        selected = net.argsort_top_k(chosen_by, used)
     if count != total:
         selected = net.cast(net.scale(net.cast(selected, "F32")), "I32")
     probs = net.reshape(probs, 1, total, tokens)
@@ -235,7 +241,8 @@ def _in_best_groups(net: Network, scores: Node, count: int, groups: int, tokens:
 
 def _through(net: Network, stem: str, x: Node, selected: Node) -> Node:
     """The linear layers of the chosen experts, with scales and biases if they have them."""
-    y = net.mul_mat_id(net.needed(f"{stem}.weight"), x, selected)
+    exact = net.meta.architecture in _EXACT and stem.startswith("ffn_down")
+    y = net.mul_mat_id(net.needed(f"{stem}.weight"), x, selected, EXACT if exact else "")
     scaled = net.meta.architecture in _SCALED_EXPERTS
     scale = net.weight(f"{stem.replace('_gate_up', '_up')}.scale") if scaled else None
     if scale is not None:

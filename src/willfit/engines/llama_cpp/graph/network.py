@@ -5,14 +5,17 @@ A builder is given a `Network`: the weights by their GGUF names, the caches, how
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
+from willfit.architectures.blocks.decoder import MAX_LAYERS
 from willfit.architectures.gguf.metadata import Metadata
 from willfit.architectures.mixers import Attention, LatentAttention, Mixer
 from willfit.architectures.model import Layer
 from willfit.engines.llama_cpp.cache.loops import runs
 from willfit.engines.llama_cpp.eras import Era
+from willfit.engines.llama_cpp.graph import folding
 from willfit.engines.llama_cpp.graph.ops import Graph
 from willfit.engines.llama_cpp.graph.tensor import Node
 
@@ -59,6 +62,8 @@ class Batch:
         Recurrent states that are kept of each sequence: the newest, and earlier ones.
     mla, attention_mib, fused_experts
         ik_llama.cpp's `-mla`, `-amb` (0 without a limit) and `-fmoe`.
+    drafts
+        It is for a layer that predicts further tokens.
     """
 
     tokens: int
@@ -79,6 +84,40 @@ class Batch:
     mla: int = 0
     attention_mib: int = 0
     fused_experts: bool = False
+    drafts: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Compressor:
+    """What makes one entry of several tokens keeps.
+
+    Attributes
+    ----------
+    entries
+        Width x cells x streams.
+    sums, scores
+        Projections of tokens whose entries are not complete, and their scores: width x rows x streams.
+    cells
+        Entries that a stream holds.
+    ratio, overlaps
+        Tokens of an entry; entries are made of the tokens of the entry before, too.
+    rows
+        Tokens that are kept for a stream.
+    indexes
+        Entries are keys of an indexer.
+    rotation
+        Order of the Hadamard matrix that entries are multiplied by; 0 without.
+    """
+
+    entries: Node
+    sums: Node
+    scores: Node
+    cells: int
+    ratio: int
+    overlaps: bool
+    rows: int
+    indexes: bool
+    rotation: int
 
 
 @dataclass(slots=True)
@@ -93,8 +132,12 @@ class LayerCache:
         Tokens that a stream holds, and whether the layer sees a window of them.
     r, s
         Inputs of a short convolution, and the recurrent state: width x sequences.
-    index
-        Keys of an indexer.
+    p
+        Inputs of the convolution behind an n-gram memory: width x sequences.
+    index, index_values
+        Keys of an indexer, and values beside them that nothing reads.
+    compressor, index_compressor
+        Of compressed attention, and of its indexer.
     rotates_k, rotates_v
         Order of the Hadamard matrix that keys, values are multiplied by before they are quantized; 0 without.
     """
@@ -105,9 +148,39 @@ class LayerCache:
     windowed: bool = False
     r: Node | None = None
     s: Node | None = None
+    p: Node | None = None
     index: Node | None = None
+    index_values: Node | None = None
+    compressor: Compressor | None = None
+    index_compressor: Compressor | None = None
     rotates_k: int = 0
     rotates_v: int = 0
+
+    @property
+    def key(self) -> Hashable:
+        """Equal for caches that are used in the same way."""
+        tensors = (*self.keys_values(), *self.states())
+        shapes = tuple((one.type, one.ne, one.buffer) for one in tensors)
+        present = tuple(one is not None for one in (self.k, self.v, self.r, self.s, self.index, self.p))
+        return shapes, present, self.cells, self.windowed, self.rotates_k, self.rotates_v
+
+    def keys(self) -> list[Node]:
+        """Keys that attention reads."""
+        return [self.k] if self.k is not None else []
+
+    def keys_values(self) -> list[Node]:
+        """All that grows with the context."""
+        found = [self.k, self.v, self.index, self.index_values]
+        found += [one.entries for one in (self.compressor, self.index_compressor) if one is not None]
+        return [one for one in found if one is not None]
+
+    def states(self) -> list[Node]:
+        """What does not grow."""
+        found = [self.r, self.s, self.p]
+        for one in (self.compressor, self.index_compressor):
+            if one is not None:
+                found += [one.sums, one.scores]
+        return [one for one in found if one is not None]
 
 
 class Network(Graph):
@@ -116,7 +189,7 @@ class Network(Graph):
     Attributes
     ----------
     meta, layers
-        Metadata of the GGUF header, and what each layer is.
+        Metadata of the GGUF header, and what each layer is; in graphs that draft also those that do.
     weights
         Tensors by their GGUF names, and those that several devices have by name and backend, `rope_freqs.weight@1`. The
         head of a model that ties it is `output.weight`.
@@ -130,10 +203,24 @@ class Network(Graph):
         Backend of the host's processor.
     order
         Which layer is run, in order.
+    drafting
+        The layer that drafts.
+    alike
+        Of each layer of the file a number, the same where tensors are alike; empty to build all layers.
+    kept
+        How often patterns of layers are built, by the layer that they start at, where that is known.
+    folds
+        The layers that are built, in runs of those that repeat.
     stack
         What names of tensors in layers begin with: `enc.` or `dec.` in models of two stacks.
+    ignored
+        Tensors outside of the layers, and of each layer, that nothing reads.
     windows, has_windows
         Which layers see a window, and whether any does.
+    token_ids
+        Tokens that embeddings are read for; None before.
+    own_head
+        The head of a layer that drafts; None if it uses the model's.
     vectors, result, logits
         What goes into the first layer; what comes out of the last norm, and of the head. None before they are built.
     """
@@ -148,6 +235,9 @@ class Network(Graph):
         era: Era,
         devices: list[int],
         host: int,
+        alike: Sequence[int] = (),
+        kept: Mapping[int, int] = MappingProxyType({}),
+        drafting: int = 0,
     ) -> None:
         super().__init__()
         self.meta = meta
@@ -159,13 +249,29 @@ class Network(Graph):
         self.devices = devices
         self.host = host
         self.order = runs(layers)
+        self.alike = alike
+        self.kept = kept
+        self.folds: list[folding.Run] = []
         self.stack = ""
+        self.ignored: frozenset[str] = frozenset()
         self.hidden = meta.integer("embedding_length")
         self.windows = tuple(
-            any(isinstance(mixer, Attention) and (mixer.window or mixer.chunk) for mixer in layer.mixers)
+            any(
+                (isinstance(mixer, Attention) and (mixer.window or mixer.chunk))
+                or (isinstance(mixer, LatentAttention) and mixer.window)
+                for mixer in layer.mixers
+            )
             for layer in layers
         )
         self.has_windows = any(self.windows)
+        self._lists = [
+            value
+            for value in meta.values.values()
+            if isinstance(value, tuple | list) and len(layers) <= len(value) <= MAX_LAYERS
+        ]
+        self.token_ids: Node | None = None
+        self.drafting = drafting
+        self.own_head: Node | None = None
         self.vectors: Node | None = None
         self.result: Node | None = None
         self.logits: Node | None = None
@@ -177,12 +283,14 @@ class Network(Graph):
 
         Of tensors that each device has a copy of, the current layer's.
         """
+        if name in self.ignored:
+            return None
         copy = self.weights.get(f"{name}@{self.devices[self.layer]}") if self.layer >= 0 else None
         return copy if copy is not None else self.weights.get(name)
 
     def weight(self, leaf: str) -> Node | None:
         """A tensor of the current layer: `attn_q.weight`."""
-        return self.weights.get(f"{self.stack}blk.{self.block}.{leaf}")
+        return None if leaf in self.ignored else self.weights.get(f"{self.stack}blk.{self.block}.{leaf}")
 
     def bias(self, stem: str) -> Node | None:
         """A bias of the current layer: `attn_q`."""
@@ -222,7 +330,7 @@ class Network(Graph):
     @property
     def is_last(self) -> bool:
         """Whether the current layer is the last one."""
-        return self.layer == len(self.order) - 1
+        return self.batch.drafts or self.layer == len(self.order) - 1
 
     def mixer(self, kind: type[Mixer]) -> Mixer | None:
         """The current layer's mixer of a kind."""
@@ -237,6 +345,33 @@ class Network(Graph):
     def cache(self) -> LayerCache:
         """What the current layer keeps."""
         return self.caches[self.layer]
+
+    def walk(self, trait: Callable[[], Hashable] | None = None) -> Iterator[int]:
+        """The layers to build, in order; each is the current one while it is built.
+
+        Layers that are as those before them are left out once these have shown what they need (`folding.py`).
+
+        Parameters
+        ----------
+        trait
+            What the current layer does that neither its tensors nor its cache tell; None to build all layers.
+        """
+        last = len(self.order) - 1
+        if self.alike and trait is not None:
+            self.folds = folding.runs([self._key(index, trait) for index in range(last)], self.kept)
+        else:
+            self.folds = [folding.Run(index, 1, 1, 1) for index in range(last)]
+        for index in (*(layer for run in self.folds for layer in run.layers), last):
+            self.layer = index
+            yield index
+        self.layer = -1
+
+    def _key(self, index: int, trait: Callable[[], Hashable]) -> Hashable:
+        self.layer = index
+        block = self.order[index]
+        listed = tuple(value[index] for value in self._lists if index < len(value))
+        mixers = self.layers[block].mixers
+        return self.alike[block], self.devices[index], self.caches[index].key, mixers, listed, trait()
 
     # Pieces
 
@@ -290,9 +425,9 @@ class Network(Graph):
         scale
             What they are multiplied by where the file does not say; 0 for nothing.
         """
-        tokens = self.input("I32", self.batch.tokens, name="tokens")
+        tokens = self.token_ids = self.input("I32", self.batch.tokens, name="tokens")
         rows = self.get_rows(self.weights["token_embd.weight"], tokens)
-        width = self.hidden * (1 + self.deepstack)
+        width = self.hidden * (1 + self.deepstack if self.era.selects_input else 1)
         if width != self.hidden:
             rows = self.pad(rows, width - self.hidden)
         if self.era.selects_input:
@@ -320,6 +455,12 @@ class Network(Graph):
         slots = self.input("I64", count, name="mixed slots")
         vectors = self._like("dup", self.input("F32", width, count, name="mixed vectors"))
         self.expand(self.set_rows(vectors, rows, slots))
+
+    @property
+    def tokens(self) -> Node:
+        """The tokens that embeddings are read for."""
+        assert self.token_ids is not None
+        return self.token_ids
 
     @property
     def deepstack(self) -> int:
@@ -367,6 +508,8 @@ class Network(Graph):
 
     def head(self, x: Node) -> Node:
         """Logits without what follows the head's own weights."""
+        if self.own_head is not None:
+            return self.linear(self.own_head, x)
         y = self.linear(self.weights["output.weight"], x, self.outer("output.scale"))
         bias = self.outer("output.bias")
         return self.add(y, bias) if bias is not None else y
@@ -378,7 +521,7 @@ class Network(Graph):
     def finish(self, result: Node, logits: Node | None = None) -> None:
         """End with the last norm's result, and the logits if the model makes any."""
         self.layer = -1
-        result.is_output = True
+        result.is_output = result.is_output or not self.batch.drafts
         self.result = result
         if logits is not None:
             logits.is_output = True

@@ -6,6 +6,7 @@ Results that share memory with an operand (`set_rows`, `cpy`, `scale_inplace`) a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isqrt
 
 from willfit.engines.llama_cpp.graph.tensor import Node, Shape, row_bytes
 from willfit.ggml_types import GGML_TYPES
@@ -75,9 +76,11 @@ class Graph:
         """Rows of `a` with rows of `b`."""
         return self._node("mul_mat", "F32", (a.ne[1], b.ne[1], b.ne[2], b.ne[3]), [a, b])
 
-    def mul_mat_id(self, experts: Node, b: Node, ids: Node) -> Node:
+    def mul_mat_id(self, experts: Node, b: Node, ids: Node, kind: str = "") -> Node:
         """Rows of the experts that `ids` names with rows of `b`."""
-        return self._node("mul_mat_id", "F32", (experts.ne[1], ids.ne[0], b.ne[2], 1), [experts, b, ids])
+        return self._node(
+            "mul_mat_id", "F32", (experts.ne[1], ids.ne[0], b.ne[2], 1), [experts, b, ids], kind=kind
+        )
 
     def out_prod(self, a: Node, b: Node) -> Node:
         """Outer products."""
@@ -88,6 +91,10 @@ class Graph:
     def add(self, a: Node, b: Node) -> Node:
         """`a` + `b`, repeated where needed."""
         return self._like("add", a, b)
+
+    def add_in_place(self, a: Node, b: Node) -> Node:
+        """The same, written over `a`."""
+        return self._node("add", a.type, a.ne, [a, b], a.nb, a)
 
     def sub(self, a: Node, b: Node) -> Node:
         """`a` - `b`."""
@@ -201,6 +208,10 @@ class Graph:
         """Means over the first dimension."""
         return self._node("mean", "F32", (1, *a.ne[1:]), [a])
 
+    def max_pool(self, a: Node, size: int) -> Node:
+        """The largest of each `size` elements of a row, without a rest."""
+        return self._node("pool_2d", "F32", (a.ne[0] // size, *a.ne[1:]), [a])
+
     def cumsum(self, a: Node) -> Node:
         """Running sums."""
         return self._like("cumsum", a)
@@ -214,6 +225,10 @@ class Graph:
     def rope(self, a: Node, positions: Node, factors: Node | None = None) -> Node:
         """Rotated positions."""
         return self._like("rope", a, positions, factors)
+
+    def rope_back(self, a: Node, positions: Node) -> Node:
+        """Rotated back."""
+        return self._like("rope_back", a, positions)
 
     # Attention
 
@@ -362,6 +377,16 @@ class Graph:
     def weighted_streams(self, x: Node, weights: Node) -> Node:
         """Sums over the second dimension with a weight for each part and token: `ggml_dsv4_hc_pre`."""
         return self._node("dsv4_hc_pre", "F32", (x.ne[0], x.ne[2], 1, 1), [x, weights])
+
+    def stream_mix(self, mixes: Node, scale: Node, base: Node) -> Node:
+        """How streams are mixed with each other: `ggml_dsv4_hc_comb`."""
+        count = isqrt(mixes.ne[0] + 1) - 1  # of count * (count + 2) rows
+        return self._node("dsv4_hc_comb", "F32", (count, count, mixes.ne[1], 1), [mixes, scale, base])
+
+    def spread_streams(self, x: Node, streams: Node, shares: Node, mix: Node | None = None) -> Node:
+        """The streams, mixed if a matrix says so, each with a share of `x`: `ggml_dsv4_hc_post`."""
+        src = [x, streams, shares, *([mix] if mix is not None else [])]
+        return self._node("dsv4_hc_post", "F32", streams.ne, src)
 
     def arange(self, count: int) -> Node:
         """Whole numbers in order."""

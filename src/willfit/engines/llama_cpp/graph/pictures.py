@@ -90,8 +90,10 @@ class _Pictures(Graph):
         """Patches as vectors in the order of rows: a convolution without overlap."""
         shape = self.shape
         each, count = shape.patch**2 * _CHANNELS, shape.side // shape.patch
-        columns = self._node("im2col", "F16", (each, count, count, 1), [picture])
-        y = self.mul_mat(self.reshape(columns, each, count * count), self.matrix(each, shape.hidden))
+        kernel = self.matrix(shape.patch, shape.patch, _CHANNELS, shape.hidden)
+        columns = self._node("im2col", kernel.type, (each, count, count, 1), [kernel, picture])
+        columns = self.reshape(columns, each, count * count)
+        y = self.mul_mat(columns, self.reshape(kernel, each, shape.hidden))
         y = self.reshape(y, count, count, 1, shape.hidden)
         return self.cont(self.permute(y, 0, 1, 3, 2))
 

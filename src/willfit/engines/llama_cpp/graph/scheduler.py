@@ -7,11 +7,13 @@ as the run of operations that reads it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from willfit.engines.llama_cpp.graph.allocator import Allocation, Blocks
+from willfit.engines.llama_cpp.graph.folding import Run
+from willfit.engines.llama_cpp.graph.fusion import Optimized
 from willfit.engines.llama_cpp.graph.tensor import VIEW_OPS, Buffer, Node
 
 
@@ -26,6 +28,11 @@ class Backend(Protocol):
     @property
     def alignment(self) -> int:
         """Alignment of tensors in that buffer."""
+        ...
+
+    @property
+    def maps_files(self) -> bool:
+        """Whether it reads weights where a mapped file has them."""
         ...
 
     @property
@@ -45,8 +52,11 @@ class Backend(Protocol):
         """Whether it would compute an operation although its weights lie on the host."""
         ...
 
-    def lifetimes(self, nodes: Sequence[Node], uses: Mapping[int, int]) -> Iterable[tuple[Node, Node]]:
-        """Which tensors are kept until which operation of a split, given how often each is read in the graph."""
+    def optimize(self, nodes: Sequence[Node], uses: Mapping[int, int]) -> Optimized:
+        """In which order it computes a split's operations, and what it keeps for those that one kernel computes.
+
+        `uses` is how often each tensor is read in the whole graph, by its identity.
+        """
         ...
 
     def bytes(self, node: Node) -> int:
@@ -80,12 +90,16 @@ class Reserved:
         What lies in each of them when it is fullest: bytes of each tensor with what it is.
     splits, nodes
         How often the computation changes place, and how many operations it has.
+    kept
+        How often patterns of layers must be built for these to be true, where that is not how often they were, by the
+        layer that they start at.
     """
 
     bytes: tuple[int, ...]
     peaks: tuple[tuple[tuple[int, str], ...], ...]
     splits: int
     nodes: int
+    kept: Mapping[int, int]
 
 
 class Scheduler:
@@ -126,28 +140,50 @@ class Scheduler:
         self._copied: dict[tuple[int, int], list[Node]] = {}
         self._read: set[int] = set()
 
-    def reserve(self, nodes: Sequence[Node], leafs: Sequence[Node]) -> Reserved:
+    def reserve(self, nodes: Sequence[Node], leafs: Sequence[Node], folds: Sequence[Run] = ()) -> Reserved:
         """What the graph's compute buffers must hold.
 
         Parameters
         ----------
         nodes, leafs
             Of a graph that was built for this, in its order; they are marked and their sources replaced.
+        folds
+            Which of its layers stand for several.
         """
         self._assign(nodes, leafs)
+        uses: dict[int, int] = {}
+        for node in nodes:
+            for source in node.src:
+                uses[id(source)] = uses.get(id(source), 0) + 1
         splits = self._split(nodes)
-        order, first = self._with_copies(nodes, leafs, splits)
+        order, first = self._with_copies(nodes, leafs, splits, uses)
         buffers: dict[str, Blocks] = {}
         of = [
             buffers.setdefault(backend.place, Blocks(backend.alignment, backend.largest_buffer))
             for backend in self.backends
         ]
-        allocation = Allocation(of, lambda backend, node: self.backends[backend].bytes(node))
+        folded = [run for run in folds if run.kept < run.times]
+        starts = frozenset(layer for run in folded for layer in run.starts)
+        allocation = Allocation(of, lambda backend, node: self.backends[backend].bytes(node), starts)
         allocation.place(order, first)
         peaks = tuple(
             self._described(of, allocation.peaks[index], index) for index in range(len(self.backends))
         )
-        return Reserved(tuple(blocks.bytes for blocks in of), peaks, len(splits), len(nodes))
+        times = {layer: count for run in folded for layer, count in run.layers.items() if count > 1}
+        kept = {
+            run.start: run.needed([allocation.states.get(layer) for layer in run.starts]) for run in folded
+        }
+        if self.copies > 1:
+            # Copies for each split lie in the buffers from the start.
+            shared = [split for split in splits if split.inputs and nodes[split.start].layer in times]
+            kept |= {run.start: run.times for run in folded if shared}
+        return Reserved(
+            tuple(blocks.bytes for blocks in of),
+            peaks,
+            sum(times.get(nodes[split.start].layer, 1) for split in splits),
+            sum(times.get(node.layer, 1) for node in nodes),
+            {run.start: kept[run.start] for run in folded if kept[run.start] != run.kept},
+        )
 
     def _described(
         self, buffers: Sequence[Blocks], nodes: Sequence[Node], backend: int
@@ -283,11 +319,12 @@ class Scheduler:
 
     def _copy(self, source: Node) -> Node:
         copy = Node("none", source.type, source.ne, nb=source.nb, name=source.name)
+        copy.layer = source.layer
         copy.is_input = copy.is_output = self.copies > 1
         return copy
 
     def _with_copies(
-        self, nodes: Sequence[Node], leafs: Sequence[Node], splits: Sequence[Split]
+        self, nodes: Sequence[Node], leafs: Sequence[Node], splits: Sequence[Split], uses: Mapping[int, int]
     ) -> tuple[list[Node], list[Node]]:
         """The graph with copies at the start of the splits that read them, and what is placed before everything."""
         order: list[Node] = []
@@ -301,7 +338,6 @@ class Scheduler:
                         copy = self._copy(leaf)
                         copy.backend = leaf.backend
                         first.append(copy)
-        kept_until = self._kept(nodes, splits)
         for split in splits:
             for source in split.inputs:
                 copies = self._copied[id(source), split.backend]
@@ -313,33 +349,27 @@ class Scheduler:
                 order += [kept, copies[0]]
                 if self.copies > 1:
                     first += copies
-            if not kept_until:
-                order += nodes[split.start : split.end]
-                continue
-            for node in nodes[split.start : split.end]:
+            found = self.backends[split.backend].optimize(nodes[split.start : split.end], uses)
+            kept_until = _by_operation(found.kept)
+            for node in found.nodes:
                 order.append(node)
-                tensors = kept_until.get(id(node), [])
+                tensors = kept_until.get(id(node), ())
                 for part in range(0, len(tensors), _MAX_SOURCES):
-                    view = tensors[part]
-                    keeper = Node("none", view.type, view.ne, tensors[part : part + _MAX_SOURCES], view=view)
+                    sources = list(tensors[part : part + _MAX_SOURCES])
+                    keeper = Node("none", sources[0].type, sources[0].ne, sources, view=sources[0])
                     keeper.backend = split.backend
                     order.append(keeper)
         return order, [*first, *leafs]
 
-    def _kept(self, nodes: Sequence[Node], splits: Sequence[Split]) -> dict[int, list[Node]]:
-        """What backends keep until an operation has been computed, by its identity."""
-        uses: dict[int, int] = {}
-        for node in nodes:
-            for source in node.src:
-                uses[id(source)] = uses.get(id(source), 0) + 1
-        found: dict[int, list[Node]] = {}
-        for split in splits:
-            part = nodes[split.start : split.end]
-            for tensor, until in self.backends[split.backend].lifetimes(part, uses):
-                tensors = found.setdefault(id(until), [])
-                if all(one is not tensor for one in tensors):
-                    tensors.append(tensor)
-        return found
+
+def _by_operation(kept: Sequence[tuple[Node, Node]]) -> dict[int, list[Node]]:
+    """What is kept until an operation has been computed, by its identity."""
+    found: dict[int, list[Node]] = {}
+    for tensor, until in kept:
+        tensors = found.setdefault(id(until), [])
+        if all(one is not tensor for one in tensors):
+            tensors.append(tensor)
+    return found
 
 
 def described(node: Node) -> str:

@@ -16,6 +16,10 @@ Shape = tuple[int, int, int, int]
 VIEW_OPS = frozenset(("view", "reshape", "permute", "transpose"))
 
 
+#: `Node.kind` of products with experts whose rows must not be rounded, which CUDA cannot compute.
+EXACT = "exact product"
+
+
 @dataclass(frozen=True, slots=True)
 class Buffer:
     """Memory that is allocated before the graph runs: weights, or a cache.
@@ -28,11 +32,14 @@ class Buffer:
         Index of the device; None on the host.
     weights
         It holds weights, not a cache.
+    mapped
+        It is part of a mapped file, with what else lies there.
     """
 
     place: str
     device: int | None
     weights: bool
+    mapped: bool = False
 
 
 class Node:
@@ -150,17 +157,30 @@ class Node:
     @property
     def is_contiguous(self) -> bool:
         """Whether its elements follow each other without gaps; dimensions of one element have no stride that counts."""
+        return self.contiguous_beyond(0)
+
+    @property
+    def has_plain_rows(self) -> bool:
+        """Whether the elements of a row follow each other (`ggml_is_contiguous_rows`)."""
+        kind = GGML_TYPES[self.type]
+        return self.ne[0] == kind.block or self.nb[0] == kind.bytes
+
+    def contiguous_beyond(self, count: int) -> bool:
+        """Whether there are no gaps but in the first so many dimensions behind the rows (`ggml_is_contiguous_n`)."""
         ne, nb = self.ne, self.nb
         kind = GGML_TYPES[self.type]
         step = kind.bytes
         if ne[0] != kind.block and nb[0] != step:
             return False
         step *= ne[0] // kind.block
-        for size, stride in zip(ne[1:], nb[1:], strict=True):
-            if size != 1:
-                if stride != step:
-                    return False
-                step *= size
+        for index in (1, 2, 3):
+            if ne[index] != 1:
+                if index > count:
+                    if nb[index] != step:
+                        return False
+                    step *= ne[index]
+                else:
+                    step = ne[index] * nb[index]
         return True
 
 

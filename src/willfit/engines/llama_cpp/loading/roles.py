@@ -29,8 +29,9 @@ _NORM = re.compile(r"norm(_\d+)?$")
 
 #: Leaves that do not take part in a product, by operation. Those behind a `.` are named with it.
 _OTHERS: dict[str, str] = {
-    "get_rows": "token_embd position_embd token_types per_layer_token_embd attn_rel_b nextn.embed_tokens ffn_gate_tid2eid "
-    "attn_compressor_ape indexer_compressor_ape d2t markov_w1 selector_predecessor selector_successor",
+    "get_rows": "token_embd position_embd token_types per_layer_token_embd attn_rel_b nextn.embed_tokens "
+    "ffn_gate_tid2eid attn_compressor_ape indexer_compressor_ape d2t markov_w1 selector_predecessor "
+    "selector_successor",
     "mul": "ssm_a ssm_d ssm_conv1d_q ssm_conv1d_k ssm_conv1d_v layer_output_scale altup_correct_scale "
     "attn_sub_norm ffn_norm_exps nextn.enorm nextn.hnorm nextn.shared_head_norm indexer.k_norm "
     "indexer.q_norm attn_res_score ffn_res_score output_res_score hc_attn_scale hc_ffn_scale "

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from operator import itemgetter
+from typing import Any
 
 from willfit.architectures.gguf.metadata import Metadata
 from willfit.checkpoints.gguf import GgufHeader, GgufTensor
@@ -18,8 +20,19 @@ from willfit.errors import BadInput
 #: Rows that AVX2 processors interleave of types that they multiply faster so (`ggml-cpu/repack.cpp`).
 _INTERLEAVED = 8
 
+_LEAF = re.compile(r"^(enc\.|dec\.|)blk\.(\d+)\.(.+)$")
+
 #: Where a model ties its head: one tensor that is read as rows and multiplied with.
 _TABLE, _HEAD = "token_embd.weight", "output.weight"
+
+#: Architectures that make the head before the table, and so find none to share.
+_HEAD_FIRST = frozenset(("gemma3n", "gemma4"))
+
+#: Tables whose rows are read from the file as they are needed, of these architectures, where they take more than so
+#: many bytes (`llama_model_loader::lazy_read`).
+_TABLES = frozenset(("per_layer_token_embd.weight",))
+_LAZY_ARCHITECTURES = frozenset(("gemma4", "qwen4exp"))
+_LAZY_BYTES = 4 * 2**30
 
 #: Tensors that layers on several devices each get a copy of.
 SHARED = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
@@ -37,11 +50,17 @@ class Placed:
         What the file holds.
     buffer
         Where it is.
+    shared
+        It is one with another tensor in that buffer.
+    lazy
+        It is read from the file as it is needed.
     """
 
     name: str
     tensor: GgufTensor
     buffer: Buffer
+    shared: bool = False
+    lazy: bool = False
 
     @property
     def ne(self) -> Shape:
@@ -52,6 +71,65 @@ class Placed:
     def node(self) -> Node:
         """It as a leaf of a graph."""
         return Node("none", self.tensor.type, self.ne, name=self.name, buffer=self.buffer)
+
+
+class Weights(Mapping[str, Node]):
+    """Placed tensors as leafs of one graph, by name; those that several devices have also by name and backend.
+
+    Parameters
+    ----------
+    placed
+        By name; see `by_name`.
+    """
+
+    def __init__(self, placed: Mapping[str, Placed]) -> None:
+        self._placed = placed
+        self._nodes: dict[str, Node] = {}
+
+    def __getitem__(self, name: str) -> Node:
+        node = self._nodes.get(name)
+        if node is None:
+            node = self._nodes[name] = self._placed[name].node()
+        return node
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """See `Mapping.get`."""
+        return self[name] if name in self._placed else default
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._placed)
+
+    def __len__(self) -> int:
+        return len(self._placed)
+
+
+def by_name(placed: Sequence[Placed], host: int) -> dict[str, Placed]:
+    """Placed tensors by name, and copies on devices by name and backend: `rope_freqs.weight@1`.
+
+    Parameters
+    ----------
+    host
+        Number of the host's backend.
+    """
+    found: dict[str, Placed] = {}
+    for one in placed:
+        if one.tensor.name in SHARED:
+            found[f"{one.name}@{host if one.buffer.device is None else one.buffer.device}"] = one
+        found.setdefault(one.name, one)
+    return found
+
+
+def alike(placed: Sequence[Placed], count: int) -> tuple[int, ...]:
+    """A number for each layer, the same for layers with equal tensors in the same buffers."""
+    layers: list[list[tuple[str, str, tuple[int, ...], Buffer]]] = [[] for _ in range(count)]
+    for one in placed:
+        found = _LEAF.match(one.name)
+        if found and int(found[2]) < count:
+            layers[int(found[2])].append((found[1] + found[3], one.tensor.type, one.tensor.ne, one.buffer))
+    numbers: dict[tuple[tuple[str, str, tuple[int, ...], Buffer], ...], int] = {}
+    return tuple(
+        numbers.setdefault(tuple(sorted(layer, key=itemgetter(0))), len(numbers)) for layer in layers
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +152,8 @@ class Loader:
         Patterns of tensor names, each with the name of a buffer.
     split
         How rows of matrices are divided among devices; None where matrices stay whole.
+    lazy
+        Buffer of tables that are read as they are needed; empty if all are read at first.
     """
 
     places: LayerPlaces
@@ -83,6 +163,7 @@ class Loader:
     repack: tuple[str, ...]
     overrides: tuple[tuple[str, str], ...] = ()
     split: RowSplit | None = None
+    lazy: str = ""
     _patterns: tuple[tuple[re.Pattern[str], str], ...] = field(init=False, default=())
 
     def __post_init__(self) -> None:
@@ -104,19 +185,30 @@ class Loader:
         """
         found = []
         meta = Metadata(header.metadata)
-        for tensor in header.tensors:
-            if tensor.name in skipped:
+        for listed in header.tensors:
+            if listed.name in skipped:
                 continue
+            tensor = _reshaped(listed, meta)
             role = role_of(tensor.name, meta.architecture)
             if role.op == "none":
                 continue
             if tensor.name in SHARED:
                 found += self._copies(tensor, meta)
                 continue
-            found.append(Placed(tensor.name, tensor, self._buffer(tensor, meta, role)))
+            if (
+                self.lazy
+                and tensor.name in _TABLES
+                and meta.architecture in _LAZY_ARCHITECTURES
+                and tensor.bytes > _LAZY_BYTES
+            ):
+                found.append(Placed(tensor.name, tensor, Buffer(self.lazy, None, weights=True), lazy=True))
+                continue
+            buffer = self._buffer(tensor, meta, role)
+            found.append(Placed(tensor.name, tensor, buffer))
             if tensor.name == _TABLE and tied:
                 head = self._buffer(tensor, meta, Role("output", -1, "mul_mat"))
-                found.append(Placed(_HEAD, tensor, head))
+                shared = head == buffer and meta.architecture not in _HEAD_FIRST
+                found.append(Placed(_HEAD, tensor, head, shared))
         return found
 
     def _copies(self, tensor: GgufTensor, meta: Metadata) -> list[Placed]:
@@ -165,7 +257,19 @@ class Loader:
                 return Buffer("CPU_Mapped", None, weights=True) if self.mapped else pinned
         if tensor.type in self.repack and repacks(tensor, role.op):
             return Buffer("CPU_REPACK", None, weights=True)
+        return self._plain()
+
+    def _plain(self) -> Buffer:
+        """Memory that any processor reads."""
         return Buffer("CPU_Mapped" if self.mapped else "CPU", None, weights=True)
+
+
+def _reshaped(tensor: GgufTensor, meta: Metadata) -> GgufTensor:
+    """A tensor as the graph reads it: DeepSeek-V4's first output projection is one of each group of heads."""
+    if meta.architecture != "deepseek4" or not tensor.name.endswith(".attn_output_a.weight"):
+        return tensor
+    groups = meta.integer("attention.output_group_count")
+    return replace(tensor, ne=(tensor.ne[0], tensor.ne[1] // groups, groups))
 
 
 def repacks(tensor: GgufTensor, op: str) -> bool:
@@ -205,29 +309,27 @@ def buffer_bytes(
 ) -> dict[str, int]:
     """Bytes of each buffer of weights.
 
-    A mapped file counts from its first tensor in that buffer to the end of the last, whatever lies between. A head that
-    is the table of embeddings, in the same buffer, is one tensor with it.
+    A mapped file counts from its first tensor in that buffer to the end of the last, whatever lies between.
     """
     sizes: dict[str, int] = {}
-    seen: set[tuple[str, str]] = set()
-    ranges: dict[int, tuple[int, int]] = {}
+    ranges: dict[tuple[str, int, bool], tuple[int, int]] = {}
     processor = backends[-1]
     for one in placed:
         place = one.buffer.place
-        if place == "CPU_Mapped":
-            start, end = ranges.get(one.tensor.file, (one.tensor.offset, 0))
+        if place == "CPU_Mapped" or one.buffer.mapped:
+            key = place, one.tensor.file, one.lazy
+            start, end = ranges.get(key, (one.tensor.offset, 0))
             last = one.tensor.offset + one.tensor.bytes
-            ranges[one.tensor.file] = min(start, one.tensor.offset), max(end, last)
+            ranges[key] = min(start, one.tensor.offset), max(end, last)
             continue
-        if (one.tensor.name, place) in seen:
+        if one.shared:
             continue
-        seen.add((one.tensor.name, place))
         backend = processor if one.buffer.device is None else backends[one.buffer.device]
         divided = (
             split is not None and one.buffer.device is not None and place == split.place(one.buffer.device)
         )
         size = sum(split.bytes(one.tensor)) if split is not None and divided else backend.bytes(one.node())
         sizes[place] = sizes.get(place, 0) + -(-size // backend.alignment) * backend.alignment
-    if ranges:
-        sizes["CPU_Mapped"] = sum(end - start for start, end in ranges.values())
+    for (place, *_), (start, end) in ranges.items():
+        sizes[place] = sizes.get(place, 0) + end - start
     return sizes

@@ -15,9 +15,12 @@ from willfit.errors import BadInput
 FAMILIES: dict[str, str] = {
     "beside": "arctic cohere2moe grok grovemoe qwen2moe smallthinker",
     "bitnet": "bitnet",
+    "compressed": "deepseek4",
     "deci": "deci",
     "encoders": "bert jina-bert-v2 jina-bert-v3 neo-bert nomic-bert nomic-bert-moe",
     "gated_delta": "qwen35 qwen35moe qwen3next",
+    "gemma3n": "gemma3n",
+    "gemma4": "gemma4",
     "granite": "granite granitemoe granite_swa minicpm",
     "heads": "llama4 mimo2 mistral3 openelm stablelm step35 talkie",
     "kimi": "bailingmoe3 kimi-k3 kimi-linear",
@@ -25,12 +28,20 @@ FAMILIES: dict[str, str] = {
     "lfm2": "lfm2 lfm2moe",
     "loops": "hrm_text nanbeige",
     "minimax": "minimax-01",
+    "minimax_m3": "minimax-m3",
     "pictures": "chameleon qwen3tts qwen3vl qwen3vlmoe",
+    "qwen4": "qwen4exp",
     "rwkv": "arwkv7 rwkv6 rwkv6qwen2 rwkv7",
-    "sparse": "deepseek32 glm-dsa",
+    "sparse": "deepseek32 dots3note glm-dsa hy_v4",
     "state_space": "falcon-h1 granitehybrid jamba mamba mamba2 nemotron_h nemotron_h_moe plamo2",
     "t5": "t5 t5encoder",
 }
+
+#: Architectures whose layers that draft are built.
+DRAFTING = frozenset((
+    "cohere2moe", "deepseek2", "deepseek32", "glm-dsa", "glm4moe", "hy_v3", "mimo2", "qwen35", "qwen35moe",
+    "qwen3next", "step35",
+))  # fmt: skip
 
 _MODULES = {architecture: module for module, names in FAMILIES.items() for architecture in names.split()}
 

@@ -1,7 +1,7 @@
 """Models whose graph nobody here has read: layers of the usual order, with whatever matrices their files have.
 
-All of a layer's projections are alive at once, its attention is the usual one, and its experts are routed as usual. It is
-an order of magnitude, and answers that use it say so.
+All of a layer's projections are alive at once, its attention is the usual one, and its experts are routed as usual. It
+is an order of magnitude, and answers that use it say so.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Decoders with experts that are mixed with something else (`arctic.cpp`, `grok.cpp`, `qwen2moe.cpp`, `grovemoe.cpp`, ...)."""
+"""Decoders whose experts are mixed with something else (`arctic.cpp`, `grok.cpp`, `qwen2moe.cpp`, ...)."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def _smallthinker(net: Network) -> bool:
 
 
 def _cohere2moe(net: Network) -> bool:
-    return in_windows(net) or net.layer < net.meta.integer("leading_dense_block_count", 0)
+    return net.batch.drafts or in_windows(net) or net.layer < net.meta.integer("leading_dense_block_count", 0)
 
 
 def build(net: Network) -> None:

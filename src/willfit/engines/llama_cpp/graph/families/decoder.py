@@ -5,7 +5,7 @@ What a file's tensors do not tell is in a `Style`; see `styles.py` for those of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +16,7 @@ from willfit.engines.llama_cpp.graph.attention import (
     batch_inputs,
     cache_inputs,
 )
+from willfit.engines.llama_cpp.graph.drafting import joined
 from willfit.engines.llama_cpp.graph.feed_forward import dense, experts, gating, normalises
 from willfit.engines.llama_cpp.graph.network import Network
 from willfit.engines.llama_cpp.graph.queries import merged_heads, queries_keys_values, split_heads, unsplit
@@ -66,6 +67,10 @@ class Experts:
     scaled: bool | None = False
 
 
+#: Where tokens without results are dropped.
+Crop = Literal["layer", "before norm", "after norm", "never"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Style:
     """How a decoder differs from Llama.
@@ -105,8 +110,10 @@ class Style:
     experts
         How it routes, if it has experts.
     crop
-        Where tokens without results are dropped: in the last `layer`, around the last norm (so that a draft model can have
-        the vectors of all tokens), or `never`.
+        Where tokens without results are dropped: in the last `layer`, around the last norm (so that a draft model can
+        have the vectors of all tokens), or `never`.
+    draft_crop
+        The same where layers of the model draft.
     mlp_second
         The MLP's result is added to the residual stream, not the stream to it.
     logit_scale
@@ -117,6 +124,8 @@ class Style:
         False for models that see the whole text at once.
     head
         Whether it makes logits.
+    ignored
+        Tensors that files may have, but that nothing reads.
     """
 
     norm: Literal["rms_norm", "norm"] = "rms_norm"
@@ -138,40 +147,75 @@ class Style:
     activation: str = "silu"
     fused: str = ""
     experts: Experts = Experts()
-    crop: Literal["layer", "before norm", "after norm", "never"] = "layer"
+    crop: Crop = "layer"
+    draft_crop: Crop = "after norm"
     mlp_second: bool = False
     logit_scale: Literal["", "always", "stated"] = ""
     softcap: Literal["", "always", "stated"] = ""
     cached: bool = True
     head: bool = True
+    ignored: frozenset[str] = frozenset()
 
 
 class Decoder:
-    """The graph of one decoder under construction. Subclasses replace parts."""
+    """The graph of one decoder under construction. Subclasses replace parts.
+
+    Attributes
+    ----------
+    repeats
+        Identical layers need the same of a buffer; False where each adds something that stays.
+    """
+
+    repeats = True
 
     def __init__(self, net: Network, style: Style) -> None:
         self.net = net
         self.style = style
+        net.ignored = style.ignored
         self.positions = net.positions()
         self.inputs: AttentionInputs = cache_inputs(net) if style.cached else batch_inputs(net)
         self.rows = net.output_rows()
 
     def build(self) -> None:
-        """All of it."""
-        net, style = self.net, self.style
+        """All of it: the model, or the layer of it that drafts."""
+        net = self.net
+        if net.batch.drafts:
+            net.layer = net.drafting
+            x = self.layer(joined(net, self.style.norm))
+            names = ("nextn.shared_head_norm.weight", "layer_output_norm.weight")
+            norm = next((one for one in map(net.weight, names) if one is not None), None)
+            net.own_head = net.weight("nextn.shared_head_head.weight")
+            net.layer = -1
+            self.end(x, norm)
+            return
         x = self.start()
-        for index in range(len(net.order)):
-            net.layer = index
+        for _ in net.walk(self.trait if self.repeats else None):
             x = self.layer(x)
-        net.layer = -1
-        if style.crop == "before norm":
-            x.is_output = True
+        self.end(x)
+
+    def end(self, x: Node, norm: Node | None = None) -> None:
+        """What comes behind the layers, with a norm of its own or the model's last one."""
+        net = self.net
+        drafts = net.batch.drafts
+        if self.crop == "before norm":
+            x.is_output = not drafts
             x = net.get_rows(x, self.rows)
-        result = self.normed(x, "output_norm")
-        if style.crop == "after norm":
+            x.is_output = drafts
+        result = self.normed(x, "output_norm") if norm is None else net.normed(x, norm, None, self.style.norm)
+        result.is_output = drafts and self.crop == "layer"
+        if self.crop == "after norm":
             result.is_output = True
             result = net.get_rows(result, self.rows)
-        net.finish(result, self.logits(result) if style.head else None)
+        net.finish(result, self.logits(result) if self.style.head else None)
+
+    @property
+    def crop(self) -> Crop:
+        """Where tokens without results are dropped."""
+        return self.style.draft_crop if self.net.batch.drafts else self.style.crop
+
+    def trait(self) -> Hashable:
+        """What the current layer does that its tensors and its cache do not tell."""
+        return self.style.ropes(self.net)
 
     def start(self) -> Node:
         """What goes into the first layer."""
@@ -209,7 +253,7 @@ class Decoder:
         y = self.attention(self.attended(x, given))
         if style.early_norm:
             y = self.normed(y, style.post_attention, style.pins_post)
-        if net.is_last and style.crop == "layer":
+        if net.is_last and self.crop == "layer":
             y, before = net.get_rows(y, self.rows), net.get_rows(before, self.rows)
             if style.parallel == "norm":
                 given = net.get_rows(given, self.rows)

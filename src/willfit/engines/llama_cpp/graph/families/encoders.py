@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 from willfit.engines.llama_cpp.graph.families.decoder import Decoder, Experts, Style, always, never
 from willfit.engines.llama_cpp.graph.feed_forward import dense
 from willfit.engines.llama_cpp.graph.network import Network
 from willfit.engines.llama_cpp.graph.tensor import Node
 
 _ROTATING = frozenset(("nomic-bert", "nomic-bert-moe", "jina-bert-v3"))
+_MLP_BIASES = frozenset(("ffn_up.bias", "ffn_down.bias", "ffn_down.scale"))
 _WITHOUT_GATE = frozenset(("bert", "nomic-bert-moe", "jina-bert-v3"))
 
 
@@ -18,10 +21,13 @@ class Bert(Decoder):
         """See `Decoder.build`."""
         net = self.net
         x = self.start()
-        for index in range(len(net.layers)):
-            net.layer = index
+        for _ in net.walk(self.trait):
             x = self.layer(x)
         net.finish(x)
+
+    def trait(self) -> Hashable:
+        """See `Decoder.trait`."""
+        return self._routes()
 
     def start(self) -> Node:
         """See `Decoder.start`."""
@@ -49,10 +55,9 @@ class Bert(Decoder):
     def feed_forward(self, x: Node) -> Node:
         """See `Decoder.feed_forward`."""
         net = self.net
-        every = net.meta.integer("moe_every_n_layers", 0)
-        if every and net.layer % every == 1:
-            return self.routed(x)
         kind = net.meta.architecture
+        if self._routes():
+            return self.routed(x)
         if kind in _WITHOUT_GATE:
             return dense(net, x, "gelu")
         if kind == "jina-bert-v2":
@@ -60,6 +65,12 @@ class Bert(Decoder):
             wide = wide and net.needed("ffn_up.weight").ne[1] != net.meta.integer("feed_forward_length")
             return dense(net, x, "gelu", fused="geglu" if wide else "")
         return dense(net, x)
+
+    def _routes(self) -> bool:
+        """Whether the current layer has experts."""
+        net = self.net
+        every = net.meta.integer("moe_every_n_layers", 0) if net.meta.architecture == "nomic-bert-moe" else 0
+        return bool(every) and net.layer % every == 1
 
 
 class NeoBert(Decoder):
@@ -82,5 +93,6 @@ def build(net: Network) -> None:
         experts=Experts(normalised=False, activation="gelu"),
         cached=False,
         head=False,
+        ignored=_MLP_BIASES if net.meta.architecture == "nomic-bert" else frozenset(),
     )
     Bert(net, style).build()

@@ -1,6 +1,8 @@
-"""Qwen3-Next and Qwen3.5: gated delta rule in most layers, gated attention in the rest (`qwen3next.cpp`, `qwen35*.cpp`)."""
+"""Qwen3-Next and Qwen3.5: gated delta rule in most layers, gated attention in the rest (`qwen3next.cpp`, ...)."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from willfit.architectures.mixers import Attention
 from willfit.engines.llama_cpp.graph.attention import attend
@@ -17,19 +19,21 @@ from willfit.engines.llama_cpp.graph.recurrent import (
 )
 from willfit.engines.llama_cpp.graph.tensor import Node
 
+_STYLE = Style(ffn_norm="post_attention_norm", experts=Experts(scaled=None))
+
 
 class GatedDelta(Decoder):
     """What Qwen3.5 does."""
 
-    STYLE = Style(ffn_norm="post_attention_norm", crop="after norm", experts=Experts(scaled=None))
-
-    def __init__(self, net: Network) -> None:
-        super().__init__(net, self.STYLE)
+    def __init__(self, net: Network, style: Style = _STYLE) -> None:
+        late = style is not _STYLE or net.meta.architecture in net.era.drops_late
+        super().__init__(net, style if late else replace(style, crop="layer"))
         self.states = state_inputs(net)
 
     def attended(self, x: Node, given: Node) -> Node:
         """See `Decoder.attended`."""
-        self.net.expand(given)
+        if not self.net.batch.drafts:
+            self.net.expand(given)
         return given
 
     def attention(self, x: Node) -> Node:
@@ -50,6 +54,7 @@ class GatedDelta(Decoder):
     def gated_attention(self, x: Node) -> Node:
         """Attention whose outputs are gated by what is projected beside the queries."""
         net = self.net
+        mask = self.seen(x)
         wide, k, v = (net.projected(f"attn_{name}", x) for name in "qkv")
         q, gate = self.queries_and_gate(wide)
         width = self.width
@@ -57,9 +62,13 @@ class GatedDelta(Decoder):
         v = net.reshape(v, width, v.ne[0] // width, v.ne[1])
         q, k = self.normed_head(q, "q"), self.normed_head(k, "k")
         q, k = net.rope(q, self.positions), net.rope(k, self.positions)
-        y = attend(net, self.inputs.of(net), q, k, v, project="")
+        y = attend(net, self.inputs.of(net), q, k, v, project="", mask=mask)
         gate = net.unary("sigmoid", net.cont(gate, y.ne[0], y.ne[1]))
         return net.projected("attn_output", net.mul(y, gate))
+
+    def seen(self, x: Node) -> Node | None:
+        """Which cells each token attends to, if not all that it may."""
+        return None
 
     @property
     def width(self) -> int:
@@ -72,10 +81,10 @@ class GatedDelta(Decoder):
         """The two halves of each head, as views."""
         net = self.net
         width = self.width
-        count = x.ne[0] // (2 * width)
+        count, tokens = x.elements // (2 * width * net.batch.tokens), net.batch.tokens
         size = x.nb[0]
         steps = (2 * width * size, 2 * width * count * size)
-        shape = (width, count, x.ne[1])
+        shape = (width, count, tokens)
         return net.view(x, shape, steps), net.view(x, shape, steps, width * size)
 
     # The delta rule
@@ -88,7 +97,7 @@ class GatedDelta(Decoder):
         tokens, sequences = tokens_of_each(net), net.batch.sequences
         mixed, z = self.inputs_and_gate(x)
         beta, decay = self.strength_and_decay(x)
-        given = behind_earlier(net, self.states, mixed)
+        given = self.behind_earlier(mixed)
         assert net.cache.s is not None
         state = kept(net, self.states, net.cache.s)
         state = net.reshape(state, inner // count, inner // count, count, sequences)
@@ -103,13 +112,26 @@ class GatedDelta(Decoder):
             (size * inner // count, *steps[1:]),
             size * 2 * width * groups,
         )
-        q, k = net.scale(net.rms_norm(q)), net.scale(net.rms_norm(k))
+        q, k = self.unit(q), self.unit(k)
         q, k = self.spread(q, count), self.spread(k, count)
         y = delta_rule(net, q, k, v, decay, beta, state)
         z = net.reshape(z, inner // count, count, tokens, sequences)
-        y = net.mul(net.layer_norm(y, "ssm_norm"), net.unary("silu", z))
+        y = net.mul(net.layer_norm(y, "ssm_norm"), self.gate_of_outputs(z))
         y = net.projected("ssm_out", net.reshape(y, inner, tokens, sequences))
         return net.reshape(y, y.ne[0], net.batch.tokens)
+
+    def behind_earlier(self, x: Node) -> Node:
+        """What the short convolution reads; see `recurrent.behind_earlier`."""
+        return behind_earlier(self.net, self.states, x)
+
+    def gate_of_outputs(self, z: Node) -> Node:
+        """What the outputs are multiplied by."""
+        return self.net.unary("silu", z)
+
+    def unit(self, x: Node) -> Node:
+        """Queries or keys of length 1."""
+        net = self.net
+        return net.scale(net.rms_norm(x)) if net.era.scales_norms else net.l2_norm(x)
 
     def inputs_and_gate(self, x: Node) -> tuple[Node, Node]:
         """Queries, keys and values side by side, and the gate of the outputs."""
@@ -155,6 +177,13 @@ class Next(GatedDelta):
         q, k, v = (net.cont(part, part.ne[0] * groups, *part.ne[2:]) for part in parts[:3])
         return net.concat(net.concat(q, k, 0), v, 0), z
 
+    def queries_and_gate(self, x: Node) -> tuple[Node, Node]:
+        """See `GatedDelta.queries_and_gate`."""
+        width = self.width
+        if self.net.batch.drafts:
+            return super().queries_and_gate(x)
+        return super().queries_and_gate(self.net.reshape(x, 2 * width, x.ne[0] // (2 * width), x.ne[1]))
+
     def strength_and_decay(self, x: Node) -> tuple[Node, Node]:
         """See `GatedDelta.strength_and_decay`."""
         net = self.net
@@ -186,4 +215,7 @@ class Next(GatedDelta):
 
 def build(net: Network) -> None:
     """Build the graph."""
-    (Next if net.meta.architecture == "qwen3next" else GatedDelta)(net).build()
+    if net.meta.architecture == "qwen3next":
+        Next(net, replace(_STYLE, draft_crop="layer")).build()
+    else:
+        GatedDelta(net).build()

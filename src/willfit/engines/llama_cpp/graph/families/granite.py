@@ -1,4 +1,4 @@
-"""Granite and MiniCPM: what layers add is scaled, and some add vectors of pictures (`granite.cpp`, `granite-swa.cpp`)."""
+"""Granite and MiniCPM: what layers add is scaled, and some add vectors of pictures (`granite.cpp`, ...)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decoders that are special in what they do to queries, keys and values (`llama4.cpp`, `mistral3.cpp`, `mimo2.cpp`, ...)."""
+"""Decoders that do more to queries, keys and values (`llama4.cpp`, `mistral3.cpp`, `mimo2.cpp`, ...)."""
 
 from __future__ import annotations
 
@@ -40,6 +40,10 @@ class Mistral3(Decoder):
     def prepared(self, q: Node, k: Node) -> tuple[Node, Node]:
         """See `Decoder.prepared`."""
         return (q if self.temperature is None else self.net.mul(q, self.temperature)), k
+
+
+#: Biases that MiMo's files may have for nothing.
+_BIASES = frozenset(f"attn_{name}.bias" for name in "qkv")
 
 
 class Mimo(Decoder):
@@ -137,7 +141,10 @@ def build(net: Network) -> None:
                 experts=Experts(gating="sigmoid", normalised=False),
             ),
         ),
-        "mimo2": (Mimo, Style(experts=Experts(gating="sigmoid"))),
+        "mimo2": (
+            Mimo,
+            Style(experts=Experts(gating="sigmoid"), ignored=_BIASES, draft_crop="before norm"),
+        ),
         "mistral3": (Mistral3, Style(factors=True)),
         "openelm": (OpenElm, Style()),
         "stablelm": (StableLm, Style(norm="norm")),
@@ -147,6 +154,7 @@ def build(net: Network) -> None:
                 factors=True,
                 gate="sigmoid",
                 crop="before norm",
+                draft_crop="before norm",
                 experts=Experts(gating="sigmoid", stated=True, normalised=None, scaled=None),
             ),
         ),

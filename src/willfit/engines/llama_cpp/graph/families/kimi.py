@@ -160,10 +160,8 @@ class KimiK3(KimiDelta):
         """See `Decoder.build`."""
         net = self.net
         x = self.start()
-        for index in range(len(net.order)):
-            net.layer = index
+        for _ in net.walk():
             x = self.layer(x)
-        net.layer = -1
         x = net.get_rows(self.chosen(x, "output_res_score"), self.rows)
         result = self.normed(x, "output_norm")
         net.finish(result, self.logits(result))

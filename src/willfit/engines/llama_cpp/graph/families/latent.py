@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from willfit.architectures.mixers import LatentAttention
+from willfit.architectures.mixers import Attention, LatentAttention
 from willfit.engines.llama_cpp.graph.attention import attend, attend_latents
 from willfit.engines.llama_cpp.graph.chosen_latents import attend_chosen
 from willfit.engines.llama_cpp.graph.families.decoder import Decoder, Experts, Style
@@ -20,15 +20,18 @@ class Latent(Decoder):
     def __init__(self, net: Network, style: Style) -> None:
         super().__init__(net, style)
         meta = net.meta
-        self.absorbed = any(
-            isinstance(mixer, LatentAttention) for layer in net.layers for mixer in layer.mixers
+        mixer = next(
+            mixer
+            for layer in net.layers
+            for mixer in layer.mixers
+            if isinstance(mixer, Attention | LatentAttention)
         )
-        keys = meta.integer("attention.key_length")
-        self.key = meta.integer("attention.key_length_mla", keys) if self.absorbed else keys
-        self.value = meta.integer("attention.value_length")
-        self.rope = meta.integer("rope.dimension_count", keys)
+        self.absorbed = isinstance(mixer, LatentAttention)
+        self.key = mixer.nope_dim + mixer.rope_dim if isinstance(mixer, LatentAttention) else mixer.head_dim
+        self.value = mixer.value_dim
+        self.rope = meta.integer("rope.dimension_count", self.key)
         self.rank = meta.integer("attention.kv_lora_rank", 0)
-        self.heads = meta.integer("attention.head_count")
+        self.heads = mixer.heads
         self.mask: Node | None = None
         warms = net.value("attention.temperature_scale") and meta.architecture in ("deepseek2", "mistral4")
         self.temperature = net.temperature() if warms else None
@@ -44,7 +47,7 @@ class Latent(Decoder):
         latent = net.view(packed, (self.rank, x.ne[1]), (step,))
         shared = net.view(packed, (self.rope, 1, x.ne[1]), (step, step), row_bytes(packed.type, self.rank))
         factors = self.factors()
-        shared = self.rotated(shared, factors)
+        shared = self.rotated(self.shared_key(shared), factors)
         latent = net.layer_norm(latent, "attn_kv_a_norm")
         project = "" if self.style.gate else "attn_output"
         if self.absorbed:
@@ -52,6 +55,10 @@ class Latent(Decoder):
         else:
             y = self.expanding(q, latent, shared, factors, project)
         return y if project else net.linear(net.needed("attn_output.weight"), self.gated(y, x))
+
+    def shared_key(self, x: Node) -> Node:
+        """What all heads' keys share, before the rotation."""
+        return x
 
     def rotated(self, x: Node, factors: Node | None = None) -> Node:
         """Queries or keys with rotary positions."""
@@ -65,15 +72,16 @@ class Latent(Decoder):
         else:
             q = net.layer_norm(net.mul_mat(net.needed("attn_q_a.weight"), x), "attn_q_a_norm")
             q = net.mul_mat(net.needed("attn_q_b.weight"), q)
-        return net.reshape(q, self.key, self.heads, x.ne[1])
+        return q if net.batch.drafts else net.reshape(q, self.key, self.heads, x.ne[1])
 
     def absorbing(self, q: Node, latent: Node, shared: Node, project: str) -> Node:
         """Attention among latents: queries are projected to them."""
         net = self.net
         plain = self.key - self.rope
-        tokens = q.ne[2]
-        parts = net.view(q, (plain, self.heads, tokens), q.nb[1:3])
-        rotated = net.view(q, (self.rope, self.heads, tokens), q.nb[1:3], row_bytes(q.type, plain))
+        tokens = net.batch.tokens
+        steps = (row_bytes(q.type, self.key), row_bytes(q.type, self.key) * self.heads)
+        parts = net.view(q, (plain, self.heads, tokens), steps)
+        rotated = net.view(q, (self.rope, self.heads, tokens), steps, row_bytes(q.type, plain))
         rotated = self.rotated(rotated)
         if net.era.chooses_latents:
             return attend_chosen(net, self.inputs.of(net).mask, parts, rotated, latent, shared)
@@ -83,8 +91,8 @@ class Latent(Decoder):
         k = net.concat(latent, shared, 0)
         if self.temperature is not None:
             q = net.mul(q, self.temperature)
-        up = net.weight("attn_v_b.weight")
-        return attend_latents(net, self.inputs.of(net), q, k, latent, up, self.mask, project)
+        up, sinks = net.weight("attn_v_b.weight"), net.weight("attn_sinks.weight")
+        return attend_latents(net, self.inputs.of(net), q, k, latent, up, self.mask, project, sinks)
 
     def expanding(self, q: Node, latent: Node, shared: Node, factors: Node | None, project: str) -> Node:
         """Attention among keys and values that are made from the latents."""

@@ -7,7 +7,7 @@ from willfit.engines.llama_cpp.graph.network import Network
 from willfit.engines.llama_cpp.graph.recurrent import behind_earlier, by_sequence, state_inputs
 from willfit.engines.llama_cpp.graph.tensor import Node
 
-_STYLE = Style(experts=Experts(stated=True, scaled=None))
+_STYLE = Style(experts=Experts(stated=True))
 
 
 class ShortConvolutions(Decoder):

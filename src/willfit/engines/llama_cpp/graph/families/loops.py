@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 from willfit.engines.llama_cpp.graph.families.decoder import Decoder, Style
 from willfit.engines.llama_cpp.graph.network import Network
 from willfit.engines.llama_cpp.graph.tensor import Node
@@ -9,6 +11,10 @@ from willfit.engines.llama_cpp.graph.tensor import Node
 
 class Nanbeige(Decoder):
     """All layers again and again, with the last norm between."""
+
+    def trait(self) -> Hashable:
+        """See `Decoder.trait`."""
+        return self.net.block + 1 == len(self.net.layers)
 
     def behind(self, x: Node) -> Node:
         """See `Decoder.behind`."""

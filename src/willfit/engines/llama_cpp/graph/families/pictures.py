@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 from willfit.engines.llama_cpp.graph.families.decoder import Decoder, Style
 from willfit.engines.llama_cpp.graph.feed_forward import dense
 from willfit.engines.llama_cpp.graph.network import Network
@@ -15,10 +17,18 @@ _FIRST_PICTURE_TOKEN = 4
 class Deepstack(Decoder):
     """The first layers add vectors of pictures."""
 
+    def trait(self) -> Hashable:
+        """See `Decoder.trait`."""
+        return self.net.layer < self.net.deepstack
+
     def behind(self, x: Node) -> Node:
         """See `Decoder.behind`."""
         net = self.net
-        return net.add(x, net.deep_vectors(net.layer + 1)) if net.layer < net.deepstack else x
+        return (
+            net.add(x, net.deep_vectors(net.layer + 1))
+            if net.era.selects_input and net.layer < net.deepstack
+            else x
+        )
 
     def logits(self, x: Node) -> Node:
         """See `Decoder.logits`: tokens that the head cannot say have none."""

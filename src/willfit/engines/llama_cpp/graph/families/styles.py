@@ -19,6 +19,9 @@ _BAICHUAN_7B = 32
 #: Soft capping of Muse's logits where a file says nothing.
 _SOFTCAP = 30.0
 
+_OUTPUT_BIAS = frozenset(("attn_output.bias",))
+_MLP_BIASES = frozenset(("ffn_gate.bias", "ffn_up.bias", "ffn_down.bias"))
+_HEAD_BIAS = frozenset(("output.bias",))
 _PLAIN = Style()
 _FACTORS = Style(factors=True)
 _NORMED = Style(norm="norm", activation="gelu")
@@ -68,15 +71,18 @@ def _muse(net: Network) -> Style:
 STYLES: dict[str, Style | Callable[[Network], Style]] = {
     **dict.fromkeys(
         (
-            "qwen", "qwen2", "qwen2vl", "qwen3", "qwen3moe", "mellum", "internlm2", "xverse", "ernie4_5", "ernie4_5-moe",
-            "paddleocr", "pangu-embedded",
+            "qwen", "qwen2", "qwen3", "qwen3moe", "mellum", "internlm2", "xverse", "paddleocr", "pangu-embedded",
         ),
         _PLAIN,
     ),
+    **dict.fromkeys(("ernie4_5", "ernie4_5-moe"), Style(ignored=_OUTPUT_BIAS)),
+    "qwen2vl": Style(ignored=_HEAD_BIAS),
     **dict.fromkeys(("llama", "exaone"), _FACTORS),
     **dict.fromkeys(("codeshell", "starcoder2", "pockettts"), _NORMED),
     **dict.fromkeys(("bloom", "gpt2", "starcoder"), replace(_NORMED, ropes=never)),
-    **dict.fromkeys(("dream", "llada", "rnd1"), _UNCACHED),
+    "dream": replace(_UNCACHED, ignored=_HEAD_BIAS),
+    "llada": replace(_UNCACHED, ignored=_OUTPUT_BIAS | _MLP_BIASES),
+    "rnd1": _UNCACHED,
     **dict.fromkeys(("hunyuan-dense", "hunyuan_vl", "hunyuan-moe"), Style(factors=True, norms_after_ropes=True)),
     **dict.fromkeys(("phi3", "phimoe"), Style(factors=True, scales_queries=True, fused="swiglu", mlp_second=True)),
     "afmoe": Style(
@@ -89,7 +95,9 @@ STYLES: dict[str, Style | Callable[[Network], Style]] = {
         pins_post=True,
         experts=_SIGMOID,
     ),
-    "apertus": Style(factors=True, activation="xielu"),
+    "apertus": Style(
+        factors=True, activation="xielu", ignored=frozenset(("attn_q_norm.bias", "attn_k_norm.bias"))
+    ),
     "arcee": Style(factors=True, activation="relu_sqr"),
     "baichuan": _baichuan,
     "bailingmoe": Style(factors=True, experts=Experts(normalised=None, scaled=None)),
@@ -137,7 +145,7 @@ STYLES: dict[str, Style | Callable[[Network], Style]] = {
     "phi2": replace(_NORMED, scales_queries=True, parallel="norm", order="attention+mlp+x"),
     "plamo": replace(_PARALLEL, order="mlp+attention+x"),
     "plamo3": replace(_POST, fused="swiglu", pins_post=True),
-    "refact": Style(ropes=never),
+    "refact": Style(ropes=never, ignored=_OUTPUT_BIAS | _MLP_BIASES),
     "seed_oss": Style(ffn_norm="post_attention_norm"),
     "smollm3": Style(ropes=not_each_fourth),
     "spark2_5": Style(gate="sigmoid", activation="gelu"),

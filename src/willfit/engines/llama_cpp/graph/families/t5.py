@@ -40,7 +40,7 @@ class T5Encoder(Decoder):
         net = self.net
         q, k, v = self.projections(x)
         run = attend if self.style.cached else attend_batch
-        return run(net, self.inputs.of(net), q, k, v, bias=self.bias())
+        return run(net, self.inputs.of(net), q, k, v, project="attn_o", bias=self.bias())
 
     def projections(self, x: Node) -> tuple[Node, Node, Node]:
         """See `Decoder.projections`."""
