@@ -276,8 +276,7 @@ def figures(case: Case, subject: Subject, answer: Estimate) -> dict[str, Any]:
     _table(found, measured, "rs_buffer_mib", buffers["rs"])
     _table(found, measured, "context_buffer_mib", _added(buffers["kv"], buffers["rs"]))
     if not moved:
-        if files or not _crosses(case):
-            _table(found, measured, "compute_buffer_mib", buffers["compute"], _bounds(answer, "compute"))
+        _table(found, measured, "compute_buffer_mib", buffers["compute"], _bounds(answer, "compute"))
         _table(found, measured, "output_buffer_mib", buffers["output"])
         if "compute_total_mib" in measured:
             found["compute_total_mib"] = _printed(sum(buffers["compute"].values()) / MIB)
@@ -292,14 +291,6 @@ def figures(case: Case, subject: Subject, answer: Estimate) -> dict[str, Any]:
         for key, one in file_sizes(case, subject).items():
             found[key] = Prediction(one.value, one.low - _HALF_DIGIT, one.high + _HALF_DIGIT)
     return found
-
-
-def _crosses(case: Case) -> bool:
-    """Whether products of weights in RAM may be computed on devices, which get copies as large as the weights."""
-    given = case.settings
-    layers, total = given.get("n_gpu_layers"), given.get("n_layers_total")
-    partial = isinstance(layers, int) and total is not None and 0 <= layers < total
-    return bool(given.get("override_tensor") or given.get("cpu_moe") or given.get("n_cpu_moe") or partial)
 
 
 def _projector(found: dict[str, Any], measured: dict[str, Any], answer: Estimate) -> None:
