@@ -229,6 +229,12 @@ WORDS: dict[str, Words] = {
         _COMPUTE,
         ("states",),
     ),
+    "keeps_snapshots": _either(
+        "only the newest recurrent states are kept",
+        "recurrent states before each drafted token are kept beside the newest",
+        ("recurrent_state",),
+        ("states",),
+    ),
     "output_first": _either(
         "the output is the last to be offloaded",
         "the output is the first to be offloaded",

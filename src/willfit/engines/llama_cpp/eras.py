@@ -93,6 +93,8 @@ class Era:
         Their queries and keys have length 1 by an RMS norm and a factor; before, by a norm of its own.
     rotates_windows
         Quantized caches of layers with windows, and of hybrid models, are rotated, too.
+    keeps_snapshots
+        States before each drafted token are kept beside the newest.
     reads_lazily
         Rows of tables beyond a size are read from the file as they are needed.
     forces_flash
@@ -173,6 +175,7 @@ class Era:
     drops_late: tuple[str, ...] = ()
     scales_norms: bool = False
     rotates_windows: bool = False
+    keeps_snapshots: bool = False
     reads_lazily: bool = False
     forces_flash: bool = False
     ignores_sinks: bool = False
@@ -236,7 +239,7 @@ ERAS: tuple[Era, ...] = succession(
     changed((8650,), rotates=True),
     changed((8800,), rotates_windows=True),
     changed((9000,), repacked=("Q4_0", "Q4_K", "IQ4_NL", "MXFP4")),
-    changed((9200,), vulkan_order=3, drops_late=("qwen35", "qwen35moe")),
+    changed((9200,), keeps_snapshots=True, vulkan_order=3, drops_late=("qwen35", "qwen35moe")),
     changed((9440,), half_masks=True, copies_in_graph=True, few_outputs=True),
     changed((9976,), divides_rows=False),
     changed((10150,), ignores_sinks=True, forces_flash=True),

@@ -187,7 +187,8 @@ def resolve(architecture: Architecture, pooling: int, settings: Settings) -> Res
     snapshots = 0
     if settings.drafting is not None:
         drafted = settings.drafting.n_max or DRAFTED
-        snapshots = drafted if settings.drafting.kind != "draft" else 0
+        keeps = era.keeps_snapshots and settings.drafting.kind != "draft"
+        snapshots = drafted if keeps else 0
     outputs = n_batch
     if architecture.encoder or architecture.model_type == "t5encoder":
         pass  # all results of an encoder are kept (`llama_model_has_encoder`)

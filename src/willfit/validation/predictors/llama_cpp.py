@@ -85,7 +85,7 @@ def predict(case: Case) -> dict[str, Any]:
                 _spread(found, made)
             else:
                 found = made
-    return found
+    return _in_whole_mib(found) if _whole(case) else found
 
 
 def subject_of(case: Case) -> Subject:
@@ -122,6 +122,21 @@ def machine_of(case: Case) -> Machine:
         if known:
             devices[index] = replace(device, usable_bytes=int(known) * MIB)
     return Machine(tuple(devices))
+
+
+def _whole(case: Case) -> bool:
+    """Whether figures were printed in whole MiB, as tables at the end of a run are."""
+    tables = [value for key, value in case.measured.items() if key.endswith("buffer_mib")]
+    values = [size for table in tables if isinstance(table, dict) for size in table.values()]
+    return len(values) > 2 and all(float(size).is_integer() for size in values)
+
+
+def _in_whole_mib(found: dict[str, Any]) -> dict[str, Any]:
+    """The same where what is behind the point was cut off."""
+    return {
+        key: _in_whole_mib(one) if isinstance(one, dict) else Prediction(one.value, one.low - 1, one.high)
+        for key, one in found.items()
+    }
 
 
 def builds_of(case: Case) -> tuple[str, str, str]:

@@ -232,7 +232,8 @@ class Loader:
             backend = self.backends[device]
             if self.split is not None and self.split.divides(tensor, role.op, device):
                 return Buffer(self.split.place(device), device, weights=True)
-            buffer = Buffer(backend.place, device, weights=True)
+            mapped = self.mapped and backend.maps_files
+            buffer = Buffer(backend.place, device, weights=True, mapped=mapped)
             if backend.supports(_test(tensor, meta, role.op, buffer)):
                 return buffer
         return self._host(tensor, meta, role)
