@@ -274,27 +274,37 @@ def _overrides(text: str) -> tuple[tuple[str, str], ...]:
 
 
 def figures(case: Case, subject: Subject, answer: Estimate) -> dict[str, Any]:
-    """What the case measured, as predicted."""
+    """What the case measured, as predicted; what depends on a setting that is not known is left out."""
     measured, unknown = case.measured, case.unknown_settings
     buffers = answer.details["buffers"]
     found: dict[str, Any] = {}
-    moved = "override_tensor" in unknown
+    several = len(answer.devices) > 1
+    # Where a tensor is: without the pattern, or the shares of several devices, nobody knows.
+    placed = "override_tensor" not in unknown and not (several and "tensor_split" in unknown)
     stated = case.fields.get("gguf_type")
     files = (
         bool(stated)
         and known_quantization(str(stated)) is not None
         and not unknown & {"gguf_type", "gguf_mix"}
     )
-    if files and not moved:
+    if files and placed:
         _table(found, measured, "model_buffer_mib", buffers["model"], _bounds(answer, "weights"))
-    _table(found, measured, "kv_buffer_mib", buffers["kv"])
-    _table(found, measured, "rs_buffer_mib", buffers["rs"])
-    _table(found, measured, "context_buffer_mib", _added(buffers["kv"], buffers["rs"]))
-    if not moved:
+    if placed:
+        _table(found, measured, "kv_buffer_mib", buffers["kv"])
+    if placed and "n_parallel" not in unknown:
+        _table(found, measured, "rs_buffer_mib", buffers["rs"])
+        _table(found, measured, "context_buffer_mib", _added(buffers["kv"], buffers["rs"]))
+    # Devices that compute with weights of the host hold copies of them.
+    copies = any(name.endswith("_Host") or name.startswith("CPU") for name in buffers["kv"]) or bool(
+        case.settings.get("n_cpu_moe") or case.settings.get("cpu_moe")
+    )
+    sized = not (copies and "gguf_type" in unknown)
+    if placed and sized and not unknown & {"n_ubatch", "mmproj", "n_parallel"}:
         _table(found, measured, "compute_buffer_mib", buffers["compute"], _bounds(answer, "compute"))
-        _table(found, measured, "output_buffer_mib", buffers["output"])
         if "compute_total_mib" in measured:
             found["compute_total_mib"] = _printed(sum(buffers["compute"].values()) / MIB)
+    if "n_parallel" not in unknown:
+        _table(found, measured, "output_buffer_mib", buffers["output"])
     if "kv_total_mib" in measured:
         found["kv_total_mib"] = _printed(sum(buffers["kv"].values()) / MIB)
     for key in ("k", "v"):
