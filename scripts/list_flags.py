@@ -53,6 +53,7 @@ PARSERS = {
     "ktransformers": ("ktransformers/server/args.py",),
     "kt": ("sglang/srt/server_args.py",),
     "fastllm": ("ftllm/util.py", "ftllm/server.py", "ftllm/cli.py", "ftllm/webui.py"),
+    "mlc": ("mlc_llm/cli/serve.py", "mlc_llm/cli/chat.py"),
     "mlx_vlm": (
         "mlx_vlm/server.py",
         "mlx_vlm/server/cli.py",

@@ -31,6 +31,7 @@ VERSIONS = {
     "exllamav3": ("0.0.5", "0.0.43", "1.2.0", "1.4.0", "1.6.5"),
     "ktransformers": ("0.2.0", "0.2.1", "0.2.4", "0.3.2", "0.4.1", "0.5.2", "0.7.2"),
     "fastllm": ("0.1.4.8", "0.1.6.0", "0.1.6.4", "0.1.7.1", "1.9.0"),
+    "mlc-llm": ("0.1", "0.17.1", "0.18.1", "0.20.0"),
     "minimum": (None,),
 }
 MODELS = (
@@ -46,13 +47,14 @@ MODELS = (
     "BAAI/bge-reranker-v2-m3",
 )
 MACHINES = ("h100", "4xl40s")
-MACHINES_OF = {"mlx": ("m4 max 128g", "m4 24g")}
+MACHINES_OF = {"mlx": ("m4 max 128g", "m4 24g"), "mlc-llm": ("h100", "4xl40s", "m4 24g")}
 #: What else some engines are asked about, and the formats that are theirs.
 MODELS_OF = {
     "exllamav2": ("meta-llama/Llama-3.1-8B-Instruct", "mistralai/Mixtral-8x7B-Instruct-v0.1"),
     "exllamav3": ("google/gemma-4-26B-A4B-it",),
     "ktransformers": ("Qwen/Qwen2-57B-A14B-Instruct", "deepseek-ai/DeepSeek-V3"),
     "fastllm": ("meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen3.5-27B", "deepseek-ai/DeepSeek-V4-Flash"),
+    "mlc-llm": ("meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen3.5-27B", "mistralai/Mistral-7B-Instruct-v0.1"),
 }
 FORMAT_OF = {"exllamav2": "exl2-4.0", "exllamav3": "exl3-4.0"}
 
@@ -94,6 +96,9 @@ COMMANDS = (
     "ftllm serve Qwen/Qwen3-30B-A3B --device cudapp=2 --moe_device \"{'cuda':1,'numa':2,'disk':1}\" --dtype int4g128",
     "ftllm run Qwen/Qwen3-30B-A3B --device cpu --tokens 4096 --max_context_length 8192",
     "ftllm server Qwen/Qwen3-8B --tp 2 --tokens 65536 --kv_cache_dtype fp8_e4m3 --cuda_embedding",
+    "mlc_llm serve HF://mlc-ai/Qwen3-8B-q4f16_1-MLC --mode server --overrides 'tensor_parallel_shards=2'",
+    "mlc_llm serve m/Llama-3-8B-Instruct-q4f32_1-MLC --overrides 'max_total_seq_length=65536;max_num_sequence=9'",
+    "mlc_llm chat HF://mlc-ai/Qwen3.5-4B-q0f16-MLC",
     "sglang serve Qwen/Qwen3-30B-A3B --kt-weight-path w --kt-method AMXINT8 --kt-num-gpu-experts 4 "
     "--kt-gpu-prefill-token-threshold 400",
     "sglang serve Qwen/Qwen3-30B-A3B --kt-weight-path w-Q4_K_M --kt-method LLAMAFILE --kt-num-gpu-experts 0",

@@ -15,7 +15,7 @@ from willfit.formats.compressed_tensors import PackQuantized
 from willfit.formats.fp4 import Mxfp4, Nvfp4
 from willfit.formats.ggml import Ggml
 from willfit.formats.gptq import Gptq
-from willfit.formats.packed import Hqq, PackedInt
+from willfit.formats.packed import GroupWords, Hqq, PackedInt
 from willfit.formats.plain import Plain
 from willfit.formats.scaled import Scaled, fp8_block, mxfp8
 
@@ -76,6 +76,10 @@ BY_HAND: list[tuple[Format, int]] = [
     (PackedInt("torchao", 4, 128, "bf16", "bf16"), N // 2 + 2 * 2 * OUT * 32),
     # 4096 * 4 / 32 = 512 words a row, scale and bias for 64 inputs: 4.5 bits
     (PackedInt("mlx", 4, 64, "bf16", "bf16", word=32), N * 9 // 16),
+    # four words and a scale for 32 inputs
+    (GroupWords("mlc", 4, 32, "fp16"), N // 32 * 18),
+    # four words of ten 3-bit weights and a scale for 40 inputs, the last group of a row partly filled
+    (GroupWords("mlc", 3, 40, "fp16"), OUT * -(-IN // 40) * 18),
     (Exl2(4.0), N // 2),
     # 1000 rows padded to 1024; a half for each input and output
     (Exl3(4.0), 1024 * IN // 2 + 2 * IN + 2 * 1024),

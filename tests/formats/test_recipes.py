@@ -272,6 +272,21 @@ def test_mlx_names_itself_by_its_field_and_overrides_modules() -> None:
     assert stored(made, "lm_head.weight", "head") == "bf16"
 
 
+def test_mlc_names_say_all() -> None:
+    made = recipe_named("q4f16_1", "bf16")
+    assert stored(made, UP) == stored(made, "lm_head.weight", "head") == "mlc int4 g32"
+    assert stored(made, "model.norm.weight", "norm", (4096,)) == "fp16"
+    assert stored(made, "model.layers.3.mlp.gate.weight", "router", (128, 4096)) == "fp16"
+    assert stored(made, "model.layers.3.mlp.gate.weight", "router", (384, 4096)) == "mlc int4 g32"
+    assert stored(recipe_named("q3f16_1", "bf16"), UP) == "mlc int3 g40"
+    assert stored(recipe_named("q4f16_2", "bf16"), "lm_head.weight", "head") == "fp16"
+    rows = recipe_named("q4f16_ft", "bf16")
+    assert stored(rows, UP) == "mlc int4 per channel"
+    assert stored(rows, "lm_head.weight", "head") == "mlc int4 g32"
+    assert stored(rows, "model.layers.3.mlp.experts.{expert}.up_proj.weight", "experts") == "fp16"
+    assert recipe_named("q0f16", "bf16").name == "fp16"
+
+
 def test_hqq_tags_and_quark_layers() -> None:
     params = {"weight_quant_params": {"nbits": 2, "group_size": 16}}
     made = recipe("hqq", quant_config={"mlp.up_proj": params}, skip_modules=["lm_head"])

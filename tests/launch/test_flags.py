@@ -259,6 +259,20 @@ def test_a_row_of_a_table():
     [
         *("vllm", "vllm_bench", "vllm_batch", "sglang", "lmdeploy", "lightllm", "tgi", "trtllm"),
         *("llamacpp", "llamabench", "llamarun", "ik_llama", "ik_llamabench", "llama_cpp_python", "koboldcpp"),
+        *(
+            "mlx_server",
+            "mlx_generate",
+            "mlx_chat",
+            "mlx_benchmark",
+            "mlx_vlm",
+            "tabby",
+            "exllamav2",
+            "exllamav3",
+            "kt",
+            "ktransformers",
+            "fastllm",
+            "mlc",
+        ),
     ],
 )
 def test_tables_are_whole(name):

@@ -180,7 +180,7 @@ def test_words_that_start_a_program():
         ("--no-mmap", None, "llama.cpp b11549 has no --no-mmap (until b10454)"),
         ("--no-mmap", "b6000", None),
         ("--no-mmap", "0.3.0", None),  # b10621, between two builds that were looked into
-        ("--no-mmap", "0.5.0", "llama.cpp b11549 has no --no-mmap (until b10454)"),
+        ("--no-mmap", "0.5.0", "llama.cpp b11312 has no --no-mmap (until b10454)"),
         ("-ncmoe 4", "b5500", "llama.cpp b5500 has no -ncmoe (since b6100)"),
         ("-cram 0", "b6500", "llama.cpp b6500 has no -cram (since b6800)"),
         ("-fa", None, "-fa takes on, off or auto since b6325; it is read as on"),

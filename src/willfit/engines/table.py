@@ -26,6 +26,7 @@ ENGINES: dict[str, str] = {
     "exllamav3": "exllamav3",
     "ktransformers": "ktransformers",
     "fastllm": "fastllm",
+    "mlc-llm": "mlc_llm",
     "minimum": "minimum",
 }
 

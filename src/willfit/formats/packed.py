@@ -5,7 +5,9 @@
   an int32), scale and zero point in the compute dtype (`hqq/core/bitpack.py`, `quantize.py`);
 - optimum-quanto `qint4`/`qint2`: packed along the rows, scale and shift in the model's dtype;
 - ModelOpt `W4A16_AWQ`: two rows a byte, a scale for each group and one for each input (`pre_quant_scale`);
-- MLX: packed into uint32 along the inputs, scale and bias in the model's dtype.
+- MLX: packed into uint32 along the inputs, scale and bias in the model's dtype;
+- MLC: whole uint32 words for each group (ten 3-bit weights a word), a scale in the model's dtype
+  (`mlc_llm/quantization/group_quantization.py`).
 """
 
 from __future__ import annotations
@@ -71,6 +73,42 @@ class PackedInt(Pieced):
         if self.static_input:
             stored += [array("input_scale", "fp32", lead), array("weight_scale_2", "fp32", lead)]
         return tuple(stored)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupWords(Pieced):
+    """Groups that each take whole uint32 words, with a scale: a part of a group takes a whole one.
+
+    Attributes
+    ----------
+    label
+        The first word of the name.
+    bits
+        Bits of a weight.
+    group
+        Inputs that share a scale.
+    scale_dtype
+        Dtype of the scales.
+    """
+
+    label: str
+    bits: int
+    group: int
+    scale_dtype: str
+
+    @property
+    def name(self) -> str:
+        """See `Format.name`."""
+        return f"{self.label} int{self.bits} g{self.group}"
+
+    def pieces(self, shape: tuple[int, ...]) -> tuple[Piece, ...]:
+        """See `Format.pieces`."""
+        lead, rows, columns = matrix(shape)
+        groups, words = ceil_div(columns, self.group), ceil_div(self.group, 32 // self.bits)
+        return (
+            array("q_weight", "uint32", (*lead, rows, groups * words)),
+            array("q_scale", self.scale_dtype, (*lead, rows, groups)),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ METHODS: dict[str, str] = {
     "gptq": "gptq",
     "gptq_marlin": "gptq",
     "hqq": "hqq",
+    "mlc": "mlc",
     "mlx": "mlx",
     "modelopt": "modelopt",
     "modelopt_fp4": "modelopt",
@@ -124,6 +125,15 @@ NAMED: dict[str, tuple[str, dict[str, Any]]] = {
         for bits in (2, 3, 4, 5, 6, 8)
         for group in (32, 128)
     },
+    "q3f16_0": ("mlc", {"bits": 3, "group_size": 40, "dtype": "fp16"}),
+    "q3f16_1": ("mlc", {"bits": 3, "group_size": 40, "dtype": "fp16"}),
+    "q4f16_0": ("mlc", {"dtype": "fp16"}),
+    "q4f16_1": ("mlc", {"dtype": "fp16"}),
+    "q4f16_2": ("mlc", {"dtype": "fp16", "ends": False}),
+    "q4f16_ft": ("mlc", {"dtype": "fp16", "layout": "ft"}),
+    "q4f32_1": ("mlc", {"dtype": "fp32"}),
+    "q4bf16_0": ("mlc", {"dtype": "bf16"}),
+    "q4bf16_1": ("mlc", {"dtype": "bf16"}),
     "mlx-mxfp4": ("mlx", {"bits": 4, "group_size": 32, "mode": "mxfp4"}),
     "mlx-mxfp8": ("mlx", {"bits": 8, "group_size": 32, "mode": "mxfp8"}),
     "mlx-nvfp4": ("mlx", {"bits": 4, "group_size": 16, "mode": "nvfp4"}),
@@ -145,6 +155,9 @@ _GROUPS = (128, 64, 32)
 
 #: Dtypes by their short names.
 _PLAIN = ("bf16", "f16", "f32", "fp16", "fp32")
+
+#: MLC's names of what is not quantized.
+_UNQUANTIZED = {"q0f16": "fp16", "q0bf16": "bf16", "q0f32": "fp32"}
 
 _EXL_EXAMPLES = ("exl2-4.0bpw", "exl3-4.0bpw")
 _EXL = re.compile(r"^(exl[23])-([0-9]+(?:\.[0-9]+)?)(?:bpw)?(?:[-_]h([0-9]))?$")
@@ -209,9 +222,9 @@ def recipe_named(text: str, dtype: str, architecture: Architecture | None = None
             fields["head_bits"] = int(found.group(3))
         return _from_config(found.group(1), Config(fields, f"format {key}"), dtype)
     try:
-        return plain_recipe(dtype_name(key))
+        return plain_recipe(dtype_name(_UNQUANTIZED.get(key, key)))
     except BadInput:
-        known = list(dict.fromkeys([*NAMED, *_PLAIN, *_EXL_EXAMPLES, *map(str.lower, BASES)]))
+        known = list(dict.fromkeys([*NAMED, *_PLAIN, *_UNQUANTIZED, *_EXL_EXAMPLES, *map(str.lower, BASES)]))
         from difflib import get_close_matches
 
         close = get_close_matches(key, known, n=3, cutoff=0.5)

@@ -17,7 +17,7 @@ from willfit.launch.shell import SHELLS, VARIABLE, commands_of, script_of
 #: Modules of this folder, asked in turn whether a command is theirs.
 LAUNCHERS: tuple[str, ...] = (
     "vllm", "ktransformers", "sglang", "trtllm", "tgi", "lmdeploy", "lightllm", "llamacpp", "llamabench",
-    "llama_cpp_python", "koboldcpp", "ollama", "mlx", "tabby", "exllama", "fastllm", "docker",
+    "llama_cpp_python", "koboldcpp", "ollama", "mlx", "tabby", "exllama", "fastllm", "mlc", "docker",
 )  # fmt: skip
 
 #: Programs that start another one; what stands between them and its name is theirs.
@@ -33,7 +33,7 @@ _CONTAINERS = frozenset({"docker", "podman", "nerdctl", "nvidia-docker"})
 
 _ENGINES = frozenset({
     "vllm", "sglang", "lmdeploy", "trtllm-serve", "text-generation-launcher", "llama-server", "koboldcpp",
-    "ollama", "mlx_lm.server", "mlx_lm.generate", "ktransformers", "kt", "ftllm",
+    "ollama", "mlx_lm.server", "mlx_lm.generate", "ktransformers", "kt", "ftllm", "mlc_llm",
 })  # fmt: skip
 
 #: Programs of a package that have a dot in their names, or are words behind its name: `mlx_lm.server`, `mlx_lm server`.
@@ -51,7 +51,7 @@ _PYTHON = re.compile(r"python(\d(\.\d+)?)?")
 #: Modules and scripts with which `python` starts an engine.
 _MODULES = re.compile(
     r"vllm(\.entrypoints\..*)?|sglang\.(launch_server|srt\..*)|sglang|lightllm\.server\..*|lmdeploy|mlx_v?lm(\.\w+)?"
-    r"|llama_cpp\.server|ktransformers\.(local_chat|server\.main)"
+    r"|llama_cpp\.server|mlc_llm|ktransformers\.(local_chat|server\.main)"
 )
 _SCRIPTS = re.compile(r"(benchmark_(latency|throughput)|test_inference|local_chat|koboldcpp)\.py")
 
@@ -213,7 +213,7 @@ def starts(words: Sequence[str]) -> bool:
         return True
     if name == "ollama":
         return following[:1] in (["run"], ["create"], ["serve"], ["start"])
-    if name in ("vllm", "sglang", "lmdeploy", "kt", "ftllm") or _DOTTED.fullmatch(name):
+    if name in ("vllm", "sglang", "lmdeploy", "kt", "ftllm", "mlc_llm") or _DOTTED.fullmatch(name):
         return bool(following) and following[0] in _SUBCOMMANDS
     if name in _CONTAINERS:
         return following[:1] in (["run"], ["container"])

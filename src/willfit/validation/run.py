@@ -29,6 +29,7 @@ PREDICTORS: dict[tuple[str, str], str] = {
     ("generate", "exllamav3"): "exllama",
     ("generate", "ktransformers"): "ktransformers",
     ("generate", "fastllm"): "fastllm",
+    ("generate", "mlc-llm"): "mlc_llm",
     ("generate", "transformers"): "transformers",
     ("generate", "litgpt"): "transformers",
 }

@@ -21,6 +21,9 @@ _UINT32, _INT32, _FLOAT32, _BOOL, _STRING, _ARRAY, _UINT64 = 4, 5, 6, 7, 8, 9, 1
 
 _ALIGNMENT = 32
 
+#: The one key of a tokenizer that decides about tensors.
+_TOKEN_TYPES = "tokenizer.ggml.token_type_count"
+
 #: Arrays that are read as 64-bit numbers even where the values are small.
 _WIDE = (".ple.layer_multipliers", ".ple.head_offsets", ".ple.head_vocab_sizes")
 
@@ -51,7 +54,8 @@ def planned_metadata(header: GgufHeader) -> dict[str, Any]:
     kept = {
         key: value
         for key, value in header.metadata.items()
-        if not key.startswith(("tokenizer.", "split.")) and not isinstance(value, GgufArray)
+        if (not key.startswith(("tokenizer.", "split.")) or key == _TOKEN_TYPES)
+        and not isinstance(value, GgufArray)
     }
     architecture = kept["general.architecture"]
     kept["tokenizer.ggml.model"] = "no_vocab"
@@ -59,7 +63,7 @@ def planned_metadata(header: GgufHeader) -> dict[str, Any]:
         kept[f"{architecture}.vocab_size"] = rows
     for tensor in header.tensors:
         if tensor.name == "token_types.weight":
-            kept["tokenizer.ggml.token_type_count"] = tensor.ne[1]
+            kept[_TOKEN_TYPES] = tensor.ne[1]
     kept.pop("general.alignment", None)
     return kept
 

@@ -22,6 +22,10 @@ def _host_process(case: Case) -> float | None:
     return float(held) * GIB
 
 
+#: Engines whose cases are of torch's counters.
+_IN_TORCH = ("transformers", "litgpt")
+
+
 def _context(case: Case) -> float | None:
     """What the driver shows beyond torch's memory and its own reserve, if the card is not full."""
     whole = case.measured.get("nvidia_smi_gib")
@@ -58,7 +62,7 @@ def _reserved_ratio(case: Case) -> float | None:
 def _allocated_ratio(case: Case) -> float | None:
     """torch's peak over what the rules give."""
     allocated = case.measured.get("peak_allocated_gib")
-    if case.kind != "generate" or allocated is None:
+    if case.kind != "generate" or case.engine not in _IN_TORCH or allocated is None:
         return None
     details = _estimate(case).details["devices"]
     if case.fields.get("measured_scope") != "sum_over_gpus":

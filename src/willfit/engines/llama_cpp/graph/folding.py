@@ -11,8 +11,8 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 #: Repetitions that are built at first, at least; those left out are a multiple of the usual circles.
-_AT_FIRST = 5
-_USUAL_CIRCLES = 4
+_AT_FIRST = 4
+_USUAL_CIRCLES = 2
 #: Layers of the longest pattern.
 _LONGEST = 16
 

@@ -19,15 +19,14 @@ from willfit.engines.llama_cpp.graph.recurrent import (
 )
 from willfit.engines.llama_cpp.graph.tensor import Node
 
-_STYLE = Style(ffn_norm="post_attention_norm", experts=Experts(scaled=None))
+STYLE = Style(ffn_norm="post_attention_norm", experts=Experts(scaled=None))
 
 
 class GatedDelta(Decoder):
     """What Qwen3.5 does."""
 
-    def __init__(self, net: Network, style: Style = _STYLE) -> None:
-        late = style is not _STYLE or net.meta.architecture in net.era.drops_late
-        super().__init__(net, style if late else replace(style, crop="layer"))
+    def __init__(self, net: Network, style: Style) -> None:
+        super().__init__(net, style)
         self.states = state_inputs(net)
 
     def attended(self, x: Node, given: Node) -> Node:
@@ -215,7 +214,9 @@ class Next(GatedDelta):
 
 def build(net: Network) -> None:
     """Build the graph."""
+    late = net.meta.architecture in net.era.drops_late
+    style = replace(STYLE, crop="after norm" if late else "layer")
     if net.meta.architecture == "qwen3next":
-        Next(net, replace(_STYLE, draft_crop="layer")).build()
+        Next(net, replace(style, draft_crop="layer")).build()
     else:
-        GatedDelta(net).build()
+        GatedDelta(net, style).build()

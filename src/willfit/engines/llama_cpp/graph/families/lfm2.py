@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from willfit.engines.llama_cpp.graph.families.decoder import Decoder, Experts, Style
 from willfit.engines.llama_cpp.graph.network import Network
 from willfit.engines.llama_cpp.graph.recurrent import behind_earlier, by_sequence, state_inputs
@@ -14,7 +16,7 @@ class ShortConvolutions(Decoder):
     """LFM2."""
 
     def __init__(self, net: Network) -> None:
-        super().__init__(net, _STYLE)
+        super().__init__(net, replace(_STYLE, head=not net.batch.embeddings))
         self.states = state_inputs(net)
 
     def start(self) -> Node:

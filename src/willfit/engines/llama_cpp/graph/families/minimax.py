@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from willfit.engines.llama_cpp.graph.families.decoder import Decoder, Experts, Style
+from willfit.engines.llama_cpp.graph.families.decoder import Decoder, Style
 from willfit.engines.llama_cpp.graph.network import Network
 from willfit.engines.llama_cpp.graph.recurrent import kept, state_inputs, store, tokens_of_each
 from willfit.engines.llama_cpp.graph.tensor import Node
@@ -74,4 +74,4 @@ class Lightning(Decoder):
 
 def build(net: Network) -> None:
     """Build the graph."""
-    Lightning(net, Style(experts=Experts(scaled=None))).build()
+    Lightning(net, Style()).build()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from willfit.engines.llama_cpp.graph.attention import chosen_mask, indexed_keys
-from willfit.engines.llama_cpp.graph.families.gated_delta import GatedDelta
+from willfit.engines.llama_cpp.graph.families.gated_delta import STYLE, GatedDelta
 from willfit.engines.llama_cpp.graph.network import Network
 from willfit.engines.llama_cpp.graph.recurrent import by_sequence, kept, tokens_of_each
 from willfit.engines.llama_cpp.graph.tensor import Node
@@ -38,7 +38,7 @@ class Qwen4(GatedDelta):
     """Layers mix the streams to one, and add what they compute to each of them."""
 
     def __init__(self, net: Network) -> None:
-        super().__init__(net)
+        super().__init__(net, replace(STYLE, crop="after norm"))
         self.streams = net.meta.integer("hyper_connection.count")
         self.index_width = net.meta.integer("attention.indexer.key_length")
         self.index_heads = net.meta.integer("attention.indexer.head_count")
