@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from willfit.engines.llama_cpp.backends.asking import MIN_ROWS, lies_elsewhere
 from willfit.engines.llama_cpp.backends.cuda_attention import Kernel, copied_bytes, kernel_for
 from willfit.engines.llama_cpp.backends.cuda_fusion import lifetimes
 from willfit.engines.llama_cpp.backends.processor import ENDLESS
@@ -12,8 +13,6 @@ from willfit.engines.llama_cpp.graph.fusion import Optimized
 from willfit.engines.llama_cpp.graph.tensor import EXACT, Buffer, Node, row_bytes
 from willfit.ggml_types import GGML_TYPES
 
-#: Rows from which a product whose weights are on the host is computed on the device (`GGML_OP_OFFLOAD_MIN_BATCH`).
-MIN_ROWS = 32
 #: Elements to which rows of quantized matrices are padded.
 ROW_PADDING = 512
 
@@ -84,11 +83,8 @@ class Cuda:
 
     def supports(self, node: Node) -> bool:
         """See `Backend.supports`."""
-        for source in node.src:
-            if source.buffer is not None and source.view is None:
-                device = source.buffer.device
-                if device is not None and device != self.index:
-                    return False
+        if lies_elsewhere(node, self.index):
+            return False
         if node.op in _FUSED or (self.any_heads and node.op in _OF_LATENTS):
             return True
         check = _CHECKS.get(node.op)
@@ -104,16 +100,10 @@ class Cuda:
 
     def takes_over(self, node: Node) -> bool:
         """See `Backend.takes_over`."""
-        if node.op == "get_rows":
-            return False
         if self.shares_experts and node.op in ("mul_mat_id", "moe_fused_up_gate"):
             weights, ids = node.src[0], node.src[-1]
             return node.ne[2] >= MIN_ROWS and node.ne[2] * ids.ne[0] >= MIN_ROWS * weights.ne[2]
-        if node.op in ("mul_mat", "moe_fused_up_gate"):
-            return node.ne[1] >= MIN_ROWS
-        if node.op in ("mul_mat_id", "rope", "rope_back"):
-            return node.ne[2] >= MIN_ROWS
-        return node.ne[1] * node.ne[2] * node.ne[3] >= MIN_ROWS
+        return rows(node) >= MIN_ROWS
 
     def optimize(self, nodes: Sequence[Node], uses: Mapping[int, int]) -> Optimized:
         """See `Backend.optimize`: kernels that compute several operations keep what they read."""

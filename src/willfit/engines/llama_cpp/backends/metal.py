@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from willfit.engines.llama_cpp.backends.asking import MIN_ROWS, lies_elsewhere, rows
 from willfit.engines.llama_cpp.backends.metal_fusion import lifetimes
 from willfit.engines.llama_cpp.backends.metal_order import ordered
 from willfit.engines.llama_cpp.backends.processor import ENDLESS
@@ -26,8 +27,6 @@ _COPIES: dict[str, frozenset[str]] = {
     **dict.fromkeys((*_QUANTIZED, "Q1_0", "Q2_0", "TQ2_0"), _FLOATS),
     "I32": frozenset(("F32", "I32")),
 }
-#: Rows from which a product whose weights are on the host is computed on the device.
-_MIN_ROWS = 32
 #: Columns, rows and tokens from which F16 rows have a kernel.
 _WIDE, _FEW_ROWS, _FEW_TOKENS = 64, 8, 32
 #: Queries and cells that a group of threads attends with (`OP_FLASH_ATTN_EXT_NQPSG`, `_NCPSG`; `_VEC_` for few).
@@ -79,11 +78,8 @@ class Metal:
 
     def supports(self, node: Node) -> bool:
         """See `Backend.supports`."""
-        for source in node.src:
-            if source.view is None and source.buffer is not None:
-                device = source.buffer.device
-                if device is not None and device != self.index:
-                    return False
+        if lies_elsewhere(node, self.index):
+            return False
         if node.op in _ALWAYS:
             return True
         check = _CHECKS.get(node.op)
@@ -95,9 +91,7 @@ class Metal:
 
     def takes_over(self, node: Node) -> bool:
         """See `Backend.takes_over`."""
-        if node.op == "mul_mat":
-            return node.ne[1] >= _MIN_ROWS
-        return node.op == "mul_mat_id" and node.ne[2] >= _MIN_ROWS
+        return node.op in ("mul_mat", "mul_mat_id") and rows(node) >= MIN_ROWS
 
     def optimize(self, nodes: Sequence[Node], uses: Mapping[int, int]) -> Optimized:
         """See `Backend.optimize`."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from willfit.engines.llama_cpp.backends.asking import MIN_ROWS, lies_elsewhere, rows
 from willfit.engines.llama_cpp.backends.processor import ENDLESS
 from willfit.engines.llama_cpp.graph.fusion import Optimized
 from willfit.engines.llama_cpp.graph.tensor import Buffer, Node, row_bytes
 from willfit.ggml_types import GGML_TYPES
 
-_MIN_ROWS = 32
 #: Elements to which rows of quantized matrices are padded (`MATRIX_ROW_PADDING`).
 _ROW_PADDING = 512
 #: Cells that a kernel works on at once (`FATTN_KQ_STRIDE`).
@@ -57,11 +57,8 @@ class Sycl:
 
     def supports(self, node: Node) -> bool:
         """See `Backend.supports`."""
-        for source in node.src:
-            if source.view is None and source.buffer is not None:
-                device = source.buffer.device
-                if device is not None and device != self.index:
-                    return False
+        if lies_elsewhere(node, self.index):
+            return False
         if node.op == "flash_attn_ext":
             return self.attends and _attends(node)
         check = _CHECKS.get(node.op)
@@ -73,13 +70,7 @@ class Sycl:
 
     def takes_over(self, node: Node) -> bool:
         """See `Backend.takes_over`."""
-        if node.op == "get_rows":
-            return False
-        if node.op == "mul_mat":
-            return node.ne[1] >= _MIN_ROWS
-        if node.op in ("mul_mat_id", "rope"):
-            return node.ne[2] >= _MIN_ROWS
-        return node.ne[1] * node.ne[2] * node.ne[3] >= _MIN_ROWS
+        return rows(node) >= MIN_ROWS
 
     def optimize(self, nodes: Sequence[Node], uses: Mapping[int, int]) -> Optimized:
         """See `Backend.optimize`."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from willfit.engines.llama_cpp.backends.asking import MIN_ROWS, lies_elsewhere, rows
 from willfit.engines.llama_cpp.backends.vulkan_order import Order, ordered
 from willfit.engines.llama_cpp.graph.fusion import Optimized
 from willfit.engines.llama_cpp.graph.tensor import VIEW_OPS, Buffer, Node
 from willfit.ggml_types import GGML_TYPES
 
-_MIN_ROWS = 32
 #: Most bytes of one allocation (`suballocation_block_size`), and of one tensor (`maxStorageBufferRange`).
 BLOCK_BYTES = 2**30
 _TENSOR_BYTES = 2**32 - 1
@@ -62,14 +62,7 @@ class Vulkan:
 
     def supports(self, node: Node) -> bool:
         """See `Backend.supports`."""
-        for source in node.src:
-            if source.view is None and source.buffer is not None:
-                device = source.buffer.device
-                if device is not None and device != self.index:
-                    return False
-            if source.bytes > _TENSOR_BYTES:
-                return False
-        if node.bytes > _TENSOR_BYTES:
+        if lies_elsewhere(node, self.index) or any(one.bytes > _TENSOR_BYTES for one in (node, *node.src)):
             return False
         if node.op in _ALWAYS:
             return True
@@ -82,13 +75,7 @@ class Vulkan:
 
     def takes_over(self, node: Node) -> bool:
         """See `Backend.takes_over`."""
-        if node.op == "get_rows":
-            return False
-        if node.op == "mul_mat":
-            return node.ne[1] >= _MIN_ROWS
-        if node.op in ("mul_mat_id", "rope", "rope_back"):
-            return node.ne[2] >= _MIN_ROWS
-        return node.ne[1] * node.ne[2] * node.ne[3] >= _MIN_ROWS
+        return rows(node) >= MIN_ROWS
 
     def optimize(self, nodes: Sequence[Node], uses: Mapping[int, int]) -> Optimized:
         """See `Backend.optimize`."""
