@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from willfit.engines.llama_cpp.backends.asking import MIN_ROWS, lies_elsewhere
+from willfit.engines.llama_cpp.backends.asking import MIN_ROWS, lies_elsewhere, rows
 from willfit.engines.llama_cpp.backends.cuda_attention import Kernel, copied_bytes, kernel_for
 from willfit.engines.llama_cpp.backends.cuda_fusion import lifetimes
 from willfit.engines.llama_cpp.backends.processor import ENDLESS
