@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from willfit.conversion.mix import MixFacts, quantized
+from willfit.conversion.record import Entry
 from willfit.engines.base import Subject
 from willfit.engines.experts import Matrix, expert_matrices
 from willfit.engines.ktransformers.settings import DEFAULT_FILE_TYPE, Settings
 from willfit.engines.ktransformers.sources import SOURCES
 from willfit.estimate import Term, between, exact
-from willfit.formats.recognise import recipe_named
-from willfit.formats.weights import weight_lines
+from willfit.file_types import quantization
 from willfit.quantities import ceil_div, round_up
 
 #: Methods that keep the checkpoint's own groups of a row, which share a scale in fp32, and bytes of two numbers.
@@ -57,6 +58,25 @@ def _divided(matrix: Matrix, parts: int, size: Callable[[int, int], int]) -> int
     return parts * size(matrix.rows, ceil_div(matrix.columns, parts))
 
 
+def _file_bytes(subject: Subject, named: str) -> int:
+    """Bytes of the experts in a GGUF file of a type."""
+    quant = quantization(named)
+    architecture = subject.architecture
+    entries = []
+    for index, layer in enumerate(architecture.layers):
+        for tensor in layer.tensors:
+            if tensor.part == "experts" and tensor.kind == "linear" and len(tensor.shape) > 1:
+                *outer, rows, columns = tensor.shape
+                down = tensor.split is not None and tensor.split.axis - len(outer) == 1
+                count = tensor.copies * (outer[0] if outer else 1)
+                name = f"blk.{index}.ffn_{'down' if down else 'up'}_exps.weight"
+                entries.append(Entry(name, (columns, rows, count), "F16"))
+    most = max((layer.feed_forward.experts for layer in architecture.layers if layer.feed_forward), default=0)
+    facts = MixFacts(architecture.model_type, len(architecture.layers), most, 1, False)
+    imatrix = quant.imatrix is not False
+    return sum(entry.bytes for entry in quantized(entries, facts, quant.file_type, imatrix=imatrix))
+
+
 def experts_term(subject: Subject, settings: Settings) -> Term:
     """The experts, those that are on cards as well not left out.
 
@@ -68,10 +88,8 @@ def experts_term(subject: Subject, settings: Settings) -> Term:
     method, version = settings.kt_method, settings.version
     if method == "LLAMAFILE":
         named = settings.kt_weight_format or DEFAULT_FILE_TYPE
-        recipe = recipe_named(named, subject.architecture.dtype, subject.architecture)
-        lines = weight_lines(subject.architecture, recipe, mtp=False)
-        size = sum(line.bytes for line in lines if line.tensor.part == "experts")
-        formula = f"{size} B of experts ({recipe.name})"
+        size = _file_bytes(subject, named)
+        formula = f"{size} B of experts ({named.upper()})"
         reference = SOURCES.cite("gguf experts", version)
         # Files of one type differ in which matrices have more bits.
         return between("experts", size, int(0.9 * size), int(1.15 * size), formula, reference)
