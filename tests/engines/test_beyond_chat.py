@@ -83,6 +83,10 @@ def test_every_engine_answers_or_names_one_that_does(model: str, engine: str) ->
         assert sum(term.bytes for term in held) > 0.45 * asked.weight_bytes
         return
     assert "\n" not in found.refusal
+    older = re.search(r"; (\d[\d.]+) does", found.refusal)
+    if older is not None:
+        assert not ask(engine, asked, H100, Question(version=older[1])).refusal
+        return
     named = re.search(r"; ([\w-]+) does", found.refusal)
     assert named is not None, found.refusal
     other = next(name for name, title in TITLES.items() if title == named[1]).replace("_", "-")
