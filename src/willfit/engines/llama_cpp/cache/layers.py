@@ -52,6 +52,8 @@ class CacheSettings:
         Quantized caches are rotated; those of models with windows or states, too.
     snapshots
         Earlier states that are kept beside the newest.
+    padding
+        Cells of windows are a multiple of this.
     """
 
     cells: int
@@ -67,6 +69,7 @@ class CacheSettings:
     rotates: bool = True
     rotates_all: bool = True
     snapshots: int = 0
+    padding: int = PADDING
 
     def of(self, architecture: Architecture) -> CacheSettings:
         """These settings as an architecture's caches follow them: compressed entries are never shared by sequences."""
@@ -85,7 +88,7 @@ class CacheSettings:
         if self.full_windows:
             return self.cells
         needed = min(self.cells, window * (self.sequences if self.unified else 1) + self.ubatch)
-        return -(-needed // PADDING) * PADDING
+        return -(-needed // self.padding) * self.padding
 
 
 def cached_layers(architecture: Architecture, drafts: bool = False) -> tuple[Layer, ...]:
