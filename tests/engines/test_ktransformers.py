@@ -170,7 +170,7 @@ def test_a_pipelines_stages_have_their_own_layers():
 @pytest.mark.parametrize(
     ("what", "fields", "words"),
     [
-        (subject(DENSE), {}, "has none"),
+        (subject(DENSE), {}, "routed experts"),
         (subject(MOE, "q4_k_m"), {}, "GGUF files hold the experts alone"),
         (subject(), {"version": "0.5.0", "kt_method": "BF16"}, "has no --kt-method BF16"),
         (subject(), {"version": "0.3.2", "backend_type": "sglang"}, "does not go with SGLang"),

@@ -111,6 +111,14 @@ def test_mapped_files_are_told_apart_from_memory() -> None:
     assert "repacked_weights" not in {term.name for term in old.host.terms}
 
 
+def test_apple_reads_weights_where_the_mapped_file_has_them() -> None:
+    """Published: gpt-oss-20b on an M5, 11536.18 MiB, the table of embeddings (586.82) between its tensors among them."""
+    model = subject("openai/gpt-oss-20b", "MXFP4")
+    machine = Machine((find_device("M4 Max 64GB"),))
+    found = estimate(model, machine, Settings(n_gpu_layers="all", n_ctx=8192, version="b7217"))
+    assert mib(found.details["buffers"]["model"]) == {"CPU_Mapped": 586.82, "MTL0": 11536.18}
+
+
 def test_what_is_left_open_is_fitted_to_free_memory() -> None:
     """Not more than the card has, and not much less than could be there (`--fit`)."""
     found = asked("Qwen/Qwen3-32B", n_ctx=None, n_gpu_layers=None, program="server", n_parallel=None)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from willfit.asking import find_subject, machine_of
+from willfit.asking import answer_command, find_subject, machine_of
 from willfit.engines.base import Machine
 from willfit.engines.ollama import NEWEST, Settings, estimate
 from willfit.engines.ollama.changes import WORDS
@@ -19,7 +19,7 @@ from willfit.engines.ollama.eras import ERAS, Era, era_for
 from willfit.engines.ollama.estimate import read
 from willfit.engines.ollama.facts import Facts
 from willfit.engines.ollama.graph import Asked, graph_of
-from willfit.engines.ollama.habits import CACHE_RULES, GRAPH_RULES, OWN_ENGINE, holds
+from willfit.engines.ollama.habits import CACHE_RULES, GRAPH_RULES, OWN_ENGINE, holds, who_knows
 from willfit.engines.ollama.library import known
 from willfit.engines.ollama.placement import Load, Room, lay_out, place_each
 from willfit.engines.ollama.settings import resolve
@@ -419,3 +419,41 @@ def test_no_gguf_file():
     plain = find_subject("Qwen/Qwen3-8B", offline=True)[0]
     with pytest.raises(BadInput, match="GGUF"):
         estimate(plain, machine_of("rtx4090"), Settings())
+
+
+@pytest.mark.parametrize(
+    ("architecture", "version", "other"),
+    [
+        ("gemma4", "0.5.7", "0.20"),
+        ("gemma4", "0.20.0", ""),
+        ("gemma2", "0.1.46", "0.1.47"),
+        ("mistral3", "0.6.5", ""),  # by llama.cpp
+        ("mistral3", "0.9.0", ""),  # by its own engine
+        ("persimmon", "0.1.39", "0.30"),
+        ("something-new", "0.24.0", "0.30"),
+        ("something-new", "0.32.15", ""),
+        ("mllama", "0.24.0", ""),
+        ("mllama", "0.30.0", "0.24"),
+    ],
+)
+def test_which_version_knows_an_architecture(architecture, version, other):
+    assert who_knows(architecture, version) == other
+
+
+def test_a_version_that_does_not_know_the_model_is_said():
+    words = ["ollama", "run", "qwen3:8b"]
+    old = answer_command(words, machine_of("rtx4090"), version="0.5.7", offline=True).estimate
+    assert old.refusal == "Ollama 0.5.7 does not know qwen3; 0.6.6 does"
+    new = answer_command(words, machine_of("rtx4090"), version="0.6.6", offline=True).estimate
+    assert not new.refusal
+
+
+def test_wide_heads_without_a_kernel_are_attended_on_the_processor():
+    words = ["env", "OLLAMA_FLASH_ATTENTION=1", "OLLAMA_CONTEXT_LENGTH=32768", "ollama", "run", "gemma4:26b"]
+    hosts = {}
+    for version in ("0.20.3", "0.20.4"):
+        answer = answer_command(words, machine_of("rtx3090"), version=version, offline=True).estimate
+        hosts[version] = answer.details["buffers"]["compute"]["CPU"]
+    # Keys and values of a layer, 32,768 cells of 2 heads of 512 elements in F16, are copied to the host.
+    assert hosts["0.20.3"] > 2 * 32768 * 2 * 512 * 2
+    assert hosts["0.20.4"] == 512 * 2816 * 4

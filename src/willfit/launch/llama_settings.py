@@ -7,6 +7,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from willfit.checkpoints.checkpoint import Checkpoint
+from willfit.engines.llama_cpp.graph.pictures import Encoder
+from willfit.engines.llama_cpp.loading.projectors import encoder_of
 from willfit.engines.llama_cpp.settings import Backend, Drafting
 from willfit.errors import BadInput
 from willfit.launch.base import DraftModel
@@ -314,7 +317,7 @@ class Reading:
                 f"the projector {str(path or url)[:120]} cannot be read here; it is not counted"
             )
             return settings
-        return {**settings, "mmproj_bytes": size}
+        return {**settings, "mmproj_bytes": size, "mmproj_encoder": encoder_at(str(path))}
 
     def drafting(self) -> tuple[Drafting | None, DraftModel | None]:
         """How tokens are drafted, and the model that does."""
@@ -368,12 +371,23 @@ def from_hub(repo: str) -> str:
 
 def tensor_bytes(path: str) -> int | None:
     """Bytes of the tensors of a GGUF file on this machine; None if it cannot be read."""
+    found = _file_at(path)
+    return None if found is None else found.stored_bytes
+
+
+def encoder_at(path: str) -> Encoder | None:
+    """The encoder of a projector's file on this machine; None if it cannot be read or has none for pictures."""
+    found = _file_at(path)
+    return None if found is None or found.gguf is None else encoder_of(found.gguf)
+
+
+def _file_at(path: str) -> Checkpoint | None:
     from willfit.checkpoints.folder import read_path
 
     if not os.path.isfile(os.path.expanduser(path)):
         return None
     try:
-        return read_path(path).stored_bytes
+        return read_path(path)
     except BadInput:
         return None
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from willfit.engines.llama_cpp.builds import NEWEST_BUILD, build_of
+from willfit.engines.llama_cpp.eras import NEWEST_IK
 from willfit.engines.llama_cpp.settings import Drafting, Settings
 from willfit.errors import BadInput
 from willfit.launch.base import DraftModel, Launch
@@ -43,7 +44,6 @@ _VARIABLES = {
 _MAX_SEQUENCES, _EMBEDS_ALL = 256, 6578
 
 #: Of the fork, the newest commit that was read.
-_NEWEST_FORK = "b4840"
 
 
 class _Preset(NamedTuple):
@@ -140,7 +140,7 @@ def parse(
     if given.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1") and "devices" not in settings:
         settings["devices"] = ()
     engine = "ik_llama.cpp" if fork else "llama.cpp"
-    shown = (version or _NEWEST_FORK) if fork else f"b{build}"
+    shown = (version or NEWEST_IK) if fork else f"b{build}"
     return Launch(
         engine="llama.cpp",
         model=model,

@@ -136,8 +136,11 @@ def _glm5_next(source: Source) -> Keys:
     config, layers = source.config, len(source.written.layers)
     limit = config.raw("swiglu_limit")
     clamp = {f"swiglu_clamp_{kind}": (float(limit),) * layers for kind in ("exp", "shexp")} if limit else {}
+    bound = config.raw("linear_lower_bound")
     return {
+        **({"kda.gate_lower_bound": float(bound)} if bound is not None else {}),
         "attention.indexer.kpool": config.integer("index_kpool"),
+        "attention.indexer.kpool_select_tail": config.boolean("index_kpool_always_select_tail", default=True),
         "hyper_connection.count": config.integer("hc_mult"),
         "hyper_connection.sinkhorn_iterations": config.integer("hc_sinkhorn_iters", default=0),
         "hyper_connection.epsilon": config.number("hc_eps", default=1e-6),

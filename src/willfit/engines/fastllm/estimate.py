@@ -15,7 +15,7 @@ from willfit.engines.fastllm.weights import check
 from willfit.engines.leftover import device_interval, free_beside
 from willfit.engines.ranks import most_ranks, undivided_heads
 from willfit.engines.solving import largest
-from willfit.engines.support import model_note, model_refusal, too_long
+from willfit.engines.support import model_note, model_refusal, others, too_long
 from willfit.engines.versions import parse_version
 from willfit.errors import BadInput
 from willfit.estimate import Capacity, Demand, DeviceEstimate, Estimate, Term, between, exact
@@ -370,6 +370,8 @@ def _refusal(plan: Plan) -> str:
     found = support(architecture, settings.version)
     if missing := model_refusal("fastLLM", architecture, settings.version, found):
         return missing
+    if architecture.encoder or architecture.encoder_only:
+        return f"fastLLM's programs run decoders only, and the model has an encoder; {others(architecture)}"
     method = plan.subject.recipe.method
     if method in ("exl2", "exl3", "mlx", "bitsandbytes"):
         return f"fastLLM does not load {method} checkpoints"

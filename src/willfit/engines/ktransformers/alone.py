@@ -19,7 +19,7 @@ from willfit.engines.experts import expert_bytes, expert_matrices, most_experts
 from willfit.engines.ktransformers.models import support
 from willfit.engines.ktransformers.settings import Settings
 from willfit.engines.ktransformers.sources import SOURCES
-from willfit.engines.support import model_note, model_refusal
+from willfit.engines.support import model_note, model_refusal, others
 from willfit.errors import BadInput
 from willfit.estimate import Capacity, Demand, DeviceEstimate, Estimate, Term, exact
 from willfit.formats.ggml import Ggml
@@ -291,7 +291,7 @@ def _refusal(model: Alone) -> str:
     if missing := model_refusal("KTransformers", architecture, version, support(architecture, version)):
         return missing
     if not most_experts(model.subject):
-        return "KTransformers puts routed experts into RAM, and the model has none"
+        return f"KTransformers is for models with routed experts; {others(architecture)}"
     base = model.subject.recipe.base
     if not isinstance(base, Ggml) and model.subject.recipe.method and settings.linear != "fp8":
         return "KTransformers reads GGUF files (--format q4_k_m, --gguf_path)"

@@ -15,6 +15,7 @@ from willfit.engines.ktransformers.sources import SOURCES
 from willfit.engines.sglang.defaults import resolve
 from willfit.engines.sglang.eras import era_for as sglang_era
 from willfit.engines.sglang.sizing import model_dtype, smallest_device
+from willfit.engines.support import others
 from willfit.errors import BadInput
 from willfit.estimate import DeviceEstimate, Estimate, Term, between
 from willfit.formats.ggml import Ggml
@@ -149,7 +150,7 @@ def _refusal(subject: Subject, settings: Settings) -> str:
     if "sglang" not in era.programs:
         return f"KTransformers {version} does not go with SGLang; 0.4 and later do"
     if not most_experts(subject):
-        return "KTransformers puts routed experts into RAM, and the model has none; SGLang runs it"
+        return f"KTransformers is for models with routed experts; {others(subject.architecture)}"
     if isinstance(subject.recipe.base, Ggml):
         return (
             "SGLang loads attention from the model's own files; GGUF files hold the experts alone "

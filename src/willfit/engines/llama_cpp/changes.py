@@ -228,6 +228,12 @@ WORDS: dict[str, Words] = {
         _COMPUTE,
         ("states",),
     ),
+    "keeps_snapshots": _either(
+        "only the newest recurrent states are kept",
+        "recurrent states before each drafted token are kept beside the newest",
+        ("recurrent_state",),
+        ("states",),
+    ),
     "output_first": _either(
         "the output is the last to be offloaded",
         "the output is the first to be offloaded",
@@ -252,6 +258,75 @@ WORDS: dict[str, Words] = {
     "clamps_expert_sum": _either(
         "the sum of the chosen experts' weights divides as it is",
         "the sum of the chosen experts' weights is kept from being zero",
+        _COMPUTE,
+        ("experts",),
+    ),
+    "flash_pictures": Words(
+        {
+            False: "encoders of pictures keep the scores of all patches",
+            True: "encoders of pictures attend without scores in memory",
+        }
+    ),
+    "divides_rows": _either(
+        "CUDA devices do not divide rows of matrices",
+        "CUDA devices divide rows of matrices with --split-mode row",
+        _WEIGHTS,
+    ),
+    "layers_divide": _either(
+        "the main device computes with divided rows, and keeps the cache",
+        "each layer's device computes with divided rows, and keeps its cache",
+        _WEIGHTS,
+    ),
+    "pipeline_copies": Words("pipelines keep {} copies of inputs", _COMPUTE),
+    "spare_sequence": _either(
+        "a server has as many sequences as slots", "a server has one more sequence than slots", ("outputs",)
+    ),
+    "caches_drafts": _either(
+        "layers that draft keep nothing in the model's own context",
+        "layers that draft have caches in the model's own context",
+        _CACHE,
+    ),
+    "flash_on": _either(
+        "flash attention is not on without a word", "flash attention is on without a word", _COMPUTE
+    ),
+    "mla": Words("latent attention is computed as -mla {} says", _CACHE, ("latents",)),
+    "fuses_experts": _either(
+        "experts' projections are operations of their own without a word",
+        "experts' projections are one operation without a word",
+        _COMPUTE,
+        ("experts",),
+    ),
+    "chooses_latents": _either(
+        "latent attention is computed in one way",
+        "-mla chooses how latent attention is computed",
+        _CACHE,
+        ("latents",),
+    ),
+    "fuses_norms": _either(
+        "norms and their weights are two operations", "norms and their weights are one operation", _COMPUTE
+    ),
+    "fuses_gates": _either(
+        "activations and their gates are two operations",
+        "activations and their gates are one operation with memory of its own",
+        _COMPUTE,
+    ),
+    "fuses_dense": _either(
+        "an MLP's first projections are operations of their own",
+        "an MLP's first projections are one operation",
+        _COMPUTE,
+    ),
+    "sums_experts": Words(
+        {
+            "": "experts' results are added up one by one",
+            "plain": "experts' results are added up by one operation",
+            "weighted": "experts' results are weighted and added up by one operation",
+        },
+        _COMPUTE,
+        ("experts",),
+    ),
+    "shares_experts": _either(
+        "devices compute products of experts in RAM where the batch has enough tokens",
+        "devices compute products of experts in RAM where each expert has enough tokens",
         _COMPUTE,
         ("experts",),
     ),

@@ -6,12 +6,16 @@ Builds are numbered by commits (`b6000`); later there are releases with versions
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from willfit.engines.llama_cpp.builds import NEWEST_BUILD, build_of
+from willfit.engines.llama_cpp.settings import Fork
 from willfit.engines.versions import Version, changed, era_of, succession
 
 #: The build that is assumed without a word.
 NEWEST = f"b{NEWEST_BUILD}"
+#: That of ik_llama.cpp, which counts its own commits.
+NEWEST_IK = "b4840"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +91,12 @@ class Era:
     drops_late
         Architectures that drop tokens without results around the last norm; before, in the last layer.
     scales_norms
-        Queries and keys of the gated delta rule have length 1 by an RMS norm and a factor; before, by a norm of its own.
+        Queries and keys of the gated delta rule have length 1 by an RMS norm and a factor; before, by a norm of their
+        own.
     rotates_windows
         Quantized caches of layers with windows, and of hybrid models, are rotated, too.
+    keeps_snapshots
+        States before each drafted token are kept beside the newest.
     reads_lazily
         Rows of tables beyond a size are read from the file as they are needed.
     forces_flash
@@ -104,6 +111,29 @@ class Era:
         A server keeps finished prompts in RAM, and states of layers that cannot go back.
     clamps_expert_sum
         The sum of the chosen experts' weights is kept from being zero by an operation of its own.
+    pipeline_copies
+        Copies of inputs that pipelines keep (`GGML_SCHED_MAX_COPIES`).
+    flash_pictures
+        Encoders of pictures attend without scores in memory.
+    divides_rows, layers_divide
+        CUDA devices divide rows of matrices (`--split-mode row`); each layer's device computes with them, before the
+        main one did.
+    spare_sequence
+        A server has one more sequence than slots.
+    caches_drafts
+        Layers that draft have caches in the model's own context.
+    flash_on, mla, fuses_experts
+        ik_llama.cpp's `-fa`, `-mla` and `-fmoe` without a word.
+    chooses_latents
+        `-mla` decides how latent attention is computed.
+    fuses_norms, fuses_gates, fuses_dense
+        A norm and its weights, an activation and its gate, both projections with them are one operation whose result
+        has memory of its own.
+    sums_experts
+        Results of experts are added up by one operation; `weighted` with their weights.
+    shares_experts
+        Devices compute products of experts on the host where each expert has enough tokens; before, where the batch
+        has.
     """
 
     since: Version
@@ -148,6 +178,7 @@ class Era:
     drops_late: tuple[str, ...] = ()
     scales_norms: bool = False
     rotates_windows: bool = False
+    keeps_snapshots: bool = False
     reads_lazily: bool = False
     forces_flash: bool = False
     ignores_sinks: bool = False
@@ -156,6 +187,21 @@ class Era:
     saves_prompts: bool = False
     saves_states: bool = False
     clamps_expert_sum: bool = False
+    pipeline_copies: int = 4
+    flash_pictures: bool = False
+    divides_rows: bool = True
+    layers_divide: bool = False
+    spare_sequence: bool = False
+    caches_drafts: bool = False
+    flash_on: bool = False
+    mla: int = 0
+    fuses_experts: bool = False
+    chooses_latents: bool = False
+    fuses_norms: bool = False
+    fuses_gates: bool = False
+    fuses_dense: bool = False
+    sums_experts: Literal["", "plain", "weighted"] = ""
+    shares_experts: bool = False
 
 
 #: Architectures that drop tokens late, in the order in which they began to.
@@ -166,6 +212,7 @@ ERAS: tuple[Era, ...] = succession(
     changed((2409,), splits_batch=True),
     changed((2437,), offloads_products=True),
     changed((2521,), trims_outputs=True),
+    changed((3997,), layers_divide=True),
     changed((4273,), repacked=("Q4_0",)),
     changed((4928,), repacked=("Q4_0", "Q4_K")),
     changed((5140,), latent_cache=True),
@@ -183,6 +230,7 @@ ERAS: tuple[Era, ...] = succession(
     changed((6660,), weights_first=True),
     changed((6710,), saves_prompts=True),
     changed((6820,), unpadded=True),
+    changed((6940,), flash_pictures=True),
     changed((6980,), padding=True, unpadded=False),
     changed((7000,), fused_value_views=True),
     changed((7100,), clamps_expert_sum=True),
@@ -198,10 +246,11 @@ ERAS: tuple[Era, ...] = succession(
     changed((8650,), rotates=True),
     changed((8800,), rotates_windows=True),
     changed((9000,), repacked=("Q4_0", "Q4_K", "IQ4_NL", "MXFP4")),
-    changed((9200,), vulkan_order=3, drops_late=_LATE[:2]),
+    changed((9200,), keeps_snapshots=True, vulkan_order=3, drops_late=_LATE[:2]),
     changed((9440,), half_masks=True, copies_in_graph=True, few_outputs=True),
     changed((9500,), drops_late=_LATE[:3]),
     changed((9550,), drops_late=_LATE[:4]),
+    changed((9976,), divides_rows=False),
     changed((10100,), drops_late=_LATE[:5]),
     changed((10150,), ignores_sinks=True, forces_flash=True),
     changed((10200,), vulkan_order=4),
@@ -218,12 +267,34 @@ ERAS: tuple[Era, ...] = succession(
 )
 
 
-def era_for(version: str) -> Era:
-    """The era of a build or release.
+#: ik_llama.cpp counts its commits, too: it left llama.cpp in August 2024, and took little of it since.
+IK_ERAS: tuple[Era, ...] = succession(
+    Era((0,), splits_batch=True, offloads_products=True, trims_outputs=True, spare_sequence=True),
+    changed((3413,), fuses_norms=True),
+    changed((3478,), fuses_gates=True),
+    changed((3480,), sums_experts="plain"),
+    changed((3541,), latent_cache=True, chooses_latents=True),
+    changed((3745,), shares_experts=True),
+    changed((3827,), caches_drafts=True),
+    changed((3869,), fuses_dense=True),
+    changed((3873,), pipeline_copies=1),
+    changed((3907,), half_masks=True),
+    changed((3918,), caches_drafts=False),
+    changed((3926,), sums_experts="weighted"),
+    changed((3928,), flash_on=True, fuses_experts=True),
+    changed((3953,), spare_sequence=False),
+    changed((3983,), mla=3),
+)
+
+
+def era_for(version: str | None, fork: Fork = "llama.cpp") -> Era:
+    """The era of a build or release; of the newest one for None.
 
     Raises
     ------
     BadInput
         If the version cannot be read.
     """
+    if fork == "ik_llama.cpp":
+        return IK_ERAS[-1] if version is None else era_of(str(build_of(version)), IK_ERAS)
     return era_of(str(build_of(version)), ERAS)

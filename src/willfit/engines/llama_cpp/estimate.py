@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,16 +11,24 @@ from willfit.engines.context import context_term
 from willfit.engines.llama_cpp.capacity import capacity
 from willfit.engines.llama_cpp.drafting import Draft, draft_of, draft_term
 from willfit.engines.llama_cpp.eras import NEWEST, era_for
-from willfit.engines.llama_cpp.extras import lora_term, projector_term
+from willfit.engines.llama_cpp.extras import (
+    lora_term,
+    projector_compute,
+    projector_compute_term,
+    projector_term,
+)
 from willfit.engines.llama_cpp.graph import families
 from willfit.engines.llama_cpp.host import checkpoints_term, prompt_cache_term
 from willfit.engines.llama_cpp.loading.expanded import expanded
 from willfit.engines.llama_cpp.loading.offload import Offload
 from willfit.engines.llama_cpp.remedies import remedies
+from willfit.engines.llama_cpp.resolve import mla_of
 from willfit.engines.llama_cpp.settings import Settings
 from willfit.engines.llama_cpp.sizing import Sizing, devices_of, resized, size_up
 from willfit.engines.llama_cpp.terms import (
     compute_term,
+    divided_term,
+    established,
     keys_values_term,
     output_term,
     states_term,
@@ -69,9 +78,8 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
     BadInput
         If the subject is no GGUF file, or a setting cannot be used.
     """
-    if not era_for(settings.version or NEWEST).latent_cache or (
-        settings.fork == "ik_llama.cpp" and settings.mla == 0
-    ):
+    era = era_for(settings.version, settings.fork)
+    if not era.latent_cache or (era.chooses_latents and not mla_of(settings, era)):
         subject = expanded(subject)
     used = devices_of(machine, settings)
     contexts = [context_term(device) for device in used]
@@ -91,7 +99,8 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
         return measure(asked, sizing.offload)
 
     draft = draft_of(subject, machine, sizing, free)
-    beside = [_beside(sizing, draft, index) for index in range(len(sizing.devices))]
+    pictures = projector_compute(sizing)
+    beside = [_beside(sizing, draft, pictures, index) for index in range(len(sizing.devices))]
     limits = [limit - sum(term.bytes for term in terms) for limit, terms in zip(limits, beside, strict=False)]
     held = capacity(sizing, limits, with_context)
     devices = tuple(
@@ -108,7 +117,7 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
         "host",
         0,
         machine.host_bytes,
-        _host_terms(sizing, draft),
+        _host_terms(sizing, draft, pictures),
         page_cache=(mapped,) if mapped is not None else (),
     )
     return Estimate(
@@ -121,7 +130,7 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
         capacity=held,
         notes=_notes(subject, sizing, users),
         remedies=remedies(sizing, limits, measure, held.max_context if held else 0),
-        details=_details(sizing),
+        details=_details(sizing, draft, pictures),
     )
 
 
@@ -129,23 +138,25 @@ def _device_terms(sizing: Sizing, index: int) -> tuple[Term, ...]:
     place = sizing.model.backends[index].place
     return _present(
         weights_term(sizing, place),
+        divided_term(sizing, index),
         keys_values_term(sizing, place),
         states_term(sizing, place),
         compute_term(sizing, place),
     )
 
 
-def _beside(sizing: Sizing, draft: Draft | None, index: int) -> tuple[Term, ...]:
+def _beside(sizing: Sizing, draft: Draft | None, pictures: Mapping[str, int], index: int) -> tuple[Term, ...]:
     """What a device holds beside the model and its context: adapters, a projector, a drafting model."""
     place = sizing.model.backends[index].place
     return _present(
         lora_term(sizing, index),
         projector_term(sizing) if index == 0 and sizing.settings.mmproj_offload else None,
+        projector_compute_term(sizing, pictures, place),
         draft_term(sizing, draft, (place,)) if draft is not None else None,
     )
 
 
-def _host_terms(sizing: Sizing, draft: Draft | None) -> tuple[Term, ...]:
+def _host_terms(sizing: Sizing, draft: Draft | None, pictures: Mapping[str, int]) -> tuple[Term, ...]:
     pinned = sizing.model.backends[-1].place
     places = {**_HOST_WEIGHTS, pinned: "weights" if pinned == "CPU" else "pinned_weights"}
     return _present(
@@ -156,6 +167,7 @@ def _host_terms(sizing: Sizing, draft: Draft | None) -> tuple[Term, ...]:
         output_term(sizing),
         lora_term(sizing, None),
         projector_term(sizing) if not (sizing.settings.mmproj_offload and sizing.devices) else None,
+        projector_compute_term(sizing, pictures, "CPU"),
         draft_term(sizing, draft, (*_HOST_WEIGHTS, pinned)) if draft is not None else None,
         prompt_cache_term(sizing),
         checkpoints_term(sizing),
@@ -188,9 +200,19 @@ def _notes(subject: Subject, sizing: Sizing, users: int) -> tuple[str, ...]:
         notes.append(f"{len(settings.lora)} LoRA adapters could not be read: they are not counted")
     if settings.drafting is not None and settings.drafting.kind != "mtp" and subject.draft is None:
         notes.append("the drafting model is not known: it is not counted")
-    if settings.split_mode in ("row", "tensor") and len(sizing.devices) > 1:
+    undivided = settings.split_mode == "tensor" or (
+        settings.split_mode == "row" and sizing.model.split is None
+    )
+    if undivided and len(sizing.devices) > 1:
         notes.append(
             f"--split-mode {settings.split_mode} divides matrices; they are counted with whole layers here"
+        )
+    if settings.mmproj_bytes and settings.mmproj_encoder is None:
+        notes.append("what the projector computes is not known: it is not counted")
+    if not established(sizing):
+        notes.append(
+            "what ik_llama.cpp computes with weights on several devices or in RAM is not established: "
+            "compute buffers may be half or twice as large"
         )
     if settings.rpc_servers:
         notes.append(
@@ -208,8 +230,9 @@ def _present(*terms: Term | None) -> tuple[Term, ...]:
     return tuple(term for term in terms if term is not None)
 
 
-def _details(sizing: Sizing) -> dict[str, Any]:
+def _details(sizing: Sizing, draft: Draft | None, pictures: Mapping[str, int]) -> dict[str, Any]:
     resolved = sizing.resolved
+    drafted = {} if draft is None else {"kv": draft.caches, "compute": draft.compute}
     return {
         "context": resolved.n_ctx if resolved.unified else resolved.cells,
         "n_ctx": resolved.n_ctx,
@@ -225,6 +248,9 @@ def _details(sizing: Sizing) -> dict[str, Any]:
             "output": {sizing.model.backends[-1].place: sizing.context.output},
         },
         "kv": {"k": sizing.context.keys, "v": sum(sizing.context.keys_values.values()) - sizing.context.keys},
+        "draft": drafted,
+        "projector": dict(pictures),
+        "established": established(sizing),
         "splits": sizing.context.splits,
         "nodes": sizing.context.nodes,
         "pipelined": sizing.pipelined,

@@ -17,12 +17,11 @@ from willfit.engines.llama_cpp.graph.network import Batch, LayerCache, Network
 from willfit.engines.llama_cpp.graph.scheduler import Backend, Reserved, Scheduler
 from willfit.engines.llama_cpp.graph.tensor import Buffer, Node
 from willfit.engines.llama_cpp.loading.layers import LayerPlaces
+from willfit.engines.llama_cpp.loading.rows import RowSplit
 from willfit.engines.llama_cpp.loading.weights import Loader, Placed, Weights, alike, buffer_bytes, by_name
 
 #: Architectures whose batches need more for one sequence than for several.
 _ONE_IS_WORSE = frozenset(("kimi-linear", "minimax-01"))
-#: Copies of inputs that pipeline parallelism keeps (`GGML_SCHED_MAX_COPIES`).
-PIPELINE_COPIES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +36,8 @@ class Model:
         Where layers and tensors are.
     backends
         Devices by index, then the processor.
+    split
+        How rows of matrices are divided among devices; None where matrices stay whole.
     named
         Tensors by name; see `loading.weights.by_name`.
     alike
@@ -53,6 +54,7 @@ class Model:
     named: Mapping[str, Placed]
     alike: tuple[int, ...]
     spread: tuple[float, float] = (1.0, 1.0)
+    split: RowSplit | None = None
 
     @property
     def meta(self) -> Metadata:
@@ -62,7 +64,16 @@ class Model:
     @property
     def bytes(self) -> dict[str, int]:
         """Bytes of each buffer of weights."""
-        return buffer_bytes(self.placed, self.backends)
+        return buffer_bytes(self.placed, self.backends, self.split)
+
+    def divided_bytes(self, device: int) -> int:
+        """Bytes of a device's rows of matrices that are divided among devices."""
+        split = self.split
+        if split is None:
+            return 0
+        names = {split.place(index) for index in range(len(split.starts))}
+        tensors = {one.tensor.name: one.tensor for one in self.placed if one.buffer.place in names}
+        return sum(split.bytes(tensor)[device] for tensor in tensors.values())
 
 
 def load(
@@ -78,7 +89,9 @@ def load(
     spread = (bounds[0] / own, bounds[1] / own) if bounds and own else (1.0, 1.0)
     named = by_name(placed, len(loader.backends) - 1)
     layers = alike(placed, len(architecture.layers))
-    return Model(header, architecture, loader.places, placed, loader.backends, named, layers, spread)
+    return Model(
+        header, architecture, loader.places, placed, loader.backends, named, layers, spread, loader.split
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +108,12 @@ class ContextSettings:
         Caches follow their layers; products with weights on the host run on a device.
     embeddings, pooling
         Vectors are wanted.
-    pipelined
-        Batches overlap on several devices.
     pins
         Operations stay where builders want them; False for the library's own planner.
+    copies
+        Of inputs, that batches which overlap on several devices have.
+    mla, attention_mib, fused_experts
+        See `Batch`.
     drafts
         It is a second context, for the layers that predict further tokens.
     """
@@ -109,8 +124,11 @@ class ContextSettings:
     op_offload: bool = True
     embeddings: bool = False
     pooling: str = "none"
-    pipelined: bool = False
     pins: bool = True
+    copies: int = 1
+    mla: int = 0
+    attention_mib: int = 0
+    fused_experts: bool = False
     drafts: bool = False
 
 
@@ -147,11 +165,11 @@ class Context:
     nodes: int
 
 
-def cache_buffers(model: Model, kv_offload: bool, drafts: bool = False) -> list[Buffer]:
-    """Where each layer's cache goes."""
+def cache_buffers(model: Model, kv_offload: bool, drafts: bool = False, kept: bool = False) -> list[Buffer]:
+    """Where each layer's cache goes; see `cached_layers`."""
     found = []
     places = model.places.layers
-    for run in range(len(runs(cached_layers(model.architecture, drafts)))):
+    for run in range(len(runs(cached_layers(model.architecture, drafts, kept)))):
         device = places[run % len(places)]
         on_device = kv_offload and device is not None
         place = model.backends[device].place if on_device and device is not None else "CPU"
@@ -163,7 +181,7 @@ def context(model: Model, settings: ContextSettings, era: Era) -> Context:
     """What a context of a model takes."""
     cache = settings.cache.of(model.architecture)
     settings = replace(settings, cache=cache)
-    buffers = cache_buffers(model, settings.kv_offload, settings.drafts)
+    buffers = cache_buffers(model, settings.kv_offload, settings.drafts, settings.cache.keeps_drafts)
     tokens = min(cache.cells * cache.streams, cache.ubatch)
     outputs = min(tokens, settings.outputs)
     sequences = _computed_sequences(cache, era)
@@ -193,7 +211,7 @@ def context(model: Model, settings: ContextSettings, era: Era) -> Context:
 
 def cached_bytes(model: Model, settings: ContextSettings) -> dict[str, int]:
     """Bytes of keys and values by buffer."""
-    buffers = cache_buffers(model, settings.kv_offload, settings.drafts)
+    buffers = cache_buffers(model, settings.kv_offload, settings.drafts, settings.cache.keeps_drafts)
     caches = layer_caches(model.architecture, settings.cache, buffers, settings.drafts)
     return _sum(model, caches, buffers, LayerCache.keys_values)
 
@@ -202,7 +220,7 @@ def flash_attention(model: Model, settings: ContextSettings, era: Era) -> bool:
     """Whether flash attention lands on each layer's own device, which is when `auto` chooses it."""
     cache = settings.cache.of(model.architecture)
     tried = replace(settings, cache=replace(cache, flash_attn=True))
-    buffers = cache_buffers(model, settings.kv_offload, settings.drafts)
+    buffers = cache_buffers(model, settings.kv_offload, settings.drafts, settings.cache.keeps_drafts)
     sequences = _computed_sequences(cache, era)
     net = _network(model, tried, era, buffers, cache.sequences, cache.sequences, sequences)
     families.build(net)
@@ -229,12 +247,11 @@ def _reserve(
     outputs: int,
     sequences: int,
 ) -> Reserved:
-    copies = PIPELINE_COPIES if settings.pipelined else 1
     kept: dict[int, int] = {}
     while True:
         net = _network(model, settings, era, buffers, tokens, outputs, sequences, kept)
         families.build(net)
-        reserved = _scheduler(model, settings, era, copies).reserve(net.nodes, net.leafs, net.folds)
+        reserved = _scheduler(model, settings, era, settings.copies).reserve(net.nodes, net.leafs, net.folds)
         if not reserved.kept:
             return reserved
         kept |= reserved.kept
@@ -269,6 +286,9 @@ def _network(
         cache.cells,
         cache.transposed,
         1 + cache.snapshots,
+        settings.mla,
+        settings.attention_mib,
+        settings.fused_experts,
         settings.drafts,
     )
     layers = model.architecture.layers

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from willfit.architectures.mixers import Attention
 from willfit.architectures.model import Architecture
 from willfit.engines.llama_cpp.cache.layers import PADDING, CacheSettings, quantized
-from willfit.engines.llama_cpp.eras import NEWEST, Era, era_for
+from willfit.engines.llama_cpp.eras import NEWEST, NEWEST_IK, Era, era_for
 from willfit.engines.llama_cpp.plan import ContextSettings
 from willfit.engines.llama_cpp.settings import Settings
 from willfit.errors import BadInput
@@ -59,6 +59,10 @@ class Resolved:
         Earlier recurrent states that are kept.
     embeddings, pooling
         Vectors are wanted.
+    spare
+        Sequences beside those of the slots.
+    mla
+        How ik_llama.cpp computes latent attention.
     flash_found
         Whether the devices can use flash attention, once that is known.
     """
@@ -78,6 +82,8 @@ class Resolved:
     snapshots: int = 0
     embeddings: bool = False
     pooling: str = "none"
+    spare: int = 0
+    mla: int = 0
     flash_found: bool | None = None
 
     @property
@@ -90,14 +96,14 @@ class Resolved:
     def _latent_values(self, settings: Settings, flash_attn: bool) -> bool:
         """Whether latents are cached as values, too."""
         if settings.fork == "ik_llama.cpp":
-            return settings.mla == 1 and not flash_attn
+            return self.mla == 1 and not flash_attn
         return not self.era.latent_keys_only
 
     def context(self, settings: Settings, flash_attn: bool, pipelined: bool) -> ContextSettings:
         """What the context is made with."""
         cache = CacheSettings(
             self.cells,
-            self.sequences,
+            self.sequences + self.spare,
             self.unified or not self.era.streams,
             self.n_ubatch,
             cache_type(settings.cache_type_k),
@@ -109,6 +115,7 @@ class Resolved:
             self.era.rotates,
             self.era.rotates_windows,
             self.snapshots,
+            self.era.caches_drafts,
             _padding(self.era, self.flash_attn),
         )
         return ContextSettings(
@@ -118,8 +125,12 @@ class Resolved:
             settings.op_offload,
             self.embeddings,
             self.pooling,
-            pipelined,
             not settings.no_alloc,
+            settings.pipeline_copies or self.era.pipeline_copies if pipelined else 1,
+            self.mla,
+            settings.max_attention_mib or 0,
+            settings.fork == "ik_llama.cpp"
+            and (self.era.fuses_experts if settings.fused_moe is None else settings.fused_moe),
         )
 
 
@@ -152,8 +163,8 @@ def resolve(architecture: Architecture, pooling: int, settings: Settings) -> Res
     BadInput
         If settings contradict each other or the model.
     """
-    version = settings.version or NEWEST
-    era = era_for(version)
+    version = settings.version or (NEWEST_IK if settings.fork == "ik_llama.cpp" else NEWEST)
+    era = era_for(version, settings.fork)
     sequences, unified = _sequences(settings, era)
     trained = architecture.max_positions or _OLD_CONTEXT
     context = settings.n_ctx
@@ -177,7 +188,8 @@ def resolve(architecture: Architecture, pooling: int, settings: Settings) -> Res
     snapshots = 0
     if settings.drafting is not None:
         drafted = settings.drafting.n_max or DRAFTED
-        snapshots = drafted if settings.drafting.kind != "draft" else 0
+        keeps = era.keeps_snapshots and settings.drafting.kind != "draft"
+        snapshots = drafted if keeps else 0
     outputs = n_batch
     if architecture.encoder or architecture.model_type == "t5encoder":
         pass  # all results of an encoder are kept (`llama_model_has_encoder`)
@@ -203,12 +215,21 @@ def resolve(architecture: Architecture, pooling: int, settings: Settings) -> Res
         snapshots,
         vectors,
         kind if vectors else "none",
+        int(era.spare_sequence and settings.program == "server"),
+        mla_of(settings, era),
     )
+
+
+def mla_of(settings: Settings, era: Era) -> int:
+    """How ik_llama.cpp computes latent attention; 0 in llama.cpp."""
+    if not era.chooses_latents:
+        return 0
+    return era.mla if settings.mla is None else settings.mla
 
 
 def _flash(architecture: Architecture, settings: Settings, era: Era) -> bool | None:
     """Whether flash attention is used; None where that is left to the devices (`llama_init_from_model`)."""
-    stated = {"on": True, "off": False, "auto": None, None: None if era.flash_auto else False}
+    stated = {"on": True, "off": False, "auto": None, None: None if era.flash_auto else era.flash_on}
     flash = False if architecture.model_type in _WITHOUT_FLASH else stated[settings.flash_attn]
     if flash is None and era.forces_flash and quantized(cache_type(settings.cache_type_v)):
         return True

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from willfit.engines.llama_cpp.graph.pictures import Encoder
+
 #: `server` and `cli` are the programs of that name, `bench` is `llama-bench`, `api` a program that calls the library
 #: and computes the logits of whole batches (`llama-perplexity`, bindings).
 Program = Literal["server", "cli", "bench", "api"]
@@ -95,8 +97,9 @@ class Settings:
         The server's saved states for each slot, and its limit on saved prompts in MiB (-1: none, 0: off).
     lora, lora_bytes
         Adapters by name, and their tensors' bytes where their files could be read.
-    mmproj_bytes, mmproj_offload, image_tokens
-        A projector's tensor bytes (0: without), whether it goes to a device, and most tokens of one image.
+    mmproj_bytes, mmproj_encoder, mmproj_offload, image_tokens
+        A projector's tensor bytes (0: without), its encoder's shape (None: not known), whether it goes to a device, and
+        most tokens of one image.
     drafting
         None without.
     rpc_servers
@@ -107,6 +110,9 @@ class Settings:
         What the library's own planner says, which `--fit` asks: it forgets where builders want operations.
     n_threads
         Threads; None for the machine's.
+    pipeline_copies
+        Copies of inputs that a pipeline keeps, which is chosen when the program is built (`GGML_SCHED_MAX_COPIES`);
+        None for the usual.
     mla, fused_moe, max_attention_mib, run_time_repack
         ik_llama.cpp's `-mla`, `-fmoe`, `-amb`, `-rtr`.
     """
@@ -150,6 +156,7 @@ class Settings:
     lora: tuple[str, ...] = ()
     lora_bytes: int = 0
     mmproj_bytes: int = 0
+    mmproj_encoder: Encoder | None = None
     mmproj_offload: bool = True
     image_tokens: int | None = None
     drafting: Drafting | None = None
@@ -157,6 +164,7 @@ class Settings:
     fusion: bool = True
     no_alloc: bool = False
     n_threads: int | None = None
+    pipeline_copies: int | None = None
     mla: int | None = None
     fused_moe: bool | None = None
     max_attention_mib: int | None = None

@@ -8,12 +8,14 @@ from dataclasses import dataclass, replace
 from willfit.architectures.gguf.metadata import Metadata
 from willfit.checkpoints.gguf import GgufHeader
 from willfit.engines.base import Machine, Subject
+from willfit.engines.llama_cpp.backends.cuda import Cuda
 from willfit.engines.llama_cpp.backends.table import backend_name, backends_of, host_buffers
-from willfit.engines.llama_cpp.eras import NEWEST, Era, era_for
+from willfit.engines.llama_cpp.eras import Era, era_for
 from willfit.engines.llama_cpp.fit import LEAST_CONTEXT, TARGET_BYTES, Limits, fit_context, fit_layers
 from willfit.engines.llama_cpp.loading.drafting import drafting_tensors
 from willfit.engines.llama_cpp.loading.layers import LayerPlaces, place_layers
 from willfit.engines.llama_cpp.loading.offload import EXPERTS, Offload
+from willfit.engines.llama_cpp.loading.rows import RowSplit, row_split
 from willfit.engines.llama_cpp.loading.weights import Loader
 from willfit.engines.llama_cpp.plan import Context, Model, context, flash_attention, load
 from willfit.engines.llama_cpp.resolve import Resolved, require_flash_attention, resolve
@@ -57,10 +59,11 @@ class Sizing:
         context = self.context
         return tuple(
             sizes.get(one.place, 0)
+            + self.model.divided_bytes(index)
             + context.keys_values.get(one.place, 0)
             + context.states.get(one.place, 0)
             + context.compute.get(one.place, 0)
-            for one in self.model.backends[:-1]
+            for index, one in enumerate(self.model.backends[:-1])
         )
 
 
@@ -140,9 +143,11 @@ def place(
     header = header_of(subject)
     backends = backends_of(devices, backend, resolved.era, settings.fusion)
     count = layers_of(header, subject)
-    places: LayerPlaces = place_layers(
-        count, offload.layers, offload.shares if devices else (), resolved.era.output_first
-    )
+    split = _row_split(backends[:-1], backend, resolved.era, settings, offload)
+    shares = offload.shares if devices else ()
+    if split is not None and split.main is not None:
+        shares = tuple(float(index == split.main) for index in range(len(devices)))
+    places: LayerPlaces = place_layers(count, offload.layers, shares, resolved.era.output_first)
     loader = Loader(
         places,
         backends,
@@ -150,11 +155,40 @@ def place(
         settings.mmap,
         resolved.era.repacked if settings.repack and settings.fork == "llama.cpp" else (),
         offload.overrides,
+        split,
         lazy_buffer(resolved.era, settings),
     )
     return load(
         header, subject.architecture, loader, skipped_tensors(header, subject, settings), subject.bounds
     )
+
+
+def _row_split(
+    devices: Sequence[object], backend: Backend, era: Era, settings: Settings, offload: Offload
+) -> RowSplit | None:
+    """How rows are divided; None where matrices stay whole.
+
+    Raises
+    ------
+    BadInput
+        If the devices cannot divide rows.
+    """
+    cuda = [one for one in devices if isinstance(one, Cuda)]
+    if settings.split_mode != "row" or not devices:
+        return None
+    if not cuda or not era.divides_rows:
+        if backend == "sycl" or not era.layers_divide:
+            return None
+        raise BadInput(
+            f"--split-mode row: llama.cpp of this build does not divide rows on {backend} devices",
+            "use --split-mode layer or tensor",
+        )
+    main = None if era.layers_divide else min(settings.main_gpu, len(cuda) - 1)
+    return row_split(offload.shares, cuda, main)
+
+
+#: Tensors of layers that draft which are loaded all the same (`load_arch_tensors`), by architecture.
+_LOADED_DRAFTS = {"deepseek32": ".exp_probs_b.bias", "glm-dsa": ".exp_probs_b.bias"}
 
 
 def lazy_buffer(era: Era, settings: Settings) -> str:
@@ -197,7 +231,7 @@ def size_up(subject: Subject, machine: Machine, settings: Settings, free: Sequen
     pooling = _pooling(header, subject)
     layers = layers_of(header, subject)
     known = [one for one in free if one is not None]
-    offload = offload_of(settings, layers, free, era_for(settings.version or NEWEST))
+    offload = offload_of(settings, layers, free, era_for(settings.version, settings.fork))
 
     def with_context(n_ctx: int | None, chosen: Offload, planned: bool = False) -> Sizing:
         asked = settings if n_ctx is None else replace(settings, n_ctx=n_ctx)
@@ -269,7 +303,7 @@ def sized(
         and offload.layers > layers_of(header_of(subject), subject)
         and settings.split_mode in (None, "layer")
         and settings.kv_offload
-        and not offload.overrides
+        and (settings.fork == "ik_llama.cpp" or not offload.overrides)
         and (backend in ("cuda", "rocm", "metal") or (backend == "vulkan" and resolved.era.vulkan_pipelines))
     )
     flash = resolved.flash_attn if resolved.flash_attn is not None else resolved.flash_found

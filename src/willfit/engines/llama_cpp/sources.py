@@ -13,6 +13,7 @@ SOURCES = Sources(
             ((3642,), "src/llama.cpp: llm_load_tensors"),
             ((5308,), "src/llama-model.cpp: load_tensors"),
         ],
+        "rows": [((0,), "ggml-cuda.cu: get_row_split"), ((3642,), "ggml/src/ggml-cuda.cu: get_row_split")],
         "keys and values": [
             ((0,), "llama.cpp: llama_kv_cache_init"),
             ((3642,), "src/llama.cpp: llama_kv_cache_init"),
@@ -45,6 +46,7 @@ SOURCES = Sources(
             ((0,), "examples/llava/clip.cpp: clip_model_load"),
             ((5308,), "tools/mtmd/clip.cpp: clip_init"),
         ],
+        "pictures": [((5308,), "tools/mtmd/clip.cpp: alloc_compute_meta, on the picture it warms up with")],
         "prompt cache": [((8643,), "tools/server/server-task.h: server_prompt_cache")],
         "checkpoints": [((8643,), "tools/server/server-context.cpp: server_prompt_checkpoint")],
     },

@@ -49,6 +49,16 @@ def weights_term(sizing: Sizing, place: str, name: str = "weights") -> Term | No
     return between(name, size, low, high, text, cite(sizing, "weights"))
 
 
+def divided_term(sizing: Sizing, index: int) -> Term | None:
+    """A device's rows of matrices that are divided among devices; None without any."""
+    split, size = sizing.model.split, sizing.model.divided_bytes(index)
+    if split is None or not size:
+        return None
+    end = (*split.starts, 1.0)[index + 1]
+    text = f"{size} B of rows from {split.starts[index]:.3f} to {end:.3f} of each matrix"
+    return exact("divided_weights", size, text, cite(sizing, "rows"))
+
+
 def keys_values_term(sizing: Sizing, place: str) -> Term | None:
     """Keys and values in one buffer; None if it holds none."""
     return _cache_term(sizing, place, "kv_cache", ("k", "v", "index"), sizing.context.keys_values, "cells")
@@ -67,7 +77,7 @@ def _cache_term(
     if not size:
         return None
     settings = sizing.resolved.context(sizing.settings, sizing.context.flash_attn, False).cache
-    buffers = cache_buffers(sizing.model, sizing.settings.kv_offload)
+    buffers = cache_buffers(sizing.model, sizing.settings.kv_offload, kept=settings.keeps_drafts)
     counts: Counter[tuple[int, int]] = Counter()
     seen: set[int] = set()
     for cache, buffer in zip(
@@ -94,6 +104,13 @@ def _cache_term(
     return exact(name, size, text, cite(sizing, rule))
 
 
+def established(sizing: Sizing) -> bool:
+    """Whether it is known what is computed where: ik_llama.cpp has rules of its own for weights that lie elsewhere."""
+    offload = sizing.offload
+    whole = not offload.overrides and offload.layers > len(sizing.model.places.layers)
+    return sizing.settings.fork == "llama.cpp" or not sizing.devices or (whole and not sizing.pipelined)
+
+
 def compute_term(sizing: Sizing, place: str) -> Term | None:
     """What is computed, when most of it is alive."""
     size = sizing.context.compute.get(place, 0)
@@ -112,7 +129,7 @@ def compute_term(sizing: Sizing, place: str) -> Term | None:
     cited = cite(sizing, "compute")
     copied = sum(held for held, what in peak if what.endswith(".weight"))
     low, high = (size + int(copied * (part - 1)) for part in sizing.model.spread)
-    if not families.is_known(sizing.model.architecture.model_type):
+    if not (established(sizing) and families.is_known(sizing.model.architecture.model_type)):
         low, high = size // _UNKNOWN_GRAPH, size * _UNKNOWN_GRAPH
     return between("compute", size, low, high, text or f"{size} B", cited)
 

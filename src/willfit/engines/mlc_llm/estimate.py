@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from willfit.architectures.mixers import Attention
 from willfit.engines.base import Machine, Question, Subject
-from willfit.engines.borrowed import NOTE, library_terms
+from willfit.engines.borrowed import library_terms
 from willfit.engines.context import context_term
 from willfit.engines.mlc_llm.account import METAL_TOKENS, PAGE, Account
 from willfit.engines.mlc_llm.eras import NEWEST
@@ -336,7 +336,7 @@ def _notes(account: Account, users: int) -> list[str]:
         *model_note("MLC-LLM", architecture, settings.version, support(architecture, settings.version)),
         "models that others converted have a configuration of their own (prefill_chunk_size, context_window_size, "
         "max_batch_size); what MLC-LLM makes of a model's config is taken",
-        NOTE.format(engine="MLC-LLM"),
+        "workspaces of the vendor's libraries are not established; what PyTorch engines show stands for them",
     ]
     if not usual(account.subject.architecture) or account.ranks > 1:
         notes.append("how the compiler plans the buffers of this model is not established by any log")

@@ -82,14 +82,14 @@ WORDS: dict[str, Words] = {
             "roomy": "the file is mapped where the host has room for it",
             "devices": "the file is mapped where layers are on devices and the host has room for it",
         },
-        ("weights", "mapped_weights"),
+        ("weights",),
     ),
     "direct_io": Words(
         {
             False: "files are read through the page cache",
             True: "files are read past the page cache for devices that share the host's memory",
         },
-        ("weights", "mapped_weights"),
+        ("weights",),
     ),
     "gpu_overhead": Words(
         {

@@ -13,7 +13,7 @@ from willfit.engines.llama_cpp.sizing import header_of
 from willfit.engines.ollama.eras import NEWEST, era_for
 from willfit.engines.ollama.estimating import Estimated, estimate_memory, terms_of
 from willfit.engines.ollama.facts import Facts, Vision, facts_of
-from willfit.engines.ollama.habits import OWN_ENGINE, holds, since
+from willfit.engines.ollama.habits import OWN_ENGINE, holds, who_knows
 from willfit.engines.ollama.own_answer import own_answer
 from willfit.engines.ollama.settings import KEEP_ALIVE, Resolved, Settings, resolve
 from willfit.engines.ollama.sources import SOURCES
@@ -172,8 +172,8 @@ def _estimated(estimated: Estimated, settings: Settings) -> dict[str, Any]:
 
 def _unknown(facts: Facts, settings: Settings) -> str:
     """Why a version does not load an architecture; empty if it does."""
-    first = since(facts.architecture, settings.version)
-    return f"Ollama {settings.version} does not know {facts.architecture}; {first} does" if first else ""
+    other = who_knows(facts.architecture, settings.version)
+    return f"Ollama {settings.version} does not know {facts.architecture}; {other} does" if other else ""
 
 
 def _lacks_memory(resolved: Resolved, estimated: Estimated, machine: Machine) -> str:

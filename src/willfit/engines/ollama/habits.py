@@ -39,8 +39,11 @@ OWN_ENGINE: dict[str, Turns] = {
     **_since("laguna nemotron_h_omni", (0, 22)),
 }
 
-#: From here on Ollama runs whatever the llama.cpp does that it starts.
+#: From here on Ollama runs whatever the llama.cpp does that it starts, and translates files of its own for it.
 ANY_ARCHITECTURE: Version = (0, 30)
+
+#: Those that this lost.
+GONE = ("mllama", "solar")
 
 #: Known to the llama.cpp that a version links, until 0.30 (`llama/llama.cpp/src/llama-arch.cpp`).
 LLAMA_CPP: dict[str, Turns] = {
@@ -168,12 +171,13 @@ def holds(table: dict[str, Turns], architecture: str, version: str) -> bool:
     return sum(turn <= numbers for turn in table.get(architecture, ())) % 2 == 1
 
 
-def since(architecture: str, version: str) -> str:
-    """The first version that knows an architecture; empty if this one does."""
-    if parse_version(version) >= ANY_ARCHITECTURE or any(
-        holds(table, architecture, version) for table in (OWN_ENGINE, LLAMA_CPP)
-    ):
+def who_knows(architecture: str, version: str) -> str:
+    """Another version that knows an architecture; empty if this one does."""
+    numbers = parse_version(version)
+    if numbers >= ANY_ARCHITECTURE:
+        return "0.24" if architecture in GONE else ""
+    if any(holds(table, architecture, version) for table in (OWN_ENGINE, LLAMA_CPP)):
         return ""
     turns = [turn for table in (OWN_ENGINE, LLAMA_CPP) for turn in table.get(architecture, ())[::2]]
-    later = [turn for turn in turns if turn > parse_version(version)]
+    later = [turn for turn in turns if turn > numbers]
     return ".".join(map(str, min(later, default=ANY_ARCHITECTURE)))

@@ -6,11 +6,14 @@ import re
 from dataclasses import replace
 from typing import Any, get_args
 
+from willfit.checkpoints.catalogue import find
 from willfit.engines.base import Machine, Subject
 from willfit.engines.gguf_files import subject_of_file
 from willfit.engines.llama_cpp import Settings, estimate
 from willfit.engines.llama_cpp.eras import era_for
-from willfit.engines.llama_cpp.settings import Backend, Drafting, Program
+from willfit.engines.llama_cpp.graph.pictures import Encoder
+from willfit.engines.llama_cpp.loading.projectors import side_of
+from willfit.engines.llama_cpp.settings import Backend, Drafting, Fork, Program
 from willfit.estimate import Estimate
 from willfit.file_types import known_quantization
 from willfit.hardware.device import Device
@@ -23,12 +26,25 @@ from willfit.validation.scoring import Prediction
 #: Builds by the day on which they were published; others lie between.
 _BUILDS = (
     ("2023-08-21", 1010), ("2023-12-05", 1610), ("2024-02-26", 2275), ("2024-03-13", 2409), ("2024-03-27", 2540),
-    ("2024-05-11", 2849), ("2024-08-18", 3600), ("2024-10-31", 4000), ("2024-12-30", 4400), ("2025-03-15", 4897), ("2025-04-26", 5192),
-    ("2025-06-10", 5622), ("2025-06-30", 5781), ("2025-08-30", 6325), ("2025-11-08", 6980), ("2025-12-15", 7410),
-    ("2026-02-12", 8000), ("2026-04-10", 8672), ("2026-05-08", 9093), ("2026-05-25", 9294), ("2026-06-15", 9538),
-    ("2026-07-20", 10068), ("2026-08-20", 10566), ("2026-09-20", 11063), ("2026-10-01", 11320), ("2026-10-08", 11500),
+    ("2024-05-11", 2849), ("2024-08-18", 3600), ("2024-10-31", 4000), ("2024-12-30", 4400), ("2025-03-15", 4897),
+    ("2025-04-26", 5192), ("2025-06-10", 5622), ("2025-06-30", 5781), ("2025-08-30", 6325), ("2025-11-08", 6980),
+    ("2025-12-15", 7410), ("2026-02-12", 8000), ("2026-04-10", 8672), ("2026-05-08", 9093), ("2026-05-25", 9294),
+    ("2026-06-15", 9538), ("2026-07-20", 10068), ("2026-08-20", 10566), ("2026-09-20", 11063), ("2026-10-01", 11320),
+    ("2026-10-08", 11500),
 )  # fmt: skip
 
+#: The same of ik_llama.cpp, which counts its own commits.
+_IK_BUILDS = (
+    ("2024-08-18", 3397), ("2024-10-01", 3440), ("2024-11-01", 3480), ("2025-01-01", 3525), ("2025-02-01", 3541),
+    ("2025-02-23", 3571), ("2025-03-01", 3576), ("2025-04-01", 3613), ("2025-05-01", 3657), ("2025-06-01", 3719),
+    ("2025-06-12", 3745), ("2025-07-01", 3774), ("2025-08-07", 3827), ("2025-09-01", 3869), ("2025-09-04", 3877),
+    ("2025-10-01", 3900), ("2025-10-13", 3907), ("2025-10-20", 3918), ("2025-10-25", 3928), ("2025-11-01", 3944),
+    ("2025-11-05", 3953), ("2025-11-12", 3983), ("2025-12-01", 4034), ("2026-01-01", 4084), ("2026-03-01", 4245),
+    ("2026-06-01", 4553), ("2026-10-01", 4840),
+)  # fmt: skip
+
+#: Vision encoders that are built as Qwen3-VL's, by the start of their types.
+_ENCODERS = ("qwen3_vl", "qwen3_5", "qwen3_6", "qwen3_8")
 #: Slots of a server that was not told how many.
 _AUTO_SLOTS = 4
 #: A commit instead of a build: the date has to say.
@@ -69,7 +85,7 @@ def predict(case: Case) -> dict[str, Any]:
                 _spread(found, made)
             else:
                 found = made
-    return found
+    return _in_whole_mib(found) if _whole(case) else found
 
 
 def subject_of(case: Case) -> Subject:
@@ -108,6 +124,21 @@ def machine_of(case: Case) -> Machine:
     return Machine(tuple(devices))
 
 
+def _whole(case: Case) -> bool:
+    """Whether figures were printed in whole MiB, as tables at the end of a run are."""
+    tables = [value for key, value in case.measured.items() if key.endswith("buffer_mib")]
+    values = [size for table in tables if isinstance(table, dict) for size in table.values()]
+    return len(values) > 2 and all(float(size).is_integer() for size in values)
+
+
+def _in_whole_mib(found: dict[str, Any]) -> dict[str, Any]:
+    """The same where what is behind the point was cut off."""
+    return {
+        key: _in_whole_mib(one) if isinstance(one, dict) else Prediction(one.value, one.low - 1, one.high)
+        for key, one in found.items()
+    }
+
+
 def builds_of(case: Case) -> tuple[str, str, str]:
     """The build of a case: stated, or the first, middle and last that its date allows."""
     stated = str(case.fields.get("engine_version") or "")
@@ -117,13 +148,14 @@ def builds_of(case: Case) -> tuple[str, str, str]:
     first = {4: f"{date}-01-01", 7: f"{date}-01"}.get(len(date), date)
     middle = {4: f"{date}-07-01", 7: f"{date}-15"}.get(len(date), date)
     last = {4: f"{date}-12-31", 7: f"{date}-31"}.get(len(date), date)
-    return _build_on(first), _build_on(middle), _build_on(last)
+    known = _IK_BUILDS if case.engine == "ik_llama.cpp" else _BUILDS
+    return _build_on(first, known), _build_on(middle, known), _build_on(last, known)
 
 
-def _build_on(day: str) -> str:
+def _build_on(day: str, known: tuple[tuple[str, int], ...]) -> str:
     """The newest of the known builds on a day."""
-    before = [build for published, build in _BUILDS if published <= day]
-    return f"b{before[-1] if before else _BUILDS[0][1]}"
+    before = [build for published, build in known if published <= day]
+    return f"b{before[-1] if before else known[0][1]}"
 
 
 def _spread(found: dict[str, Any], other: dict[str, Any]) -> None:
@@ -158,11 +190,11 @@ def settings_of(case: Case, build: str, program: Program) -> Settings:
     split = given.get("tensor_split")
     # A server without a word has four slots, which share one cache.
     automatic = program == "server" and given.get("n_parallel") == _AUTO_SLOTS and unified is not False
-    automatic = automatic and era_for(build).auto_slots
+    automatic = automatic and era_for(build, _fork(case)).auto_slots
     name: Backend = next((one for one in get_args(Backend) if one == backend), "vulkan")
     return Settings(
         program=program,
-        fork="ik_llama.cpp" if case.engine == "ik_llama.cpp" else "llama.cpp",
+        fork=_fork(case),
         version=build,
         backend=name,
         n_ctx=given.get("n_ctx"),
@@ -186,15 +218,35 @@ def settings_of(case: Case, build: str, program: Program) -> Settings:
         fit=bool(given.get("fit")),
         fusion=not oracle,
         no_alloc=oracle,
-        drafting=Drafting("mtp", n_max=int(given["n_rs_seq"]))
-        if given.get("n_rs_seq") and not oracle
+        drafting=Drafting("mtp", n_max=_drafted(given))
+        if (given.get("n_rs_seq") or given.get("mtp")) and not oracle
         else None,
         embeddings=bool(given.get("embeddings")),
         n_outputs_max=given.get("n_outputs_max") or None,
+        mmproj_encoder=_encoder(case),
+        pipeline_copies=_copies(case),
         mla=given.get("mla_attn"),
         fused_moe=given.get("fused_moe"),
         max_attention_mib=given.get("attn_max_b"),
     )
+
+
+def _drafted(given: dict[str, Any]) -> int | None:
+    """Tokens that are drafted at once."""
+    stated = given.get("n_rs_seq") or (given.get("speculative") or {}).get("num_tokens")
+    return int(stated) if stated else None
+
+
+def _fork(case: Case) -> Fork:
+    return "ik_llama.cpp" if case.engine == "ik_llama.cpp" else "llama.cpp"
+
+
+def _copies(case: Case) -> int | None:
+    """Copies of a pipeline's inputs, which ik_llama.cpp logs where it pipelines at all."""
+    stated = case.settings.get("pipeline_parallel_copies")
+    if stated is None and _fork(case) == "ik_llama.cpp" and not case.settings.get("pipeline_parallel"):
+        return 1
+    return stated
 
 
 def _has_devices(case: Case) -> bool:
@@ -222,36 +274,99 @@ def _overrides(text: str) -> tuple[tuple[str, str], ...]:
 
 
 def figures(case: Case, subject: Subject, answer: Estimate) -> dict[str, Any]:
-    """What the case measured, as predicted."""
+    """What the case measured, as predicted; what depends on a setting that is not known is left out."""
     measured, unknown = case.measured, case.unknown_settings
     buffers = answer.details["buffers"]
     found: dict[str, Any] = {}
-    moved = "override_tensor" in unknown
+    several = len(answer.devices) > 1
+    # Where a tensor is: without the pattern, or the shares of several devices, nobody knows.
+    placed = "override_tensor" not in unknown and not (several and "tensor_split" in unknown)
     stated = case.fields.get("gguf_type")
     files = (
         bool(stated)
         and known_quantization(str(stated)) is not None
         and not unknown & {"gguf_type", "gguf_mix"}
     )
-    if files and not moved:
+    if files and placed:
         _table(found, measured, "model_buffer_mib", buffers["model"], _bounds(answer, "weights"))
-    _table(found, measured, "kv_buffer_mib", buffers["kv"])
-    _table(found, measured, "rs_buffer_mib", buffers["rs"])
-    _table(found, measured, "context_buffer_mib", _added(buffers["kv"], buffers["rs"]))
-    if not moved:
+    if placed:
+        _table(found, measured, "kv_buffer_mib", buffers["kv"])
+    if placed and "n_parallel" not in unknown:
+        _table(found, measured, "rs_buffer_mib", buffers["rs"])
+        _table(found, measured, "context_buffer_mib", _added(buffers["kv"], buffers["rs"]))
+    # Devices that compute with weights of the host hold copies of them.
+    copies = any(name.endswith("_Host") or name.startswith("CPU") for name in buffers["kv"]) or bool(
+        case.settings.get("n_cpu_moe") or case.settings.get("cpu_moe")
+    )
+    sized = not (copies and "gguf_type" in unknown)
+    if placed and sized and not unknown & {"n_ubatch", "mmproj", "n_parallel"}:
         _table(found, measured, "compute_buffer_mib", buffers["compute"], _bounds(answer, "compute"))
-        _table(found, measured, "output_buffer_mib", buffers["output"])
         if "compute_total_mib" in measured:
             found["compute_total_mib"] = _printed(sum(buffers["compute"].values()) / MIB)
+    if "n_parallel" not in unknown:
+        _table(found, measured, "output_buffer_mib", buffers["output"])
     if "kv_total_mib" in measured:
         found["kv_total_mib"] = _printed(sum(buffers["kv"].values()) / MIB)
     for key in ("k", "v"):
         if f"kv_{key}_mib" in measured:
             found[f"kv_{key}_mib"] = _printed(answer.details["kv"][key] / MIB)
+    _draft(found, measured, answer)
+    _projector(found, measured, answer)
     if files:
         for key, one in file_sizes(case, subject).items():
             found[key] = Prediction(one.value, one.low - _HALF_DIGIT, one.high + _HALF_DIGIT)
     return found
+
+
+def _projector(found: dict[str, Any], measured: dict[str, Any], answer: Estimate) -> None:
+    """The compute buffers of a projector's encoder."""
+    sizes = answer.details["projector"]
+    if sizes and isinstance(measured.get("mmproj_compute_mib"), dict):
+        _table(found, measured, "mmproj_compute_mib", sizes)
+
+
+def _encoder(case: Case) -> Encoder | None:
+    """The encoder of a model whose config describes one that is built as Qwen3-VL's; None for others."""
+    entry = find(str(case.fields.get("catalogue") or case.fields.get("model")))
+    vision = (entry.config.get("vision_config") or {}) if entry is not None else {}
+    stated = case.settings.get("mmproj")
+    if "mmproj_compute_mib" not in case.measured or not str(vision.get("model_type")).startswith(_ENCODERS):
+        return None
+    patch, merge = int(vision["patch_size"]), int(vision["spatial_merge_size"])
+    side = side_of("qwen3vl_merger", patch, merge, 0)
+    if isinstance(stated, dict) and stated.get("warmup_image"):
+        side = int(str(stated["warmup_image"]).partition("x")[0])
+    return Encoder(
+        int(vision["depth"]),
+        int(vision["hidden_size"]),
+        int(vision["intermediate_size"]),
+        int(vision["num_heads"]),
+        patch,
+        merge,
+        side,
+        int(vision["out_hidden_size"]),
+        known=not vision.get("deepstack_visual_indexes"),
+    )
+
+
+def _draft(found: dict[str, Any], measured: dict[str, Any], answer: Estimate) -> None:
+    """The context of the model's own drafting layer."""
+    draft = answer.details["draft"]
+    if not draft:
+        return
+    host = {
+        name: size for name, size in draft["compute"].items() if name.startswith("CPU") or "_Host" in name
+    }
+    keys_values, host_bytes = sum(draft["kv"].values()), sum(host.values())
+    compute = sum(draft["compute"].values()) - host_bytes
+    for key, size in (
+        ("mtp_kv_mib", keys_values),
+        ("mtp_compute_mib", compute),
+        ("mtp_host_compute_mib", host_bytes),
+        ("mtp_context_mib", keys_values + compute),
+    ):
+        if key in measured:
+            found[key] = _printed(size / MIB)
 
 
 def _printed(value: float) -> Prediction:

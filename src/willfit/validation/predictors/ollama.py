@@ -38,6 +38,9 @@ _RELEASES = (
 #: The last versions whose default it is to answer so many at once.
 _PARALLEL = {4: "0.6.6", 2: "0.9.6"}
 
+#: Half of the last digit that llama.cpp prints, and that Ollama does, in MiB.
+_HALF_DIGIT, _HALF_TENTH = 0.005, 0.05
+
 _VENDORS = {"rocm": "AMD", "metal": "Apple", "cuda": "NVIDIA"}
 
 
@@ -102,7 +105,7 @@ def _printed(size: int) -> Prediction:
 
 
 def _exactly(size: int) -> Prediction:
-    return Prediction(size / MIB, size / MIB, size / MIB)
+    return Prediction(size / MIB, size / MIB - _HALF_DIGIT, size / MIB + _HALF_DIGIT)
 
 
 def _buffer(answer: Estimate, kind: str, size: int) -> Prediction:
@@ -114,7 +117,8 @@ def _buffer(answer: Estimate, kind: str, size: int) -> Prediction:
     term = next((term for term in terms if term.bytes == size), None)
     if term is None:
         return _exactly(size)
-    return Prediction(size / MIB, term.low_bytes / MIB, term.high_bytes / MIB)
+    half = _HALF_TENTH if answer.details["runner"] == "ollama-engine" else _HALF_DIGIT
+    return Prediction(size / MIB, term.low_bytes / MIB - half, term.high_bytes / MIB + half)
 
 
 def _named(place: str, sizes: dict[str, int], logged: dict[str, Any]) -> int:

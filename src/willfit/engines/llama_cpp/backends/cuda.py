@@ -38,6 +38,10 @@ _COPIES = frozenset((
 _INDEX_WIDTH, _INDEX_HEADS = 128, (32, 64)
 _INDEXED = frozenset(("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"))
 
+#: Operations of ik_llama.cpp alone, and those that its latent attention is made of.
+_FUSED = frozenset(("fused_rms_norm", "fused_mul_unary", "fused_up_gate", "moe_fused_up_gate", "multi_add"))
+_OF_LATENTS = frozenset(("flash_attn_ext", "concat", "repeat", "cpy"))
+
 
 @dataclass(frozen=True, slots=True)
 class Cuda:
@@ -55,6 +59,10 @@ class Cuda:
         F16 copies of a quantized cache are counted in the compute buffer; older builds took them from a pool.
     keeps_sums, keeps_choices
         What one kernel computes at once for experts is kept for it: their weighted sum, their choice.
+    shares_experts
+        Experts on the host are taken over where each has enough tokens of the batch.
+    any_heads
+        Attention has kernels for keys wider than values, and their parts are joined in any type (ik_llama.cpp).
     """
 
     index: int
@@ -63,6 +71,8 @@ class Cuda:
     copies_in_graph: bool = True
     keeps_sums: bool = True
     keeps_choices: bool = True
+    shares_experts: bool = False
+    any_heads: bool = False
     alignment: int = 128
     maps_files: bool = False
     largest_buffer: int = ENDLESS
@@ -79,6 +89,8 @@ class Cuda:
                 device = source.buffer.device
                 if device is not None and device != self.index:
                     return False
+        if node.op in _FUSED or (self.any_heads and node.op in _OF_LATENTS):
+            return True
         check = _CHECKS.get(node.op)
         if check is not None:
             return check(node)
@@ -94,7 +106,10 @@ class Cuda:
         """See `Backend.takes_over`."""
         if node.op == "get_rows":
             return False
-        if node.op == "mul_mat":
+        if self.shares_experts and node.op in ("mul_mat_id", "moe_fused_up_gate"):
+            weights, ids = node.src[0], node.src[-1]
+            return node.ne[2] >= MIN_ROWS and node.ne[2] * ids.ne[0] >= MIN_ROWS * weights.ne[2]
+        if node.op in ("mul_mat", "moe_fused_up_gate"):
             return node.ne[1] >= MIN_ROWS
         if node.op in ("mul_mat_id", "rope", "rope_back"):
             return node.ne[2] >= MIN_ROWS

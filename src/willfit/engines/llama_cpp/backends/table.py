@@ -56,6 +56,8 @@ def backends_of(
                     era.copies_in_graph,
                     fusion and era.keeps_expert_sums,
                     fusion and era.keeps_expert_choices,
+                    era.shares_experts,
+                    era.chooses_latents,
                 )
             )
         elif name == "metal":

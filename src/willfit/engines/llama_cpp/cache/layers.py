@@ -52,6 +52,8 @@ class CacheSettings:
         Quantized caches are rotated; those of models with windows or states, too.
     snapshots
         Earlier states that are kept beside the newest.
+    keeps_drafts
+        Layers that draft have caches beside the model's.
     padding
         Cells of windows are a multiple of this.
     """
@@ -69,6 +71,7 @@ class CacheSettings:
     rotates: bool = True
     rotates_all: bool = True
     snapshots: int = 0
+    keeps_drafts: bool = False
     padding: int = PADDING
 
     def of(self, architecture: Architecture) -> CacheSettings:
@@ -91,19 +94,22 @@ class CacheSettings:
         return -(-needed // self.padding) * self.padding
 
 
-def cached_layers(architecture: Architecture, drafts: bool = False) -> tuple[Layer, ...]:
+def cached_layers(architecture: Architecture, drafts: bool = False, kept: bool = False) -> tuple[Layer, ...]:
     """Layers that the caches are made for (`llama_model::create_memory`).
 
     Parameters
     ----------
     drafts
         For a context of the layers that predict further tokens, in which the others keep nothing.
+    kept
+        The model's own context keeps something for those layers, too.
     """
     layers = architecture.layers
     if drafts:
         own = [replace(layer, mixers=_unindexed(layer)) for layer in architecture.mtp_layers]
         return (*(replace(layer, mixers=()) for layer in layers), *own)
-    return (*layers, *architecture.mtp_layers) if architecture.model_type in _DRAFTS_KEPT else layers
+    kept = kept or architecture.model_type in _DRAFTS_KEPT
+    return (*layers, *architecture.mtp_layers) if kept else layers
 
 
 def _unindexed(layer: Layer) -> tuple[Mixer, ...]:
@@ -126,7 +132,7 @@ def layer_caches(
         See `cached_layers`.
     """
     made: list[LayerCache] = []
-    layers = cached_layers(architecture, drafts)
+    layers = cached_layers(architecture, drafts, settings.keeps_drafts)
     attentions = [m for layer in layers for m in layer.mixers if isinstance(m, Attention)]
     recurrent = any(isinstance(mixer, Recurrent) for layer in layers for mixer in layer.mixers)
     widest = max((mixer.kv_heads * mixer.value_dim for mixer in attentions), default=0)

@@ -10,6 +10,8 @@ _GATED = {"silu": "swiglu", "gelu": "geglu", "relu": "reglu", "swiglu_oai": "swi
 _SEVERAL_OPERATIONS = frozenset(("silu", "gelu", "relu"))
 #: `llama_expert_gating_func_type`.
 _GATINGS = {1: "softmax", 2: "sigmoid", 3: "softmax_weight", 4: "sqrt_softplus"}
+#: So many experts are added up by ordinary additions in ik_llama.cpp.
+_FEW_EXPERTS = 2
 #: Limits of activations below this are none.
 _LEAST_LIMIT = 1e-6
 
@@ -53,6 +55,11 @@ def dense(
         Whether the last projection follows.
     """
     up_name, gate_name = f"ffn_up{suffix}", f"ffn_gate{suffix}"
+    if net.era.fuses_dense and parallel and activation in _SEVERAL_OPERATIONS:
+        both = [net.weight(f"{name}.weight") for name in (up_name, gate_name)]
+        if both[0] is not None and both[1] is not None and net.bias(up_name) is None:
+            y = net.up_gate(activation, both[0], both[1], x)
+            return _linear(net, f"ffn_down{suffix}", y) if down else y
     up = _linear(net, up_name, x) if net.weight(f"{up_name}.weight") is not None else x
     gate = net.weight(f"{gate_name}.weight")
     y = up if gate is None else _linear(net, gate_name, x if parallel else up)
@@ -63,6 +70,8 @@ def dense(
         y = _limited(net, y, up, net.meta.architecture in _LIMITS_AT_ONCE)
     elif gated and activation in _GATED and net.era.gates_at_once:
         y = net.glu(_GATED[activation], y, up)
+    elif gated and activation in _SEVERAL_OPERATIONS and net.era.fuses_gates:
+        y = net.gated(activation, y, up)
     else:
         y = activated(net, y, activation)
         divisors = net.weight("ffn.act.scales")
@@ -205,8 +214,12 @@ def experts(
         y = net.mul(net.repeat(y, hidden, used, tokens, 1), weights)
     y = _inner(net, y, selected, activation, stem)
     y = _through(net, f"ffn_down_{stem}", y, selected)
+    if net.era.sums_experts == "weighted" and not early:
+        return net.multi_add(y, weights)
     if not early:
         y = net.mul(y, weights)
+    if net.era.sums_experts and used > _FEW_EXPERTS:
+        return net.multi_add(y)
     if net.era.orders_experts:
         net.expand(y)
     return _summed(net, y, used)
@@ -248,6 +261,10 @@ def _inner(net: Network, x: Node, selected: Node, activation: str, stem: str) ->
         gate = net.view(both, shape, both.nb[1:3])
         up = net.view(both, shape, both.nb[1:3], width * both.nb[0])
         return net.glu(_GATED[activation], gate, up)
+    up_weight, gate_weight = (net.weight(f"ffn_{name}_{stem}.weight") for name in ("up", "gate"))
+    fused = net.batch.fused_experts and activation in _GATED
+    if fused and up_weight is not None and gate_weight is not None and up_weight.type == gate_weight.type:
+        return net.up_gate_id(activation, up_weight, gate_weight, x, selected)
     up = _through(net, f"ffn_up_{stem}", x, selected)
     if net.weight(f"ffn_gate_{stem}.weight") is None:
         return activated(net, up, activation)
@@ -256,6 +273,8 @@ def _inner(net: Network, x: Node, selected: Node, activation: str, stem: str) ->
         return situ(net, gate, up)
     if activation == "silu" and net.value("swiglu_clamp_exp") > _LEAST_LIMIT:
         return _limited(net, gate, up, net.meta.architecture in _LIMITS_EXPERTS_AT_ONCE)
+    if net.era.fuses_gates and activation in _SEVERAL_OPERATIONS:
+        return net.gated(activation, gate, up)
     if not net.era.gates_at_once and activation in _SEVERAL_OPERATIONS:
         return net.mul(net.unary(activation, gate), up)
     return net.glu(_GATED[activation], gate, up)

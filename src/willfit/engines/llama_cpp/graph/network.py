@@ -60,6 +60,8 @@ class Batch:
         Cached values are transposed.
     snapshots
         Recurrent states that are kept of each sequence: the newest, and earlier ones.
+    mla, attention_mib, fused_experts
+        ik_llama.cpp's `-mla`, `-amb` (0 without a limit) and `-fmoe`.
     drafts
         It is for a layer that predicts further tokens.
     """
@@ -79,6 +81,9 @@ class Batch:
     context: int = 0
     transposed: bool = False
     snapshots: int = 1
+    mla: int = 0
+    attention_mib: int = 0
+    fused_experts: bool = False
     drafts: bool = False
 
 
@@ -396,6 +401,9 @@ class Network(Graph):
         pinned: bool = True,
     ) -> Node:
         """A norm with its weights."""
+        if self.era.fuses_norms and kind == "rms_norm" and weight is not None and bias is None:
+            y = self.weighted_norm(x, weight)
+            return self.pinned(y) if pinned else y
         y = {"rms_norm": self.rms_norm, "norm": self.norm}[kind](x)
         if pinned and (weight is not None or bias is not None):
             self.pinned(y)

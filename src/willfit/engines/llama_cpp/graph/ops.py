@@ -158,6 +158,30 @@ class Graph:
             return self._node("glu", a.type, a.ne, [a, b], kind=kind)
         return self._node("glu", a.type, (a.ne[0] // 2, *a.ne[1:]), [a], kind=kind)
 
+    # Operations of ik_llama.cpp, whose results have memory of their own
+
+    def weighted_norm(self, a: Node, weight: Node) -> Node:
+        """RMS norm with its weights: `ggml_fused_rms_norm`."""
+        return self._like("fused_rms_norm", a, weight)
+
+    def gated(self, kind: str, gate: Node, up: Node) -> Node:
+        """An activation of `gate` times `up`: `ggml_fused_mul_unary`."""
+        return self._like("fused_mul_unary", gate, up, kind=kind)
+
+    def up_gate(self, kind: str, up: Node, gate: Node, x: Node) -> Node:
+        """A gated activation of two projections: `ggml_fused_up_gate`."""
+        return self._node("fused_up_gate", "F32", (up.ne[1], *x.ne[1:]), [up, gate, x], kind=kind)
+
+    def up_gate_id(self, kind: str, up: Node, gate: Node, x: Node, ids: Node) -> Node:
+        """The same with the experts that `ids` names: `ggml_moe_up_gate`."""
+        ne = (up.ne[1], ids.ne[0], x.ne[2], 1)
+        return self._node("moe_fused_up_gate", "F32", ne, [up, gate, x, ids], kind=kind)
+
+    def multi_add(self, a: Node, weights: Node | None = None) -> Node:
+        """Sums over the second dimension, with weights if given: `ggml_multi_add`, `ggml_mul_multi_add`."""
+        src = [a] if weights is None else [a, weights]
+        return self._node("multi_add", "F32", (a.ne[0], a.ne[2], 1, 1), src)
+
     # Norms and sums
 
     def norm(self, a: Node) -> Node:

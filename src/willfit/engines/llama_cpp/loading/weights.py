@@ -14,6 +14,7 @@ from willfit.engines.llama_cpp.graph.scheduler import Backend
 from willfit.engines.llama_cpp.graph.tensor import Buffer, Node, Shape
 from willfit.engines.llama_cpp.loading.layers import LayerPlaces
 from willfit.engines.llama_cpp.loading.roles import Role, role_of
+from willfit.engines.llama_cpp.loading.rows import RowSplit
 from willfit.errors import BadInput
 
 #: Rows that AVX2 processors interleave of types that they multiply faster so (`ggml-cpu/repack.cpp`).
@@ -149,6 +150,8 @@ class Loader:
         Types that the processor repacks.
     overrides
         Patterns of tensor names, each with the name of a buffer.
+    split
+        How rows of matrices are divided among devices; None where matrices stay whole.
     lazy
         Buffer of tables that are read as they are needed; empty if all are read at first.
     """
@@ -159,6 +162,7 @@ class Loader:
     mapped: bool
     repack: tuple[str, ...]
     overrides: tuple[tuple[str, str], ...] = ()
+    split: RowSplit | None = None
     lazy: str = ""
     _patterns: tuple[tuple[re.Pattern[str], str], ...] = field(init=False, default=())
 
@@ -226,7 +230,10 @@ class Loader:
             device = self.places.output
         if device is not None:
             backend = self.backends[device]
-            buffer = Buffer(backend.place, device, weights=True, mapped=self.mapped and backend.maps_files)
+            if self.split is not None and self.split.divides(tensor, role.op, device):
+                return Buffer(self.split.place(device), device, weights=True)
+            mapped = self.mapped and backend.maps_files
+            buffer = Buffer(backend.place, device, weights=True, mapped=mapped)
             if backend.supports(_test(tensor, meta, role.op, buffer)):
                 return buffer
         return self._host(tensor, meta, role)
@@ -298,7 +305,9 @@ def _test(tensor: GgufTensor, meta: Metadata, op: str, buffer: Buffer) -> Node:
     return Node("none", tensor.type, (a, b, c, d), buffer=buffer)
 
 
-def buffer_bytes(placed: Sequence[Placed], backends: Sequence[Backend]) -> dict[str, int]:
+def buffer_bytes(
+    placed: Sequence[Placed], backends: Sequence[Backend], split: RowSplit | None = None
+) -> dict[str, int]:
     """Bytes of each buffer of weights.
 
     A mapped file counts from its first tensor in that buffer to the end of the last, whatever lies between.
@@ -317,7 +326,10 @@ def buffer_bytes(placed: Sequence[Placed], backends: Sequence[Backend]) -> dict[
         if one.shared:
             continue
         backend = processor if one.buffer.device is None else backends[one.buffer.device]
-        size = backend.bytes(one.node())
+        divided = (
+            split is not None and one.buffer.device is not None and place == split.place(one.buffer.device)
+        )
+        size = sum(split.bytes(one.tensor)) if split is not None and divided else backend.bytes(one.node())
         sizes[place] = sizes.get(place, 0) + -(-size // backend.alignment) * backend.alignment
     for (place, *_), (start, end) in ranges.items():
         sizes[place] = sizes.get(place, 0) + end - start

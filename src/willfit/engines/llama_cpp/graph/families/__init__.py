@@ -21,6 +21,7 @@ FAMILIES: dict[str, str] = {
     "gated_delta": "qwen35 qwen35moe qwen3next",
     "gemma3n": "gemma3n",
     "gemma4": "gemma4",
+    "glm5": "glm5-next",
     "granite": "granite granitemoe granite_swa minicpm",
     "heads": "llama4 mimo2 mistral3 openelm stablelm step35 talkie",
     "kimi": "bailingmoe3 kimi-k3 kimi-linear",

@@ -106,6 +106,15 @@ class KimiDelta(Latent):
         y = net.unary("softplus", net.add(y, net.needed("ssm_dt.bias")))
         return self.times_a(y)
 
+    def perhaps_bounded_decay(self, x: Node) -> Node:
+        """What each channel forgets, bounded from below if the file says so."""
+        net = self.net
+        if f"{net.meta.architecture}.kda.gate_lower_bound" not in net.meta.values:
+            return KimiDelta.decay(self, x)
+        y = net.mul_mat(net.needed("ssm_f_b.weight"), net.mul_mat(net.needed("ssm_f_a.weight"), x))
+        y = self.times_a(net.add(y, net.needed("ssm_dt.bias")))
+        return net.scale(net.unary("sigmoid", net.scale(y)))
+
     def times_a(self, x: Node) -> Node:
         """Width x heads x tokens, times a factor of each head."""
         net = self.net
@@ -198,13 +207,8 @@ class KimiK3(KimiDelta):
         return net.add(net.weighted_streams(bank, banked), net.mul(x, share))
 
     def decay(self, x: Node) -> Node:
-        """See `KimiDelta.decay`: bounded from below if the file says so."""
-        net = self.net
-        if f"{net.meta.architecture}.kda.gate_lower_bound" not in net.meta.values:
-            return super().decay(x)
-        y = net.mul_mat(net.needed("ssm_f_b.weight"), net.mul_mat(net.needed("ssm_f_a.weight"), x))
-        y = self.times_a(net.add(y, net.needed("ssm_dt.bias")))
-        return net.scale(net.unary("sigmoid", net.scale(y)))
+        """See `KimiDelta.decay`."""
+        return self.perhaps_bounded_decay(x)
 
     def gate(self, x: Node) -> Node:
         """See `KimiDelta.gate`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from willfit.architectures.mixers import Attention, LatentAttention
 from willfit.engines.llama_cpp.graph.attention import attend, attend_latents
+from willfit.engines.llama_cpp.graph.chosen_latents import attend_chosen
 from willfit.engines.llama_cpp.graph.families.decoder import Decoder, Experts, Style
 from willfit.engines.llama_cpp.graph.network import Network
 from willfit.engines.llama_cpp.graph.tensor import Node, row_bytes
@@ -82,6 +83,8 @@ class Latent(Decoder):
         parts = net.view(q, (plain, self.heads, tokens), steps)
         rotated = net.view(q, (self.rope, self.heads, tokens), steps, row_bytes(q.type, plain))
         rotated = self.rotated(rotated)
+        if net.era.chooses_latents:
+            return attend_chosen(net, self.inputs.of(net).mask, parts, rotated, latent, shared)
         parts = net.mul_mat(net.needed("attn_k_b.weight"), net.permute(parts, 0, 2, 1, 3))
         q = net.concat(net.permute(parts, 0, 2, 1, 3), rotated, 0)
         latent = net.reshape(latent, self.rank, 1, tokens)
