@@ -130,6 +130,8 @@ class KimiDelta(Latent):
 class Ling3(KimiDelta):
     """Full-rank gates, rotary positions in latent attention, and a gate of each of its heads."""
 
+    flat = True
+
     def attended(self, x: Node, given: Node) -> Node:
         """See `Decoder.attended`."""
         return given

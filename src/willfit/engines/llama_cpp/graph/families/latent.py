@@ -15,7 +15,15 @@ _GLM_VOCABULARY = 154880
 
 
 class Latent(Decoder):
-    """A decoder whose keys and values are made from latents: in the file's widths, or of absorbed projections."""
+    """A decoder whose keys and values are made from latents: in the file's widths, or of absorbed projections.
+
+    Attributes
+    ----------
+    flat
+        Parts of queries are looked at where heads lie side by side.
+    """
+
+    flat = False
 
     def __init__(self, net: Network, style: Style) -> None:
         super().__init__(net, style)
@@ -72,7 +80,9 @@ class Latent(Decoder):
         else:
             q = net.layer_norm(net.mul_mat(net.needed("attn_q_a.weight"), x), "attn_q_a_norm")
             q = net.mul_mat(net.needed("attn_q_b.weight"), q)
-        return q if net.batch.drafts else net.reshape(q, self.key, self.heads, x.ne[1])
+        if self.flat or net.batch.drafts:
+            return q
+        return net.reshape(q, self.key, self.heads, x.ne[1])
 
     def absorbing(self, q: Node, latent: Node, shared: Node, project: str) -> Node:
         """Attention among latents: queries are projected to them."""
