@@ -185,7 +185,7 @@ def loader_of(found: Sizing) -> Loader:
 #: files (`plm`), builds them in an older form, or no small file was found. The live oracle has larger ones.
 UNPLANNED = frozenset((
     "deepseek4", "dots3note", "falcon-h1", "glm-dsa", "glm5-next", "granitehybrid", "hrm_text",
-    "hy_v4", "kimi-k3", "kimi-linear", "minimax-m3", "nemotron_h", "nemotron_h_moe", "plm", "qwen4exp", "rwkv7",
+    "hy_v4", "kimi-k3", "minimax-m3", "nemotron_h", "nemotron_h_moe", "plm", "qwen4exp", "rwkv7",
 ))  # fmt: skip
 
 

@@ -107,7 +107,8 @@ class Latent(Decoder):
     def expanding(self, q: Node, latent: Node, shared: Node, factors: Node | None, project: str) -> Node:
         """Attention among keys and values that are made from the latents."""
         net = self.net
-        plain, tokens = self.key - self.rope, q.ne[2]
+        plain, tokens = self.key - self.rope, net.batch.tokens
+        q = net.reshape(q, self.key, self.heads, tokens) if self.flat else q
         both = net.mul_mat(net.needed("attn_kv_b.weight"), latent)
         width = plain + self.value
         steps = (row_bytes(both.type, width), row_bytes(both.type, width) * self.heads)
