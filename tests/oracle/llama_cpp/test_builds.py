@@ -110,10 +110,16 @@ class Apart:
 
 _APART = (
     Apart("streams needed LLAMA_SET_ROWS=1", "", "gpu 4 streams", 5937, 5937),
-    Apart("cells were not padded at all", "", "ctx1000", 6900, 6900),
     Apart("caches of windows had n_batch more cells instead of n_ubatch", "gemma3", "", 5456, 5456),
     Apart("wished-for devices were forgotten", "", "2gpu", 5586, 5835),
     Apart("wished-for devices were forgotten", "", "2gpu", 6451, 6900),
+    Apart(
+        "quantized caches beside those of windows or states were rotated already",
+        "gpt-oss",
+        "gpu q8",
+        8672,
+        8672,
+    ),
     Apart(
         "quantized caches beside those of windows or states were rotated already",
         "gemma3",
@@ -134,9 +140,6 @@ _APART = (
         "gpu q8",
         8672,
         8672,
-    ),
-    Apart(
-        "its graph was another: rows were chosen before the last feed-forward network", "gpt-oss", "", 0, 9538
     ),
     Apart("its graph was another: no fused views", "phi3", "", 5937, 5937),
     Apart("its graph was another: experts' weights", "llama4", "", 6628, 7079),

@@ -90,6 +90,7 @@ WORDS: dict[str, Words] = {
         "rows of masks are padded to 64",
         _COMPUTE,
     ),
+    "unpadded": _either("cells are padded", "cells are not padded", _CACHE),
     "padding": _either(
         "cells are padded to 32 without flash attention",
         "cells are padded to 256",
@@ -220,9 +221,7 @@ WORDS: dict[str, Words] = {
         "Metal brings operations together from far ahead",
         _COMPUTE,
     ),
-    "drops_late": Words(
-        "tokens without results are dropped behind the last norm in {}", _COMPUTE, ("states",)
-    ),
+    "drops_late": Words("tokens without results are dropped around the last norm in {}", _COMPUTE),
     "scales_norms": _either(
         "queries and keys of the gated delta rule are made of length 1 by one operation",
         "queries and keys of the gated delta rule are made of length 1 by an RMS norm and a factor",

@@ -44,11 +44,16 @@ def draft_of(subject: Subject, machine: Machine, sizing: Sizing, free: list[int 
     if subject.draft is None or subject.draft.gguf is None:
         return None
     asked = draft_settings(sizing, drafting)
-    made = size_up(subject.draft, machine, asked, free)
+    made = size_up(subject.draft, machine, asked, free, sizing.model.named)
     caches = dict(made.context.keys_values)
     for place, size in made.context.states.items():
         caches[place] = caches.get(place, 0) + size
-    return Draft(made.model.bytes, caches, dict(made.context.compute), made.context.output, sure=True)
+    # The main context keeps the vectors that go into the layers that a head reads, of all tokens of a batch.
+    layers = made.model.meta.values.get(f"{made.model.meta.architecture}.target_layers", ())
+    read = len(layers) if isinstance(layers, tuple | list) else 0
+    output = made.context.output + 4 * subject.architecture.hidden_size * sizing.resolved.n_batch * read
+    known = families.is_known(subject.draft.architecture.model_type)
+    return Draft(made.model.bytes, caches, dict(made.context.compute), output, known)
 
 
 def draft_settings(sizing: Sizing, drafting: Drafting) -> Settings:

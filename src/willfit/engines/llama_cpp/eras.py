@@ -54,6 +54,8 @@ class Era:
         Rows of masks are padded.
     padding
         Cells are padded to 256; before, to 32 without flash attention.
+    unpadded
+        Cells are not padded.
     auto_slots
         A server without a word has four slots that share one cache; before, one.
     fits
@@ -87,10 +89,10 @@ class Era:
         Metal brings operations together that can run at once, from far ahead and across many others; it keeps what one
         kernel reads for several, and copies quantized caches to F16.
     drops_late
-        Architectures with a gated delta rule that drop tokens without results behind the last norm; before, in the last
-        layer.
+        Architectures that drop tokens without results around the last norm; before, in the last layer.
     scales_norms
-        Their queries and keys have length 1 by an RMS norm and a factor; before, by a norm of its own.
+        Queries and keys of the gated delta rule have length 1 by an RMS norm and a factor; before, by a norm of their
+        own.
     rotates_windows
         Quantized caches of layers with windows, and of hybrid models, are rotated, too.
     keeps_snapshots
@@ -151,6 +153,7 @@ class Era:
     weights_first: bool = False
     pads_masks: bool = True
     padding: bool = False
+    unpadded: bool = False
     auto_slots: bool = False
     fits: bool = False
     few_outputs: bool = False
@@ -201,6 +204,9 @@ class Era:
     shares_experts: bool = False
 
 
+#: Architectures that drop tokens late, in the order in which they began to.
+_LATE = ("qwen35", "qwen35moe", "step35", "gemma4", "gpt-oss", "nemotron_h", "nemotron_h_moe", "qwen3next")
+
 ERAS: tuple[Era, ...] = succession(
     Era((0,)),
     changed((2409,), splits_batch=True),
@@ -223,8 +229,9 @@ ERAS: tuple[Era, ...] = succession(
     changed((6480,), saves_states=True),
     changed((6660,), weights_first=True),
     changed((6710,), saves_prompts=True),
+    changed((6820,), unpadded=True),
     changed((6940,), flash_pictures=True),
-    changed((6980,), padding=True),
+    changed((6980,), padding=True, unpadded=False),
     changed((7000,), fused_value_views=True),
     changed((7100,), clamps_expert_sum=True),
     changed((7340,), pads_masks=False),
@@ -239,12 +246,15 @@ ERAS: tuple[Era, ...] = succession(
     changed((8650,), rotates=True),
     changed((8800,), rotates_windows=True),
     changed((9000,), repacked=("Q4_0", "Q4_K", "IQ4_NL", "MXFP4")),
-    changed((9200,), keeps_snapshots=True, vulkan_order=3, drops_late=("qwen35", "qwen35moe")),
+    changed((9200,), keeps_snapshots=True, vulkan_order=3, drops_late=_LATE[:2]),
     changed((9440,), half_masks=True, copies_in_graph=True, few_outputs=True),
+    changed((9500,), drops_late=_LATE[:3]),
+    changed((9550,), drops_late=_LATE[:4]),
     changed((9976,), divides_rows=False),
+    changed((10100,), drops_late=_LATE[:5]),
     changed((10150,), ignores_sinks=True, forces_flash=True),
     changed((10200,), vulkan_order=4),
-    changed((10400,), drops_late=("qwen35", "qwen35moe", "qwen3next")),
+    changed((10400,), drops_late=_LATE),
     changed((10510,), metal_copies_cache=True, scales_norms=True),
     changed((10690,), reads_lazily=True, vulkan_order=5),
     changed((10750,), keeps_expert_sums=True),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from willfit.architectures.mixers import Attention
 from willfit.architectures.model import Architecture
-from willfit.engines.llama_cpp.cache.layers import CacheSettings, quantized
+from willfit.engines.llama_cpp.cache.layers import PADDING, CacheSettings, quantized
 from willfit.engines.llama_cpp.eras import NEWEST, NEWEST_IK, Era, era_for
 from willfit.engines.llama_cpp.plan import ContextSettings
 from willfit.engines.llama_cpp.settings import Settings
@@ -21,8 +21,8 @@ _OLD_BATCH = 512
 _AUTO_SLOTS = 4
 #: Tokens that a draft proposes at once.
 DRAFTED = 16
-#: Cells are padded to this with flash attention, and to less without in older builds.
-_PADDING, _OLD_PADDING = 256, 32
+#: Cells are padded to multiples of this without flash attention, in older builds.
+_OLD_PADDING = 32
 #: Context of a program that is not told one, in builds that do not take the model's.
 _OLD_CONTEXT = 4096
 
@@ -116,6 +116,7 @@ class Resolved:
             self.era.rotates_windows,
             self.snapshots,
             self.era.caches_drafts,
+            _padding(self.era, self.flash_attn),
         )
         return ContextSettings(
             cache,
@@ -271,15 +272,22 @@ def _sequences(settings: Settings, era: Era) -> tuple[int, bool]:
     return max(1, count or 1), unified
 
 
+def _padding(era: Era, flash: bool | None) -> int:
+    """To multiples of how many tokens caches are padded."""
+    if era.unpadded:
+        return 1
+    return PADDING if era.padding or flash is not False else _OLD_PADDING
+
+
 def _context(wanted: int, sequences: int, unified: bool, era: Era, flash: bool | None) -> tuple[int, bool]:
     """Tokens of all sequences, padded as the build pads them."""
     if not era.padding:
-        step = _PADDING if flash is not False else _OLD_PADDING
+        step = _padding(era, flash)
         return -(-wanted // step) * step, unified
-    total = -(-wanted // _PADDING) * _PADDING
+    total = -(-wanted // PADDING) * PADDING
     if unified:
         return total, unified
-    each = -(-(total // sequences) // _PADDING) * _PADDING
+    each = -(-(total // sequences) // PADDING) * PADDING
     if not each:
         raise BadInput(f"{wanted} tokens cannot be divided among {sequences} sequences")
     return each * sequences, unified

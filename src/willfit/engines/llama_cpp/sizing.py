@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from willfit.architectures.gguf.metadata import Metadata
 from willfit.checkpoints.gguf import GgufHeader
@@ -16,7 +17,7 @@ from willfit.engines.llama_cpp.loading.drafting import drafting_tensors
 from willfit.engines.llama_cpp.loading.layers import LayerPlaces, place_layers
 from willfit.engines.llama_cpp.loading.offload import EXPERTS, Offload
 from willfit.engines.llama_cpp.loading.rows import RowSplit, row_split
-from willfit.engines.llama_cpp.loading.weights import Loader
+from willfit.engines.llama_cpp.loading.weights import Loader, Placed
 from willfit.engines.llama_cpp.plan import Context, Model, context, flash_attention, load
 from willfit.engines.llama_cpp.resolve import Resolved, require_flash_attention, resolve
 from willfit.engines.llama_cpp.settings import Backend, Settings
@@ -131,6 +132,10 @@ def offload_of(settings: Settings, layers: int, free: Sequence[int | None], era:
     return Offload(count, shares, tuple(overrides))
 
 
+#: What a drafting head takes from its model if its file lacks it.
+_BORROWED = ("token_embd.weight", "output.weight")
+
+
 def place(
     subject: Subject,
     devices: Sequence[Device],
@@ -138,8 +143,15 @@ def place(
     resolved: Resolved,
     settings: Settings,
     offload: Offload,
+    beside: Mapping[str, Placed] = MappingProxyType({}),
 ) -> Model:
-    """Place a model's tensors."""
+    """Place a model's tensors.
+
+    Parameters
+    ----------
+    beside
+        Tensors of a model that this one drafts for, which lends it those that it lacks.
+    """
     header = header_of(subject)
     backends = backends_of(devices, backend, resolved.era, settings.fusion)
     count = layers_of(header, subject)
@@ -158,9 +170,11 @@ def place(
         split,
         lazy_buffer(resolved.era, settings),
     )
-    return load(
+    model = load(
         header, subject.architecture, loader, skipped_tensors(header, subject, settings), subject.bounds
     )
+    borrowed = {name: beside[name] for name in _BORROWED if name in beside}
+    return replace(model, named={**borrowed, **model.named})
 
 
 def _row_split(
@@ -185,10 +199,6 @@ def _row_split(
         )
     main = None if era.layers_divide else min(settings.main_gpu, len(cuda) - 1)
     return row_split(offload.shares, cuda, main)
-
-
-#: Tensors of layers that draft which are loaded all the same (`load_arch_tensors`), by architecture.
-_LOADED_DRAFTS = {"deepseek32": ".exp_probs_b.bias", "glm-dsa": ".exp_probs_b.bias"}
 
 
 def lazy_buffer(era: Era, settings: Settings) -> str:
@@ -217,13 +227,21 @@ def skipped_tensors(header: GgufHeader, subject: Subject, settings: Settings) ->
     )
 
 
-def size_up(subject: Subject, machine: Machine, settings: Settings, free: Sequence[int | None]) -> Sizing:
+def size_up(
+    subject: Subject,
+    machine: Machine,
+    settings: Settings,
+    free: Sequence[int | None],
+    beside: Mapping[str, Placed] = MappingProxyType({}),
+) -> Sizing:
     """All buffers of a process, what was left open adjusted to free memory as the program does it.
 
     Parameters
     ----------
     free
         Free bytes of each device that is used.
+    beside
+        See `place`.
     """
     header = header_of(subject)
     devices = devices_of(machine, settings)
@@ -237,7 +255,7 @@ def size_up(subject: Subject, machine: Machine, settings: Settings, free: Sequen
         asked = settings if n_ctx is None else replace(settings, n_ctx=n_ctx)
         asked = replace(asked, no_alloc=True) if planned else asked
         resolved = resolve(subject.architecture, pooling, asked)
-        return sized(subject, devices, backend, resolved, asked, chosen)
+        return sized(subject, devices, backend, resolved, asked, chosen, beside)
 
     whole = with_context(None, offload)
     resolved = whole.resolved
@@ -295,9 +313,10 @@ def sized(
     resolved: Resolved,
     settings: Settings,
     offload: Offload,
+    beside: Mapping[str, Placed] = MappingProxyType({}),
 ) -> Sizing:
-    """All buffers with a given offload and context."""
-    model = place(subject, devices, backend, resolved, settings, offload)
+    """All buffers with a given offload and context; see `place` for what is beside."""
+    model = place(subject, devices, backend, resolved, settings, offload, beside)
     pipelined = (
         len(devices) > 1
         and offload.layers > layers_of(header_of(subject), subject)

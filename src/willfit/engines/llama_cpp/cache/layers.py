@@ -54,6 +54,8 @@ class CacheSettings:
         Earlier states that are kept beside the newest.
     keeps_drafts
         Layers that draft have caches beside the model's.
+    padding
+        Cells of windows are a multiple of this.
     """
 
     cells: int
@@ -70,6 +72,7 @@ class CacheSettings:
     rotates_all: bool = True
     snapshots: int = 0
     keeps_drafts: bool = False
+    padding: int = PADDING
 
     def of(self, architecture: Architecture) -> CacheSettings:
         """These settings as an architecture's caches follow them: compressed entries are never shared by sequences."""
@@ -88,7 +91,7 @@ class CacheSettings:
         if self.full_windows:
             return self.cells
         needed = min(self.cells, window * (self.sequences if self.unified else 1) + self.ubatch)
-        return -(-needed // PADDING) * PADDING
+        return -(-needed // self.padding) * self.padding
 
 
 def cached_layers(architecture: Architecture, drafts: bool = False, kept: bool = False) -> tuple[Layer, ...]:

@@ -17,6 +17,7 @@ FAMILIES: dict[str, str] = {
     "bitnet": "bitnet",
     "compressed": "deepseek4",
     "deci": "deci",
+    "eagle": "eagle3",
     "encoders": "bert jina-bert-v2 jina-bert-v3 neo-bert nomic-bert nomic-bert-moe",
     "gated_delta": "qwen35 qwen35moe qwen3next",
     "gemma3n": "gemma3n",

@@ -19,7 +19,7 @@ from willfit.engines.llama_cpp.graph.recurrent import (
 )
 from willfit.engines.llama_cpp.graph.tensor import Node
 
-STYLE = Style(ffn_norm="post_attention_norm", experts=Experts(scaled=None))
+STYLE = Style(ffn_norm="post_attention_norm", crop="after norm", experts=Experts(scaled=None))
 
 
 class GatedDelta(Decoder):
@@ -214,9 +214,7 @@ class Next(GatedDelta):
 
 def build(net: Network) -> None:
     """Build the graph."""
-    late = net.meta.architecture in net.era.drops_late
-    style = replace(STYLE, crop="after norm" if late else "layer")
     if net.meta.architecture == "qwen3next":
-        Next(net, replace(style, draft_crop="layer")).build()
+        Next(net, replace(STYLE, draft_crop="layer")).build()
     else:
-        GatedDelta(net, style).build()
+        GatedDelta(net, STYLE).build()

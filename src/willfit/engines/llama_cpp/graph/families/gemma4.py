@@ -90,7 +90,10 @@ class Gemma4(Decoder):
         """With what the layer's own embeddings add."""
         net = self.net
         y = net.unary("gelu", net.linear(net.needed("inp_gate.weight"), x))
-        y = net.mul(y, slice_of(net, each, net.layer))
+        own = slice_of(net, each, net.layer)
+        if net.is_last and self.crop == "layer":
+            own = net.get_rows(own, self.rows)
+        y = net.mul(y, own)
         return net.add(x, self.normed(net.linear(net.needed("proj.weight"), y), "post_norm"))
 
 

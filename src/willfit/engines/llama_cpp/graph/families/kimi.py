@@ -19,6 +19,8 @@ _PARTS = ("q", "k", "v")
 class KimiDelta(Latent):
     """What Kimi-Linear does: no rotary positions at all."""
 
+    flat = True
+
     def __init__(self, net: Network, style: Style) -> None:
         super().__init__(net, style)
         self.states = state_inputs(net)
@@ -124,6 +126,7 @@ class KimiDelta(Latent):
     def gate(self, x: Node) -> Node:
         """The gate of the outputs."""
         net = self.net
+        x = net.reshape(by_sequence(net, x), *x.ne[:2])
         return net.mul_mat(net.needed("ssm_g_b.weight"), net.mul_mat(net.needed("ssm_g_a.weight"), x))
 
 

@@ -15,7 +15,15 @@ _GLM_VOCABULARY = 154880
 
 
 class Latent(Decoder):
-    """A decoder whose keys and values are made from latents: in the file's widths, or of absorbed projections."""
+    """A decoder whose keys and values are made from latents: in the file's widths, or of absorbed projections.
+
+    Attributes
+    ----------
+    flat
+        Parts of queries are looked at where heads lie side by side.
+    """
+
+    flat = False
 
     def __init__(self, net: Network, style: Style) -> None:
         super().__init__(net, style)
@@ -72,7 +80,9 @@ class Latent(Decoder):
         else:
             q = net.layer_norm(net.mul_mat(net.needed("attn_q_a.weight"), x), "attn_q_a_norm")
             q = net.mul_mat(net.needed("attn_q_b.weight"), q)
-        return q if net.batch.drafts else net.reshape(q, self.key, self.heads, x.ne[1])
+        if self.flat or net.batch.drafts:
+            return q
+        return net.reshape(q, self.key, self.heads, x.ne[1])
 
     def absorbing(self, q: Node, latent: Node, shared: Node, project: str) -> Node:
         """Attention among latents: queries are projected to them."""
@@ -97,7 +107,8 @@ class Latent(Decoder):
     def expanding(self, q: Node, latent: Node, shared: Node, factors: Node | None, project: str) -> Node:
         """Attention among keys and values that are made from the latents."""
         net = self.net
-        plain, tokens = self.key - self.rope, q.ne[2]
+        plain, tokens = self.key - self.rope, net.batch.tokens
+        q = net.reshape(q, self.key, self.heads, tokens) if self.flat else q
         both = net.mul_mat(net.needed("attn_kv_b.weight"), latent)
         width = plain + self.value
         steps = (row_bytes(both.type, width), row_bytes(both.type, width) * self.heads)

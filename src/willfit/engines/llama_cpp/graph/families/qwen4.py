@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from willfit.engines.llama_cpp.graph.attention import chosen_mask, indexed_keys
 from willfit.engines.llama_cpp.graph.families.gated_delta import STYLE, GatedDelta
@@ -38,7 +38,7 @@ class Qwen4(GatedDelta):
     """Layers mix the streams to one, and add what they compute to each of them."""
 
     def __init__(self, net: Network) -> None:
-        super().__init__(net, replace(STYLE, crop="after norm"))
+        super().__init__(net, STYLE)
         self.streams = net.meta.integer("hyper_connection.count")
         self.index_width = net.meta.integer("attention.indexer.key_length")
         self.index_heads = net.meta.integer("attention.indexer.head_count")

@@ -99,6 +99,8 @@ class NemotronH(StateSpace):
             y = self.feed_forward(y)
         else:
             y = self.attention(y)
+        if net.is_last and self.crop == "layer":
+            y, x = net.get_rows(y, self.rows), net.get_rows(x, self.rows)
         return net.add(y, x)
 
     def feed_forward(self, x: Node) -> Node:
