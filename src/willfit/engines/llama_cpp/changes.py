@@ -153,10 +153,10 @@ WORDS: dict[str, Words] = {
         ("experts",),
     ),
     "rotates_windows": _either(
-        "quantized caches of models with windows or states are kept as they are",
-        "quantized caches of models with windows or states are rotated, too",
+        "quantized caches of layers with windows are kept as they are",
+        "quantized caches of layers with windows are rotated, too",
         _COMPUTE,
-        ("windows", "states"),
+        ("windows",),
     ),
     "ignores_sinks": _either(
         "attention is computed where its sinks are",
@@ -221,11 +221,17 @@ WORDS: dict[str, Words] = {
         _COMPUTE,
     ),
     "drops_late": Words(
-        "tokens without results are dropped behind the last norm in {}", _COMPUTE, ("states",)
+        "tokens without results are dropped around the last norm, not in the last layer, in {}", _COMPUTE
     ),
     "scales_norms": _either(
         "queries and keys of the gated delta rule are made of length 1 by one operation",
         "queries and keys of the gated delta rule are made of length 1 by an RMS norm and a factor",
+        _COMPUTE,
+        ("states",),
+    ),
+    "projects_flat": _either(
+        "Mamba-2 layers project tokens sequence by sequence",
+        "Mamba-2 layers project all tokens at once",
         _COMPUTE,
         ("states",),
     ),

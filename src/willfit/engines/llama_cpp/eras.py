@@ -87,12 +87,13 @@ class Era:
         Metal brings operations together that can run at once, from far ahead and across many others; it keeps what one
         kernel reads for several, and copies quantized caches to F16.
     drops_late
-        Architectures with a gated delta rule that drop tokens without results behind the last norm; before, in the last
-        layer.
+        Architectures that drop tokens without results around the last norm; before, in the last layer.
     scales_norms
-        Their queries and keys have length 1 by an RMS norm and a factor; before, by a norm of its own.
+        Queries and keys of the gated delta rule have length 1 by an RMS norm and a factor; before, by a norm of its own.
+    projects_flat
+        Mamba-2 layers project all tokens at once; before, sequence by sequence.
     rotates_windows
-        Quantized caches of layers with windows, and of hybrid models, are rotated, too.
+        Quantized caches of layers with windows are rotated, too.
     keeps_snapshots
         States before each drafted token are kept beside the newest.
     reads_lazily
@@ -174,6 +175,7 @@ class Era:
     metal_copies_cache: bool = False
     drops_late: tuple[str, ...] = ()
     scales_norms: bool = False
+    projects_flat: bool = False
     rotates_windows: bool = False
     keeps_snapshots: bool = False
     reads_lazily: bool = False
@@ -200,6 +202,10 @@ class Era:
     sums_experts: Literal["", "plain", "weighted"] = ""
     shares_experts: bool = False
 
+
+#: Architectures that drop tokens without results late, in the order that they began to.
+_LATE_FIRST = ("qwen35", "qwen35moe", "gemma4", "step35")
+_LATE_NEXT = (*_LATE_FIRST, "gpt-oss", "hy_v3", "nemotron_h", "nemotron_h_moe")
 
 ERAS: tuple[Era, ...] = succession(
     Era((0,)),
@@ -239,14 +245,14 @@ ERAS: tuple[Era, ...] = succession(
     changed((8650,), rotates=True),
     changed((8800,), rotates_windows=True),
     changed((9000,), repacked=("Q4_0", "Q4_K", "IQ4_NL", "MXFP4")),
-    changed((9200,), keeps_snapshots=True, vulkan_order=3, drops_late=("qwen35", "qwen35moe")),
+    changed((9200,), keeps_snapshots=True, vulkan_order=3, drops_late=_LATE_FIRST),
     changed((9440,), half_masks=True, copies_in_graph=True, few_outputs=True),
     changed((9976,), divides_rows=False),
-    changed((10150,), ignores_sinks=True, forces_flash=True),
+    changed((10150,), ignores_sinks=True, forces_flash=True, drops_late=_LATE_NEXT),
     changed((10200,), vulkan_order=4),
-    changed((10400,), drops_late=("qwen35", "qwen35moe", "qwen3next")),
+    changed((10400,), drops_late=(*_LATE_NEXT, "qwen3next")),
     changed((10510,), metal_copies_cache=True, scales_norms=True),
-    changed((10690,), reads_lazily=True, vulkan_order=5),
+    changed((10690,), reads_lazily=True, vulkan_order=5, projects_flat=True),
     changed((10750,), keeps_expert_sums=True),
     changed((10800,), sycl_workspaces=True),
     changed((10850,), vulkan_order=6),
@@ -275,6 +281,10 @@ IK_ERAS: tuple[Era, ...] = succession(
     changed((3953,), spare_sequence=False),
     changed((3983,), mla=3),
 )
+
+
+#: Architectures that dropped tokens without results in the last layer once.
+EARLY_ONCE = frozenset(ERAS[-1].drops_late)
 
 
 def era_for(version: str | None, fork: Fork = "llama.cpp") -> Era:

@@ -49,7 +49,7 @@ class CacheSettings:
     full_windows
         Layers with windows keep whole sequences.
     rotates, rotates_all
-        Quantized caches are rotated; those of models with windows or states, too.
+        Quantized caches are rotated; those of layers with windows, too.
     snapshots
         Earlier states that are kept beside the newest.
     keeps_drafts
@@ -167,8 +167,7 @@ def layer_caches(
                 cache.r = kept
                 cache.s = Node("none", "F32", (mixer.recurrent, rows, 1, 1), buffer=buffer)
         made.append(cache)
-    plain = not recurrent and not any(m.window or m.chunk for m in attentions)
-    if settings.rotates and (settings.rotates_all or plain):
+    if settings.rotates:
         _rotate(made, attentions, settings)
     _share(architecture, made)
     return made
@@ -244,7 +243,7 @@ def _tensor(type: str, width: int, settings: CacheSettings, cells: int, buffer: 
 
 def _rotate(caches: list[LayerCache], attentions: Sequence[Attention], settings: CacheSettings) -> None:
     """Quantized keys and values are rotated where all layers of a cache have heads of one width."""
-    for windowed in (False, True):
+    for windowed in (False, True) if settings.rotates_all else (False,):
         group = [m for m in attentions if bool(m.window or m.chunk) is windowed and not m.shares_cache]
         keys, values = {m.head_dim for m in group}, {m.value_dim for m in group}
         first = attentions[0] if attentions else None

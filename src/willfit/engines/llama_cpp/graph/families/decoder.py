@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Literal
 
+from willfit.engines.llama_cpp.eras import EARLY_ONCE
 from willfit.engines.llama_cpp.graph.attention import (
     AttentionInputs,
     attend,
@@ -211,7 +212,11 @@ class Decoder:
     @property
     def crop(self) -> Crop:
         """Where tokens without results are dropped."""
-        return self.style.draft_crop if self.net.batch.drafts else self.style.crop
+        if self.net.batch.drafts:
+            return self.style.draft_crop
+        architecture = self.net.meta.architecture
+        early = architecture in EARLY_ONCE and architecture not in self.net.era.drops_late
+        return "layer" if early else self.style.crop
 
     def trait(self) -> Hashable:
         """What the current layer does that its tensors and its cache do not tell."""

@@ -214,8 +214,7 @@ class Next(GatedDelta):
 
 def build(net: Network) -> None:
     """Build the graph."""
-    late = net.meta.architecture in net.era.drops_late
-    style = replace(STYLE, crop="after norm" if late else "layer")
+    style = replace(STYLE, crop="after norm")
     if net.meta.architecture == "qwen3next":
         Next(net, replace(style, draft_crop="layer")).build()
     else:
