@@ -24,9 +24,12 @@ WORDS: dict[str, Words] = {
         "flash attention is used without a word where the devices can",
         _COMPUTE,
     ),
-    "windows": _either(
-        "layers with a window keep whole sequences",
-        "layers with a window have caches of their own, no longer than needed",
+    "windows": Words(
+        {
+            "": "layers with a window keep whole sequences",
+            "batch": "layers with a window have caches of their own, for the window and a batch",
+            "ubatch": "layers with a window have caches of their own, for the window and --ubatch-size tokens",
+        },
         _CACHE,
         ("windows",),
     ),
@@ -63,6 +66,18 @@ WORDS: dict[str, Words] = {
         "sequences have cells of their own unless they are told to share",
         _CACHE,
     ),
+    "divides_hybrids": _either(
+        "each sequence of a model with attention and states has all cells",
+        "sequences of models with attention and states divide the cells",
+        _CACHE,
+        ("states",),
+    ),
+    "reserves_all": _either(
+        "memory is reserved for batches of one sequence where all share a cache",
+        "memory is reserved for batches of all sequences",
+        _COMPUTE,
+        ("states",),
+    ),
     "sets_rows": _either(
         "new keys and values are copied to a part of the cache",
         "new keys and values are written to rows of the cache by index",
@@ -94,6 +109,16 @@ WORDS: dict[str, Words] = {
         "cells are padded to 32 without flash attention",
         "cells are padded to 256",
         _CACHE,
+    ),
+    "pads_cells": _either(
+        "cells are not padded",
+        "cells are padded",
+        _CACHE,
+    ),
+    "keeps_pins": _either(
+        "schedulers forget where operations were to stay before they allocate",
+        "operations stay where they were to stay",
+        _COMPUTE,
     ),
     "auto_slots": _either(
         "a server has one slot without a word",

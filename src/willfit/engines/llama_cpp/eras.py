@@ -31,7 +31,8 @@ class Era:
     flash_auto
         Without a word flash attention is used where the devices can; before, it was off.
     windows
-        Layers with a sliding window have caches of their own, no longer than needed.
+        Layers with a sliding window have caches of their own, with cells for the window and for a whole `batch` or a
+        `ubatch`; before, all cells.
     repacked
         Types that processors repack.
     offloads_products
@@ -44,6 +45,10 @@ class Era:
         Values of latent attention are not cached beside its latents.
     streams
         Sequences that do not share a cache have cells of their own; before, all shared one.
+    divides_hybrids
+        In hybrid models, too, sequences divide the cells; before, each had all.
+    reserves_all
+        Graphs are reserved for all sequences; before, for one where they share a cache.
     sets_rows
         New keys and values are written to rows by index; before, to a view.
     gates_at_once
@@ -54,6 +59,10 @@ class Era:
         Rows of masks are padded.
     padding
         Cells are padded to 256; before, to 32 without flash attention.
+    pads_cells
+        Cells are padded at all.
+    keeps_pins
+        Operations stay where builders want them; else schedulers forget it before they allocate.
     auto_slots
         A server without a word has four slots that share one cache; before, one.
     fits
@@ -138,7 +147,7 @@ class Era:
     since: Version
     splits_batch: bool = False
     flash_auto: bool = False
-    windows: bool = False
+    windows: Literal["", "batch", "ubatch"] = ""
     repacked: tuple[str, ...] = ()
     offloads_products: bool = False
     fused_views: bool = False
@@ -146,12 +155,16 @@ class Era:
     latent_cache: bool = False
     latent_keys_only: bool = False
     streams: bool = False
+    divides_hybrids: bool = False
+    reserves_all: bool = False
     sets_rows: bool = False
     gates_at_once: bool = False
     orders_experts: bool = False
     weights_first: bool = False
     pads_masks: bool = True
     padding: bool = False
+    pads_cells: bool = True
+    keeps_pins: bool = True
     auto_slots: bool = False
     fits: bool = False
     few_outputs: bool = False
@@ -216,23 +229,28 @@ ERAS: tuple[Era, ...] = succession(
     changed((4273,), repacked=("Q4_0",)),
     changed((4928,), repacked=("Q4_0", "Q4_K")),
     changed((5140,), latent_cache=True),
-    changed((5432,), windows=True),
+    changed((5432,), windows="batch"),
+    changed((5520,), windows="ubatch", keeps_pins=False),
+    changed((5640,), reserves_all=True),
     changed((5780,), gates_at_once=True),
-    changed((5913,), streams=True),
+    changed((5890,), fused_views=True, keeps_pins=True),
+    changed((5913,), reserves_all=False),
     changed((5935,), orders_experts=True),
-    changed((5990,), fused_views=True),
-    changed((6072,), sets_rows=True),
+    changed((6072,), sets_rows=True, streams=True),
     changed((6100,), repacked=("Q4_0", "Q4_K", "IQ4_NL")),
     changed((6325,), flash_auto=True),
+    changed((6380,), keeps_pins=False),
     changed((6460,), metal_reorders=True),
     changed((6473,), metal_workspaces=True),
     changed((6480,), saves_states=True),
     changed((6660,), weights_first=True),
     changed((6710,), saves_prompts=True),
+    changed((6820,), pads_cells=False),
     changed((6940,), flash_pictures=True),
-    changed((6980,), padding=True),
+    changed((6980,), padding=True, pads_cells=True, keeps_pins=True),
     changed((7000,), fused_value_views=True),
     changed((7100,), clamps_expert_sum=True),
+    changed((7230,), reserves_all=True),
     changed((7340,), pads_masks=False),
     changed((7410,), fits=True, auto_slots=True, output_first=True),
     changed((7496,), vulkan_order=1),
@@ -240,7 +258,7 @@ ERAS: tuple[Era, ...] = succession(
     changed((7600,), vulkan_order=2),
     changed((7800,), selects_input=True),
     changed((7840,), latent_keys_only=True),
-    changed((8024,), metal_looks_far=True),
+    changed((8024,), metal_looks_far=True, divides_hybrids=True),
     changed((8240,), sycl_attends=True),
     changed((8650,), rotates=True),
     changed((8800,), rotates_windows=True),

@@ -212,7 +212,8 @@ def context(model: Model, settings: ContextSettings, era: Era) -> Context:
 def cached_bytes(model: Model, settings: ContextSettings) -> dict[str, int]:
     """Bytes of keys and values by buffer."""
     buffers = cache_buffers(model, settings.kv_offload, settings.drafts, settings.cache.keeps_drafts)
-    caches = layer_caches(model.architecture, settings.cache, buffers, settings.drafts)
+    cache = settings.cache.of(model.architecture)
+    caches = layer_caches(model.architecture, cache, buffers, settings.drafts)
     return _sum(model, caches, buffers, LayerCache.keys_values)
 
 
@@ -309,7 +310,7 @@ def _network(
 
 def _computed_sequences(cache: CacheSettings, era: Era) -> int:
     """How many sequences the graph is reserved for."""
-    return cache.sequences if era.streams else 1
+    return cache.sequences if era.reserves_all or not cache.unified else 1
 
 
 def _sum(

@@ -116,6 +116,9 @@ class Resolved:
             self.era.rotates_windows,
             self.snapshots,
             self.era.caches_drafts,
+            self.n_batch if self.era.windows == "batch" else self.n_ubatch,
+            _step(self.era, self.flash_attn),
+            not self.era.divides_hybrids,
         )
         return ContextSettings(
             cache,
@@ -124,7 +127,7 @@ class Resolved:
             settings.op_offload,
             self.embeddings,
             self.pooling,
-            not settings.no_alloc,
+            self.era.keeps_pins and not settings.no_alloc,
             settings.pipeline_copies or self.era.pipeline_copies if pipelined else 1,
             self.mla,
             settings.max_attention_mib or 0,
@@ -271,10 +274,17 @@ def _sequences(settings: Settings, era: Era) -> tuple[int, bool]:
     return max(1, count or 1), unified
 
 
+def _step(era: Era, flash: bool | None) -> int:
+    """What cells are a multiple of."""
+    if not era.pads_cells:
+        return 1
+    return _PADDING if era.padding or flash is not False else _OLD_PADDING
+
+
 def _context(wanted: int, sequences: int, unified: bool, era: Era, flash: bool | None) -> tuple[int, bool]:
     """Tokens of all sequences, padded as the build pads them."""
     if not era.padding:
-        step = _PADDING if flash is not False else _OLD_PADDING
+        step = _step(era, flash)
         return -(-wanted // step) * step, unified
     total = -(-wanted // _PADDING) * _PADDING
     if unified:

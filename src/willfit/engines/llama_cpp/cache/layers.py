@@ -54,6 +54,12 @@ class CacheSettings:
         Earlier states that are kept beside the newest.
     keeps_drafts
         Layers that draft have caches beside the model's.
+    ahead
+        Tokens that a layer with a window holds beside its window; None for `ubatch`.
+    step
+        Cells of layers with windows are a multiple of this.
+    whole_hybrids
+        Each sequence of a model with attention and states has the cells of all.
     """
 
     cells: int
@@ -70,12 +76,18 @@ class CacheSettings:
     rotates_all: bool = True
     snapshots: int = 0
     keeps_drafts: bool = False
+    ahead: int | None = None
+    step: int = PADDING
+    whole_hybrids: bool = False
 
     def of(self, architecture: Architecture) -> CacheSettings:
         """These settings as an architecture's caches follow them: compressed entries are never shared by sequences."""
         mixers = (mixer for layer in architecture.layers for mixer in layer.mixers)
-        if any(isinstance(mixer, CompressedAttention) for mixer in mixers):
+        kinds = {type(mixer) for mixer in mixers}
+        if CompressedAttention in kinds:
             return replace(self, unified=False)
+        if self.whole_hybrids and Recurrent in kinds and len(kinds) > 1:
+            return replace(self, cells=self.cells * self.streams, whole_hybrids=False)
         return self
 
     @property
@@ -87,8 +99,9 @@ class CacheSettings:
         """Tokens that a stream holds in a layer with a window."""
         if self.full_windows:
             return self.cells
-        needed = min(self.cells, window * (self.sequences if self.unified else 1) + self.ubatch)
-        return -(-needed // PADDING) * PADDING
+        ahead = self.ubatch if self.ahead is None else self.ahead
+        needed = min(self.cells, window * (self.sequences if self.unified else 1) + ahead)
+        return -(-needed // self.step) * self.step
 
 
 def cached_layers(architecture: Architecture, drafts: bool = False, kept: bool = False) -> tuple[Layer, ...]:
