@@ -150,6 +150,12 @@ WORDS: dict[str, Words] = {
         "F16 copies of quantized caches are in CUDA's compute buffers",
         _COMPUTE,
     ),
+    "embeds_first": _either(
+        "models with short convolutions read states before embeddings",
+        "models with short convolutions read embeddings before states",
+        _COMPUTE,
+        ("states",),
+    ),
     "selects_input": _either(
         "the graph has a place for tokens",
         "the graph has places for tokens and for vectors",

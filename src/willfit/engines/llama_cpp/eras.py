@@ -75,6 +75,8 @@ class Era:
         Masks are F16 with flash attention; before, F32 and copied.
     copies_in_graph
         F16 copies of quantized caches are part of CUDA's compute buffers; before, of a pool.
+    embeds_first
+        Models with short convolutions read embeddings before their states.
     selects_input
         The graph has a place for vectors beside tokens.
     mixes_inputs
@@ -171,6 +173,7 @@ class Era:
     rotates: bool = False
     half_masks: bool = False
     copies_in_graph: bool = False
+    embeds_first: bool = False
     selects_input: bool = False
     mixes_inputs: bool = False
     copies_all_inputs: bool = False
@@ -250,7 +253,7 @@ ERAS: tuple[Era, ...] = succession(
     changed((6980,), padding=True, pads_cells=True, keeps_pins=True),
     changed((7000,), fused_value_views=True),
     changed((7100,), clamps_expert_sum=True),
-    changed((7230,), reserves_all=True),
+    changed((7230,), reserves_all=True, embeds_first=True),
     changed((7340,), pads_masks=False),
     changed((7410,), fits=True, auto_slots=True, output_first=True),
     changed((7496,), vulkan_order=1),
