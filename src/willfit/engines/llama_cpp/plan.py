@@ -275,7 +275,7 @@ def _network(
         tokens,
         sequences,
         outputs,
-        _computed_sequences(cache, era),
+        cache.sequences,
         cache.flash_attn,
         cache.unified,
         settings.embeddings,
