@@ -184,10 +184,10 @@ WORDS: dict[str, Words] = {
         ("experts",),
     ),
     "rotates_windows": _either(
-        "quantized caches of layers with windows are kept as they are",
-        "quantized caches of layers with windows are rotated, too",
+        "quantized caches of layers with windows, and of unequal width, are kept as they are",
+        "quantized caches of layers with windows, and of unequal width, are rotated, too",
         _COMPUTE,
-        ("windows",),
+        ("windows", "states"),
     ),
     "ignores_sinks": _either(
         "attention is computed where its sinks are",

@@ -104,7 +104,7 @@ class Era:
     projects_flat
         Mamba-2 layers project all tokens at once; before, sequence by sequence.
     rotates_windows
-        Quantized caches of layers with windows are rotated, too.
+        Quantized caches of layers with windows are rotated, too, and those of layers of unequal width.
     keeps_snapshots
         States before each drafted token are kept beside the newest.
     reads_lazily

@@ -253,16 +253,26 @@ def _check_blocks(architecture: Architecture, settings: Settings) -> None:
     """Refuse types whose blocks do not fit into a head."""
     for layer in architecture.layers:
         for mixer in layer.mixers:
-            if not isinstance(mixer, Attention):
-                continue
-            for option, width in (("k", mixer.head_dim), ("v", mixer.value_dim)):
-                name = settings.cache_type_k if option == "k" else settings.cache_type_v
-                block = GGML_TYPES[cache_type(name)].block
-                if width % block:
-                    raise BadInput(
-                        f"--cache-type-{option} {name}: blocks of {block} do not divide heads of {width}",
-                        f"use --cache-type-{option} f16",
-                    )
+            if isinstance(mixer, Attention):
+                check_widths(settings, mixer.head_dim, mixer.value_dim)
+
+
+def check_widths(settings: Settings, keys: int, values: int) -> None:
+    """Refuse types whose blocks do not divide heads of these widths.
+
+    Raises
+    ------
+    BadInput
+        If they do not.
+    """
+    for option, width in (("k", keys), ("v", values)):
+        name = settings.cache_type_k if option == "k" else settings.cache_type_v
+        block = GGML_TYPES[cache_type(name)].block
+        if width % block:
+            raise BadInput(
+                f"--cache-type-{option} {name}: blocks of {block} do not divide heads of {width}",
+                f"use --cache-type-{option} f16",
+            )
 
 
 def _sequences(settings: Settings, era: Era) -> tuple[int, bool]:

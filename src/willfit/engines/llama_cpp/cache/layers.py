@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from willfit.architectures.gguf.metadata import Metadata
 from willfit.architectures.mixers import Attention, CompressedAttention, LatentAttention, Mixer, Recurrent
 from willfit.architectures.model import Architecture, Layer
 from willfit.engines.llama_cpp.cache.loops import runs
@@ -49,7 +50,7 @@ class CacheSettings:
     full_windows
         Layers with windows keep whole sequences.
     rotates, rotates_all
-        Quantized caches are rotated; those of layers with windows, too.
+        Quantized caches are rotated; those of layers with windows and of unequal width, too.
     snapshots
         Earlier states that are kept beside the newest.
     keeps_drafts
@@ -80,15 +81,22 @@ class CacheSettings:
     step: int = PADDING
     whole_hybrids: bool = False
 
-    def of(self, architecture: Architecture) -> CacheSettings:
-        """These settings as an architecture's caches follow them: compressed entries are never shared by sequences."""
+    def of(self, meta: Metadata, architecture: Architecture) -> CacheSettings:
+        """These settings as a model's caches follow them: compressed entries are never shared by sequences."""
         mixers = (mixer for layer in architecture.layers for mixer in layer.mixers)
         kinds = {type(mixer) for mixer in mixers}
-        if CompressedAttention in kinds:
-            return replace(self, unified=False)
-        if self.whole_hybrids and Recurrent in kinds and len(kinds) > 1:
-            return replace(self, cells=self.cells * self.streams, whole_hybrids=False)
-        return self
+        cells, whole = self.cells, self.whole_hybrids
+        if whole and Recurrent in kinds and len(kinds) > 1:
+            cells, whole = self.cells * self.streams, False
+        kv_heads = meta.values.get(f"{meta.architecture}.attention.head_count_kv")
+        uneven = isinstance(kv_heads, tuple | list) and len(set(kv_heads)) > 1
+        return replace(
+            self,
+            cells=cells,
+            whole_hybrids=whole,
+            unified=self.unified and CompressedAttention not in kinds,
+            rotates=self.rotates and (self.rotates_all or not uneven),
+        )
 
     @property
     def streams(self) -> int:
