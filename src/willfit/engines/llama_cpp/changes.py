@@ -145,6 +145,12 @@ WORDS: dict[str, Words] = {
         "masks are F16 with flash attention",
         _COMPUTE,
     ),
+    "convolves_three": _either(
+        "the processor computes short convolutions of three inputs",
+        "CUDA computes short convolutions of three inputs",
+        _COMPUTE,
+        ("states",),
+    ),
     "copies_in_graph": _either(
         "F16 copies of quantized caches are in a pool, which logs do not name",
         "F16 copies of quantized caches are in CUDA's compute buffers",

@@ -73,6 +73,8 @@ class Era:
         Quantized caches are rotated by a Hadamard matrix.
     half_masks
         Masks are F16 with flash attention; before, F32 and copied.
+    convolves_three
+        CUDA has short convolutions of three inputs.
     copies_in_graph
         F16 copies of quantized caches are part of CUDA's compute buffers; before, of a pool.
     embeds_first
@@ -100,7 +102,7 @@ class Era:
     drops_late
         Architectures that drop tokens without results around the last norm; before, in the last layer.
     scales_norms
-        Queries and keys of the gated delta rule have length 1 by an RMS norm and a factor; before, by a norm of its own.
+        Queries and keys of the gated delta rule have length 1 by an RMS norm and a factor; before, by another norm.
     projects_flat
         Mamba-2 layers project all tokens at once; before, sequence by sequence.
     rotates_windows
@@ -172,6 +174,7 @@ class Era:
     few_outputs: bool = False
     rotates: bool = False
     half_masks: bool = False
+    convolves_three: bool = False
     copies_in_graph: bool = False
     embeds_first: bool = False
     selects_input: bool = False
@@ -241,6 +244,7 @@ ERAS: tuple[Era, ...] = succession(
     changed((5935,), orders_experts=True),
     changed((6072,), sets_rows=True, streams=True),
     changed((6100,), repacked=("Q4_0", "Q4_K", "IQ4_NL")),
+    changed((6212,), convolves_three=True),
     changed((6325,), flash_auto=True),
     changed((6380,), keeps_pins=False),
     changed((6460,), metal_reorders=True),
