@@ -112,7 +112,7 @@ def test_mapped_files_are_told_apart_from_memory() -> None:
 
 
 def test_apple_reads_weights_where_the_mapped_file_has_them() -> None:
-    """Published: gpt-oss-20b on an M5, 11536.18 MiB, the table of embeddings (586.82) between its tensors among them."""
+    """Published: gpt-oss-20b on an M5, 11536.18 MiB, the table of embeddings (586.82) between its tensors in it."""
     model = subject("openai/gpt-oss-20b", "MXFP4")
     machine = Machine((find_device("M4 Max 64GB"),))
     found = estimate(model, machine, Settings(n_gpu_layers="all", n_ctx=8192, version="b7217"))

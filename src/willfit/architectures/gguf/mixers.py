@@ -53,7 +53,14 @@ class _Windows:
 
 #: Models that have no head if their files list none; others take the table of embeddings as their head. BitNet reads
 #: that table where it is, heads that draft borrow that of their model.
-HEADLESS = (UNCACHED | {"bitnet", "dflash", "eagle3"}) - {"dream", "gemma-embedding", "llada", "llada-moe", "rnd1", "t5encoder"}
+HEADLESS = (UNCACHED | {"bitnet", "dflash", "eagle3"}) - {
+    "dream",
+    "gemma-embedding",
+    "llada",
+    "llada-moe",
+    "rnd1",
+    "t5encoder",
+}
 #: Encoders that llama.cpp gives a cache all the same.
 CACHED_ENCODERS = frozenset(("t5encoder",))
 

@@ -224,7 +224,9 @@ class Alone:
 
 def _is_second(tensor: Tensor) -> bool:
     """Whether a tensor is latent attention's second matrix for keys and values, or a part of it."""
-    return tensor.name.endswith(("kv_b_proj.weight", "attn_kv_b.weight", "attn_k_b.weight", "attn_v_b.weight"))
+    return tensor.name.endswith(
+        ("kv_b_proj.weight", "attn_kv_b.weight", "attn_k_b.weight", "attn_v_b.weight")
+    )
 
 
 def estimate_alone(

@@ -24,9 +24,12 @@ WORDS: dict[str, Words] = {
         "flash attention is used without a word where the devices can",
         _COMPUTE,
     ),
-    "windows": _either(
-        "layers with a window keep whole sequences",
-        "layers with a window have caches of their own, no longer than needed",
+    "windows": Words(
+        {
+            "": "layers with a window keep whole sequences",
+            "batch": "layers with a window have caches of their own, for the window and a batch",
+            "ubatch": "layers with a window have caches of their own, for the window and --ubatch-size tokens",
+        },
         _CACHE,
         ("windows",),
     ),
@@ -63,6 +66,18 @@ WORDS: dict[str, Words] = {
         "sequences have cells of their own unless they are told to share",
         _CACHE,
     ),
+    "divides_hybrids": _either(
+        "each sequence of a model with attention and states has all cells",
+        "sequences of models with attention and states divide the cells",
+        _CACHE,
+        ("states",),
+    ),
+    "reserves_all": _either(
+        "memory is reserved for batches of one sequence where all share a cache",
+        "memory is reserved for batches of all sequences",
+        _COMPUTE,
+        ("states",),
+    ),
     "sets_rows": _either(
         "new keys and values are copied to a part of the cache",
         "new keys and values are written to rows of the cache by index",
@@ -90,11 +105,20 @@ WORDS: dict[str, Words] = {
         "rows of masks are padded to 64",
         _COMPUTE,
     ),
-    "unpadded": _either("cells are padded", "cells are not padded", _CACHE),
     "padding": _either(
         "cells are padded to 32 without flash attention",
         "cells are padded to 256",
         _CACHE,
+    ),
+    "pads_cells": _either(
+        "cells are not padded",
+        "cells are padded",
+        _CACHE,
+    ),
+    "keeps_pins": _either(
+        "schedulers forget where operations were to stay before they allocate",
+        "operations stay where they were to stay",
+        _COMPUTE,
     ),
     "auto_slots": _either(
         "a server has one slot without a word",
@@ -121,10 +145,22 @@ WORDS: dict[str, Words] = {
         "masks are F16 with flash attention",
         _COMPUTE,
     ),
+    "convolves_three": _either(
+        "the processor computes short convolutions of three inputs",
+        "CUDA computes short convolutions of three inputs",
+        _COMPUTE,
+        ("states",),
+    ),
     "copies_in_graph": _either(
         "F16 copies of quantized caches are in a pool, which logs do not name",
         "F16 copies of quantized caches are in CUDA's compute buffers",
         _COMPUTE,
+    ),
+    "embeds_first": _either(
+        "models with short convolutions read states before embeddings",
+        "models with short convolutions read embeddings before states",
+        _COMPUTE,
+        ("states",),
     ),
     "selects_input": _either(
         "the graph has a place for tokens",
@@ -154,8 +190,8 @@ WORDS: dict[str, Words] = {
         ("experts",),
     ),
     "rotates_windows": _either(
-        "quantized caches of models with windows or states are kept as they are",
-        "quantized caches of models with windows or states are rotated, too",
+        "quantized caches of layers with windows, and of unequal width, are kept as they are",
+        "quantized caches of layers with windows, and of unequal width, are rotated, too",
         _COMPUTE,
         ("windows", "states"),
     ),
@@ -221,10 +257,18 @@ WORDS: dict[str, Words] = {
         "Metal brings operations together from far ahead",
         _COMPUTE,
     ),
-    "drops_late": Words("tokens without results are dropped around the last norm in {}", _COMPUTE),
+    "drops_late": Words(
+        "tokens without results are dropped around the last norm, not in the last layer, in {}", _COMPUTE
+    ),
     "scales_norms": _either(
         "queries and keys of the gated delta rule are made of length 1 by one operation",
         "queries and keys of the gated delta rule are made of length 1 by an RMS norm and a factor",
+        _COMPUTE,
+        ("states",),
+    ),
+    "projects_flat": _either(
+        "Mamba-2 layers project tokens sequence by sequence",
+        "Mamba-2 layers project all tokens at once",
         _COMPUTE,
         ("states",),
     ),

@@ -31,7 +31,8 @@ class Era:
     flash_auto
         Without a word flash attention is used where the devices can; before, it was off.
     windows
-        Layers with a sliding window have caches of their own, no longer than needed.
+        Layers with a sliding window have caches of their own, with cells for the window and for a whole `batch` or a
+        `ubatch`; before, all cells.
     repacked
         Types that processors repack.
     offloads_products
@@ -44,6 +45,10 @@ class Era:
         Values of latent attention are not cached beside its latents.
     streams
         Sequences that do not share a cache have cells of their own; before, all shared one.
+    divides_hybrids
+        In hybrid models, too, sequences divide the cells; before, each had all.
+    reserves_all
+        Graphs are reserved for all sequences; before, for one where they share a cache.
     sets_rows
         New keys and values are written to rows by index; before, to a view.
     gates_at_once
@@ -54,8 +59,10 @@ class Era:
         Rows of masks are padded.
     padding
         Cells are padded to 256; before, to 32 without flash attention.
-    unpadded
-        Cells are not padded.
+    pads_cells
+        Cells are padded at all.
+    keeps_pins
+        Operations stay where builders want them; else schedulers forget it before they allocate.
     auto_slots
         A server without a word has four slots that share one cache; before, one.
     fits
@@ -66,8 +73,12 @@ class Era:
         Quantized caches are rotated by a Hadamard matrix.
     half_masks
         Masks are F16 with flash attention; before, F32 and copied.
+    convolves_three
+        CUDA has short convolutions of three inputs.
     copies_in_graph
         F16 copies of quantized caches are part of CUDA's compute buffers; before, of a pool.
+    embeds_first
+        Models with short convolutions read embeddings before their states.
     selects_input
         The graph has a place for vectors beside tokens.
     mixes_inputs
@@ -91,10 +102,11 @@ class Era:
     drops_late
         Architectures that drop tokens without results around the last norm; before, in the last layer.
     scales_norms
-        Queries and keys of the gated delta rule have length 1 by an RMS norm and a factor; before, by a norm of their
-        own.
+        Queries and keys of the gated delta rule have length 1 by an RMS norm and a factor; before, by another norm.
+    projects_flat
+        Mamba-2 layers project all tokens at once; before, sequence by sequence.
     rotates_windows
-        Quantized caches of layers with windows, and of hybrid models, are rotated, too.
+        Quantized caches of layers with windows are rotated, too, and those of layers of unequal width.
     keeps_snapshots
         States before each drafted token are kept beside the newest.
     reads_lazily
@@ -139,7 +151,7 @@ class Era:
     since: Version
     splits_batch: bool = False
     flash_auto: bool = False
-    windows: bool = False
+    windows: Literal["", "batch", "ubatch"] = ""
     repacked: tuple[str, ...] = ()
     offloads_products: bool = False
     fused_views: bool = False
@@ -147,19 +159,24 @@ class Era:
     latent_cache: bool = False
     latent_keys_only: bool = False
     streams: bool = False
+    divides_hybrids: bool = False
+    reserves_all: bool = False
     sets_rows: bool = False
     gates_at_once: bool = False
     orders_experts: bool = False
     weights_first: bool = False
     pads_masks: bool = True
     padding: bool = False
-    unpadded: bool = False
+    pads_cells: bool = True
+    keeps_pins: bool = True
     auto_slots: bool = False
     fits: bool = False
     few_outputs: bool = False
     rotates: bool = False
     half_masks: bool = False
+    convolves_three: bool = False
     copies_in_graph: bool = False
+    embeds_first: bool = False
     selects_input: bool = False
     mixes_inputs: bool = False
     copies_all_inputs: bool = False
@@ -177,6 +194,7 @@ class Era:
     metal_copies_cache: bool = False
     drops_late: tuple[str, ...] = ()
     scales_norms: bool = False
+    projects_flat: bool = False
     rotates_windows: bool = False
     keeps_snapshots: bool = False
     reads_lazily: bool = False
@@ -204,8 +222,18 @@ class Era:
     shares_experts: bool = False
 
 
-#: Architectures that drop tokens late, in the order in which they began to.
-_LATE = ("qwen35", "qwen35moe", "step35", "gemma4", "gpt-oss", "nemotron_h", "nemotron_h_moe", "qwen3next")
+#: Architectures that drop tokens without results late, in the order that they began to.
+_LATE = (
+    "qwen35",
+    "qwen35moe",
+    "step35",
+    "gemma4",
+    "gpt-oss",
+    "hy_v3",
+    "nemotron_h",
+    "nemotron_h_moe",
+    "qwen3next",
+)
 
 ERAS: tuple[Era, ...] = succession(
     Era((0,)),
@@ -216,24 +244,29 @@ ERAS: tuple[Era, ...] = succession(
     changed((4273,), repacked=("Q4_0",)),
     changed((4928,), repacked=("Q4_0", "Q4_K")),
     changed((5140,), latent_cache=True),
-    changed((5432,), windows=True),
+    changed((5432,), windows="batch"),
+    changed((5520,), windows="ubatch", keeps_pins=False),
+    changed((5640,), reserves_all=True),
     changed((5780,), gates_at_once=True),
-    changed((5913,), streams=True),
+    changed((5890,), fused_views=True, keeps_pins=True),
+    changed((5913,), reserves_all=False),
     changed((5935,), orders_experts=True),
-    changed((5990,), fused_views=True),
-    changed((6072,), sets_rows=True),
+    changed((6072,), sets_rows=True, streams=True),
     changed((6100,), repacked=("Q4_0", "Q4_K", "IQ4_NL")),
+    changed((6212,), convolves_three=True),
     changed((6325,), flash_auto=True),
+    changed((6380,), keeps_pins=False),
     changed((6460,), metal_reorders=True),
     changed((6473,), metal_workspaces=True),
     changed((6480,), saves_states=True),
-    changed((6660,), weights_first=True),
+    changed((6574,), weights_first=True),
     changed((6710,), saves_prompts=True),
-    changed((6820,), unpadded=True),
+    changed((6820,), pads_cells=False),
     changed((6940,), flash_pictures=True),
-    changed((6980,), padding=True, unpadded=False),
+    changed((6980,), padding=True, pads_cells=True, keeps_pins=True),
     changed((7000,), fused_value_views=True),
     changed((7100,), clamps_expert_sum=True),
+    changed((7230,), reserves_all=True, embeds_first=True),
     changed((7340,), pads_masks=False),
     changed((7410,), fits=True, auto_slots=True, output_first=True),
     changed((7496,), vulkan_order=1),
@@ -241,7 +274,7 @@ ERAS: tuple[Era, ...] = succession(
     changed((7600,), vulkan_order=2),
     changed((7800,), selects_input=True),
     changed((7840,), latent_keys_only=True),
-    changed((8024,), metal_looks_far=True),
+    changed((8024,), metal_looks_far=True, divides_hybrids=True),
     changed((8240,), sycl_attends=True),
     changed((8650,), rotates=True),
     changed((8800,), rotates_windows=True),
@@ -251,12 +284,11 @@ ERAS: tuple[Era, ...] = succession(
     changed((9500,), drops_late=_LATE[:3]),
     changed((9550,), drops_late=_LATE[:4]),
     changed((9976,), divides_rows=False),
-    changed((10100,), drops_late=_LATE[:5]),
-    changed((10150,), ignores_sinks=True, forces_flash=True),
+    changed((10150,), ignores_sinks=True, forces_flash=True, drops_late=_LATE[:-1]),
     changed((10200,), vulkan_order=4),
     changed((10400,), drops_late=_LATE),
     changed((10510,), metal_copies_cache=True, scales_norms=True),
-    changed((10690,), reads_lazily=True, vulkan_order=5),
+    changed((10690,), reads_lazily=True, vulkan_order=5, projects_flat=True),
     changed((10750,), keeps_expert_sums=True),
     changed((10800,), sycl_workspaces=True),
     changed((10850,), vulkan_order=6),
@@ -285,6 +317,10 @@ IK_ERAS: tuple[Era, ...] = succession(
     changed((3953,), spare_sequence=False),
     changed((3983,), mla=3),
 )
+
+
+#: Architectures that dropped tokens without results in the last layer once.
+EARLY_ONCE = frozenset(ERAS[-1].drops_late)
 
 
 def era_for(version: str | None, fork: Fork = "llama.cpp") -> Era:

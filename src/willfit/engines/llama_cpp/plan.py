@@ -179,7 +179,7 @@ def cache_buffers(model: Model, kv_offload: bool, drafts: bool = False, kept: bo
 
 def context(model: Model, settings: ContextSettings, era: Era) -> Context:
     """What a context of a model takes."""
-    cache = settings.cache.of(model.architecture)
+    cache = settings.cache.of(model.meta, model.architecture)
     settings = replace(settings, cache=cache)
     buffers = cache_buffers(model, settings.kv_offload, settings.drafts, settings.cache.keeps_drafts)
     tokens = min(cache.cells * cache.streams, cache.ubatch)
@@ -212,13 +212,14 @@ def context(model: Model, settings: ContextSettings, era: Era) -> Context:
 def cached_bytes(model: Model, settings: ContextSettings) -> dict[str, int]:
     """Bytes of keys and values by buffer."""
     buffers = cache_buffers(model, settings.kv_offload, settings.drafts, settings.cache.keeps_drafts)
-    caches = layer_caches(model.architecture, settings.cache, buffers, settings.drafts)
+    cache = settings.cache.of(model.meta, model.architecture)
+    caches = layer_caches(model.architecture, cache, buffers, settings.drafts)
     return _sum(model, caches, buffers, LayerCache.keys_values)
 
 
 def flash_attention(model: Model, settings: ContextSettings, era: Era) -> bool:
     """Whether flash attention lands on each layer's own device, which is when `auto` chooses it."""
-    cache = settings.cache.of(model.architecture)
+    cache = settings.cache.of(model.meta, model.architecture)
     tried = replace(settings, cache=replace(cache, flash_attn=True))
     buffers = cache_buffers(model, settings.kv_offload, settings.drafts, settings.cache.keeps_drafts)
     sequences = _computed_sequences(cache, era)
@@ -274,7 +275,7 @@ def _network(
         tokens,
         sequences,
         outputs,
-        _computed_sequences(cache, era),
+        cache.sequences,
         cache.flash_attn,
         cache.unified,
         settings.embeddings,
@@ -309,7 +310,7 @@ def _network(
 
 def _computed_sequences(cache: CacheSettings, era: Era) -> int:
     """How many sequences the graph is reserved for."""
-    return cache.sequences if era.streams else 1
+    return cache.sequences if era.reserves_all or not cache.unified else 1
 
 
 def _sum(
@@ -334,5 +335,10 @@ def _sum(
 
 def _output_bytes(model: Model, settings: ContextSettings, rows: int) -> int:
     """Rows of logits, and vectors where they are wanted (`output_reserve`)."""
-    width = model.architecture.vocab_size + (model.architecture.hidden_size if settings.embeddings else 0)
-    return rows * 4 * width
+    return rows * 4 * output_width(model.architecture, settings.embeddings)
+
+
+def output_width(architecture: Architecture, embeddings: bool) -> int:
+    """Elements of a row of results: logits, and vectors where they are wanted or where a decoder reads them."""
+    vectors = embeddings or architecture.model_type == "t5"
+    return architecture.vocab_size + (architecture.hidden_size if vectors else 0)

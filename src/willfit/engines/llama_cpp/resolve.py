@@ -21,7 +21,7 @@ _OLD_BATCH = 512
 _AUTO_SLOTS = 4
 #: Tokens that a draft proposes at once.
 DRAFTED = 16
-#: Cells are padded to multiples of this without flash attention, in older builds.
+#: Cells are padded to this without flash attention in older builds.
 _OLD_PADDING = 32
 #: Context of a program that is not told one, in builds that do not take the model's.
 _OLD_CONTEXT = 4096
@@ -116,7 +116,9 @@ class Resolved:
             self.era.rotates_windows,
             self.snapshots,
             self.era.caches_drafts,
-            _padding(self.era, self.flash_attn),
+            self.n_batch if self.era.windows == "batch" else self.n_ubatch,
+            _step(self.era, self.flash_attn),
+            not self.era.divides_hybrids,
         )
         return ContextSettings(
             cache,
@@ -125,7 +127,7 @@ class Resolved:
             settings.op_offload,
             self.embeddings,
             self.pooling,
-            not settings.no_alloc,
+            self.era.keeps_pins and not settings.no_alloc,
             settings.pipeline_copies or self.era.pipeline_copies if pipelined else 1,
             self.mla,
             settings.max_attention_mib or 0,
@@ -251,16 +253,26 @@ def _check_blocks(architecture: Architecture, settings: Settings) -> None:
     """Refuse types whose blocks do not fit into a head."""
     for layer in architecture.layers:
         for mixer in layer.mixers:
-            if not isinstance(mixer, Attention):
-                continue
-            for option, width in (("k", mixer.head_dim), ("v", mixer.value_dim)):
-                name = settings.cache_type_k if option == "k" else settings.cache_type_v
-                block = GGML_TYPES[cache_type(name)].block
-                if width % block:
-                    raise BadInput(
-                        f"--cache-type-{option} {name}: blocks of {block} do not divide heads of {width}",
-                        f"use --cache-type-{option} f16",
-                    )
+            if isinstance(mixer, Attention):
+                check_widths(settings, mixer.head_dim, mixer.value_dim)
+
+
+def check_widths(settings: Settings, keys: int, values: int) -> None:
+    """Refuse types whose blocks do not divide heads of these widths.
+
+    Raises
+    ------
+    BadInput
+        If they do not.
+    """
+    for option, width in (("k", keys), ("v", values)):
+        name = settings.cache_type_k if option == "k" else settings.cache_type_v
+        block = GGML_TYPES[cache_type(name)].block
+        if width % block:
+            raise BadInput(
+                f"--cache-type-{option} {name}: blocks of {block} do not divide heads of {width}",
+                f"use --cache-type-{option} f16",
+            )
 
 
 def _sequences(settings: Settings, era: Era) -> tuple[int, bool]:
@@ -272,9 +284,9 @@ def _sequences(settings: Settings, era: Era) -> tuple[int, bool]:
     return max(1, count or 1), unified
 
 
-def _padding(era: Era, flash: bool | None) -> int:
-    """To multiples of how many tokens caches are padded."""
-    if era.unpadded:
+def _step(era: Era, flash: bool | None) -> int:
+    """What cells are a multiple of."""
+    if not era.pads_cells:
         return 1
     return PADDING if era.padding or flash is not False else _OLD_PADDING
 
@@ -282,7 +294,7 @@ def _padding(era: Era, flash: bool | None) -> int:
 def _context(wanted: int, sequences: int, unified: bool, era: Era, flash: bool | None) -> tuple[int, bool]:
     """Tokens of all sequences, padded as the build pads them."""
     if not era.padding:
-        step = _padding(era, flash)
+        step = _step(era, flash)
         return -(-wanted // step) * step, unified
     total = -(-wanted // PADDING) * PADDING
     if unified:

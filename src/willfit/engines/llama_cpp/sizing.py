@@ -19,7 +19,7 @@ from willfit.engines.llama_cpp.loading.offload import EXPERTS, Offload
 from willfit.engines.llama_cpp.loading.rows import RowSplit, row_split
 from willfit.engines.llama_cpp.loading.weights import Loader, Placed
 from willfit.engines.llama_cpp.plan import Context, Model, context, flash_attention, load
-from willfit.engines.llama_cpp.resolve import Resolved, require_flash_attention, resolve
+from willfit.engines.llama_cpp.resolve import Resolved, check_widths, require_flash_attention, resolve
 from willfit.engines.llama_cpp.settings import Backend, Settings
 from willfit.errors import BadInput
 from willfit.hardware.device import Device
@@ -246,6 +246,10 @@ def size_up(
     header = header_of(subject)
     devices = devices_of(machine, settings)
     backend = backend_name(devices, settings.backend)
+    if settings.flash_attn != "off" and settings.fork == "llama.cpp":
+        # Latents are checked by what the file states, which need not be what is cached (`llama_init_from_model`).
+        meta = Metadata(header.metadata)
+        check_widths(settings, *(meta.integer(f"attention.{part}_length", 0) for part in ("key", "value")))
     pooling = _pooling(header, subject)
     layers = layers_of(header, subject)
     known = [one for one in free if one is not None]

@@ -9,7 +9,7 @@ from willfit.engines.llama_cpp.builds import build_of
 from willfit.engines.llama_cpp.cache.layers import layer_caches
 from willfit.engines.llama_cpp.graph import families
 from willfit.engines.llama_cpp.graph.tensor import Node
-from willfit.engines.llama_cpp.plan import cache_buffers
+from willfit.engines.llama_cpp.plan import cache_buffers, output_width
 from willfit.engines.llama_cpp.sizing import Sizing
 from willfit.engines.llama_cpp.sources import SOURCES
 from willfit.estimate import Term, between, exact
@@ -137,7 +137,6 @@ def compute_term(sizing: Sizing, place: str) -> Term | None:
 def output_term(sizing: Sizing) -> Term:
     """Results that are copied to the host."""
     context = sizing.context
-    model = sizing.model.architecture
-    width = model.vocab_size + (model.hidden_size if sizing.resolved.embeddings else 0)
+    width = output_width(sizing.model.architecture, sizing.resolved.embeddings)
     text = f"{context.output // (4 * width)} rows x {width} x 4 B"
     return exact("outputs", context.output, text, cite(sizing, "outputs"))

@@ -62,6 +62,8 @@ class Cuda:
         Experts on the host are taken over where each has enough tokens of the batch.
     any_heads
         Attention has kernels for keys wider than values, and their parts are joined in any type (ik_llama.cpp).
+    convolves_three
+        It has short convolutions of three inputs; older builds have those of four only.
     """
 
     index: int
@@ -72,6 +74,7 @@ class Cuda:
     keeps_choices: bool = True
     shares_experts: bool = False
     any_heads: bool = False
+    convolves_three: bool = True
     alignment: int = 128
     maps_files: bool = False
     largest_buffer: int = ENDLESS
@@ -87,6 +90,8 @@ class Cuda:
             return False
         if node.op in _FUSED or (self.any_heads and node.op in _OF_LATENTS):
             return True
+        if node.op == "ssm_conv" and node.src[1].ne[0] == 3 and not self.convolves_three:
+            return False
         check = _CHECKS.get(node.op)
         if check is not None:
             return check(node)

@@ -186,8 +186,8 @@ def _single(node: Node) -> bool:
 
 
 _ALWAYS = VIEW_OPS | {
-    "none", "repeat", "rope", "rope_back", "argsort", "top_k", "arange", "ssm_scan", "ssm_conv", "rwkv_wkv6", "rwkv_wkv7",
-    "diag",
+    "none", "repeat", "rope", "rope_back", "argsort", "top_k", "arange", "ssm_scan", "ssm_conv", "rwkv_wkv6",
+    "rwkv_wkv7", "diag",
 }  # fmt: skip
 _CHECKS: dict[str, Callable[[Node], bool]] = {
     **dict.fromkeys(("scale", "fill", "clamp", "sqr", "sqrt", "sin", "cos", "log", "unary"), _floats),

@@ -58,6 +58,7 @@ def backends_of(
                     fusion and era.keeps_expert_choices,
                     era.shares_experts,
                     era.chooses_latents,
+                    era.convolves_three,
                 )
             )
         elif name == "metal":

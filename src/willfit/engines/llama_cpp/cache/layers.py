@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from willfit.architectures.gguf.metadata import Metadata
 from willfit.architectures.mixers import Attention, CompressedAttention, LatentAttention, Mixer, Recurrent
 from willfit.architectures.model import Architecture, Layer
 from willfit.engines.llama_cpp.cache.loops import runs
@@ -49,13 +50,17 @@ class CacheSettings:
     full_windows
         Layers with windows keep whole sequences.
     rotates, rotates_all
-        Quantized caches are rotated; those of models with windows or states, too.
+        Quantized caches are rotated; those of layers with windows and of unequal width, too.
     snapshots
         Earlier states that are kept beside the newest.
     keeps_drafts
         Layers that draft have caches beside the model's.
-    padding
-        Cells of windows are a multiple of this.
+    ahead
+        Tokens that a layer with a window holds beside its window; None for `ubatch`.
+    step
+        Cells of layers with windows are a multiple of this.
+    whole_hybrids
+        Each sequence of a model with attention and states has the cells of all.
     """
 
     cells: int
@@ -72,14 +77,26 @@ class CacheSettings:
     rotates_all: bool = True
     snapshots: int = 0
     keeps_drafts: bool = False
-    padding: int = PADDING
+    ahead: int | None = None
+    step: int = PADDING
+    whole_hybrids: bool = False
 
-    def of(self, architecture: Architecture) -> CacheSettings:
-        """These settings as an architecture's caches follow them: compressed entries are never shared by sequences."""
+    def of(self, meta: Metadata, architecture: Architecture) -> CacheSettings:
+        """These settings as a model's caches follow them: compressed entries are never shared by sequences."""
         mixers = (mixer for layer in architecture.layers for mixer in layer.mixers)
-        if any(isinstance(mixer, CompressedAttention) for mixer in mixers):
-            return replace(self, unified=False)
-        return self
+        kinds = {type(mixer) for mixer in mixers}
+        cells, whole = self.cells, self.whole_hybrids
+        if whole and Recurrent in kinds and len(kinds) > 1:
+            cells, whole = self.cells * self.streams, False
+        kv_heads = meta.values.get(f"{meta.architecture}.attention.head_count_kv")
+        uneven = isinstance(kv_heads, tuple | list) and len(set(kv_heads)) > 1
+        return replace(
+            self,
+            cells=cells,
+            whole_hybrids=whole,
+            unified=self.unified and CompressedAttention not in kinds,
+            rotates=self.rotates and (self.rotates_all or not uneven),
+        )
 
     @property
     def streams(self) -> int:
@@ -90,8 +107,9 @@ class CacheSettings:
         """Tokens that a stream holds in a layer with a window."""
         if self.full_windows:
             return self.cells
-        needed = min(self.cells, window * (self.sequences if self.unified else 1) + self.ubatch)
-        return -(-needed // self.padding) * self.padding
+        ahead = self.ubatch if self.ahead is None else self.ahead
+        needed = min(self.cells, window * (self.sequences if self.unified else 1) + ahead)
+        return -(-needed // self.step) * self.step
 
 
 def cached_layers(architecture: Architecture, drafts: bool = False, kept: bool = False) -> tuple[Layer, ...]:
@@ -170,8 +188,7 @@ def layer_caches(
                 cache.r = kept
                 cache.s = Node("none", "F32", (mixer.recurrent, rows, 1, 1), buffer=buffer)
         made.append(cache)
-    plain = not recurrent and not any(m.window or m.chunk for m in attentions)
-    if settings.rotates and (settings.rotates_all or plain):
+    if settings.rotates:
         _rotate(made, attentions, settings)
     _share(architecture, made)
     return made
@@ -247,7 +264,7 @@ def _tensor(type: str, width: int, settings: CacheSettings, cells: int, buffer: 
 
 def _rotate(caches: list[LayerCache], attentions: Sequence[Attention], settings: CacheSettings) -> None:
     """Quantized keys and values are rotated where all layers of a cache have heads of one width."""
-    for windowed in (False, True):
+    for windowed in (False, True) if settings.rotates_all else (False,):
         group = [m for m in attentions if bool(m.window or m.chunk) is windowed and not m.shares_cache]
         keys, values = {m.head_dim for m in group}, {m.value_dim for m in group}
         first = attentions[0] if attentions else None

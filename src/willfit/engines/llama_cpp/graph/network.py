@@ -442,7 +442,8 @@ class Network(Graph):
         self.vectors = x
         if self.value("embedding_scale", scale):
             x = self.scale(x if x.is_contiguous else self.cont(x))
-        self.expand(x)
+        if self.era.selects_input:
+            self.expand(x)
         return x
 
     def _mix_inputs(self, width: int) -> None:

@@ -62,8 +62,11 @@ def mamba2(net: Network, inputs: StateInputs, x: Node) -> Node:
     tokens, sequences = tokens_of_each(net), net.batch.sequences
     width, channels = inner // count, inner + 2 * groups * size
     before = earlier_inputs(net, inputs, channels)
-    y = net.linear(net.needed("ssm_in.weight"), x, net.weight("ssm_in.scale"))
-    y = by_sequence(net, y)
+    flat = net.era.projects_flat
+    y = net.linear(
+        net.needed("ssm_in.weight"), x if flat else by_sequence(net, x), net.weight("ssm_in.scale")
+    )
+    y = by_sequence(net, y) if flat else y
     heads, each = (width, count, tokens, sequences), y.nb[0]
     gate = net.view(y, heads, (width * each, *y.nb[1:3]))
     step = net.view(y, (count, tokens, sequences), y.nb[1:3], (inner + channels) * each)
@@ -86,8 +89,9 @@ def mamba2(net: Network, inputs: StateInputs, x: Node) -> Node:
     out = gated(net, net.cont(gate), out)
     if net.weight("ssm_norm.weight") is not None:
         out = net.layer_norm(net.reshape(out, inner // groups, groups, tokens, sequences), "ssm_norm")
-    out = net.reshape(out, inner, tokens * sequences)
-    return net.linear(net.needed("ssm_out.weight"), out, net.weight("ssm_out.scale"))
+    out = net.reshape(out, inner, tokens * sequences) if flat else net.reshape(out, inner, tokens, sequences)
+    out = net.linear(net.needed("ssm_out.weight"), out, net.weight("ssm_out.scale"))
+    return out if flat else net.reshape(out, out.ne[0], tokens * sequences)
 
 
 def plamo2(net: Network, inputs: StateInputs, x: Node) -> Node:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Literal
 
-from willfit.engines.llama_cpp.eras import ERAS
+from willfit.engines.llama_cpp.eras import EARLY_ONCE
 from willfit.engines.llama_cpp.graph.attention import (
     AttentionInputs,
     attend,
@@ -67,9 +67,6 @@ class Experts:
     activation: str = "silu"
     scaled: bool | None = False
 
-
-#: Architectures that dropped tokens in the last layer before they did it where their style says.
-CROPPED_EARLY = frozenset(ERAS[-1].drops_late)
 
 #: Where tokens without results are dropped.
 Crop = Literal["layer", "before norm", "after norm", "never"]
@@ -214,12 +211,12 @@ class Decoder:
 
     @property
     def crop(self) -> Crop:
-        """Where tokens without results are dropped: in models that did it otherwise before, in the last layer."""
-        net, style = self.net, self.style
-        if net.batch.drafts:
-            return style.draft_crop
-        early = net.meta.architecture in CROPPED_EARLY and net.meta.architecture not in net.era.drops_late
-        return "layer" if early else style.crop
+        """Where tokens without results are dropped."""
+        if self.net.batch.drafts:
+            return self.style.draft_crop
+        architecture = self.net.meta.architecture
+        early = architecture in EARLY_ONCE and architecture not in self.net.era.drops_late
+        return "layer" if early else self.style.crop
 
     def trait(self) -> Hashable:
         """What the current layer does that its tensors and its cache do not tell."""

@@ -21,7 +21,10 @@ class ShortConvolutions(Decoder):
 
     def start(self) -> Node:
         """See `Decoder.start`."""
-        return self.net.embedded()
+        x = self.net.embedded()
+        if self.net.era.embeds_first:
+            self.net.expand(x)
+        return x
 
     def normed(self, x: Node, stem: str, pinned: bool = True) -> Node:
         """See `Decoder.normed`: files name the last norm as others name that of embeddings."""

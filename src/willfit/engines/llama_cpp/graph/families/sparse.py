@@ -1,4 +1,4 @@
-"""Latent attention to tokens that an indexer chooses (`deepseek32.cpp`, `glm-dsa.cpp`, `dots3note.cpp`, `hy-v4.cpp`)."""
+"""Latent attention to tokens an indexer chooses (`deepseek32.cpp`, `glm-dsa.cpp`, `dots3note.cpp`, `hy-v4.cpp`)."""
 
 from __future__ import annotations
 
