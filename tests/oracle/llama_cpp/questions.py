@@ -59,6 +59,22 @@ MODELS = (
     "ai21labs/AI21-Jamba-Large-1.5",
 )
 
+#: Models and settings that other backends are asked about: what they order or support in another way.
+ELSEWHERE = (
+    ("meta-llama/Llama-3.2-1B", "2 gpus"),
+    ("meta-llama/Llama-3.2-1B", "gpu, no flash attention"),
+    ("Qwen/Qwen3-30B-A3B", "gpu, experts on the host"),
+    ("Qwen/Qwen3-30B-A3B", "gpu, q8_0 cache"),
+    ("Qwen/Qwen3-Next-80B-A3B-Instruct", "gpu, server"),
+    ("Qwen/Qwen3.5-9B", "gpu, partial"),
+    ("google/gemma-3-27b-it", "gpu, streams"),
+    ("openai/gpt-oss-120b", "gpu"),
+    ("deepseek-ai/DeepSeek-V2-Lite", "gpu, q8_0 cache"),
+    ("deepseek-ai/DeepSeek-V3.2", "gpu, streams"),
+    ("mistralai/Mamba-Codestral-7B-v0.1", "gpu"),
+    ("tiiuae/Falcon-H1-0.5B-Instruct", "gpu, cache on the host"),
+)
+
 
 def questions() -> Iterator[tuple[str, Setting]]:
     """Every model under every setting."""

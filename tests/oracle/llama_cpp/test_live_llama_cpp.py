@@ -17,7 +17,7 @@ from .compare import differences, ours, theirs
 from .gguf_file import with_types
 from .headers import header_of
 from .live import Answer, Gpu, Oracle, available
-from .questions import DIFFERENT, Setting, questions
+from .questions import DIFFERENT, ELSEWHERE, SETTINGS, Setting, questions
 
 pytestmark = [
     pytest.mark.oracle,
@@ -255,3 +255,16 @@ def test_equal_to_the_library(oracle: Oracle, model: str, setting: Setting) -> N
     assert answer.error is None
     found = differences(theirs(answer), ours(header, setting.settings, setting.gpus))
     assert found.keys() == DIFFERENT.get((model, setting.name), frozenset()), found
+
+
+@pytest.mark.parametrize(
+    "gpu", [Gpu("vulkan"), Gpu("metal"), Gpu("rocm", 0x1100)], ids=lambda gpu: gpu.backend
+)
+@pytest.mark.parametrize(("model", "setting"), ELSEWHERE, ids=lambda text: text)
+def test_equal_on_other_backends(oracle: Oracle, model: str, setting: str, gpu: Gpu) -> None:
+    header = HEADERS.get(oracle, model, "Q4_K_M")
+    asked = next(one for one in SETTINGS if one.name == setting)
+    gpus = (gpu,) * len(asked.gpus)
+    answer = oracle.ask(header, asked.settings, gpus)
+    assert answer.error is None
+    assert differences(theirs(answer), ours(header, asked.settings, gpus)) == {}

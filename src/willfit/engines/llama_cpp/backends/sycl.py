@@ -25,7 +25,8 @@ _COPIED = frozenset(("F32", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"))
 _MAMBA2_STATES, _WARP, _INDEX_WIDTH = (128, 256), 16, 128
 _NO_PRODUCTS = frozenset(("TQ1_0", "TQ2_0"))
 _NO_COPIES = frozenset((
-    "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ1_S", "IQ1_M", "IQ3_S", "IQ4_XS",
+    "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ1_S", "IQ1_M", "IQ3_S",
+    "IQ4_XS",
 ))  # fmt: skip
 
 

@@ -72,7 +72,9 @@ def backends_of(
         elif name == "sycl":
             found.append(Sycl(index, era.sycl_attends, era.sycl_workspaces))
         else:
-            found.append(Vulkan(index, Order(era.vulkan_order), era.vulkan_keeps_choices))
+            found.append(
+                Vulkan(index, Order(era.vulkan_order), era.vulkan_keeps_choices, era.vulkan_counts_rows)
+            )
     if name == "vulkan":
         return (*found, Processor(host_buffers(name), host_alignment(devices[0].vendor), BLOCK_BYTES))
     return (*found, Processor(host_buffers(name) or "CPU"))

@@ -44,6 +44,8 @@ class Vulkan:
         Which one.
     order
         In which order it computes operations.
+    counts_rows
+        Operations are worth computing there by all their rows; in older builds, by the second dimension.
     keeps_choices
         What one shader reads for the choice of experts is kept for it.
     """
@@ -51,6 +53,7 @@ class Vulkan:
     index: int
     order: Order = Order.NORMS
     keeps_choices: bool = True
+    counts_rows: bool = True
     alignment: int = 16
     largest_buffer: int = BLOCK_BYTES
 
@@ -83,7 +86,7 @@ class Vulkan:
         """See `Backend.takes_over`."""
         if node.op == "get_rows":
             return False
-        if node.op == "mul_mat":
+        if node.op == "mul_mat" or not (self.counts_rows or node.op == "mul_mat_id"):
             return node.ne[1] >= _MIN_ROWS
         if node.op in ("mul_mat_id", "rope"):
             return node.ne[2] >= _MIN_ROWS

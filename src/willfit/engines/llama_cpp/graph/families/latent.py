@@ -57,7 +57,7 @@ class Latent(Decoder):
         return self.net.rope(x, self.positions, factors)
 
     def queries(self, x: Node) -> Node:
-        """Queries as width x heads x tokens."""
+        """Queries of all heads, whether heads are a dimension of their own or not."""
         net = self.net
         if net.weight("attn_q.weight") is not None:
             q = net.mul_mat(net.needed("attn_q.weight"), x)
@@ -70,9 +70,10 @@ class Latent(Decoder):
         """Attention among latents: queries are projected to them."""
         net = self.net
         plain = self.key - self.rope
-        tokens = q.ne[2]
-        parts = net.view(q, (plain, self.heads, tokens), q.nb[1:3])
-        rotated = net.view(q, (self.rope, self.heads, tokens), q.nb[1:3], row_bytes(q.type, plain))
+        tokens = latent.ne[1]
+        steps = (row_bytes(q.type, self.key), row_bytes(q.type, self.key) * self.heads)
+        parts = net.view(q, (plain, self.heads, tokens), steps)
+        rotated = net.view(q, (self.rope, self.heads, tokens), steps, row_bytes(q.type, plain))
         rotated = self.rotated(rotated)
         parts = net.mul_mat(net.needed("attn_k_b.weight"), net.permute(parts, 0, 2, 1, 3))
         q = net.concat(net.permute(parts, 0, 2, 1, 3), rotated, 0)

@@ -30,7 +30,7 @@ class Sparse(Latent):
             self.chosen = self.choose(x, latent)
         assert self.chosen is not None
         self.mask = chosen_mask(net, self.inputs.of(net).mask, self.chosen)
-        return net.reshape(net.mul_mat(net.needed("attn_q_b.weight"), latent), self.key, self.heads, x.ne[1])
+        return net.mul_mat(net.needed("attn_q_b.weight"), latent)
 
     def choose(self, x: Node, latent: Node) -> Node:
         """The cells that each token attends to."""
