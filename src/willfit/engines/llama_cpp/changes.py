@@ -212,6 +212,11 @@ WORDS: dict[str, Words] = {
         _COMPUTE,
         ("experts",),
     ),
+    "vulkan_counts_rows": _either(
+        "Vulkan takes over operations with weights on the host by the second dimension of their results",
+        "Vulkan takes over operations with weights on the host by all rows of their results",
+        _COMPUTE,
+    ),
     "vulkan_pipelines": _either(
         "batches do not overlap on several Vulkan devices",
         "batches overlap on several Vulkan devices",

@@ -90,6 +90,8 @@ class Era:
     vulkan_order, vulkan_keeps_choices
         In which order Vulkan computes operations (`backends.vulkan_order.Order`), and whether it keeps what a shader
         reads for the choice of experts.
+    vulkan_counts_rows
+        Vulkan takes over operations whose weights are on the host by all their rows; before, by the second dimension.
     vulkan_pipelines
         Batches overlap on several Vulkan devices.
     sycl_attends, sycl_workspaces
@@ -184,6 +186,7 @@ class Era:
     keeps_expert_choices: bool = False
     vulkan_order: int = 0
     vulkan_keeps_choices: bool = False
+    vulkan_counts_rows: bool = False
     vulkan_pipelines: bool = False
     sycl_attends: bool = False
     sycl_workspaces: bool = False
@@ -275,6 +278,7 @@ ERAS: tuple[Era, ...] = succession(
     changed((7800,), selects_input=True),
     changed((7840,), latent_keys_only=True),
     changed((8024,), metal_looks_far=True, divides_hybrids=True),
+    changed((8184,), vulkan_counts_rows=True),
     changed((8240,), sycl_attends=True),
     changed((8650,), rotates=True),
     changed((8800,), rotates_windows=True),

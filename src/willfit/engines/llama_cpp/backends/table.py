@@ -75,7 +75,9 @@ def backends_of(
         elif name == "sycl":
             found.append(Sycl(index, era.sycl_attends, era.sycl_workspaces))
         else:
-            found.append(Vulkan(index, Order(era.vulkan_order), era.vulkan_keeps_choices))
+            found.append(
+                Vulkan(index, Order(era.vulkan_order), era.vulkan_keeps_choices, era.vulkan_counts_rows)
+            )
     if name == "vulkan":
         alignment = host_alignment(devices[0].vendor)
         return (*found, Processor(host_buffers(name), alignment, largest_buffer=BLOCK_BYTES))

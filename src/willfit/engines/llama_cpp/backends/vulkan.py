@@ -44,6 +44,8 @@ class Vulkan:
         Which one.
     order
         In which order it computes operations.
+    counts_rows
+        Operations are worth computing there by all their rows; in older builds, by the second dimension.
     keeps_choices
         What one shader reads for the choice of experts is kept for it.
     """
@@ -51,6 +53,7 @@ class Vulkan:
     index: int
     order: Order = Order.NORMS
     keeps_choices: bool = True
+    counts_rows: bool = True
     alignment: int = 16
     maps_files: bool = False
     largest_buffer: int = BLOCK_BYTES
@@ -75,7 +78,9 @@ class Vulkan:
 
     def takes_over(self, node: Node) -> bool:
         """See `Backend.takes_over`."""
-        return rows(node) >= MIN_ROWS
+        if self.counts_rows or node.op in ("get_rows", "mul_mat_id"):
+            return rows(node) >= MIN_ROWS
+        return node.ne[1] >= MIN_ROWS
 
     def optimize(self, nodes: Sequence[Node], uses: Mapping[int, int]) -> Optimized:
         """See `Backend.optimize`."""
