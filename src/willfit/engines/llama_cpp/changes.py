@@ -100,6 +100,12 @@ WORDS: dict[str, Words] = {
         _COMPUTE,
         ("experts",),
     ),
+    "gates_early": _either(
+        "shared experts are computed behind the sum of the others",
+        "gated activations of shared experts are computed before the sum of the others",
+        _COMPUTE,
+        ("experts",),
+    ),
     "pads_masks": _either(
         "masks have a row for each token",
         "rows of masks are padded to 64",

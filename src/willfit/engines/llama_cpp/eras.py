@@ -55,6 +55,9 @@ class Era:
         Activations and gates are one operation; before, an activation and a product.
     orders_experts, weights_first
         Experts are added up in order, and their weights are computed before them.
+    gates_early
+        Gated activations of dense parts are computed as soon as they are built: those of shared experts come before the
+        sum of the others.
     pads_masks
         Rows of masks are padded.
     padding
@@ -167,6 +170,7 @@ class Era:
     gates_at_once: bool = False
     orders_experts: bool = False
     weights_first: bool = False
+    gates_early: bool = False
     pads_masks: bool = True
     padding: bool = False
     pads_cells: bool = True
@@ -265,10 +269,11 @@ ERAS: tuple[Era, ...] = succession(
     changed((6574,), weights_first=True),
     changed((6710,), saves_prompts=True),
     changed((6820,), pads_cells=False),
+    changed((6840,), gates_early=True),
     changed((6940,), flash_pictures=True),
     changed((6980,), padding=True, pads_cells=True, keeps_pins=True),
     changed((7000,), fused_value_views=True),
-    changed((7100,), clamps_expert_sum=True),
+    changed((7100,), clamps_expert_sum=True, gates_early=False),
     changed((7230,), reserves_all=True, embeds_first=True),
     changed((7340,), pads_masks=False),
     changed((7410,), fits=True, auto_slots=True, output_first=True),

@@ -79,6 +79,8 @@ def dense(
             y = net.div(y, divisors)
         if gated:
             y = net.mul(y, up)
+    if net.era.gates_early:
+        net.expand(y)
     return _linear(net, f"ffn_down{suffix}", y) if down else y
 
 
@@ -289,6 +291,6 @@ def _summed(net: Network, y: Node, used: int) -> Node:
     total = parts[0]
     for part in parts[1:]:
         total = net.add(total, part)
-        if ordered:
+        if ordered and not net.era.gates_early:
             net.expand(total)
     return net.cont(total) if used == 1 else total
