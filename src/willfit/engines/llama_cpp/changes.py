@@ -310,6 +310,11 @@ WORDS: dict[str, Words] = {
         ("checkpoints",),
         ("windows", "states"),
     ),
+    "per_layer_first": _either(
+        "tables of embeddings for each layer are on the output's device, where it can read them",
+        "tables of embeddings for each layer are on the host",
+        _WEIGHTS,
+    ),
     "clamps_expert_sum": _either(
         "the sum of the chosen experts' weights divides as it is",
         "the sum of the chosen experts' weights is kept from being zero",

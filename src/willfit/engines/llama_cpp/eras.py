@@ -66,6 +66,9 @@ class Era:
         Cells are padded at all.
     keeps_pins
         Operations stay where builders want them; else schedulers forget it before they allocate.
+    per_layer_first
+        Embeddings for each layer are read and projected before the first layer, their table on the host; before, both
+        are the output's.
     auto_slots
         A server without a word has four slots that share one cache; before, one.
     fits
@@ -211,6 +214,7 @@ class Era:
     trims_outputs: bool = False
     saves_prompts: bool = False
     saves_states: bool = False
+    per_layer_first: bool = False
     clamps_expert_sum: bool = False
     pipeline_copies: int = 4
     flash_pictures: bool = False
@@ -286,6 +290,7 @@ ERAS: tuple[Era, ...] = succession(
     changed((8184,), vulkan_counts_rows=True),
     changed((8240,), sycl_attends=True),
     changed((8650,), rotates=True),
+    changed((8720,), per_layer_first=True),
     changed((8800,), rotates_windows=True),
     changed((9000,), repacked=("Q4_0", "Q4_K", "IQ4_NL", "MXFP4")),
     changed((9200,), keeps_snapshots=True, vulkan_order=3, drops_late=_LATE[:2]),

@@ -169,6 +169,7 @@ def place(
         offload.overrides,
         split,
         lazy_buffer(resolved.era, settings),
+        not resolved.era.per_layer_first,
     )
     model = load(
         header, subject.architecture, loader, skipped_tensors(header, subject, settings), subject.bounds

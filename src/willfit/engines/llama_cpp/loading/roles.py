@@ -17,6 +17,8 @@ _FIRST = frozenset((
     "rope_freqs", "rope_factors_long", "rope_factors_short", "token_embd_norm", "per_layer_model_proj",
     "per_layer_proj_norm", "hrm", "conv1d",
 ))  # fmt: skip
+#: Embeddings for each layer: their table and what projects them.
+_PER_LAYER = frozenset(("per_layer_token_embd", "per_layer_model_proj", "per_layer_proj_norm"))
 #: Architectures that call the norm before the head `token_embd_norm`.
 _LAST_NORM = frozenset(("lfm2", "lfm2moe"))
 #: Architectures whose `ssm_a` a scan reads; in others it is a factor.
@@ -66,13 +68,15 @@ class Role:
     op: str
 
 
-def role_of(name: str, architecture: str = "") -> Role:
+def role_of(name: str, architecture: str = "", per_layer_last: bool = False) -> Role:
     """The role of a tensor by its name.
 
     Parameters
     ----------
     architecture
         Some give a name another meaning.
+    per_layer_last
+        Tables of embeddings for each layer, and what projects them, are the output's (older builds).
     """
     found = _BLOCK.match(name)
     leaf = found[2] if found else name.removeprefix("enc.").removeprefix("dec.")
@@ -80,6 +84,8 @@ def role_of(name: str, architecture: str = "") -> Role:
     if found:
         return Role("layer", int(found[1]), op)
     stem = leaf.partition(".")[0]
+    if per_layer_last and stem in _PER_LAYER:
+        return Role("output", -1, op)
     if stem in _INPUT:
         return Role("input", -1, op)
     if stem in _FIRST and not (stem == "token_embd_norm" and architecture in _LAST_NORM):

@@ -154,6 +154,8 @@ class Loader:
         How rows of matrices are divided among devices; None where matrices stay whole.
     lazy
         Buffer of tables that are read as they are needed; empty if all are read at first.
+    per_layer_last
+        See `role_of`.
     """
 
     places: LayerPlaces
@@ -164,6 +166,7 @@ class Loader:
     overrides: tuple[tuple[str, str], ...] = ()
     split: RowSplit | None = None
     lazy: str = ""
+    per_layer_last: bool = False
     _patterns: tuple[tuple[re.Pattern[str], str], ...] = field(init=False, default=())
 
     def __post_init__(self) -> None:
@@ -189,7 +192,7 @@ class Loader:
             if listed.name in skipped:
                 continue
             tensor = _reshaped(listed, meta)
-            role = role_of(tensor.name, meta.architecture)
+            role = role_of(tensor.name, meta.architecture, self.per_layer_last)
             if role.op == "none":
                 continue
             if tensor.name in SHARED:

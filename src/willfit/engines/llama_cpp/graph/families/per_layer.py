@@ -20,7 +20,8 @@ def per_layer_inputs(net: Network, x: Node, width: int) -> Node:
     ids = net.input("I32", tokens, name="tokens of layers")
     rows = net.get_rows(net.weights["per_layer_token_embd.weight"], ids)
     rows = net.scale(net.reshape(rows, width, count, tokens))
-    net.expand(rows)
+    if net.era.per_layer_first:
+        net.expand(rows)
     made = net.scale(net.mul_mat(net.weights["per_layer_model_proj.weight"], x))
     made = net.reshape(made, width, count, tokens)
     made = net.normed(made, net.weights["per_layer_proj_norm.weight"], pinned=False)
