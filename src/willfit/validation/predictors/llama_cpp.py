@@ -198,7 +198,7 @@ def settings_of(case: Case, build: str, program: Program) -> Settings:
         version=build,
         backend=name,
         n_ctx=given.get("n_ctx"),
-        n_parallel=None if automatic else given.get("n_parallel", 1),
+        n_parallel=None if automatic else given.get("n_parallel", None if program == "server" else 1),
         kv_unified=unified,
         n_batch=given.get("n_batch"),
         n_ubatch=given.get("n_ubatch"),
@@ -280,7 +280,7 @@ def figures(case: Case, subject: Subject, answer: Estimate) -> dict[str, Any]:
     found: dict[str, Any] = {}
     several = len(answer.devices) > 1
     # Where a tensor is: without the pattern, or the shares of several devices, nobody knows.
-    placed = "override_tensor" not in unknown and not (several and "tensor_split" in unknown)
+    placed = not unknown & {"override_tensor", "n_gpu_layers"} and not (several and "tensor_split" in unknown)
     stated = case.fields.get("gguf_type")
     files = (
         bool(stated)
