@@ -178,6 +178,11 @@ def _notes(
         notes.append(
             "tensors that are published in four or eight bits are written as they are, whatever the file type"
         )
+    if name == "deepseek2" and any(tensor.name.endswith("attn_k_b.weight") for tensor in header.tensors):
+        notes.append(
+            "a file from before April 2025 has attn_kv_b in one piece: with it, llama.cpp caches keys and values of all "
+            "heads instead of latents"
+        )
     if architecture.tied and any(tensor.name == "output.weight" for tensor in header.tensors):
         notes.append(
             "the checkpoint stores the token table a second time as its head, and llama.cpp's converter writes both: "

@@ -7,11 +7,13 @@ from dataclasses import replace
 from typing import Any, get_args
 
 from willfit.checkpoints.catalogue import find
+from willfit.checkpoints.gguf import GgufHeader
 from willfit.engines.base import Machine, Subject
 from willfit.engines.gguf_files import subject_of_file
 from willfit.engines.llama_cpp import Settings, estimate
 from willfit.engines.llama_cpp.eras import era_for
 from willfit.engines.llama_cpp.graph.pictures import Encoder
+from willfit.engines.llama_cpp.loading.expanded import expanded
 from willfit.engines.llama_cpp.loading.projectors import side_of
 from willfit.engines.llama_cpp.settings import Backend, Drafting, Fork, Program
 from willfit.estimate import Estimate
@@ -102,7 +104,15 @@ def subject_of(case: Case) -> Subject:
     made = file_of(case, name)
     found = subject_of_file(str(case.fields.get("model")), made.header)
     own = sum(line.bytes for line in found.lines)
-    return replace(found, bounds=None if made.bytes == (own, own) else made.bytes)
+    found = replace(found, bounds=None if made.bytes == (own, own) else made.bytes)
+    return expanded(found) if _has_whole_latents(case, made.header) else found
+
+
+def _has_whole_latents(case: Case, header: GgufHeader) -> bool:
+    """Whether the logged file is of the old form of latent attention: it has one tensor less in each layer."""
+    counted = dict((case.fields.get("gguf_hparams") or {}).get("tensor_types") or {})
+    split = sum(tensor.name.endswith("attn_k_b.weight") for tensor in header.tensors)
+    return bool(split and counted) and sum(counted.values()) == len(header.tensors) - split
 
 
 def machine_of(case: Case) -> Machine:
