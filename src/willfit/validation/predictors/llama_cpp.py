@@ -105,7 +105,7 @@ def subject_of(case: Case) -> Subject:
     found = subject_of_file(str(case.fields.get("model")), made.header)
     own = sum(line.bytes for line in found.lines)
     found = replace(found, bounds=None if made.bytes == (own, own) else made.bytes)
-    return expanded(found) if _has_whole_latents(case, made.header) else found
+    return expanded(found) if _fork(case) == "llama.cpp" and _has_whole_latents(case, made.header) else found
 
 
 def _has_whole_latents(case: Case, header: GgufHeader) -> bool:
