@@ -320,7 +320,7 @@ def figures(case: Case, subject: Subject, answer: Estimate) -> dict[str, Any]:
     for key in ("k", "v"):
         if f"kv_{key}_mib" in measured:
             found[f"kv_{key}_mib"] = _printed(answer.details["kv"][key] / MIB)
-    _draft(found, measured, answer)
+    _draft(case, found, answer)
     _projector(found, measured, answer)
     if files:
         for key, one in file_sizes(case, subject).items():
@@ -359,8 +359,9 @@ def _encoder(case: Case) -> Encoder | None:
     )
 
 
-def _draft(found: dict[str, Any], measured: dict[str, Any], answer: Estimate) -> None:
+def _draft(case: Case, found: dict[str, Any], answer: Estimate) -> None:
     """The context of the model's own drafting layer."""
+    measured = case.measured
     draft = answer.details["draft"]
     if not draft:
         return
@@ -369,13 +370,14 @@ def _draft(found: dict[str, Any], measured: dict[str, Any], answer: Estimate) ->
     }
     keys_values, host_bytes = sum(draft["kv"].values()), sum(host.values())
     compute = sum(draft["compute"].values()) - host_bytes
+    typed = "draft_cache_type" not in case.unknown_settings
     for key, size in (
-        ("mtp_kv_mib", keys_values),
+        ("mtp_kv_mib", keys_values if typed else None),
         ("mtp_compute_mib", compute),
         ("mtp_host_compute_mib", host_bytes),
-        ("mtp_context_mib", keys_values + compute),
+        ("mtp_context_mib", keys_values + compute if typed else None),
     ):
-        if key in measured:
+        if key in measured and size is not None:
             found[key] = _printed(size / MIB)
 
 
