@@ -22,7 +22,9 @@ from willfit.file_types import BASES
 from willfit.ggml_types import GGML_TYPES
 
 #: What a tensor counts as. `other` has the base type; `fixed` stays as it is.
-Category = Literal["head", "table", "value", "fused", "key", "query", "output", "up", "gate", "down", "other", "fixed"]
+Category = Literal[
+    "head", "table", "value", "fused", "key", "query", "output", "up", "gate", "down", "other", "fixed"
+]
 
 _BLOCK = re.compile(r"blk\.(\d+)\.")
 

@@ -46,7 +46,11 @@ def weights_term(sizing: Sizing, place: str, name: str = "weights") -> Term | No
     elif beyond < 0:
         text += f" - {-beyond} B that are counted twice"
     low, high = (int(size * part) for part in sizing.model.spread)
-    if beyond > 0 and any(one.buffer.mapped for one in sizing.model.placed if one.buffer.place == place):
+    if (
+        beyond > 0
+        and not sizing.model.ordered
+        and any(one.buffer.mapped for one in sizing.model.placed if one.buffer.place == place)
+    ):
         # What lies between depends on the order in the file.
         low = min(low, size - beyond)
     return between(name, size, low, high, text, cite(sizing, "weights"))

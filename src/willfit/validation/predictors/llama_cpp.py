@@ -104,7 +104,8 @@ def subject_of(case: Case) -> Subject:
     made = file_of(case, name)
     found = subject_of_file(str(case.fields.get("model")), made.header)
     own = sum(line.bytes for line in found.lines)
-    found = replace(found, bounds=None if made.bytes == (own, own) else made.bytes)
+    bounds = None if made.bytes == (own, own) else made.bytes
+    found = replace(found, bounds=bounds, from_headers=False)
     return expanded(found) if _fork(case) == "llama.cpp" and _has_whole_latents(case, made.header) else found
 
 
