@@ -1,5 +1,6 @@
 """LM Studio: which llama.cpp it has inside, what it sets for it, and what its users' logs say."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,7 @@ def test_there_are_logs_of_several_devices_and_eras():
 
 
 def test_releases_go_on_in_all_columns():
-    for earlier, later in zip(RELEASES, RELEASES[1:], strict=False):
+    for earlier, later in pairwise(RELEASES):
         for column in ("program", "runtime", "mlx"):
             numbers = [parse_version(getattr(one, column)) for one in (earlier, later)]
             assert numbers == sorted(numbers), (earlier, later)

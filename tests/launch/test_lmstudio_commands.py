@@ -120,9 +120,8 @@ def test_keys(key, model):
 
 
 def test_variants_for_mlx():
-    launch = read("lms load qwen/qwen3-14b@8bit -c 4096")
+    command = ["lms", "load", "qwen/qwen3-14b@8bit", "-c", "4096"]
+    launch = parse_command(command)
     assert (launch.model, launch.format_name) == ("Qwen/Qwen3-14B", "mlx8")
-    made = answer_command(
-        "lms load qwen/qwen3-14b@8bit -c 4096".split(), machine_of("m4 max 64g"), offline=True
-    ).estimate
+    made = answer_command(command, machine_of("m4 max 64g"), offline=True).estimate
     assert any("runtime for MLX" in note for note in made.notes)
