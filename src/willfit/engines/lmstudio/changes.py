@@ -20,7 +20,9 @@ WORDS: dict[str, Words] = {
         },
         ("compute", "prompt_cache"),
     ),
-    "parallel": Words("{} predictions run at once unless another number is set", ("kv_cache", "compute")),
+    "parallel": Words(
+        "as many predictions run at once unless another number is set: {}", ("kv_cache", "compute")
+    ),
     "full_windows": Words(
         {
             False: "layers with sliding windows keep only those",

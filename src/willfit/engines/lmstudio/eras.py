@@ -121,7 +121,7 @@ ERAS = succession(
     Era((0,)),
     changed((1, 53), flash="cuda"),
     changed((1, 57), flash="all"),
-    changed((2,), serves=True, parallel=4),
+    changed((2, 0), serves=True, parallel=4),
     changed((2, 8), chunk=2048),
     changed((2, 11), full_windows=False),
     changed((2, 20), batch=2048),
