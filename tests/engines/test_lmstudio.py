@@ -72,7 +72,7 @@ def test_each_era_is_that_of_a_release():
     [
         ("0.3.32", "0.3.32", 7063),
         ("0.3.31", "0.3.31", 6880),
-        ("0.3.18", "0.3.17", 5740),  # not known: the one before it
+        ("0.3.18", "0.3.18", 5740),  # not known: what the one before it has
         ("0.4.9", "0.4.9", 8650),  # of two runtimes the later
         ("1.26.0", "0.3.15", 5092),
         ("2.28.2", "0.4.21", 10252),
@@ -91,6 +91,13 @@ def test_versions_before_all_that_is_known():
         release_of("0.2.31")
     with pytest.raises(BadInput):
         release_of("newest")
+
+
+def test_a_newer_version_is_taken_for_the_newest_known():
+    question = Question(version="0.9.1")
+    made = answer_about("Qwen/Qwen3-8B", machine_of("rtx4090"), question, "lmstudio", offline=True).estimate
+    assert made.engine_version == "0.9.1"
+    assert any("0.9.1 is not known; it is taken to behave as 0.4.25 does" in note for note in made.notes)
 
 
 def told(model, gpu, version, **given):

@@ -151,8 +151,8 @@ def release_of(version: str) -> Release:
         raise BadInput(
             f"LM Studio {version[:40]} is older than what is known", f"the first is {RELEASES[0].program}"
         )
-    found = known[-1]
-    return found._replace(runtime=".".join(map(str, asked))) if runtime else found
+    written = ".".join(map(str, asked))
+    return known[-1]._replace(runtime=written) if runtime else known[-1]._replace(program=written)
 
 
 def era_for(release: Release) -> Era:
