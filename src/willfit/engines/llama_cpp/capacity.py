@@ -29,7 +29,9 @@ def capacity(
     architecture = sizing.model.architecture
     if not limits or not (sizing.context.keys_values or sizing.context.states):
         return None
-    sequences, each = sizing.resolved.sequences, sizing.resolved.n_ctx // sizing.resolved.sequences
+    # Slots that share their cells can each have the whole context.
+    sequences = 1 if sizing.resolved.unified else sizing.resolved.sequences
+    each = sizing.resolved.n_ctx // sequences
 
     def excess(tokens: int, count: int) -> int:
         used = with_context(tokens, count)

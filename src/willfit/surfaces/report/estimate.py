@@ -164,7 +164,9 @@ def _device(places: list[DeviceEstimate], width: int) -> RenderableType:
     low, high = place.interval_bytes
     size = format_bytes(place.peak_bytes)
     if high - low > place.peak_bytes // 500:
-        size += f" ({low / GIB:.1f} to {high / GIB:.1f})"
+        large = place.peak_bytes >= GIB
+        between = [f"{end / GIB:.1f}" if large else format_bytes(end) for end in (low, high)]
+        size += f" ({between[0]} to {between[1]})"
     if place.usable_bytes is not None:
         size += f" of {format_bytes(place.usable_bytes)} usable"
     title.append(f"   {size}", style="dim")
