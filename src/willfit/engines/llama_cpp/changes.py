@@ -33,7 +33,20 @@ WORDS: dict[str, Words] = {
         _CACHE,
         ("windows",),
     ),
-    "repacked": Words("processors repack {}"),
+    "repacked": Words("processors with AVX2 repack {}"),
+    "repacked_avx512": Words("processors with AVX-512 also repack {}"),
+    "repacked_dotprod": Words("ARM processors with dot products alone repack {}"),
+    "repacked_i8mm": Words("ARM processors with products of 8-bit matrices repack {}"),
+    "repack_buffer": Words("what processors repack is logged as {}"),
+    "amx_columns": Words("AMX multiplies matrices whose rows are a multiple of {} (0: none)"),
+    "amx_batches": _either(
+        "AMX multiplies one matrix at a time", "AMX multiplies several matrices at once", ("amx_weights",)
+    ),
+    "metal_offloads": _either(
+        "Metal computes with its own weights only",
+        "Metal computes large products with weights that lie in RAM",
+        _COMPUTE,
+    ),
     "offloads_products": _either(
         "products with weights in RAM are computed by the processor",
         "devices compute large products with weights that lie in RAM",

@@ -33,8 +33,13 @@ class Era:
     windows
         Layers with a sliding window have caches of their own, with cells for the window and for a whole `batch` or a
         `ubatch`; before, all cells.
-    repacked
-        Types that processors repack.
+    repacked, repacked_avx512, repacked_dotprod, repacked_i8mm
+        Types that processors repack: with AVX2, those added with AVX-512, on ARM with dot products, and with products
+        of 8-bit matrices.
+    repack_buffer
+        What the buffer of repacked types is called.
+    amx_columns, amx_batches
+        AMX multiplies matrices whose rows are a multiple of this, 0 for none; and several matrices at once.
     offloads_products
         Devices compute large products with weights that lie on the host.
     fused_views, fused_value_views
@@ -102,6 +107,8 @@ class Era:
         Batches overlap on several Vulkan devices.
     sycl_attends, sycl_workspaces
         SYCL has flash attention, and what it works with is behind its result; before, it was in a pool.
+    metal_offloads
+        Metal computes large products with weights that lie on the host.
     metal_workspaces
         Some results on Metal have what their kernel works with behind them; before, it was in a pool.
     metal_reorders, metal_looks_far, metal_fuses, metal_copies_cache
@@ -161,6 +168,12 @@ class Era:
     flash_auto: bool = False
     windows: Literal["", "batch", "ubatch"] = ""
     repacked: tuple[str, ...] = ()
+    repacked_avx512: tuple[str, ...] = ()
+    repacked_dotprod: tuple[str, ...] = ()
+    repacked_i8mm: tuple[str, ...] = ()
+    repack_buffer: str = "CPU_AARCH64"
+    amx_columns: int = 0
+    amx_batches: bool = False
     offloads_products: bool = False
     fused_views: bool = False
     fused_value_views: bool = False
@@ -197,6 +210,7 @@ class Era:
     vulkan_pipelines: bool = False
     sycl_attends: bool = False
     sycl_workspaces: bool = False
+    metal_offloads: bool = False
     metal_workspaces: bool = False
     metal_reorders: bool = False
     metal_looks_far: bool = False
@@ -246,31 +260,42 @@ _LATE = (
     "qwen3next",
 )
 
+#: Types that processors repack with AVX2, and on ARM, in the order that they began to.
+_AVX2 = ("Q4_0", "Q4_K", "IQ4_NL", "MXFP4")
+_ARM = ("Q4_0", "IQ4_NL", "Q4_K", "Q8_0", "Q6_K", "Q5_K", "MXFP4", "Q1_0")
+
 ERAS: tuple[Era, ...] = succession(
     Era((0,)),
     changed((2409,), splits_batch=True),
     changed((2437,), offloads_products=True),
     changed((2521,), trims_outputs=True),
     changed((3997,), layers_divide=True),
-    changed((4273,), repacked=("Q4_0",)),
-    changed((4928,), repacked=("Q4_0", "Q4_K")),
+    changed((4081,), repacked_dotprod=_ARM[:1], repacked_i8mm=_ARM[:1]),
+    changed((4207,), repacked_dotprod=_ARM[:2], repacked_i8mm=_ARM[:2]),
+    changed((4226,), amx_columns=1),
+    changed((4282,), repacked=_AVX2[:1]),
+    changed((4929,), repacked=_AVX2[:2]),
     changed((5140,), latent_cache=True),
     changed((5432,), windows="batch"),
     changed((5520,), windows="ubatch", keeps_pins=False),
+    changed((5615,), repack_buffer="CPU_REPACK"),
     changed((5640,), reserves_all=True),
     changed((5780,), gates_at_once=True),
     changed((5890,), fused_views=True, keeps_pins=True),
     changed((5913,), reserves_all=False),
     changed((5935,), orders_experts=True),
+    changed((6056,), repacked_avx512=("Q2_K",)),
     changed((6072,), sets_rows=True, streams=True),
-    changed((6100,), repacked=("Q4_0", "Q4_K", "IQ4_NL")),
+    changed((6144,), repacked=_AVX2[:3]),
     changed((6212,), convolves_three=True),
     changed((6325,), flash_auto=True),
     changed((6380,), keeps_pins=False),
+    changed((6441,), metal_offloads=True),
     changed((6460,), metal_reorders=True),
     changed((6473,), metal_workspaces=True),
     changed((6480,), saves_states=True),
     changed((6574,), weights_first=True),
+    changed((6697,), amx_columns=2048),
     changed((6710,), saves_prompts=True),
     changed((6820,), pads_cells=False),
     changed((6840,), gates_early=True),
@@ -278,21 +303,29 @@ ERAS: tuple[Era, ...] = succession(
     changed((6980,), padding=True, pads_cells=True, keeps_pins=True),
     changed((7000,), fused_value_views=True),
     changed((7100,), clamps_expert_sum=True, gates_early=False),
+    changed((7142,), repacked_i8mm=_ARM[:3]),
+    changed((7175,), repacked_dotprod=_ARM[:3]),
     changed((7230,), reserves_all=True, embeds_first=True),
     changed((7340,), pads_masks=False),
     changed((7410,), fits=True, auto_slots=True, output_first=True),
+    changed((7451,), repacked_dotprod=_ARM[:4], repacked_i8mm=_ARM[:4]),
     changed((7496,), vulkan_order=1),
     changed((7502,), vulkan_pipelines=True),
     changed((7600,), vulkan_order=2),
     changed((7800,), selects_input=True),
+    changed((7815,), repacked_i8mm=(*_ARM[:4], "Q5_K")),
     changed((7840,), latent_keys_only=True),
+    changed((7845,), repacked_i8mm=_ARM[:6]),
+    changed((7988,), repacked_dotprod=_ARM[:5]),
     changed((8024,), metal_looks_far=True, divides_hybrids=True),
+    changed((8134,), repacked_dotprod=_ARM[:6]),
+    changed((8169,), amx_columns=16, amx_batches=True),
+    changed((8175,), repacked=_AVX2, repacked_dotprod=_ARM[:7], repacked_i8mm=_ARM[:7]),
     changed((8184,), vulkan_counts_rows=True),
     changed((8240,), sycl_attends=True),
     changed((8650,), rotates=True),
     changed((8720,), per_layer_first=True),
     changed((8800,), rotates_windows=True),
-    changed((9000,), repacked=("Q4_0", "Q4_K", "IQ4_NL", "MXFP4")),
     changed((9200,), keeps_snapshots=True, vulkan_order=3, drops_late=_LATE[:2]),
     changed((9440,), half_masks=True, copies_in_graph=True, few_outputs=True),
     changed((9500,), drops_late=_LATE[:3]),
@@ -306,7 +339,13 @@ ERAS: tuple[Era, ...] = succession(
     changed((10750,), keeps_expert_sums=True),
     changed((10800,), sycl_workspaces=True),
     changed((10850,), vulkan_order=6),
-    changed((10900,), keeps_expert_choices=True, vulkan_keeps_choices=True),
+    changed(
+        (10900,),
+        keeps_expert_choices=True,
+        vulkan_keeps_choices=True,
+        repacked_dotprod=_ARM,
+        repacked_i8mm=_ARM,
+    ),
     changed((10990,), metal_fuses=True),
     changed((11300,), copies_all_inputs=True),
     changed((11400,), mixes_inputs=True),

@@ -42,7 +42,12 @@ NAME = "llama.cpp"
 _CACHE_TYPES = {"auto": "f16", "fp16": "f16", "fp32": "f32", "int8": "q8_0", "fp8": "q8_0", "int4": "q4_0"}
 
 #: Buffers on the host, with what their weights are called.
-_HOST_WEIGHTS = {"CPU": "weights", "CPU_REPACK": "repacked_weights"}
+_HOST_WEIGHTS = {
+    "CPU": "weights",
+    "CPU_REPACK": "repacked_weights",
+    "CPU_AARCH64": "repacked_weights",
+    "AMX": "amx_weights",
+}
 
 
 def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from willfit.engines.llama_cpp.backends.repacking import amx_bytes
 from willfit.engines.llama_cpp.graph.fusion import Optimized
-from willfit.engines.llama_cpp.graph.tensor import Buffer, Node
+from willfit.engines.llama_cpp.graph.tensor import AMX, Buffer, Node
 
 #: No limit to one allocation.
 ENDLESS = 2**62
@@ -47,4 +48,6 @@ class Processor:
 
     def bytes(self, node: Node) -> int:
         """See `Backend.bytes`."""
+        if node.buffer is not None and node.buffer.place == AMX:
+            return amx_bytes(node)
         return node.bytes

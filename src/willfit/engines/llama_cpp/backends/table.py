@@ -65,6 +65,7 @@ def backends_of(
             found.append(
                 Metal(
                     index,
+                    era.metal_offloads,
                     era.metal_reorders,
                     era.metal_looks_far,
                     era.metal_fuses,

@@ -14,7 +14,7 @@ from typing import Protocol
 from willfit.engines.llama_cpp.graph.allocator import Allocation, Blocks
 from willfit.engines.llama_cpp.graph.folding import Run
 from willfit.engines.llama_cpp.graph.fusion import Optimized
-from willfit.engines.llama_cpp.graph.tensor import VIEW_OPS, Buffer, Node
+from willfit.engines.llama_cpp.graph.tensor import OWN_BUFFERS, VIEW_OPS, Buffer, Node
 
 
 class Backend(Protocol):
@@ -384,4 +384,4 @@ def described(node: Node) -> str:
 
 def is_host(buffer: Buffer) -> bool:
     """Whether a buffer is plain host memory, which the processor and pinned copies share."""
-    return buffer.device is None and buffer.place != "CPU_REPACK"
+    return buffer.device is None and buffer.place not in OWN_BUFFERS

@@ -10,15 +10,13 @@ from typing import Any
 
 from willfit.architectures.gguf.metadata import Metadata
 from willfit.checkpoints.gguf import GgufHeader, GgufTensor
+from willfit.engines.llama_cpp.backends.repacking import Repacking
 from willfit.engines.llama_cpp.graph.scheduler import Backend
 from willfit.engines.llama_cpp.graph.tensor import Buffer, Node, Shape
 from willfit.engines.llama_cpp.loading.layers import LayerPlaces
 from willfit.engines.llama_cpp.loading.roles import Role, role_of
 from willfit.engines.llama_cpp.loading.rows import RowSplit
 from willfit.errors import BadInput
-
-#: Rows that AVX2 processors interleave of types that they multiply faster so (`ggml-cpu/repack.cpp`).
-_INTERLEAVED = 8
 
 _LEAF = re.compile(r"^(enc\.|dec\.|)blk\.(\d+)\.(.+)$")
 
@@ -147,7 +145,7 @@ class Loader:
     mapped
         The file is mapped.
     repack
-        Types that the processor repacks.
+        What the processor repacks.
     overrides
         Patterns of tensor names, each with the name of a buffer.
     split
@@ -162,7 +160,7 @@ class Loader:
     backends: tuple[Backend, ...]
     host_buffers: str
     mapped: bool
-    repack: tuple[str, ...]
+    repack: Repacking
     overrides: tuple[tuple[str, str], ...] = ()
     split: RowSplit | None = None
     lazy: str = ""
@@ -259,9 +257,8 @@ class Loader:
             pinned = Buffer(self.host_buffers, None, weights=True)
             if self.backends[0].supports(_test(tensor, meta, role.op, pinned)):
                 return Buffer("CPU_Mapped", None, weights=True) if self.mapped else pinned
-        if tensor.type in self.repack and repacks(tensor, role.op):
-            return Buffer("CPU_REPACK", None, weights=True)
-        return self._plain()
+        own = self.repack.buffer(tensor, role.op)
+        return Buffer(own, None, weights=True) if own else self._plain()
 
     def _plain(self) -> Buffer:
         """Memory that any processor reads."""
@@ -274,14 +271,6 @@ def _reshaped(tensor: GgufTensor, meta: Metadata) -> GgufTensor:
         return tensor
     groups = meta.integer("attention.output_group_count")
     return replace(tensor, ne=(tensor.ne[0], tensor.ne[1] // groups, groups))
-
-
-def repacks(tensor: GgufTensor, op: str) -> bool:
-    """Whether an AVX2 processor keeps a tensor in a form of its own, if it does so with the type."""
-    if op not in ("mul_mat", "mul_mat_id"):
-        return False
-    dims = len(tensor.ne) - next((i for i, n in enumerate(reversed(tensor.ne)) if n != 1), 0)
-    return dims == (2 if op == "mul_mat" else 3) and tensor.ne[1] % _INTERLEAVED == 0
 
 
 def _test(tensor: GgufTensor, meta: Metadata, op: str, buffer: Buffer) -> Node:
