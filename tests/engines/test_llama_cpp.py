@@ -119,6 +119,20 @@ def test_apple_reads_weights_where_the_mapped_file_has_them() -> None:
     assert mib(found.details["buffers"]["model"]) == {"CPU_Mapped": 586.82, "MTL0": 11536.18}
 
 
+def test_a_macs_processor_repacks_as_arm_does() -> None:
+    """Published: gpt-oss-20b on a Mac, experts of 12 layers on the host; Llama 3.2 1B on a phone."""
+    model = subject("openai/gpt-oss-20b", "MXFP4")
+    asked = Settings(n_gpu_layers="all", n_ctx=32768, n_cpu_moe=12, mmap=False, version="b8193")
+    found = estimate(model, Machine((find_device("M4 Max 64GB"),)), asked).details["buffers"]
+    assert mib(found["model"]) == {"CPU": 599.48, "CPU_REPACK": 4841.02, "MTL0": 6095.68}
+    assert mib(found["compute"]) == {"CPU": 144.77, "MTL0": 398.38}
+    phone = Machine((), processor="i8mm")
+    small = estimate(
+        subject("meta-llama/Llama-3.2-1B-Instruct"), phone, Settings(version="b8470", n_ctx=4096)
+    )
+    assert mib(small.details["buffers"]["model"])["CPU_REPACK"] == 762.55
+
+
 def test_what_is_left_open_is_fitted_to_free_memory() -> None:
     """Not more than the card has, and not much less than could be there (`--fit`)."""
     found = asked("Qwen/Qwen3-32B", n_ctx=None, n_gpu_layers=None, program="server", n_parallel=None)

@@ -6,12 +6,18 @@ from collections import Counter
 
 import pytest
 
+from willfit.checkpoints.gguf import GgufTensor
 from willfit.engines.llama_cpp.backends.metal import Metal
+from willfit.engines.llama_cpp.backends.processor import Processor
+from willfit.engines.llama_cpp.backends.repacking import repacking
 from willfit.engines.llama_cpp.backends.sycl import Sycl
 from willfit.engines.llama_cpp.backends.vulkan import Vulkan, host_alignment
 from willfit.engines.llama_cpp.backends.vulkan_order import Order
+from willfit.engines.llama_cpp.eras import era_for
 from willfit.engines.llama_cpp.graph.ops import Graph
-from willfit.engines.llama_cpp.graph.tensor import Node
+from willfit.engines.llama_cpp.graph.tensor import Buffer, Node
+from willfit.ggml_types import GGML_TYPES
+from willfit.hardware.processors import ProcessorKind
 
 
 def two_chains() -> tuple[list[Node], dict[int, int]]:
@@ -75,3 +81,68 @@ def test_attention_on_arc_has_copies_behind_its_result() -> None:
 def test_drivers_align_pinned_memory() -> None:
     # Qwen3-Coder-30B-A3B on a Strix Halo (lg-halo-coder-np1) logs 16.02 MiB where an RTX 3090 would have 16.01
     assert (host_alignment("NVIDIA"), host_alignment("AMD")) == (64, 4096)
+
+
+@pytest.mark.parametrize(
+    ("kind", "version", "types"),
+    [
+        ("avx2", "b4281", set()),
+        ("avx2", "b4282", {"Q4_0"}),
+        ("avx2", "b8000", {"Q4_0", "Q4_K", "IQ4_NL"}),
+        ("avx2", "0.5.0", {"Q4_0", "Q4_K", "IQ4_NL", "MXFP4"}),
+        ("avx512", "b6000", {"Q4_0", "Q4_K"}),
+        ("avx512", "0.5.0", {"Q2_K", "Q4_0", "Q4_K", "IQ4_NL", "MXFP4"}),
+        ("dotprod", "b4080", set()),
+        ("dotprod", "b4100", {"Q4_0"}),
+        ("dotprod", "b7100", {"Q4_0", "IQ4_NL"}),
+        ("i8mm", "b7150", {"Q4_0", "IQ4_NL", "Q4_K"}),
+        ("i8mm", "b7900", {"Q4_0", "IQ4_NL", "Q4_K", "Q8_0", "Q5_K", "Q6_K"}),
+        ("dotprod", "b7900", {"Q4_0", "IQ4_NL", "Q4_K", "Q8_0"}),
+        ("dotprod", "0.5.0", {"Q4_0", "IQ4_NL", "Q4_K", "Q8_0", "Q5_K", "Q6_K", "MXFP4", "Q1_0"}),
+        ("plain", "0.5.0", set()),
+    ],
+)
+def test_what_processors_repack(kind: ProcessorKind, version: str, types: set[str]) -> None:
+    made = repacking(era_for(version), kind)
+    found = {
+        name for name in GGML_TYPES if made.buffer(GgufTensor("w", name, (256, 64), 0, 0), "mul_mat") != ""
+    }
+    assert found == types
+
+
+def test_which_matrices_are_repacked() -> None:
+    def buffer(
+        kind: ProcessorKind, type: str, ne: tuple[int, ...], op: str = "mul_mat", v: str = "0.5.0"
+    ) -> str:
+        return repacking(era_for(v), kind).buffer(GgufTensor("w", type, ne, 0, 0), op)
+
+    # ARM interleaves 4 rows of types with blocks of 32, 8 of K-quants; AVX2 8 of all
+    assert buffer("i8mm", "Q4_0", (256, 12)) == "CPU_REPACK"
+    assert buffer("avx2", "Q4_0", (256, 12)) == buffer("i8mm", "Q4_K", (256, 12)) == ""
+    assert buffer("i8mm", "Q4_0", (256, 12), v="b5000") == "CPU_AARCH64"
+    # tables are read as rows, experts are stacks
+    assert buffer("i8mm", "Q4_0", (256, 16), "get_rows") == ""
+    assert buffer("i8mm", "Q4_0", (256, 16, 4), "mul_mat_id") == "CPU_REPACK"
+    assert buffer("i8mm", "Q4_0", (256, 16, 4)) == buffer("i8mm", "Q4_0", (256, 16), "mul_mat_id") == ""
+    # AMX: 32 results at once; experts are left to the others; F16 stays as it is
+    assert buffer("amx", "Q6_K", (256, 64)) == buffer("amx", "F16", (64, 64)) == "AMX"
+    assert buffer("amx", "Q6_K", (256, 48)) == ""
+    assert buffer("amx", "Q4_K", (256, 64, 4), "mul_mat_id") == "CPU_REPACK"
+    assert buffer("amx", "Q8_0", (1024, 64), v="b7000") == "" != buffer("amx", "Q8_0", (2048, 64), v="b7000")
+    own = Buffer("AMX", None, weights=True)
+    sizes = {
+        kind: Processor().bytes(Node("none", kind, (512, 32, 1, 1), buffer=own))
+        for kind in ("F16", "Q8_0", "Q4_K")
+    }
+    # blocks of 32 in 34 B with a sum of 4 B; blocks of 256 in 144 B with 4 B
+    assert sizes == {"F16": 512 * 32 * 2, "Q8_0": 32 * 16 * 38, "Q4_K": 32 * 2 * 148}
+
+
+def test_plain_products_of_a_mac_are_accelerates() -> None:
+    net = Graph()
+    x, ids = net.input("F32", 64, 1, 32), net.input("I32", 2, 32)
+    dense = net.mul_mat(net.new("F16", 64, 64), net.input("F32", 64, 32))
+    narrow = net.mul_mat(net.new("F16", 64, 16), net.input("F32", 64, 32))
+    experts = net.mul_mat_id(net.new("F16", 64, 64, 4), x, ids)
+    assert [Metal(0).takes_over(node) for node in (dense, narrow, experts)] == [False, True, True]
+    assert not Metal(0, offloads=False).takes_over(experts)

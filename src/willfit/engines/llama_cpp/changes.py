@@ -39,8 +39,8 @@ WORDS: dict[str, Words] = {
     "repacked_i8mm": Words("ARM processors with products of 8-bit matrices repack {}"),
     "repack_buffer": Words("what processors repack is logged as {}"),
     "amx_columns": Words("AMX multiplies matrices whose rows are a multiple of {} (0: none)"),
-    "amx_batches": _either(
-        "AMX multiplies one matrix at a time", "AMX multiplies several matrices at once", ("amx_weights",)
+    "amx_batches": Words(
+        {False: "AMX multiplies one matrix at a time", True: "AMX multiplies several matrices at once"}
     ),
     "metal_offloads": _either(
         "Metal computes with its own weights only",
