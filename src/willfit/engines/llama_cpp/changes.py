@@ -266,6 +266,7 @@ WORDS: dict[str, Words] = {
         "rows of tables beyond a size are read from the file as they are needed",
         ("weights",),
     ),
+    "cann_step": Words("CANN computes operations of step {}", _COMPUTE),
     "sycl_attends": _either(
         "SYCL has no flash attention",
         "SYCL has flash attention",

@@ -105,6 +105,8 @@ class Era:
         Vulkan takes over operations whose weights are on the host by all their rows; before, by the second dimension.
     vulkan_pipelines
         Batches overlap on several Vulkan devices.
+    cann_step
+        What CANN has (`backends.cann.Step`).
     sycl_attends, sycl_workspaces
         SYCL has flash attention, and what it works with is behind its result; before, it was in a pool.
     metal_offloads
@@ -208,6 +210,7 @@ class Era:
     vulkan_keeps_choices: bool = False
     vulkan_counts_rows: bool = False
     vulkan_pipelines: bool = False
+    cann_step: int = 0
     sycl_attends: bool = False
     sycl_workspaces: bool = False
     metal_offloads: bool = False
@@ -266,17 +269,29 @@ _ARM = ("Q4_0", "IQ4_NL", "Q4_K", "Q8_0", "Q6_K", "Q5_K", "MXFP4", "Q1_0")
 
 ERAS: tuple[Era, ...] = succession(
     Era((0,)),
+    changed(
+        (10900,),
+        keeps_expert_choices=True,
+        vulkan_keeps_choices=True,
+        repacked_dotprod=_ARM,
+        repacked_i8mm=_ARM,
+    ),
     changed((2409,), splits_batch=True),
     changed((2437,), offloads_products=True),
     changed((2521,), trims_outputs=True),
+    changed((3747,), cann_step=1),
     changed((3997,), layers_divide=True),
     changed((4081,), repacked_dotprod=_ARM[:1], repacked_i8mm=_ARM[:1]),
     changed((4207,), repacked_dotprod=_ARM[:2], repacked_i8mm=_ARM[:2]),
     changed((4226,), amx_columns=1),
     changed((4282,), repacked=_AVX2[:1]),
     changed((4929,), repacked=_AVX2[:2]),
+    changed((5063,), cann_step=2),
     changed((5140,), latent_cache=True),
+    changed((5416,), cann_step=3),
     changed((5432,), windows="batch"),
+    changed((5465,), cann_step=4),
+    changed((5489,), cann_step=5),
     changed((5520,), windows="ubatch", keeps_pins=False),
     changed((5615,), repack_buffer="CPU_REPACK"),
     changed((5640,), reserves_all=True),
@@ -284,11 +299,14 @@ ERAS: tuple[Era, ...] = succession(
     changed((5890,), fused_views=True, keeps_pins=True),
     changed((5913,), reserves_all=False),
     changed((5935,), orders_experts=True),
+    changed((5996,), cann_step=6),
+    changed((6023,), cann_step=7),
     changed((6056,), repacked_avx512=("Q2_K",)),
     changed((6072,), sets_rows=True, streams=True),
     changed((6144,), repacked=_AVX2[:3]),
     changed((6212,), convolves_three=True),
     changed((6325,), flash_auto=True),
+    changed((6352,), cann_step=8),
     changed((6380,), keeps_pins=False),
     changed((6441,), metal_offloads=True),
     changed((6460,), metal_reorders=True),
@@ -302,15 +320,19 @@ ERAS: tuple[Era, ...] = succession(
     changed((6940,), flash_pictures=True),
     changed((6980,), padding=True, pads_cells=True, keeps_pins=True),
     changed((7000,), fused_value_views=True),
+    changed((7031,), cann_step=9),
     changed((7100,), clamps_expert_sum=True, gates_early=False),
     changed((7142,), repacked_i8mm=_ARM[:3]),
+    changed((7160,), cann_step=10),
     changed((7175,), repacked_dotprod=_ARM[:3]),
     changed((7230,), reserves_all=True, embeds_first=True),
+    changed((7331,), cann_step=11),
     changed((7340,), pads_masks=False),
     changed((7410,), fits=True, auto_slots=True, output_first=True),
     changed((7451,), repacked_dotprod=_ARM[:4], repacked_i8mm=_ARM[:4]),
     changed((7496,), vulkan_order=1),
     changed((7502,), vulkan_pipelines=True),
+    changed((7541,), cann_step=12),
     changed((7600,), vulkan_order=2),
     changed((7800,), selects_input=True),
     changed((7815,), repacked_i8mm=(*_ARM[:4], "Q5_K")),
@@ -323,9 +345,11 @@ ERAS: tuple[Era, ...] = succession(
     changed((8175,), repacked=_AVX2, repacked_dotprod=_ARM[:7], repacked_i8mm=_ARM[:7]),
     changed((8184,), vulkan_counts_rows=True),
     changed((8240,), sycl_attends=True),
+    changed((8449,), cann_step=13),
     changed((8650,), rotates=True),
     changed((8720,), per_layer_first=True),
     changed((8800,), rotates_windows=True),
+    changed((8956,), cann_step=14),
     changed((9200,), keeps_snapshots=True, vulkan_order=3, drops_late=_LATE[:2]),
     changed((9440,), half_masks=True, copies_in_graph=True, few_outputs=True),
     changed((9500,), drops_late=_LATE[:3]),
@@ -339,14 +363,8 @@ ERAS: tuple[Era, ...] = succession(
     changed((10750,), keeps_expert_sums=True),
     changed((10800,), sycl_workspaces=True),
     changed((10850,), vulkan_order=6),
-    changed(
-        (10900,),
-        keeps_expert_choices=True,
-        vulkan_keeps_choices=True,
-        repacked_dotprod=_ARM,
-        repacked_i8mm=_ARM,
-    ),
     changed((10990,), metal_fuses=True),
+    changed((11000,), cann_step=15),
     changed((11300,), copies_all_inputs=True),
     changed((11400,), mixes_inputs=True),
 )

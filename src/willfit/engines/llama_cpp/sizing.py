@@ -172,7 +172,7 @@ def place(
     loader = Loader(
         places,
         backends,
-        "" if settings.no_host else host_buffers(backend),
+        "" if settings.no_host else host_buffers(backend, resolved.era),
         settings.mmap,
         repacking(resolved.era, processor)
         if settings.repack and settings.fork == "llama.cpp"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from willfit.engines.llama_cpp.backends.cann import Cann, Step
 from willfit.engines.llama_cpp.backends.cuda import Cuda
 from willfit.engines.llama_cpp.backends.metal import Metal
 from willfit.engines.llama_cpp.backends.processor import Processor
@@ -21,11 +22,21 @@ _OF_VENDOR: dict[str, BackendName] = {
     "AMD": "rocm",
     "Apple": "metal",
     "Intel": "vulkan",
+    "Huawei": "cann",
     "": "cuda",
 }
 
+#: The Ascend that its backend is built for in particular.
+_SMALL_ASCEND = "ascend310p"
+
 #: Pinned host memory of a backend's first device, by the backend's name; Metal has none.
-_HOST_BUFFERS = {"cuda": "CUDA_Host", "rocm": "ROCm_Host", "vulkan": "Vulkan_Host", "sycl": "SYCL_Host"}
+_HOST_BUFFERS = {
+    "cuda": "CUDA_Host",
+    "rocm": "ROCm_Host",
+    "vulkan": "Vulkan_Host",
+    "sycl": "SYCL_Host",
+    "cann": "CANN_Host",
+}
 
 
 def backend_name(devices: Sequence[Device], named: BackendName | None) -> BackendName:
@@ -35,8 +46,10 @@ def backend_name(devices: Sequence[Device], named: BackendName | None) -> Backen
     return named or _OF_VENDOR.get(devices[0].vendor, "vulkan")
 
 
-def host_buffers(name: BackendName) -> str:
+def host_buffers(name: BackendName, era: Era) -> str:
     """What the pinned host memory of a backend is called; empty if it has none."""
+    if name == "cann" and era.cann_step < Step.PINNED:
+        return ""
     return _HOST_BUFFERS.get(name, "")
 
 
@@ -73,6 +86,8 @@ def backends_of(
                     era.metal_workspaces,
                 )
             )
+        elif name == "cann":
+            found.append(Cann(index, Step(era.cann_step), device.compute_capability == _SMALL_ASCEND))
         elif name == "sycl":
             found.append(Sycl(index, era.sycl_attends, era.sycl_workspaces))
         else:
@@ -81,8 +96,8 @@ def backends_of(
             )
     if name == "vulkan":
         alignment = host_alignment(devices[0].vendor)
-        return (*found, Processor(host_buffers(name), alignment, largest_buffer=BLOCK_BYTES))
-    return (*found, Processor(host_buffers(name) or "CPU"))
+        return (*found, Processor(host_buffers(name, era), alignment, largest_buffer=BLOCK_BYTES))
+    return (*found, Processor(host_buffers(name, era) or "CPU"))
 
 
 def _arch(device: Device) -> int | str:

@@ -377,7 +377,7 @@ def described(node: Node) -> str:
     if node.op == "none":
         return node.name or "a copy"
     weight = next((source.name for source in node.src if source.buffer is not None and source.name), "")
-    what = node.kind or node.op
+    what = node.op if node.op == "rope" else node.kind or node.op
     where = f" in layer {node.layer}" if node.layer >= 0 and not weight.startswith("blk.") else ""
     return f"{what} with {weight}{where}" if weight else f"{what}{where}"
 
