@@ -133,6 +133,19 @@ def test_a_macs_processor_repacks_as_arm_does() -> None:
     assert mib(small.details["buffers"]["model"])["CPU_REPACK"] == 762.55
 
 
+def test_ascends_leave_what_they_cannot_multiply_in_ram() -> None:
+    """Published: gpt-oss-20b on eight 910B4, whose experts, in MXFP4, and their biases stayed in RAM."""
+    machine = Machine((find_device("Ascend 910B4"),) * 8)
+    asked = Settings(n_gpu_layers=60, n_ctx=131072, flash_attn="on", n_parallel=1, version="b6115")
+    found = estimate(subject("openai/gpt-oss-20b", "MXFP4"), machine, asked)
+    model, compute = (mib(found.details["buffers"][key]) for key in ("model", "compute"))
+    assert model["CPU_Mapped"] == 10949.33
+    assert [model[f"CANN{index}"] for index in range(8)] == [109.2, *[81.9] * 6, 641.43]
+    assert [compute[f"CANN{index}"] for index in range(8)] == [396.27, *[34.76] * 6, 398.38]
+    assert compute["CANN_Host"] == 402.27
+    assert any(note.startswith("CANN cannot multiply MXFP4") for note in found.notes)
+
+
 def test_what_is_left_open_is_fitted_to_free_memory() -> None:
     """Not more than the card has, and not much less than could be there (`--fit`)."""
     found = asked("Qwen/Qwen3-32B", n_ctx=None, n_gpu_layers=None, program="server", n_parallel=None)

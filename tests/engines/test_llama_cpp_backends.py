@@ -7,10 +7,12 @@ from collections import Counter
 import pytest
 
 from willfit.checkpoints.gguf import GgufTensor
+from willfit.engines.llama_cpp.backends.cann import Cann, Step
 from willfit.engines.llama_cpp.backends.metal import Metal
 from willfit.engines.llama_cpp.backends.processor import Processor
 from willfit.engines.llama_cpp.backends.repacking import repacking
 from willfit.engines.llama_cpp.backends.sycl import Sycl
+from willfit.engines.llama_cpp.backends.table import backend_name, backends_of, host_buffers
 from willfit.engines.llama_cpp.backends.vulkan import Vulkan, host_alignment
 from willfit.engines.llama_cpp.backends.vulkan_order import Order
 from willfit.engines.llama_cpp.eras import era_for
@@ -18,6 +20,7 @@ from willfit.engines.llama_cpp.graph.ops import Graph
 from willfit.engines.llama_cpp.graph.tensor import Buffer, Node
 from willfit.ggml_types import GGML_TYPES
 from willfit.hardware.processors import ProcessorKind
+from willfit.hardware.table import find_device
 
 
 def two_chains() -> tuple[list[Node], dict[int, int]]:
@@ -146,3 +149,62 @@ def test_plain_products_of_a_mac_are_accelerates() -> None:
     experts = net.mul_mat_id(net.new("F16", 64, 64, 4), x, ids)
     assert [Metal(0).takes_over(node) for node in (dense, narrow, experts)] == [False, True, True]
     assert not Metal(0, offloads=False).takes_over(experts)
+
+
+def test_what_ascends_compute() -> None:
+    net = Graph()
+    x, ids = net.input("F32", 64, 32), net.input("I32", 2, 32)
+    narrow = net.input("F32", 64, 1, 32)
+
+    def product(kind: str) -> Node:
+        return net.mul_mat(net.new(kind, 64, 64), x)
+
+    def chosen(kind: str) -> Node:
+        return net.mul_mat_id(net.new(kind, 64, 64, 4), narrow, ids)
+
+    kinds = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "MXFP4")
+    new, old, small = Cann(0), Cann(0, Step.MORE), Cann(0, small=True)
+    assert [kind for kind in kinds if new.supports(product(kind))] == ["F32", "F16", "BF16", "Q8_0", "Q4_0"]
+    assert [kind for kind in kinds if old.supports(product(kind))] == ["F32", "F16", "Q8_0", "Q4_0"]
+    assert [kind for kind in kinds if small.supports(product(kind))] == ["F32", "F16"]
+    assert [kind for kind in kinds if new.supports(chosen(kind))] == ["F32", "F16", "Q8_0", "Q4_0"]
+    assert not any(old.supports(chosen(kind)) for kind in kinds)
+    q, k = net.new("F32", 128, 32, 8), net.new("F16", 128, 256, 8)
+    mask, sinks = net.new("F16", 256, 32), net.new("F32", 8)
+    plain, sunk = net.flash_attn(q, k, k, mask), net.flash_attn(q, k, k, mask, sinks)
+    capped = net.flash_attn(q, k, k, mask, kind="capped")
+    assert [device.supports(plain) for device in (new, old, small)] == [True, False, False]
+    assert [new.supports(one) for one in (sunk, capped)] == [False, False]
+    assert [new.supports(net.soft_max(q, mask, one)) for one in (None, sinks)] == [True, False]
+    part = net.rope(net.new("F32", 128, 8, 32), net.input("I32", 32))
+    part.kind = "part"
+    assert [Cann(0, step).supports(part) for step in (Step.SECTIONS, Step.PARTS)] == [False, True]
+    sections = net.rope(net.new("F32", 128, 8, 32), net.input("I32", 4 * 32))
+    assert [Cann(0, step).supports(sections) for step in (Step.LENGTHS, Step.SECTIONS)] == [False, True]
+    # products with weights on the host from 32 tokens on, by the second dimension alone
+    few = net.mul_mat(net.new("F16", 64, 64), narrow)
+    assert [new.takes_over(one) for one in (product("F16"), few)] == [True, False]
+
+
+def test_what_tensors_take_on_an_ascend() -> None:
+    def held(kind: str, ne: tuple[int, int, int, int], name: str = "", step: Step = Step.CLAMPED) -> int:
+        return Cann(0, step).bytes(Node("none", kind, ne, name=name))
+
+    # rows of quantized matrices end at a multiple of 512 elements
+    assert held("Q8_0", (896, 10, 1, 1)) == 10 * 28 * 34 + 4 * 34
+    assert held("Q8_0", (1024, 10, 1, 1)) == 10 * 32 * 34
+    # plain matrices are in blocks of 16 x 16
+    assert held("F16", (100, 20, 1, 1), "blk.0.attn_q.weight") == 2 * 112 * 32
+    assert held("F16", (100, 20, 1, 1), "blk.0.ffn_gate_inp.weight") == 2 * 100 * 20
+    assert held("F16", (100, 20, 1, 1), "blk.0.attn_q.weight", Step.ROWS) == 2 * 100 * 20
+    assert Cann(0).alignment == 128
+
+
+def test_ascends_are_run_by_cann() -> None:
+    devices = (find_device("Ascend 910B4"), find_device("Ascend 310P (Atlas 300I Duo)"))
+    assert backend_name(devices, None) == "cann"
+    for version, pinned in (("0.5.0", "CANN_Host"), ("b3700", "CPU")):
+        first, second, host = backends_of(devices, "cann", era_for(version))
+        assert (first.place, second.place, host.place) == ("CANN0", "CANN1", pinned)
+        assert second == Cann(1, Step(era_for(version).cann_step), small=True)
+        assert host_buffers("cann", era_for(version)) == pinned.replace("CPU", "")

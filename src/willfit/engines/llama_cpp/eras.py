@@ -269,13 +269,6 @@ _ARM = ("Q4_0", "IQ4_NL", "Q4_K", "Q8_0", "Q6_K", "Q5_K", "MXFP4", "Q1_0")
 
 ERAS: tuple[Era, ...] = succession(
     Era((0,)),
-    changed(
-        (10900,),
-        keeps_expert_choices=True,
-        vulkan_keeps_choices=True,
-        repacked_dotprod=_ARM,
-        repacked_i8mm=_ARM,
-    ),
     changed((2409,), splits_batch=True),
     changed((2437,), offloads_products=True),
     changed((2521,), trims_outputs=True),
@@ -363,6 +356,13 @@ ERAS: tuple[Era, ...] = succession(
     changed((10750,), keeps_expert_sums=True),
     changed((10800,), sycl_workspaces=True),
     changed((10850,), vulkan_order=6),
+    changed(
+        (10900,),
+        keeps_expert_choices=True,
+        vulkan_keeps_choices=True,
+        repacked_dotprod=_ARM,
+        repacked_i8mm=_ARM,
+    ),
     changed((10990,), metal_fuses=True),
     changed((11000,), cann_step=15),
     changed((11300,), copies_all_inputs=True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -21,6 +22,7 @@ from willfit.engines.llama_cpp.graph import families
 from willfit.engines.llama_cpp.host import checkpoints_term, prompt_cache_term
 from willfit.engines.llama_cpp.loading.expanded import expanded
 from willfit.engines.llama_cpp.loading.offload import Offload
+from willfit.engines.llama_cpp.loading.weights import LAYER
 from willfit.engines.llama_cpp.remedies import remedies
 from willfit.engines.llama_cpp.resolve import mla_of
 from willfit.engines.llama_cpp.settings import Settings
@@ -35,6 +37,7 @@ from willfit.engines.llama_cpp.terms import (
     weights_term,
 )
 from willfit.estimate import DeviceEstimate, Estimate, Term
+from willfit.quantities import format_bytes
 
 NAME = "llama.cpp"
 
@@ -188,6 +191,7 @@ def _notes(subject: Subject, sizing: Sizing, users: int) -> tuple[str, ...]:
     moved = [pattern for pattern, place in sizing.offload.overrides if place == "CPU"]
     if moved and not settings.override_tensor and not settings.cpu_moe and not settings.n_cpu_moe:
         notes.append(f"experts of {len(moved)} layers stay in RAM")
+    notes += _left_behind(sizing)
     if resolved.context_open:
         notes.append(
             f"no context was asked for: {resolved.n_ctx:,} tokens are what memory or the model allow"
@@ -219,6 +223,8 @@ def _notes(subject: Subject, sizing: Sizing, users: int) -> tuple[str, ...]:
             "what ik_llama.cpp computes with weights on several devices or in RAM is not established: "
             "compute buffers may be half or twice as large"
         )
+    if sizing.backend == "cann":
+        notes.append("what CANN's operators work with is in a pool, which is not counted")
     if settings.rpc_servers:
         notes.append(
             f"{len(settings.rpc_servers)} RPC servers: their devices are not known, name them with --gpu"
@@ -229,6 +235,29 @@ def _notes(subject: Subject, sizing: Sizing, users: int) -> tuple[str, ...]:
             "the compute buffer is an approximation"
         )
     return tuple(notes)
+
+
+#: Weights on the host that are worth a word, as a part of all.
+_MUCH = 0.01
+
+
+def _left_behind(sizing: Sizing) -> list[str]:
+    """Weights of offloaded layers that stay in RAM because their devices cannot compute with them."""
+    places = sizing.model.places.layers
+    if sizing.offload.overrides or not sizing.devices:
+        return []
+    kinds: Counter[str] = Counter()
+    for one in sizing.model.placed:
+        found = LAYER.match(one.name)
+        layer = int(found[2]) if found else len(places)
+        if one.buffer.device is None and layer < len(places) and places[layer] is not None:
+            kinds[one.tensor.type] += one.tensor.bytes
+    size = sum(kinds.values())
+    if size < _MUCH * sum(one.tensor.bytes for one in sizing.model.placed):
+        return []
+    backend = sizing.model.backends[0].place.rstrip("0123456789")
+    types = ", ".join(kind for kind, _ in kinds.most_common())
+    return [f"{backend} cannot multiply {types}: {format_bytes(size)} of offloaded layers stay in RAM"]
 
 
 def _present(*terms: Term | None) -> tuple[Term, ...]:

@@ -18,7 +18,8 @@ from willfit.engines.llama_cpp.loading.roles import Role, role_of
 from willfit.engines.llama_cpp.loading.rows import RowSplit
 from willfit.errors import BadInput
 
-_LEAF = re.compile(r"^(enc\.|dec\.|)blk\.(\d+)\.(.+)$")
+#: Name of a tensor of a layer: the stack, the layer, what it is.
+LAYER = re.compile(r"^(enc\.|dec\.|)blk\.(\d+)\.(.+)$")
 
 #: Where a model ties its head: one tensor that is read as rows and multiplied with.
 _TABLE, _HEAD = "token_embd.weight", "output.weight"
@@ -121,7 +122,7 @@ def alike(placed: Sequence[Placed], count: int) -> tuple[int, ...]:
     """A number for each layer, the same for layers with equal tensors in the same buffers."""
     layers: list[list[tuple[str, str, tuple[int, ...], Buffer]]] = [[] for _ in range(count)]
     for one in placed:
-        found = _LEAF.match(one.name)
+        found = LAYER.match(one.name)
         if found and int(found[2]) < count:
             layers[int(found[2])].append((found[1] + found[3], one.tensor.type, one.tensor.ne, one.buffer))
     numbers: dict[tuple[tuple[str, str, tuple[int, ...], Buffer], ...], int] = {}
@@ -284,6 +285,10 @@ def _test(tensor: GgufTensor, meta: Metadata, op: str, buffer: Buffer) -> Node:
     if op == "mul_mat_id":
         rows = Node("none", "F32", (a, 1, 512, 1))
         return Node(op, "F32", (b, 1, 512, 1), [weight, rows, Node("none", "I32", (1, 512, 1, 1))])
+    if op == "add_id":
+        used = meta.integer("expert_used_count", 0) or 1
+        x = Node("none", "F32", (a, used, 512, 1))
+        return Node(op, "F32", x.ne, [x, weight, Node("none", "I32", (used, 512, 1, 1))])
     if op in ("add", "mul"):
         return Node(op, "F32", (a, b, c, d), [Node("none", "F32", (a, b, c, d)), weight])
     if op == "ssm_conv":
