@@ -267,6 +267,7 @@ WORDS: dict[str, Words] = {
         ("weights",),
     ),
     "cann_step": Words("CANN computes operations of step {}", _COMPUTE),
+    "opencl_step": Words("OpenCL computes operations of step {}", _COMPUTE),
     "sycl_attends": _either(
         "SYCL has no flash attention",
         "SYCL has flash attention",

@@ -105,8 +105,8 @@ class Era:
         Vulkan takes over operations whose weights are on the host by all their rows; before, by the second dimension.
     vulkan_pipelines
         Batches overlap on several Vulkan devices.
-    cann_step
-        What CANN has (`backends.cann.Step`).
+    cann_step, opencl_step
+        What CANN and OpenCL have (`backends.cann.Step`, `backends.opencl.Step`).
     sycl_attends, sycl_workspaces
         SYCL has flash attention, and what it works with is behind its result; before, it was in a pool.
     metal_offloads
@@ -211,6 +211,7 @@ class Era:
     vulkan_counts_rows: bool = False
     vulkan_pipelines: bool = False
     cann_step: int = 0
+    opencl_step: int = 0
     sycl_attends: bool = False
     sycl_workspaces: bool = False
     metal_offloads: bool = False
@@ -285,10 +286,15 @@ ERAS: tuple[Era, ...] = succession(
     changed((5432,), windows="batch"),
     changed((5465,), cann_step=4),
     changed((5489,), cann_step=5),
+    changed((5516,), opencl_step=1),
     changed((5520,), windows="ubatch", keeps_pins=False),
+    changed((5580,), opencl_step=2),
     changed((5615,), repack_buffer="CPU_REPACK"),
+    changed((5630,), opencl_step=3),
     changed((5640,), reserves_all=True),
     changed((5780,), gates_at_once=True),
+    changed((5788,), opencl_step=4),
+    changed((5866,), opencl_step=5),
     changed((5890,), fused_views=True, keeps_pins=True),
     changed((5913,), reserves_all=False),
     changed((5935,), orders_experts=True),
@@ -296,7 +302,10 @@ ERAS: tuple[Era, ...] = succession(
     changed((6023,), cann_step=7),
     changed((6056,), repacked_avx512=("Q2_K",)),
     changed((6072,), sets_rows=True, streams=True),
+    changed((6104,), opencl_step=6),
     changed((6144,), repacked=_AVX2[:3]),
+    changed((6177,), opencl_step=7),
+    changed((6179,), opencl_step=8),
     changed((6212,), convolves_three=True),
     changed((6325,), flash_auto=True),
     changed((6352,), cann_step=8),
@@ -305,6 +314,7 @@ ERAS: tuple[Era, ...] = succession(
     changed((6460,), metal_reorders=True),
     changed((6473,), metal_workspaces=True),
     changed((6480,), saves_states=True),
+    changed((6532,), opencl_step=9),
     changed((6574,), weights_first=True),
     changed((6697,), amx_columns=2048),
     changed((6710,), saves_prompts=True),
@@ -317,6 +327,7 @@ ERAS: tuple[Era, ...] = succession(
     changed((7100,), clamps_expert_sum=True, gates_early=False),
     changed((7142,), repacked_i8mm=_ARM[:3]),
     changed((7160,), cann_step=10),
+    changed((7169,), opencl_step=10),
     changed((7175,), repacked_dotprod=_ARM[:3]),
     changed((7230,), reserves_all=True, embeds_first=True),
     changed((7331,), cann_step=11),
@@ -327,27 +338,34 @@ ERAS: tuple[Era, ...] = succession(
     changed((7502,), vulkan_pipelines=True),
     changed((7541,), cann_step=12),
     changed((7600,), vulkan_order=2),
+    changed((7751,), opencl_step=11),
     changed((7800,), selects_input=True),
     changed((7815,), repacked_i8mm=(*_ARM[:4], "Q5_K")),
     changed((7840,), latent_keys_only=True),
     changed((7845,), repacked_i8mm=_ARM[:6]),
     changed((7988,), repacked_dotprod=_ARM[:5]),
+    changed((8006,), opencl_step=12),
     changed((8024,), metal_looks_far=True, divides_hybrids=True),
     changed((8134,), repacked_dotprod=_ARM[:6]),
     changed((8169,), amx_columns=16, amx_batches=True),
     changed((8175,), repacked=_AVX2, repacked_dotprod=_ARM[:7], repacked_i8mm=_ARM[:7]),
     changed((8184,), vulkan_counts_rows=True),
+    changed((8203,), opencl_step=13),
     changed((8240,), sycl_attends=True),
     changed((8449,), cann_step=13),
     changed((8650,), rotates=True),
     changed((8720,), per_layer_first=True),
+    changed((8761,), opencl_step=14),
     changed((8800,), rotates_windows=True),
     changed((8956,), cann_step=14),
+    changed((9113,), opencl_step=15),
     changed((9200,), keeps_snapshots=True, vulkan_order=3, drops_late=_LATE[:2]),
+    changed((9372,), opencl_step=16),
     changed((9440,), half_masks=True, copies_in_graph=True, few_outputs=True),
     changed((9500,), drops_late=_LATE[:3]),
     changed((9550,), drops_late=_LATE[:4]),
-    changed((9976,), divides_rows=False),
+    changed((9800,), opencl_step=17),
+    changed((9976,), divides_rows=False, opencl_step=18),
     changed((10150,), ignores_sinks=True, forces_flash=True, drops_late=_LATE[:-1]),
     changed((10200,), vulkan_order=4),
     changed((10400,), drops_late=_LATE),
@@ -364,7 +382,7 @@ ERAS: tuple[Era, ...] = succession(
         repacked_i8mm=_ARM,
     ),
     changed((10990,), metal_fuses=True),
-    changed((11000,), cann_step=15),
+    changed((11000,), cann_step=15, opencl_step=19),
     changed((11300,), copies_all_inputs=True),
     changed((11400,), mixes_inputs=True),
 )

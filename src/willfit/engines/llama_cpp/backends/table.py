@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from willfit.engines.llama_cpp.backends.cann import Cann, Step
+from willfit.engines.llama_cpp.backends import cann, opencl
+from willfit.engines.llama_cpp.backends.cann import Cann
 from willfit.engines.llama_cpp.backends.cuda import Cuda
 from willfit.engines.llama_cpp.backends.metal import Metal
+from willfit.engines.llama_cpp.backends.opencl import OpenCl
 from willfit.engines.llama_cpp.backends.processor import Processor
 from willfit.engines.llama_cpp.backends.sycl import Sycl
 from willfit.engines.llama_cpp.backends.vulkan import BLOCK_BYTES, Vulkan, host_alignment
@@ -23,13 +25,14 @@ _OF_VENDOR: dict[str, BackendName] = {
     "Apple": "metal",
     "Intel": "vulkan",
     "Huawei": "cann",
+    "Qualcomm": "opencl",
     "": "cuda",
 }
 
 #: The Ascend that its backend is built for in particular.
 _SMALL_ASCEND = "ascend310p"
 
-#: Pinned host memory of a backend's first device, by the backend's name; Metal has none.
+#: Pinned host memory of a backend's first device, by the backend's name; Metal and OpenCL have none.
 _HOST_BUFFERS = {
     "cuda": "CUDA_Host",
     "rocm": "ROCm_Host",
@@ -48,7 +51,7 @@ def backend_name(devices: Sequence[Device], named: BackendName | None) -> Backen
 
 def host_buffers(name: BackendName, era: Era) -> str:
     """What the pinned host memory of a backend is called; empty if it has none."""
-    if name == "cann" and era.cann_step < Step.PINNED:
+    if name == "cann" and era.cann_step < cann.Step.PINNED:
         return ""
     return _HOST_BUFFERS.get(name, "")
 
@@ -87,7 +90,9 @@ def backends_of(
                 )
             )
         elif name == "cann":
-            found.append(Cann(index, Step(era.cann_step), device.compute_capability == _SMALL_ASCEND))
+            found.append(Cann(index, cann.Step(era.cann_step), device.compute_capability == _SMALL_ASCEND))
+        elif name == "opencl":
+            found.append(OpenCl(index, opencl.Step(era.opencl_step)))
         elif name == "sycl":
             found.append(Sycl(index, era.sycl_attends, era.sycl_workspaces))
         else:
