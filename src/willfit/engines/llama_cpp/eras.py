@@ -74,6 +74,8 @@ class Era:
     per_layer_first
         Embeddings for each layer are read and projected before the first layer, their table on the host; before, both
         are the output's.
+    sorts_tensors
+        Files are written with their tensors in the order of names; before, as the converter lists them.
     auto_slots
         A server without a word has four slots that share one cache; before, one.
     fits
@@ -233,6 +235,7 @@ class Era:
     saves_prompts: bool = False
     saves_states: bool = False
     per_layer_first: bool = False
+    sorts_tensors: bool = False
     clamps_expert_sum: bool = False
     pipeline_copies: int = 4
     flash_pictures: bool = False
@@ -275,6 +278,7 @@ ERAS: tuple[Era, ...] = succession(
     changed((2521,), trims_outputs=True),
     changed((3747,), cann_step=1),
     changed((3997,), layers_divide=True),
+    changed((4001,), sorts_tensors=True),
     changed((4081,), repacked_dotprod=_ARM[:1], repacked_i8mm=_ARM[:1]),
     changed((4207,), repacked_dotprod=_ARM[:2], repacked_i8mm=_ARM[:2]),
     changed((4226,), amx_columns=1),

@@ -22,6 +22,7 @@ from willfit.engines.llama_cpp.graph import families
 from willfit.engines.llama_cpp.host import checkpoints_term, prompt_cache_term
 from willfit.engines.llama_cpp.loading.expanded import expanded
 from willfit.engines.llama_cpp.loading.offload import Offload
+from willfit.engines.llama_cpp.loading.order import as_listed
 from willfit.engines.llama_cpp.loading.weights import LAYER
 from willfit.engines.llama_cpp.remedies import remedies
 from willfit.engines.llama_cpp.resolve import mla_of
@@ -89,6 +90,8 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
     era = era_for(settings.version, settings.fork)
     if not era.latent_cache or (era.chooses_latents and not mla_of(settings, era)):
         subject = expanded(subject)
+    if subject.gguf is not None and not (subject.from_headers or era.sorts_tensors):
+        subject = replace(subject, gguf=as_listed(subject.gguf))
     used = devices_of(machine, settings)
     contexts = [context_term(device) for device in used]
     free = [

@@ -7,12 +7,14 @@ from dataclasses import replace
 from typing import Any, get_args
 
 from willfit.checkpoints.catalogue import find
+from willfit.checkpoints.gguf import GgufHeader
 from willfit.engines.base import Machine, Subject
 from willfit.engines.gguf_files import subject_of_file
 from willfit.engines.llama_cpp import Settings, estimate
 from willfit.engines.llama_cpp.eras import era_for
 from willfit.engines.llama_cpp.graph.pictures import Encoder
 from willfit.engines.llama_cpp.graph.tensor import OWN_BUFFERS
+from willfit.engines.llama_cpp.loading.expanded import expanded
 from willfit.engines.llama_cpp.loading.projectors import side_of
 from willfit.engines.llama_cpp.settings import Backend, Drafting, Fork, Program
 from willfit.estimate import Estimate
@@ -104,7 +106,16 @@ def subject_of(case: Case) -> Subject:
     made = file_of(case, name)
     found = subject_of_file(str(case.fields.get("model")), made.header)
     own = sum(line.bytes for line in found.lines)
-    return replace(found, bounds=None if made.bytes == (own, own) else made.bytes)
+    bounds = None if made.bytes == (own, own) else made.bytes
+    found = replace(found, bounds=bounds, from_headers=False)
+    return expanded(found) if _fork(case) == "llama.cpp" and _has_whole_latents(case, made.header) else found
+
+
+def _has_whole_latents(case: Case, header: GgufHeader) -> bool:
+    """Whether the logged file is of the old form of latent attention: it has one tensor less in each layer."""
+    counted = dict((case.fields.get("gguf_hparams") or {}).get("tensor_types") or {})
+    split = sum(tensor.name.endswith("attn_k_b.weight") for tensor in header.tensors)
+    return bool(split and counted) and sum(counted.values()) == len(header.tensors) - split
 
 
 def machine_of(case: Case) -> Machine:
@@ -201,7 +212,7 @@ def settings_of(case: Case, build: str, program: Program) -> Settings:
         version=build,
         backend=name,
         n_ctx=given.get("n_ctx"),
-        n_parallel=None if automatic else given.get("n_parallel", 1),
+        n_parallel=None if automatic else given.get("n_parallel", None if program == "server" else 1),
         kv_unified=unified,
         n_batch=given.get("n_batch"),
         n_ubatch=given.get("n_ubatch"),
@@ -283,7 +294,7 @@ def figures(case: Case, subject: Subject, answer: Estimate) -> dict[str, Any]:
     found: dict[str, Any] = {}
     several = len(answer.devices) > 1
     # Where a tensor is: without the pattern, or the shares of several devices, nobody knows.
-    placed = "override_tensor" not in unknown and not (several and "tensor_split" in unknown)
+    placed = not unknown & {"override_tensor", "n_gpu_layers"} and not (several and "tensor_split" in unknown)
     stated = case.fields.get("gguf_type")
     files = (
         bool(stated)
@@ -313,7 +324,7 @@ def figures(case: Case, subject: Subject, answer: Estimate) -> dict[str, Any]:
     for key in ("k", "v"):
         if f"kv_{key}_mib" in measured:
             found[f"kv_{key}_mib"] = _printed(answer.details["kv"][key] / MIB)
-    _draft(found, measured, answer)
+    _draft(case, found, answer)
     _projector(found, measured, answer)
     if files:
         for key, one in file_sizes(case, subject).items():
@@ -352,8 +363,9 @@ def _encoder(case: Case) -> Encoder | None:
     )
 
 
-def _draft(found: dict[str, Any], measured: dict[str, Any], answer: Estimate) -> None:
+def _draft(case: Case, found: dict[str, Any], answer: Estimate) -> None:
     """The context of the model's own drafting layer."""
+    measured = case.measured
     draft = answer.details["draft"]
     if not draft:
         return
@@ -362,13 +374,14 @@ def _draft(found: dict[str, Any], measured: dict[str, Any], answer: Estimate) ->
     }
     keys_values, host_bytes = sum(draft["kv"].values()), sum(host.values())
     compute = sum(draft["compute"].values()) - host_bytes
+    typed = "draft_cache_type" not in case.unknown_settings
     for key, size in (
-        ("mtp_kv_mib", keys_values),
+        ("mtp_kv_mib", keys_values if typed else None),
         ("mtp_compute_mib", compute),
         ("mtp_host_compute_mib", host_bytes),
-        ("mtp_context_mib", keys_values + compute),
+        ("mtp_context_mib", keys_values + compute if typed else None),
     ):
-        if key in measured:
+        if key in measured and size is not None:
             found[key] = _printed(size / MIB)
 
 
