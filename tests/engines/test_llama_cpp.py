@@ -146,6 +146,16 @@ def test_ascends_leave_what_they_cannot_multiply_in_ram() -> None:
     assert any(note.startswith("CANN cannot multiply MXFP4") for note in found.notes)
 
 
+def test_files_are_not_mapped_where_a_device_shares_memory() -> None:
+    def host(gpu: str, **settings: object) -> set[str]:
+        asked = Settings(n_gpu_layers="all", n_ctx=4096, **settings)  # type: ignore[arg-type]
+        found = estimate(subject(DENSE), Machine((find_device(gpu),)), asked)
+        return {name for name in found.details["buffers"]["model"] if not name.endswith("0")}
+
+    assert host("gb10") == {"CUDA_Host"}
+    assert host("gb10", mmap=True) == host("gb10", version="b10000") == host("rtx4090") == {"CPU_Mapped"}
+
+
 def test_what_is_left_open_is_fitted_to_free_memory() -> None:
     """Not more than the card has, and not much less than could be there (`--fit`)."""
     found = asked("Qwen/Qwen3-32B", n_ctx=None, n_gpu_layers=None, program="server", n_parallel=None)

@@ -40,8 +40,8 @@ _DRAFTS = {
 _LOOKUPS = re.compile(r"none|ngram-(simple|map-k|map-k4v|mod|cache)|suffix")
 
 LOADING = {
-    "auto": {}, "mmap": {}, "none": {"mmap": False}, "mlock": {"mmap": False, "mlock": True},
-    "mmap+mlock": {"mlock": True}, "dio": {"mmap": False, "direct_io": True},
+    "auto": {}, "mmap": {"mmap": True}, "none": {"mmap": False}, "mlock": {"mmap": False, "mlock": True},
+    "mmap+mlock": {"mmap": True, "mlock": True}, "dio": {"mmap": False, "direct_io": True},
 }  # fmt: skip
 
 

@@ -268,6 +268,12 @@ WORDS: dict[str, Words] = {
     ),
     "cann_step": Words("CANN computes operations of step {}", _COMPUTE),
     "opencl_step": Words("OpenCL computes operations of step {}", _COMPUTE),
+    "maps_by_device": Words(
+        {
+            False: "files are mapped without a word",
+            True: "files are not mapped without a word where a device shares the host's memory",
+        }
+    ),
     "sycl_attends": _either(
         "SYCL has no flash attention",
         "SYCL has flash attention",

@@ -130,6 +130,8 @@ class Era:
         States before each drafted token are kept beside the newest.
     reads_lazily
         Rows of tables beyond a size are read from the file as they are needed.
+    maps_by_device
+        Without a word files are not mapped where a device shares the host's memory.
     forces_flash
         Quantized values switch flash attention on.
     ignores_sinks
@@ -228,6 +230,7 @@ class Era:
     rotates_windows: bool = False
     keeps_snapshots: bool = False
     reads_lazily: bool = False
+    maps_by_device: bool = False
     forces_flash: bool = False
     ignores_sinks: bool = False
     output_first: bool = False
@@ -372,7 +375,7 @@ ERAS: tuple[Era, ...] = succession(
     changed((9976,), divides_rows=False, opencl_step=18),
     changed((10150,), ignores_sinks=True, forces_flash=True, drops_late=_LATE[:-1]),
     changed((10200,), vulkan_order=4),
-    changed((10400,), drops_late=_LATE),
+    changed((10400,), drops_late=_LATE, maps_by_device=True),
     changed((10510,), metal_copies_cache=True, scales_norms=True),
     changed((10690,), reads_lazily=True, vulkan_order=5, projects_flat=True),
     changed((10750,), keeps_expert_sums=True),

@@ -82,7 +82,7 @@ class Settings:
         Whether the cache follows its layer to the device, and whether large products with weights on the host run on
         the device.
     mmap, mlock, direct_io
-        How the file is read: mapped; pinned into RAM; past the page cache.
+        How the file is read: mapped (None: the program's choice); pinned into RAM; past the page cache.
     repack, no_host
         Whether weights are repacked for the processor; whether pinned host buffers are passed over.
     swa_full
@@ -139,7 +139,7 @@ class Settings:
     n_cpu_moe: int = 0
     kv_offload: bool = True
     op_offload: bool = True
-    mmap: bool = True
+    mmap: bool | None = None
     mlock: bool = False
     direct_io: bool = False
     repack: bool = True

@@ -173,7 +173,7 @@ def place(
         places,
         backends,
         "" if settings.no_host else host_buffers(backend, resolved.era),
-        settings.mmap,
+        maps_files(settings, devices, backend, resolved.era),
         repacking(resolved.era, processor)
         if settings.repack and settings.fork == "llama.cpp"
         else Repacking(),
@@ -216,6 +216,18 @@ def _row_split(
         )
     main = None if era.layers_divide else min(settings.main_gpu, len(cuda) - 1)
     return row_split(offload.shares, cuda, main)
+
+
+#: Backends that say of a device whether it shares the host's memory, and those whose devices all do.
+_MAY_SHARE, _SHARE = ("cuda", "rocm", "vulkan"), ("opencl", "hexagon")
+
+
+def maps_files(settings: Settings, devices: Sequence[Device], backend: Backend, era: Era) -> bool:
+    """Whether the file is mapped (`llama_model::load_tensors`)."""
+    if settings.mmap is not None or not era.maps_by_device:
+        return settings.mmap is not False
+    shares = backend in _MAY_SHARE and any(device.unified_memory for device in devices)
+    return not (shares or (backend in _SHARE and devices))
 
 
 def lazy_buffer(era: Era, settings: Settings) -> str:

@@ -226,7 +226,7 @@ def settings_of(case: Case, build: str, program: Program) -> Settings:
         cpu_moe=bool(given.get("cpu_moe")),
         n_cpu_moe=int(given.get("n_cpu_moe") or 0),
         kv_offload=given.get("offload_kqv", True),
-        mmap=False if oracle else given.get("mmap", True),
+        mmap=False if oracle else given.get("mmap"),
         repack=given.get("use_extra_bufts", True),
         swa_full=bool(given.get("swa_full")),
         fit=bool(given.get("fit")),
