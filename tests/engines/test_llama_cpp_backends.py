@@ -6,9 +6,15 @@ from collections import Counter
 
 import pytest
 
+from willfit.asking import find_subject
 from willfit.checkpoints.gguf import GgufTensor
+from willfit.engines.base import Machine
+from willfit.engines.llama_cpp import Settings, estimate
+from willfit.engines.llama_cpp.backends import hexagon, opencl
 from willfit.engines.llama_cpp.backends.cann import Cann, Step
+from willfit.engines.llama_cpp.backends.hexagon import Hexagon
 from willfit.engines.llama_cpp.backends.metal import Metal
+from willfit.engines.llama_cpp.backends.opencl import OpenCl
 from willfit.engines.llama_cpp.backends.processor import Processor
 from willfit.engines.llama_cpp.backends.repacking import repacking
 from willfit.engines.llama_cpp.backends.sycl import Sycl
@@ -19,6 +25,7 @@ from willfit.engines.llama_cpp.eras import era_for
 from willfit.engines.llama_cpp.graph.ops import Graph
 from willfit.engines.llama_cpp.graph.tensor import Buffer, Node
 from willfit.ggml_types import GGML_TYPES
+from willfit.hardware.device import Device
 from willfit.hardware.processors import ProcessorKind
 from willfit.hardware.table import find_device
 
@@ -208,3 +215,86 @@ def test_ascends_are_run_by_cann() -> None:
         assert (first.place, second.place, host.place) == ("CANN0", "CANN1", pinned)
         assert second == Cann(1, Step(era_for(version).cann_step), small=True)
         assert host_buffers("cann", era_for(version)) == pinned.replace("CPU", "")
+
+
+def test_what_adrenos_compute() -> None:
+    net = Graph()
+    x, ids, narrow = net.input("F32", 512, 512), net.input("I32", 2, 32), net.input("F32", 512, 1, 32)
+
+    def products(step: opencl.Step, rows: int = 512) -> list[str]:
+        kinds = ("F16", "Q4_0", "Q6_K", "Q8_0", "MXFP4", "Q4_K", "Q5_K", "Q5_0", "Q3_K")
+        device = OpenCl(0, step)
+        return [kind for kind in kinds if device.supports(net.mul_mat(net.new(kind, 512, rows), x))]
+
+    def experts(step: opencl.Step, rows: int = 512) -> list[str]:
+        kinds = ("F16", "Q4_0", "Q6_K", "Q8_0", "MXFP4", "Q4_K")
+        device = OpenCl(0, step)
+        return [k for k in kinds if device.supports(net.mul_mat_id(net.new(k, 512, rows, 4), narrow, ids))]
+
+    assert products(opencl.Step.FIRST) == ["F16", "Q4_0", "Q6_K"]
+    assert products(opencl.Step.Q8_0) == ["F16", "Q4_0", "Q6_K", "Q8_0", "MXFP4"]
+    # With kernels for whole tiles, others are left to the processor from 512 tokens on
+    assert products(opencl.Step.TILES) == ["F16", "Q4_0", "Q6_K", "Q8_0", "Q4_K", "Q5_K"]
+    assert products(opencl.Step.TILES, 256) == ["F16", "Q4_0", "Q8_0"]
+    assert experts(opencl.Step.FIRST) == []
+    assert experts(opencl.Step.MXFP4) == ["Q4_0", "MXFP4"]
+    assert experts(opencl.Step.TILES) == ["Q4_0", "Q6_K", "Q8_0", "MXFP4", "Q4_K"]
+    assert experts(opencl.Step.TILES, 48) == ["Q4_0", "Q8_0", "MXFP4"]
+    q, k, v = net.new("F32", 192, 32, 8), net.new("F16", 192, 256, 8), net.new("F16", 128, 256, 8)
+    attention = net.flash_attn(q, k, v, None)
+    steps = (opencl.Step.MXFP4, opencl.Step.ATTENTION)
+    assert [OpenCl(0, step).supports(attention) for step in steps] == [False, True]
+    assert not OpenCl(0).takes_over(net.mul_mat(net.new("F16", 512, 512), x))
+    # four gaps of 128 B between the parts of quantized weights
+    weights = Node("none", "Q4_0", (32, 10, 1, 1))
+    assert [OpenCl(0, step).bytes(weights) for step in (opencl.Step.DELTA, opencl.Step.GAPS)] == [180, 692]
+
+
+def test_what_hexagons_hold() -> None:
+    net = Graph()
+    x = net.input("F32", 512, 128)
+
+    def products(step: hexagon.Step, rows: int = 512) -> list[str]:
+        kinds = ("F32", "F16", "Q4_0", "Q8_0", "MXFP4", "IQ4_NL", "Q4_1", "Q6_K")
+        device = Hexagon(0, step)
+        return [kind for kind in kinds if device.supports(net.mul_mat(net.new(kind, 512, rows), x))]
+
+    assert products(hexagon.Step.FIRST) == ["Q4_0", "Q8_0", "MXFP4"]
+    # A head of more than 16384 rows stayed on the host until weights were kept in tiles
+    assert products(hexagon.Step.FIRST, 32768) == []
+    assert products(hexagon.Step.TILES, 32768) == ["F32", "F16", "Q4_0", "Q8_0", "MXFP4", "IQ4_NL", "Q4_1"]
+    assert products(hexagon.Step.K_QUANTS)[-1] == "Q6_K"
+    held = {
+        (kind, step): Hexagon(0, step).bytes(Node("none", kind, (256, 40, 1, 1)))
+        for kind in ("Q4_0", "Q6_K")
+        for step in (hexagon.Step.FIRST, hexagon.Step.K_QUANTS)
+    }
+    assert held == {
+        ("Q4_0", hexagon.Step.FIRST): 40 * 8 * 18,
+        ("Q4_0", hexagon.Step.K_QUANTS): 64 * 8 * 18,
+        ("Q6_K", hexagon.Step.FIRST): 40 * 210,
+        ("Q6_K", hexagon.Step.K_QUANTS): 64 * 8 * 28,
+    }
+    # The processor read the unit's buffers where they were
+    for version, sees in (("b8000", True), ("0.5.0", False)):
+        *_, host = backends_of((Device("Hexagon"),), "hexagon", era_for(version))
+        assert host.reads(Buffer("HTP0", 0, weights=True)) is sees
+
+
+def test_hexagons_compute_buffers_are_said_to_be_unsure() -> None:
+    """Published: OLMoE in two sessions, in the documentation of the first builds."""
+    subject = find_subject("allenai/OLMoE-1B-7B-0924:Q4_0", offline=True)[0]
+    asked = Settings(
+        backend="hexagon", n_gpu_layers="all", n_ctx=8192, n_batch=128, n_parallel=1, flash_attn="on", mmap=False,
+        cache_type_k="q8_0", cache_type_v="q8_0", version="b7410",
+    )  # fmt: skip
+    machine = Machine((Device("Hexagon"), Device("Hexagon")), processor="i8mm")
+    found = estimate(subject, machine, asked)
+    sizes = {key: round(size / 2**20, 2) for key, size in found.details["buffers"]["model"].items()}
+    assert sizes == {"CPU": 143.86, "HTP0": 2025.28, "HTP1": 1575.23}
+    assert {key: round(size / 2**20, 2) for key, size in found.details["buffers"]["compute"].items()} == {
+        "HTP0": 15.0, "HTP1": 15.0, "CPU": 24.56,
+    }  # fmt: skip
+    compute = next(term for term in found.devices[0].terms if term.name == "compute")
+    assert (compute.low_bytes, compute.high_bytes) == (compute.bytes // 2, 2 * compute.bytes)
+    assert any(note.startswith("what Hexagon computes is not established") for note in found.notes)

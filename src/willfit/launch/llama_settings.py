@@ -26,7 +26,7 @@ _AUTO_LAYERS, _FLASH_VALUE = 7600, 6325
 #: How the names of devices and of their buffers begin.
 _BACKENDS: dict[str, Backend | None] = {
     "CUDA": "cuda", "ROCm": "rocm", "HIP": "rocm", "Vulkan": "vulkan", "SYCL": "sycl", "Metal": "metal",
-    "MTL": "metal", "MUSA": None, "CANN": "cann", "OPENCL": "opencl", "GPUOpenCL": "opencl", "HTP": None,
+    "MTL": "metal", "MUSA": None, "CANN": "cann", "OPENCL": "opencl", "GPUOpenCL": "opencl", "HTP": "hexagon",
     "WebGPU": None, "BLAS": None,
 }  # fmt: skip
 _DEVICE = re.compile(rf"({'|'.join(_BACKENDS)})(\d*)", re.IGNORECASE)

@@ -268,6 +268,7 @@ WORDS: dict[str, Words] = {
     ),
     "cann_step": Words("CANN computes operations of step {}", _COMPUTE),
     "opencl_step": Words("OpenCL computes operations of step {}", _COMPUTE),
+    "hexagon_step": Words("Hexagon computes operations of step {}", _COMPUTE),
     "maps_by_device": Words(
         {
             False: "files are mapped without a word",

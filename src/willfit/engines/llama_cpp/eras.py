@@ -107,8 +107,8 @@ class Era:
         Vulkan takes over operations whose weights are on the host by all their rows; before, by the second dimension.
     vulkan_pipelines
         Batches overlap on several Vulkan devices.
-    cann_step, opencl_step
-        What CANN and OpenCL have (`backends.cann.Step`, `backends.opencl.Step`).
+    cann_step, opencl_step, hexagon_step
+        What these backends have (`backends.cann.Step` and so on).
     sycl_attends, sycl_workspaces
         SYCL has flash attention, and what it works with is behind its result; before, it was in a pool.
     metal_offloads
@@ -216,6 +216,7 @@ class Era:
     vulkan_pipelines: bool = False
     cann_step: int = 0
     opencl_step: int = 0
+    hexagon_step: int = 0
     sycl_attends: bool = False
     sycl_workspaces: bool = False
     metal_offloads: bool = False
@@ -345,12 +346,14 @@ ERAS: tuple[Era, ...] = succession(
     changed((7502,), vulkan_pipelines=True),
     changed((7541,), cann_step=12),
     changed((7600,), vulkan_order=2),
+    changed((7652,), hexagon_step=1),
     changed((7751,), opencl_step=11),
     changed((7800,), selects_input=True),
     changed((7815,), repacked_i8mm=(*_ARM[:4], "Q5_K")),
     changed((7840,), latent_keys_only=True),
     changed((7845,), repacked_i8mm=_ARM[:6]),
     changed((7988,), repacked_dotprod=_ARM[:5]),
+    changed((7998,), hexagon_step=2),
     changed((8006,), opencl_step=12),
     changed((8024,), metal_looks_far=True, divides_hybrids=True),
     changed((8134,), repacked_dotprod=_ARM[:6]),
@@ -359,19 +362,22 @@ ERAS: tuple[Era, ...] = succession(
     changed((8184,), vulkan_counts_rows=True),
     changed((8203,), opencl_step=13),
     changed((8240,), sycl_attends=True),
+    changed((8400,), hexagon_step=3),
     changed((8449,), cann_step=13),
+    changed((8557,), hexagon_step=4),
     changed((8650,), rotates=True),
     changed((8720,), per_layer_first=True),
     changed((8761,), opencl_step=14),
     changed((8800,), rotates_windows=True),
     changed((8956,), cann_step=14),
+    changed((9084,), hexagon_step=5),
     changed((9113,), opencl_step=15),
     changed((9200,), keeps_snapshots=True, vulkan_order=3, drops_late=_LATE[:2]),
     changed((9372,), opencl_step=16),
-    changed((9440,), half_masks=True, copies_in_graph=True, few_outputs=True),
+    changed((9440,), half_masks=True, copies_in_graph=True, few_outputs=True, hexagon_step=6),
     changed((9500,), drops_late=_LATE[:3]),
     changed((9550,), drops_late=_LATE[:4]),
-    changed((9800,), opencl_step=17),
+    changed((9800,), opencl_step=17, hexagon_step=7),
     changed((9976,), divides_rows=False, opencl_step=18),
     changed((10150,), ignores_sinks=True, forces_flash=True, drops_late=_LATE[:-1]),
     changed((10200,), vulkan_order=4),
@@ -389,7 +395,7 @@ ERAS: tuple[Era, ...] = succession(
         repacked_i8mm=_ARM,
     ),
     changed((10990,), metal_fuses=True),
-    changed((11000,), cann_step=15, opencl_step=19),
+    changed((11000,), cann_step=15, opencl_step=19, hexagon_step=8),
     changed((11300,), copies_all_inputs=True),
     changed((11400,), mixes_inputs=True),
 )

@@ -31,10 +31,10 @@ from willfit.engines.llama_cpp.sizing import Sizing, devices_of, resized, size_u
 from willfit.engines.llama_cpp.terms import (
     compute_term,
     divided_term,
-    established,
     keys_values_term,
     output_term,
     states_term,
+    unsure_of,
     weights_term,
 )
 from willfit.estimate import DeviceEstimate, Estimate, Term
@@ -221,11 +221,9 @@ def _notes(subject: Subject, sizing: Sizing, users: int) -> tuple[str, ...]:
         )
     if settings.mmproj_bytes and settings.mmproj_encoder is None:
         notes.append("what the projector computes is not known: it is not counted")
-    if not established(sizing):
-        notes.append(
-            "what ik_llama.cpp computes with weights on several devices or in RAM is not established: "
-            "compute buffers may be half or twice as large"
-        )
+    unsure = unsure_of(sizing)
+    if unsure:
+        notes.append(f"{unsure} is not established: compute buffers may be half or twice as large")
     if sizing.backend == "cann":
         notes.append("what CANN's operators work with is in a pool, which is not counted")
     if settings.rpc_servers:
@@ -287,7 +285,7 @@ def _details(sizing: Sizing, draft: Draft | None, pictures: Mapping[str, int]) -
         "kv": {"k": sizing.context.keys, "v": sum(sizing.context.keys_values.values()) - sizing.context.keys},
         "draft": drafted,
         "projector": dict(pictures),
-        "established": established(sizing),
+        "established": not unsure_of(sizing),
         "splits": sizing.context.splits,
         "nodes": sizing.context.nodes,
         "pipelined": sizing.pipelined,

@@ -11,7 +11,7 @@ from willfit.engines.llama_cpp.graph.pictures import Encoder
 #: and computes the logits of whole batches (`llama-perplexity`, bindings).
 Program = Literal["server", "cli", "bench", "api"]
 Fork = Literal["llama.cpp", "ik_llama.cpp"]
-Backend = Literal["cuda", "rocm", "vulkan", "metal", "sycl", "cann", "opencl", "cpu"]
+Backend = Literal["cuda", "rocm", "vulkan", "metal", "sycl", "cann", "opencl", "hexagon", "cpu"]
 SplitMode = Literal["none", "layer", "row", "tensor"]
 FlashAttention = Literal["auto", "on", "off"]
 

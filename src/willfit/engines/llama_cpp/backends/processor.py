@@ -23,12 +23,15 @@ class Processor:
         Where its results are: `CPU`, or pinned buffers of the first device, such as `CUDA_Host`.
     alignment, largest_buffer
         Of that buffer.
+    sees_devices
+        It reads what lies on devices, too.
     """
 
     place: str = "CPU"
     alignment: int = 32
     maps_files: bool = False
     largest_buffer: int = ENDLESS
+    sees_devices: bool = False
 
     def supports(self, node: Node) -> bool:
         """See `Backend.supports`."""
@@ -36,7 +39,7 @@ class Processor:
 
     def reads(self, buffer: Buffer) -> bool:
         """See `Backend.reads`."""
-        return buffer.device is None
+        return buffer.device is None or self.sees_devices
 
     def takes_over(self, node: Node) -> bool:
         """See `Backend.takes_over`."""

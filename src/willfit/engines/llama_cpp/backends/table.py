@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from willfit.engines.llama_cpp.backends import cann, opencl
+from willfit.engines.llama_cpp.backends import cann, hexagon, opencl
 from willfit.engines.llama_cpp.backends.cann import Cann
 from willfit.engines.llama_cpp.backends.cuda import Cuda
+from willfit.engines.llama_cpp.backends.hexagon import Hexagon
 from willfit.engines.llama_cpp.backends.metal import Metal
 from willfit.engines.llama_cpp.backends.opencl import OpenCl
 from willfit.engines.llama_cpp.backends.processor import Processor
@@ -91,6 +92,8 @@ def backends_of(
             )
         elif name == "cann":
             found.append(Cann(index, cann.Step(era.cann_step), device.compute_capability == _SMALL_ASCEND))
+        elif name == "hexagon":
+            found.append(Hexagon(index, hexagon.Step(era.hexagon_step)))
         elif name == "opencl":
             found.append(OpenCl(index, opencl.Step(era.opencl_step)))
         elif name == "sycl":
@@ -102,7 +105,8 @@ def backends_of(
     if name == "vulkan":
         alignment = host_alignment(devices[0].vendor)
         return (*found, Processor(host_buffers(name, era), alignment, largest_buffer=BLOCK_BYTES))
-    return (*found, Processor(host_buffers(name, era) or "CPU"))
+    sees = any(isinstance(one, Hexagon) and one.seen_by_host for one in found)
+    return (*found, Processor(host_buffers(name, era) or "CPU", sees_devices=sees))
 
 
 def _arch(device: Device) -> int | str:
