@@ -17,6 +17,7 @@ from willfit.engines.llama_cpp.settings import Drafting
 from willfit.errors import BadInput
 from willfit.estimate import Estimate
 from willfit.formulas import read_formula
+from willfit.hardware.processors import ProcessorKind
 from willfit.hardware.table import find_device
 
 MIB, GIB = 2**20, 2**30
@@ -131,6 +132,29 @@ def test_a_macs_processor_repacks_as_arm_does() -> None:
         subject("meta-llama/Llama-3.2-1B-Instruct"), phone, Settings(version="b8470", n_ctx=4096)
     )
     assert mib(small.details["buffers"]["model"])["CPU_REPACK"] == 762.55
+
+
+@pytest.mark.parametrize(
+    ("model", "mix", "kind", "expected"),
+    [
+        ("meta-llama/Meta-Llama-3-8B", "Q2_K", "plain", {"CPU": 3171295232}),
+        ("meta-llama/Meta-Llama-3-8B", "Q2_K", "avx2", {"CPU": 3095797760, "CPU_REPACK": 75497472}),
+        ("meta-llama/Meta-Llama-3-8B", "Q2_K", "avx512", {"CPU": 1642471424, "CPU_REPACK": 1528823808}),
+        ("meta-llama/Meta-Llama-3-8B", "Q4_K_M", "amx", {"CPU": 296566784, "AMX": 4709654528}),
+        ("meta-llama/Meta-Llama-3-8B", "Q8_0", "amx", {"CPU": 559235072, "AMX": 8911781888}),
+        ("meta-llama/Meta-Llama-3-8B", "F16", "amx", {"CPU": 1051738112, "AMX": 15009316864}),
+        (
+            "Qwen/Qwen3-30B-A3B", "Q4_K_M", "amx",
+            {"CPU": 4189822976, "AMX": 785111040, "CPU_REPACK": 13589544960},
+        ),
+    ],
+)  # fmt: skip
+def test_processors_keep_weights_as_the_library_says(
+    model: str, mix: str, kind: ProcessorKind, expected: dict[str, int]
+) -> None:
+    """Bytes of llama.cpp v0.5.0's own planner with its variants `sse42`, `haswell`, `zen4` and `sapphirerapids`."""
+    found = estimate(subject(model, mix), Machine((), processor=kind), Settings(n_ctx=4096, mmap=False))
+    assert found.details["buffers"]["model"] == expected
 
 
 def test_ascends_leave_what_they_cannot_multiply_in_ram() -> None:

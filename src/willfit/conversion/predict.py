@@ -180,8 +180,8 @@ def _notes(
         )
     if name == "deepseek2" and any(tensor.name.endswith("attn_k_b.weight") for tensor in header.tensors):
         notes.append(
-            "a file from before April 2025 has attn_kv_b in one piece: with it, llama.cpp caches keys and values of all "
-            "heads instead of latents"
+            "a file from before April 2025 has attn_kv_b in one piece: with it, llama.cpp caches keys and values of "
+            "all heads instead of latents"
         )
     if architecture.tied and any(tensor.name == "output.weight" for tensor in header.tensors):
         notes.append(

@@ -8,8 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from willfit.engines.base import Machine, Question, Subject
-from willfit.engines.context import context_term
+from willfit.engines.llama_cpp.backends.table import backend_name
 from willfit.engines.llama_cpp.capacity import capacity
+from willfit.engines.llama_cpp.contexts import device_context
 from willfit.engines.llama_cpp.drafting import Draft, draft_of, draft_term
 from willfit.engines.llama_cpp.eras import NEWEST, era_for
 from willfit.engines.llama_cpp.extras import (
@@ -93,7 +94,8 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
     if subject.gguf is not None and not (subject.from_headers or era.sorts_tensors):
         subject = replace(subject, gguf=as_listed(subject.gguf))
     used = devices_of(machine, settings)
-    contexts = [context_term(device) for device in used]
+    backend = backend_name(used, settings.backend)
+    contexts = [device_context(device, backend) for device in used]
     free = [
         None if device.usable_bytes is None else max(0, device.usable_bytes - term.bytes)
         for device, term in zip(used, contexts, strict=True)

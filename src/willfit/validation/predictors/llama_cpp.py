@@ -17,12 +17,12 @@ from willfit.engines.llama_cpp.graph.tensor import OWN_BUFFERS
 from willfit.engines.llama_cpp.loading.expanded import expanded
 from willfit.engines.llama_cpp.loading.projectors import side_of
 from willfit.engines.llama_cpp.settings import Backend, Drafting, Fork, Program
-from willfit.estimate import Estimate
+from willfit.estimate import Estimate, combined
 from willfit.file_types import known_quantization
 from willfit.hardware.device import Device
 from willfit.hardware.processors import processor_kind
 from willfit.hardware.table import find_device
-from willfit.quantities import MIB
+from willfit.quantities import GIB, MIB
 from willfit.validation.cases import Case
 from willfit.validation.predictors.gguf_files import dry_run, file_of, file_sizes
 from willfit.validation.scoring import Prediction
@@ -53,6 +53,10 @@ _ENCODERS = ("qwen3_vl", "qwen3_5", "qwen3_6", "qwen3_8")
 _AUTO_SLOTS = 4
 #: A commit instead of a build: the date has to say.
 _COMMIT = re.compile(r"(?=.*[a-f])[0-9a-f]{7,40}|[0-9a-f]{8,40}")
+#: What must be known for compute buffers.
+_SETTINGS = frozenset(("n_ubatch", "mmproj", "n_parallel"))
+#: Terms of a device that are not buffers of the model and its context.
+_BESIDE = ("context", "projector", "projector_compute", "draft")
 #: Half of the last digit that logs print.
 _HALF_DIGIT = 0.005
 
@@ -313,7 +317,7 @@ def figures(case: Case, subject: Subject, answer: Estimate) -> dict[str, Any]:
         case.settings.get("n_cpu_moe") or case.settings.get("cpu_moe")
     )
     sized = not (copies and "gguf_type" in unknown)
-    if placed and sized and not unknown & {"n_ubatch", "mmproj", "n_parallel"}:
+    if placed and sized and not unknown & _SETTINGS:
         _table(found, measured, "compute_buffer_mib", buffers["compute"], _bounds(answer, "compute"))
         if "compute_total_mib" in measured:
             found["compute_total_mib"] = _printed(sum(buffers["compute"].values()) / MIB)
@@ -326,10 +330,27 @@ def figures(case: Case, subject: Subject, answer: Estimate) -> dict[str, Any]:
             found[f"kv_{key}_mib"] = _printed(answer.details["kv"][key] / MIB)
     _draft(case, found, answer)
     _projector(found, measured, answer)
+    if placed and sized and bool(stated) and "gguf_type" not in unknown and not unknown & _SETTINGS:
+        _devices(found, measured, answer)
     if files:
         for key, one in file_sizes(case, subject).items():
             found[key] = Prediction(one.value, one.low - _HALF_DIGIT, one.high + _HALF_DIGIT)
     return found
+
+
+def _devices(found: dict[str, Any], measured: dict[str, Any], answer: Estimate) -> None:
+    """What devices hold as a whole: by llama.cpp's own account, and with what the driver shows beside."""
+    logged = measured.get("self_mib")
+    if isinstance(logged, dict):
+        sizes, bounds = {}, {}
+        for place, device in zip(answer.details["places"], answer.devices, strict=False):
+            own = combined(term for term in device.terms if term.name not in _BESIDE)
+            sizes[place], bounds[place] = own[0], own[1:]
+        _table(found, measured, "self_mib", sizes, bounds)
+    for key in ("nvidia_smi_gib", "driver_delta_gib"):
+        if len(answer.devices) == 1 and isinstance(measured.get(key), int | float):
+            device = answer.devices[0]
+            found[key] = Prediction(*(size / GIB for size in (device.peak_bytes, *device.interval_bytes)))
 
 
 def _projector(found: dict[str, Any], measured: dict[str, Any], answer: Estimate) -> None:

@@ -1,4 +1,4 @@
-"""In which order files had their tensors when they were written as models list them (`llama.cpp: llama_model_quantize`)."""
+"""The order of tensors in files that were written as the converter lists them (`llama_model_quantize`)."""
 
 from __future__ import annotations
 
