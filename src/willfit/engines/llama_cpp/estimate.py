@@ -226,6 +226,8 @@ def _notes(subject: Subject, sizing: Sizing, users: int) -> tuple[str, ...]:
     unsure = unsure_of(sizing)
     if unsure:
         notes.append(f"{unsure} is not established: compute buffers may be half or twice as large")
+    if sizing.backend == "opencl":
+        notes.append("a recent Adreno is assumed: those before the 8 series leave more to the processor")
     if sizing.backend == "cann":
         notes.append("what CANN's operators work with is in a pool, which is not counted")
     if settings.rpc_servers:
