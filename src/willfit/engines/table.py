@@ -21,6 +21,7 @@ ENGINES: dict[str, str] = {
     "lightllm": "lightllm",
     "llama.cpp": "llama_cpp",
     "ollama": "ollama",
+    "lmstudio": "lmstudio",
     "mlx": "mlx",
     "exllamav2": "exllamav2",
     "exllamav3": "exllamav3",
@@ -30,8 +31,9 @@ ENGINES: dict[str, str] = {
     "minimum": "minimum",
 }
 
-#: Engines that run GGUF files, and nothing else.
-GGUF_ENGINES = frozenset(("llama.cpp", "ollama"))
+#: Engines that run GGUF files; those of them that also run models stored for MLX.
+GGUF_ENGINES = frozenset(("llama.cpp", "ollama", "lmstudio"))
+MLX_TOO = frozenset(("lmstudio",))
 
 #: Who answers if the engine that people would use does not run the model at all.
 FALLBACK_ENGINE = "transformers"

@@ -17,7 +17,7 @@ from willfit.launch.shell import SHELLS, VARIABLE, commands_of, script_of
 #: Modules of this folder, asked in turn whether a command is theirs.
 LAUNCHERS: tuple[str, ...] = (
     "vllm", "ktransformers", "sglang", "trtllm", "tgi", "lmdeploy", "lightllm", "llamacpp", "llamabench",
-    "llama_cpp_python", "koboldcpp", "ollama", "mlx", "tabby", "exllama", "fastllm", "mlc", "docker",
+    "llama_cpp_python", "koboldcpp", "ollama", "lmstudio", "mlx", "tabby", "exllama", "fastllm", "mlc", "docker",
 )  # fmt: skip
 
 #: Programs that start another one; what stands between them and its name is theirs.
@@ -36,11 +36,14 @@ _ENGINES = frozenset({
     "ollama", "mlx_lm.server", "mlx_lm.generate", "ktransformers", "kt", "ftllm", "mlc_llm",
 })  # fmt: skip
 
+#: Programs most of whose commands load nothing: scripts have those, too.
+_TOOLS = frozenset({"lms"})
+
 #: Programs of a package that have a dot in their names, or are words behind its name: `mlx_lm.server`, `mlx_lm server`.
 _DOTTED = re.compile(r"mlx_v?lm(\.\w+)?")
 
 #: First words of commands, so that a model's name is not taken for one.
-PROGRAMS: frozenset[str] = _WRAPPERS | _CONTAINERS | _ENGINES | SHELLS
+PROGRAMS: frozenset[str] = _WRAPPERS | _CONTAINERS | _ENGINES | _TOOLS | SHELLS
 
 _SUBCOMMANDS = frozenset(
     {"serve", "bench", "run-batch", "chat", "complete", "generate", "server", "benchmark", "run", "webui"}
@@ -166,7 +169,7 @@ def _parse_wrapped(command: list[str], version: str | None, variables: Mapping[s
     start = next((index for index in range(len(command)) if starts(command[index:])), None)
     if start is None:
         what = " ".join(command)[:80]
-        known = ", ".join([*sorted(_ENGINES), "python -m lightllm.server.api_server", "docker run"])
+        known = ", ".join([*sorted(_ENGINES | _TOOLS), "python -m lightllm.server.api_server", "docker run"])
         raise BadInput(f"cannot read the command {what!r}", f"known: {known}")
     between, rest = command[:start], list(command[start:])
     given = dict(variables)
@@ -213,6 +216,8 @@ def starts(words: Sequence[str]) -> bool:
         return True
     if name == "ollama":
         return following[:1] in (["run"], ["create"], ["serve"], ["start"])
+    if name.removesuffix(".exe") == "lms":
+        return following[:1] == ["load"]
     if name in ("vllm", "sglang", "lmdeploy", "kt", "ftllm", "mlc_llm") or _DOTTED.fullmatch(name):
         return bool(following) and following[0] in _SUBCOMMANDS
     if name in _CONTAINERS:
@@ -260,7 +265,7 @@ def _parse_script(command: list[str], version: str | None, variables: Mapping[st
         installed += bare
     if server is not None:
         raise server
-    known = ", ".join(sorted(_ENGINES))
+    known = ", ".join(sorted(_ENGINES | _TOOLS))
     raise BadInput(f"{program}: the script starts no program that is known", f"known: {known}")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +13,7 @@ from willfit.engines.llama_cpp.contexts import device_context
 from willfit.engines.llama_cpp.drafting import Draft, draft_of, draft_term
 from willfit.engines.llama_cpp.eras import NEWEST, era_for
 from willfit.engines.llama_cpp.extras import (
+    Pictures,
     lora_term,
     projector_compute,
     projector_compute_term,
@@ -158,7 +158,7 @@ def _device_terms(sizing: Sizing, index: int) -> tuple[Term, ...]:
     )
 
 
-def _beside(sizing: Sizing, draft: Draft | None, pictures: Mapping[str, int], index: int) -> tuple[Term, ...]:
+def _beside(sizing: Sizing, draft: Draft | None, pictures: Pictures, index: int) -> tuple[Term, ...]:
     """What a device holds beside the model and its context: adapters, a projector, a drafting model."""
     place = sizing.model.backends[index].place
     return _present(
@@ -169,7 +169,7 @@ def _beside(sizing: Sizing, draft: Draft | None, pictures: Mapping[str, int], in
     )
 
 
-def _host_terms(sizing: Sizing, draft: Draft | None, pictures: Mapping[str, int]) -> tuple[Term, ...]:
+def _host_terms(sizing: Sizing, draft: Draft | None, pictures: Pictures) -> tuple[Term, ...]:
     pinned = sizing.model.backends[-1].place
     places = {**_HOST_WEIGHTS, pinned: "weights" if pinned == "CPU" else "pinned_weights"}
     return _present(
@@ -223,6 +223,14 @@ def _notes(subject: Subject, sizing: Sizing, users: int) -> tuple[str, ...]:
         )
     if settings.mmproj_bytes and settings.mmproj_encoder is None:
         notes.append("what the projector computes is not known: it is not counted")
+    if settings.mmproj_encoder is not None and settings.mmproj_waits:
+        notes.append(
+            "the projector computes nothing before the first picture, and what it needs grows with pictures"
+        )
+    elif settings.mmproj_encoder is not None and settings.mmproj_encoder.largest:
+        notes.append(
+            "what the projector computes is for a picture of the size that it starts with; larger ones take more"
+        )
     unsure = unsure_of(sizing)
     if unsure:
         notes.append(f"{unsure} is not established: compute buffers may be half or twice as large")
@@ -269,7 +277,7 @@ def _present(*terms: Term | None) -> tuple[Term, ...]:
     return tuple(term for term in terms if term is not None)
 
 
-def _details(sizing: Sizing, draft: Draft | None, pictures: Mapping[str, int]) -> dict[str, Any]:
+def _details(sizing: Sizing, draft: Draft | None, pictures: Pictures) -> dict[str, Any]:
     resolved = sizing.resolved
     drafted = {} if draft is None else {"kv": draft.caches, "compute": draft.compute}
     return {
@@ -288,7 +296,7 @@ def _details(sizing: Sizing, draft: Draft | None, pictures: Mapping[str, int]) -
         },
         "kv": {"k": sizing.context.keys, "v": sum(sizing.context.keys_values.values()) - sizing.context.keys},
         "draft": drafted,
-        "projector": dict(pictures),
+        "projector": dict(pictures.first),
         "established": not unsure_of(sizing),
         "splits": sizing.context.splits,
         "nodes": sizing.context.nodes,

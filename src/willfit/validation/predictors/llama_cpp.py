@@ -93,6 +93,11 @@ def predict(case: Case) -> dict[str, Any]:
                 _spread(found, made)
             else:
                 found = made
+    return in_log(case, found)
+
+
+def in_log(case: Case, found: dict[str, Any]) -> dict[str, Any]:
+    """Figures with the digits that the case's log prints."""
     return _in_whole_mib(found) if _whole(case) else found
 
 
