@@ -26,6 +26,7 @@ from willfit.errors import BadInput
 from willfit.estimate import Estimate
 from willfit.file_types import USUAL
 from willfit.hardware.device import Device
+from willfit.hardware.processors import detect_processor, processor_kind
 from willfit.hardware.table import find_device, parse_devices
 from willfit.quantities import format_bytes, parse_bytes
 
@@ -101,23 +102,35 @@ def find_subject(
     return subject, subject.gguf is not None
 
 
-def machine_of(gpu: str, host_ram: str | None = None) -> Machine:
-    """The devices that `--gpu` names, with the host's RAM if that is given.
+def machine_of(gpu: str, host_ram: str | None = None, cpu: str | None = None) -> Machine:
+    """The devices that `--gpu` names, with the host's RAM and its processor if these are given.
 
     Raises
     ------
     BadInput
-        If a device is not known.
+        If a device or a processor is not known.
     """
     host = parse_bytes(host_ram) if host_ram else None
+    processor = processor_kind(cpu) if cpu else None
     devices = parse_devices(gpu)
     if any(device.is_cpu for device in devices) and host is None:
-        host = _host_total()
-    return Machine(devices, host)
+        host, processor = _host_total(), processor or detect_processor()
+    return Machine(devices, host, processor)
 
 
-def this_machine() -> Machine | None:
-    """The devices of this machine with what is free on them now; None if it has none."""
+def this_machine(cpu: str | None = None) -> Machine | None:
+    """The devices of this machine with what is free on them now; None if it has none.
+
+    Parameters
+    ----------
+    cpu
+        Another processor than this machine's.
+
+    Raises
+    ------
+    BadInput
+        If the processor is not known.
+    """
     from willfit.hardware.detect import detect_devices, detect_host
 
     found = detect_devices()
@@ -128,7 +141,8 @@ def this_machine() -> Machine | None:
         for one in found
     )
     host = detect_host()
-    return Machine(devices, host.available_bytes if host else None)
+    processor = processor_kind(cpu) if cpu else detect_processor()
+    return Machine(devices, host.available_bytes if host else None, processor)
 
 
 def _as_free(found: DetectedDevice) -> Device:

@@ -17,6 +17,7 @@ from willfit.engines.llama_cpp.settings import Drafting
 from willfit.errors import BadInput
 from willfit.estimate import Estimate
 from willfit.formulas import read_formula
+from willfit.hardware.processors import ProcessorKind
 from willfit.hardware.table import find_device
 
 MIB, GIB = 2**20, 2**30
@@ -117,6 +118,66 @@ def test_apple_reads_weights_where_the_mapped_file_has_them() -> None:
     machine = Machine((find_device("M4 Max 64GB"),))
     found = estimate(model, machine, Settings(n_gpu_layers="all", n_ctx=8192, version="b7217"))
     assert mib(found.details["buffers"]["model"]) == {"CPU_Mapped": 586.82, "MTL0": 11536.18}
+
+
+def test_a_macs_processor_repacks_as_arm_does() -> None:
+    """Published: gpt-oss-20b on a Mac, experts of 12 layers on the host; Llama 3.2 1B on a phone."""
+    model = subject("openai/gpt-oss-20b", "MXFP4")
+    asked = Settings(n_gpu_layers="all", n_ctx=32768, n_cpu_moe=12, mmap=False, version="b8193")
+    found = estimate(model, Machine((find_device("M4 Max 64GB"),)), asked).details["buffers"]
+    assert mib(found["model"]) == {"CPU": 599.48, "CPU_REPACK": 4841.02, "MTL0": 6095.68}
+    assert mib(found["compute"]) == {"CPU": 144.77, "MTL0": 398.38}
+    phone = Machine((), processor="i8mm")
+    small = estimate(
+        subject("meta-llama/Llama-3.2-1B-Instruct"), phone, Settings(version="b8470", n_ctx=4096)
+    )
+    assert mib(small.details["buffers"]["model"])["CPU_REPACK"] == 762.55
+
+
+@pytest.mark.parametrize(
+    ("model", "mix", "kind", "expected"),
+    [
+        ("meta-llama/Meta-Llama-3-8B", "Q2_K", "plain", {"CPU": 3171295232}),
+        ("meta-llama/Meta-Llama-3-8B", "Q2_K", "avx2", {"CPU": 3095797760, "CPU_REPACK": 75497472}),
+        ("meta-llama/Meta-Llama-3-8B", "Q2_K", "avx512", {"CPU": 1642471424, "CPU_REPACK": 1528823808}),
+        ("meta-llama/Meta-Llama-3-8B", "Q4_K_M", "amx", {"CPU": 296566784, "AMX": 4709654528}),
+        ("meta-llama/Meta-Llama-3-8B", "Q8_0", "amx", {"CPU": 559235072, "AMX": 8911781888}),
+        ("meta-llama/Meta-Llama-3-8B", "F16", "amx", {"CPU": 1051738112, "AMX": 15009316864}),
+        (
+            "Qwen/Qwen3-30B-A3B", "Q4_K_M", "amx",
+            {"CPU": 4189822976, "AMX": 785111040, "CPU_REPACK": 13589544960},
+        ),
+    ],
+)  # fmt: skip
+def test_processors_keep_weights_as_the_library_says(
+    model: str, mix: str, kind: ProcessorKind, expected: dict[str, int]
+) -> None:
+    """Bytes of llama.cpp v0.5.0's own planner with its variants `sse42`, `haswell`, `zen4` and `sapphirerapids`."""
+    found = estimate(subject(model, mix), Machine((), processor=kind), Settings(n_ctx=4096, mmap=False))
+    assert found.details["buffers"]["model"] == expected
+
+
+def test_ascends_leave_what_they_cannot_multiply_in_ram() -> None:
+    """Published: gpt-oss-20b on eight 910B4, whose experts, in MXFP4, and their biases stayed in RAM."""
+    machine = Machine((find_device("Ascend 910B4"),) * 8)
+    asked = Settings(n_gpu_layers=60, n_ctx=131072, flash_attn="on", n_parallel=1, version="b6115")
+    found = estimate(subject("openai/gpt-oss-20b", "MXFP4"), machine, asked)
+    model, compute = (mib(found.details["buffers"][key]) for key in ("model", "compute"))
+    assert model["CPU_Mapped"] == 10949.33
+    assert [model[f"CANN{index}"] for index in range(8)] == [109.2, *[81.9] * 6, 641.43]
+    assert [compute[f"CANN{index}"] for index in range(8)] == [396.27, *[34.76] * 6, 398.38]
+    assert compute["CANN_Host"] == 402.27
+    assert any(note.startswith("CANN cannot multiply MXFP4") for note in found.notes)
+
+
+def test_files_are_not_mapped_where_a_device_shares_memory() -> None:
+    def host(gpu: str, **settings: object) -> set[str]:
+        asked = Settings(n_gpu_layers="all", n_ctx=4096, **settings)  # type: ignore[arg-type]
+        found = estimate(subject(DENSE), Machine((find_device(gpu),)), asked)
+        return {name for name in found.details["buffers"]["model"] if not name.endswith("0")}
+
+    assert host("gb10") == {"CUDA_Host"}
+    assert host("gb10", mmap=True) == host("gb10", version="b10000") == host("rtx4090") == {"CPU_Mapped"}
 
 
 def test_what_is_left_open_is_fitted_to_free_memory() -> None:

@@ -11,7 +11,7 @@ from willfit.launch.table import parse_command
 
 USUAL = {
     "program": "api", "n_ctx": 2048, "n_batch": 512, "n_ubatch": 512, "n_gpu_layers": 0, "fit": False,
-    "swa_full": True, "mlock": True, "flash_attn": "off", "split_mode": "layer", "version": "b11312",
+    "swa_full": True, "mmap": True, "mlock": True, "flash_attn": "off", "split_mode": "layer", "version": "b11312",
 }  # fmt: skip
 INSIDE = "llama-cpp-python 0.3.36 has llama.cpp b11312 inside"
 LOGITS = (

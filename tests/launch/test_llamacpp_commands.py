@@ -84,7 +84,7 @@ def test_a_bare_command_leaves_everything_to_the_program():
         ("--swa-full", None, {"swa_full": True}),
         ("--load-mode none", None, {"mmap": False}),
         ("-lm mlock", None, {"mmap": False, "mlock": True}),
-        ("-lm mmap+mlock", None, {"mlock": True}),
+        ("-lm mmap+mlock", None, {"mmap": True, "mlock": True}),
         ("-lm dio", None, {"mmap": False, "direct_io": True}),
         ("-fit off", "LLAMA_ARG_FIT=off", {"fit": False}),
         ("-fitt 512,1024 -fitc 8192", None, {"fit_target_mib": (512, 1024), "fit_ctx": 8192}),

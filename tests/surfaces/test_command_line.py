@@ -42,6 +42,26 @@ def test_exit_status_says_whether_it_fits(words, status):
     assert MODEL in done.stdout
 
 
+def test_a_processor_alone_is_named_and_repacks_as_its_kind_does():
+    words = (
+        MODEL,
+        "--gpu",
+        "cpu",
+        "--host-ram",
+        "64GiB",
+        "--engine",
+        "llama.cpp",
+        "--format",
+        "q8_0",
+        "--offline",
+    )
+    done = willfit(*words, "--cpu", "x86")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "on the processor" in done.stdout
+    assert "repacked" not in done.stdout
+    assert "repacked weights" in willfit(*words, "--cpu", "graviton4").stdout
+
+
 def test_what_cannot_be_judged_passes_for_nothing(capsys):
     blind = DeviceEstimate("GPU", 0, None, (exact("weights", 5),))
     answer = Estimate("m", "e", "1", "serve", (blind,), DeviceEstimate("host", 0, None, ()))
@@ -126,6 +146,7 @@ WRONG = {
     "inspecting two": (("inspect", MODEL, MODEL), "too many"),
     "inspecting what is not there": (("inspect", "no-such/model", "--offline"), "no-such/model"),
     "an unlisted device": (("gpus", "voodoo2"), "voodoo2"),
+    "an unlisted processor": ((MODEL, "--gpu", "l4", "--cpu", "pentium"), "unknown processor 'pentium'"),
     "an unlisted model": (("models", "no-such"), "no-such"),
     "no cases": (("validate",), "CASES.jsonl"),
     "cases that are not there": (("validate", "/nowhere.jsonl"), "/nowhere.jsonl"),

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from willfit.formats.recipe import Recipe
     from willfit.formats.weights import WeightLine
     from willfit.hardware.device import Device
+    from willfit.hardware.processors import ProcessorKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +105,13 @@ class Machine:
         In the order in which an engine would use them.
     host_bytes
         RAM that a program can use; None if it is not known.
+    processor
+        The host's processor; None for the one that such devices come with (`hardware.processors.beside`).
     """
 
     devices: tuple[Device, ...]
     host_bytes: int | None = None
+    processor: ProcessorKind | None = None
 
 
 #: Where the question names no context, this many tokens, or the model's limit if that is less.

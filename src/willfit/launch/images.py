@@ -68,9 +68,9 @@ _LLAMA_CPP = {"server": "llama-server", "light": "llama-cli", "full": "tools.sh"
 
 #: What they were built for, by a word of the tag; without one, for the processor.
 _LLAMA_CPP_BACKENDS: dict[str, Backend] = {
-    "cuda": "cuda", "rocm": "rocm", "vulkan": "vulkan", "intel": "sycl"
+    "cuda": "cuda", "rocm": "rocm", "vulkan": "vulkan", "intel": "sycl", "cann": "cann",
 }  # fmt: skip
-_LLAMA_CPP_OTHERS = ("musa", "openvino", "cann")
+_LLAMA_CPP_OTHERS = ("musa", "openvino")
 
 
 def known_image(name: str) -> tuple[Image, str | None]:

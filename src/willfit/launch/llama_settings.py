@@ -26,8 +26,8 @@ _AUTO_LAYERS, _FLASH_VALUE = 7600, 6325
 #: How the names of devices and of their buffers begin.
 _BACKENDS: dict[str, Backend | None] = {
     "CUDA": "cuda", "ROCm": "rocm", "HIP": "rocm", "Vulkan": "vulkan", "SYCL": "sycl", "Metal": "metal",
-    "MTL": "metal", "MUSA": None, "CANN": None, "OPENCL": None, "GPUOpenCL": None, "HTP": None, "WebGPU": None,
-    "BLAS": None,
+    "MTL": "metal", "MUSA": None, "CANN": "cann", "OPENCL": "opencl", "GPUOpenCL": "opencl", "HTP": "hexagon",
+    "WebGPU": None, "BLAS": None,
 }  # fmt: skip
 _DEVICE = re.compile(rf"({'|'.join(_BACKENDS)})(\d*)", re.IGNORECASE)
 _BUFFER = re.compile(rf"CPU|(?:{'|'.join(_BACKENDS)})\d*|RPC.*")
@@ -40,8 +40,8 @@ _DRAFTS = {
 _LOOKUPS = re.compile(r"none|ngram-(simple|map-k|map-k4v|mod|cache)|suffix")
 
 LOADING = {
-    "auto": {}, "mmap": {}, "none": {"mmap": False}, "mlock": {"mmap": False, "mlock": True},
-    "mmap+mlock": {"mlock": True}, "dio": {"mmap": False, "direct_io": True},
+    "auto": {}, "mmap": {"mmap": True}, "none": {"mmap": False}, "mlock": {"mmap": False, "mlock": True},
+    "mmap+mlock": {"mmap": True, "mlock": True}, "dio": {"mmap": False, "direct_io": True},
 }  # fmt: skip
 
 

@@ -33,7 +33,20 @@ WORDS: dict[str, Words] = {
         _CACHE,
         ("windows",),
     ),
-    "repacked": Words("processors repack {}"),
+    "repacked": Words("processors with AVX2 repack {}"),
+    "repacked_avx512": Words("processors with AVX-512 also repack {}"),
+    "repacked_dotprod": Words("ARM processors with dot products alone repack {}"),
+    "repacked_i8mm": Words("ARM processors with products of 8-bit matrices repack {}"),
+    "repack_buffer": Words("what processors repack is logged as {}"),
+    "amx_columns": Words("AMX multiplies matrices whose rows are a multiple of {} (0: none)"),
+    "amx_batches": Words(
+        {False: "AMX multiplies one matrix at a time", True: "AMX multiplies several matrices at once"}
+    ),
+    "metal_offloads": _either(
+        "Metal computes with its own weights only",
+        "Metal computes large products with weights that lie in RAM",
+        _COMPUTE,
+    ),
     "offloads_products": _either(
         "products with weights in RAM are computed by the processor",
         "devices compute large products with weights that lie in RAM",
@@ -252,6 +265,15 @@ WORDS: dict[str, Words] = {
         "large tables are loaded with the other tensors",
         "rows of tables beyond a size are read from the file as they are needed",
         ("weights",),
+    ),
+    "cann_step": Words("CANN computes operations of step {}", _COMPUTE),
+    "opencl_step": Words("OpenCL computes operations of step {}", _COMPUTE),
+    "hexagon_step": Words("Hexagon computes operations of step {}", _COMPUTE),
+    "maps_by_device": Words(
+        {
+            False: "files are mapped without a word",
+            True: "files are not mapped without a word where a device shares the host's memory",
+        }
     ),
     "sycl_attends": _either(
         "SYCL has no flash attention",

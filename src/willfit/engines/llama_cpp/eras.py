@@ -33,8 +33,13 @@ class Era:
     windows
         Layers with a sliding window have caches of their own, with cells for the window and for a whole `batch` or a
         `ubatch`; before, all cells.
-    repacked
-        Types that processors repack.
+    repacked, repacked_avx512, repacked_dotprod, repacked_i8mm
+        Types that processors repack: with AVX2, those added with AVX-512, on ARM with dot products, and with products
+        of 8-bit matrices.
+    repack_buffer
+        What the buffer of repacked types is called.
+    amx_columns, amx_batches
+        AMX multiplies matrices whose rows are a multiple of this, 0 for none; and several matrices at once.
     offloads_products
         Devices compute large products with weights that lie on the host.
     fused_views, fused_value_views
@@ -102,8 +107,12 @@ class Era:
         Vulkan takes over operations whose weights are on the host by all their rows; before, by the second dimension.
     vulkan_pipelines
         Batches overlap on several Vulkan devices.
+    cann_step, opencl_step, hexagon_step
+        What these backends have (`backends.cann.Step` and so on).
     sycl_attends, sycl_workspaces
         SYCL has flash attention, and what it works with is behind its result; before, it was in a pool.
+    metal_offloads
+        Metal computes large products with weights that lie on the host.
     metal_workspaces
         Some results on Metal have what their kernel works with behind them; before, it was in a pool.
     metal_reorders, metal_looks_far, metal_fuses, metal_copies_cache
@@ -121,6 +130,8 @@ class Era:
         States before each drafted token are kept beside the newest.
     reads_lazily
         Rows of tables beyond a size are read from the file as they are needed.
+    maps_by_device
+        Without a word files are not mapped where a device shares the host's memory.
     forces_flash
         Quantized values switch flash attention on.
     ignores_sinks
@@ -163,6 +174,12 @@ class Era:
     flash_auto: bool = False
     windows: Literal["", "batch", "ubatch"] = ""
     repacked: tuple[str, ...] = ()
+    repacked_avx512: tuple[str, ...] = ()
+    repacked_dotprod: tuple[str, ...] = ()
+    repacked_i8mm: tuple[str, ...] = ()
+    repack_buffer: str = "CPU_AARCH64"
+    amx_columns: int = 0
+    amx_batches: bool = False
     offloads_products: bool = False
     fused_views: bool = False
     fused_value_views: bool = False
@@ -197,8 +214,12 @@ class Era:
     vulkan_keeps_choices: bool = False
     vulkan_counts_rows: bool = False
     vulkan_pipelines: bool = False
+    cann_step: int = 0
+    opencl_step: int = 0
+    hexagon_step: int = 0
     sycl_attends: bool = False
     sycl_workspaces: bool = False
+    metal_offloads: bool = False
     metal_workspaces: bool = False
     metal_reorders: bool = False
     metal_looks_far: bool = False
@@ -210,6 +231,7 @@ class Era:
     rotates_windows: bool = False
     keeps_snapshots: bool = False
     reads_lazily: bool = False
+    maps_by_device: bool = False
     forces_flash: bool = False
     ignores_sinks: bool = False
     output_first: bool = False
@@ -249,69 +271,131 @@ _LATE = (
     "qwen3next",
 )
 
+#: Types that processors repack with AVX2, and on ARM, in the order that they began to.
+_AVX2 = ("Q4_0", "Q4_K", "IQ4_NL", "MXFP4")
+_ARM = ("Q4_0", "IQ4_NL", "Q4_K", "Q8_0", "Q6_K", "Q5_K", "MXFP4", "Q1_0")
+
 ERAS: tuple[Era, ...] = succession(
     Era((0,)),
     changed((2409,), splits_batch=True),
     changed((2437,), offloads_products=True),
     changed((2521,), trims_outputs=True),
+    changed((3747,), cann_step=1),
     changed((3997,), layers_divide=True),
     changed((4001,), sorts_tensors=True),
-    changed((4273,), repacked=("Q4_0",)),
-    changed((4928,), repacked=("Q4_0", "Q4_K")),
+    changed((4081,), repacked_dotprod=_ARM[:1], repacked_i8mm=_ARM[:1]),
+    changed((4207,), repacked_dotprod=_ARM[:2], repacked_i8mm=_ARM[:2]),
+    changed((4226,), amx_columns=1),
+    changed((4282,), repacked=_AVX2[:1]),
+    changed((4929,), repacked=_AVX2[:2]),
+    changed((5063,), cann_step=2),
     changed((5140,), latent_cache=True),
+    changed((5416,), cann_step=3),
     changed((5432,), windows="batch"),
+    changed((5465,), cann_step=4),
+    changed((5489,), cann_step=5),
+    changed((5516,), opencl_step=1),
     changed((5520,), windows="ubatch", keeps_pins=False),
+    changed((5580,), opencl_step=2),
+    changed((5615,), repack_buffer="CPU_REPACK"),
+    changed((5630,), opencl_step=3),
     changed((5640,), reserves_all=True),
     changed((5780,), gates_at_once=True),
+    changed((5788,), opencl_step=4),
+    changed((5866,), opencl_step=5),
     changed((5890,), fused_views=True, keeps_pins=True),
     changed((5913,), reserves_all=False),
     changed((5935,), orders_experts=True),
+    changed((5996,), cann_step=6),
+    changed((6023,), cann_step=7),
+    changed((6056,), repacked_avx512=("Q2_K",)),
     changed((6072,), sets_rows=True, streams=True),
-    changed((6100,), repacked=("Q4_0", "Q4_K", "IQ4_NL")),
+    changed((6104,), opencl_step=6),
+    changed((6144,), repacked=_AVX2[:3]),
+    changed((6177,), opencl_step=7),
+    changed((6179,), opencl_step=8),
     changed((6212,), convolves_three=True),
     changed((6325,), flash_auto=True),
+    changed((6352,), cann_step=8),
     changed((6380,), keeps_pins=False),
+    changed((6441,), metal_offloads=True),
     changed((6460,), metal_reorders=True),
     changed((6473,), metal_workspaces=True),
     changed((6480,), saves_states=True),
+    changed((6532,), opencl_step=9),
     changed((6574,), weights_first=True),
+    changed((6697,), amx_columns=2048),
     changed((6710,), saves_prompts=True),
     changed((6820,), pads_cells=False),
     changed((6840,), gates_early=True),
     changed((6940,), flash_pictures=True),
     changed((6980,), padding=True, pads_cells=True, keeps_pins=True),
     changed((7000,), fused_value_views=True),
+    changed((7031,), cann_step=9),
     changed((7100,), clamps_expert_sum=True, gates_early=False),
+    changed((7142,), repacked_i8mm=_ARM[:3]),
+    changed((7160,), cann_step=10),
+    changed((7169,), opencl_step=10),
+    changed((7175,), repacked_dotprod=_ARM[:3]),
     changed((7230,), reserves_all=True, embeds_first=True),
+    changed((7331,), cann_step=11),
     changed((7340,), pads_masks=False),
     changed((7410,), fits=True, auto_slots=True, output_first=True),
+    changed((7451,), repacked_dotprod=_ARM[:4], repacked_i8mm=_ARM[:4]),
     changed((7496,), vulkan_order=1),
     changed((7502,), vulkan_pipelines=True),
+    changed((7541,), cann_step=12),
     changed((7600,), vulkan_order=2),
+    changed((7652,), hexagon_step=1),
+    changed((7751,), opencl_step=11),
     changed((7800,), selects_input=True),
+    changed((7815,), repacked_i8mm=(*_ARM[:4], "Q5_K")),
     changed((7840,), latent_keys_only=True),
+    changed((7845,), repacked_i8mm=_ARM[:6]),
+    changed((7988,), repacked_dotprod=_ARM[:5]),
+    changed((7998,), hexagon_step=2),
+    changed((8006,), opencl_step=12),
     changed((8024,), metal_looks_far=True, divides_hybrids=True),
+    changed((8134,), repacked_dotprod=_ARM[:6]),
+    changed((8169,), amx_columns=16, amx_batches=True),
+    changed((8175,), repacked=_AVX2, repacked_dotprod=_ARM[:7], repacked_i8mm=_ARM[:7]),
     changed((8184,), vulkan_counts_rows=True),
+    changed((8203,), opencl_step=13),
     changed((8240,), sycl_attends=True),
+    changed((8400,), hexagon_step=3),
+    changed((8449,), cann_step=13),
+    changed((8557,), hexagon_step=4),
     changed((8650,), rotates=True),
     changed((8720,), per_layer_first=True),
+    changed((8761,), opencl_step=14),
     changed((8800,), rotates_windows=True),
-    changed((9000,), repacked=("Q4_0", "Q4_K", "IQ4_NL", "MXFP4")),
+    changed((8956,), cann_step=14),
+    changed((9084,), hexagon_step=5),
+    changed((9113,), opencl_step=15),
     changed((9200,), keeps_snapshots=True, vulkan_order=3, drops_late=_LATE[:2]),
-    changed((9440,), half_masks=True, copies_in_graph=True, few_outputs=True),
+    changed((9372,), opencl_step=16),
+    changed((9440,), half_masks=True, copies_in_graph=True, few_outputs=True, hexagon_step=6),
     changed((9500,), drops_late=_LATE[:3]),
     changed((9550,), drops_late=_LATE[:4]),
-    changed((9976,), divides_rows=False),
+    changed((9800,), opencl_step=17, hexagon_step=7),
+    changed((9976,), divides_rows=False, opencl_step=18),
     changed((10150,), ignores_sinks=True, forces_flash=True, drops_late=_LATE[:-1]),
     changed((10200,), vulkan_order=4),
-    changed((10400,), drops_late=_LATE),
+    changed((10400,), drops_late=_LATE, maps_by_device=True),
     changed((10510,), metal_copies_cache=True, scales_norms=True),
     changed((10690,), reads_lazily=True, vulkan_order=5, projects_flat=True),
     changed((10750,), keeps_expert_sums=True),
     changed((10800,), sycl_workspaces=True),
     changed((10850,), vulkan_order=6),
-    changed((10900,), keeps_expert_choices=True, vulkan_keeps_choices=True),
+    changed(
+        (10900,),
+        keeps_expert_choices=True,
+        vulkan_keeps_choices=True,
+        repacked_dotprod=_ARM,
+        repacked_i8mm=_ARM,
+    ),
     changed((10990,), metal_fuses=True),
+    changed((11000,), cann_step=15, opencl_step=19, hexagon_step=8),
     changed((11300,), copies_all_inputs=True),
     changed((11400,), mixes_inputs=True),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +24,7 @@ from willfit.engines.llama_cpp.host import checkpoints_term, prompt_cache_term
 from willfit.engines.llama_cpp.loading.expanded import expanded
 from willfit.engines.llama_cpp.loading.offload import Offload
 from willfit.engines.llama_cpp.loading.order import as_listed
+from willfit.engines.llama_cpp.loading.weights import LAYER
 from willfit.engines.llama_cpp.remedies import remedies
 from willfit.engines.llama_cpp.resolve import mla_of
 from willfit.engines.llama_cpp.settings import Settings
@@ -30,13 +32,14 @@ from willfit.engines.llama_cpp.sizing import Sizing, devices_of, resized, size_u
 from willfit.engines.llama_cpp.terms import (
     compute_term,
     divided_term,
-    established,
     keys_values_term,
     output_term,
     states_term,
+    unsure_of,
     weights_term,
 )
 from willfit.estimate import DeviceEstimate, Estimate, Term
+from willfit.quantities import format_bytes
 
 NAME = "llama.cpp"
 
@@ -44,7 +47,12 @@ NAME = "llama.cpp"
 _CACHE_TYPES = {"auto": "f16", "fp16": "f16", "fp32": "f32", "int8": "q8_0", "fp8": "q8_0", "int4": "q4_0"}
 
 #: Buffers on the host, with what their weights are called.
-_HOST_WEIGHTS = {"CPU": "weights", "CPU_REPACK": "repacked_weights"}
+_HOST_WEIGHTS = {
+    "CPU": "weights",
+    "CPU_REPACK": "repacked_weights",
+    "CPU_AARCH64": "repacked_weights",
+    "AMX": "amx_weights",
+}
 
 
 def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:
@@ -188,6 +196,7 @@ def _notes(subject: Subject, sizing: Sizing, users: int) -> tuple[str, ...]:
     moved = [pattern for pattern, place in sizing.offload.overrides if place == "CPU"]
     if moved and not settings.override_tensor and not settings.cpu_moe and not settings.n_cpu_moe:
         notes.append(f"experts of {len(moved)} layers stay in RAM")
+    notes += _left_behind(sizing)
     if resolved.context_open:
         notes.append(
             f"no context was asked for: {resolved.n_ctx:,} tokens are what memory or the model allow"
@@ -222,11 +231,13 @@ def _notes(subject: Subject, sizing: Sizing, users: int) -> tuple[str, ...]:
         notes.append(
             "what the projector computes is for a picture of the size that it starts with; larger ones take more"
         )
-    if not established(sizing):
-        notes.append(
-            "what ik_llama.cpp computes with weights on several devices or in RAM is not established: "
-            "compute buffers may be half or twice as large"
-        )
+    unsure = unsure_of(sizing)
+    if unsure:
+        notes.append(f"{unsure} is not established: compute buffers may be half or twice as large")
+    if sizing.backend == "opencl":
+        notes.append("a recent Adreno is assumed: those before the 8 series leave more to the processor")
+    if sizing.backend == "cann":
+        notes.append("what CANN's operators work with is in a pool, which is not counted")
     if settings.rpc_servers:
         notes.append(
             f"{len(settings.rpc_servers)} RPC servers: their devices are not known, name them with --gpu"
@@ -237,6 +248,29 @@ def _notes(subject: Subject, sizing: Sizing, users: int) -> tuple[str, ...]:
             "the compute buffer is an approximation"
         )
     return tuple(notes)
+
+
+#: Weights on the host that are worth a word, as a part of all.
+_MUCH = 0.01
+
+
+def _left_behind(sizing: Sizing) -> list[str]:
+    """Weights of offloaded layers that stay in RAM because their devices cannot compute with them."""
+    places = sizing.model.places.layers
+    if sizing.offload.overrides or not sizing.devices:
+        return []
+    kinds: Counter[str] = Counter()
+    for one in sizing.model.placed:
+        found = LAYER.match(one.name)
+        layer = int(found[2]) if found else len(places)
+        if one.buffer.device is None and layer < len(places) and places[layer] is not None:
+            kinds[one.tensor.type] += one.tensor.bytes
+    size = sum(kinds.values())
+    if size < _MUCH * sum(one.tensor.bytes for one in sizing.model.placed):
+        return []
+    backend = sizing.model.backends[0].place.rstrip("0123456789")
+    types = ", ".join(kind for kind, _ in kinds.most_common())
+    return [f"{backend} cannot multiply {types}: {format_bytes(size)} of offloaded layers stay in RAM"]
 
 
 def _present(*terms: Term | None) -> tuple[Term, ...]:
@@ -263,7 +297,7 @@ def _details(sizing: Sizing, draft: Draft | None, pictures: Pictures) -> dict[st
         "kv": {"k": sizing.context.keys, "v": sum(sizing.context.keys_values.values()) - sizing.context.keys},
         "draft": drafted,
         "projector": dict(pictures.first),
-        "established": established(sizing),
+        "established": not unsure_of(sizing),
         "splits": sizing.context.splits,
         "nodes": sizing.context.nodes,
         "pipelined": sizing.pipelined,

@@ -11,7 +11,7 @@ from willfit.engines.llama_cpp.graph.pictures import Encoder
 #: and computes the logits of whole batches (`llama-perplexity`, bindings).
 Program = Literal["server", "cli", "bench", "api"]
 Fork = Literal["llama.cpp", "ik_llama.cpp"]
-Backend = Literal["cuda", "rocm", "vulkan", "metal", "sycl", "cpu"]
+Backend = Literal["cuda", "rocm", "vulkan", "metal", "sycl", "cann", "opencl", "hexagon", "cpu"]
 SplitMode = Literal["none", "layer", "row", "tensor"]
 FlashAttention = Literal["auto", "on", "off"]
 
@@ -82,7 +82,7 @@ class Settings:
         Whether the cache follows its layer to the device, and whether large products with weights on the host run on
         the device.
     mmap, mlock, direct_io
-        How the file is read: mapped; pinned into RAM; past the page cache.
+        How the file is read: mapped (None: the program's choice); pinned into RAM; past the page cache.
     repack, no_host
         Whether weights are repacked for the processor; whether pinned host buffers are passed over.
     swa_full
@@ -142,7 +142,7 @@ class Settings:
     n_cpu_moe: int = 0
     kv_offload: bool = True
     op_offload: bool = True
-    mmap: bool = True
+    mmap: bool | None = None
     mlock: bool = False
     direct_io: bool = False
     repack: bool = True

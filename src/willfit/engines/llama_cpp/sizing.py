@@ -10,6 +10,7 @@ from willfit.architectures.gguf.metadata import Metadata
 from willfit.checkpoints.gguf import GgufHeader
 from willfit.engines.base import Machine, Subject
 from willfit.engines.llama_cpp.backends.cuda import Cuda
+from willfit.engines.llama_cpp.backends.repacking import Repacking, repacking
 from willfit.engines.llama_cpp.backends.table import backend_name, backends_of, host_buffers
 from willfit.engines.llama_cpp.eras import Era, era_for
 from willfit.engines.llama_cpp.fit import LEAST_CONTEXT, TARGET_BYTES, Limits, fit_context, fit_layers
@@ -23,6 +24,8 @@ from willfit.engines.llama_cpp.resolve import Resolved, check_widths, require_fl
 from willfit.engines.llama_cpp.settings import Backend, Settings
 from willfit.errors import BadInput
 from willfit.hardware.device import Device
+from willfit.hardware.processors import USUAL, ProcessorKind
+from willfit.hardware.processors import beside as beside_devices
 from willfit.quantities import MIB
 
 
@@ -42,6 +45,8 @@ class Sizing:
         Weights and what the context takes.
     pipelined
         Batches overlap on the devices.
+    processor
+        The host's.
     """
 
     settings: Settings
@@ -52,6 +57,7 @@ class Sizing:
     model: Model
     context: Context
     pipelined: bool
+    processor: ProcessorKind = USUAL
 
     @property
     def device_bytes(self) -> tuple[int, ...]:
@@ -143,12 +149,15 @@ def place(
     resolved: Resolved,
     settings: Settings,
     offload: Offload,
+    processor: ProcessorKind = USUAL,
     beside: Mapping[str, Placed] = MappingProxyType({}),
 ) -> Model:
     """Place a model's tensors.
 
     Parameters
     ----------
+    processor
+        The host's.
     beside
         Tensors of a model that this one drafts for, which lends it those that it lacks.
     """
@@ -163,9 +172,11 @@ def place(
     loader = Loader(
         places,
         backends,
-        "" if settings.no_host else host_buffers(backend),
-        settings.mmap,
-        resolved.era.repacked if settings.repack and settings.fork == "llama.cpp" else (),
+        "" if settings.no_host else host_buffers(backend, resolved.era),
+        maps_files(settings, devices, backend, resolved.era),
+        repacking(resolved.era, processor)
+        if settings.repack and settings.fork == "llama.cpp"
+        else Repacking(),
         offload.overrides,
         split,
         lazy_buffer(resolved.era, settings),
@@ -205,6 +216,18 @@ def _row_split(
         )
     main = None if era.layers_divide else min(settings.main_gpu, len(cuda) - 1)
     return row_split(offload.shares, cuda, main)
+
+
+#: Backends that say of a device whether it shares the host's memory, and those whose devices all do.
+_MAY_SHARE, _SHARE = ("cuda", "rocm", "vulkan"), ("opencl", "hexagon")
+
+
+def maps_files(settings: Settings, devices: Sequence[Device], backend: Backend, era: Era) -> bool:
+    """Whether the file is mapped (`llama_model::load_tensors`)."""
+    if settings.mmap is not None or not era.maps_by_device:
+        return settings.mmap is not False
+    shares = backend in _MAY_SHARE and any(device.unified_memory for device in devices)
+    return not (shares or (backend in _SHARE and devices))
 
 
 def lazy_buffer(era: Era, settings: Settings) -> str:
@@ -251,6 +274,7 @@ def size_up(
     """
     header = header_of(subject)
     devices = devices_of(machine, settings)
+    processor = machine.processor or beside_devices(machine.devices)
     backend = backend_name(devices, settings.backend)
     if settings.flash_attn != "off" and settings.fork == "llama.cpp":
         # Latents are checked by what the file states, which need not be what is cached (`llama_init_from_model`).
@@ -265,7 +289,7 @@ def size_up(
         asked = settings if n_ctx is None else replace(settings, n_ctx=n_ctx)
         asked = replace(asked, no_alloc=True) if planned else asked
         resolved = resolve(subject.architecture, pooling, asked)
-        return sized(subject, devices, backend, resolved, asked, chosen, beside)
+        return sized(subject, devices, backend, resolved, asked, chosen, processor, beside)
 
     whole = with_context(None, offload)
     resolved = whole.resolved
@@ -313,7 +337,7 @@ def resized(subject: Subject, sizing: Sizing, settings: Settings, offload: Offlo
     if resolved.flash_attn is None:
         # Whether the devices can is known by now.
         resolved = replace(resolved, flash_found=sizing.context.flash_attn)
-    return sized(subject, sizing.devices, sizing.backend, resolved, settings, offload)
+    return sized(subject, sizing.devices, sizing.backend, resolved, settings, offload, sizing.processor)
 
 
 def sized(
@@ -323,10 +347,11 @@ def sized(
     resolved: Resolved,
     settings: Settings,
     offload: Offload,
+    processor: ProcessorKind = USUAL,
     beside: Mapping[str, Placed] = MappingProxyType({}),
 ) -> Sizing:
     """All buffers with a given offload and context; see `place` for what is beside."""
-    model = place(subject, devices, backend, resolved, settings, offload, beside)
+    model = place(subject, devices, backend, resolved, settings, offload, processor, beside)
     pipelined = (
         len(devices) > 1
         and offload.layers > layers_of(header_of(subject), subject)
@@ -343,4 +368,4 @@ def sized(
         if not flash:
             require_flash_attention(settings)
     taken = context(model, made, resolved.era)
-    return Sizing(settings, devices, backend, resolved, offload, model, taken, pipelined)
+    return Sizing(settings, devices, backend, resolved, offload, model, taken, pipelined, processor)

@@ -111,11 +111,18 @@ def _cache_term(
     return exact(name, size, text, cite(sizing, rule))
 
 
-def established(sizing: Sizing) -> bool:
-    """Whether it is known what is computed where: ik_llama.cpp has rules of its own for weights that lie elsewhere."""
+def unsure_of(sizing: Sizing) -> str:
+    """What is computed where is not established for this; empty where it is.
+
+    ik_llama.cpp has rules of its own for weights that lie elsewhere, and Hexagon's depend on its scratch memory.
+    """
     offload = sizing.offload
     whole = not offload.overrides and offload.layers > len(sizing.model.places.layers)
-    return sizing.settings.fork == "llama.cpp" or not sizing.devices or (whole and not sizing.pipelined)
+    if sizing.backend == "hexagon":
+        return "what Hexagon computes"
+    if sizing.settings.fork == "llama.cpp" or not sizing.devices or (whole and not sizing.pipelined):
+        return ""
+    return "what ik_llama.cpp computes with weights on several devices or in RAM"
 
 
 def compute_term(sizing: Sizing, place: str) -> Term | None:
@@ -135,7 +142,7 @@ def compute_term(sizing: Sizing, place: str) -> Term | None:
         text += f" + {gaps} B of gaps" if text else f"{gaps} B"
     cited = cite(sizing, "compute")
     low, high = (size + change for change in _changes(sizing, peak))
-    if not (established(sizing) and families.is_known(sizing.model.architecture.model_type)):
+    if unsure_of(sizing) or not families.is_known(sizing.model.architecture.model_type):
         low, high = size // _UNKNOWN_GRAPH, size * _UNKNOWN_GRAPH
     return between("compute", size, low, high, text or f"{size} B", cited)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from willfit.architectures.mixers import Attention, CrossAttention, LatentAttention, Recurrent
 from willfit.architectures.model import Architecture
 from willfit.checkpoints.gguf import GgufHeader
+from willfit.engines.llama_cpp.backends.repacking import Repacking
 from willfit.engines.llama_cpp.cache.layers import CacheSettings
 from willfit.engines.llama_cpp.eras import era_for as llama_cpp_era
 from willfit.engines.llama_cpp.graph.families import is_known
@@ -256,7 +257,7 @@ class OwnEngine:
         text = replace(
             self.header, tensors=tuple(t for t in self.header.tensors if not t.name.startswith(_ENCODERS))
         )
-        loader = Loader(where, self.backends, "", mapped=False, repack=())
+        loader = Loader(where, self.backends, "", mapped=False, repack=Repacking())
         era = replace(
             llama_cpp_era(self.era.llama_cpp),
             half_masks=self.era.half_masks,

@@ -122,12 +122,12 @@ def _explain(estimate: Estimate, console: Console) -> None:
 
 
 def devices_in_words(estimate: Estimate) -> str:
-    """`4 x L40S`, `RTX 3090 + RTX 4090`."""
+    """`4 x L40S`, `RTX 3090 + RTX 4090`; the processor where there are none."""
     counted = [
         (name, len(list(group))) for name, group in groupby(device.name for device in estimate.devices)
     ]
     short = [(name.removeprefix("GeForce "), count) for name, count in counted]
-    return " + ".join(f"{count} × {name}" if count > 1 else name for name, count in short)
+    return " + ".join(f"{count} × {name}" if count > 1 else name for name, count in short) or "the processor"
 
 
 def _reason(estimate: Estimate) -> str:
@@ -140,7 +140,8 @@ def _reason(estimate: Estimate) -> str:
             pool = format_bytes(demand.pool_bytes)
             return f"{demand.what}: {format_bytes(demand.needed_bytes)} of cache needed, {pool} left for it"
     worst = max(
-        estimate.devices, key=lambda place: place.peak_bytes / (place.usable_bytes or place.peak_bytes or 1)
+        estimate.devices or (estimate.host,),
+        key=lambda place: place.peak_bytes / (place.usable_bytes or place.peak_bytes or 1),
     )
     if worst.usable_bytes is None:
         return f"it needs {format_bytes(worst.peak_bytes)}"

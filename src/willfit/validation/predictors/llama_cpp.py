@@ -13,12 +13,14 @@ from willfit.engines.gguf_files import subject_of_file
 from willfit.engines.llama_cpp import Settings, estimate
 from willfit.engines.llama_cpp.eras import era_for
 from willfit.engines.llama_cpp.graph.pictures import Encoder
+from willfit.engines.llama_cpp.graph.tensor import OWN_BUFFERS
 from willfit.engines.llama_cpp.loading.expanded import expanded
 from willfit.engines.llama_cpp.loading.projectors import side_of
 from willfit.engines.llama_cpp.settings import Backend, Drafting, Fork, Program
 from willfit.estimate import Estimate, combined
 from willfit.file_types import known_quantization
 from willfit.hardware.device import Device
+from willfit.hardware.processors import processor_kind
 from willfit.hardware.table import find_device
 from willfit.quantities import GIB, MIB
 from willfit.validation.cases import Case
@@ -59,7 +61,7 @@ _BESIDE = ("context", "projector", "projector_compute", "draft")
 _HALF_DIGIT = 0.005
 
 #: Names of the host's plain memory in logs; older ones do not tell mapped files apart.
-_HOST = ("CPU", "CPU_Mapped", "CPU_REPACK", "CPU_AARCH64")
+_HOST = ("CPU", "CPU_Mapped", *OWN_BUFFERS)
 _PROGRAMS: dict[str, Program] = {
     "llama-server": "server",
     "server": "server",
@@ -126,7 +128,7 @@ def _has_whole_latents(case: Case, header: GgufHeader) -> bool:
 
 
 def machine_of(case: Case) -> Machine:
-    """The case's devices; those that are not named have no known size."""
+    """The case's devices and processor; devices that are not named have no known size."""
     count = case.fields.get("n_gpus")
     backend = str(case.settings.get("backend", "cpu"))
     if count is None:
@@ -141,7 +143,8 @@ def machine_of(case: Case) -> Machine:
         known = free.get(f"CUDA{index}")
         if known:
             devices[index] = replace(device, usable_bytes=int(known) * MIB)
-    return Machine(tuple(devices))
+    stated = case.settings.get("cpu")
+    return Machine(tuple(devices), processor=processor_kind(str(stated)) if stated else None)
 
 
 def _whole(case: Case) -> bool:
@@ -232,7 +235,7 @@ def settings_of(case: Case, build: str, program: Program) -> Settings:
         cpu_moe=bool(given.get("cpu_moe")),
         n_cpu_moe=int(given.get("n_cpu_moe") or 0),
         kv_offload=given.get("offload_kqv", True),
-        mmap=False if oracle else given.get("mmap", True),
+        mmap=False if oracle else given.get("mmap"),
         repack=given.get("use_extra_bufts", True),
         swa_full=bool(given.get("swa_full")),
         fit=bool(given.get("fit")),

@@ -49,6 +49,8 @@ class Metal:
     ----------
     index
         Which one.
+    offloads
+        It computes large products with weights that lie on the host; older builds did not.
     reorders
         Operations that can run at once are brought together.
     looks_far
@@ -62,6 +64,7 @@ class Metal:
     """
 
     index: int
+    offloads: bool = True
     reorders: bool = True
     looks_far: bool = True
     fuses: bool = True
@@ -90,8 +93,10 @@ class Metal:
         return buffer.device == self.index
 
     def takes_over(self, node: Node) -> bool:
-        """See `Backend.takes_over`."""
-        return node.op in ("mul_mat", "mul_mat_id") and rows(node) >= MIN_ROWS
+        """See `Backend.takes_over`: on a Mac plain products are Accelerate's, which reads the host's memory."""
+        if not self.offloads or rows(node) < MIN_ROWS:
+            return False
+        return node.op == "mul_mat_id" or (node.op == "mul_mat" and not _accelerated(node))
 
     def optimize(self, nodes: Sequence[Node], uses: Mapping[int, int]) -> Optimized:
         """See `Backend.optimize`."""
@@ -116,6 +121,13 @@ class Metal:
         if node.op == "top_k":
             return 2 * 4 * node.src[0].elements
         return size
+
+
+def _accelerated(node: Node) -> bool:
+    """Whether Accelerate computes a product (`ggml_backend_blas_device_supports_op`)."""
+    weights, given = node.src[:2]
+    enough = min(*node.ne[:2], given.ne[0]) >= MIN_ROWS
+    return enough and given.type == "F32" and weights.is_contiguous and given.is_contiguous
 
 
 def _attention_bytes(node: Node, copies: bool) -> int:

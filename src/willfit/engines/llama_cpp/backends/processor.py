@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from willfit.engines.llama_cpp.backends.repacking import amx_bytes
 from willfit.engines.llama_cpp.graph.fusion import Optimized
-from willfit.engines.llama_cpp.graph.tensor import Buffer, Node
+from willfit.engines.llama_cpp.graph.tensor import AMX, Buffer, Node
 
 #: No limit to one allocation.
 ENDLESS = 2**62
@@ -22,12 +23,15 @@ class Processor:
         Where its results are: `CPU`, or pinned buffers of the first device, such as `CUDA_Host`.
     alignment, largest_buffer
         Of that buffer.
+    sees_devices
+        It reads what lies on devices, too.
     """
 
     place: str = "CPU"
     alignment: int = 32
     maps_files: bool = False
     largest_buffer: int = ENDLESS
+    sees_devices: bool = False
 
     def supports(self, node: Node) -> bool:
         """See `Backend.supports`."""
@@ -35,7 +39,7 @@ class Processor:
 
     def reads(self, buffer: Buffer) -> bool:
         """See `Backend.reads`."""
-        return buffer.device is None
+        return buffer.device is None or self.sees_devices
 
     def takes_over(self, node: Node) -> bool:
         """See `Backend.takes_over`."""
@@ -47,4 +51,6 @@ class Processor:
 
     def bytes(self, node: Node) -> int:
         """See `Backend.bytes`."""
+        if node.buffer is not None and node.buffer.place == AMX:
+            return amx_bytes(node)
         return node.bytes

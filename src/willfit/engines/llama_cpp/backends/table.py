@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from willfit.engines.llama_cpp.backends import cann, hexagon, opencl
+from willfit.engines.llama_cpp.backends.cann import Cann
 from willfit.engines.llama_cpp.backends.cuda import Cuda
+from willfit.engines.llama_cpp.backends.hexagon import Hexagon
 from willfit.engines.llama_cpp.backends.metal import Metal
+from willfit.engines.llama_cpp.backends.opencl import OpenCl
 from willfit.engines.llama_cpp.backends.processor import Processor
 from willfit.engines.llama_cpp.backends.sycl import Sycl
 from willfit.engines.llama_cpp.backends.vulkan import BLOCK_BYTES, Vulkan, host_alignment
@@ -21,11 +25,22 @@ _OF_VENDOR: dict[str, BackendName] = {
     "AMD": "rocm",
     "Apple": "metal",
     "Intel": "vulkan",
+    "Huawei": "cann",
+    "Qualcomm": "opencl",
     "": "cuda",
 }
 
-#: Pinned host memory of a backend's first device, by the backend's name; Metal has none.
-_HOST_BUFFERS = {"cuda": "CUDA_Host", "rocm": "ROCm_Host", "vulkan": "Vulkan_Host", "sycl": "SYCL_Host"}
+#: The Ascend that its backend is built for in particular.
+_SMALL_ASCEND = "ascend310p"
+
+#: Pinned host memory of a backend's first device, by the backend's name; Metal and OpenCL have none.
+_HOST_BUFFERS = {
+    "cuda": "CUDA_Host",
+    "rocm": "ROCm_Host",
+    "vulkan": "Vulkan_Host",
+    "sycl": "SYCL_Host",
+    "cann": "CANN_Host",
+}
 
 
 def backend_name(devices: Sequence[Device], named: BackendName | None) -> BackendName:
@@ -35,8 +50,10 @@ def backend_name(devices: Sequence[Device], named: BackendName | None) -> Backen
     return named or _OF_VENDOR.get(devices[0].vendor, "vulkan")
 
 
-def host_buffers(name: BackendName) -> str:
+def host_buffers(name: BackendName, era: Era) -> str:
     """What the pinned host memory of a backend is called; empty if it has none."""
+    if name == "cann" and era.cann_step < cann.Step.PINNED:
+        return ""
     return _HOST_BUFFERS.get(name, "")
 
 
@@ -65,6 +82,7 @@ def backends_of(
             found.append(
                 Metal(
                     index,
+                    era.metal_offloads,
                     era.metal_reorders,
                     era.metal_looks_far,
                     era.metal_fuses,
@@ -72,6 +90,12 @@ def backends_of(
                     era.metal_workspaces,
                 )
             )
+        elif name == "cann":
+            found.append(Cann(index, cann.Step(era.cann_step), device.compute_capability == _SMALL_ASCEND))
+        elif name == "hexagon":
+            found.append(Hexagon(index, hexagon.Step(era.hexagon_step)))
+        elif name == "opencl":
+            found.append(OpenCl(index, opencl.Step(era.opencl_step)))
         elif name == "sycl":
             found.append(Sycl(index, era.sycl_attends, era.sycl_workspaces))
         else:
@@ -80,8 +104,9 @@ def backends_of(
             )
     if name == "vulkan":
         alignment = host_alignment(devices[0].vendor)
-        return (*found, Processor(host_buffers(name), alignment, largest_buffer=BLOCK_BYTES))
-    return (*found, Processor(host_buffers(name) or "CPU"))
+        return (*found, Processor(host_buffers(name, era), alignment, largest_buffer=BLOCK_BYTES))
+    sees = any(isinstance(one, Hexagon) and one.seen_by_host for one in found)
+    return (*found, Processor(host_buffers(name, era) or "CPU", sees_devices=sees))
 
 
 def _arch(device: Device) -> int | str:

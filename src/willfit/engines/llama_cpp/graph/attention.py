@@ -375,7 +375,8 @@ def heads(
             v = net.transpose(v)
         k = net.cast(k, "F16") if k.type == "F32" else k
         v = net.cast(v, "F16") if v.type == "F32" else v
-        x = net.flash_attn(q, k, v, mask, sinks, kind="alibi" if has_alibi(net) else "")
+        kind = "alibi" if has_alibi(net) else "capped" if softcaps(net) else ""
+        x = net.flash_attn(q, k, v, mask, sinks, kind=kind)
         if up is not None:
             x = net.mul_mat(up, net.permute(x, 0, 2, 1, 3))
             x = net.cont(net.permute(x, 0, 2, 1, 3))

@@ -497,6 +497,17 @@ class Network(Graph):
         kind = "long" if self.batch.context > original else "short"
         return self.outer(f"rope_factors_{kind}.weight")
 
+    def rope(self, a: Node, positions: Node, factors: Node | None = None) -> Node:
+        """See `Graph.rope`: `kind` says what not all devices can, `yarn` and `part` of a head."""
+        node = super().rope(a, positions, factors)
+        meta = self.meta
+        widths = [meta.integer(f"rope.dimension_count{which}", 0) for which in ("", "_swa")]
+        if meta.values.get(f"{meta.architecture}.rope.scaling.type") == "yarn":
+            node.kind = "yarn"
+        elif any(widths) and a.ne[0] not in widths:
+            node.kind = "part"
+        return node
+
     def temperature(self) -> Node:
         """Factors of queries that depend on the positions."""
         return self.input("F32", 1, 1, self.batch.tokens, name="temperature")

@@ -14,7 +14,7 @@ from typing import Protocol
 from willfit.engines.llama_cpp.graph.allocator import Allocation, Blocks
 from willfit.engines.llama_cpp.graph.folding import Run
 from willfit.engines.llama_cpp.graph.fusion import Optimized
-from willfit.engines.llama_cpp.graph.tensor import VIEW_OPS, Buffer, Node
+from willfit.engines.llama_cpp.graph.tensor import OWN_BUFFERS, VIEW_OPS, Buffer, Node
 
 
 class Backend(Protocol):
@@ -377,11 +377,11 @@ def described(node: Node) -> str:
     if node.op == "none":
         return node.name or "a copy"
     weight = next((source.name for source in node.src if source.buffer is not None and source.name), "")
-    what = node.kind or node.op
+    what = node.op if node.op == "rope" else node.kind or node.op
     where = f" in layer {node.layer}" if node.layer >= 0 and not weight.startswith("blk.") else ""
     return f"{what} with {weight}{where}" if weight else f"{what}{where}"
 
 
 def is_host(buffer: Buffer) -> bool:
     """Whether a buffer is plain host memory, which the processor and pinned copies share."""
-    return buffer.device is None and buffer.place != "CPU_REPACK"
+    return buffer.device is None and buffer.place not in OWN_BUFFERS

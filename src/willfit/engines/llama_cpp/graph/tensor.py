@@ -20,6 +20,11 @@ VIEW_OPS = frozenset(("view", "reshape", "permute", "transpose"))
 EXACT = "exact product"
 
 
+#: Buffers of what the processor keeps in a form of its own: no other backend reads them.
+AMX = "AMX"
+OWN_BUFFERS = ("CPU_REPACK", "CPU_AARCH64", AMX)
+
+
 @dataclass(frozen=True, slots=True)
 class Buffer:
     """Memory that is allocated before the graph runs: weights, or a cache.

@@ -10,6 +10,7 @@ from typing import Any
 
 from willfit.architectures.gguf.metadata import Metadata
 from willfit.checkpoints.gguf import GgufHeader, GgufTensor
+from willfit.engines.llama_cpp.backends.repacking import Repacking
 from willfit.engines.llama_cpp.graph.scheduler import Backend
 from willfit.engines.llama_cpp.graph.tensor import Buffer, Node, Shape
 from willfit.engines.llama_cpp.loading.layers import LayerPlaces
@@ -17,10 +18,8 @@ from willfit.engines.llama_cpp.loading.roles import Role, role_of
 from willfit.engines.llama_cpp.loading.rows import RowSplit
 from willfit.errors import BadInput
 
-#: Rows that AVX2 processors interleave of types that they multiply faster so (`ggml-cpu/repack.cpp`).
-_INTERLEAVED = 8
-
-_LEAF = re.compile(r"^(enc\.|dec\.|)blk\.(\d+)\.(.+)$")
+#: Name of a tensor of a layer: the stack, the layer, what it is.
+LAYER = re.compile(r"^(enc\.|dec\.|)blk\.(\d+)\.(.+)$")
 
 #: Where a model ties its head: one tensor that is read as rows and multiplied with.
 _TABLE, _HEAD = "token_embd.weight", "output.weight"
@@ -123,7 +122,7 @@ def alike(placed: Sequence[Placed], count: int) -> tuple[int, ...]:
     """A number for each layer, the same for layers with equal tensors in the same buffers."""
     layers: list[list[tuple[str, str, tuple[int, ...], Buffer]]] = [[] for _ in range(count)]
     for one in placed:
-        found = _LEAF.match(one.name)
+        found = LAYER.match(one.name)
         if found and int(found[2]) < count:
             layers[int(found[2])].append((found[1] + found[3], one.tensor.type, one.tensor.ne, one.buffer))
     numbers: dict[tuple[tuple[str, str, tuple[int, ...], Buffer], ...], int] = {}
@@ -147,7 +146,7 @@ class Loader:
     mapped
         The file is mapped.
     repack
-        Types that the processor repacks.
+        What the processor repacks.
     overrides
         Patterns of tensor names, each with the name of a buffer.
     split
@@ -162,7 +161,7 @@ class Loader:
     backends: tuple[Backend, ...]
     host_buffers: str
     mapped: bool
-    repack: tuple[str, ...]
+    repack: Repacking
     overrides: tuple[tuple[str, str], ...] = ()
     split: RowSplit | None = None
     lazy: str = ""
@@ -259,9 +258,8 @@ class Loader:
             pinned = Buffer(self.host_buffers, None, weights=True)
             if self.backends[0].supports(_test(tensor, meta, role.op, pinned)):
                 return Buffer("CPU_Mapped", None, weights=True) if self.mapped else pinned
-        if tensor.type in self.repack and repacks(tensor, role.op):
-            return Buffer("CPU_REPACK", None, weights=True)
-        return self._plain()
+        own = self.repack.buffer(tensor, role.op)
+        return Buffer(own, None, weights=True) if own else self._plain()
 
     def _plain(self) -> Buffer:
         """Memory that any processor reads."""
@@ -276,14 +274,6 @@ def _reshaped(tensor: GgufTensor, meta: Metadata) -> GgufTensor:
     return replace(tensor, ne=(tensor.ne[0], tensor.ne[1] // groups, groups))
 
 
-def repacks(tensor: GgufTensor, op: str) -> bool:
-    """Whether an AVX2 processor keeps a tensor in a form of its own, if it does so with the type."""
-    if op not in ("mul_mat", "mul_mat_id"):
-        return False
-    dims = len(tensor.ne) - next((i for i, n in enumerate(reversed(tensor.ne)) if n != 1), 0)
-    return dims == (2 if op == "mul_mat" else 3) and tensor.ne[1] % _INTERLEAVED == 0
-
-
 def _test(tensor: GgufTensor, meta: Metadata, op: str, buffer: Buffer) -> Node:
     """The operation by which llama.cpp asks whether a backend can use a tensor."""
     a, b, c, d = [*tensor.ne, 1, 1, 1, 1][:4]
@@ -295,6 +285,10 @@ def _test(tensor: GgufTensor, meta: Metadata, op: str, buffer: Buffer) -> Node:
     if op == "mul_mat_id":
         rows = Node("none", "F32", (a, 1, 512, 1))
         return Node(op, "F32", (b, 1, 512, 1), [weight, rows, Node("none", "I32", (1, 512, 1, 1))])
+    if op == "add_id":
+        used = meta.integer("expert_used_count", 0) or 1
+        x = Node("none", "F32", (a, used, 512, 1))
+        return Node(op, "F32", x.ne, [x, weight, Node("none", "I32", (used, 512, 1, 1))])
     if op in ("add", "mul"):
         return Node(op, "F32", (a, b, c, d), [Node("none", "F32", (a, b, c, d)), weight])
     if op == "ssm_conv":

@@ -52,6 +52,11 @@ def declare_options(parser: Parser) -> None:
         "--engine-version", metavar="VERSION", help="such as 0.25.1; default: the newest that is known"
     )
     parser.add_argument("--host-ram", metavar="SIZE", help="RAM of the host, such as 64GiB")
+    parser.add_argument(
+        "--cpu",
+        metavar="CPU",
+        help="processor of the host: x86, avx512, amx, arm, graviton4, ...; default: what the devices come with",
+    )
     add_source(parser)
     add_json(parser)
     parser.add_argument(
@@ -81,7 +86,9 @@ def machine_given(given: Namespace) -> Machine | None:
     """
     from willfit.asking import machine_of, this_machine
 
-    return this_machine() if given.gpu is None else machine_of(given.gpu, given.host_ram)
+    if given.gpu is None:
+        return this_machine(given.cpu)
+    return machine_of(given.gpu, given.host_ram, given.cpu)
 
 
 def answered(given: Namespace, launch: Sequence[str], machine: Machine | None) -> Answer:
