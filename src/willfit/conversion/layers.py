@@ -185,7 +185,7 @@ class _Writer:
         for name, tensor in _joined((tensor.name, tensor) for tensor in found):
             if name.startswith(LEFT_OUT):
                 continue
-            for leaf, shape in self.outer_pieces(name, tensor, place):
+            for leaf, shape in self.outer_pieces(name, tensor, place, architecture.vocab_size):
                 entries.append(self.entry(leaf, shape, tensor))
         return entries
 
@@ -208,7 +208,7 @@ class _Writer:
         self.unnamed.append(name)
         return ((_by_role(name, tensor), _shape(tensor)),)
 
-    def outer_pieces(self, name: str, tensor: Tensor, place: Place) -> Pieces:
+    def outer_pieces(self, name: str, tensor: Tensor, place: Place, vocabulary: int) -> Pieces:
         words = name.split(".")
         for first in range(len(words)):
             tail = ".".join(words[first:])
@@ -218,6 +218,8 @@ class _Writer:
                     if key in names:
                         return _applied(names[key], tensor.shape, ending if key == module else "", place)
         self.unnamed.append(name)
+        if tensor.kind == "embedding" and tensor.shape[0] == vocabulary:
+            return (("token_embd.weight", tensor.shape),)
         return ((_by_role(name, tensor), _shape(tensor)),)
 
     def entry(self, leaf: str, shape: Shape, tensor: Tensor) -> Entry:

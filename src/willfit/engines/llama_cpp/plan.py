@@ -291,7 +291,11 @@ def _network(
 ) -> Network:
     cache = settings.cache
     host = len(model.backends) - 1
-    devices = [host if device is None else device for device in (*model.places.layers, model.places.output)]
+    layers = model.architecture.layers
+    placed, order = model.places.layers, runs(layers)
+    if len(order) > len(placed):
+        placed = tuple(placed[block] for block in order)
+    devices = [host if device is None else device for device in (*placed, model.places.output)]
     batch = Batch(
         tokens,
         sequences,
@@ -313,7 +317,6 @@ def _network(
         settings.fused_experts,
         settings.drafts,
     )
-    layers = model.architecture.layers
     return Network(
         model.meta,
         (*layers, *model.architecture.mtp_layers) if settings.drafts else layers,

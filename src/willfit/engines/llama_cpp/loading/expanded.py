@@ -10,11 +10,18 @@ from willfit.checkpoints.gguf import GgufHeader, GgufTensor
 from willfit.engines.base import Subject
 from willfit.engines.llama_cpp.graph.tensor import row_bytes
 
+#: Architectures from before latents were cached.
+_ONCE = frozenset(("deepseek2", "minicpm3", "plm"))
 _KEYS, _VALUES, _BOTH = "attn_k_b.weight", "attn_v_b.weight", "attn_kv_b.weight"
 
 
 def expanded(subject: Subject) -> Subject:
-    """The same model with keys and values of all heads in its cache, and one matrix that makes both of them."""
+    """The same model with keys and values of all heads in its cache, and one matrix that makes both of them.
+
+    Architectures that came later never were run so.
+    """
+    if subject.architecture.model_type not in _ONCE:
+        return subject
     layers = tuple(
         replace(layer, mixers=tuple(_whole(mixer) for mixer in layer.mixers))
         for layer in subject.architecture.layers
