@@ -33,8 +33,7 @@ class Entry(NamedTuple):
     @property
     def bytes(self) -> int:
         """What its data takes, without the padding behind it."""
-        kind = GGML_TYPES[self.type]
-        return prod(self.ne) // kind.block * kind.bytes
+        return GGML_TYPES[self.type].stored(self.ne)
 
 
 def header_of(entries: Iterable[Entry], metadata: Mapping[str, Any], head_bytes: int = 0) -> GgufHeader:

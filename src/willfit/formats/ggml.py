@@ -37,7 +37,7 @@ def ggml_bytes(type_name: str, ne: Sequence[int]) -> int:
         raise BadInput(
             f"a {kind.name} tensor of dimensions {tuple(ne)} is not a whole number of blocks of {kind.block}"
         )
-    return prod(ne) // kind.block * kind.bytes
+    return kind.stored(ne)
 
 
 @dataclass(frozen=True, slots=True)

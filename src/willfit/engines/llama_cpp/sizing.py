@@ -17,6 +17,7 @@ from willfit.engines.llama_cpp.loading.drafting import drafting_tensors
 from willfit.engines.llama_cpp.loading.layers import LayerPlaces, place_layers
 from willfit.engines.llama_cpp.loading.offload import EXPERTS, Offload
 from willfit.engines.llama_cpp.loading.rows import RowSplit, row_split
+from willfit.engines.llama_cpp.loading.interleaved import repacked
 from willfit.engines.llama_cpp.loading.weights import Loader, Placed
 from willfit.engines.llama_cpp.plan import Context, Model, context, flash_attention, load
 from willfit.engines.llama_cpp.resolve import Resolved, check_widths, require_flash_attention, resolve
@@ -164,16 +165,19 @@ def place(
         places,
         backends,
         "" if settings.no_host else host_buffers(backend),
-        settings.mmap,
+        settings.mmap and not settings.run_time_repack,
         resolved.era.repacked if settings.repack and settings.fork == "llama.cpp" else (),
         offload.overrides,
         split,
         lazy_buffer(resolved.era, settings),
         not resolved.era.per_layer_first,
+        resolved.era.places_blindly,
     )
     model = load(
         header, subject.architecture, loader, skipped_tensors(header, subject, settings), subject.bounds
     )
+    if settings.run_time_repack:
+        model = replace(model, named={name: repacked(one) for name, one in model.named.items()})
     borrowed = {name: beside[name] for name in _BORROWED if name in beside}
     return replace(model, named={**borrowed, **model.named})
 

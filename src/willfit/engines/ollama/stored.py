@@ -186,8 +186,7 @@ def _retyped(tensor: GgufTensor, patterns: Iterable[tuple[re.Pattern[str], str]]
 
 
 def _bytes(ne: Iterable[int], kind: str) -> int:
-    known = GGML_TYPES[kind]
-    return prod(ne) // known.block * known.bytes
+    return GGML_TYPES[kind].stored(tuple(ne))
 
 
 def encoder_of(architecture: Architecture, stored: Stored) -> Vision | None:

@@ -21,6 +21,7 @@ from willfit.hardware.table import find_device
 from willfit.quantities import MIB
 from willfit.validation.cases import Case
 from willfit.validation.predictors.gguf_files import dry_run, file_of, file_sizes
+from willfit.validation.predictors.stated_types import as_stated
 from willfit.validation.scoring import Prediction
 
 #: Builds by the day on which they were published; others lie between.
@@ -100,7 +101,10 @@ def subject_of(case: Case) -> Subject:
     if known_quantization(name) is None:
         name = "Q4_K_M"  # of a fork: sizes of weights are not predicted then
     made = file_of(case, name)
-    found = subject_of_file(str(case.fields.get("model")), made.header)
+    stated = as_stated(made.header, case.fields.get("gguf_hparams") or {})
+    found = subject_of_file(str(case.fields.get("model")), stated or made.header)
+    if stated is not None:
+        return found
     own = sum(line.bytes for line in found.lines)
     return replace(found, bounds=None if made.bytes == (own, own) else made.bytes)
 
@@ -228,6 +232,7 @@ def settings_of(case: Case, build: str, program: Program) -> Settings:
         mla=given.get("mla_attn"),
         fused_moe=given.get("fused_moe"),
         max_attention_mib=given.get("attn_max_b"),
+        run_time_repack=bool(given.get("run_time_repack")),
     )
 
 
@@ -282,7 +287,7 @@ def figures(case: Case, subject: Subject, answer: Estimate) -> dict[str, Any]:
     # Where a tensor is: without the pattern, or the shares of several devices, nobody knows.
     placed = "override_tensor" not in unknown and not (several and "tensor_split" in unknown)
     stated = case.fields.get("gguf_type")
-    files = (
+    files = "types" in (case.fields.get("gguf_hparams") or {}) or (
         bool(stated)
         and known_quantization(str(stated)) is not None
         and not unknown & {"gguf_type", "gguf_mix"}

@@ -156,6 +156,8 @@ class Loader:
         Buffer of tables that are read as they are needed; empty if all are read at first.
     per_layer_last
         See `role_of`.
+    blind
+        Nobody asks whether a device can compute with what it is given (ik_llama.cpp).
     """
 
     places: LayerPlaces
@@ -167,6 +169,7 @@ class Loader:
     split: RowSplit | None = None
     lazy: str = ""
     per_layer_last: bool = False
+    blind: bool = False
     _patterns: tuple[tuple[re.Pattern[str], str], ...] = field(init=False, default=())
 
     def __post_init__(self) -> None:
@@ -237,14 +240,14 @@ class Loader:
                 return Buffer(self.split.place(device), device, weights=True)
             mapped = self.mapped and backend.maps_files
             buffer = Buffer(backend.place, device, weights=True, mapped=mapped)
-            if backend.supports(_test(tensor, meta, role.op, buffer)):
+            if self.blind or backend.supports(_test(tensor, meta, role.op, buffer)):
                 return buffer
         return self._host(tensor, meta, role)
 
     def _named(self, tensor: GgufTensor, meta: Metadata, role: Role, place: str) -> Buffer:
         """The buffer that an override names."""
         if place == "CPU":
-            return self._host(tensor, meta, role)
+            return replace(self._plain(), apart=True) if self.blind else self._host(tensor, meta, role)
         for device, backend in enumerate(self.backends[:-1]):
             if backend.place == place:
                 return Buffer(place, device, weights=True)
@@ -257,7 +260,7 @@ class Loader:
         """Pinned buffers of the first device, else what the processor repacks, else plain memory."""
         if self.host_buffers:
             pinned = Buffer(self.host_buffers, None, weights=True)
-            if self.backends[0].supports(_test(tensor, meta, role.op, pinned)):
+            if self.blind or self.backends[0].supports(_test(tensor, meta, role.op, pinned)):
                 return Buffer("CPU_Mapped", None, weights=True) if self.mapped else pinned
         if tensor.type in self.repack and repacks(tensor, role.op):
             return Buffer("CPU_REPACK", None, weights=True)
@@ -316,12 +319,12 @@ def buffer_bytes(
     A mapped file counts from its first tensor in that buffer to the end of the last, whatever lies between.
     """
     sizes: dict[str, int] = {}
-    ranges: dict[tuple[str, int, bool], tuple[int, int]] = {}
+    ranges: dict[tuple[str, int, bool, bool], tuple[int, int]] = {}
     processor = backends[-1]
     for one in placed:
         place = one.buffer.place
         if place == "CPU_Mapped" or one.buffer.mapped:
-            key = place, one.tensor.file, one.lazy
+            key = place, one.tensor.file, one.lazy, one.buffer.apart
             start, end = ranges.get(key, (one.tensor.offset, 0))
             last = one.tensor.offset + one.tensor.bytes
             ranges[key] = min(start, one.tensor.offset), max(end, last)
