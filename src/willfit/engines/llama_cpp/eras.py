@@ -152,8 +152,8 @@ class Era:
         has memory of its own.
     sums_experts
         Results of experts are added up by one operation; `weighted` with their weights.
-    multiplies
-        Types of ik_llama.cpp's own that CUDA can multiply with.
+    multiplies, multiplies_halves
+        Types of ik_llama.cpp's own that its CUDA can multiply with; whether it multiplies quantized matrices with F16.
     takes_over
         How ik_llama.cpp's CUDA devices choose among operations whose weights are on the host; see `asking.IkRule`.
     places_blindly
@@ -235,6 +235,7 @@ class Era:
     fuses_dense: bool = False
     sums_experts: Literal["", "plain", "weighted"] = ""
     multiplies: tuple[str, ...] = ()
+    multiplies_halves: bool = False
     takes_over: IkRule = ""
     places_blindly: bool = False
 
@@ -354,6 +355,7 @@ IK_ERAS: tuple[Era, ...] = succession(
     changed((3478,), fuses_gates=True),
     changed((3480,), sums_experts="plain"),
     changed((3541,), latent_cache=True, chooses_latents=True),
+    changed((3590,), multiplies_halves=True),
     changed((3683,), takes_over="fused"),
     changed((3696,), multiplies=_own(3696)),
     changed((3707,), multiplies=_own(3707)),

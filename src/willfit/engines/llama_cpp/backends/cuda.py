@@ -63,8 +63,8 @@ class Cuda:
         What ik_llama.cpp takes over; empty in llama.cpp.
     any_heads
         Attention has kernels for keys wider than values, and their parts are joined in any type (ik_llama.cpp).
-    multiplies
-        Types of ik_llama.cpp's own that there are kernels for.
+    multiplies, halves
+        Types of ik_llama.cpp's own that there are kernels for; whether quantized matrices are multiplied with F16.
     convolves_three
         It has short convolutions of three inputs; older builds have those of four only.
     """
@@ -78,6 +78,7 @@ class Cuda:
     ik_rule: IkRule = ""
     any_heads: bool = False
     multiplies: tuple[str, ...] = ()
+    halves: bool = False
     convolves_three: bool = True
     alignment: int = 128
     maps_files: bool = False
@@ -98,6 +99,8 @@ class Cuda:
             return True
         if node.op == "ssm_conv" and node.src[1].ne[0] == 3 and not self.convolves_three:
             return False
+        if self.ik_rule and node.op in ("mul_mat", "mul_mat_id"):
+            return _ik_product(node, self.halves)
         check = _CHECKS.get(node.op)
         if check is not None:
             return check(node)
@@ -143,6 +146,13 @@ def _product(node: Node) -> bool:
     if node.kind == EXACT:
         return False
     return not (b.type == "F16" and a.type != "F16")
+
+
+def _ik_product(node: Node, halves: bool) -> bool:
+    a, b = node.src[0], node.src[1]
+    if b.type == "F16" and a.type != "F16" and not (halves and GGML_TYPES[a.type].block > 1):
+        return False
+    return node.op != "mul_mat" or a.ne[3] == b.ne[3]
 
 
 def _rows(node: Node) -> bool:

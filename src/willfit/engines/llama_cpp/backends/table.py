@@ -59,6 +59,7 @@ def backends_of(
                     era.takes_over,
                     era.chooses_latents,
                     era.multiplies,
+                    era.multiplies_halves,
                     era.convolves_three,
                 )
             )
