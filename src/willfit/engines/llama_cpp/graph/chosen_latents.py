@@ -33,7 +33,8 @@ def attend_chosen(net: Network, mask: Node, q: Node, rotated: Node, latent: Node
     step = row_bytes(cache.k.type, rank + rope)
     net.expand(net.cpy(both, net.view(cache.k, (rank + rope, tokens), (step,))))
     if mla > 1 and net.batch.flash_attn and tokens >= _MANY_TOKENS:
-        y = _from_whole_heads(net, mask, q, rotated, rank, step)
+        halves = net.era.multiplies_halves
+        y = (_from_whole_heads if halves else _from_floats)(net, mask, q, rotated, rank, step)
     else:
         y = _among_latents(net, mask, q, rotated, rank, step)
     net.expand(y)
@@ -72,6 +73,27 @@ def _from_whole_heads(net: Network, mask: Node, q: Node, rotated: Node, rank: in
         y = result if y is None else net.concat(y, result, 0)
     assert y is not None
     return y
+
+
+def _from_floats(net: Network, mask: Node, q: Node, rotated: Node, rank: int, step: int) -> Node:
+    """The same in builds that could multiply with floats only: for all heads at once, the cache in F32."""
+    cached, cells = net.cache.k, net.cache.cells
+    assert cached is not None
+    plain, heads, tokens = q.ne[:3]
+    rope = rotated.ne[0]
+    width = net.meta.integer("attention.value_length_mla", net.meta.integer("attention.value_length"))
+    floats = net.cast(net.view(cached, (rank + rope, cells), (step,)), "F32")
+    latents = net.view(floats, (rank, cells), floats.nb[1:2])
+    shared = net.view(floats, (rope, 1, cells), (floats.nb[1], floats.nb[1]))
+    made = net.mul_mat(_both_projections(net, rank, heads * (plain + width)), latents)
+    steps = (row_bytes("F32", heads * (plain + width)), row_bytes("F32", plain + width))
+    k = net.view(made, (plain, cells, heads), steps)
+    k = net.concat(k, net.permute(net.repeat(shared, rope, heads, cells, 1), 0, 2, 1, 3), 0)
+    k = net.cast(k, cached.type)
+    v = net.cast(net.view(made, (width, cells, heads), steps, row_bytes("F32", plain)), cached.type)
+    queries = net.permute(net.concat(q, rotated, 0), 0, 2, 1, 3)
+    net.expand(queries)
+    return net.reshape(net.flash_attn(queries, k, v, mask), width * heads, tokens)
 
 
 def _heads_at_once(net: Network, heads: int, size: int) -> int:
