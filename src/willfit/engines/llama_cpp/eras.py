@@ -154,8 +154,14 @@ class Era:
         Results of experts are added up by one operation; `weighted` with their weights.
     multiplies, multiplies_halves
         Types of ik_llama.cpp's own that its CUDA can multiply with; whether it multiplies quantized matrices with F16.
+    rotates_apart
+        Where latents are expanded, the part of queries that has positions is rotated apart and joined again.
     takes_over
         How ik_llama.cpp's CUDA devices choose among operations whose weights are on the host; see `asking.IkRule`.
+    maps_overrides
+        What ik_llama.cpp is told by name to keep on the host is mapped, too; before, it was read.
+    keeps_expert_biases, doubles_biases
+        `--cpu-moe` leaves the biases of experts on their devices; biases apart from their weights are there, too.
     places_blindly
         Weights go to their layer's device, or to where they are sent by name, whether it can compute with them or not.
     """
@@ -236,7 +242,11 @@ class Era:
     sums_experts: Literal["", "plain", "weighted"] = ""
     multiplies: tuple[str, ...] = ()
     multiplies_halves: bool = False
+    rotates_apart: bool = False
     takes_over: IkRule = ""
+    maps_overrides: bool = False
+    keeps_expert_biases: bool = False
+    doubles_biases: bool = False
     places_blindly: bool = False
 
 
@@ -350,12 +360,14 @@ IK_ERAS: tuple[Era, ...] = succession(
         multiplies=_own(0),
         takes_over="rows",
         places_blindly=True,
+        rotates_apart=True,
     ),
     changed((3413,), fuses_norms=True),
     changed((3478,), fuses_gates=True),
     changed((3480,), sums_experts="plain"),
     changed((3541,), latent_cache=True, chooses_latents=True),
     changed((3590,), multiplies_halves=True),
+    changed((3597,), maps_overrides=True),
     changed((3683,), takes_over="fused"),
     changed((3696,), multiplies=_own(3696)),
     changed((3707,), multiplies=_own(3707)),
@@ -371,6 +383,8 @@ IK_ERAS: tuple[Era, ...] = succession(
     changed((3869,), fuses_dense=True),
     changed((3873,), pipeline_copies=1),
     changed((3907,), half_masks=True),
+    changed((3909,), doubles_biases=True),
+    changed((3916,), keeps_expert_biases=True),
     changed((3918,), caches_drafts=False),
     changed((3926,), sums_experts="weighted"),
     changed((3928,), flash_on=True, fuses_experts=True),

@@ -28,6 +28,7 @@ from willfit.engines.llama_cpp.sizing import Sizing, devices_of, resized, size_u
 from willfit.engines.llama_cpp.terms import (
     compute_term,
     divided_term,
+    made_term,
     established,
     keys_values_term,
     output_term,
@@ -80,7 +81,7 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
     """
     era = era_for(settings.version, settings.fork)
     if not era.latent_cache or (era.chooses_latents and not mla_of(settings, era)):
-        subject = expanded(subject)
+        subject = expanded(subject, merged=settings.fork == "llama.cpp")
     used = devices_of(machine, settings)
     contexts = [context_term(device) for device in used]
     free = [
@@ -139,6 +140,7 @@ def _device_terms(sizing: Sizing, index: int) -> tuple[Term, ...]:
     return _present(
         weights_term(sizing, place),
         divided_term(sizing, index),
+        made_term(sizing, place),
         keys_values_term(sizing, place),
         states_term(sizing, place),
         compute_term(sizing, place),
@@ -161,6 +163,7 @@ def _host_terms(sizing: Sizing, draft: Draft | None, pictures: Mapping[str, int]
     places = {**_HOST_WEIGHTS, pinned: "weights" if pinned == "CPU" else "pinned_weights"}
     return _present(
         *(weights_term(sizing, place, name) for place, name in places.items()),
+        made_term(sizing, pinned),
         keys_values_term(sizing, "CPU"),
         states_term(sizing, "CPU"),
         compute_term(sizing, pinned),

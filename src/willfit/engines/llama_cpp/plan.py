@@ -42,6 +42,8 @@ class Model:
         Tensors by name; see `loading.weights.by_name`.
     alike
         Of each layer a number, the same where tensors are alike.
+    made
+        Tensors that are made of others when the file is loaded; see `loading.prepared`.
     spread
         The least and the most that the weights may take, by what is counted: other than 1 where a mix is not known.
     """
@@ -55,6 +57,7 @@ class Model:
     alike: tuple[int, ...]
     spread: tuple[float, float] = (1.0, 1.0)
     split: RowSplit | None = None
+    made: tuple[Placed, ...] = ()
 
     @property
     def meta(self) -> Metadata:
@@ -65,6 +68,16 @@ class Model:
     def bytes(self) -> dict[str, int]:
         """Bytes of each buffer of weights."""
         return buffer_bytes(self.placed, self.backends, self.split)
+
+    def made_bytes(self, place: str) -> int:
+        """Bytes of what is made on a device when the file is loaded; for the host all that is not on devices."""
+        devices = {one.place for one in self.backends[:-1]}
+        here = (place,) if place in devices else ()
+        return sum(
+            one.tensor.bytes
+            for one in self.made
+            if one.buffer.place in here or (not here and one.buffer.device is None)
+        )
 
     def divided_bytes(self, device: int) -> int:
         """Bytes of a device's rows of matrices that are divided among devices."""

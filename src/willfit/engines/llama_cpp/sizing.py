@@ -16,6 +16,7 @@ from willfit.engines.llama_cpp.fit import LEAST_CONTEXT, TARGET_BYTES, Limits, f
 from willfit.engines.llama_cpp.loading.drafting import drafting_tensors
 from willfit.engines.llama_cpp.loading.layers import LayerPlaces, place_layers
 from willfit.engines.llama_cpp.loading.offload import EXPERTS, Offload
+from willfit.engines.llama_cpp.loading.prepared import prepared
 from willfit.engines.llama_cpp.loading.rows import RowSplit, row_split
 from willfit.engines.llama_cpp.loading.interleaved import repacked
 from willfit.engines.llama_cpp.loading.weights import Loader, Placed
@@ -62,6 +63,7 @@ class Sizing:
         return tuple(
             sizes.get(one.place, 0)
             + self.model.divided_bytes(index)
+            + self.model.made_bytes(one.place)
             + context.keys_values.get(one.place, 0)
             + context.states.get(one.place, 0)
             + context.compute.get(one.place, 0)
@@ -127,9 +129,10 @@ def offload_of(settings: Settings, layers: int, free: Sequence[int | None], era:
         shares = tuple(float(one) for one in free if one) if all(free) else (1.0,) * len(free)
     shares = (*shares, *[0.0] * (len(free) - len(shares)))
     overrides = list(settings.override_tensor)
+    experts = rf"{EXPERTS}\.weight" if era.keeps_expert_biases else EXPERTS
     if settings.cpu_moe:
-        overrides.append((EXPERTS, "CPU"))
-    overrides += [(rf"blk\.{layer}{EXPERTS}", "CPU") for layer in range(settings.n_cpu_moe)]
+        overrides.append((experts, "CPU"))
+    overrides += [(rf"blk\.{layer}{experts}", "CPU") for layer in range(settings.n_cpu_moe)]
     return Offload(count, shares, tuple(overrides))
 
 
@@ -172,10 +175,15 @@ def place(
         lazy_buffer(resolved.era, settings),
         not resolved.era.per_layer_first,
         resolved.era.places_blindly,
+        resolved.era.maps_overrides,
+        resolved.era.doubles_biases,
     )
     model = load(
         header, subject.architecture, loader, skipped_tensors(header, subject, settings), subject.bounds
     )
+    if resolved.era.chooses_latents:
+        made = prepared(model.named, subject.architecture, resolved.mla)
+        model = replace(model, made=made, named={**model.named, **{one.name: one for one in made}})
     if settings.run_time_repack:
         model = replace(model, named={name: repacked(one) for name, one in model.named.items()})
     borrowed = {name: beside[name] for name in _BORROWED if name in beside}

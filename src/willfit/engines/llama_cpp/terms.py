@@ -59,6 +59,19 @@ def divided_term(sizing: Sizing, index: int) -> Term | None:
     return exact("divided_weights", size, text, cite(sizing, "rows"))
 
 
+def made_term(sizing: Sizing, place: str) -> Term | None:
+    """What is made of the file's tensors when it is loaded; None if nothing is."""
+    size = sizing.model.made_bytes(place)
+    if not size:
+        return None
+    return exact(
+        "prepared_weights",
+        size,
+        f"{size} B of latents' projections that the file lacks",
+        f"ik_llama.cpp {sizing.resolved.version}: src/llama.cpp: llm_prepare_mla",
+    )
+
+
 def keys_values_term(sizing: Sizing, place: str) -> Term | None:
     """Keys and values in one buffer; None if it holds none."""
     return _cache_term(sizing, place, "kv_cache", ("k", "v", "index"), sizing.context.keys_values, "cells")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import replace
 from typing import Any, get_args
@@ -88,6 +89,8 @@ _IK_BUILDS = (
 _ENCODERS = ("qwen3_vl", "qwen3_5", "qwen3_6", "qwen3_8")
 #: Slots of a server that was not told how many.
 _AUTO_SLOTS = 4
+#: Tokens of one text of a measurement of perplexity that was not told how many.
+_TEXT = 512
 #: A commit instead of a build: the date has to say.
 _COMMIT = re.compile(r"(?=.*[a-f])[0-9a-f]{7,40}|[0-9a-f]{8,40}")
 #: Half of the last digit that logs print.
@@ -119,8 +122,8 @@ def predict(case: Case) -> dict[str, Any]:
     first, middle, last = builds_of(case)
     found: dict[str, Any] = {}
     for build in dict.fromkeys((middle, first, last)):
-        for program in programs_of(case):
-            settings = settings_of(case, build, program)
+        for program, sequences in itertools.product(programs_of(case), sequences_of(case)):
+            settings = replace(settings_of(case, build, program), **sequences)
             made = figures(case, subject, estimate(subject, machine, settings))
             if found:
                 _spread(found, made)
@@ -218,6 +221,18 @@ def programs_of(case: Case) -> tuple[Program, ...]:
         return ("api",)
     stated = case.settings.get("binary")
     return ("server", "api") if stated is None else (_PROGRAMS.get(str(stated), "api"),)
+
+
+def sequences_of(case: Case) -> tuple[dict[str, int], ...]:
+    """Sequences that a measurement of perplexity computes at once, where it does not say.
+
+    It takes as many texts as fit into a batch; its log then shows the tokens of all as one context.
+    """
+    given = case.settings
+    context, batch = int(given.get("n_ctx") or 0), int(given.get("n_batch") or 0)
+    if given.get("binary") != "perplexity" or "n_parallel" in given or context != batch:
+        return ({},)
+    return {"n_parallel": max(1, batch // _TEXT)}, {"n_parallel": 1}
 
 
 def settings_of(case: Case, build: str, program: Program) -> Settings:
@@ -465,7 +480,8 @@ def _table(
 def _named(place: str, sizes: dict[str, int], logged: dict[str, Any]) -> int | None:
     """Bytes of the buffer that a log calls so; None if it is another program's."""
     if place in sizes:
-        return sizes[place]
+        beside = sizes.get("CPU_Mapped", 0) if place == "CPU" and "CPU_Mapped" not in logged else 0
+        return sizes[place] + beside
     if place == "Host":
         return sum(size for name, size in sizes.items() if name.startswith("CPU") or name.endswith("_Host"))
     if place in _HOST:

@@ -56,7 +56,7 @@ def _from_whole_heads(net: Network, mask: Node, q: Node, rotated: Node, rank: in
     shared = net.repeat(shared, rope, cells, at_once, 1)
     queries = net.permute(net.concat(rotated, q, 0), 0, 2, 1, 3)
     net.expand(queries)
-    matrix = _both_projections(net, rank, heads * (plain + width))
+    matrix = net.needed("attn_kv_b.weight")
     y: Node | None = None
     for _ in range(heads // at_once):
         part = net.view(matrix, (rank, (plain + width) * at_once), matrix.nb[1:2])
@@ -85,7 +85,7 @@ def _from_floats(net: Network, mask: Node, q: Node, rotated: Node, rank: int, st
     floats = net.cast(net.view(cached, (rank + rope, cells), (step,)), "F32")
     latents = net.view(floats, (rank, cells), floats.nb[1:2])
     shared = net.view(floats, (rope, 1, cells), (floats.nb[1], floats.nb[1]))
-    made = net.mul_mat(_both_projections(net, rank, heads * (plain + width)), latents)
+    made = net.mul_mat(net.needed("attn_kv_b.weight"), latents)
     steps = (row_bytes("F32", heads * (plain + width)), row_bytes("F32", plain + width))
     k = net.view(made, (plain, cells, heads), steps)
     k = net.concat(k, net.permute(net.repeat(shared, rope, heads, cells, 1), 0, 2, 1, 3), 0)
@@ -102,14 +102,6 @@ def _heads_at_once(net: Network, heads: int, size: int) -> int:
     while limit and mib > limit and heads % 2 == 0:
         heads, mib = heads // 2, mib // 2
     return heads
-
-
-def _both_projections(net: Network, rank: int, rows: int) -> Node:
-    """The matrix that makes keys and values; made when the model is loaded where the file has its two parts."""
-    found = net.weight("attn_kv_b.weight")
-    if found is not None:
-        return found
-    return Node("none", "Q8_0", (rank, rows, 1, 1), buffer=net.needed("attn_v_b.weight").buffer)
 
 
 def _among_latents(net: Network, mask: Node, q: Node, rotated: Node, rank: int, step: int) -> Node:

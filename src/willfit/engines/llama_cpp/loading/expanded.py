@@ -13,15 +13,22 @@ from willfit.engines.llama_cpp.graph.tensor import row_bytes
 _KEYS, _VALUES, _BOTH = "attn_k_b.weight", "attn_v_b.weight", "attn_kv_b.weight"
 
 
-def expanded(subject: Subject) -> Subject:
-    """The same model with keys and values of all heads in its cache, and one matrix that makes both of them."""
+def expanded(subject: Subject, merged: bool = True) -> Subject:
+    """The same model with keys and values of all heads in its cache.
+
+    Parameters
+    ----------
+    merged
+        One matrix makes both of them; else the file's tensors stay.
+    """
     layers = tuple(
         replace(layer, mixers=tuple(_whole(mixer) for mixer in layer.mixers))
         for layer in subject.architecture.layers
     )
     header = subject.gguf
     if header is not None:
-        header = replace(header, tensors=tuple(_merged(header, subject)), metadata=_widths(header, subject))
+        tensors = tuple(_merged(header, subject)) if merged else header.tensors
+        header = replace(header, tensors=tensors, metadata=_widths(header, subject))
     return replace(subject, architecture=replace(subject.architecture, layers=layers), gguf=header)
 
 

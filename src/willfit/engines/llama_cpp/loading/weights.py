@@ -156,8 +156,9 @@ class Loader:
         Buffer of tables that are read as they are needed; empty if all are read at first.
     per_layer_last
         See `role_of`.
-    blind
-        Nobody asks whether a device can compute with what it is given (ik_llama.cpp).
+    blind, maps_overrides, doubles_biases
+        Of ik_llama.cpp: nobody asks whether a device can compute with what it is given; what is sent to the host by
+        name is mapped as well; biases of experts are also where their weights are.
     """
 
     places: LayerPlaces
@@ -170,6 +171,8 @@ class Loader:
     lazy: str = ""
     per_layer_last: bool = False
     blind: bool = False
+    maps_overrides: bool = False
+    doubles_biases: bool = False
     _patterns: tuple[tuple[re.Pattern[str], str], ...] = field(init=False, default=())
 
     def __post_init__(self) -> None:
@@ -215,7 +218,7 @@ class Loader:
                 head = self._buffer(tensor, meta, Role("output", -1, "mul_mat"))
                 shared = head == buffer and meta.architecture not in _HEAD_FIRST
                 found.append(Placed(_HEAD, tensor, head, shared))
-        return found
+        return [*found, *(_doubles(found) if self.doubles_biases else ())]
 
     def _copies(self, tensor: GgufTensor, meta: Metadata) -> list[Placed]:
         """A copy for each place that layers are in."""
@@ -247,7 +250,9 @@ class Loader:
     def _named(self, tensor: GgufTensor, meta: Metadata, role: Role, place: str) -> Buffer:
         """The buffer that an override names."""
         if place == "CPU":
-            return replace(self._plain(), apart=True) if self.blind else self._host(tensor, meta, role)
+            if not self.blind:
+                return self._host(tensor, meta, role)
+            return replace(self._plain(), apart=True) if self.maps_overrides else Buffer("CPU", None, weights=True)
         for device, backend in enumerate(self.backends[:-1]):
             if backend.place == place:
                 return Buffer(place, device, weights=True)
@@ -269,6 +274,16 @@ class Loader:
     def _plain(self) -> Buffer:
         """Memory that any processor reads."""
         return Buffer("CPU_Mapped" if self.mapped else "CPU", None, weights=True)
+
+
+def _doubles(placed: Sequence[Placed]) -> Iterator[Placed]:
+    """Biases of experts once more, in the buffers of weights that lie apart from them."""
+    buffers = {one.name: one.buffer for one in placed}
+    for one in placed:
+        stem, found, _ = one.name.partition("_exps.bias")
+        weights = buffers.get(f"{stem}_exps.weight") if found else None
+        if weights is not None and weights != one.buffer:
+            yield replace(one, name=f"{one.name}@weights", buffer=weights)
 
 
 def _reshaped(tensor: GgufTensor, meta: Metadata) -> GgufTensor:
