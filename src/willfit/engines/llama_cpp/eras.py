@@ -158,6 +158,8 @@ class Era:
         Where latents are expanded, the part of queries that has positions is rotated apart and joined again.
     takes_over
         How ik_llama.cpp's CUDA devices choose among operations whose weights are on the host; see `asking.IkRule`.
+    keys_by_head
+        Rows of cached keys are allocated head by head.
     maps_overrides
         What ik_llama.cpp is told by name to keep on the host is mapped, too; before, it was read.
     keeps_expert_biases, doubles_biases
@@ -244,6 +246,7 @@ class Era:
     multiplies_halves: bool = False
     rotates_apart: bool = False
     takes_over: IkRule = ""
+    keys_by_head: bool = False
     maps_overrides: bool = False
     keeps_expert_biases: bool = False
     doubles_biases: bool = False
@@ -366,6 +369,7 @@ IK_ERAS: tuple[Era, ...] = succession(
     changed((3478,), fuses_gates=True),
     changed((3480,), sums_experts="plain"),
     changed((3541,), latent_cache=True, chooses_latents=True),
+    changed((3561,), keys_by_head=True),
     changed((3590,), multiplies_halves=True),
     changed((3597,), maps_overrides=True),
     changed((3683,), takes_over="fused"),

@@ -250,7 +250,7 @@ def _details(sizing: Sizing, draft: Draft | None, pictures: Mapping[str, int]) -
             "compute": dict(sizing.context.compute),
             "output": {sizing.model.backends[-1].place: sizing.context.output},
         },
-        "kv": {"k": sizing.context.keys, "v": sum(sizing.context.keys_values.values()) - sizing.context.keys},
+        "kv": {"k": sizing.context.keys, "v": sizing.context.stored - sizing.context.keys},
         "draft": drafted,
         "projector": dict(pictures),
         "established": established(sizing),

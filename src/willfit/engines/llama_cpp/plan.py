@@ -153,8 +153,8 @@ class Context:
     ----------
     keys_values, states
         Bytes of caches and of recurrent states by buffer.
-    keys
-        Bytes of keys in all buffers.
+    keys, stored
+        Bytes of keys in all buffers, and of keys and values, without what backends add.
     compute
         Bytes of compute buffers by buffer.
     output
@@ -169,6 +169,7 @@ class Context:
 
     keys_values: Mapping[str, int]
     keys: int
+    stored: int
     states: Mapping[str, int]
     compute: Mapping[str, int]
     peaks: Mapping[str, tuple[tuple[int, str], ...]]
@@ -211,7 +212,8 @@ def context(model: Model, settings: ContextSettings, era: Era) -> Context:
     caches = layer_caches(model.architecture, cache, buffers, settings.drafts)
     return Context(
         _sum(model, caches, buffers, LayerCache.keys_values),
-        sum(_sum(model, caches, buffers, LayerCache.keys).values()),
+        _stored(caches, LayerCache.keys),
+        _stored(caches, LayerCache.keys_values),
         _sum(model, caches, buffers, LayerCache.states),
         compute,
         peaks,
@@ -341,9 +343,15 @@ def _sum(
         seen.add(id(cache))
         backend = model.backends[-1 if buffer.device is None else buffer.device]
         for tensor in tensors(cache):
-            size = -(-backend.bytes(tensor) // backend.alignment) * backend.alignment
+            held = backend.bytes(cache.allocated(tensor))
+            size = -(-held // backend.alignment) * backend.alignment
             sizes[buffer.place] = sizes.get(buffer.place, 0) + size
     return sizes
+
+
+def _stored(caches: Sequence[LayerCache], tensors: Callable[[LayerCache], Sequence[Node]]) -> int:
+    """Bytes of tensors of caches, each once."""
+    return sum(one.bytes for cache in {id(cache): cache for cache in caches}.values() for one in tensors(cache))
 
 
 def _output_bytes(model: Model, settings: ContextSettings, rows: int) -> int:

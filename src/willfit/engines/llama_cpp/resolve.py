@@ -119,6 +119,7 @@ class Resolved:
             self.n_batch if self.era.windows == "batch" else self.n_ubatch,
             _step(self.era, self.flash_attn),
             not self.era.divides_hybrids,
+            self.era.keys_by_head,
         )
         return ContextSettings(
             cache,

@@ -366,7 +366,7 @@ def figures(case: Case, subject: Subject, answer: Estimate) -> dict[str, Any]:
     if "n_parallel" not in unknown:
         _table(found, measured, "output_buffer_mib", buffers["output"])
     if "kv_total_mib" in measured:
-        found["kv_total_mib"] = _printed(sum(buffers["kv"].values()) / MIB)
+        found["kv_total_mib"] = _printed(sum(answer.details["kv"].values()) / MIB)
     for key in ("k", "v"):
         if f"kv_{key}_mib" in measured:
             found[f"kv_{key}_mib"] = _printed(answer.details["kv"][key] / MIB)
@@ -437,10 +437,15 @@ def _printed(value: float) -> Prediction:
 def _bounds(answer: Estimate, name: str) -> dict[str, tuple[int, int]]:
     """Intervals of a term by the buffer that it is."""
     found = {}
-    for place, where in zip(answer.details["places"], (*answer.devices, answer.host), strict=True):
-        for term in where.terms:
-            if term.name == name:
-                found[place] = (term.low_bytes, term.high_bytes)
+    *devices, host = answer.details["places"]
+    names = {name: host}
+    if name == "weights":
+        names = {"weights": "CPU", "pinned_weights": host, "mapped_weights": "CPU_Mapped"}
+    for place, where in zip(devices, answer.devices, strict=True):
+        found |= {place: (term.low_bytes, term.high_bytes) for term in where.terms if term.name == name}
+    for term in (*answer.host.terms, *answer.host.page_cache):
+        if term.name in names:
+            found[names[term.name]] = (term.low_bytes, term.high_bytes)
     return found
 
 
@@ -470,7 +475,7 @@ def _table(
             continue
         low = high = size
         for name, interval in (bounds or {}).items():
-            if sizes.get(name) == size:
+            if sizes.get(name) == size and (name == place or place not in (bounds or {})):
                 low, high = interval
         made[place] = Prediction(size / MIB, low / MIB - _HALF_DIGIT, high / MIB + _HALF_DIGIT)
     if made:
