@@ -214,8 +214,8 @@ def _notes(subject: Subject, sizing: Sizing, users: int) -> tuple[str, ...]:
         notes.append("what the projector computes is not known: it is not counted")
     if not established(sizing):
         notes.append(
-            "what ik_llama.cpp computes with weights on several devices or in RAM is not established: "
-            "compute buffers may be half or twice as large"
+            "weights are on several devices or in RAM: most compute buffers of ik_llama.cpp come out to the byte then, "
+            "some are up to a quarter smaller or larger"
         )
     if settings.rpc_servers:
         notes.append(

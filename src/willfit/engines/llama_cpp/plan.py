@@ -44,6 +44,8 @@ class Model:
         Of each layer a number, the same where tensors are alike.
     made
         Tensors that are made of others when the file is loaded; see `loading.prepared`.
+    ordered
+        The file's own order of tensors is known.
     spread
         The least and the most that the weights may take, by what is counted: other than 1 where a mix is not known.
     """
@@ -58,6 +60,7 @@ class Model:
     spread: tuple[float, float] = (1.0, 1.0)
     split: RowSplit | None = None
     made: tuple[Placed, ...] = ()
+    ordered: bool = True
 
     @property
     def meta(self) -> Metadata:

@@ -181,6 +181,7 @@ def place(
     model = load(
         header, subject.architecture, loader, skipped_tensors(header, subject, settings), subject.bounds
     )
+    model = replace(model, ordered=subject.from_headers)
     if resolved.era.chooses_latents:
         made = prepared(model.named, subject.architecture, resolved.mla)
         model = replace(model, made=made, named={**model.named, **{one.name: one for one in made}})

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 
+from willfit.checkpoints.gguf import GgufTensor
 from willfit.engines.llama_cpp.builds import build_of
 from willfit.engines.llama_cpp.cache.layers import layer_caches
 from willfit.engines.llama_cpp.graph import families
 from willfit.engines.llama_cpp.graph.tensor import Node
-from willfit.engines.llama_cpp.plan import cache_buffers, output_width
+from willfit.engines.llama_cpp.plan import Model, cache_buffers, output_width
 from willfit.engines.llama_cpp.sizing import Sizing
 from willfit.engines.llama_cpp.sources import SOURCES
 from willfit.estimate import Term, between, exact
@@ -18,7 +20,12 @@ from willfit.ggml_types import GGML_TYPES
 #: Tensors of a compute buffer that are named one by one.
 _NAMED = 6
 #: A graph that is only approximated may need this many times less or more.
-_UNKNOWN_GRAPH = 2
+_UNKNOWN_GRAPH = 2.0
+#: The same of ik_llama.cpp's where weights lie elsewhere: nine of ten logged buffers come out to the byte, others within
+#: this, by how their operations are ordered.
+_MOVED_WEIGHTS = 1.25
+
+_IN_LAYER = re.compile(r"(?:enc\.|dec\.)?blk\.(\d+)\.")
 
 
 def cite(sizing: Sizing, rule: str) -> str:
@@ -43,10 +50,41 @@ def weights_term(sizing: Sizing, place: str, name: str = "weights") -> Term | No
     elif beyond < 0:
         text += f" - {-beyond} B that are counted twice"
     low, high = (int(size * part) for part in sizing.model.spread)
-    if beyond > 0 and any(one.buffer.mapped for one in sizing.model.placed if one.buffer.place == place):
+    mapped = place == "CPU_Mapped" or any(
+        one.buffer.mapped for one in sizing.model.placed if one.buffer.place == place
+    )
+    if mapped and not sizing.model.ordered:
         # What lies between depends on the order in the file.
-        low = min(low, size - beyond)
+        low, high = min(low, size - max(0, beyond)), max(high, most_mapped(sizing.model, place))
     return between(name, size, low, high, text, cite(sizing, "weights"))
+
+
+def most_mapped(model: Model, place: str) -> int:
+    """What ranges of a mapped file take at most in a buffer if the order of its tensors is not known.
+
+    Files hold layer after layer, in each its tensors in any order, and what is outside of the layers anywhere.
+    """
+    tensors = [(_layer(tensor), tensor.bytes) for tensor in model.header.tensors]
+    most = 0
+    for apart in (False, True):
+        held = [
+            one.tensor for one in model.placed if one.buffer.place == place and one.buffer.apart == apart
+        ]
+        layers = [_layer(tensor) for tensor in held]
+        if len(held) == 1:
+            most += held[0].bytes
+        elif held:
+            whole = min(layers) < 0
+            most += sum(
+                size for layer, size in tensors if whole or layer < 0 or min(layers) <= layer <= max(layers)
+            )
+    return most
+
+
+def _layer(tensor: GgufTensor) -> int:
+    """The layer that a tensor belongs to; -1 for those outside."""
+    found = _IN_LAYER.match(tensor.name)
+    return int(found[1]) if found else -1
 
 
 def divided_term(sizing: Sizing, index: int) -> Term | None:
@@ -142,8 +180,10 @@ def compute_term(sizing: Sizing, place: str) -> Term | None:
     cited = cite(sizing, "compute")
     copied = sum(held for held, what in peak if what.endswith(".weight"))
     low, high = (size + int(copied * (part - 1)) for part in sizing.model.spread)
-    if not (established(sizing) and families.is_known(sizing.model.architecture.model_type)):
-        low, high = size // _UNKNOWN_GRAPH, size * _UNKNOWN_GRAPH
+    known = families.is_known(sizing.model.architecture.model_type)
+    if not (known and established(sizing)):
+        least = _MOVED_WEIGHTS if known else _UNKNOWN_GRAPH
+        low, high = int(low / least), int(high * least)
     return between("compute", size, low, high, text or f"{size} B", cited)
 
 

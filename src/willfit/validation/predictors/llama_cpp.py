@@ -22,7 +22,7 @@ from willfit.hardware.table import find_device
 from willfit.quantities import MIB
 from willfit.validation.cases import Case
 from willfit.validation.predictors.gguf_files import dry_run, file_of, file_sizes
-from willfit.validation.predictors.stated_types import as_stated
+from willfit.validation.predictors.stated_types import as_stated, mix_bounds
 from willfit.validation.scoring import Prediction
 
 #: Builds by the day on which they were published; others lie between.
@@ -146,10 +146,14 @@ def subject_of(case: Case) -> Subject:
     made = file_of(case, name)
     stated = as_stated(made.header, case.fields.get("gguf_hparams") or {})
     found = subject_of_file(str(case.fields.get("model")), stated or made.header)
+    found = replace(found, from_headers=False)  # nor does anyone know the order of its tensors
     if stated is not None:
         return found
     own = sum(line.bytes for line in found.lines)
-    return replace(found, bounds=None if made.bytes == (own, own) else made.bytes)
+    bounds = made.bytes
+    if case.unknown_settings & {"gguf_type", "gguf_mix"}:
+        bounds = mix_bounds(made.header, case.fields.get("gguf_hparams") or {}) or bounds
+    return replace(found, bounds=None if bounds == (own, own) else bounds)
 
 
 def machine_of(case: Case) -> Machine:

@@ -9,12 +9,15 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from math import prod
 from typing import Any
 
 from willfit.checkpoints.gguf import GgufHeader
 from willfit.conversion.record import Entry, header_of
 from willfit.ggml_types import GGML_TYPES
 
+#: A type of so many tensors may be that of experts in many layers.
+_ALL_LAYERS = 8
 _KEYS, _VALUES, _BOTH = "attn_k_b.weight", "attn_v_b.weight", "attn_kv_b.weight"
 
 
@@ -45,6 +48,30 @@ def as_stated(header: GgufHeader, facts: Mapping[str, Any]) -> GgufHeader | None
     if dict(counted) != stated:
         raise ValueError(f"types make {dict(counted)}, the log counts {stated}")
     return header_of(entries, header.metadata)
+
+
+def mix_bounds(header: GgufHeader, facts: Mapping[str, Any]) -> tuple[int, int] | None:
+    """What all tensors take at least and at most if it is only known which types there are, and of how many tensors.
+
+    Parameters
+    ----------
+    header
+        What was predicted.
+    facts
+        The case's `gguf_hparams`.
+    """
+    counts = {str(kind).upper(): int(count) for kind, count in (facts.get("tensor_types") or {}).items()}
+    bits = [
+        GGML_TYPES[kind].bits_per_weight
+        for kind, count in counts.items()
+        if count >= _ALL_LAYERS and kind in GGML_TYPES and GGML_TYPES[kind].block > 1
+    ]
+    if not bits:
+        return None
+    matrices = [tensor for tensor in header.tensors if tensor.type != "F32"]
+    elements, stored = sum(prod(one.ne) for one in matrices), sum(one.bytes for one in matrices)
+    rest = sum(tensor.bytes for tensor in header.tensors) - stored
+    return min(stored, int(elements * min(bits) / 8)) + rest, max(stored, int(elements * max(bits) / 8)) + rest
 
 
 def _typed(entry: Entry, patterns: Iterable[tuple[re.Pattern[str], str]]) -> Entry | None:
