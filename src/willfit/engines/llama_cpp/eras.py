@@ -152,6 +152,15 @@ class Era:
         has memory of its own.
     sums_experts
         Results of experts are added up by one operation; `weighted` with their weights.
+    keys_early
+        New keys are computed before values in all models.
+    attention_mib
+        ik_llama.cpp's `-amb` without a word.
+    weights_early, products_apart
+        Of experts, in ik_llama.cpp: weights as they are chosen come before the experts; the products of gates are
+        computed as soon as they are built.
+    groups_experts
+        Experts are chosen from the best groups where the file has groups.
     multiplies, multiplies_halves
         Types of ik_llama.cpp's own that its CUDA can multiply with; whether it multiplies quantized matrices with F16.
     rotates_apart
@@ -242,6 +251,11 @@ class Era:
     fuses_gates: bool = False
     fuses_dense: bool = False
     sums_experts: Literal["", "plain", "weighted"] = ""
+    keys_early: bool = False
+    attention_mib: int = 0
+    weights_early: bool = False
+    products_apart: bool = False
+    groups_experts: bool = False
     multiplies: tuple[str, ...] = ()
     multiplies_halves: bool = False
     rotates_apart: bool = False
@@ -267,7 +281,7 @@ _LATE = (
 )
 
 ERAS: tuple[Era, ...] = succession(
-    Era((0,)),
+    Era((0,), groups_experts=True),
     changed((2409,), splits_batch=True),
     changed((2437,), offloads_products=True),
     changed((2521,), trims_outputs=True),
@@ -364,6 +378,7 @@ IK_ERAS: tuple[Era, ...] = succession(
         takes_over="rows",
         places_blindly=True,
         rotates_apart=True,
+        keys_early=True,
     ),
     changed((3413,), fuses_norms=True),
     changed((3478,), fuses_gates=True),
@@ -384,8 +399,10 @@ IK_ERAS: tuple[Era, ...] = succession(
     changed((3800,), multiplies=_own(3800)),
     changed((3810,), multiplies=_own(3810)),
     changed((3827,), caches_drafts=True),
+    changed((3838,), products_apart=True),
     changed((3869,), fuses_dense=True),
     changed((3873,), pipeline_copies=1),
+    changed((3886,), weights_early=True),
     changed((3907,), half_masks=True),
     changed((3909,), doubles_biases=True),
     changed((3916,), keeps_expert_biases=True),
@@ -394,6 +411,7 @@ IK_ERAS: tuple[Era, ...] = succession(
     changed((3928,), flash_on=True, fuses_experts=True),
     changed((3953,), spare_sequence=False),
     changed((3983,), mla=3),
+    changed((4832,), attention_mib=256),
 )
 
 

@@ -131,7 +131,7 @@ class Resolved:
             self.era.keeps_pins and not settings.no_alloc,
             settings.pipeline_copies or self.era.pipeline_copies if pipelined else 1,
             self.mla,
-            settings.max_attention_mib or 0,
+            self.era.attention_mib if settings.max_attention_mib is None else settings.max_attention_mib,
             settings.fork == "ik_llama.cpp"
             and (self.era.fuses_experts if settings.fused_moe is None else settings.fused_moe),
         )

@@ -39,6 +39,8 @@ _INDEXED = frozenset(("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_
 
 #: Operations of ik_llama.cpp alone, and those that its latent attention is made of.
 _FUSED = frozenset(("fused_rms_norm", "fused_mul_unary", "fused_up_gate", "moe_fused_up_gate", "multi_add"))
+#: Width of heads that ik_llama.cpp's attention reads from a cache of any type.
+_ANY_TYPES = 128
 _PRODUCTS = frozenset(("mul_mat", "mul_mat_id", "fused_up_gate", "moe_fused_up_gate"))
 _OF_LATENTS = frozenset(("flash_attn_ext", "concat", "repeat", "cpy"))
 
@@ -99,6 +101,8 @@ class Cuda:
             return True
         if node.op == "ssm_conv" and node.src[1].ne[0] == 3 and not self.convolves_three:
             return False
+        if self.ik_rule and node.op == "flash_attn_ext" and node.src[0].ne[0] == _ANY_TYPES:
+            return True
         if self.ik_rule and node.op in ("mul_mat", "mul_mat_id"):
             return _ik_product(node, self.halves)
         check = _CHECKS.get(node.op)
