@@ -118,7 +118,7 @@ IK_TYPES: dict[str, GgmlType] = {
 
 
 def _interleaved() -> dict[str, GgmlType]:
-    """Types whose rows ik_llama.cpp interleaves for processors: of the plain type's size, under numbers of their own."""
+    """Types whose rows ik_llama.cpp interleaves for processors: as large as the plain ones, with own numbers."""
     plain = {**GGML_TYPES, **IK_TYPES}
     found = {}
     for name, number, rows in (

@@ -85,7 +85,7 @@ def test_a_log_with_divided_rows() -> None:
         cache_type_k="q8_0", cache_type_v="q8_0",
     ).details["buffers"]  # fmt: skip
     assert mib(found["model"]) == {"CUDA_Split": 64738.5, "CPU_Mapped": 3187.5, "CUDA0": 3.05}
-    assert mib(found["kv"]) == {"CUDA0": 4352.0}
+    assert mib(found["kv"]) == {"CUDA0": 4352.03}
     assert mib(found["compute"]) == {"CUDA0": 2096.0, "CUDA_Host": 608.02}
     assert mib(found["output"]) == {"CUDA_Host": 1.95}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from math import prod
 from typing import Any, NamedTuple
 
 from willfit.checkpoints.gguf import GgufHeader, GgufTensor

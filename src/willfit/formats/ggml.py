@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 
 from willfit.errors import BadInput
 from willfit.formats.base import Piece, Pieced

@@ -349,7 +349,22 @@ ERAS: tuple[Era, ...] = succession(
 
 #: Types of its own that ik_llama.cpp's CUDA can multiply with, in the order in which they came.
 _OWN: tuple[tuple[int, tuple[str, ...]], ...] = (
-    (0, ("IQ1_BN", "IQ2_BN", "IQ2_K", "IQ3_K", "IQ4_K", "IQ5_K", "IQ6_K", "Q6_0", "IQ4_KS", "IQ2_KS", "IQ4_KSS")),
+    (
+        0,
+        (
+            "IQ1_BN",
+            "IQ2_BN",
+            "IQ2_K",
+            "IQ3_K",
+            "IQ4_K",
+            "IQ5_K",
+            "IQ6_K",
+            "Q6_0",
+            "IQ4_KS",
+            "IQ2_KS",
+            "IQ4_KSS",
+        ),
+    ),
     (3696, ("IQ5_KS",)),
     (3707, ("IQ2_KT", "IQ3_KT", "IQ4_KT")),
     (3714, ("IQ2_K_R4", "IQ3_K_R4", "IQ4_K_R4", "IQ5_K_R4")),

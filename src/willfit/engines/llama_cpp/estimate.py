@@ -28,9 +28,9 @@ from willfit.engines.llama_cpp.sizing import Sizing, devices_of, resized, size_u
 from willfit.engines.llama_cpp.terms import (
     compute_term,
     divided_term,
-    made_term,
     established,
     keys_values_term,
+    made_term,
     output_term,
     states_term,
     weights_term,

@@ -354,7 +354,9 @@ def _sum(
 
 def _stored(caches: Sequence[LayerCache], tensors: Callable[[LayerCache], Sequence[Node]]) -> int:
     """Bytes of tensors of caches, each once."""
-    return sum(one.bytes for cache in {id(cache): cache for cache in caches}.values() for one in tensors(cache))
+    return sum(
+        one.bytes for cache in {id(cache): cache for cache in caches}.values() for one in tensors(cache)
+    )
 
 
 def _output_bytes(model: Model, settings: ContextSettings, rows: int) -> int:

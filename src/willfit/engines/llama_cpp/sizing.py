@@ -14,16 +14,17 @@ from willfit.engines.llama_cpp.backends.table import backend_name, backends_of, 
 from willfit.engines.llama_cpp.eras import Era, era_for
 from willfit.engines.llama_cpp.fit import LEAST_CONTEXT, TARGET_BYTES, Limits, fit_context, fit_layers
 from willfit.engines.llama_cpp.loading.drafting import drafting_tensors
+from willfit.engines.llama_cpp.loading.interleaved import repacked
 from willfit.engines.llama_cpp.loading.layers import LayerPlaces, place_layers
 from willfit.engines.llama_cpp.loading.offload import EXPERTS, Offload
 from willfit.engines.llama_cpp.loading.prepared import prepared
 from willfit.engines.llama_cpp.loading.rows import RowSplit, row_split
-from willfit.engines.llama_cpp.loading.interleaved import repacked
 from willfit.engines.llama_cpp.loading.weights import Loader, Placed
 from willfit.engines.llama_cpp.plan import Context, Model, context, flash_attention, load
 from willfit.engines.llama_cpp.resolve import Resolved, check_widths, require_flash_attention, resolve
 from willfit.engines.llama_cpp.settings import Backend, Settings
 from willfit.errors import BadInput
+from willfit.ggml_types import IK_TYPES, INTERLEAVED_TYPES
 from willfit.hardware.device import Device
 from willfit.quantities import MIB
 
@@ -258,6 +259,7 @@ def size_up(
         See `place`.
     """
     header = header_of(subject)
+    _check_types(header, subject, settings)
     devices = devices_of(machine, settings)
     backend = backend_name(devices, settings.backend)
     if settings.flash_attn != "off" and settings.fork == "llama.cpp":
@@ -309,6 +311,18 @@ def size_up(
     return with_context(
         n_ctx, fit_layers(limits, lambda chosen: with_context(n_ctx, chosen, True).device_bytes)
     )
+
+
+def _check_types(header: GgufHeader, subject: Subject, settings: Settings) -> None:
+    """Refuse tensors of types that only ik_llama.cpp reads."""
+    if settings.fork == "ik_llama.cpp":
+        return
+    own = {tensor.type for tensor in header.tensors} & (IK_TYPES.keys() | INTERLEAVED_TYPES.keys())
+    if own:
+        raise BadInput(
+            f"{subject.model}: llama.cpp cannot read tensors of type {', '.join(sorted(own))}, ik_llama.cpp can",
+            "ask about a command of ik_llama.cpp, or take another file",
+        )
 
 
 def _pooling(header: GgufHeader, subject: Subject) -> int:

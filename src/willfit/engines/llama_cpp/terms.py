@@ -21,8 +21,8 @@ from willfit.ggml_types import GGML_TYPES
 _NAMED = 6
 #: A graph that is only approximated may need this many times less or more.
 _UNKNOWN_GRAPH = 2.0
-#: The same of ik_llama.cpp's where weights lie elsewhere: nine of ten logged buffers come out to the byte, others within
-#: this, by how their operations are ordered.
+#: The same of ik_llama.cpp's where weights lie elsewhere: nine of ten logged buffers come out to the byte, most others
+#: within this, by how their operations are ordered.
 _MOVED_WEIGHTS = 1.25
 
 _IN_LAYER = re.compile(r"(?:enc\.|dec\.)?blk\.(\d+)\.")
@@ -67,9 +67,7 @@ def most_mapped(model: Model, place: str) -> int:
     tensors = [(_layer(tensor), tensor.bytes) for tensor in model.header.tensors]
     most = 0
     for apart in (False, True):
-        held = [
-            one.tensor for one in model.placed if one.buffer.place == place and one.buffer.apart == apart
-        ]
+        held = [one.tensor for one in model.placed if one.buffer.place == place and one.buffer.apart == apart]
         layers = [_layer(tensor) for tensor in held]
         if len(held) == 1:
             most += held[0].bytes

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from math import isqrt, prod
+from math import isqrt
 from typing import Literal
 
 from willfit.architectures.mixers import LatentAttention

@@ -123,7 +123,8 @@ def predict(case: Case) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for build in dict.fromkeys((middle, first, last)):
         for program, sequences in itertools.product(programs_of(case), sequences_of(case)):
-            settings = replace(settings_of(case, build, program), **sequences)
+            settings = settings_of(case, build, program)
+            settings = settings if sequences is None else replace(settings, n_parallel=sequences)
             made = figures(case, subject, estimate(subject, machine, settings))
             if found:
                 _spread(found, made)
@@ -227,16 +228,16 @@ def programs_of(case: Case) -> tuple[Program, ...]:
     return ("server", "api") if stated is None else (_PROGRAMS.get(str(stated), "api"),)
 
 
-def sequences_of(case: Case) -> tuple[dict[str, int], ...]:
-    """Sequences that a measurement of perplexity computes at once, where it does not say.
+def sequences_of(case: Case) -> tuple[int | None, ...]:
+    """Sequences that a measurement of perplexity computes at once, where it does not say; None for what is stated.
 
     It takes as many texts as fit into a batch; its log then shows the tokens of all as one context.
     """
     given = case.settings
     context, batch = int(given.get("n_ctx") or 0), int(given.get("n_batch") or 0)
     if given.get("binary") != "perplexity" or "n_parallel" in given or context != batch:
-        return ({},)
-    return {"n_parallel": max(1, batch // _TEXT)}, {"n_parallel": 1}
+        return (None,)
+    return max(1, batch // _TEXT), 1
 
 
 def settings_of(case: Case, build: str, program: Program) -> Settings:
@@ -440,13 +441,15 @@ def _printed(value: float) -> Prediction:
 
 def _bounds(answer: Estimate, name: str) -> dict[str, tuple[int, int]]:
     """Intervals of a term by the buffer that it is."""
-    found = {}
+    found: dict[str, tuple[int, int]] = {}
     *devices, host = answer.details["places"]
     names = {name: host}
     if name == "weights":
         names = {"weights": "CPU", "pinned_weights": host, "mapped_weights": "CPU_Mapped"}
     for place, where in zip(devices, answer.devices, strict=True):
-        found |= {place: (term.low_bytes, term.high_bytes) for term in where.terms if term.name == name}
+        for term in where.terms:
+            if term.name == name:
+                found[place] = term.low_bytes, term.high_bytes
     for term in (*answer.host.terms, *answer.host.page_cache):
         if term.name in names:
             found[names[term.name]] = (term.low_bytes, term.high_bytes)

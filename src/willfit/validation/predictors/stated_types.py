@@ -71,7 +71,9 @@ def mix_bounds(header: GgufHeader, facts: Mapping[str, Any]) -> tuple[int, int] 
     matrices = [tensor for tensor in header.tensors if tensor.type != "F32"]
     elements, stored = sum(prod(one.ne) for one in matrices), sum(one.bytes for one in matrices)
     rest = sum(tensor.bytes for tensor in header.tensors) - stored
-    return min(stored, int(elements * min(bits) / 8)) + rest, max(stored, int(elements * max(bits) / 8)) + rest
+    return min(stored, int(elements * min(bits) / 8)) + rest, max(
+        stored, int(elements * max(bits) / 8)
+    ) + rest
 
 
 def _typed(entry: Entry, patterns: Iterable[tuple[re.Pattern[str], str]]) -> Entry | None:

@@ -1,7 +1,7 @@
 """Projections of latents that ik_llama.cpp makes when it loads a file that lacks them (`llm_prepare_mla`).
 
 Its `-mla` needs the matrix that makes keys and values of latents, the two parts of it, or all three. Files hold one or
-the other, by who converted them; what is made lies beside the tensors that it is made of, in buffers that no log counts.
+the other, by who converted them; what is made lies beside the tensors that it is made of, and no log counts it.
 """
 
 from __future__ import annotations

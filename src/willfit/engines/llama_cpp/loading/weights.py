@@ -252,7 +252,11 @@ class Loader:
         if place == "CPU":
             if not self.blind:
                 return self._host(tensor, meta, role)
-            return replace(self._plain(), apart=True) if self.maps_overrides else Buffer("CPU", None, weights=True)
+            return (
+                replace(self._plain(), apart=True)
+                if self.maps_overrides
+                else Buffer("CPU", None, weights=True)
+            )
         for device, backend in enumerate(self.backends[:-1]):
             if backend.place == place:
                 return Buffer(place, device, weights=True)

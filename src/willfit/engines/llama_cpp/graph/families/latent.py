@@ -116,7 +116,9 @@ class Latent(Decoder):
         v = net.cont(net.view(both, (self.value, self.heads, tokens), steps, row_bytes(both.type, plain)))
         if net.era.rotates_apart:
             steps = q.nb[1:3]
-            turned = self.rotated(net.view(q, (self.rope, self.heads, tokens), steps, row_bytes(q.type, plain)))
+            turned = self.rotated(
+                net.view(q, (self.rope, self.heads, tokens), steps, row_bytes(q.type, plain))
+            )
             q = net.concat(net.view(q, (plain, self.heads, tokens), steps), turned, 0)
         else:
             q = self.rotated(q, factors)
