@@ -81,7 +81,7 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
     """
     era = era_for(settings.version, settings.fork)
     if not era.latent_cache or (era.chooses_latents and not mla_of(settings, era)):
-        subject = expanded(subject, merged=settings.fork == "llama.cpp")
+        subject = expanded(subject, merged=not era.chooses_latents)
     used = devices_of(machine, settings)
     contexts = [context_term(device) for device in used]
     free = [
