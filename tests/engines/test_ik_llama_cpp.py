@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from willfit.asking import find_subject
+from willfit.asking import ask_command, find_subject
 from willfit.engines.base import Machine, Subject
 from willfit.engines.llama_cpp import Settings, estimate
 from willfit.errors import BadInput
@@ -152,3 +152,21 @@ def test_llama_cpp_refuses_what_its_fork_alone_reads() -> None:
     with pytest.raises(BadInput, match="q6_0"):
         estimate(dense, Machine((), 64 * GIB), Settings(cache_type_k="q6_0"))
     asked("Qwen/Qwen3-4B", cache_type_k="q6_0", flash_attn="on")
+
+
+def test_a_command_of_the_fork_is_answered() -> None:
+    words = [
+        "ik_llama.cpp/build/bin/llama-server",
+        "-m",
+        "Qwen/Qwen3-4B:Q8_0",
+        "-c",
+        "8192",
+        "-fa",
+        "-rtr",
+        "-ngl",
+        "99",
+    ]
+    found = ask_command(words, Machine((find_device("RTX 4090"),), 64 * GIB), offline=True)
+    assert (found.engine, found.details["n_ctx"]) == ("ik_llama.cpp", 8192)
+    newer = ask_command(words, Machine((find_device("RTX 4090"),), 64 * GIB), version="b99999", offline=True)
+    assert any("b99999 is not known" in note for note in newer.notes)
