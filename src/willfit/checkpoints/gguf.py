@@ -346,4 +346,4 @@ class _Reader:
         offset = self.scalar("Q")
         if offset % alignment or offset >= 2**63:
             raise BadInput(f"{where} starts at byte {offset}, which is not a multiple of {alignment}")
-        return GgufTensor(name, kind.name, ne, prod(ne) // kind.block * kind.bytes, offset)
+        return GgufTensor(name, kind.name, ne, kind.stored(ne), offset)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from math import prod
 from typing import Any, NamedTuple
 
 from willfit.checkpoints.gguf import GgufHeader, GgufTensor
@@ -33,8 +32,7 @@ class Entry(NamedTuple):
     @property
     def bytes(self) -> int:
         """What its data takes, without the padding behind it."""
-        kind = GGML_TYPES[self.type]
-        return prod(self.ne) // kind.block * kind.bytes
+        return GGML_TYPES[self.type].stored(self.ne)
 
 
 def header_of(entries: Iterable[Entry], metadata: Mapping[str, Any], head_bytes: int = 0) -> GgufHeader:

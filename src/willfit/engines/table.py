@@ -31,6 +31,9 @@ ENGINES: dict[str, str] = {
     "minimum": "minimum",
 }
 
+#: Forks that an engine's module answers for where a command starts them, and what it calls their newest version.
+FORKS: dict[str, tuple[str, str]] = {"ik_llama.cpp": ("llama.cpp", "NEWEST_IK")}
+
 #: Engines that run GGUF files; those of them that also run models stored for MLX.
 GGUF_ENGINES = frozenset(("llama.cpp", "ollama", "lmstudio"))
 MLX_TOO = frozenset(("lmstudio",))
@@ -50,6 +53,19 @@ def engine_module(name: str) -> Any:
     if name not in ENGINES:
         raise BadInput(f"unknown engine {name!r}", f"known: {', '.join(ENGINES)}")
     return import_module(f"willfit.engines.{ENGINES[name]}")
+
+
+def newest_version(name: str) -> str:
+    """The newest version of an engine, or of a fork of one, whose rules were read.
+
+    Raises
+    ------
+    BadInput
+        If there is none of that name.
+    """
+    engine, attribute = FORKS.get(name, (name, "NEWEST"))
+    found: str = getattr(engine_module(engine), attribute)
+    return found
 
 
 def default_engine(subject: Subject, machine: Machine, is_gguf: bool) -> str:

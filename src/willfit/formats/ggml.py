@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 
 from willfit.errors import BadInput
 from willfit.formats.base import Piece, Pieced
@@ -37,7 +36,7 @@ def ggml_bytes(type_name: str, ne: Sequence[int]) -> int:
         raise BadInput(
             f"a {kind.name} tensor of dimensions {tuple(ne)} is not a whole number of blocks of {kind.block}"
         )
-    return prod(ne) // kind.block * kind.bytes
+    return kind.stored(ne)
 
 
 @dataclass(frozen=True, slots=True)

@@ -411,10 +411,74 @@ WORDS: dict[str, Words] = {
         _COMPUTE,
         ("experts",),
     ),
-    "shares_experts": _either(
-        "devices compute products of experts in RAM where the batch has enough tokens",
-        "devices compute products of experts in RAM where each expert has enough tokens",
+    "keys_early": _either(
+        "new values are computed before new keys in models without windows",
+        "new keys are computed before new values",
+        _COMPUTE,
+    ),
+    "attention_mib": Words("-amb is {} without a word", _COMPUTE),
+    "weights_early": _either(
+        "weights of the chosen experts are computed behind them",
+        "weights of the chosen experts are read before them",
         _COMPUTE,
         ("experts",),
+    ),
+    "products_apart": _either(
+        "products of experts are ordered by what reads them",
+        "products of experts are computed as soon as they are built",
+        _COMPUTE,
+        ("experts",),
+    ),
+    "groups_experts": _either(
+        "experts are chosen from all",
+        "experts are chosen from the best groups where the file has groups",
+        _COMPUTE,
+        ("experts",),
+    ),
+    "multiplies": Words("CUDA multiplies with weights of the types {}", _COMPUTE),
+    "multiplies_halves": _either(
+        "CUDA multiplies quantized matrices with F32 only",
+        "CUDA multiplies quantized matrices with F16, too",
+        _COMPUTE,
+        ("latents",),
+    ),
+    "rotates_apart": _either(
+        "queries are rotated as a whole",
+        "the rotated part of queries is made apart and joined again",
+        _COMPUTE,
+        ("latents",),
+    ),
+    "takes_over": Words(
+        {
+            "": "devices take over operations with weights in RAM by their rows",
+            "rows": "devices take over operations with weights in RAM by their rows, but not fused products of experts",
+            "fused": "devices take over fused products of experts with weights in RAM, too",
+            "shared": "devices take over products of experts in RAM where each expert has enough tokens",
+        },
+        _COMPUTE,
+        ("experts",),
+    ),
+    "keys_by_head": _either(
+        "rows of cached keys are those of tokens", "rows of cached keys are allocated head by head", _CACHE
+    ),
+    "maps_overrides": _either(
+        "what is kept in RAM by name is read into it", "what is kept in RAM by name is mapped", _WEIGHTS
+    ),
+    "keeps_expert_biases": _either(
+        "--cpu-moe keeps the biases of experts in RAM",
+        "--cpu-moe leaves the biases of experts on the devices",
+        _WEIGHTS,
+        ("experts",),
+    ),
+    "doubles_biases": _either(
+        "biases of experts are in one place",
+        "biases of experts are also where their weights are",
+        _WEIGHTS,
+        ("experts",),
+    ),
+    "places_blindly": _either(
+        "weights go to a device if it can compute with them",
+        "weights go to a device whether it can compute with them or not",
+        _WEIGHTS,
     ),
 }

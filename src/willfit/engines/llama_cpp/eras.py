@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from willfit.engines.llama_cpp.backends.asking import IkRule
 from willfit.engines.llama_cpp.builds import NEWEST_BUILD, build_of
 from willfit.engines.llama_cpp.settings import Fork
 from willfit.engines.versions import Version, changed, era_of, succession
@@ -164,9 +165,29 @@ class Era:
         has memory of its own.
     sums_experts
         Results of experts are added up by one operation; `weighted` with their weights.
-    shares_experts
-        Devices compute products of experts on the host where each expert has enough tokens; before, where the batch
-        has.
+    keys_early
+        New keys are computed before values in all models.
+    attention_mib
+        ik_llama.cpp's `-amb` without a word.
+    weights_early, products_apart
+        Of experts, in ik_llama.cpp: weights as they are chosen come before the experts; the products of gates are
+        computed as soon as they are built.
+    groups_experts
+        Experts are chosen from the best groups where the file has groups.
+    multiplies, multiplies_halves
+        Types of ik_llama.cpp's own that its CUDA can multiply with; whether it multiplies quantized matrices with F16.
+    rotates_apart
+        Where latents are expanded, the part of queries that has positions is rotated apart and joined again.
+    takes_over
+        How ik_llama.cpp's CUDA devices choose among operations whose weights are on the host; see `asking.IkRule`.
+    keys_by_head
+        Rows of cached keys are allocated head by head.
+    maps_overrides
+        What ik_llama.cpp is told by name to keep on the host is mapped, too; before, it was read.
+    keeps_expert_biases, doubles_biases
+        `--cpu-moe` leaves the biases of experts on their devices; biases apart from their weights are there, too.
+    places_blindly
+        Weights go to their layer's device, or to where they are sent by name, whether it can compute with them or not.
     """
 
     since: Version
@@ -255,7 +276,20 @@ class Era:
     fuses_gates: bool = False
     fuses_dense: bool = False
     sums_experts: Literal["", "plain", "weighted"] = ""
-    shares_experts: bool = False
+    keys_early: bool = False
+    attention_mib: int = 0
+    weights_early: bool = False
+    products_apart: bool = False
+    groups_experts: bool = False
+    multiplies: tuple[str, ...] = ()
+    multiplies_halves: bool = False
+    rotates_apart: bool = False
+    takes_over: IkRule = ""
+    keys_by_head: bool = False
+    maps_overrides: bool = False
+    keeps_expert_biases: bool = False
+    doubles_biases: bool = False
+    places_blindly: bool = False
 
 
 #: Architectures that drop tokens without results late, in the order that they began to.
@@ -276,7 +310,7 @@ _AVX2 = ("Q4_0", "Q4_K", "IQ4_NL", "MXFP4")
 _ARM = ("Q4_0", "IQ4_NL", "Q4_K", "Q8_0", "Q6_K", "Q5_K", "MXFP4", "Q1_0")
 
 ERAS: tuple[Era, ...] = succession(
-    Era((0,)),
+    Era((0,), groups_experts=True),
     changed((2409,), splits_batch=True),
     changed((2437,), offloads_products=True),
     changed((2521,), trims_outputs=True),
@@ -401,23 +435,86 @@ ERAS: tuple[Era, ...] = succession(
 )
 
 
+#: Types of its own that ik_llama.cpp's CUDA can multiply with, in the order in which they came.
+_OWN: tuple[tuple[int, tuple[str, ...]], ...] = (
+    (
+        0,
+        (
+            "IQ1_BN",
+            "IQ2_BN",
+            "IQ2_K",
+            "IQ3_K",
+            "IQ4_K",
+            "IQ5_K",
+            "IQ6_K",
+            "Q6_0",
+            "IQ4_KS",
+            "IQ2_KS",
+            "IQ4_KSS",
+        ),
+    ),
+    (3696, ("IQ5_KS",)),
+    (3707, ("IQ2_KT", "IQ3_KT", "IQ4_KT")),
+    (3714, ("IQ2_K_R4", "IQ3_K_R4", "IQ4_K_R4", "IQ5_K_R4")),
+    (3715, ("IQ4_KS_R4", "IQ5_KS_R4")),
+    (3726, ("IQ1_S_R4",)),
+    (3729, ("IQ1_M_R4",)),
+    (3778, ("IQ3_KS",)),
+    (3800, ("IQ2_KL",)),
+    (3810, ("IQ1_KT",)),
+)
+
+
+def _own(build: int) -> tuple[str, ...]:
+    return tuple(kind for since, kinds in _OWN if since <= build for kind in kinds)
+
+
 #: ik_llama.cpp counts its commits, too: it left llama.cpp in August 2024, and took little of it since.
 IK_ERAS: tuple[Era, ...] = succession(
-    Era((0,), splits_batch=True, offloads_products=True, trims_outputs=True, spare_sequence=True),
+    Era(
+        (0,),
+        splits_batch=True,
+        offloads_products=True,
+        trims_outputs=True,
+        spare_sequence=True,
+        multiplies=_own(0),
+        takes_over="rows",
+        places_blindly=True,
+        rotates_apart=True,
+        keys_early=True,
+    ),
     changed((3413,), fuses_norms=True),
     changed((3478,), fuses_gates=True),
     changed((3480,), sums_experts="plain"),
     changed((3541,), latent_cache=True, chooses_latents=True),
-    changed((3745,), shares_experts=True),
+    changed((3561,), keys_by_head=True),
+    changed((3590,), multiplies_halves=True),
+    changed((3597,), maps_overrides=True),
+    changed((3683,), takes_over="fused"),
+    changed((3696,), multiplies=_own(3696)),
+    changed((3707,), multiplies=_own(3707)),
+    changed((3714,), multiplies=_own(3714)),
+    changed((3715,), multiplies=_own(3715)),
+    changed((3726,), multiplies=_own(3726)),
+    changed((3729,), multiplies=_own(3729)),
+    changed((3745,), takes_over="shared"),
+    changed((3778,), multiplies=_own(3778)),
+    changed((3800,), multiplies=_own(3800)),
+    changed((3810,), multiplies=_own(3810)),
     changed((3827,), caches_drafts=True),
+    changed((3838,), products_apart=True),
     changed((3869,), fuses_dense=True),
     changed((3873,), pipeline_copies=1),
+    changed((3886,), weights_early=True),
     changed((3907,), half_masks=True),
+    changed((3909,), doubles_biases=True),
+    changed((3916,), keeps_expert_biases=True),
     changed((3918,), caches_drafts=False),
     changed((3926,), sums_experts="weighted"),
     changed((3928,), flash_on=True, fuses_experts=True),
     changed((3953,), spare_sequence=False),
     changed((3983,), mla=3),
+    changed((4832,), attention_mib=256),
 )
 
 

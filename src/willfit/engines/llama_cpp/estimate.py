@@ -32,10 +32,11 @@ from willfit.engines.llama_cpp.sizing import Sizing, devices_of, resized, size_u
 from willfit.engines.llama_cpp.terms import (
     compute_term,
     divided_term,
+    doubt_of,
     keys_values_term,
+    made_term,
     output_term,
     states_term,
-    unsure_of,
     weights_term,
 )
 from willfit.estimate import DeviceEstimate, Estimate, Term
@@ -90,7 +91,7 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
     """
     era = era_for(settings.version, settings.fork)
     if not era.latent_cache or (era.chooses_latents and not mla_of(settings, era)):
-        subject = expanded(subject)
+        subject = expanded(subject, merged=not era.chooses_latents)
     if subject.gguf is not None and not (subject.from_headers or era.sorts_tensors):
         subject = replace(subject, gguf=as_listed(subject.gguf))
     used = devices_of(machine, settings)
@@ -152,6 +153,7 @@ def _device_terms(sizing: Sizing, index: int) -> tuple[Term, ...]:
     return _present(
         weights_term(sizing, place),
         divided_term(sizing, index),
+        made_term(sizing, place),
         keys_values_term(sizing, place),
         states_term(sizing, place),
         compute_term(sizing, place),
@@ -174,6 +176,7 @@ def _host_terms(sizing: Sizing, draft: Draft | None, pictures: Pictures) -> tupl
     places = {**_HOST_WEIGHTS, pinned: "weights" if pinned == "CPU" else "pinned_weights"}
     return _present(
         *(weights_term(sizing, place, name) for place, name in places.items()),
+        made_term(sizing, pinned),
         keys_values_term(sizing, "CPU"),
         states_term(sizing, "CPU"),
         compute_term(sizing, pinned),
@@ -231,9 +234,9 @@ def _notes(subject: Subject, sizing: Sizing, users: int) -> tuple[str, ...]:
         notes.append(
             "what the projector computes is for a picture of the size that it starts with; larger ones take more"
         )
-    unsure = unsure_of(sizing)
-    if unsure:
-        notes.append(f"{unsure} is not established: compute buffers may be half or twice as large")
+    doubt = doubt_of(sizing)[1]
+    if doubt:
+        notes.append(doubt)
     if sizing.backend == "opencl":
         notes.append("a recent Adreno is assumed: those before the 8 series leave more to the processor")
     if sizing.backend == "cann":
@@ -294,10 +297,10 @@ def _details(sizing: Sizing, draft: Draft | None, pictures: Pictures) -> dict[st
             "compute": dict(sizing.context.compute),
             "output": {sizing.model.backends[-1].place: sizing.context.output},
         },
-        "kv": {"k": sizing.context.keys, "v": sum(sizing.context.keys_values.values()) - sizing.context.keys},
+        "kv": {"k": sizing.context.keys, "v": sizing.context.stored - sizing.context.keys},
         "draft": drafted,
         "projector": dict(pictures.first),
-        "established": not unsure_of(sizing),
+        "established": not doubt_of(sizing)[1],
         "splits": sizing.context.splits,
         "nodes": sizing.context.nodes,
         "pipelined": sizing.pipelined,

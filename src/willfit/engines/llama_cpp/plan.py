@@ -42,10 +42,12 @@ class Model:
         Tensors by name; see `loading.weights.by_name`.
     alike
         Of each layer a number, the same where tensors are alike.
+    made
+        Tensors that are made of others when the file is loaded; see `loading.prepared`.
+    ordered
+        The file's own order of tensors is known.
     spread
         The least and the most that the weights may take, by what is counted: other than 1 where a mix is not known.
-    ordered
-        The order of tensors in the file is known.
     """
 
     header: GgufHeader
@@ -57,6 +59,7 @@ class Model:
     alike: tuple[int, ...]
     spread: tuple[float, float] = (1.0, 1.0)
     split: RowSplit | None = None
+    made: tuple[Placed, ...] = ()
     ordered: bool = True
 
     @property
@@ -68,6 +71,16 @@ class Model:
     def bytes(self) -> dict[str, int]:
         """Bytes of each buffer of weights."""
         return buffer_bytes(self.placed, self.backends, self.split)
+
+    def made_bytes(self, place: str) -> int:
+        """Bytes of what is made on a device when the file is loaded; for the host all that is not on devices."""
+        devices = {one.place for one in self.backends[:-1]}
+        here = (place,) if place in devices else ()
+        return sum(
+            one.tensor.bytes
+            for one in self.made
+            if one.buffer.place in here or (not here and one.buffer.device is None)
+        )
 
     def divided_bytes(self, device: int) -> int:
         """Bytes of a device's rows of matrices that are divided among devices."""
@@ -111,7 +124,7 @@ def load(
         layers,
         spread,
         loader.split,
-        ordered,
+        ordered=ordered,
     )
 
 
@@ -161,8 +174,8 @@ class Context:
     ----------
     keys_values, states
         Bytes of caches and of recurrent states by buffer.
-    keys
-        Bytes of keys in all buffers.
+    keys, stored
+        Bytes of keys in all buffers, and of keys and values, without what backends add.
     compute
         Bytes of compute buffers by buffer.
     output
@@ -177,6 +190,7 @@ class Context:
 
     keys_values: Mapping[str, int]
     keys: int
+    stored: int
     states: Mapping[str, int]
     compute: Mapping[str, int]
     peaks: Mapping[str, tuple[tuple[int, str], ...]]
@@ -219,7 +233,8 @@ def context(model: Model, settings: ContextSettings, era: Era) -> Context:
     caches = layer_caches(model.architecture, cache, buffers, settings.drafts)
     return Context(
         _sum(model, caches, buffers, LayerCache.keys_values),
-        sum(_sum(model, caches, buffers, LayerCache.keys).values()),
+        _stored(caches, LayerCache.keys),
+        _stored(caches, LayerCache.keys_values),
         _sum(model, caches, buffers, LayerCache.states),
         compute,
         peaks,
@@ -352,9 +367,17 @@ def _sum(
         seen.add(id(cache))
         backend = model.backends[-1 if buffer.device is None else buffer.device]
         for tensor in tensors(cache):
-            size = -(-backend.bytes(tensor) // backend.alignment) * backend.alignment
+            held = backend.bytes(cache.allocated(tensor))
+            size = -(-held // backend.alignment) * backend.alignment
             sizes[buffer.place] = sizes.get(buffer.place, 0) + size
     return sizes
+
+
+def _stored(caches: Sequence[LayerCache], tensors: Callable[[LayerCache], Sequence[Node]]) -> int:
+    """Bytes of tensors of caches, each once."""
+    return sum(
+        one.bytes for cache in {id(cache): cache for cache in caches}.values() for one in tensors(cache)
+    )
 
 
 def _output_bytes(model: Model, settings: ContextSettings, rows: int) -> int:

@@ -11,7 +11,7 @@ from willfit.engines.llama_cpp.eras import NEWEST, NEWEST_IK, Era, era_for
 from willfit.engines.llama_cpp.plan import ContextSettings
 from willfit.engines.llama_cpp.settings import Settings
 from willfit.errors import BadInput
-from willfit.ggml_types import GGML_TYPES
+from willfit.ggml_types import GGML_TYPES, IK_TYPES, INTERLEAVED_TYPES
 
 #: Defaults of the programs (`common/common.h`).
 BATCH, UBATCH = 2048, 512
@@ -119,6 +119,7 @@ class Resolved:
             self.n_batch if self.era.windows == "batch" else self.n_ubatch,
             _step(self.era, self.flash_attn),
             not self.era.divides_hybrids,
+            self.era.keys_by_head,
         )
         return ContextSettings(
             cache,
@@ -130,7 +131,7 @@ class Resolved:
             self.era.keeps_pins and not settings.no_alloc,
             settings.pipeline_copies or self.era.pipeline_copies if pipelined else 1,
             self.mla,
-            settings.max_attention_mib or 0,
+            self.era.attention_mib if settings.max_attention_mib is None else settings.max_attention_mib,
             settings.fork == "ik_llama.cpp"
             and (self.era.fuses_experts if settings.fused_moe is None else settings.fused_moe),
         )
@@ -145,7 +146,7 @@ def cache_type(name: str) -> str:
         If there is none of that name.
     """
     upper = name.upper()
-    if upper not in GGML_TYPES:
+    if upper not in GGML_TYPES or upper in INTERLEAVED_TYPES:
         raise BadInput(
             f"unknown type of cache {name!r}", "known: f16, q8_0, q5_1, q5_0, q4_1, q4_0, iq4_nl, bf16, f32"
         )
@@ -173,6 +174,10 @@ def resolve(architecture: Architecture, pooling: int, settings: Settings) -> Res
     context_open = context is None or context == 0
     if context is None:
         context = 0 if era.fits else _OLD_CONTEXT
+    if settings.fork == "llama.cpp":
+        own = next((n for n in (settings.cache_type_k, settings.cache_type_v) if n.upper() in IK_TYPES), None)
+        if own is not None:
+            raise BadInput(f"llama.cpp has no cache of type {own}, ik_llama.cpp has", "use f16, q8_0 or q4_0")
     flash = _flash(architecture, settings, era)
     _check_blocks(architecture, settings)
     n_ctx, unified = _context(context or trained, sequences, unified, era, flash)

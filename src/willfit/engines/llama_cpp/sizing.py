@@ -15,14 +15,17 @@ from willfit.engines.llama_cpp.backends.table import backend_name, backends_of, 
 from willfit.engines.llama_cpp.eras import Era, era_for
 from willfit.engines.llama_cpp.fit import LEAST_CONTEXT, TARGET_BYTES, Limits, fit_context, fit_layers
 from willfit.engines.llama_cpp.loading.drafting import drafting_tensors
+from willfit.engines.llama_cpp.loading.interleaved import repacked
 from willfit.engines.llama_cpp.loading.layers import LayerPlaces, place_layers
 from willfit.engines.llama_cpp.loading.offload import EXPERTS, Offload
+from willfit.engines.llama_cpp.loading.prepared import prepared
 from willfit.engines.llama_cpp.loading.rows import RowSplit, row_split
 from willfit.engines.llama_cpp.loading.weights import Loader, Placed
 from willfit.engines.llama_cpp.plan import Context, Model, context, flash_attention, load
 from willfit.engines.llama_cpp.resolve import Resolved, check_widths, require_flash_attention, resolve
 from willfit.engines.llama_cpp.settings import Backend, Settings
 from willfit.errors import BadInput
+from willfit.ggml_types import IK_TYPES, INTERLEAVED_TYPES
 from willfit.hardware.device import Device
 from willfit.hardware.processors import USUAL, ProcessorKind
 from willfit.hardware.processors import beside as beside_devices
@@ -67,6 +70,7 @@ class Sizing:
         return tuple(
             sizes.get(one.place, 0)
             + self.model.divided_bytes(index)
+            + self.model.made_bytes(one.place)
             + context.keys_values.get(one.place, 0)
             + context.states.get(one.place, 0)
             + context.compute.get(one.place, 0)
@@ -132,9 +136,10 @@ def offload_of(settings: Settings, layers: int, free: Sequence[int | None], era:
         shares = tuple(float(one) for one in free if one) if all(free) else (1.0,) * len(free)
     shares = (*shares, *[0.0] * (len(free) - len(shares)))
     overrides = list(settings.override_tensor)
+    experts = rf"{EXPERTS}\.weight" if era.keeps_expert_biases else EXPERTS
     if settings.cpu_moe:
-        overrides.append((EXPERTS, "CPU"))
-    overrides += [(rf"blk\.{layer}{EXPERTS}", "CPU") for layer in range(settings.n_cpu_moe)]
+        overrides.append((experts, "CPU"))
+    overrides += [(rf"blk\.{layer}{experts}", "CPU") for layer in range(settings.n_cpu_moe)]
     return Offload(count, shares, tuple(overrides))
 
 
@@ -173,7 +178,7 @@ def place(
         places,
         backends,
         "" if settings.no_host else host_buffers(backend, resolved.era),
-        maps_files(settings, devices, backend, resolved.era),
+        maps_files(settings, devices, backend, resolved.era) and not settings.run_time_repack,
         repacking(resolved.era, processor)
         if settings.repack and settings.fork == "llama.cpp"
         else Repacking(),
@@ -181,6 +186,9 @@ def place(
         split,
         lazy_buffer(resolved.era, settings),
         not resolved.era.per_layer_first,
+        resolved.era.places_blindly,
+        resolved.era.maps_overrides,
+        resolved.era.doubles_biases,
     )
     model = load(
         header,
@@ -190,6 +198,11 @@ def place(
         subject.bounds,
         subject.from_headers,
     )
+    if resolved.era.chooses_latents:
+        made = prepared(model.named, subject.architecture, resolved.mla)
+        model = replace(model, made=made, named={**model.named, **{one.name: one for one in made}})
+    if settings.run_time_repack:
+        model = replace(model, named={name: repacked(one) for name, one in model.named.items()})
     borrowed = {name: beside[name] for name in _BORROWED if name in beside}
     return replace(model, named={**borrowed, **model.named})
 
@@ -273,6 +286,7 @@ def size_up(
         See `place`.
     """
     header = header_of(subject)
+    _check_types(header, subject, settings)
     devices = devices_of(machine, settings)
     processor = machine.processor or beside_devices(machine.devices)
     backend = backend_name(devices, settings.backend)
@@ -325,6 +339,18 @@ def size_up(
     return with_context(
         n_ctx, fit_layers(limits, lambda chosen: with_context(n_ctx, chosen, True).device_bytes)
     )
+
+
+def _check_types(header: GgufHeader, subject: Subject, settings: Settings) -> None:
+    """Refuse tensors of types that only ik_llama.cpp reads."""
+    if settings.fork == "ik_llama.cpp":
+        return
+    own = {tensor.type for tensor in header.tensors} & (IK_TYPES.keys() | INTERLEAVED_TYPES.keys())
+    if own:
+        raise BadInput(
+            f"{subject.model}: llama.cpp cannot read tensors of type {', '.join(sorted(own))}, ik_llama.cpp can",
+            "ask about a command of ik_llama.cpp, or take another file",
+        )
 
 
 def _pooling(header: GgufHeader, subject: Subject) -> int:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 
+from willfit.checkpoints.gguf import GgufTensor
 from willfit.engines.llama_cpp.builds import build_of
 from willfit.engines.llama_cpp.cache.layers import layer_caches
 from willfit.engines.llama_cpp.graph import families
 from willfit.engines.llama_cpp.graph.tensor import Node
-from willfit.engines.llama_cpp.plan import cache_buffers, output_width
+from willfit.engines.llama_cpp.plan import Model, cache_buffers, output_width
 from willfit.engines.llama_cpp.sizing import Sizing
 from willfit.engines.llama_cpp.sources import SOURCES
 from willfit.estimate import Term, between, exact
@@ -21,7 +23,12 @@ _NAMED = 6
 _LADDER = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q8_0")
 _STEPS = 2
 #: A graph that is only approximated may need this many times less or more.
-_UNKNOWN_GRAPH = 2
+_UNKNOWN_GRAPH = 2.0
+#: The same of ik_llama.cpp's where weights lie elsewhere: nine of ten logged buffers come out to the byte, most others
+#: within this, by how their operations are ordered.
+_MOVED_WEIGHTS = 1.25
+
+_IN_LAYER = re.compile(r"(?:enc\.|dec\.)?blk\.(\d+)\.")
 
 
 def cite(sizing: Sizing, rule: str) -> str:
@@ -46,14 +53,39 @@ def weights_term(sizing: Sizing, place: str, name: str = "weights") -> Term | No
     elif beyond < 0:
         text += f" - {-beyond} B that are counted twice"
     low, high = (int(size * part) for part in sizing.model.spread)
-    if (
-        beyond > 0
-        and not sizing.model.ordered
-        and any(one.buffer.mapped for one in sizing.model.placed if one.buffer.place == place)
-    ):
+    mapped = place == "CPU_Mapped" or any(
+        one.buffer.mapped for one in sizing.model.placed if one.buffer.place == place
+    )
+    if mapped and not sizing.model.ordered:
         # What lies between depends on the order in the file.
-        low = min(low, size - beyond)
+        low, high = min(low, size - max(0, beyond)), max(high, most_mapped(sizing.model, place))
     return between(name, size, low, high, text, cite(sizing, "weights"))
+
+
+def most_mapped(model: Model, place: str) -> int:
+    """What ranges of a mapped file take at most in a buffer if the order of its tensors is not known.
+
+    Files hold layer after layer, in each its tensors in any order, and what is outside of the layers anywhere.
+    """
+    tensors = [(_layer(tensor), tensor.bytes) for tensor in model.header.tensors]
+    most = 0
+    for apart in (False, True):
+        held = [one.tensor for one in model.placed if one.buffer.place == place and one.buffer.apart == apart]
+        layers = [_layer(tensor) for tensor in held]
+        if len(held) == 1:
+            most += held[0].bytes
+        elif held:
+            whole = min(layers) < 0
+            most += sum(
+                size for layer, size in tensors if whole or layer < 0 or min(layers) <= layer <= max(layers)
+            )
+    return most
+
+
+def _layer(tensor: GgufTensor) -> int:
+    """The layer that a tensor belongs to; -1 for those outside."""
+    found = _IN_LAYER.match(tensor.name)
+    return int(found[1]) if found else -1
 
 
 def divided_term(sizing: Sizing, index: int) -> Term | None:
@@ -64,6 +96,19 @@ def divided_term(sizing: Sizing, index: int) -> Term | None:
     end = (*split.starts, 1.0)[index + 1]
     text = f"{size} B of rows from {split.starts[index]:.3f} to {end:.3f} of each matrix"
     return exact("divided_weights", size, text, cite(sizing, "rows"))
+
+
+def made_term(sizing: Sizing, place: str) -> Term | None:
+    """What is made of the file's tensors when it is loaded; None if nothing is."""
+    size = sizing.model.made_bytes(place)
+    if not size:
+        return None
+    return exact(
+        "prepared_weights",
+        size,
+        f"{size} B of latents' projections that the file lacks",
+        f"ik_llama.cpp {sizing.resolved.version}: src/llama.cpp: llm_prepare_mla",
+    )
 
 
 def keys_values_term(sizing: Sizing, place: str) -> Term | None:
@@ -111,18 +156,22 @@ def _cache_term(
     return exact(name, size, text, cite(sizing, rule))
 
 
-def unsure_of(sizing: Sizing) -> str:
-    """What is computed where is not established for this; empty where it is.
+def doubt_of(sizing: Sizing) -> tuple[float, str]:
+    """How many times less or more may be computed where that is not established, and why; 1 and nothing where it is.
 
     ik_llama.cpp has rules of its own for weights that lie elsewhere, and Hexagon's depend on its scratch memory.
     """
+    if sizing.backend == "hexagon":
+        note = "what Hexagon computes is not established: compute buffers may be half or twice as large"
+        return _UNKNOWN_GRAPH, note
     offload = sizing.offload
     whole = not offload.overrides and offload.layers > len(sizing.model.places.layers)
-    if sizing.backend == "hexagon":
-        return "what Hexagon computes"
     if sizing.settings.fork == "llama.cpp" or not sizing.devices or (whole and not sizing.pipelined):
-        return ""
-    return "what ik_llama.cpp computes with weights on several devices or in RAM"
+        return 1.0, ""
+    return _MOVED_WEIGHTS, (
+        "weights are on several devices or in RAM: most compute buffers of ik_llama.cpp come out to the byte then, "
+        "some are up to a quarter smaller or larger"
+    )
 
 
 def compute_term(sizing: Sizing, place: str) -> Term | None:
@@ -142,8 +191,10 @@ def compute_term(sizing: Sizing, place: str) -> Term | None:
         text += f" + {gaps} B of gaps" if text else f"{gaps} B"
     cited = cite(sizing, "compute")
     low, high = (size + change for change in _changes(sizing, peak))
-    if unsure_of(sizing) or not families.is_known(sizing.model.architecture.model_type):
-        low, high = size // _UNKNOWN_GRAPH, size * _UNKNOWN_GRAPH
+    known = families.is_known(sizing.model.architecture.model_type)
+    times = doubt_of(sizing)[0] if known else _UNKNOWN_GRAPH
+    if times > 1:
+        low, high = int(low / times), int(high * times)
     return between("compute", size, low, high, text or f"{size} B", cited)
 
 

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from math import isqrt, prod
+from math import isqrt
 from typing import Literal
 
 from willfit.architectures.mixers import LatentAttention
@@ -186,8 +186,7 @@ def _retyped(tensor: GgufTensor, patterns: Iterable[tuple[re.Pattern[str], str]]
 
 
 def _bytes(ne: Iterable[int], kind: str) -> int:
-    known = GGML_TYPES[kind]
-    return prod(ne) // known.block * known.bytes
+    return GGML_TYPES[kind].stored(tuple(ne))
 
 
 def encoder_of(architecture: Architecture, stored: Stored) -> Vision | None:

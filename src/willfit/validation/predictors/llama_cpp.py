@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import replace
 from typing import Any, get_args
@@ -25,6 +26,7 @@ from willfit.hardware.table import find_device
 from willfit.quantities import GIB, MIB
 from willfit.validation.cases import Case
 from willfit.validation.predictors.gguf_files import dry_run, file_of, file_sizes
+from willfit.validation.predictors.stated_types import as_stated, mix_bounds
 from willfit.validation.scoring import Prediction
 
 #: Builds by the day on which they were published; others lie between.
@@ -39,18 +41,60 @@ _BUILDS = (
 
 #: The same of ik_llama.cpp, which counts its own commits.
 _IK_BUILDS = (
-    ("2024-08-18", 3397), ("2024-10-01", 3440), ("2024-11-01", 3480), ("2025-01-01", 3525), ("2025-02-01", 3541),
-    ("2025-02-23", 3571), ("2025-03-01", 3576), ("2025-04-01", 3613), ("2025-05-01", 3657), ("2025-06-01", 3719),
-    ("2025-06-12", 3745), ("2025-07-01", 3774), ("2025-08-07", 3827), ("2025-09-01", 3869), ("2025-09-04", 3877),
-    ("2025-10-01", 3900), ("2025-10-13", 3907), ("2025-10-20", 3918), ("2025-10-25", 3928), ("2025-11-01", 3944),
-    ("2025-11-05", 3953), ("2025-11-12", 3983), ("2025-12-01", 4034), ("2026-01-01", 4084), ("2026-03-01", 4245),
-    ("2026-06-01", 4553), ("2026-10-01", 4840),
+    ("2024-08-19", 3400), ("2024-08-31", 3405), ("2024-09-10", 3419), ("2024-09-25", 3434), ("2024-10-09", 3455),
+    ("2024-10-19", 3467), ("2024-10-31", 3480), ("2024-11-21", 3482), ("2024-12-02", 3484), ("2024-12-12", 3501),
+    ("2024-12-22", 3522), ("2025-01-10", 3527), ("2025-01-20", 3531), ("2025-01-30", 3541), ("2025-02-09", 3551),
+    ("2025-02-19", 3561), ("2025-02-20", 3564), ("2025-02-21", 3565), ("2025-02-22", 3568), ("2025-02-23", 3571),
+    ("2025-02-24", 3572), ("2025-02-25", 3573), ("2025-02-27", 3575), ("2025-03-01", 3577), ("2025-03-02", 3578),
+    ("2025-03-03", 3579), ("2025-03-05", 3580), ("2025-03-07", 3582), ("2025-03-08", 3583), ("2025-03-09", 3584),
+    ("2025-03-10", 3586), ("2025-03-12", 3587), ("2025-03-13", 3588), ("2025-03-17", 3589), ("2025-03-18", 3594),
+    ("2025-03-19", 3597), ("2025-03-21", 3601), ("2025-03-22", 3604), ("2025-03-23", 3607), ("2025-03-25", 3610),
+    ("2025-03-27", 3612), ("2025-03-29", 3613), ("2025-04-01", 3618), ("2025-04-03", 3621), ("2025-04-04", 3622),
+    ("2025-04-05", 3623), ("2025-04-07", 3629), ("2025-04-08", 3630), ("2025-04-10", 3631), ("2025-04-11", 3632),
+    ("2025-04-12", 3633), ("2025-04-13", 3634), ("2025-04-14", 3636), ("2025-04-15", 3638), ("2025-04-17", 3639),
+    ("2025-04-21", 3640), ("2025-04-22", 3642), ("2025-04-24", 3644), ("2025-04-25", 3648), ("2025-04-26", 3651),
+    ("2025-04-29", 3655), ("2025-04-30", 3657), ("2025-05-02", 3659), ("2025-05-03", 3661), ("2025-05-04", 3666),
+    ("2025-05-05", 3667), ("2025-05-06", 3668), ("2025-05-07", 3673), ("2025-05-09", 3679), ("2025-05-10", 3680),
+    ("2025-05-11", 3682), ("2025-05-12", 3688), ("2025-05-13", 3691), ("2025-05-14", 3693), ("2025-05-15", 3697),
+    ("2025-05-16", 3698), ("2025-05-17", 3701), ("2025-05-18", 3702), ("2025-05-20", 3703), ("2025-05-22", 3705),
+    ("2025-05-23", 3710), ("2025-05-24", 3712), ("2025-05-25", 3713), ("2025-05-26", 3714), ("2025-05-27", 3715),
+    ("2025-05-28", 3716), ("2025-05-29", 3717), ("2025-05-30", 3718), ("2025-05-31", 3719), ("2025-06-01", 3722),
+    ("2025-06-03", 3725), ("2025-06-05", 3729), ("2025-06-06", 3730), ("2025-06-07", 3732), ("2025-06-08", 3737),
+    ("2025-06-09", 3738), ("2025-06-10", 3739), ("2025-06-11", 3742), ("2025-06-12", 3745), ("2025-06-13", 3748),
+    ("2025-06-14", 3749), ("2025-06-17", 3751), ("2025-06-18", 3756), ("2025-06-19", 3761), ("2025-06-20", 3762),
+    ("2025-06-21", 3764), ("2025-06-22", 3766), ("2025-06-23", 3768), ("2025-06-24", 3770), ("2025-06-26", 3772),
+    ("2025-06-27", 3774), ("2025-07-02", 3779), ("2025-07-03", 3785), ("2025-07-04", 3787), ("2025-07-05", 3788),
+    ("2025-07-06", 3790), ("2025-07-07", 3791), ("2025-07-08", 3792), ("2025-07-09", 3793), ("2025-07-10", 3795),
+    ("2025-07-13", 3798), ("2025-07-14", 3800), ("2025-07-15", 3802), ("2025-07-16", 3804), ("2025-07-17", 3806),
+    ("2025-07-18", 3808), ("2025-07-20", 3811), ("2025-07-22", 3815), ("2025-07-23", 3821), ("2025-07-24", 3822),
+    ("2025-07-26", 3826), ("2025-08-07", 3830), ("2025-08-08", 3833), ("2025-08-09", 3835), ("2025-08-11", 3836),
+    ("2025-08-13", 3837), ("2025-08-15", 3839), ("2025-08-16", 3840), ("2025-08-17", 3844), ("2025-08-18", 3845),
+    ("2025-08-19", 3848), ("2025-08-20", 3849), ("2025-08-21", 3852), ("2025-08-22", 3855), ("2025-08-23", 3857),
+    ("2025-08-24", 3858), ("2025-08-25", 3859), ("2025-08-26", 3860), ("2025-08-27", 3865), ("2025-08-28", 3866),
+    ("2025-08-29", 3867), ("2025-08-30", 3868), ("2025-08-31", 3869), ("2025-09-01", 3871), ("2025-09-02", 3874),
+    ("2025-09-04", 3877), ("2025-09-05", 3881), ("2025-09-09", 3882), ("2025-09-11", 3883), ("2025-09-13", 3884),
+    ("2025-09-23", 3888), ("2025-09-24", 3892), ("2025-09-25", 3893), ("2025-09-26", 3895), ("2025-09-27", 3899),
+    ("2025-09-30", 3900), ("2025-10-01", 3901), ("2025-10-05", 3902), ("2025-10-11", 3904), ("2025-10-13", 3908),
+    ("2025-10-14", 3909), ("2025-10-15", 3910), ("2025-10-16", 3912), ("2025-10-17", 3913), ("2025-10-18", 3914),
+    ("2025-10-19", 3916), ("2025-10-20", 3919), ("2025-10-21", 3923), ("2025-10-22", 3924), ("2025-10-23", 3925),
+    ("2025-10-24", 3927), ("2025-10-25", 3928), ("2025-10-26", 3929), ("2025-10-27", 3934), ("2025-10-28", 3936),
+    ("2025-10-29", 3939), ("2025-10-30", 3940), ("2025-10-31", 3944), ("2025-11-03", 3946), ("2025-11-04", 3950),
+    ("2025-11-05", 3956), ("2025-11-06", 3960), ("2025-11-07", 3964), ("2025-11-08", 3966), ("2025-11-09", 3972),
+    ("2025-11-10", 3978), ("2025-11-11", 3982), ("2025-11-12", 3983), ("2025-11-13", 3988), ("2025-11-14", 3995),
+    ("2025-11-24", 4025), ("2025-12-04", 4042), ("2025-12-14", 4065), ("2025-12-24", 4077), ("2026-01-05", 4091),
+    ("2026-01-17", 4122), ("2026-01-28", 4151), ("2026-02-07", 4189), ("2026-02-17", 4203), ("2026-02-27", 4242),
+    ("2026-03-09", 4270), ("2026-03-19", 4326), ("2026-03-29", 4373), ("2026-04-08", 4394), ("2026-04-18", 4425),
+    ("2026-04-28", 4444), ("2026-05-08", 4469), ("2026-05-18", 4509), ("2026-05-28", 4548), ("2026-06-08", 4567),
+    ("2026-06-18", 4633), ("2026-06-29", 4672), ("2026-07-09", 4704), ("2026-07-22", 4738), ("2026-08-01", 4772),
+    ("2026-08-11", 4819),
 )  # fmt: skip
 
 #: Vision encoders that are built as Qwen3-VL's, by the start of their types.
 _ENCODERS = ("qwen3_vl", "qwen3_5", "qwen3_6", "qwen3_8")
 #: Slots of a server that was not told how many.
 _AUTO_SLOTS = 4
+#: Tokens of one text of a measurement of perplexity that was not told how many.
+_TEXT = 512
 #: A commit instead of a build: the date has to say.
 _COMMIT = re.compile(r"(?=.*[a-f])[0-9a-f]{7,40}|[0-9a-f]{8,40}")
 #: What must be known for compute buffers.
@@ -86,8 +130,9 @@ def predict(case: Case) -> dict[str, Any]:
     first, middle, last = builds_of(case)
     found: dict[str, Any] = {}
     for build in dict.fromkeys((middle, first, last)):
-        for program in programs_of(case):
+        for program, sequences in itertools.product(programs_of(case), sequences_of(case)):
             settings = settings_of(case, build, program)
+            settings = settings if sequences is None else replace(settings, n_parallel=sequences)
             made = figures(case, subject, estimate(subject, machine, settings))
             if found:
                 _spread(found, made)
@@ -113,10 +158,16 @@ def subject_of(case: Case) -> Subject:
     if known_quantization(name) is None:
         name = "Q4_K_M"  # of a fork: sizes of weights are not predicted then
     made = file_of(case, name)
-    found = subject_of_file(str(case.fields.get("model")), made.header)
+    stated = as_stated(made.header, case.fields.get("gguf_hparams") or {})
+    found = subject_of_file(str(case.fields.get("model")), stated or made.header)
+    found = replace(found, from_headers=False)  # nor does anyone know the order of its tensors
+    if stated is not None:
+        return found
     own = sum(line.bytes for line in found.lines)
-    bounds = None if made.bytes == (own, own) else made.bytes
-    found = replace(found, bounds=bounds, from_headers=False)
+    bounds = made.bytes
+    if case.unknown_settings & {"gguf_type", "gguf_mix"}:
+        bounds = mix_bounds(made.header, case.fields.get("gguf_hparams") or {}) or bounds
+    found = replace(found, bounds=None if bounds == (own, own) else bounds)
     return expanded(found) if _fork(case) == "llama.cpp" and _has_whole_latents(case, made.header) else found
 
 
@@ -199,6 +250,18 @@ def programs_of(case: Case) -> tuple[Program, ...]:
     return ("server", "api") if stated is None else (_PROGRAMS.get(str(stated), "api"),)
 
 
+def sequences_of(case: Case) -> tuple[int | None, ...]:
+    """Sequences that a measurement of perplexity computes at once, where it does not say; None for what is stated.
+
+    It takes as many texts as fit into a batch; its log then shows the tokens of all as one context.
+    """
+    given = case.settings
+    context, batch = int(given.get("n_ctx") or 0), int(given.get("n_batch") or 0)
+    if given.get("binary") != "perplexity" or "n_parallel" in given or context != batch:
+        return (None,)
+    return max(1, batch // _TEXT), 1
+
+
 def settings_of(case: Case, build: str, program: Program) -> Settings:
     """The case's settings under the programs' own names; what it leaves open is the program's choice."""
     given = case.settings
@@ -251,6 +314,7 @@ def settings_of(case: Case, build: str, program: Program) -> Settings:
         mla=given.get("mla_attn"),
         fused_moe=given.get("fused_moe"),
         max_attention_mib=given.get("attn_max_b"),
+        run_time_repack=bool(given.get("run_time_repack")),
     )
 
 
@@ -305,7 +369,7 @@ def figures(case: Case, subject: Subject, answer: Estimate) -> dict[str, Any]:
     # Where a tensor is: without the pattern, or the shares of several devices, nobody knows.
     placed = not unknown & {"override_tensor", "n_gpu_layers"} and not (several and "tensor_split" in unknown)
     stated = case.fields.get("gguf_type")
-    files = (
+    files = "types" in (case.fields.get("gguf_hparams") or {}) or (
         bool(stated)
         and known_quantization(str(stated)) is not None
         and not unknown & {"gguf_type", "gguf_mix"}
@@ -329,7 +393,7 @@ def figures(case: Case, subject: Subject, answer: Estimate) -> dict[str, Any]:
     if "n_parallel" not in unknown:
         _table(found, measured, "output_buffer_mib", buffers["output"])
     if "kv_total_mib" in measured:
-        found["kv_total_mib"] = _printed(sum(buffers["kv"].values()) / MIB)
+        found["kv_total_mib"] = _printed(sum(answer.details["kv"].values()) / MIB)
     for key in ("k", "v"):
         if f"kv_{key}_mib" in measured:
             found[f"kv_{key}_mib"] = _printed(answer.details["kv"][key] / MIB)
@@ -418,11 +482,18 @@ def _printed(value: float) -> Prediction:
 
 def _bounds(answer: Estimate, name: str) -> dict[str, tuple[int, int]]:
     """Intervals of a term by the buffer that it is."""
-    found = {}
-    for place, where in zip(answer.details["places"], (*answer.devices, answer.host), strict=True):
+    found: dict[str, tuple[int, int]] = {}
+    *devices, host = answer.details["places"]
+    names = {name: host}
+    if name == "weights":
+        names = {"weights": "CPU", "pinned_weights": host, "mapped_weights": "CPU_Mapped"}
+    for place, where in zip(devices, answer.devices, strict=True):
         for term in where.terms:
             if term.name == name:
-                found[place] = (term.low_bytes, term.high_bytes)
+                found[place] = term.low_bytes, term.high_bytes
+    for term in (*answer.host.terms, *answer.host.page_cache):
+        if term.name in names:
+            found[names[term.name]] = (term.low_bytes, term.high_bytes)
     return found
 
 
@@ -452,7 +523,7 @@ def _table(
             continue
         low = high = size
         for name, interval in (bounds or {}).items():
-            if sizes.get(name) == size:
+            if sizes.get(name) == size and (name == place or place not in (bounds or {})):
                 low, high = interval
         made[place] = Prediction(size / MIB, low / MIB - _HALF_DIGIT, high / MIB + _HALF_DIGIT)
     if made:
@@ -462,7 +533,8 @@ def _table(
 def _named(place: str, sizes: dict[str, int], logged: dict[str, Any]) -> int | None:
     """Bytes of the buffer that a log calls so; None if it is another program's."""
     if place in sizes:
-        return sizes[place]
+        beside = sizes.get("CPU_Mapped", 0) if place == "CPU" and "CPU_Mapped" not in logged else 0
+        return sizes[place] + beside
     if place == "Host":
         return sum(size for name, size in sizes.items() if name.startswith("CPU") or name.endswith("_Host"))
     if place in _HOST:

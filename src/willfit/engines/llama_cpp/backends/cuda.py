@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from willfit.engines.llama_cpp.backends.asking import MIN_ROWS, lies_elsewhere, rows
+from willfit.engines.llama_cpp.backends.asking import MIN_ROWS, IkRule, ik_takes_over, lies_elsewhere, rows
 from willfit.engines.llama_cpp.backends.cuda_attention import Kernel, copied_bytes, kernel_for
 from willfit.engines.llama_cpp.backends.cuda_fusion import lifetimes
 from willfit.engines.llama_cpp.backends.processor import ENDLESS
 from willfit.engines.llama_cpp.graph.fusion import Optimized
 from willfit.engines.llama_cpp.graph.tensor import EXACT, Buffer, Node, row_bytes
-from willfit.ggml_types import GGML_TYPES
+from willfit.ggml_types import GGML_TYPES, IK_TYPES, INTERLEAVED_TYPES
 
 #: Elements to which rows of quantized matrices are padded.
 ROW_PADDING = 512
@@ -39,6 +39,9 @@ _INDEXED = frozenset(("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_
 
 #: Operations of ik_llama.cpp alone, and those that its latent attention is made of.
 _FUSED = frozenset(("fused_rms_norm", "fused_mul_unary", "fused_up_gate", "moe_fused_up_gate", "multi_add"))
+#: Width of heads that ik_llama.cpp's attention reads from a cache of any type.
+_ANY_TYPES = 128
+_PRODUCTS = frozenset(("mul_mat", "mul_mat_id", "fused_up_gate", "moe_fused_up_gate"))
 _OF_LATENTS = frozenset(("flash_attn_ext", "concat", "repeat", "cpy"))
 
 
@@ -58,10 +61,12 @@ class Cuda:
         F16 copies of a quantized cache are counted in the compute buffer; older builds took them from a pool.
     keeps_sums, keeps_choices
         What one kernel computes at once for experts is kept for it: their weighted sum, their choice.
-    shares_experts
-        Experts on the host are taken over where each has enough tokens of the batch.
+    ik_rule
+        What ik_llama.cpp takes over; empty in llama.cpp.
     any_heads
         Attention has kernels for keys wider than values, and their parts are joined in any type (ik_llama.cpp).
+    multiplies, halves
+        Types of ik_llama.cpp's own that there are kernels for; whether quantized matrices are multiplied with F16.
     convolves_three
         It has short convolutions of three inputs; older builds have those of four only.
     """
@@ -72,8 +77,10 @@ class Cuda:
     copies_in_graph: bool = True
     keeps_sums: bool = True
     keeps_choices: bool = True
-    shares_experts: bool = False
+    ik_rule: IkRule = ""
     any_heads: bool = False
+    multiplies: tuple[str, ...] = ()
+    halves: bool = False
     convolves_three: bool = True
     alignment: int = 128
     maps_files: bool = False
@@ -86,12 +93,18 @@ class Cuda:
 
     def supports(self, node: Node) -> bool:
         """See `Backend.supports`."""
-        if lies_elsewhere(node, self.index):
+        if not self.ik_rule and lies_elsewhere(node, self.index):
+            return False
+        if node.op in _PRODUCTS and not self._multiplies(node.src[0].type):
             return False
         if node.op in _FUSED or (self.any_heads and node.op in _OF_LATENTS):
             return True
         if node.op == "ssm_conv" and node.src[1].ne[0] == 3 and not self.convolves_three:
             return False
+        if self.ik_rule and node.op == "flash_attn_ext" and node.src[0].ne[0] == _ANY_TYPES:
+            return True
+        if self.ik_rule and node.op in ("mul_mat", "mul_mat_id"):
+            return _ik_product(node, self.halves)
         check = _CHECKS.get(node.op)
         if check is not None:
             return check(node)
@@ -99,15 +112,19 @@ class Cuda:
             return kernel_for(node, self.arch) is not Kernel.NONE
         return node.op in _ALWAYS
 
+    def _multiplies(self, kind: str) -> bool:
+        """Whether there are kernels for products with weights of a type."""
+        own = kind in IK_TYPES or kind in INTERLEAVED_TYPES
+        return kind in self.multiplies if own else kind not in _NO_PRODUCTS
+
     def reads(self, buffer: Buffer) -> bool:
         """See `Backend.reads`."""
         return buffer.device == self.index
 
     def takes_over(self, node: Node) -> bool:
         """See `Backend.takes_over`."""
-        if self.shares_experts and node.op in ("mul_mat_id", "moe_fused_up_gate"):
-            weights, ids = node.src[0], node.src[-1]
-            return node.ne[2] >= MIN_ROWS and node.ne[2] * ids.ne[0] >= MIN_ROWS * weights.ne[2]
+        if self.ik_rule:
+            return ik_takes_over(node, self.ik_rule)
         return rows(node) >= MIN_ROWS
 
     def optimize(self, nodes: Sequence[Node], uses: Mapping[int, int]) -> Optimized:
@@ -132,7 +149,14 @@ def _product(node: Node) -> bool:
         return False
     if node.kind == EXACT:
         return False
-    return not (b.type == "F16" and a.type != "F16") and a.type not in _NO_PRODUCTS
+    return not (b.type == "F16" and a.type != "F16")
+
+
+def _ik_product(node: Node, halves: bool) -> bool:
+    a, b = node.src[0], node.src[1]
+    if b.type == "F16" and a.type != "F16" and not (halves and GGML_TYPES[a.type].block > 1):
+        return False
+    return node.op != "mul_mat" or a.ne[3] == b.ne[3]
 
 
 def _rows(node: Node) -> bool:

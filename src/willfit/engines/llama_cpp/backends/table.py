@@ -73,8 +73,10 @@ def backends_of(
                     era.copies_in_graph,
                     fusion and era.keeps_expert_sums,
                     fusion and era.keeps_expert_choices,
-                    era.shares_experts,
+                    era.takes_over,
                     era.chooses_latents,
+                    era.multiplies,
+                    era.multiplies_halves,
                     era.convolves_three,
                 )
             )

@@ -61,6 +61,8 @@ class CacheSettings:
         Cells of layers with windows are a multiple of this.
     whole_hybrids
         Each sequence of a model with attention and states has the cells of all.
+    keys_by_head
+        Rows of keys are allocated head by head, and values as one row.
     """
 
     cells: int
@@ -80,6 +82,7 @@ class CacheSettings:
     ahead: int | None = None
     step: int = PADDING
     whole_hybrids: bool = False
+    keys_by_head: bool = False
 
     def of(self, meta: Metadata, architecture: Architecture) -> CacheSettings:
         """These settings as a model's caches follow them: compressed entries are never shared by sequences."""
@@ -203,6 +206,7 @@ def _keys_and_values(
     values = mixer.kv_heads * mixer.value_dim if not settings.transposed else widest
     cache.k = _tensor(settings.type_k, mixer.kv_heads * mixer.head_dim, settings, cache.cells, buffer)
     cache.v = _tensor(settings.type_v, values, settings, cache.cells, buffer)
+    cache.head = mixer.head_dim if settings.keys_by_head else 0
 
 
 def _compressed(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from willfit.architectures.mixers import Attention, LatentAttention
 from willfit.engines.llama_cpp.graph.network import LayerCache, Network
 from willfit.engines.llama_cpp.graph.tensor import Node, row_bytes
+from willfit.quantities import MIB
 
 #: Rows of masks are padded to this in older builds (`GGML_KQ_MASK_PAD`).
 MASK_PADDING = 64
@@ -206,7 +207,7 @@ def attend(
     q = rotated(net, q, inputs.k_rotation)
     k = rotated(net, k, inputs.k_rotation) if k is not None else None
     v = rotated(net, v, inputs.v_rotation) if v is not None else None
-    for one in (q, k, v) if net.has_windows else (q, v, k):
+    for one in (q, k, v) if net.has_windows or net.era.keys_early else (q, v, k):
         net.expand(one)
     stored(net, inputs, k, v)
     cache, mixer = net.cache, net.attention()
@@ -381,6 +382,10 @@ def heads(
             x = net.mul_mat(up, net.permute(x, 0, 2, 1, 3))
             x = net.cont(net.permute(x, 0, 2, 1, 3))
         x = net.reshape(x, x.ne[0] * x.ne[1], x.ne[2] * x.ne[3])
+    elif _in_parts(net, q, k):
+        x = _head_after_head(net, q, k, v, mask)
+        x = net.permute(x, 0, 2, 1, 3)
+        x = net.cont(x, x.ne[0] * x.ne[1], x.ne[2] * x.ne[3])
     else:
         scores = net.mul_mat(k, q)
         if softcaps(net):
@@ -399,6 +404,23 @@ def heads(
             x.backend = net.host
     net.expand(x)
     return x
+
+
+def _in_parts(net: Network, q: Node, k: Node) -> bool:
+    """Whether scores of all heads are beyond ik_llama.cpp's `-amb`, which holds where no heads share keys."""
+    limit = net.batch.attention_mib
+    return 0 < limit < 4 * k.ne[1] * q.ne[1] * q.ne[2] // MIB and k.ne[2] == q.ne[2]
+
+
+def _head_after_head(net: Network, q: Node, k: Node, v: Node, mask: Node | None) -> Node:
+    """What each head attends to, joined."""
+    y: Node | None = None
+    for index in range(q.ne[2]):
+        one, keys, values = (net.view(x, (*x.ne[:2], 1), x.nb[1:3], index * x.nb[2]) for x in (q, k, v))
+        part = net.mul_mat(values, net.soft_max(net.mul_mat(keys, one), mask))
+        y = part if y is None else net.concat(y, part, 2)
+    assert y is not None
+    return y
 
 
 def softcaps(net: Network) -> bool:

@@ -33,7 +33,8 @@ def attend_chosen(net: Network, mask: Node, q: Node, rotated: Node, latent: Node
     step = row_bytes(cache.k.type, rank + rope)
     net.expand(net.cpy(both, net.view(cache.k, (rank + rope, tokens), (step,))))
     if mla > 1 and net.batch.flash_attn and tokens >= _MANY_TOKENS:
-        y = _from_whole_heads(net, mask, q, rotated, rank, step)
+        halves = net.era.multiplies_halves
+        y = (_from_whole_heads if halves else _from_floats)(net, mask, q, rotated, rank, step)
     else:
         y = _among_latents(net, mask, q, rotated, rank, step)
     net.expand(y)
@@ -55,7 +56,7 @@ def _from_whole_heads(net: Network, mask: Node, q: Node, rotated: Node, rank: in
     shared = net.repeat(shared, rope, cells, at_once, 1)
     queries = net.permute(net.concat(rotated, q, 0), 0, 2, 1, 3)
     net.expand(queries)
-    matrix = _both_projections(net, rank, heads * (plain + width))
+    matrix = net.needed("attn_kv_b.weight")
     y: Node | None = None
     for _ in range(heads // at_once):
         part = net.view(matrix, (rank, (plain + width) * at_once), matrix.nb[1:2])
@@ -74,20 +75,33 @@ def _from_whole_heads(net: Network, mask: Node, q: Node, rotated: Node, rank: in
     return y
 
 
+def _from_floats(net: Network, mask: Node, q: Node, rotated: Node, rank: int, step: int) -> Node:
+    """The same in builds that could multiply with floats only: for all heads at once, the cache in F32."""
+    cached, cells = net.cache.k, net.cache.cells
+    assert cached is not None
+    plain, heads, tokens = q.ne[:3]
+    rope = rotated.ne[0]
+    width = net.meta.integer("attention.value_length_mla", net.meta.integer("attention.value_length"))
+    floats = net.cast(net.view(cached, (rank + rope, cells), (step,)), "F32")
+    latents = net.view(floats, (rank, cells), floats.nb[1:2])
+    shared = net.view(floats, (rope, 1, cells), (floats.nb[1], floats.nb[1]))
+    made = net.mul_mat(net.needed("attn_kv_b.weight"), latents)
+    steps = (row_bytes("F32", heads * (plain + width)), row_bytes("F32", plain + width))
+    k = net.view(made, (plain, cells, heads), steps)
+    k = net.concat(k, net.permute(net.repeat(shared, rope, heads, cells, 1), 0, 2, 1, 3), 0)
+    k = net.cast(k, cached.type)
+    v = net.cast(net.view(made, (width, cells, heads), steps, row_bytes("F32", plain)), cached.type)
+    queries = net.permute(net.concat(q, rotated, 0), 0, 2, 1, 3)
+    net.expand(queries)
+    return net.reshape(net.flash_attn(queries, k, v, mask), width * heads, tokens)
+
+
 def _heads_at_once(net: Network, heads: int, size: int) -> int:
     """How many heads keys and values are made for at once: half as often as it takes to keep the limit."""
     limit, mib = net.batch.attention_mib, size // MIB
     while limit and mib > limit and heads % 2 == 0:
         heads, mib = heads // 2, mib // 2
     return heads
-
-
-def _both_projections(net: Network, rank: int, rows: int) -> Node:
-    """The matrix that makes keys and values; made when the model is loaded where the file has its two parts."""
-    found = net.weight("attn_kv_b.weight")
-    if found is not None:
-        return found
-    return Node("none", "Q8_0", (rank, rows, 1, 1), buffer=net.needed("attn_v_b.weight").buffer)
 
 
 def _among_latents(net: Network, mask: Node, q: Node, rotated: Node, rank: int, step: int) -> Node:

@@ -190,7 +190,7 @@ def experts(
     if meta.architecture == "grovemoe":
         chosen_by = net.unary("sigmoid", scores)
     groups = meta.integer("expert_group_count", 0)
-    if groups > 1:
+    if groups > 1 and net.era.groups_experts:
         chosen_by = _in_best_groups(net, chosen_by, count, groups, tokens)
     if selected is None:
         selected = net.argsort_top_k(chosen_by, used)
@@ -198,6 +198,8 @@ def experts(
         selected = net.cast(net.scale(net.cast(selected, "F32")), "I32")
     probs = net.reshape(probs, 1, total, tokens)
     weights = net.get_rows(probs, selected)
+    if net.era.weights_early:
+        net.expand(weights)
     if gating == "softmax_weight":
         weights = net.soft_max(net.reshape(weights, used, tokens))
         weights = net.reshape(weights, 1, used, tokens)
@@ -271,6 +273,9 @@ def _inner(net: Network, x: Node, selected: Node, activation: str, stem: str) ->
     if net.weight(f"ffn_gate_{stem}.weight") is None:
         return activated(net, up, activation)
     gate = _through(net, f"ffn_gate_{stem}", x, selected)
+    if net.era.products_apart:
+        net.expand(up)
+        net.expand(gate)
     if activation == "situ":
         return situ(net, gate, up)
     if activation == "silu" and net.value("swiglu_clamp_exp") > _LEAST_LIMIT:

@@ -140,6 +140,8 @@ class LayerCache:
         Of compressed attention, and of its indexer.
     rotates_k, rotates_v
         Order of the Hadamard matrix that keys, values are multiplied by before they are quantized; 0 without.
+    head
+        Elements of a row of keys as they are allocated, values being one row; 0 where rows are those of tokens.
     """
 
     k: Node | None = None
@@ -155,6 +157,14 @@ class LayerCache:
     index_compressor: Compressor | None = None
     rotates_k: int = 0
     rotates_v: int = 0
+    head: int = 0
+
+    def allocated(self, tensor: Node) -> Node:
+        """A tensor in the shape in which it is allocated."""
+        if not self.head or tensor not in (self.k, self.v):
+            return tensor
+        width = self.head if tensor is self.k else tensor.elements
+        return Node("none", tensor.type, (width, tensor.elements // width, 1, 1), buffer=tensor.buffer)
 
     @property
     def key(self) -> Hashable:

@@ -39,12 +39,15 @@ class Buffer:
         It holds weights, not a cache.
     mapped
         It is part of a mapped file, with what else lies there.
+    apart
+        It is a range of the file of its own: ik_llama.cpp keeps what was sent to the processor by name from the rest.
     """
 
     place: str
     device: int | None
     weights: bool
     mapped: bool = False
+    apart: bool = False
 
 
 class Node:
@@ -155,8 +158,8 @@ class Node:
         ne, nb = self.ne, self.nb
         if min(ne) <= 0:
             return 0
-        block = GGML_TYPES[self.type].block
-        size = GGML_TYPES[self.type].bytes + (ne[0] - 1) * nb[0] if block == 1 else ne[0] * nb[0] // block
+        kind = GGML_TYPES[self.type]
+        size = kind.bytes + (ne[0] - 1) * nb[0] if kind.block == 1 else ne[0] * nb[0] // kind.block + kind.row
         return size + (ne[1] - 1) * nb[1] + (ne[2] - 1) * nb[2] + (ne[3] - 1) * nb[3]
 
     @property
@@ -177,7 +180,7 @@ class Node:
         step = kind.bytes
         if ne[0] != kind.block and nb[0] != step:
             return False
-        step *= ne[0] // kind.block
+        step = step * (ne[0] // kind.block) + kind.row
         for index in (1, 2, 3):
             if ne[index] != 1:
                 if index > count:
@@ -192,11 +195,11 @@ class Node:
 def row_bytes(type: str, elements: int) -> int:
     """Bytes of a row (`ggml_row_size`)."""
     kind = GGML_TYPES[type]
-    return elements // kind.block * kind.bytes
+    return elements // kind.block * kind.bytes + kind.row
 
 
 def strides(type: str, ne: Shape) -> Shape:
     """Strides of a tensor without gaps."""
     kind = GGML_TYPES[type]
-    first = kind.bytes * (ne[0] // kind.block)
+    first = kind.bytes * (ne[0] // kind.block) + kind.row
     return kind.bytes, first, first * ne[1], first * ne[1] * ne[2]

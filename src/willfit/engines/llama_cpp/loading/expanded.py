@@ -15,10 +15,13 @@ _ONCE = frozenset(("deepseek2", "minicpm3", "plm"))
 _KEYS, _VALUES, _BOTH = "attn_k_b.weight", "attn_v_b.weight", "attn_kv_b.weight"
 
 
-def expanded(subject: Subject) -> Subject:
-    """The same model with keys and values of all heads in its cache, and one matrix that makes both of them.
+def expanded(subject: Subject, merged: bool = True) -> Subject:
+    """The same model with keys and values of all heads in its cache; architectures that came later never were run so.
 
-    Architectures that came later never were run so.
+    Parameters
+    ----------
+    merged
+        One matrix makes both of them; else the file's tensors stay.
     """
     if subject.architecture.model_type not in _ONCE:
         return subject
@@ -28,7 +31,8 @@ def expanded(subject: Subject) -> Subject:
     )
     header = subject.gguf
     if header is not None:
-        header = replace(header, tensors=tuple(_merged(header, subject)), metadata=_widths(header, subject))
+        tensors = tuple(_merged(header, subject)) if merged else header.tensors
+        header = replace(header, tensors=tensors, metadata=_widths(header, subject))
     return replace(subject, architecture=replace(subject.architecture, layers=layers), gguf=header)
 
 

@@ -155,6 +155,9 @@ class Loader:
         Buffer of tables that are read as they are needed; empty if all are read at first.
     per_layer_last
         See `role_of`.
+    blind, maps_overrides, doubles_biases
+        Of ik_llama.cpp: nobody asks whether a device can compute with what it is given; what is sent to the host by
+        name is mapped as well; biases of experts are also where their weights are.
     """
 
     places: LayerPlaces
@@ -166,6 +169,9 @@ class Loader:
     split: RowSplit | None = None
     lazy: str = ""
     per_layer_last: bool = False
+    blind: bool = False
+    maps_overrides: bool = False
+    doubles_biases: bool = False
     _patterns: tuple[tuple[re.Pattern[str], str], ...] = field(init=False, default=())
 
     def __post_init__(self) -> None:
@@ -211,7 +217,7 @@ class Loader:
                 head = self._buffer(tensor, meta, Role("output", -1, "mul_mat"))
                 shared = head == buffer and meta.architecture not in _HEAD_FIRST
                 found.append(Placed(_HEAD, tensor, head, shared))
-        return found
+        return [*found, *(_doubles(found) if self.doubles_biases else ())]
 
     def _copies(self, tensor: GgufTensor, meta: Metadata) -> list[Placed]:
         """A copy for each place that layers are in."""
@@ -236,14 +242,20 @@ class Loader:
                 return Buffer(self.split.place(device), device, weights=True)
             mapped = self.mapped and backend.maps_files
             buffer = Buffer(backend.place, device, weights=True, mapped=mapped)
-            if backend.supports(_test(tensor, meta, role.op, buffer)):
+            if self.blind or backend.supports(_test(tensor, meta, role.op, buffer)):
                 return buffer
         return self._host(tensor, meta, role)
 
     def _named(self, tensor: GgufTensor, meta: Metadata, role: Role, place: str) -> Buffer:
         """The buffer that an override names."""
         if place == "CPU":
-            return self._host(tensor, meta, role)
+            if not self.blind:
+                return self._host(tensor, meta, role)
+            return (
+                replace(self._plain(), apart=True)
+                if self.maps_overrides
+                else Buffer("CPU", None, weights=True)
+            )
         for device, backend in enumerate(self.backends[:-1]):
             if backend.place == place:
                 return Buffer(place, device, weights=True)
@@ -256,7 +268,7 @@ class Loader:
         """Pinned buffers of the first device, else what the processor repacks, else plain memory."""
         if self.host_buffers:
             pinned = Buffer(self.host_buffers, None, weights=True)
-            if self.backends[0].supports(_test(tensor, meta, role.op, pinned)):
+            if self.blind or self.backends[0].supports(_test(tensor, meta, role.op, pinned)):
                 return Buffer("CPU_Mapped", None, weights=True) if self.mapped else pinned
         own = self.repack.buffer(tensor, role.op)
         return Buffer(own, None, weights=True) if own else self._plain()
@@ -264,6 +276,16 @@ class Loader:
     def _plain(self) -> Buffer:
         """Memory that any processor reads."""
         return Buffer("CPU_Mapped" if self.mapped else "CPU", None, weights=True)
+
+
+def _doubles(placed: Sequence[Placed]) -> Iterator[Placed]:
+    """Biases of experts once more, in the buffers of weights that lie apart from them."""
+    buffers = {one.name: one.buffer for one in placed}
+    for one in placed:
+        stem, found, _ = one.name.partition("_exps.bias")
+        weights = buffers.get(f"{stem}_exps.weight") if found else None
+        if weights is not None and weights != one.buffer:
+            yield replace(one, name=f"{one.name}@weights", buffer=weights)
 
 
 def _reshaped(tensor: GgufTensor, meta: Metadata) -> GgufTensor:
@@ -310,12 +332,12 @@ def buffer_bytes(
     A mapped file counts from its first tensor in that buffer to the end of the last, whatever lies between.
     """
     sizes: dict[str, int] = {}
-    ranges: dict[tuple[str, int, bool], tuple[int, int]] = {}
+    ranges: dict[tuple[str, int, bool, bool], tuple[int, int]] = {}
     processor = backends[-1]
     for one in placed:
         place = one.buffer.place
         if place == "CPU_Mapped" or one.buffer.mapped:
-            key = place, one.tensor.file, one.lazy
+            key = place, one.tensor.file, one.lazy, one.buffer.apart
             start, end = ranges.get(key, (one.tensor.offset, 0))
             last = one.tensor.offset + one.tensor.bytes
             ranges[key] = min(start, one.tensor.offset), max(end, last)

@@ -114,7 +114,14 @@ class Latent(Decoder):
         steps = (row_bytes(both.type, width), row_bytes(both.type, width) * self.heads)
         keys = net.view(both, (plain, self.heads, tokens), steps)
         v = net.cont(net.view(both, (self.value, self.heads, tokens), steps, row_bytes(both.type, plain)))
-        q = self.rotated(q, factors)
+        if net.era.rotates_apart:
+            steps = q.nb[1:3]
+            turned = self.rotated(
+                net.view(q, (self.rope, self.heads, tokens), steps, row_bytes(q.type, plain))
+            )
+            q = net.concat(net.view(q, (plain, self.heads, tokens), steps), turned, 0)
+        else:
+            q = self.rotated(q, factors)
         k = net.concat(keys, net.repeat(shared, self.rope, self.heads, tokens, 1), 0)
         if self.temperature is not None:
             q = net.mul(q, self.temperature)
