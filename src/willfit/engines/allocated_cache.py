@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from willfit.engines.solving import largest
-from willfit.estimate import Capacity, Demand
+from willfit.estimate import Capacity, Demand, DeviceEstimate
+from willfit.hardware.device import Device
 from willfit.quantities import round_up
+
+#: A cache for more sequences of the longest kind is not asked for.
+_MOST_AT_ONCE = 16
 
 
 def demand_of(tokens: int, token_bytes: int, length: int, users: int, page: int) -> Demand | None:
@@ -46,3 +50,37 @@ def capacity_of(excess: Callable[[int], float], most: int, length: int, limit: i
     """
     tokens = largest(lambda pages: excess(pages * page), most // page) * page
     return Capacity(tokens, min(tokens, limit or tokens), tokens / round_up(length, page))
+
+
+def capacity_on(
+    devices: Sequence[Device],
+    held: Callable[[int], Sequence[DeviceEstimate]],
+    length: int,
+    limit: int,
+    users: int,
+    page: int,
+) -> Capacity | None:
+    """The largest cache that some devices could have, and what it holds; None if the size of one is not known.
+
+    Parameters
+    ----------
+    held
+        What the devices hold with a cache of so many tokens.
+    length, limit, page
+        See `capacity_of`.
+    users
+        Sequences that shall run at once.
+    """
+    if any(device.usable_bytes is None for device in devices):
+        return None
+
+    def excess(tokens: int) -> float:
+        return max(place.peak_bytes - (place.usable_bytes or 0) for place in held(tokens))
+
+    return capacity_of(excess, max(limit, length) * max(users, _MOST_AT_ONCE), length, limit, page)
+
+
+def is_short(places: Sequence[DeviceEstimate], demand: Demand | None) -> tuple[bool, bool]:
+    """Whether a device is full, and whether the cache is too small for what is asked of it."""
+    full = any(place.verdict in ("does_not_fit", "tight") for place in places)
+    return full, demand is not None and demand.verdict != "fits"

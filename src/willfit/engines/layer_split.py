@@ -12,7 +12,7 @@ from willfit.engines.borrowed import library_terms
 from willfit.engines.sharding import Sharding, rank_bytes
 from willfit.estimate import DeviceEstimate, Term, exact
 from willfit.hardware.device import Device
-from willfit.quantities import GIB, MIB, ceil_div
+from willfit.quantities import GIB, MIB, at_least, ceil_div
 
 #: Parts that no layer split loads: encoders of images and sound, and modules that predict further tokens.
 BESIDE = ("vision", "audio", "mtp")
@@ -165,6 +165,31 @@ def fill(blocks: Sequence[Block], limits: Sequence[int | None]) -> tuple[tuple[i
             at += 1
         ranges.append((first, at))
     return tuple(ranges)
+
+
+def layer_ranges(
+    ahead: int, layers: Sequence[Block], head: int, limits: Sequence[int | None], ranks: int
+) -> tuple[tuple[int, int], ...]:
+    """Which layers each device holds, as (first, last + 1); the head counts as one more.
+
+    Parameters
+    ----------
+    ahead, head
+        Bytes that the first device gets before the layers, and of the head behind them.
+    limits
+        See `fill`.
+    ranks
+        Devices that hold a part of each layer; 1 for whole layers.
+    """
+    if ranks > 1:
+        return ((0, len(layers) + 1),) * ranks
+    found = fill([Block(ahead), *layers, Block(head)], limits)
+    return tuple((at_least(first - 1, 0), at_least(last - 1, 0)) for first, last in found)
+
+
+def last_with_layers(ranges: Sequence[tuple[int, int]]) -> int:
+    """The last device that holds a layer."""
+    return max((at for at, (first, last) in enumerate(ranges) if last > first), default=0)
 
 
 @dataclass(frozen=True, slots=True)

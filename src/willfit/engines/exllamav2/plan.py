@@ -10,10 +10,10 @@ from willfit.architectures.model import Architecture, Layer
 from willfit.engines.base import Subject
 from willfit.engines.exllamav2.scratch import rotary_bytes, scratch_parts, work_of
 from willfit.engines.exllamav2.settings import Resolved, Settings, token_bytes
-from willfit.engines.layer_split import Block, Kept, Stored, fill, room, stored_parts, tied_head_bytes
+from willfit.engines.layer_split import Block, Kept, Stored, layer_ranges, room, stored_parts, tied_head_bytes
 from willfit.engines.sharding import Sharding
 from willfit.hardware.device import Device
-from willfit.quantities import MIB, at_least
+from willfit.quantities import MIB
 
 #: Left free on each card that the loader fills, beside what is asked for (`model.py: load_autosplit_gen`).
 _LEAST_FREE = 256 * MIB
@@ -142,17 +142,16 @@ class Plan:
     @cached_property
     def ranges(self) -> tuple[tuple[int, int], ...]:
         """Which layers each card holds; the head counts as one more."""
-        count = len(self.architecture.layers)
-        if self.ranks > 1:
-            return ((0, count + 1),) * self.ranks
         chunk = self.resolved.chunk
-        blocks = [Block(self.ahead)]
-        for at, layer in enumerate(self.architecture.layers):
-            held = self.weights(at, at + 1) + sum(kept.bytes for kept in self.kept(at, at + 1))
-            blocks.append(Block(held, chunk * self.work(layer)[0]))
-        blocks.append(Block(self.head))
-        found = fill(blocks, [self.limit(at) for at in range(len(self.devices))])
-        return tuple((at_least(first - 1, 0), at_least(last - 1, 0)) for first, last in found)
+        layers = [
+            Block(
+                self.weights(at, at + 1) + sum(kept.bytes for kept in self.kept(at, at + 1)),
+                chunk * self.work(layer)[0],
+            )
+            for at, layer in enumerate(self.architecture.layers)
+        ]
+        limits = [self.limit(at) for at in range(len(self.devices))]
+        return layer_ranges(self.ahead, layers, self.head, limits, self.ranks)
 
     def limit(self, at: int) -> int | None:
         """Bytes that a card may hold of layers."""
@@ -161,8 +160,3 @@ class Plan:
         if found is None:
             return None
         return found - self.each_card - (0 if settings.gpu_split is not None else _LEAST_FREE)
-
-    @property
-    def last_used(self) -> int:
-        """The last card that holds a layer."""
-        return max((at for at, (first, last) in enumerate(self.ranges) if last > first), default=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from willfit.engines.allocated_cache import capacity_of, demand_of
+from willfit.engines.allocated_cache import capacity_on, demand_of, is_short
 from willfit.engines.base import Machine, Question, Subject
 from willfit.engines.borrowed import library_terms, weights_between
 from willfit.engines.exllamav3.eras import NEWEST
@@ -12,7 +12,7 @@ from willfit.engines.exllamav3.models import support
 from willfit.engines.exllamav3.plan import Plan
 from willfit.engines.exllamav3.settings import PAGE, Settings, has_windows, resolve
 from willfit.engines.exllamav3.sources import SOURCES
-from willfit.engines.layer_split import filled, kept_terms
+from willfit.engines.layer_split import filled, kept_terms, last_with_layers
 from willfit.engines.support import model_note, model_refusal, too_long
 from willfit.errors import BadInput
 from willfit.estimate import Capacity, Demand, DeviceEstimate, Estimate, Term, between, exact
@@ -26,9 +26,6 @@ _MODES = {"int8": "Q8", "int4": "Q4", "int6": "Q6"}
 
 #: A row of scores is there in 16 bits; samplers copy it to fp32, and may sort it.
 _ROW_BYTES, _ROW_LEAST, _ROW_MOST = 6, 2, 24
-
-#: A cache for more sequences of the longest kind is not asked for.
-_MOST_AT_ONCE = 16
 
 
 def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:
@@ -124,7 +121,9 @@ def _places(plan: Plan, users: int) -> list[DeviceEstimate]:
         for at, device in enumerate(plan.devices)
     ]
     if plan.ranks == 1 and plan.settings.gpu_split is None:
-        places[: plan.last_used] = [filled(place) for place in places[: plan.last_used]]
+        places[: last_with_layers(plan.ranges)] = [
+            filled(place) for place in places[: last_with_layers(plan.ranges)]
+        ]
     return places
 
 
@@ -285,25 +284,21 @@ def _demand(plan: Plan, users: int) -> Demand | None:
 
 def _capacity(plan: Plan, users: int) -> Capacity | None:
     """The largest cache that the cards could have, and what it holds."""
-    if any(device.usable_bytes is None for device in plan.devices):
-        return None
-    resolved, limit = plan.resolved, plan.architecture.max_positions
+    resolved = plan.resolved
 
-    def excess(tokens: int) -> float:
+    def held(tokens: int) -> list[DeviceEstimate]:
         settings = replace(plan.settings, cache_size=tokens, max_seq_len=min(resolved.length, tokens))
-        other = Plan(plan.subject, plan.devices, settings, resolve(settings, plan.architecture))
-        return max(place.peak_bytes - (place.usable_bytes or 0) for place in _places(other, users))
+        return _places(
+            Plan(plan.subject, plan.devices, settings, resolve(settings, plan.architecture)), users
+        )
 
-    most = max(limit, resolved.length) * max(users, _MOST_AT_ONCE)
-    return capacity_of(excess, most, resolved.length, limit, PAGE)
+    return capacity_on(plan.devices, held, resolved.length, plan.architecture.max_positions, users, PAGE)
 
 
 def _remedies(
     plan: Plan, places: list[DeviceEstimate], capacity: Capacity | None, users: int
 ) -> tuple[str, ...]:
-    full = any(place.verdict in ("does_not_fit", "tight") for place in places)
-    demand = _demand(plan, users)
-    short = demand is not None and demand.verdict != "fits"
+    full, short = is_short(places, _demand(plan, users))
     if not (full or short):
         return ()
     found = []

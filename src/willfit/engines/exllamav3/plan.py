@@ -10,10 +10,10 @@ from willfit.engines.base import Subject
 from willfit.engines.exllamav3.cache import kept_by
 from willfit.engines.exllamav3.settings import Resolved, Settings, resolve
 from willfit.engines.exllamav3.work import Work
-from willfit.engines.layer_split import Block, Kept, Stored, fill, room, stored_parts, tied_head_bytes
+from willfit.engines.layer_split import Block, Kept, Stored, layer_ranges, room, stored_parts, tied_head_bytes
 from willfit.engines.sharding import Sharding
 from willfit.hardware.device import Device
-from willfit.quantities import GIB, at_least
+from willfit.quantities import GIB
 
 #: Free on cards for which nothing is said (`model/model.py: load_gen`).
 _RESERVE = GIB // 2
@@ -124,23 +124,17 @@ class Plan:
     @cached_property
     def ranges(self) -> tuple[tuple[int, int], ...]:
         """Which layers each card holds; the head counts as one more."""
-        count = len(self.architecture.layers)
-        if self.ranks > 1:
-            return ((0, count + 1),) * self.ranks
-        blocks = [Block(self.ahead)]
-        for at, layer in enumerate(self.architecture.layers):
-            held = self.weights(at, at + 1) + sum(kept.bytes for kept in self.kept(at, at + 1))
-            blocks.append(Block(held, self.work.peak(layer)))
-        blocks.append(Block(self.stored.head))
-        found = fill(blocks, [self.limit(at) for at in range(len(self.devices))])
-        return tuple((at_least(first - 1, 0), at_least(last - 1, 0)) for first, last in found)
+        layers = [
+            Block(
+                self.weights(at, at + 1) + sum(kept.bytes for kept in self.kept(at, at + 1)),
+                self.work.peak(layer),
+            )
+            for at, layer in enumerate(self.architecture.layers)
+        ]
+        limits = [self.limit(at) for at in range(len(self.devices))]
+        return layer_ranges(self.ahead, layers, self.stored.head, limits, self.ranks)
 
     def limit(self, at: int) -> int | None:
         """Bytes that a card may hold of the model."""
         settings = self.settings
         return room(self.devices[at], at, settings.gpu_split, settings.autosplit_reserve, _RESERVE)
-
-    @property
-    def last_used(self) -> int:
-        """The last card that holds a layer."""
-        return max((at for at, (first, last) in enumerate(self.ranges) if last > first), default=0)
