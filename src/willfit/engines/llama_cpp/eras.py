@@ -26,6 +26,33 @@ class Era:
     ----------
     since
         The first build.
+    one_buffer
+        There is no scheduler: all results are planned as one buffer of the host, and a device has one as large; several
+        devices divide rows.
+    inputs_apart
+        Inputs have a buffer of their own on the host, which no graph enters.
+    margin
+        Compute buffers are a tenth larger than what was planned.
+    reuses_views
+        Results may take over the memory behind a view; later, only that of what they read itself.
+    copies_first
+        Copies of what other backends hold lie in a buffer from the start.
+    pins_norms
+        Where norms stay on their layers' devices: `always`, or for `whole` models on devices and small batches.
+    drops_tokens
+        Tokens without results are dropped in the last layer; before, all had logits.
+    queries_enter
+        When queries enter the graph: `last`, behind what is stored, before (`projected`) or after they are `rotated`.
+    masks
+        How scores are masked: a `triangle` of them, by the sum with a mask, or in the `softmax`, which scales them, too.
+    loops_experts
+        Each of a token's experts is computed and added up apart; later, all are one operation.
+    caches_last
+        The cache counts as two layers behind the output, which are offloaded last; later, each layer's follows it.
+    struct_bytes
+        What ggml describes a tensor with, which logs of builds without schedulers count with the weights.
+    plan_bytes
+        What a graph is described with, which they count with what is computed.
     splits_batch
         Batches are computed in parts of `n_ubatch` tokens.
     flash_auto
@@ -157,6 +184,19 @@ class Era:
     """
 
     since: Version
+    one_buffer: bool = False
+    inputs_apart: bool = False
+    margin: bool = False
+    reuses_views: bool = False
+    copies_first: bool = False
+    pins_norms: Literal["", "always", "whole"] = "whole"
+    drops_tokens: bool = True
+    queries_enter: Literal["last", "projected", "rotated"] = "rotated"
+    masks: Literal["triangle", "sum", "softmax"] = "softmax"
+    loops_experts: bool = False
+    caches_last: bool = False
+    struct_bytes: int = 0
+    plan_bytes: int = 0
     splits_batch: bool = False
     flash_auto: bool = False
     windows: Literal["", "batch", "ubatch"] = ""
@@ -246,11 +286,47 @@ _LATE = (
     "qwen3next",
 )
 
+#: Bytes of a graph's structures: a table of its nodes, and so many tensors (`ggml_graph_overhead`, `LLAMA_MAX_NODES`).
+_GRAPH, _LARGE_GRAPH, _SIZED_GRAPH = 164552, 655448, 65672
+
 ERAS: tuple[Era, ...] = succession(
-    Era((0,)),
-    changed((2409,), splits_batch=True),
-    changed((2437,), offloads_products=True),
-    changed((2521,), trims_outputs=True),
+    Era(
+        (0,),
+        one_buffer=True,
+        reuses_views=True,
+        pins_norms="",
+        drops_tokens=False,
+        queries_enter="last",
+        masks="triangle",
+        loops_experts=True,
+        caches_last=True,
+        pads_masks=False,
+        pads_cells=False,
+        struct_bytes=320,
+        plan_bytes=320 * 4096 + _GRAPH,
+    ),
+    changed((1140,), struct_bytes=336, plan_bytes=336 * 4096 + _GRAPH),
+    changed((1283,), masks="sum"),
+    changed((1287,), plan_bytes=336 * 16384 + _LARGE_GRAPH),
+    changed((1354,), struct_bytes=352, plan_bytes=352 * 16384 + _LARGE_GRAPH),
+    changed((1453,), struct_bytes=384, plan_bytes=384 * 16384 + _LARGE_GRAPH),
+    changed((1510,), plan_bytes=384 * 4096 + _SIZED_GRAPH),
+    changed((1535,), plan_bytes=384 * 8192 + _SIZED_GRAPH),
+    changed((1593,), masks="softmax"),
+    changed((1619,), caches_last=False),
+    changed((1629,), struct_bytes=416, plan_bytes=416 * 8192 + _SIZED_GRAPH),
+    changed((1640,), struct_bytes=400, plan_bytes=400 * 8192 + _SIZED_GRAPH),
+    changed((1843,), one_buffer=False, struct_bytes=0, plan_bytes=0, queries_enter="projected"),
+    changed((1929,), queries_enter="rotated"),
+    changed((1961,), inputs_apart=True),
+    changed((1980,), margin=True),
+    changed((2129,), margin=False, reuses_views=False, copies_first=True),
+    changed((2413,), splits_batch=True, inputs_apart=False, pins_norms="always"),
+    changed((2454,), offloads_products=True, copies_first=False, pins_norms="whole"),
+    changed((2493,), pads_cells=True),
+    changed((2540,), trims_outputs=True, drops_tokens=True),
+    changed((2694,), loops_experts=False),
+    changed((2771,), pads_masks=True),
     changed((3997,), layers_divide=True),
     changed((4273,), repacked=("Q4_0",)),
     changed((4928,), repacked=("Q4_0", "Q4_K")),

@@ -236,6 +236,8 @@ def _scheduler(model: Model, settings: ContextSettings, era: Era, copies: int = 
         settings.op_offload and era.offloads_products,
         era.copies_all_inputs,
         era.ignores_sinks,
+        era.copies_first,
+        era.reuses_views,
     )
 
 

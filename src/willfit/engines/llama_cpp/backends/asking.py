@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from willfit.engines.llama_cpp.graph.tensor import Node
+from willfit.engines.llama_cpp.graph.tensor import ONE_EXPERT, Node
 
 #: Rows from which a product whose weights are on the host is computed on the device (`GGML_OP_OFFLOAD_MIN_BATCH`).
 MIN_ROWS = 32
@@ -20,6 +20,6 @@ def rows(node: Node) -> int:
     """Rows that an operation computes, as backends count them; 0 for what they never take over."""
     if node.op == "get_rows":
         return 0
-    if node.op in ("mul_mat", "moe_fused_up_gate"):
+    if node.op in ("mul_mat", "moe_fused_up_gate") or node.kind == ONE_EXPERT:
         return node.ne[1]
     return node.ne[2] if node.op in _BY_TOKENS else node.ne[1] * node.ne[2] * node.ne[3]

@@ -206,8 +206,9 @@ def attend(
     q = rotated(net, q, inputs.k_rotation)
     k = rotated(net, k, inputs.k_rotation) if k is not None else None
     v = rotated(net, v, inputs.v_rotation) if v is not None else None
-    for one in (q, k, v) if net.has_windows else (q, v, k):
-        net.expand(one)
+    if net.era.queries_enter == "rotated":
+        for one in (q, k, v) if net.has_windows else (q, v, k):
+            net.expand(one)
     stored(net, inputs, k, v)
     cache, mixer = net.cache, net.attention()
     assert isinstance(mixer, Attention)
@@ -386,7 +387,7 @@ def heads(
             scores = net.scale(net.unary("tanh", net.scale(scores)))
         if bias is not None:
             scores = net.add(scores, bias)
-        scores = net.soft_max(scores, mask, sinks)
+        scores = _probabilities(net, scores, mask, sinks)
         if not transposed:
             v = net.cont(net.transpose(v))
         x = net.mul_mat(v, scores)
@@ -398,6 +399,16 @@ def heads(
             x.backend = net.host
     net.expand(x)
     return x
+
+
+def _probabilities(net: Network, scores: Node, mask: Node | None, sinks: Node | None) -> Node:
+    """Softmax of masked scores."""
+    if net.era.masks == "softmax":
+        return net.soft_max(scores, mask, sinks)
+    scores = net.scale(scores)
+    if net.era.masks == "triangle":
+        return net.soft_max(net.triangle(scores))
+    return net.soft_max(net.add(scores, mask) if mask is not None else scores)
 
 
 def softcaps(net: Network) -> bool:

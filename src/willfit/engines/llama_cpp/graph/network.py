@@ -17,7 +17,7 @@ from willfit.engines.llama_cpp.cache.loops import runs
 from willfit.engines.llama_cpp.eras import Era
 from willfit.engines.llama_cpp.graph import folding
 from willfit.engines.llama_cpp.graph.ops import Graph
-from willfit.engines.llama_cpp.graph.tensor import Node
+from willfit.engines.llama_cpp.graph.tensor import Buffer, Node
 
 #: Architectures with four positions for each token, and those with four where their files divide the rotation.
 _MULTI_ROPE = frozenset((
@@ -388,7 +388,10 @@ class Network(Graph):
 
     def pinned(self, x: Node) -> Node:
         """Keep a norm, or a layer's last operation, on the device of its layer."""
-        if self.batch.pins and self.layer >= 0 and (self.batch.tokens < 32 or self.batch.fully_offloaded):
+        pins = self.era.pins_norms
+        if pins == "whole" and not (self.batch.tokens < 32 or self.batch.fully_offloaded):
+            return x
+        if pins and self.batch.pins and self.layer >= 0:
             x.backend = self.devices[self.layer]
         return x
 
@@ -416,6 +419,13 @@ class Network(Graph):
         return self.normed(x, self.weight(f"{stem}.weight"), self.bias(stem), kind, pinned)
 
     # Inputs
+
+    def input(self, type: str, *ne: int, name: str = "") -> Node:
+        """See `Graph.input`; in some builds inputs have a buffer of their own."""
+        node = super().input(type, *ne, name=name)
+        if self.era.inputs_apart:
+            node.buffer = Buffer("inputs", None, weights=False)
+        return node
 
     def embedded(self, scale: float = 0.0) -> Node:
         """Token embeddings, or vectors that come instead of them.
