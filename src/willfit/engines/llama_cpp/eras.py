@@ -30,7 +30,7 @@ class Era:
         There is no scheduler: all results are planned as one buffer of the host, and a device has one as large; several
         devices divide rows.
     inputs_apart
-        Inputs have a buffer of their own on the host, which no graph enters.
+        Inputs have a buffer of their own on the host: `plain`, or with what is `pooled`.
     margin
         Compute buffers are a tenth larger than what was planned.
     reuses_views
@@ -152,8 +152,8 @@ class Era:
         Attention is not placed where its sinks are.
     output_first
         The output is the first to be offloaded; before, it was the last.
-    trims_outputs
-        The buffer of results has rows for the sequences; before, for all tokens of a batch.
+    output_rows
+        How many rows the buffer of results has at start: `one`, for a whole `batch`, for the `sequences`.
     saves_prompts, saves_states
         A server keeps finished prompts in RAM, and states of layers that cannot go back.
     clamps_expert_sum
@@ -185,7 +185,7 @@ class Era:
 
     since: Version
     one_buffer: bool = False
-    inputs_apart: bool = False
+    inputs_apart: Literal["", "plain", "pooled"] = ""
     margin: bool = False
     reuses_views: bool = False
     copies_first: bool = False
@@ -251,7 +251,7 @@ class Era:
     forces_flash: bool = False
     ignores_sinks: bool = False
     output_first: bool = False
-    trims_outputs: bool = False
+    output_rows: Literal["one", "batch", "sequences"] = "one"
     saves_prompts: bool = False
     saves_states: bool = False
     per_layer_first: bool = False
@@ -317,14 +317,16 @@ ERAS: tuple[Era, ...] = succession(
     changed((1629,), struct_bytes=416, plan_bytes=416 * 8192 + _SIZED_GRAPH),
     changed((1640,), struct_bytes=400, plan_bytes=400 * 8192 + _SIZED_GRAPH),
     changed((1843,), one_buffer=False, struct_bytes=0, plan_bytes=0, queries_enter="projected"),
+    changed((1857,), output_rows="batch"),
     changed((1929,), queries_enter="rotated"),
-    changed((1961,), inputs_apart=True),
+    changed((1961,), inputs_apart="plain"),
     changed((1980,), margin=True),
     changed((2129,), margin=False, reuses_views=False, copies_first=True),
-    changed((2413,), splits_batch=True, inputs_apart=False, pins_norms="always"),
+    changed((2158,), inputs_apart="pooled"),
+    changed((2413,), splits_batch=True, inputs_apart="", pins_norms="always"),
     changed((2454,), offloads_products=True, copies_first=False, pins_norms="whole"),
     changed((2493,), pads_cells=True),
-    changed((2540,), trims_outputs=True, drops_tokens=True),
+    changed((2540,), output_rows="sequences", drops_tokens=True),
     changed((2694,), loops_experts=False),
     changed((2771,), pads_masks=True),
     changed((3997,), layers_divide=True),
@@ -391,7 +393,7 @@ ERAS: tuple[Era, ...] = succession(
 
 #: ik_llama.cpp counts its commits, too: it left llama.cpp in August 2024, and took little of it since.
 IK_ERAS: tuple[Era, ...] = succession(
-    Era((0,), splits_batch=True, offloads_products=True, trims_outputs=True, spare_sequence=True),
+    Era((0,), splits_batch=True, offloads_products=True, output_rows="sequences", spare_sequence=True),
     changed((3413,), fuses_norms=True),
     changed((3478,), fuses_gates=True),
     changed((3480,), sums_experts="plain"),

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from willfit.architectures.gguf.metadata import Metadata
 from willfit.architectures.model import Architecture
 from willfit.checkpoints.gguf import GgufHeader
+from willfit.engines.llama_cpp.backends.processor import Processor
 from willfit.engines.llama_cpp.cache.layers import CacheSettings, cached_layers, layer_caches
 from willfit.engines.llama_cpp.cache.loops import runs
 from willfit.engines.llama_cpp.eras import Era
@@ -19,6 +20,9 @@ from willfit.engines.llama_cpp.graph.tensor import Buffer, Node
 from willfit.engines.llama_cpp.loading.layers import LayerPlaces
 from willfit.engines.llama_cpp.loading.rows import RowSplit
 from willfit.engines.llama_cpp.loading.weights import Loader, Placed, Weights, alike, buffer_bytes, by_name
+
+#: The part of a buffer that is added to it.
+_MARGIN = 10
 
 #: Architectures whose batches need more for one sequence than for several.
 _ONE_IS_WORSE = frozenset(("kimi-linear", "minimax-01"))
@@ -38,6 +42,8 @@ class Model:
         Devices by index, then the processor.
     split
         How rows of matrices are divided among devices; None where matrices stay whole.
+    structs
+        What describes the tensors, where that counts with those on the host.
     named
         Tensors by name; see `loading.weights.by_name`.
     alike
@@ -55,6 +61,7 @@ class Model:
     alike: tuple[int, ...]
     spread: tuple[float, float] = (1.0, 1.0)
     split: RowSplit | None = None
+    structs: int = 0
 
     @property
     def meta(self) -> Metadata:
@@ -64,7 +71,11 @@ class Model:
     @property
     def bytes(self) -> dict[str, int]:
         """Bytes of each buffer of weights."""
-        return buffer_bytes(self.placed, self.backends, self.split)
+        sizes = buffer_bytes(self.placed, self.backends, self.split, whole_ranges=not self.structs)
+        if self.structs:
+            plain = "CPU" if "CPU" in sizes else "CPU_Mapped"
+            sizes[plain] = sizes.get(plain, 0) + self.structs
+        return sizes
 
     def divided_bytes(self, device: int) -> int:
         """Bytes of a device's rows of matrices that are divided among devices."""
@@ -82,15 +93,32 @@ def load(
     loader: Loader,
     skipped: frozenset[str] = frozenset(),
     bounds: tuple[int, int] | None = None,
+    struct_bytes: int = 0,
 ) -> Model:
-    """Place a model's tensors."""
+    """Place a model's tensors.
+
+    Parameters
+    ----------
+    struct_bytes
+        What describes one tensor, where that counts.
+    """
     placed = tuple(loader.place(header, architecture.tied, skipped))
     own = sum(tensor.bytes for tensor in header.tensors)
     spread = (bounds[0] / own, bounds[1] / own) if bounds and own else (1.0, 1.0)
     named = by_name(placed, len(loader.backends) - 1)
     layers = alike(placed, len(architecture.layers))
+    structs = struct_bytes * len(header.tensors)
     return Model(
-        header, architecture, loader.places, placed, loader.backends, named, layers, spread, loader.split
+        header,
+        architecture,
+        loader.places,
+        placed,
+        loader.backends,
+        named,
+        layers,
+        spread,
+        loader.split,
+        structs,
     )
 
 
@@ -150,6 +178,8 @@ class Context:
         Whether attention runs without scores in memory.
     peaks
         What lies in each compute buffer when it is fullest: bytes, and what it is.
+    inputs
+        Bytes of the buffer of inputs on the host, where they have one.
     splits, nodes
         Of the graph for a whole batch.
     """
@@ -163,6 +193,7 @@ class Context:
     flash_attn: bool
     splits: int
     nodes: int
+    inputs: int = 0
 
 
 def cache_buffers(model: Model, kv_offload: bool, drafts: bool = False, kept: bool = False) -> list[Buffer]:
@@ -187,8 +218,15 @@ def context(model: Model, settings: ContextSettings, era: Era) -> Context:
     sequences = _computed_sequences(cache, era)
     rounded = -(-tokens // sequences) * sequences
     reserved = _reserve(model, settings, era, buffers, rounded, outputs, sequences)
-    compute = {one.place: size for one, size in zip(model.backends, reserved.bytes, strict=True)}
-    peaks = {one.place: peak for one, peak in zip(model.backends, reserved.peaks, strict=True)}
+    if era.one_buffer:
+        compute, peaks = _planned_at_once(model, era, reserved)
+    else:
+        compute = {one.place: size for one, size in zip(model.backends, reserved.bytes, strict=True)}
+        peaks = {one.place: peak for one, peak in zip(model.backends, reserved.peaks, strict=True)}
+    if era.margin:
+        for place, size in compute.items():
+            compute[place] = size + size // _MARGIN
+            peaks[place] = (*peaks[place], (size // _MARGIN, "margin"))
     if settings.pins and sequences > 1 and model.meta.architecture in _ONE_IS_WORSE:
         # Buffers that were reserved for all sequences grow to what one of them needs.
         alone = _reserve(model, settings, era, buffers, rounded, outputs, 1)
@@ -196,17 +234,47 @@ def context(model: Model, settings: ContextSettings, era: Era) -> Context:
             if size > compute[one.place]:
                 compute[one.place], peaks[one.place] = size, peak
     caches = layer_caches(model.architecture, cache, buffers, settings.drafts)
+    rows = {"one": 1, "batch": settings.outputs, "sequences": cache.sequences}
     return Context(
         _sum(model, caches, buffers, LayerCache.keys_values),
         sum(_sum(model, caches, buffers, LayerCache.keys).values()),
         _sum(model, caches, buffers, LayerCache.states),
         compute,
         peaks,
-        _output_bytes(model, settings, cache.sequences if era.trims_outputs else cache.ubatch),
+        _output_bytes(model, settings, rows[era.output_rows]),
         cache.flash_attn,
         reserved.splits,
         reserved.nodes,
+        4 * sum(input_parts(model, cache, era)),
     )
+
+
+def _planned_at_once(
+    model: Model, era: Era, reserved: Reserved
+) -> tuple[dict[str, int], dict[str, tuple[tuple[int, str], ...]]]:
+    """Compute buffers of builds without a scheduler: one on the host, and one as large on the main device."""
+    size, peak = reserved.bytes[0], reserved.peaks[0]
+    main = model.split.main if model.split is not None and model.split.main is not None else 0
+    device, host = model.backends[main].place, model.backends[-1].place
+    compute = {host: size + era.plan_bytes}
+    peaks = {host: ((era.plan_bytes, "structures of a graph"), *peak)}
+    offloads = any(place is not None for place in (*model.places.layers, model.places.output))
+    if offloads and not model.backends[main].maps_files:
+        compute[device], peaks[device] = size, peak
+    return compute, peaks
+
+
+def input_parts(model: Model, cache: CacheSettings, era: Era) -> tuple[int, ...]:
+    """Elements of all that a graph can be given, where that has a buffer of its own.
+
+    Tokens and their positions, vectors, a mask, shifts of positions; later also means of sequences, first tokens of
+    them, and positions of cells.
+    """
+    if not era.inputs_apart:
+        return ()
+    tokens, cells = cache.ubatch, cache.cells
+    parts = (2 * tokens, tokens * model.architecture.hidden_size, tokens * cells, cells)
+    return parts if era.inputs_apart == "plain" else (*parts, tokens * tokens, tokens, cells)
 
 
 def cached_bytes(model: Model, settings: ContextSettings) -> dict[str, int]:
@@ -230,8 +298,9 @@ def flash_attention(model: Model, settings: ContextSettings, era: Era) -> bool:
 
 
 def _scheduler(model: Model, settings: ContextSettings, era: Era, copies: int = 1) -> Scheduler:
+    backends = (Processor(plans_all=True),) if era.one_buffer else model.backends
     return Scheduler(
-        model.backends,
+        backends,
         copies,
         settings.op_offload and era.offloads_products,
         era.copies_all_inputs,
@@ -273,6 +342,8 @@ def _network(
     cache = settings.cache
     host = len(model.backends) - 1
     devices = [host if device is None else device for device in (*model.places.layers, model.places.output)]
+    if era.one_buffer:
+        host, devices = 0, [0] * len(devices)
     batch = Batch(
         tokens,
         sequences,

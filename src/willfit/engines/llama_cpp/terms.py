@@ -9,7 +9,7 @@ from willfit.engines.llama_cpp.builds import build_of
 from willfit.engines.llama_cpp.cache.layers import layer_caches
 from willfit.engines.llama_cpp.graph import families
 from willfit.engines.llama_cpp.graph.tensor import Node
-from willfit.engines.llama_cpp.plan import cache_buffers, output_width
+from willfit.engines.llama_cpp.plan import cache_buffers, input_parts, output_width
 from willfit.engines.llama_cpp.sizing import Sizing
 from willfit.engines.llama_cpp.sources import SOURCES
 from willfit.estimate import Term, between, exact
@@ -38,7 +38,10 @@ def weights_term(sizing: Sizing, place: str, name: str = "weights") -> Term | No
     parts = [f"{held} B of {kind}" for kind, held in kinds.most_common()]
     text = " + ".join(parts)
     beyond = size - sum(kinds.values())
-    if beyond > 0:
+    structs = sizing.model.structs if place in ("CPU", "CPU_Mapped") else 0
+    if structs and beyond == structs:
+        text += f" + {structs} B of structures that describe tensors"
+    elif beyond > 0:
         text += f" + {beyond} B between them"
     elif beyond < 0:
         text += f" - {-beyond} B that are counted twice"
@@ -132,6 +135,17 @@ def compute_term(sizing: Sizing, place: str) -> Term | None:
     if not (established(sizing) and families.is_known(sizing.model.architecture.model_type)):
         low, high = size // _UNKNOWN_GRAPH, size * _UNKNOWN_GRAPH
     return between("compute", size, low, high, text or f"{size} B", cited)
+
+
+def inputs_term(sizing: Sizing) -> Term | None:
+    """The buffer of inputs; None where they are part of what is computed."""
+    size = sizing.context.inputs
+    if not size:
+        return None
+    cache = sizing.resolved.context(sizing.settings, sizing.context.flash_attn, False).cache
+    parts = input_parts(sizing.model, cache, sizing.resolved.era)
+    text = f"4 B x ({' + '.join(map(str, parts))}) elements"
+    return exact("inputs", size, text, cite(sizing, "compute"))
 
 
 def output_term(sizing: Sizing) -> Term:

@@ -10,6 +10,7 @@ from willfit.checkpoints.catalogue import find
 from willfit.engines.base import Machine, Subject
 from willfit.engines.gguf_files import subject_of_file
 from willfit.engines.llama_cpp import Settings, estimate
+from willfit.engines.llama_cpp.builds import NEWEST_BUILD, build_inside
 from willfit.engines.llama_cpp.eras import era_for
 from willfit.engines.llama_cpp.graph.pictures import Encoder
 from willfit.engines.llama_cpp.loading.projectors import side_of
@@ -25,7 +26,10 @@ from willfit.validation.scoring import Prediction
 
 #: Builds by the day on which they were published; others lie between.
 _BUILDS = (
-    ("2023-08-21", 1010), ("2023-12-05", 1610), ("2024-02-26", 2275), ("2024-03-13", 2409), ("2024-03-27", 2540),
+    ("2023-08-21", 1013), ("2023-09-01", 1149), ("2023-09-28", 1292), ("2023-10-08", 1354), ("2023-11-01", 1464),
+    ("2023-11-13", 1513), ("2023-11-17", 1535), ("2023-12-01", 1601), ("2023-12-07", 1620), ("2023-12-13", 1634), ("2023-12-21", 1680),
+    ("2024-01-12", 1848), ("2024-01-24", 1964), ("2024-01-26", 1983), ("2024-02-12", 2134), ("2024-02-26", 2276),
+    ("2024-03-13", 2416), ("2024-03-18", 2460), ("2024-03-26", 2541), ("2024-04-18", 2694), ("2024-04-30", 2775),
     ("2024-05-11", 2849), ("2024-08-18", 3600), ("2024-10-31", 4000), ("2024-12-30", 4400), ("2025-03-15", 4897),
     ("2025-04-26", 5192), ("2025-06-10", 5622), ("2025-06-30", 5781), ("2025-08-30", 6325), ("2025-11-08", 6980),
     ("2025-12-15", 7410), ("2026-02-12", 8000), ("2026-04-10", 8672), ("2026-05-08", 9093), ("2026-05-25", 9294),
@@ -33,7 +37,12 @@ _BUILDS = (
     ("2026-10-08", 11500),
 )  # fmt: skip
 
-#: The same of ik_llama.cpp, which counts its own commits.
+#: Lines that only some builds log, with the first and the last of these.
+_LINES = (("compute_total_mib", 0, 1842), ("input_buffer_mib", 1961, 2412), ("output_buffer_mib", 2413, NEWEST_BUILD))
+#: A version of the Python bindings.
+_BINDING = re.compile(r"llama-cpp-python (\d[\d.]*)")
+
+#: Builds of ik_llama.cpp by day, which counts its own commits.
 _IK_BUILDS = (
     ("2024-08-18", 3397), ("2024-10-01", 3440), ("2024-11-01", 3480), ("2025-01-01", 3525), ("2025-02-01", 3541),
     ("2025-02-23", 3571), ("2025-03-01", 3576), ("2025-04-01", 3613), ("2025-05-01", 3657), ("2025-06-01", 3719),
@@ -144,18 +153,26 @@ def builds_of(case: Case) -> tuple[str, str, str]:
     stated = str(case.fields.get("engine_version") or "")
     if stated and not _COMMIT.fullmatch(stated):
         return (stated,) * 3
+    binding = _BINDING.fullmatch(str(case.fields.get("framework") or ""))
+    if binding is not None:
+        return (f"b{build_inside('llama-cpp-python', binding[1])}",) * 3
     date = str(case.fields.get("date") or "2025")
     first = {4: f"{date}-01-01", 7: f"{date}-01"}.get(len(date), date)
     middle = {4: f"{date}-07-01", 7: f"{date}-15"}.get(len(date), date)
     last = {4: f"{date}-12-31", 7: f"{date}-31"}.get(len(date), date)
     known = _IK_BUILDS if case.engine == "ik_llama.cpp" else _BUILDS
-    return _build_on(first, known), _build_on(middle, known), _build_on(last, known)
+    found = [_build_on(day, known) for day in (first, middle, last)]
+    for line, oldest, newest in _LINES if case.engine == "llama.cpp" else ():
+        if line in case.measured:
+            found = [min(max(build, oldest), newest) for build in found]
+    first, middle, last = (f"b{build}" for build in found)
+    return first, middle, last
 
 
-def _build_on(day: str, known: tuple[tuple[str, int], ...]) -> str:
+def _build_on(day: str, known: tuple[tuple[str, int], ...]) -> int:
     """The newest of the known builds on a day."""
     before = [build for published, build in known if published <= day]
-    return f"b{before[-1] if before else known[0][1]}"
+    return before[-1] if before else known[0][1]
 
 
 def _spread(found: dict[str, Any], other: dict[str, Any]) -> None:
@@ -302,7 +319,8 @@ def figures(case: Case, subject: Subject, answer: Estimate) -> dict[str, Any]:
     if placed and sized and not unknown & {"n_ubatch", "mmproj", "n_parallel"}:
         _table(found, measured, "compute_buffer_mib", buffers["compute"], _bounds(answer, "compute"))
         if "compute_total_mib" in measured:
-            found["compute_total_mib"] = _printed(sum(buffers["compute"].values()) / MIB)
+            found["compute_total_mib"] = _printed(_computed(answer) / MIB)
+        _table(found, measured, "input_buffer_mib", buffers["input"])
     if "n_parallel" not in unknown:
         _table(found, measured, "output_buffer_mib", buffers["output"])
     if "kv_total_mib" in measured:
@@ -316,6 +334,14 @@ def figures(case: Case, subject: Subject, answer: Estimate) -> dict[str, Any]:
         for key, one in file_sizes(case, subject).items():
             found[key] = Prediction(one.value, one.low - _HALF_DIGIT, one.high + _HALF_DIGIT)
     return found
+
+
+def _computed(answer: Estimate) -> int:
+    """Bytes of compute buffers, as logs sum them up: without the device's where it is one with the host's."""
+    compute = answer.details["buffers"]["compute"]
+    if answer.engine == "llama.cpp" and era_for(answer.engine_version).one_buffer:
+        return int(compute[answer.details["places"][-1]])
+    return int(sum(compute.values()))
 
 
 def _projector(found: dict[str, Any], measured: dict[str, Any], answer: Estimate) -> None:

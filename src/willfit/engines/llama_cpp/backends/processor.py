@@ -22,12 +22,15 @@ class Processor:
         Where its results are: `CPU`, or pinned buffers of the first device, such as `CUDA_Host`.
     alignment, largest_buffer
         Of that buffer.
+    plans_all
+        Everything is planned as if it computed and read it, as builds without a scheduler do.
     """
 
     place: str = "CPU"
     alignment: int = 32
     maps_files: bool = False
     largest_buffer: int = ENDLESS
+    plans_all: bool = False
 
     def supports(self, node: Node) -> bool:
         """See `Backend.supports`."""
@@ -35,7 +38,7 @@ class Processor:
 
     def reads(self, buffer: Buffer) -> bool:
         """See `Backend.reads`."""
-        return buffer.device is None
+        return self.plans_all or buffer.device is None
 
     def takes_over(self, node: Node) -> bool:
         """See `Backend.takes_over`."""
