@@ -176,11 +176,21 @@ WORDS: dict[str, Words] = {
         _COMPUTE,
         ("experts",),
     ),
-    "pads_masks": _either(
-        "masks have a row for each token",
-        "rows of masks are padded to 64",
+    "mask_padding": Words("rows of masks are a multiple of {}", _COMPUTE),
+    "results": Words(
+        {
+            "causal": "with vectors, the buffer of results has room for logits unless the model sees all tokens",
+            "either": "with vectors, the buffer of results has no room for logits",
+            "both": "with vectors, the buffer of results has room for logits, too",
+        },
+        ("outputs",),
+    ),
+    "encodes_late": _either(
+        "encoders project values before they compute scores",
+        "encoders project values behind the scores, and copy keys",
         _COMPUTE,
     ),
+    "caches_encoders": _either("encoders have no cache", "encoders have a cache that nothing reads", _CACHE),
     "padding": _either(
         "cells are padded to 32 without flash attention",
         "cells are padded to 256",

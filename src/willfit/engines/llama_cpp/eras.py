@@ -44,7 +44,7 @@ class Era:
     queries_enter
         When queries enter the graph: `last`, behind what is stored, before (`projected`) or after they are `rotated`.
     masks
-        How scores are masked: a `triangle` of them, by the sum with a mask, or in the `softmax`, which scales them, too.
+        How scores are masked: a `triangle` of them, by a `sum` with a mask, or in the `softmax`, which scales them.
     loops_experts
         Each of a token's experts is computed and added up apart; later, all are one operation.
     caches_last
@@ -85,8 +85,8 @@ class Era:
     gates_early
         Gated activations of dense parts are computed as soon as they are built: those of shared experts come before the
         sum of the others.
-    pads_masks
-        Rows of masks are padded.
+    mask_padding
+        Rows of masks are a multiple of it.
     padding
         Cells are padded to 256; before, to 32 without flash attention.
     pads_cells
@@ -100,6 +100,13 @@ class Era:
         A server without a word has four slots that share one cache; before, one.
     fits
         Settings that were left open are fitted to free memory, and all layers are offloaded; before, none were.
+    results
+        What the buffer of results has room for in a context that gives vectors: vectors and, if tokens see only what is
+        before them, logits (`causal`); `either` vectors or logits; `both`.
+    encodes_late
+        Encoders project values behind the scores, and copy keys.
+    caches_encoders
+        Encoders have a cache that nothing reads.
     few_outputs
         A server reserves logits for its slots only; before, for whole batches.
     rotates
@@ -214,12 +221,15 @@ class Era:
     orders_experts: bool = False
     weights_first: bool = False
     gates_early: bool = False
-    pads_masks: bool = True
+    mask_padding: int = 1
     padding: bool = False
     pads_cells: bool = True
     keeps_pins: bool = True
     auto_slots: bool = False
     fits: bool = False
+    results: Literal["causal", "either", "both"] = "causal"
+    encodes_late: bool = False
+    caches_encoders: bool = False
     few_outputs: bool = False
     rotates: bool = False
     half_masks: bool = False
@@ -292,6 +302,7 @@ _GRAPH, _LARGE_GRAPH, _SIZED_GRAPH = 164552, 655448, 65672
 ERAS: tuple[Era, ...] = succession(
     Era(
         (0,),
+        pipeline_copies=1,
         one_buffer=True,
         reuses_views=True,
         pins_norms="",
@@ -299,8 +310,9 @@ ERAS: tuple[Era, ...] = succession(
         queries_enter="last",
         masks="triangle",
         loops_experts=True,
+        encodes_late=True,
+        caches_encoders=True,
         caches_last=True,
-        pads_masks=False,
         pads_cells=False,
         struct_bytes=320,
         plan_bytes=320 * 4096 + _GRAPH,
@@ -323,19 +335,26 @@ ERAS: tuple[Era, ...] = succession(
     changed((1980,), margin=True),
     changed((2129,), margin=False, reuses_views=False, copies_first=True),
     changed((2158,), inputs_apart="pooled"),
-    changed((2413,), splits_batch=True, inputs_apart="", pins_norms="always"),
+    changed((2366,), spare_sequence=True),
+    changed((2413,), splits_batch=True, inputs_apart="", pins_norms="always", pipeline_copies=4),
     changed((2454,), offloads_products=True, copies_first=False, pins_norms="whole"),
     changed((2493,), pads_cells=True),
     changed((2540,), output_rows="sequences", drops_tokens=True),
     changed((2694,), loops_experts=False),
-    changed((2771,), pads_masks=True),
+    changed((2771,), mask_padding=32),
+    changed((3194,), results="either"),
     changed((3997,), layers_divide=True),
+    changed((4038,), spare_sequence=False),
     changed((4273,), repacked=("Q4_0",)),
+    changed((4620,), mask_padding=64),
+    changed((4882,), encodes_late=False),
     changed((4928,), repacked=("Q4_0", "Q4_K")),
     changed((5140,), latent_cache=True),
+    changed((5255,), caches_encoders=False),
     changed((5432,), windows="batch"),
     changed((5520,), windows="ubatch", keeps_pins=False),
     changed((5640,), reserves_all=True),
+    changed((5681,), results="both"),
     changed((5780,), gates_at_once=True),
     changed((5890,), fused_views=True, keeps_pins=True),
     changed((5913,), reserves_all=False),
@@ -357,7 +376,7 @@ ERAS: tuple[Era, ...] = succession(
     changed((7000,), fused_value_views=True),
     changed((7100,), clamps_expert_sum=True, gates_early=False),
     changed((7230,), reserves_all=True, embeds_first=True),
-    changed((7340,), pads_masks=False),
+    changed((7340,), mask_padding=1),
     changed((7410,), fits=True, auto_slots=True, output_first=True),
     changed((7496,), vulkan_order=1),
     changed((7502,), vulkan_pipelines=True),
@@ -393,7 +412,17 @@ ERAS: tuple[Era, ...] = succession(
 
 #: ik_llama.cpp counts its commits, too: it left llama.cpp in August 2024, and took little of it since.
 IK_ERAS: tuple[Era, ...] = succession(
-    Era((0,), splits_batch=True, offloads_products=True, output_rows="sequences", spare_sequence=True),
+    Era(
+        (0,),
+        splits_batch=True,
+        offloads_products=True,
+        output_rows="sequences",
+        spare_sequence=True,
+        results="either",
+        encodes_late=True,
+        caches_encoders=True,
+        mask_padding=32,
+    ),
     changed((3413,), fuses_norms=True),
     changed((3478,), fuses_gates=True),
     changed((3480,), sums_experts="plain"),

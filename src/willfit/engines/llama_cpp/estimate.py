@@ -19,7 +19,7 @@ from willfit.engines.llama_cpp.extras import (
 )
 from willfit.engines.llama_cpp.graph import families
 from willfit.engines.llama_cpp.host import checkpoints_term, prompt_cache_term
-from willfit.engines.llama_cpp.loading.expanded import expanded
+from willfit.engines.llama_cpp.loading.expanded import expanded, with_caches
 from willfit.engines.llama_cpp.loading.offload import Offload
 from willfit.engines.llama_cpp.remedies import remedies
 from willfit.engines.llama_cpp.resolve import mla_of
@@ -29,8 +29,8 @@ from willfit.engines.llama_cpp.terms import (
     compute_term,
     divided_term,
     established,
-    keys_values_term,
     inputs_term,
+    keys_values_term,
     output_term,
     states_term,
     weights_term,
@@ -82,6 +82,8 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
     era = era_for(settings.version, settings.fork)
     if not era.latent_cache or (era.chooses_latents and not mla_of(settings, era)):
         subject = expanded(subject)
+    if era.caches_encoders:
+        subject = with_caches(subject)
     used = devices_of(machine, settings)
     contexts = [context_term(device) for device in used]
     free = [

@@ -241,7 +241,7 @@ def context(model: Model, settings: ContextSettings, era: Era) -> Context:
         _sum(model, caches, buffers, LayerCache.states),
         compute,
         peaks,
-        _output_bytes(model, settings, rows[era.output_rows]),
+        _output_bytes(model, settings, era, rows[era.output_rows]),
         cache.flash_attn,
         reserved.splits,
         reserved.nodes,
@@ -406,12 +406,15 @@ def _sum(
     return sizes
 
 
-def _output_bytes(model: Model, settings: ContextSettings, rows: int) -> int:
+def _output_bytes(model: Model, settings: ContextSettings, era: Era, rows: int) -> int:
     """Rows of logits, and vectors where they are wanted (`output_reserve`)."""
-    return rows * 4 * output_width(model.architecture, settings.embeddings)
+    return rows * 4 * output_width(model.architecture, settings.embeddings, settings.pooling, era)
 
 
-def output_width(architecture: Architecture, embeddings: bool) -> int:
+def output_width(architecture: Architecture, embeddings: bool, pooling: str, era: Era) -> int:
     """Elements of a row of results: logits, and vectors where they are wanted or where a decoder reads them."""
-    vectors = embeddings or architecture.model_type == "t5"
-    return architecture.vocab_size + (architecture.hidden_size if vectors else 0)
+    causal = architecture.causal and not architecture.encoder_only
+    logits = {"causal": causal, "either": not embeddings, "both": True}[era.results]
+    pooled = pooling != "none" and not (era.results == "both" or (era.results == "causal" and causal))
+    vectors = (embeddings and not pooled) or architecture.model_type == "t5"
+    return architecture.vocab_size * logits + architecture.hidden_size * vectors

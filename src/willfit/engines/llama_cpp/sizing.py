@@ -314,7 +314,9 @@ def size_up(
 def _offloads_cache(settings: Settings, layers: int) -> bool:
     """Whether enough layers are offloaded for the cache, which counts as two behind the output, to be one of them."""
     wanted = settings.n_gpu_layers
-    return wanted in ("auto", "all") or (wanted is not None and (int(wanted) < 0 or int(wanted) > layers + _CACHES))
+    return wanted in ("auto", "all") or (
+        wanted is not None and (int(wanted) < 0 or int(wanted) > layers + _CACHES)
+    )
 
 
 def _pooling(header: GgufHeader, subject: Subject) -> int:

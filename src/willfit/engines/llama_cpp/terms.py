@@ -151,6 +151,9 @@ def inputs_term(sizing: Sizing) -> Term | None:
 def output_term(sizing: Sizing) -> Term:
     """Results that are copied to the host."""
     context = sizing.context
-    width = output_width(sizing.model.architecture, sizing.resolved.embeddings)
+    resolved = sizing.resolved
+    width = output_width(sizing.model.architecture, resolved.embeddings, resolved.pooling, resolved.era)
+    if not width:
+        return exact("outputs", 0, "0 B", cite(sizing, "outputs"))
     text = f"{context.output // (4 * width)} rows x {width} x 4 B"
     return exact("outputs", context.output, text, cite(sizing, "outputs"))

@@ -27,10 +27,12 @@ from willfit.validation.scoring import Prediction
 #: Builds by the day on which they were published; others lie between.
 _BUILDS = (
     ("2023-08-21", 1013), ("2023-09-01", 1149), ("2023-09-28", 1292), ("2023-10-08", 1354), ("2023-11-01", 1464),
-    ("2023-11-13", 1513), ("2023-11-17", 1535), ("2023-12-01", 1601), ("2023-12-07", 1620), ("2023-12-13", 1634), ("2023-12-21", 1680),
-    ("2024-01-12", 1848), ("2024-01-24", 1964), ("2024-01-26", 1983), ("2024-02-12", 2134), ("2024-02-26", 2276),
-    ("2024-03-13", 2416), ("2024-03-18", 2460), ("2024-03-26", 2541), ("2024-04-18", 2694), ("2024-04-30", 2775),
-    ("2024-05-11", 2849), ("2024-08-18", 3600), ("2024-10-31", 4000), ("2024-12-30", 4400), ("2025-03-15", 4897),
+    ("2023-11-13", 1513), ("2023-11-17", 1535), ("2023-12-01", 1601), ("2023-12-07", 1620), ("2023-12-13", 1634),
+    ("2023-12-21", 1680), ("2024-01-12", 1848), ("2024-01-24", 1964), ("2024-01-26", 1983), ("2024-02-12", 2134),
+    ("2024-02-15", 2158), ("2024-02-26", 2276), ("2024-03-13", 2416), ("2024-03-18", 2460), ("2024-03-26", 2541),
+    ("2024-04-18", 2694), ("2024-04-30", 2775),
+    ("2024-05-11", 2849), ("2024-06-21", 3194), ("2024-07-15", 3400), ("2024-08-18", 3600), ("2024-09-15", 3761),
+    ("2024-10-31", 4000), ("2024-11-06", 4038), ("2024-12-30", 4400), ("2025-02-02", 4620), ("2025-03-15", 4897),
     ("2025-04-26", 5192), ("2025-06-10", 5622), ("2025-06-30", 5781), ("2025-08-30", 6325), ("2025-11-08", 6980),
     ("2025-12-15", 7410), ("2026-02-12", 8000), ("2026-04-10", 8672), ("2026-05-08", 9093), ("2026-05-25", 9294),
     ("2026-06-15", 9538), ("2026-07-20", 10068), ("2026-08-20", 10566), ("2026-09-20", 11063), ("2026-10-01", 11320),
@@ -38,7 +40,11 @@ _BUILDS = (
 )  # fmt: skip
 
 #: Lines that only some builds log, with the first and the last of these.
-_LINES = (("compute_total_mib", 0, 1842), ("input_buffer_mib", 1961, 2412), ("output_buffer_mib", 2413, NEWEST_BUILD))
+_LINES = (
+    ("compute_total_mib", 0, 1842),
+    ("input_buffer_mib", 1961, 2412),
+    ("output_buffer_mib", 2413, NEWEST_BUILD),
+)
 #: A version of the Python bindings.
 _BINDING = re.compile(r"llama-cpp-python (\d[\d.]*)")
 
@@ -87,7 +93,7 @@ def predict(case: Case) -> dict[str, Any]:
     first, middle, last = builds_of(case)
     found: dict[str, Any] = {}
     for build in dict.fromkeys((middle, first, last)):
-        for program in programs_of(case):
+        for program in programs_of(case, build):
             settings = settings_of(case, build, program)
             made = figures(case, subject, estimate(subject, machine, settings))
             if found:
@@ -185,11 +191,13 @@ def _spread(found: dict[str, Any], other: dict[str, Any]) -> None:
             found[key] = Prediction(one.value, low, high)
 
 
-def programs_of(case: Case) -> tuple[Program, ...]:
-    """The program of a case; most logs that do not name theirs are a server's."""
+def programs_of(case: Case, build: str) -> tuple[Program, ...]:
+    """The program of a case; most logs that do not name theirs are a server's, of 2024 a library's."""
     if case.fields.get("oracle") is not None:
         return ("api",)
     stated = case.settings.get("binary")
+    if stated is None and (case.fields.get("framework") or era_for(build, _fork(case)).spare_sequence):
+        return ("api", "server") if _fork(case) == "llama.cpp" else ("server", "api")
     return ("server", "api") if stated is None else (_PROGRAMS.get(str(stated), "api"),)
 
 

@@ -8,8 +8,6 @@ from willfit.architectures.mixers import Attention, LatentAttention
 from willfit.engines.llama_cpp.graph.network import LayerCache, Network
 from willfit.engines.llama_cpp.graph.tensor import Node, row_bytes
 
-#: Rows of masks are padded to this in older builds (`GGML_KQ_MASK_PAD`).
-MASK_PADDING = 64
 #: Least order of the Hadamard matrix that an indexer's keys are multiplied by.
 ROTATION = 64
 #: Architectures whose scores fall with distance, whatever their files say.
@@ -140,8 +138,8 @@ def chosen_mask(net: Network, mask: Node, chosen: Node, type: str = "F32") -> No
 def _mask(net: Network, seen: int, rows: int, streams: int = 1) -> Node:
     """Which of the tokens that could be seen each row sees."""
     flat = net.batch.flash_attn
-    if net.era.pads_masks:
-        rows = -(-rows // MASK_PADDING) * MASK_PADDING
+    step = net.era.mask_padding
+    rows = -(-rows // step) * step
     half = flat and net.era.half_masks
     mask = net.input("F16" if half else "F32", seen, rows, 1, streams, name="mask")
     return net.cast(mask, "F16") if flat and not half else mask
@@ -241,10 +239,25 @@ def attend_batch(
     bias: Node | None = None,
 ) -> Node:
     """Attend to what is given, without a cache; see `attend`."""
-    for one in (q, k, v):
-        net.expand(one)
-    x = heads(net, q, k, v, inputs.mask, sinks, bias=bias)
+    if net.era.encodes_late:
+        x = _late_heads(net, q, k, v, inputs.mask)
+    else:
+        for one in (q, k, v):
+            net.expand(one)
+        x = heads(net, q, k, v, inputs.mask, sinks, bias=bias)
     return net.projected(project, x) if project else x
+
+
+def _late_heads(net: Network, q: Node, k: Node, v: Node, mask: Node) -> Node:
+    """All heads of an encoder's attention, in an order in which values come last."""
+    width, count, tokens, _ = v.ne
+    scores = net.mul_mat(net.cont(net.permute(k, 0, 2, 1, 3)), net.permute(q, 0, 2, 1, 3))
+    scores = net.soft_max(scores, mask)
+    v = net.cont(net.transpose(net.reshape(v, width * count, tokens)))
+    x = net.permute(net.mul_mat(net.reshape(v, tokens, width, count), scores), 0, 2, 1, 3)
+    x = net.cont(x, x.ne[0] * x.ne[1], x.ne[2])
+    net.expand(x)
+    return x
 
 
 def attend_latents(

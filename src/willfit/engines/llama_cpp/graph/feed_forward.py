@@ -229,9 +229,7 @@ def experts(
     return _summed(net, y, used)
 
 
-def _one_by_one(
-    net: Network, x: Node, selected: Node, weights: Node, activation: str, stem: str
-) -> Node:
+def _one_by_one(net: Network, x: Node, selected: Node, weights: Node, activation: str, stem: str) -> Node:
     """The chosen experts' sum, computed one expert of each token after the other."""
     gate, up, down = (net.needed(f"ffn_{name}_{stem}.weight") for name in ("gate", "up", "down"))
     used, tokens = selected.ne[0], x.ne[1]
