@@ -275,6 +275,8 @@ class _Mix:
             return self._experts_or_eight_bits(entry, kind)
         if kind == "table":
             return self._table()
+        if self.build < JOINED_SINCE and "attn_kv_b" in entry.name:
+            return self.base
         if kind == "joined":
             if self.build < JOINED_SINCE:
                 return self._joined()

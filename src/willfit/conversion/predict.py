@@ -30,6 +30,9 @@ _TOKEN_BYTES = (16, 40, 64)
 MERGED_SINCE = 2589
 #: The build from which `llama-quantize` writes tensors in the order of their names; before, in that of the checkpoint.
 _SORTED_SINCE = 3999
+#: The build from which converters write one matrix for keys and one for values of latent attention; before, one for both.
+LATENTS_SINCE = 5140
+_KEYS, _VALUES, _BOTH = "attn_k_b.weight", "attn_v_b.weight", "attn_kv_b.weight"
 #: What such files begin with.
 _FIRST = ("rope_", "token_embd.weight", "position_embd.weight", "token_types.weight", "token_embd_norm")
 #: Checkpoints beyond this come in parts, the head in the last one; in one part it is the first in the order of names.
@@ -126,8 +129,10 @@ def predict(
     plain = list(written.entries())
     if made_by is not None and made_by < MERGED_SINCE:
         plain = [entry._replace(type="F16") if entry.name.endswith(_ROUTER) else entry for entry in plain]
+    if made_by is not None and made_by < LATENTS_SINCE:
+        plain = list(_with_both(plain))
     entries = _mixed(plain, facts, quant, made_by)
-    if quant.file_type in CONVERTED or (made_by is not None and made_by < _SORTED_SINCE):
+    if made_by is not None and made_by < _SORTED_SINCE:
         entries = _as_in_checkpoint(entries, 2 * sum(prod(entry.ne) for entry in entries) > _SHARD_BYTES)
     sizes = [_bytes(entries), *_otherwise(plain, facts, quant, architecture.tied, made_by)]
     sizes += [_bytes(_mixed(list(other.entries()), facts, quant)) for other in others]
@@ -140,8 +145,20 @@ def predict(
     )
 
 
+def _with_both(entries: list[Entry]) -> Iterator[Entry]:
+    """The tensors with one matrix that makes keys and values of latents."""
+    shapes = {entry.name: entry.ne for entry in entries}
+    for entry in entries:
+        values = shapes.get(entry.name.replace(_KEYS, _VALUES))
+        if entry.name.endswith(_KEYS) and values is not None:
+            plain, rank, heads = entry.ne
+            yield entry._replace(name=entry.name.replace(_KEYS, _BOTH), ne=(rank, heads * (plain + values[1])))
+        elif not (entry.name.endswith(_VALUES) and entry.name.replace(_VALUES, _KEYS) in shapes):
+            yield entry
+
+
 def _as_in_checkpoint(entries: list[Entry], in_parts: bool) -> list[Entry]:
-    """The tensors in the order of a checkpoint as far as it matters: what is not part of a layer comes first or last."""
+    """The tensors in the order of a checkpoint, as far as it matters: what is outside of layers is first or last."""
 
     def place(entry: Entry) -> int:
         if entry.name.startswith("output"):

@@ -19,7 +19,7 @@ from willfit.engines.llama_cpp.extras import (
 )
 from willfit.engines.llama_cpp.graph import families
 from willfit.engines.llama_cpp.host import checkpoints_term, prompt_cache_term
-from willfit.engines.llama_cpp.loading.expanded import expanded, with_caches
+from willfit.engines.llama_cpp.loading.expanded import expanded, keeps_heads, with_caches
 from willfit.engines.llama_cpp.loading.offload import Offload
 from willfit.engines.llama_cpp.remedies import remedies
 from willfit.engines.llama_cpp.resolve import mla_of
@@ -80,7 +80,8 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
         If the subject is no GGUF file, or a setting cannot be used.
     """
     era = era_for(settings.version, settings.fork)
-    if not era.latent_cache or (era.chooses_latents and not mla_of(settings, era)):
+    old_file = settings.fork == "llama.cpp" and keeps_heads(subject)
+    if not era.latent_cache or old_file or (era.chooses_latents and not mla_of(settings, era)):
         subject = expanded(subject)
     if era.caches_encoders:
         subject = with_caches(subject)

@@ -13,7 +13,7 @@ from willfit.checkpoints.catalogue import find
 from willfit.checkpoints.config import Config
 from willfit.checkpoints.gguf import GgufHeader
 from willfit.conversion.mix import EXPERTS_SINCE, JOINED_SINCE, MixFacts, quantized
-from willfit.conversion.predict import MERGED_SINCE, predict
+from willfit.conversion.predict import LATENTS_SINCE, MERGED_SINCE, predict
 from willfit.conversion.predict import Prediction as File
 from willfit.conversion.record import Entry, header_of
 from willfit.engines.base import Subject
@@ -104,7 +104,7 @@ def file_of(case: Case, file_type: str) -> File:
 #: Builds of llama.cpp that made files in different ways, each with the month until which it was the usual one.
 _MAKERS = (
     ("2024-01", EXPERTS_SINCE - 1), ("2024-02", 2200), ("2024-04", 2588), ("2024-10", 3998),
-    ("2026-02", JOINED_SINCE - 1), ("9999", None),
+    ("2025-04", LATENTS_SINCE - 1), ("2026-02", JOINED_SINCE - 1), ("9999", None),
 )  # fmt: skip
 
 
@@ -112,6 +112,8 @@ def _as_listed(case: Case, made_by: Callable[[int | None], File]) -> File:
     """The file of the build that gives tensors the types that the log lists, else of one that was usual at its date."""
     date = str(case.fields.get("date") or "9999")[:7]
     usual = next(build for last, build in _MAKERS if date <= last)
+    if case.engine != "llama.cpp" and usual == LATENTS_SINCE - 1:
+        usual = JOINED_SINCE - 1  # forks split the matrix themselves
     listed = (case.fields.get("gguf_hparams") or {}).get("tensor_types")
     if listed:
         wanted = {name.upper(): count for name, count in listed.items()}

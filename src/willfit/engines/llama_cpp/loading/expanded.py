@@ -25,6 +25,12 @@ def expanded(subject: Subject) -> Subject:
     return replace(subject, architecture=replace(subject.architecture, layers=layers), gguf=header)
 
 
+def keeps_heads(subject: Subject) -> bool:
+    """Whether a file is of the time before latents were cached, which later builds run as it was then."""
+    names = [tensor.name for tensor in subject.gguf.tensors] if subject.gguf is not None else []
+    return any(name.endswith(_BOTH) for name in names) and not any(name.endswith(_KEYS) for name in names)
+
+
 def with_caches(subject: Subject) -> Subject:
     """An encoder with a cache in each layer, as older builds gave it one; any other model as it is."""
     if not subject.architecture.encoder_only:
