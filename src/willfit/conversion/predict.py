@@ -152,7 +152,9 @@ def _with_both(entries: list[Entry]) -> Iterator[Entry]:
         values = shapes.get(entry.name.replace(_KEYS, _VALUES))
         if entry.name.endswith(_KEYS) and values is not None:
             plain, rank, heads = entry.ne
-            yield entry._replace(name=entry.name.replace(_KEYS, _BOTH), ne=(rank, heads * (plain + values[1])))
+            yield entry._replace(
+                name=entry.name.replace(_KEYS, _BOTH), ne=(rank, heads * (plain + values[1]))
+            )
         elif not (entry.name.endswith(_VALUES) and entry.name.replace(_VALUES, _KEYS) in shapes):
             yield entry
 

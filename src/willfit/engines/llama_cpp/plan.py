@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import Literal
 
 from willfit.architectures.gguf.metadata import Metadata
 from willfit.architectures.model import Architecture
@@ -144,6 +145,8 @@ class ContextSettings:
         See `Batch`.
     drafts
         It is a second context, for the layers that predict further tokens.
+    results
+        See `Era`.
     """
 
     cache: CacheSettings
@@ -158,6 +161,7 @@ class ContextSettings:
     attention_mib: int = 0
     fused_experts: bool = False
     drafts: bool = False
+    results: Literal["causal", "either", "both"] = "both"
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +245,7 @@ def context(model: Model, settings: ContextSettings, era: Era) -> Context:
         _sum(model, caches, buffers, LayerCache.states),
         compute,
         peaks,
-        _output_bytes(model, settings, era, rows[era.output_rows]),
+        _output_bytes(model, settings, rows[era.output_rows]),
         cache.flash_attn,
         reserved.splits,
         reserved.nodes,
@@ -406,15 +410,17 @@ def _sum(
     return sizes
 
 
-def _output_bytes(model: Model, settings: ContextSettings, era: Era, rows: int) -> int:
+def _output_bytes(model: Model, settings: ContextSettings, rows: int) -> int:
     """Rows of logits, and vectors where they are wanted (`output_reserve`)."""
-    return rows * 4 * output_width(model.architecture, settings.embeddings, settings.pooling, era)
+    return (
+        rows * 4 * output_width(model.architecture, settings.embeddings, settings.pooling, settings.results)
+    )
 
 
-def output_width(architecture: Architecture, embeddings: bool, pooling: str, era: Era) -> int:
+def output_width(architecture: Architecture, embeddings: bool, pooling: str, results: str) -> int:
     """Elements of a row of results: logits, and vectors where they are wanted or where a decoder reads them."""
     causal = architecture.causal and not architecture.encoder_only
-    logits = {"causal": causal, "either": not embeddings, "both": True}[era.results]
-    pooled = pooling != "none" and not (era.results == "both" or (era.results == "causal" and causal))
+    logits = {"causal": causal, "either": not embeddings, "both": True}[results]
+    pooled = pooling != "none" and not (results == "both" or (results == "causal" and causal))
     vectors = (embeddings and not pooled) or architecture.model_type == "t5"
     return architecture.vocab_size * logits + architecture.hidden_size * vectors

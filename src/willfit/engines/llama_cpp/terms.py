@@ -152,7 +152,7 @@ def output_term(sizing: Sizing) -> Term:
     """Results that are copied to the host."""
     context = sizing.context
     resolved = sizing.resolved
-    width = output_width(sizing.model.architecture, resolved.embeddings, resolved.pooling, resolved.era)
+    width = output_width(sizing.model.architecture, resolved.embeddings, resolved.pooling, resolved.results)
     if not width:
         return exact("outputs", 0, "0 B", cite(sizing, "outputs"))
     text = f"{context.output // (4 * width)} rows x {width} x 4 B"
