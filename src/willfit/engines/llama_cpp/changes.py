@@ -55,13 +55,13 @@ WORDS: dict[str, Words] = {
         "tokens without results are dropped in the last layer",
         _COMPUTE,
     ),
-    "queries_enter": Words(
-        {
-            "last": "queries are computed behind keys and values",
-            "projected": "queries, keys and values are projected before any is rotated",
-            "rotated": "queries, keys and values are computed before keys and values are stored",
-        },
+    "stores_first": _either(
+        "queries, keys and values are computed before keys and values are stored",
+        "keys and values are stored before queries are computed",
         _COMPUTE,
+    ),
+    "projects_first": Words(
+        "queries, keys and values are projected before any is rotated in these architectures: {}", _COMPUTE
     ),
     "masks": Words(
         {

@@ -41,8 +41,10 @@ class Era:
         Where norms stay on their layers' devices: `always`, or for `whole` models on devices and small batches.
     drops_tokens
         Tokens without results are dropped in the last layer; before, all had logits.
-    queries_enter
-        When queries enter the graph: `last`, behind what is stored, before (`projected`) or after they are `rotated`.
+    stores_first
+        Keys and values are stored before queries are computed.
+    projects_first
+        Architectures whose queries, keys and values are all projected before any is rotated.
     masks
         How scores are masked: a `triangle` of them, by a `sum` with a mask, or in the `softmax`, which scales them.
     loops_experts
@@ -198,7 +200,8 @@ class Era:
     copies_first: bool = False
     pins_norms: Literal["", "always", "whole"] = "whole"
     drops_tokens: bool = True
-    queries_enter: Literal["last", "projected", "rotated"] = "rotated"
+    stores_first: bool = False
+    projects_first: tuple[str, ...] = ()
     masks: Literal["triangle", "sum", "softmax"] = "softmax"
     loops_experts: bool = False
     caches_last: bool = False
@@ -307,7 +310,7 @@ ERAS: tuple[Era, ...] = succession(
         reuses_views=True,
         pins_norms="",
         drops_tokens=False,
-        queries_enter="last",
+        stores_first=True,
         masks="triangle",
         loops_experts=True,
         encodes_late=True,
@@ -328,9 +331,9 @@ ERAS: tuple[Era, ...] = succession(
     changed((1619,), caches_last=False),
     changed((1629,), struct_bytes=416, plan_bytes=416 * 8192 + _SIZED_GRAPH),
     changed((1640,), struct_bytes=400, plan_bytes=400 * 8192 + _SIZED_GRAPH),
-    changed((1843,), one_buffer=False, struct_bytes=0, plan_bytes=0, queries_enter="projected"),
+    changed((1843,), one_buffer=False, struct_bytes=0, plan_bytes=0, projects_first=("llama",)),
     changed((1857,), output_rows="batch"),
-    changed((1929,), queries_enter="rotated"),
+    changed((1929,), stores_first=False, projects_first=("qwen2",)),
     changed((1961,), inputs_apart="plain"),
     changed((1980,), margin=True),
     changed((2129,), margin=False, reuses_views=False, copies_first=True),
@@ -340,7 +343,7 @@ ERAS: tuple[Era, ...] = succession(
     changed((2454,), offloads_products=True, copies_first=False, pins_norms="whole"),
     changed((2493,), pads_cells=True),
     changed((2540,), output_rows="sequences", drops_tokens=True),
-    changed((2694,), loops_experts=False),
+    changed((2694,), loops_experts=False, projects_first=()),
     changed((2771,), mask_padding=32),
     changed((3194,), results="either"),
     changed((3997,), layers_divide=True),

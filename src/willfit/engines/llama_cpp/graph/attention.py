@@ -204,7 +204,7 @@ def attend(
     q = rotated(net, q, inputs.k_rotation)
     k = rotated(net, k, inputs.k_rotation) if k is not None else None
     v = rotated(net, v, inputs.v_rotation) if v is not None else None
-    if net.era.queries_enter == "rotated":
+    if not net.era.stores_first:
         for one in (q, k, v) if net.has_windows else (q, v, k):
             net.expand(one)
     stored(net, inputs, k, v)

@@ -328,7 +328,7 @@ class Decoder:
         """Attention with its projections."""
         net, style = self.net, self.style
         q, k, v = self.projections(x)
-        if net.era.queries_enter == "projected" and style.cached:
+        if net.meta.architecture in net.era.projects_first and style.cached:
             for one in (q, k, v):
                 net.expand(one)
         if style.ropes(net):
