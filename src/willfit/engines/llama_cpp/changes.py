@@ -71,6 +71,11 @@ WORDS: dict[str, Words] = {
         },
         _COMPUTE,
     ),
+    "gives_distances": _either(
+        "graphs whose scores fall with distance need no input for it",
+        "graphs whose scores fall with distance have an input for it",
+        _COMPUTE,
+    ),
     "loops_experts": _either(
         "all experts of a token are computed at once",
         "experts of a token are computed one by one",

@@ -47,6 +47,8 @@ class Era:
         Architectures whose queries, keys and values are all projected before any is rotated.
     masks
         How scores are masked: a `triangle` of them, by a `sum` with a mask, or in the `softmax`, which scales them.
+    gives_distances
+        Graphs whose scores fall with distance have an input for it.
     loops_experts
         Each of a token's experts is computed and added up apart; later, all are one operation.
     caches_last
@@ -203,6 +205,7 @@ class Era:
     stores_first: bool = False
     projects_first: tuple[str, ...] = ()
     masks: Literal["triangle", "sum", "softmax"] = "softmax"
+    gives_distances: bool = False
     loops_experts: bool = False
     caches_last: bool = False
     struct_bytes: int = 0
@@ -339,12 +342,14 @@ ERAS: tuple[Era, ...] = succession(
     changed((2129,), margin=False, reuses_views=False, copies_first=True),
     changed((2158,), inputs_apart="pooled"),
     changed((2366,), spare_sequence=True),
+    changed((2170,), gives_distances=True),
     changed((2413,), splits_batch=True, inputs_apart="", pins_norms="always", pipeline_copies=4),
     changed((2454,), offloads_products=True, copies_first=False, pins_norms="whole"),
     changed((2493,), pads_cells=True),
     changed((2540,), output_rows="sequences", drops_tokens=True),
     changed((2694,), loops_experts=False, projects_first=()),
     changed((2771,), mask_padding=32),
+    changed((2844,), gives_distances=False),
     changed((3194,), results="either"),
     changed((3997,), layers_divide=True),
     changed((4038,), spare_sequence=False),

@@ -417,11 +417,21 @@ def heads(
 def _probabilities(net: Network, scores: Node, mask: Node | None, sinks: Node | None) -> Node:
     """Softmax of masked scores."""
     if net.era.masks == "softmax":
-        return net.soft_max(scores, mask, sinks)
+        return net.soft_max(scores, mask, sinks if sinks is not None else _distances(net))
     scores = net.scale(scores)
     if net.era.masks == "triangle":
         return net.soft_max(net.triangle(scores))
     return net.soft_max(net.add(scores, mask) if mask is not None else scores)
+
+
+def _distances(net: Network) -> Node | None:
+    """The input by which scores fall with distance, in builds that have one; Baichuan's graphs have it always."""
+    architecture = net.meta.architecture
+    if not net.era.gives_distances or not (architecture == "baichuan" or has_alibi(net)):
+        return None
+    if net.distances is None:
+        net.distances = net.input("F32", net.cache.cells, name="distances")
+    return net.distances
 
 
 def softcaps(net: Network) -> bool:

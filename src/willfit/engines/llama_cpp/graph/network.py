@@ -221,6 +221,8 @@ class Network(Graph):
         Tokens that embeddings are read for; None before.
     own_head
         The head of a layer that drafts; None if it uses the model's.
+    distances
+        Positions of cells, for scores that fall with distance; None before they are needed.
     vectors, result, logits
         What goes into the first layer; what comes out of the last norm, and of the head. None before they are built.
     """
@@ -272,6 +274,7 @@ class Network(Graph):
         self.token_ids: Node | None = None
         self.drafting = drafting
         self.own_head: Node | None = None
+        self.distances: Node | None = None
         self.vectors: Node | None = None
         self.result: Node | None = None
         self.logits: Node | None = None
