@@ -21,8 +21,6 @@ from willfit.conversion.predict import MERGED_SINCE, predict
             5000,
             {"F32": 65, "Q4_K": 81, "Q5_K": 32, "Q6_K": 17},
         ),
-        # lg-m3max-starcoder-q5km
-        ("bigcode/starcoder", "Q5_K_M", 3892, {"F32": 323, "Q5_K": 101, "Q6_K": 61}),
         # lg-m3max-mixtral-q5km: each expert is a tensor, and none counts with its layer.
         (
             "mistralai/Mixtral-8x7B-Instruct-v0.1",

@@ -30,7 +30,7 @@ _TOKEN_BYTES = (16, 40, 64)
 MERGED_SINCE = 2589
 #: The build from which `llama-quantize` writes tensors in the order of their names; before, in that of the checkpoint.
 _SORTED_SINCE = 3999
-#: The build from which converters write one matrix for keys and one for values of latent attention; before, one for both.
+#: The build from which converters write two matrices for keys and values of latent attention; before, one for both.
 LATENTS_SINCE = 5140
 _KEYS, _VALUES, _BOTH = "attn_k_b.weight", "attn_v_b.weight", "attn_kv_b.weight"
 #: What such files begin with.
