@@ -23,15 +23,15 @@ from willfit.ggml_types import GGML_TYPES
 
 #: What a tensor counts as. `other` has the base type; `fixed` stays as it is.
 Category = Literal[
-    "head", "table", "value", "fused", "key", "query", "output", "up", "gate", "down", "other", "fixed"
-]
+    "head", "table", "value", "joined", "key", "query", "output", "up", "gate", "down", "other", "fixed"
+]  # fmt: skip
 
 _BLOCK = re.compile(r"blk\.(\d+)\.")
 
 #: What a name that contains one of these counts as, the first that does.
 _CATEGORIES: tuple[tuple[str, Category], ...] = (
-    ("attn_qkv.weight", "fused"),
-    ("attn_kv_b.weight", "fused"),
+    ("attn_qkv.weight", "joined"),
+    ("attn_kv_b.weight", "value"),
     ("attn_v.weight", "value"),
     ("attn_k.weight", "key"),
     ("attn_q.weight", "query"),
@@ -77,15 +77,26 @@ _FALLBACK = {
     "Q6_K": "Q8_0",
 }
 
-#: Types of fused matrices where they do not count as values.
-_FUSED = {"Q3_K_M": "Q4_K", "Q3_K_L": "Q4_K", "IQ3_M": "Q4_K", "Q4_K_M": "Q5_K", "Q5_K_M": "Q6_K"}
+#: The build from which matrices of queries, keys and values count as values, and the types below four bits are replaced
+#: by Q4_0 (between b6170 and b8475).
+JOINED_SINCE = 8300
+#: The build from which experts count with their layers, Q2_K is for most matrices, and thresholds grow with the layers.
+EXPERTS_SINCE = 1828
+#: The build from which IQ4_NL is there to replace others.
+_NON_LINEAR_SINCE = 2230
+
+#: How many layers have better last projections in older builds, whatever their number.
+_FIRST = {"Q3_K_M": 2, "Q4_K_S": 4, "Q4_K_M": 2}
+
+#: What replaced some types in older builds: with IQ4_NL, and before it.
+_OLD_FALLBACK = {**_FALLBACK, "Q2_K": "IQ4_NL", "Q3_K": "IQ4_NL"}
+_OLDEST_FALLBACK = {**_FALLBACK, "Q3_K": "Q4_1"}
 
 #: Layers of the models that llama.cpp calls 70B (`load_arch_hparams` in `src/models/*.cpp`).
 _LARGE = {"llama": 80, "qwen2": 80, "deci": 80, "olmo": 80, "jais2": 68}
 
-#: Architectures of models that were published before values in fused matrices counted as values (spring of 2026): their
-#: files were made by that rule (`llama_tensor_get_type` in `src/llama-quant.cpp` before `tensor_category`).
-FUSED_BEFORE = frozenset((
+#: Architectures with such matrices whose models were published before that build: people run files that were made then.
+PUBLISHED_BEFORE = frozenset((
     "bailingmoe2", "bert", "bloom", "chatglm", "codeshell", "dbrx", "deepseek2", "falcon", "gpt2", "gptneox", "jais",
     "minicpm3", "modern-bert", "mpt", "nomic-bert", "nomic-bert-moe", "phi2", "phi3", "phimoe", "plm", "qwen",
     "qwen3next", "starcoder",
@@ -111,8 +122,6 @@ class MixFacts:
         Query heads for each KV head of the first layer; 0 if that has no KV heads.
     large
         llama.cpp calls it 70B.
-    fused_values
-        Matrices that hold values beside something else count as values.
     """
 
     architecture: str
@@ -120,7 +129,6 @@ class MixFacts:
     experts: int
     group: int
     large: bool
-    fused_values: bool = True
 
     @classmethod
     def of(cls, metadata: Mapping[str, Any]) -> MixFacts:
@@ -156,6 +164,7 @@ def quantized(
     *,
     imatrix: bool = False,
     outer: str | None = None,
+    build: int | None = None,
 ) -> list[Entry]:
     """The tensors of a float file as `llama-quantize` writes them.
 
@@ -169,6 +178,8 @@ def quantized(
         Whether an importance matrix is given, which changes a few choices.
     outer
         The type of the token table and the head, if the mix shall not choose it.
+    build
+        The build of llama.cpp that makes the file; None for the newest.
 
     Raises
     ------
@@ -188,8 +199,9 @@ def quantized(
             entry if fixed else Entry(entry.name, entry.ne, base)
             for entry, fixed in zip(ordered, stays, strict=True)
         ]
-    n_values = kinds.count("value") + kinds.count("fused")
-    mix = _Mix(facts, file_type, base, n_values, "head" not in kinds, imatrix)
+    n_values = kinds.count("value") + kinds.count("joined")
+    made_by = build if build is not None else JOINED_SINCE
+    mix = _Mix(facts, file_type, base, n_values, "head" not in kinds, imatrix, made_by)
     made = []
     for entry, kind, fixed in zip(ordered, kinds, stays, strict=True):
         # What is quantized already counts, but is not quantized again.
@@ -199,7 +211,7 @@ def quantized(
         elif outer is not None and kind in ("head", "table"):
             made.append(Entry(entry.name, entry.ne, outer))
         else:
-            made.append(Entry(entry.name, entry.ne, _fitting(chosen, entry)))
+            made.append(Entry(entry.name, entry.ne, _fitting(chosen, entry, made_by)))
     return made
 
 
@@ -229,14 +241,17 @@ def _category(leaf: str, architecture: str, is_matrix: bool) -> Category:
     return next((kind for part, kind in _CATEGORIES if part in leaf), "other")
 
 
-def _fitting(chosen: str, entry: Entry) -> str:
+def _fitting(chosen: str, entry: Entry, build: int) -> str:
     """The chosen type, or the one that replaces it where a row is no whole number of blocks."""
     columns, block = entry.ne[0], GGML_TYPES[chosen].block
     if columns % block == 0:
         return chosen
     if chosen not in _FALLBACK and block > 32:
         raise BadInput(f"{chosen} cannot hold rows of {columns} ({entry.name})", "choose another file type")
-    instead = _FALLBACK.get(chosen, chosen)
+    replaced = _FALLBACK
+    if build < JOINED_SINCE:
+        replaced = _OLD_FALLBACK if build >= _NON_LINEAR_SINCE else _OLDEST_FALLBACK
+    instead = replaced.get(chosen, chosen)
     return "F16" if columns % GGML_TYPES[instead].block else instead
 
 
@@ -250,6 +265,7 @@ class _Mix:
     n_values: int
     tied: bool
     imatrix: bool
+    build: int
     values: int = 0
     downs: int = 0
     gates: int = 0
@@ -266,10 +282,14 @@ class _Mix:
             return self._experts_or_eight_bits(entry, kind)
         if kind == "table":
             return self._table()
-        if kind == "fused":
-            if not self.facts.fused_values:
-                return _FUSED.get(self.file_type, self.base)
+        if self.build < JOINED_SINCE and "attn_kv_b" in entry.name:
+            return self.base
+        if kind == "joined":
+            if self.build < JOINED_SINCE:
+                return self._joined()
             kind = "value"
+        if self.build < EXPERTS_SINCE and "_exps." in entry.name:
+            return self.base
         if self.file_type in _TINY:
             return self._tiny(kind)
         match kind:
@@ -298,6 +318,13 @@ class _Mix:
             return seen
         found = _BLOCK.match(entry.name)
         return int(found[1]) if found else seen
+
+    def _joined(self) -> str:
+        """The type of a matrix of queries, keys and values, where it does not count as values."""
+        better = {
+            "Q3_K_M": "Q4_K", "Q3_K_L": "Q4_K", "IQ3_M": "Q4_K", "Q4_K_M": "Q5_K", "Q5_K_M": "Q6_K",
+        }  # fmt: skip
+        return better.get(self.file_type, self.base)
 
     def _head(self, columns: int) -> str:
         if (
@@ -350,7 +377,7 @@ class _Mix:
             return "Q8_0"
         chosen = self.base
         if kind == "Q2_K":
-            chosen = "Q4_K" if grouped else "Q3_K"
+            chosen = "Q4_K" if grouped and self.build >= EXPERTS_SINCE else "Q3_K"
         elif kind == "IQ3_XXS":
             chosen = "Q4_K" if grouped else "IQ3_XXS" if self.imatrix else "IQ3_S"
         elif kind == "IQ3_M" or (kind in ("Q2_K_S", "IQ3_XS", "IQ3_S") and grouped):
@@ -368,6 +395,8 @@ class _Mix:
     def _down(self, place: int) -> str:
         kind, layers, falcon = self.file_type, self.facts.layers, self.facts.architecture == "falcon"
         early, more = place < layers // 8, _more_bits(place, layers)
+        if self.build < EXPERTS_SINCE and kind in _FIRST:
+            early, layers = place < _FIRST[kind], 16 * _FIRST[kind]
         match kind:
             case "Q2_K":
                 return "Q3_K"
@@ -399,13 +428,15 @@ class _Mix:
         kind = self.file_type
         if self.facts.architecture == "falcon":
             return "Q4_K" if kind == "Q3_K_L" else self.base
-        if self.facts.experts == 8:
+        if self.facts.experts == 8 and self.build >= EXPERTS_SINCE:
             low = ("Q2_K", "Q3_K_S", "Q3_K_M", "Q4_K_S", "Q4_K_M")
             return "Q5_K" if kind in low or kind.startswith(("IQ3", "IQ4")) else self.base
         better = {"Q2_K": "Q3_K", "IQ3_XXS": "IQ3_S", "Q3_K_M": "Q4_K", "Q3_K_L": "Q5_K", "IQ3_M": "Q4_K"}
         return better.get(kind, self.base)
 
     def _up(self, place: int) -> str:
+        if self.build < EXPERTS_SINCE and self.file_type == "Q2_K":
+            return "Q3_K"
         layers = self.facts.layers
         middle = layers // 8 <= place < 7 * layers // 8
         return "IQ3_XXS" if self.file_type == "IQ3_XS" and middle else self.base

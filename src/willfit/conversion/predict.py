@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from math import prod
 
 from willfit.architectures.build import build
 from willfit.architectures.model import Architecture
@@ -12,7 +13,7 @@ from willfit.checkpoints.gguf import GgufHeader
 from willfit.conversion.classes import architecture_name, language_config
 from willfit.conversion.kept import kept_types, readings
 from willfit.conversion.keys import Source, metadata
-from willfit.conversion.mix import FUSED_BEFORE, NEEDS_IMATRIX, MixFacts, quantized
+from willfit.conversion.mix import JOINED_SINCE, NEEDS_IMATRIX, PUBLISHED_BEFORE, MixFacts, quantized
 from willfit.conversion.record import Entry, header_of
 from willfit.conversion.tensors import file_tensors
 from willfit.file_types import CONVERTED, Quantization, quantization
@@ -24,6 +25,19 @@ _OPEN_TO_IMATRIX = ("IQ4_NL", "IQ4_XS", "Q4_0", "Q5_0")
 #: their lengths and texts. The sum differs by the tokenizer, which a config does not describe.
 _TOKEN_BYTES = (16, 40, 64)
 
+
+#: The build from which converters write all experts of a layer as one tensor, and their routers in F32.
+MERGED_SINCE = 2589
+#: The build from which `llama-quantize` writes tensors in the order of their names; before, in that of the checkpoint.
+_SORTED_SINCE = 3999
+#: The build from which converters write two matrices for keys and values of latent attention; before, one for both.
+LATENTS_SINCE = 5140
+_KEYS, _VALUES, _BOTH = "attn_k_b.weight", "attn_v_b.weight", "attn_kv_b.weight"
+#: What such files begin with.
+_FIRST = ("rope_", "token_embd.weight", "position_embd.weight", "token_types.weight", "token_embd_norm")
+#: Checkpoints beyond this come in parts, the head in the last one; in one part it is the first in the order of names.
+_SHARD_BYTES = 5 * 10**9
+_ROUTER = "ffn_gate_inp.weight"
 
 _OPEN = "which tensors are in NVFP4 is their maker's choice: sized with all linears of layers"
 
@@ -72,6 +86,7 @@ def predict(
     drafts: bool = True,
     stored_head: bool = False,
     fresh: bool = False,
+    made_by: int | None = None,
 ) -> Prediction:
     """The file that a model becomes.
 
@@ -89,8 +104,10 @@ def predict(
         The checkpoint stores a head, even if it is the same as the token table: it is written then, too. Files made of
         a checkpoint that was saved anew have none, so that the interval holds both.
     fresh
-        The file is made today, by the newest rules and of floats, even where experts are published in four bits. Files
-        that others published were made when the model was; then the interval holds both.
+        The file is made of floats, even where experts are published in four bits, and by the newest rules.
+    made_by
+        The build of llama.cpp that made the file. None for the newest, or, of models that were published before it, for
+        one of their time; the interval holds both.
 
     Raises
     ------
@@ -109,13 +126,18 @@ def predict(
         for one in kept
     )
     keys = metadata(Source(called, language, config, architecture, written), quant.file_type)
-    newest = MixFacts.of(keys)
-    facts = replace(newest, fused_values=fresh or called not in FUSED_BEFORE)
+    facts = MixFacts.of(keys)
     plain = list(written.entries())
-    entries = _mixed(plain, facts, quant)
-    sizes = [_bytes(entries), *_otherwise(plain, facts, quant, architecture.tied)]
-    if facts != newest:
-        sizes.append(_bytes(_mixed(plain, newest, quant)))
+    if made_by is None and not fresh and called in PUBLISHED_BEFORE:
+        made_by = JOINED_SINCE - 1
+    if made_by is not None and made_by < MERGED_SINCE:
+        plain = [entry._replace(type="F16") if entry.name.endswith(_ROUTER) else entry for entry in plain]
+    if made_by is not None and made_by < LATENTS_SINCE:
+        plain = list(_with_both(plain))
+    entries = _mixed(plain, facts, quant, made_by)
+    if made_by is not None and made_by < _SORTED_SINCE:
+        entries = _as_in_checkpoint(entries, 2 * sum(prod(entry.ne) for entry in entries) > _SHARD_BYTES)
+    sizes = [_bytes(entries), *_otherwise(plain, facts, quant, architecture.tied, made_by)]
     sizes += [_bytes(_mixed(list(other.entries()), facts, quant)) for other in others]
     header = header_of(entries, keys, _head_bytes(entries, architecture.vocab_size)[1])
     return Prediction(
@@ -126,21 +148,55 @@ def predict(
     )
 
 
-def _mixed(plain: list[Entry], facts: MixFacts, quant: Quantization) -> list[Entry]:
+def _with_both(entries: list[Entry]) -> Iterator[Entry]:
+    """The tensors with one matrix that makes keys and values of latents."""
+    shapes = {entry.name: entry.ne for entry in entries}
+    for entry in entries:
+        values = shapes.get(entry.name.replace(_KEYS, _VALUES))
+        if entry.name.endswith(_KEYS) and values is not None:
+            plain, rank, heads = entry.ne
+            yield entry._replace(
+                name=entry.name.replace(_KEYS, _BOTH), ne=(rank, heads * (plain + values[1]))
+            )
+        elif not (entry.name.endswith(_VALUES) and entry.name.replace(_VALUES, _KEYS) in shapes):
+            yield entry
+
+
+def _as_in_checkpoint(entries: list[Entry], in_parts: bool) -> list[Entry]:
+    """The tensors in the order of a checkpoint, as far as it matters: what is outside of layers is first or last."""
+
+    def place(entry: Entry) -> int:
+        if entry.name.startswith("output"):
+            return len(_FIRST) + 1 if in_parts or entry.name.startswith("output_norm") else 1
+        return next((i for i, part in enumerate(_FIRST) if part in entry.name), len(_FIRST))
+
+    return sorted(entries, key=place)
+
+
+def _mixed(
+    plain: list[Entry], facts: MixFacts, quant: Quantization, made_by: int | None = None
+) -> list[Entry]:
     if quant.file_type in CONVERTED:
         return _floats(plain, "BF16" if quant.file_type == "NVFP4" else quant.file_type)
     floats = _floats(plain, "F16")
-    return quantized(floats, facts, quant.file_type, imatrix=_has_imatrix(quant), outer=quant.outer)
+    return quantized(
+        floats, facts, quant.file_type, imatrix=_has_imatrix(quant), outer=quant.outer, build=made_by
+    )
 
 
-def _otherwise(plain: list[Entry], facts: MixFacts, quant: Quantization, tied: bool) -> Iterator[int]:
+def _otherwise(
+    plain: list[Entry], facts: MixFacts, quant: Quantization, tied: bool, made_by: int | None
+) -> Iterator[int]:
     """Bytes of the files that may be meant as well."""
     for other in quant.between or ():
-        yield _bytes(_mixed(plain, facts, replace(quant, file_type=other)))
+        yield _bytes(_mixed(plain, facts, replace(quant, file_type=other), made_by))
     if quant.imatrix is None and quant.file_type in _OPEN_TO_IMATRIX:
-        yield _bytes(_mixed(plain, facts, replace(quant, imatrix=not _has_imatrix(quant))))
+        yield _bytes(_mixed(plain, facts, replace(quant, imatrix=not _has_imatrix(quant)), made_by))
     if tied:
-        yield _bytes(_mixed([entry for entry in plain if entry.name != "output.weight"], facts, quant))
+        untied = [entry for entry in plain if entry.name != "output.weight"]
+        yield _bytes(_mixed(untied, facts, quant, made_by))
+    if made_by is None and any("attn_qkv" in entry.name for entry in plain):
+        yield _bytes(_mixed(plain, facts, quant, JOINED_SINCE - 1))
 
 
 def _has_imatrix(quant: Quantization) -> bool:

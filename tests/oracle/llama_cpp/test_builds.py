@@ -1,4 +1,4 @@
-"""What builds of llama.cpp from 2025 and 2026 logged (`tests/data/gguf/builds.jsonl`), and willfit."""
+"""What builds of llama.cpp from the end of 2023 on logged (`tests/data/gguf/builds.jsonl`), and willfit."""
 
 from __future__ import annotations
 

@@ -14,6 +14,81 @@ def _either(before: str, since: str, enters: tuple[str, ...], only: tuple[str, .
 
 
 WORDS: dict[str, Words] = {
+    "one_buffer": _either(
+        "each backend has a compute buffer of its own, and several devices hold whole layers",
+        "all results are in one buffer of the host and one as large on a device, and several devices divide rows",
+        ("compute", "weights"),
+    ),
+    "inputs_apart": Words(
+        {
+            "": "inputs are part of compute buffers",
+            "plain": "inputs have a buffer of their own on the host",
+            "pooled": "the buffer of inputs has room for pooling",
+        },
+        ("inputs", "compute"),
+    ),
+    "margin": _either(
+        "compute buffers are as large as planned",
+        "compute buffers are a tenth larger than planned",
+        _COMPUTE,
+    ),
+    "reuses_views": _either(
+        "results take over only the memory of what they read itself",
+        "results may take over the memory behind a view",
+        _COMPUTE,
+    ),
+    "copies_first": _either(
+        "copies between devices lie in a buffer while they are needed",
+        "copies between devices lie in a buffer from the start",
+        _COMPUTE,
+    ),
+    "pins_norms": Words(
+        {
+            "": "norms are computed where their neighbours are",
+            "always": "norms are computed on their layers' devices",
+            "whole": "norms are computed on their layers' devices where all layers are on devices",
+        },
+        _COMPUTE,
+    ),
+    "drops_tokens": _either(
+        "all tokens of a batch have logits",
+        "tokens without results are dropped in the last layer",
+        _COMPUTE,
+    ),
+    "stores_first": _either(
+        "queries, keys and values are computed before keys and values are stored",
+        "keys and values are stored before queries are computed",
+        _COMPUTE,
+    ),
+    "projects_first": Words(
+        "queries, keys and values are projected before any is rotated in these architectures: {}", _COMPUTE
+    ),
+    "masks": Words(
+        {
+            "triangle": "scores of later tokens are hidden without a mask",
+            "sum": "scores are scaled and masked by operations of their own",
+            "softmax": "softmax scales and masks scores",
+        },
+        _COMPUTE,
+    ),
+    "gives_distances": _either(
+        "graphs whose scores fall with distance need no input for it",
+        "graphs whose scores fall with distance have an input for it",
+        _COMPUTE,
+    ),
+    "loops_experts": _either(
+        "all experts of a token are computed at once",
+        "experts of a token are computed one by one",
+        _COMPUTE,
+        ("experts",),
+    ),
+    "caches_last": _either(
+        "each layer's cache is where the layer is",
+        "the cache is offloaded behind all layers and the output, as two layers more",
+        _CACHE,
+    ),
+    "struct_bytes": Words("structures count {} B for each tensor", _WEIGHTS),
+    "plan_bytes": Words("structures of a graph count {} B", _COMPUTE),
     "splits_batch": _either(
         "batches are computed whole",
         "batches are computed in parts of --ubatch-size tokens",
@@ -119,11 +194,21 @@ WORDS: dict[str, Words] = {
         _COMPUTE,
         ("experts",),
     ),
-    "pads_masks": _either(
-        "masks have a row for each token",
-        "rows of masks are padded to 64",
+    "mask_padding": Words("rows of masks are a multiple of {}", _COMPUTE),
+    "results": Words(
+        {
+            "causal": "with vectors, the buffer of results has room for logits unless the model sees all tokens",
+            "either": "with vectors, the buffer of results has no room for logits",
+            "both": "with vectors, the buffer of results has room for logits, too",
+        },
+        ("outputs",),
+    ),
+    "encodes_late": _either(
+        "encoders project values before they compute scores",
+        "encoders project values behind the scores, and copy keys",
         _COMPUTE,
     ),
+    "caches_encoders": _either("encoders have no cache", "encoders have a cache that nothing reads", _CACHE),
     "padding": _either(
         "cells are padded to 32 without flash attention",
         "cells are padded to 256",
@@ -316,9 +401,12 @@ WORDS: dict[str, Words] = {
         "the output is the first to be offloaded",
         _WEIGHTS,
     ),
-    "trims_outputs": _either(
-        "the buffer of results has a row for each token of a batch",
-        "the buffer of results has rows for the sequences",
+    "output_rows": Words(
+        {
+            "one": "the buffer of results has one row at start",
+            "batch": "the buffer of results has a row for each token of a batch",
+            "sequences": "the buffer of results has rows for the sequences",
+        },
         ("outputs",),
     ),
     "saves_prompts": _either(
@@ -335,11 +423,6 @@ WORDS: dict[str, Words] = {
     "per_layer_first": _either(
         "tables of embeddings for each layer are on the output's device, where it can read them",
         "tables of embeddings for each layer are on the host",
-        _WEIGHTS,
-    ),
-    "sorts_tensors": _either(
-        "files that are predicted have tables first and the head last",
-        "files that are predicted have their tensors in the order of names",
         _WEIGHTS,
     ),
     "clamps_expert_sum": _either(

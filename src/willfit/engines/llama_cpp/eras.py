@@ -27,6 +27,37 @@ class Era:
     ----------
     since
         The first build.
+    one_buffer
+        There is no scheduler: all results are planned as one buffer of the host, and a device has one as large; several
+        devices divide rows.
+    inputs_apart
+        Inputs have a buffer of their own on the host: `plain`, or with what is `pooled`.
+    margin
+        Compute buffers are a tenth larger than what was planned.
+    reuses_views
+        Results may take over the memory behind a view; later, only that of what they read itself.
+    copies_first
+        Copies of what other backends hold lie in a buffer from the start.
+    pins_norms
+        Where norms stay on their layers' devices: `always`, or for `whole` models on devices and small batches.
+    drops_tokens
+        Tokens without results are dropped in the last layer; before, all had logits.
+    stores_first
+        Keys and values are stored before queries are computed.
+    projects_first
+        Architectures whose queries, keys and values are all projected before any is rotated.
+    masks
+        How scores are masked: a `triangle` of them, by a `sum` with a mask, or in the `softmax`, which scales them.
+    gives_distances
+        Graphs whose scores fall with distance have an input for it.
+    loops_experts
+        Each of a token's experts is computed and added up apart; later, all are one operation.
+    caches_last
+        The cache counts as two layers behind the output, which are offloaded last; later, each layer's follows it.
+    struct_bytes
+        What ggml describes a tensor with, which logs of builds without schedulers count with the weights.
+    plan_bytes
+        What a graph is described with, which they count with what is computed.
     splits_batch
         Batches are computed in parts of `n_ubatch` tokens.
     flash_auto
@@ -64,8 +95,8 @@ class Era:
     gates_early
         Gated activations of dense parts are computed as soon as they are built: those of shared experts come before the
         sum of the others.
-    pads_masks
-        Rows of masks are padded.
+    mask_padding
+        Rows of masks are a multiple of it.
     padding
         Cells are padded to 256; before, to 32 without flash attention.
     pads_cells
@@ -75,12 +106,17 @@ class Era:
     per_layer_first
         Embeddings for each layer are read and projected before the first layer, their table on the host; before, both
         are the output's.
-    sorts_tensors
-        Files are written with their tensors in the order of names; before, as the converter lists them.
     auto_slots
         A server without a word has four slots that share one cache; before, one.
     fits
         Settings that were left open are fitted to free memory, and all layers are offloaded; before, none were.
+    results
+        What the buffer of results has room for in a context that gives vectors: vectors and, if tokens see only what is
+        before them, logits (`causal`); `either` vectors or logits; `both`.
+    encodes_late
+        Encoders project values behind the scores, and copy keys.
+    caches_encoders
+        Encoders have a cache that nothing reads.
     few_outputs
         A server reserves logits for its slots only; before, for whole batches.
     rotates
@@ -139,8 +175,8 @@ class Era:
         Attention is not placed where its sinks are.
     output_first
         The output is the first to be offloaded; before, it was the last.
-    trims_outputs
-        The buffer of results has rows for the sequences; before, for all tokens of a batch.
+    output_rows
+        How many rows the buffer of results has at start: `one`, for a whole `batch`, for the `sequences`.
     saves_prompts, saves_states
         A server keeps finished prompts in RAM, and states of layers that cannot go back.
     clamps_expert_sum
@@ -191,6 +227,21 @@ class Era:
     """
 
     since: Version
+    one_buffer: bool = False
+    inputs_apart: Literal["", "plain", "pooled"] = ""
+    margin: bool = False
+    reuses_views: bool = False
+    copies_first: bool = False
+    pins_norms: Literal["", "always", "whole"] = "whole"
+    drops_tokens: bool = True
+    stores_first: bool = False
+    projects_first: tuple[str, ...] = ()
+    masks: Literal["triangle", "sum", "softmax"] = "softmax"
+    gives_distances: bool = False
+    loops_experts: bool = False
+    caches_last: bool = False
+    struct_bytes: int = 0
+    plan_bytes: int = 0
     splits_batch: bool = False
     flash_auto: bool = False
     windows: Literal["", "batch", "ubatch"] = ""
@@ -214,12 +265,15 @@ class Era:
     orders_experts: bool = False
     weights_first: bool = False
     gates_early: bool = False
-    pads_masks: bool = True
+    mask_padding: int = 1
     padding: bool = False
     pads_cells: bool = True
     keeps_pins: bool = True
     auto_slots: bool = False
     fits: bool = False
+    results: Literal["causal", "either", "both"] = "causal"
+    encodes_late: bool = False
+    caches_encoders: bool = False
     few_outputs: bool = False
     rotates: bool = False
     half_masks: bool = False
@@ -256,11 +310,10 @@ class Era:
     forces_flash: bool = False
     ignores_sinks: bool = False
     output_first: bool = False
-    trims_outputs: bool = False
+    output_rows: Literal["one", "batch", "sequences"] = "one"
     saves_prompts: bool = False
     saves_states: bool = False
     per_layer_first: bool = False
-    sorts_tensors: bool = False
     clamps_expert_sum: bool = False
     pipeline_copies: int = 4
     flash_pictures: bool = False
@@ -305,25 +358,73 @@ _LATE = (
     "qwen3next",
 )
 
+#: Bytes of a graph's structures: a table of its nodes, and so many tensors (`ggml_graph_overhead`, `LLAMA_MAX_NODES`).
+_GRAPH, _LARGE_GRAPH, _SIZED_GRAPH = 164552, 655448, 65672
+
 #: Types that processors repack with AVX2, and on ARM, in the order that they began to.
 _AVX2 = ("Q4_0", "Q4_K", "IQ4_NL", "MXFP4")
 _ARM = ("Q4_0", "IQ4_NL", "Q4_K", "Q8_0", "Q6_K", "Q5_K", "MXFP4", "Q1_0")
 
 ERAS: tuple[Era, ...] = succession(
-    Era((0,), groups_experts=True),
-    changed((2409,), splits_batch=True),
-    changed((2437,), offloads_products=True),
-    changed((2521,), trims_outputs=True),
+    Era(
+        (0,),
+        pipeline_copies=1,
+        one_buffer=True,
+        reuses_views=True,
+        pins_norms="",
+        drops_tokens=False,
+        stores_first=True,
+        masks="triangle",
+        loops_experts=True,
+        encodes_late=True,
+        caches_encoders=True,
+        caches_last=True,
+        pads_cells=False,
+        struct_bytes=320,
+        plan_bytes=320 * 4096 + _GRAPH,
+        groups_experts=True,
+    ),
+    changed((1140,), struct_bytes=336, plan_bytes=336 * 4096 + _GRAPH),
+    changed((1283,), masks="sum"),
+    changed((1287,), plan_bytes=336 * 16384 + _LARGE_GRAPH),
+    changed((1354,), struct_bytes=352, plan_bytes=352 * 16384 + _LARGE_GRAPH),
+    changed((1453,), struct_bytes=384, plan_bytes=384 * 16384 + _LARGE_GRAPH),
+    changed((1510,), plan_bytes=384 * 4096 + _SIZED_GRAPH),
+    changed((1535,), plan_bytes=384 * 8192 + _SIZED_GRAPH),
+    changed((1593,), masks="softmax"),
+    changed((1619,), caches_last=False),
+    changed((1629,), struct_bytes=416, plan_bytes=416 * 8192 + _SIZED_GRAPH),
+    changed((1640,), struct_bytes=400, plan_bytes=400 * 8192 + _SIZED_GRAPH),
+    changed((1843,), one_buffer=False, struct_bytes=0, plan_bytes=0, projects_first=("llama",)),
+    changed((1857,), output_rows="batch"),
+    changed((1929,), stores_first=False, projects_first=("qwen2",)),
+    changed((1961,), inputs_apart="plain"),
+    changed((1980,), margin=True),
+    changed((2129,), margin=False, reuses_views=False, copies_first=True),
+    changed((2158,), inputs_apart="pooled"),
+    changed((2170,), gives_distances=True),
+    changed((2366,), spare_sequence=True),
+    changed((2413,), splits_batch=True, inputs_apart="", pins_norms="always", pipeline_copies=4),
+    changed((2454,), offloads_products=True, copies_first=False, pins_norms="whole"),
+    changed((2493,), pads_cells=True),
+    changed((2540,), output_rows="sequences", drops_tokens=True),
+    changed((2694,), loops_experts=False, projects_first=()),
+    changed((2771,), mask_padding=32),
+    changed((2844,), gives_distances=False),
+    changed((3194,), results="either"),
     changed((3747,), cann_step=1),
     changed((3997,), layers_divide=True),
-    changed((4001,), sorts_tensors=True),
+    changed((4038,), spare_sequence=False),
     changed((4081,), repacked_dotprod=_ARM[:1], repacked_i8mm=_ARM[:1]),
     changed((4207,), repacked_dotprod=_ARM[:2], repacked_i8mm=_ARM[:2]),
     changed((4226,), amx_columns=1),
     changed((4282,), repacked=_AVX2[:1]),
+    changed((4620,), mask_padding=64),
+    changed((4882,), encodes_late=False),
     changed((4929,), repacked=_AVX2[:2]),
     changed((5063,), cann_step=2),
     changed((5140,), latent_cache=True),
+    changed((5255,), caches_encoders=False),
     changed((5416,), cann_step=3),
     changed((5432,), windows="batch"),
     changed((5465,), cann_step=4),
@@ -334,6 +435,7 @@ ERAS: tuple[Era, ...] = succession(
     changed((5615,), repack_buffer="CPU_REPACK"),
     changed((5630,), opencl_step=3),
     changed((5640,), reserves_all=True),
+    changed((5681,), results="both"),
     changed((5780,), gates_at_once=True),
     changed((5788,), opencl_step=4),
     changed((5866,), opencl_step=5),
@@ -373,7 +475,7 @@ ERAS: tuple[Era, ...] = succession(
     changed((7175,), repacked_dotprod=_ARM[:3]),
     changed((7230,), reserves_all=True, embeds_first=True),
     changed((7331,), cann_step=11),
-    changed((7340,), pads_masks=False),
+    changed((7340,), mask_padding=1),
     changed((7410,), fits=True, auto_slots=True, output_first=True),
     changed((7451,), repacked_dotprod=_ARM[:4], repacked_i8mm=_ARM[:4]),
     changed((7496,), vulkan_order=1),
@@ -475,13 +577,17 @@ IK_ERAS: tuple[Era, ...] = succession(
         (0,),
         splits_batch=True,
         offloads_products=True,
-        trims_outputs=True,
         spare_sequence=True,
         multiplies=_own(0),
         takes_over="rows",
         places_blindly=True,
         rotates_apart=True,
         keys_early=True,
+        output_rows="sequences",
+        results="either",
+        encodes_late=True,
+        caches_encoders=True,
+        mask_padding=32,
     ),
     changed((3413,), fuses_norms=True),
     changed((3478,), fuses_gates=True),
@@ -499,6 +605,7 @@ IK_ERAS: tuple[Era, ...] = succession(
     changed((3729,), multiplies=_own(3729)),
     changed((3745,), takes_over="shared"),
     changed((3778,), multiplies=_own(3778)),
+    changed((3780,), mask_padding=64),
     changed((3800,), multiplies=_own(3800)),
     changed((3810,), multiplies=_own(3810)),
     changed((3827,), caches_drafts=True),
@@ -506,7 +613,7 @@ IK_ERAS: tuple[Era, ...] = succession(
     changed((3869,), fuses_dense=True),
     changed((3873,), pipeline_copies=1),
     changed((3886,), weights_early=True),
-    changed((3907,), half_masks=True),
+    changed((3907,), half_masks=True, mask_padding=16),
     changed((3909,), doubles_biases=True),
     changed((3916,), keeps_expert_biases=True),
     changed((3918,), caches_drafts=False),

@@ -21,9 +21,8 @@ from willfit.engines.llama_cpp.extras import (
 )
 from willfit.engines.llama_cpp.graph import families
 from willfit.engines.llama_cpp.host import checkpoints_term, prompt_cache_term
-from willfit.engines.llama_cpp.loading.expanded import expanded
+from willfit.engines.llama_cpp.loading.expanded import expanded, keeps_heads, with_caches
 from willfit.engines.llama_cpp.loading.offload import Offload
-from willfit.engines.llama_cpp.loading.order import as_listed
 from willfit.engines.llama_cpp.loading.weights import LAYER
 from willfit.engines.llama_cpp.remedies import remedies
 from willfit.engines.llama_cpp.resolve import mla_of
@@ -33,6 +32,7 @@ from willfit.engines.llama_cpp.terms import (
     compute_term,
     divided_term,
     doubt_of,
+    inputs_term,
     keys_values_term,
     made_term,
     output_term,
@@ -90,10 +90,11 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
         If the subject is no GGUF file, or a setting cannot be used.
     """
     era = era_for(settings.version, settings.fork)
-    if not era.latent_cache or (era.chooses_latents and not mla_of(settings, era)):
+    old_file = settings.fork == "llama.cpp" and keeps_heads(subject)
+    if not era.latent_cache or old_file or (era.chooses_latents and not mla_of(settings, era)):
         subject = expanded(subject, merged=not era.chooses_latents)
-    if subject.gguf is not None and not (subject.from_headers or era.sorts_tensors):
-        subject = replace(subject, gguf=as_listed(subject.gguf))
+    if era.caches_encoders:
+        subject = with_caches(subject)
     used = devices_of(machine, settings)
     backend = backend_name(used, settings.backend)
     contexts = [device_context(device, backend) for device in used]
@@ -180,6 +181,7 @@ def _host_terms(sizing: Sizing, draft: Draft | None, pictures: Pictures) -> tupl
         keys_values_term(sizing, "CPU"),
         states_term(sizing, "CPU"),
         compute_term(sizing, pinned),
+        inputs_term(sizing),
         output_term(sizing),
         lora_term(sizing, None),
         projector_term(sizing) if not (sizing.settings.mmproj_offload and sizing.devices) else None,
@@ -296,6 +298,7 @@ def _details(sizing: Sizing, draft: Draft | None, pictures: Pictures) -> dict[st
             "rs": dict(sizing.context.states),
             "compute": dict(sizing.context.compute),
             "output": {sizing.model.backends[-1].place: sizing.context.output},
+            "input": {sizing.model.backends[-1].place: sizing.context.inputs},
         },
         "kv": {"k": sizing.context.keys, "v": sizing.context.stored - sizing.context.keys},
         "draft": drafted,

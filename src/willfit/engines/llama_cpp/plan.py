@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import Literal
 
 from willfit.architectures.gguf.metadata import Metadata
 from willfit.architectures.model import Architecture
 from willfit.checkpoints.gguf import GgufHeader
+from willfit.engines.llama_cpp.backends.processor import Processor
 from willfit.engines.llama_cpp.cache.layers import CacheSettings, cached_layers, layer_caches
 from willfit.engines.llama_cpp.cache.loops import runs
 from willfit.engines.llama_cpp.eras import Era
@@ -19,6 +21,9 @@ from willfit.engines.llama_cpp.graph.tensor import Buffer, Node
 from willfit.engines.llama_cpp.loading.layers import LayerPlaces
 from willfit.engines.llama_cpp.loading.rows import RowSplit
 from willfit.engines.llama_cpp.loading.weights import Loader, Placed, Weights, alike, buffer_bytes, by_name
+
+#: The part of a buffer that is added to it.
+_MARGIN = 10
 
 #: Architectures whose batches need more for one sequence than for several.
 _ONE_IS_WORSE = frozenset(("kimi-linear", "minimax-01"))
@@ -38,6 +43,8 @@ class Model:
         Devices by index, then the processor.
     split
         How rows of matrices are divided among devices; None where matrices stay whole.
+    structs
+        What describes the tensors, where that counts with those on the host.
     named
         Tensors by name; see `loading.weights.by_name`.
     alike
@@ -61,6 +68,7 @@ class Model:
     split: RowSplit | None = None
     made: tuple[Placed, ...] = ()
     ordered: bool = True
+    structs: int = 0
 
     @property
     def meta(self) -> Metadata:
@@ -70,7 +78,11 @@ class Model:
     @property
     def bytes(self) -> dict[str, int]:
         """Bytes of each buffer of weights."""
-        return buffer_bytes(self.placed, self.backends, self.split)
+        sizes = buffer_bytes(self.placed, self.backends, self.split, whole_ranges=not self.structs)
+        if self.structs:
+            plain = "CPU" if "CPU" in sizes else "CPU_Mapped"
+            sizes[plain] = sizes.get(plain, 0) + self.structs
+        return sizes
 
     def made_bytes(self, place: str) -> int:
         """Bytes of what is made on a device when the file is loaded; for the host all that is not on devices."""
@@ -99,6 +111,7 @@ def load(
     skipped: frozenset[str] = frozenset(),
     bounds: tuple[int, int] | None = None,
     ordered: bool = True,
+    struct_bytes: int = 0,
 ) -> Model:
     """Place a model's tensors.
 
@@ -108,12 +121,15 @@ def load(
         What all tensors take at least and at most, if that is open.
     ordered
         See `Model`.
+    struct_bytes
+        What describes one tensor, where that counts.
     """
     placed = tuple(loader.place(header, architecture.tied, skipped))
     own = sum(tensor.bytes for tensor in header.tensors)
     spread = (bounds[0] / own, bounds[1] / own) if bounds and own else (1.0, 1.0)
     named = by_name(placed, len(loader.backends) - 1)
     layers = alike(placed, len(architecture.layers))
+    structs = struct_bytes * len(header.tensors)
     return Model(
         header,
         architecture,
@@ -125,6 +141,7 @@ def load(
         spread,
         loader.split,
         ordered=ordered,
+        structs=structs,
     )
 
 
@@ -150,6 +167,8 @@ class ContextSettings:
         See `Batch`.
     drafts
         It is a second context, for the layers that predict further tokens.
+    results
+        See `Era`.
     """
 
     cache: CacheSettings
@@ -164,6 +183,7 @@ class ContextSettings:
     attention_mib: int = 0
     fused_experts: bool = False
     drafts: bool = False
+    results: Literal["causal", "either", "both"] = "both"
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +204,8 @@ class Context:
         Whether attention runs without scores in memory.
     peaks
         What lies in each compute buffer when it is fullest: bytes, and what it is.
+    inputs
+        Bytes of the buffer of inputs on the host, where they have one.
     splits, nodes
         Of the graph for a whole batch.
     """
@@ -198,6 +220,7 @@ class Context:
     flash_attn: bool
     splits: int
     nodes: int
+    inputs: int = 0
 
 
 def cache_buffers(model: Model, kv_offload: bool, drafts: bool = False, kept: bool = False) -> list[Buffer]:
@@ -222,8 +245,15 @@ def context(model: Model, settings: ContextSettings, era: Era) -> Context:
     sequences = _computed_sequences(cache, era)
     rounded = -(-tokens // sequences) * sequences
     reserved = _reserve(model, settings, era, buffers, rounded, outputs, sequences)
-    compute = {one.place: size for one, size in zip(model.backends, reserved.bytes, strict=True)}
-    peaks = {one.place: peak for one, peak in zip(model.backends, reserved.peaks, strict=True)}
+    if era.one_buffer:
+        compute, peaks = _planned_at_once(model, era, reserved)
+    else:
+        compute = {one.place: size for one, size in zip(model.backends, reserved.bytes, strict=True)}
+        peaks = {one.place: peak for one, peak in zip(model.backends, reserved.peaks, strict=True)}
+    if era.margin:
+        for place, size in compute.items():
+            compute[place] = size + size // _MARGIN
+            peaks[place] = (*peaks[place], (size // _MARGIN, "margin"))
     if settings.pins and sequences > 1 and model.meta.architecture in _ONE_IS_WORSE:
         # Buffers that were reserved for all sequences grow to what one of them needs.
         alone = _reserve(model, settings, era, buffers, rounded, outputs, 1)
@@ -231,6 +261,7 @@ def context(model: Model, settings: ContextSettings, era: Era) -> Context:
             if size > compute[one.place]:
                 compute[one.place], peaks[one.place] = size, peak
     caches = layer_caches(model.architecture, cache, buffers, settings.drafts)
+    rows = {"one": 1, "batch": settings.outputs, "sequences": cache.sequences}
     return Context(
         _sum(model, caches, buffers, LayerCache.keys_values),
         _stored(caches, LayerCache.keys),
@@ -238,11 +269,40 @@ def context(model: Model, settings: ContextSettings, era: Era) -> Context:
         _sum(model, caches, buffers, LayerCache.states),
         compute,
         peaks,
-        _output_bytes(model, settings, cache.sequences if era.trims_outputs else cache.ubatch),
+        _output_bytes(model, settings, rows[era.output_rows]),
         cache.flash_attn,
         reserved.splits,
         reserved.nodes,
+        4 * sum(input_parts(model, cache, era)),
     )
+
+
+def _planned_at_once(
+    model: Model, era: Era, reserved: Reserved
+) -> tuple[dict[str, int], dict[str, tuple[tuple[int, str], ...]]]:
+    """Compute buffers of builds without a scheduler: one on the host, and one as large on the main device."""
+    size, peak = reserved.bytes[0], reserved.peaks[0]
+    main = model.split.main if model.split is not None and model.split.main is not None else 0
+    device, host = model.backends[main].place, model.backends[-1].place
+    compute = {host: size + era.plan_bytes}
+    peaks = {host: ((era.plan_bytes, "structures of a graph"), *peak)}
+    offloads = any(place is not None for place in (*model.places.layers, model.places.output))
+    if offloads and not model.backends[main].maps_files:
+        compute[device], peaks[device] = size, peak
+    return compute, peaks
+
+
+def input_parts(model: Model, cache: CacheSettings, era: Era) -> tuple[int, ...]:
+    """Elements of all that a graph can be given, where that has a buffer of its own.
+
+    Tokens and their positions, vectors, a mask, shifts of positions; later also means of sequences, first tokens of
+    them, and positions of cells.
+    """
+    if not era.inputs_apart:
+        return ()
+    tokens, cells = cache.ubatch, cache.cells
+    parts = (2 * tokens, tokens * model.architecture.hidden_size, tokens * cells, cells)
+    return parts if era.inputs_apart == "plain" else (*parts, tokens * tokens, tokens, cells)
 
 
 def cached_bytes(model: Model, settings: ContextSettings) -> dict[str, int]:
@@ -266,12 +326,15 @@ def flash_attention(model: Model, settings: ContextSettings, era: Era) -> bool:
 
 
 def _scheduler(model: Model, settings: ContextSettings, era: Era, copies: int = 1) -> Scheduler:
+    backends = (Processor(plans_all=True),) if era.one_buffer else model.backends
     return Scheduler(
-        model.backends,
+        backends,
         copies,
         settings.op_offload and era.offloads_products,
         era.copies_all_inputs,
         era.ignores_sinks,
+        era.copies_first,
+        era.reuses_views,
     )
 
 
@@ -311,6 +374,8 @@ def _network(
     if len(order) > len(placed):
         placed = tuple(placed[block] for block in order)
     devices = [host if device is None else device for device in (*placed, model.places.output)]
+    if era.one_buffer:
+        host, devices = 0, [0] * len(devices)
     batch = Batch(
         tokens,
         sequences,
@@ -382,10 +447,15 @@ def _stored(caches: Sequence[LayerCache], tensors: Callable[[LayerCache], Sequen
 
 def _output_bytes(model: Model, settings: ContextSettings, rows: int) -> int:
     """Rows of logits, and vectors where they are wanted (`output_reserve`)."""
-    return rows * 4 * output_width(model.architecture, settings.embeddings)
+    return (
+        rows * 4 * output_width(model.architecture, settings.embeddings, settings.pooling, settings.results)
+    )
 
 
-def output_width(architecture: Architecture, embeddings: bool) -> int:
+def output_width(architecture: Architecture, embeddings: bool, pooling: str, results: str) -> int:
     """Elements of a row of results: logits, and vectors where they are wanted or where a decoder reads them."""
-    vectors = embeddings or architecture.model_type == "t5"
-    return architecture.vocab_size + (architecture.hidden_size if vectors else 0)
+    causal = architecture.causal and not architecture.encoder_only
+    logits = {"causal": causal, "either": not embeddings, "both": True}[results]
+    pooled = pooling != "none" and not (results == "both" or (results == "causal" and causal))
+    vectors = (embeddings and not pooled) or architecture.model_type == "t5"
+    return architecture.vocab_size * logits + architecture.hidden_size * vectors

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from willfit.architectures.mixers import Attention
 from willfit.architectures.model import Architecture
@@ -65,6 +66,8 @@ class Resolved:
         How ik_llama.cpp computes latent attention.
     flash_found
         Whether the devices can use flash attention, once that is known.
+    results
+        See `Era`.
     """
 
     version: str
@@ -85,6 +88,7 @@ class Resolved:
     spare: int = 0
     mla: int = 0
     flash_found: bool | None = None
+    results: Literal["causal", "either", "both"] = "both"
 
     @property
     def cells(self) -> int:
@@ -134,6 +138,7 @@ class Resolved:
             self.era.attention_mib if settings.max_attention_mib is None else settings.max_attention_mib,
             settings.fork == "ik_llama.cpp"
             and (self.era.fuses_experts if settings.fused_moe is None else settings.fused_moe),
+            results=self.results,
         )
 
 
@@ -224,6 +229,7 @@ def resolve(architecture: Architecture, pooling: int, settings: Settings) -> Res
         kind if vectors else "none",
         int(era.spare_sequence and settings.program == "server"),
         mla_of(settings, era),
+        results="both" if settings.logits_beside else era.results,
     )
 
 

@@ -91,6 +91,8 @@ class Settings:
         `--fit`: adjust unset settings to free memory, how much to leave free on each device, least context.
     embeddings, reranking
         The server answers with vectors, or scores.
+    logits_beside
+        Logits are kept beside vectors whatever the build does: in libraries that are changed so.
     n_outputs_max
         Rows of logits that the context reserves; None for the program's.
     ctx_checkpoints, cache_ram_mib
@@ -153,6 +155,7 @@ class Settings:
     fit_ctx: int | None = None
     embeddings: bool = False
     reranking: bool = False
+    logits_beside: bool = False
     n_outputs_max: int | None = None
     ctx_checkpoints: int | None = None
     cache_ram_mib: int | None = None

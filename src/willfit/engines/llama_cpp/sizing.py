@@ -143,6 +143,9 @@ def offload_of(settings: Settings, layers: int, free: Sequence[int | None], era:
     return Offload(count, shares, tuple(overrides))
 
 
+#: So many layers the cache counts as.
+_CACHES = 2
+
 #: What a drafting head takes from its model if its file lacks it.
 _BORROWED = ("token_embd.weight", "output.weight")
 
@@ -197,6 +200,7 @@ def place(
         skipped_tensors(header, subject, settings),
         subject.bounds,
         subject.from_headers,
+        resolved.era.struct_bytes,
     )
     if resolved.era.chooses_latents:
         made = prepared(model.named, subject.architecture, resolved.mla)
@@ -218,6 +222,8 @@ def _row_split(
         If the devices cannot divide rows.
     """
     cuda = [one for one in devices if isinstance(one, Cuda)]
+    if era.one_buffer and len(cuda) > 1:
+        return row_split(offload.shares, cuda, min(settings.main_gpu, len(cuda) - 1))
     if settings.split_mode != "row" or not devices:
         return None
     if not cuda or not era.divides_rows:
@@ -297,7 +303,10 @@ def size_up(
     pooling = _pooling(header, subject)
     layers = layers_of(header, subject)
     known = [one for one in free if one is not None]
-    offload = offload_of(settings, layers, free, era_for(settings.version, settings.fork))
+    era = era_for(settings.version, settings.fork)
+    offload = offload_of(settings, layers, free, era)
+    if era.caches_last and not _offloads_cache(settings, layers):
+        settings = replace(settings, kv_offload=False)
 
     def with_context(n_ctx: int | None, chosen: Offload, planned: bool = False) -> Sizing:
         asked = settings if n_ctx is None else replace(settings, n_ctx=n_ctx)
@@ -351,6 +360,14 @@ def _check_types(header: GgufHeader, subject: Subject, settings: Settings) -> No
             f"{subject.model}: llama.cpp cannot read tensors of type {', '.join(sorted(own))}, ik_llama.cpp can",
             "ask about a command of ik_llama.cpp, or take another file",
         )
+
+
+def _offloads_cache(settings: Settings, layers: int) -> bool:
+    """Whether enough layers are offloaded for the cache, which counts as two behind the output, to be one of them."""
+    wanted = settings.n_gpu_layers
+    return wanted in ("auto", "all") or (
+        wanted is not None and (int(wanted) < 0 or int(wanted) > layers + _CACHES)
+    )
 
 
 def _pooling(header: GgufHeader, subject: Subject) -> int:

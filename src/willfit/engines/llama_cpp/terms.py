@@ -11,7 +11,7 @@ from willfit.engines.llama_cpp.builds import build_of
 from willfit.engines.llama_cpp.cache.layers import layer_caches
 from willfit.engines.llama_cpp.graph import families
 from willfit.engines.llama_cpp.graph.tensor import Node
-from willfit.engines.llama_cpp.plan import Model, cache_buffers, output_width
+from willfit.engines.llama_cpp.plan import Model, cache_buffers, input_parts, output_width
 from willfit.engines.llama_cpp.sizing import Sizing
 from willfit.engines.llama_cpp.sources import SOURCES
 from willfit.estimate import Term, between, exact
@@ -48,7 +48,10 @@ def weights_term(sizing: Sizing, place: str, name: str = "weights") -> Term | No
     parts = [f"{held} B of {kind}" for kind, held in kinds.most_common()]
     text = " + ".join(parts)
     beyond = size - sum(kinds.values())
-    if beyond > 0:
+    structs = sizing.model.structs if place in ("CPU", "CPU_Mapped") else 0
+    if structs and beyond == structs:
+        text += f" + {structs} B of structures that describe tensors"
+    elif beyond > 0:
         text += f" + {beyond} B between them"
     elif beyond < 0:
         text += f" - {-beyond} B that are counted twice"
@@ -220,9 +223,23 @@ def _finer(kind: str) -> float:
     return finer[:_STEPS][-1] / bits if finer else 1.0
 
 
+def inputs_term(sizing: Sizing) -> Term | None:
+    """The buffer of inputs; None where they are part of what is computed."""
+    size = sizing.context.inputs
+    if not size:
+        return None
+    cache = sizing.resolved.context(sizing.settings, sizing.context.flash_attn, False).cache
+    parts = input_parts(sizing.model, cache, sizing.resolved.era)
+    text = f"4 B x ({' + '.join(map(str, parts))}) elements"
+    return exact("inputs", size, text, cite(sizing, "compute"))
+
+
 def output_term(sizing: Sizing) -> Term:
     """Results that are copied to the host."""
     context = sizing.context
-    width = output_width(sizing.model.architecture, sizing.resolved.embeddings)
+    resolved = sizing.resolved
+    width = output_width(sizing.model.architecture, resolved.embeddings, resolved.pooling, resolved.results)
+    if not width:
+        return exact("outputs", 0, "0 B", cite(sizing, "outputs"))
     text = f"{context.output // (4 * width)} rows x {width} x 4 B"
     return exact("outputs", context.output, text, cite(sizing, "outputs"))

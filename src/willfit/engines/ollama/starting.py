@@ -87,6 +87,7 @@ def linked(
         repack=False,
         swa_full=True,
         embeddings=True,
+        logits_beside=True,
         lora=settings.adapters,
         lora_bytes=settings.adapter_bytes,
         mmproj_bytes=facts.vision.total if facts.vision else 0,

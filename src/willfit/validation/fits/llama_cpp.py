@@ -59,7 +59,8 @@ def _beside(case: Case) -> float | None:
     stated = str(case.fields.get("gguf_type") or "")
     if known_quantization(stated) is None or case.unknown_settings:
         return None
-    settings = settings_of(case, builds_of(case)[1], programs_of(case)[0])
+    build = builds_of(case)[1]
+    settings = settings_of(case, build, programs_of(case, build)[0])
     answer = estimate(subject_of(case), machine_of(case), settings)
     return float(shown) * GIB - sum(term.bytes for term in answer.devices[0].terms if term.name != "context")
 

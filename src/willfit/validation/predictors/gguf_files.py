@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from math import prod
 from typing import Any
@@ -11,9 +12,9 @@ from willfit.architectures.build import build
 from willfit.checkpoints.catalogue import find
 from willfit.checkpoints.config import Config
 from willfit.checkpoints.gguf import GgufHeader
-from willfit.conversion.mix import MixFacts, quantized
+from willfit.conversion.mix import EXPERTS_SINCE, JOINED_SINCE, MixFacts, quantized
+from willfit.conversion.predict import LATENTS_SINCE, MERGED_SINCE, predict
 from willfit.conversion.predict import Prediction as File
-from willfit.conversion.predict import predict
 from willfit.conversion.record import Entry, header_of
 from willfit.engines.base import Subject
 from willfit.engines.gguf_files import counts_head
@@ -81,18 +82,55 @@ def file_of(case: Case, file_type: str) -> File:
         quant = Quantization(quant.label, quant.file_type, imatrix=False)
     architecture = build(config)
     head = not planned and counts_head(architecture, entry.facts.get("params_total"))
-    made = predict(
-        config,
-        quant,
-        architecture,
-        drafts=_has_drafts(case, len(architecture.layers)),
-        stored_head=head,
-        fresh=planned,
-    )
+
+    def made_by(build: int | None) -> File:
+        return predict(
+            config,
+            quant,
+            architecture,
+            drafts=_has_drafts(case, len(architecture.layers)),
+            stored_head=head,
+            fresh=planned,
+            made_by=build,
+        )
+
     if not planned:
-        return made
+        return _as_listed(case, made_by)
+    made = made_by(None)
     header = _stand_in(made.header, quant.file_type)
     return replace(made, header=header, bytes=(_stored(header), _stored(header)))
+
+
+#: Builds of llama.cpp that made files in different ways, each with the month until which it was the usual one.
+_MAKERS = (
+    ("2024-01", EXPERTS_SINCE - 1), ("2024-02", 2200), ("2024-04", 2588), ("2024-10", 3998),
+    ("2025-04", LATENTS_SINCE - 1), ("2026-02", JOINED_SINCE - 1), ("9999", None),
+)  # fmt: skip
+
+
+def _as_listed(case: Case, made_by: Callable[[int | None], File]) -> File:
+    """The file of the build that gives tensors the types that the log lists, else of one that was usual at its date."""
+    date = str(case.fields.get("date") or "9999")[:7]
+    usual = next(build for last, build in _MAKERS if date <= last)
+    if case.engine != "llama.cpp" and usual == LATENTS_SINCE - 1:
+        usual = JOINED_SINCE - 1  # forks split the matrix themselves
+    listed = (case.fields.get("gguf_hparams") or {}).get("tensor_types")
+    if listed:
+        wanted = {name.upper(): count for name, count in listed.items()}
+        for build in dict.fromkeys((usual, *(build for _, build in reversed(_MAKERS)))):
+            made = made_by(build)
+            if _types(made.header, build) == wanted:
+                return made
+    return made_by(usual)
+
+
+def _types(header: GgufHeader, build: int | None) -> dict[str, int]:
+    """How many tensors of each type a file has: one for each expert in the oldest ones."""
+    apart = build is not None and build < MERGED_SINCE
+    found: Counter[str] = Counter()
+    for tensor in header.tensors:
+        found[tensor.type] += tensor.ne[2] if apart and tensor.name.endswith("_exps.weight") else 1
+    return dict(found)
 
 
 #: The month in which converters began to write modules that draft for the families that have them most.

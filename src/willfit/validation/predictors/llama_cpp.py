@@ -8,14 +8,13 @@ from dataclasses import replace
 from typing import Any, get_args
 
 from willfit.checkpoints.catalogue import find
-from willfit.checkpoints.gguf import GgufHeader
 from willfit.engines.base import Machine, Subject
 from willfit.engines.gguf_files import subject_of_file
 from willfit.engines.llama_cpp import Settings, estimate
+from willfit.engines.llama_cpp.builds import NEWEST_BUILD, build_inside
 from willfit.engines.llama_cpp.eras import era_for
 from willfit.engines.llama_cpp.graph.pictures import Encoder
 from willfit.engines.llama_cpp.graph.tensor import OWN_BUFFERS
-from willfit.engines.llama_cpp.loading.expanded import expanded
 from willfit.engines.llama_cpp.loading.projectors import side_of
 from willfit.engines.llama_cpp.settings import Backend, Drafting, Fork, Program
 from willfit.estimate import Estimate, combined
@@ -31,15 +30,29 @@ from willfit.validation.scoring import Prediction
 
 #: Builds by the day on which they were published; others lie between.
 _BUILDS = (
-    ("2023-08-21", 1010), ("2023-12-05", 1610), ("2024-02-26", 2275), ("2024-03-13", 2409), ("2024-03-27", 2540),
-    ("2024-05-11", 2849), ("2024-08-18", 3600), ("2024-10-31", 4000), ("2024-12-30", 4400), ("2025-03-15", 4897),
+    ("2023-08-21", 1013), ("2023-09-01", 1149), ("2023-09-28", 1292), ("2023-10-08", 1354), ("2023-11-01", 1464),
+    ("2023-11-13", 1513), ("2023-11-17", 1535), ("2023-12-01", 1601), ("2023-12-07", 1620), ("2023-12-13", 1634),
+    ("2023-12-21", 1680), ("2024-01-12", 1848), ("2024-01-24", 1964), ("2024-01-26", 1983), ("2024-02-12", 2134),
+    ("2024-02-15", 2158), ("2024-02-26", 2276), ("2024-03-13", 2416), ("2024-03-18", 2460), ("2024-03-26", 2541),
+    ("2024-04-18", 2694), ("2024-04-30", 2775),
+    ("2024-05-11", 2849), ("2024-06-21", 3194), ("2024-07-15", 3400), ("2024-08-18", 3600), ("2024-09-15", 3761),
+    ("2024-10-31", 4000), ("2024-11-06", 4038), ("2024-12-30", 4400), ("2025-02-02", 4620), ("2025-03-15", 4897),
     ("2025-04-26", 5192), ("2025-06-10", 5622), ("2025-06-30", 5781), ("2025-08-30", 6325), ("2025-11-08", 6980),
     ("2025-12-15", 7410), ("2026-02-12", 8000), ("2026-04-10", 8672), ("2026-05-08", 9093), ("2026-05-25", 9294),
     ("2026-06-15", 9538), ("2026-07-20", 10068), ("2026-08-20", 10566), ("2026-09-20", 11063), ("2026-10-01", 11320),
     ("2026-10-08", 11500),
 )  # fmt: skip
 
-#: The same of ik_llama.cpp, which counts its own commits.
+#: Lines that only some builds log, with the first and the last of these.
+_LINES = (
+    ("compute_total_mib", 0, 1842),
+    ("input_buffer_mib", 1961, 2412),
+    ("output_buffer_mib", 2413, NEWEST_BUILD),
+)
+#: A version of the Python bindings.
+_BINDING = re.compile(r"llama-cpp-python (\d[\d.]*)")
+
+#: Builds of ik_llama.cpp by day, which counts its own commits.
 _IK_BUILDS = (
     ("2024-08-19", 3400), ("2024-08-31", 3405), ("2024-09-10", 3419), ("2024-09-25", 3434), ("2024-10-09", 3455),
     ("2024-10-19", 3467), ("2024-10-31", 3480), ("2024-11-21", 3482), ("2024-12-02", 3484), ("2024-12-12", 3501),
@@ -130,10 +143,10 @@ def predict(case: Case) -> dict[str, Any]:
     first, middle, last = builds_of(case)
     found: dict[str, Any] = {}
     for build in dict.fromkeys((middle, first, last)):
-        for program, sequences in itertools.product(programs_of(case), sequences_of(case)):
+        for program, sequences in itertools.product(programs_of(case, build), sequences_of(case)):
             settings = settings_of(case, build, program)
             settings = settings if sequences is None else replace(settings, n_parallel=sequences)
-            made = figures(case, subject, estimate(subject, machine, settings))
+            made = figures(case, subject, _answer(subject, machine, settings, case))
             if found:
                 _spread(found, made)
             else:
@@ -144,6 +157,17 @@ def predict(case: Case) -> dict[str, Any]:
 def in_log(case: Case, found: dict[str, Any]) -> dict[str, Any]:
     """Figures with the digits that the case's log prints."""
     return _in_whole_mib(found) if _whole(case) else found
+
+
+def _answer(subject: Subject, machine: Machine, settings: Settings, case: Case) -> Estimate:
+    """The estimate, where attention turned out as the log says."""
+    given = case.settings
+    if given.get("flash_attn") == "auto" and given.get("flash_attn_resolved") is False:
+        # Values are not transposed where it was open at first.
+        answer = estimate(subject, machine, replace(settings, flash_attn="auto"))
+        if not answer.details["flash_attn"]:
+            return answer
+    return estimate(subject, machine, settings)
 
 
 def subject_of(case: Case) -> Subject:
@@ -167,15 +191,7 @@ def subject_of(case: Case) -> Subject:
     bounds = made.bytes
     if case.unknown_settings & {"gguf_type", "gguf_mix"}:
         bounds = mix_bounds(made.header, case.fields.get("gguf_hparams") or {}) or bounds
-    found = replace(found, bounds=None if bounds == (own, own) else bounds)
-    return expanded(found) if _fork(case) == "llama.cpp" and _has_whole_latents(case, made.header) else found
-
-
-def _has_whole_latents(case: Case, header: GgufHeader) -> bool:
-    """Whether the logged file is of the old form of latent attention: it has one tensor less in each layer."""
-    counted = dict((case.fields.get("gguf_hparams") or {}).get("tensor_types") or {})
-    split = sum(tensor.name.endswith("attn_k_b.weight") for tensor in header.tensors)
-    return bool(split and counted) and sum(counted.values()) == len(header.tensors) - split
+    return replace(found, bounds=None if bounds == (own, own) else bounds)
 
 
 def machine_of(case: Case) -> Machine:
@@ -218,18 +234,26 @@ def builds_of(case: Case) -> tuple[str, str, str]:
     stated = str(case.fields.get("engine_version") or "")
     if stated and not _COMMIT.fullmatch(stated):
         return (stated,) * 3
+    binding = _BINDING.fullmatch(str(case.fields.get("framework") or ""))
+    if binding is not None:
+        return (f"b{build_inside('llama-cpp-python', binding[1])}",) * 3
     date = str(case.fields.get("date") or "2025")
     first = {4: f"{date}-01-01", 7: f"{date}-01"}.get(len(date), date)
     middle = {4: f"{date}-07-01", 7: f"{date}-15"}.get(len(date), date)
     last = {4: f"{date}-12-31", 7: f"{date}-31"}.get(len(date), date)
     known = _IK_BUILDS if case.engine == "ik_llama.cpp" else _BUILDS
-    return _build_on(first, known), _build_on(middle, known), _build_on(last, known)
+    found = [_build_on(day, known) for day in (first, middle, last)]
+    for line, oldest, newest in _LINES if case.engine == "llama.cpp" else ():
+        if line in case.measured:
+            found = [min(max(build, oldest), newest) for build in found]
+    first, middle, last = (f"b{build}" for build in found)
+    return first, middle, last
 
 
-def _build_on(day: str, known: tuple[tuple[str, int], ...]) -> str:
+def _build_on(day: str, known: tuple[tuple[str, int], ...]) -> int:
     """The newest of the known builds on a day."""
     before = [build for published, build in known if published <= day]
-    return f"b{before[-1] if before else known[0][1]}"
+    return before[-1] if before else known[0][1]
 
 
 def _spread(found: dict[str, Any], other: dict[str, Any]) -> None:
@@ -242,11 +266,13 @@ def _spread(found: dict[str, Any], other: dict[str, Any]) -> None:
             found[key] = Prediction(one.value, low, high)
 
 
-def programs_of(case: Case) -> tuple[Program, ...]:
-    """The program of a case; most logs that do not name theirs are a server's."""
+def programs_of(case: Case, build: str) -> tuple[Program, ...]:
+    """The program of a case; most logs that do not name theirs are a server's, of 2024 a library's."""
     if case.fields.get("oracle") is not None:
         return ("api",)
     stated = case.settings.get("binary")
+    if stated is None and (case.fields.get("framework") or era_for(build, _fork(case)).spare_sequence):
+        return ("api", "server") if _fork(case) == "llama.cpp" else ("server", "api")
     return ("server", "api") if stated is None else (_PROGRAMS.get(str(stated), "api"),)
 
 
@@ -389,7 +415,8 @@ def figures(case: Case, subject: Subject, answer: Estimate) -> dict[str, Any]:
     if placed and sized and not unknown & _SETTINGS:
         _table(found, measured, "compute_buffer_mib", buffers["compute"], _bounds(answer, "compute"))
         if "compute_total_mib" in measured:
-            found["compute_total_mib"] = _printed(sum(buffers["compute"].values()) / MIB)
+            found["compute_total_mib"] = _printed(_computed(answer) / MIB)
+        _table(found, measured, "input_buffer_mib", buffers["input"])
     if "n_parallel" not in unknown:
         _table(found, measured, "output_buffer_mib", buffers["output"])
     if "kv_total_mib" in measured:
@@ -420,6 +447,14 @@ def _devices(found: dict[str, Any], measured: dict[str, Any], answer: Estimate) 
         if len(answer.devices) == 1 and isinstance(measured.get(key), int | float):
             device = answer.devices[0]
             found[key] = Prediction(*(size / GIB for size in (device.peak_bytes, *device.interval_bytes)))
+
+
+def _computed(answer: Estimate) -> int:
+    """Bytes of compute buffers, as logs sum them up: without the device's where it is one with the host's."""
+    compute = answer.details["buffers"]["compute"]
+    if answer.engine == "llama.cpp" and era_for(answer.engine_version).one_buffer:
+        return int(compute[answer.details["places"][-1]])
+    return int(sum(compute.values()))
 
 
 def _projector(found: dict[str, Any], measured: dict[str, Any], answer: Estimate) -> None:

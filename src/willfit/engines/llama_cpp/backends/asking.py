@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from willfit.engines.llama_cpp.graph.tensor import Node
+from willfit.engines.llama_cpp.graph.tensor import ONE_EXPERT, Node
 
 #: How ik_llama.cpp counts rows of products with chosen experts: `rows` by the third dimension, but fused ones by the
 #: second; `fused` all by either; `shared` by tokens, of which each expert must have enough. Empty in llama.cpp.
@@ -26,7 +26,7 @@ def rows(node: Node) -> int:
     """Rows that an operation computes, as backends count them; 0 for what they never take over."""
     if node.op == "get_rows":
         return 0
-    if node.op == "mul_mat":
+    if node.op == "mul_mat" or node.kind == ONE_EXPERT:
         return node.ne[1]
     return node.ne[2] if node.op in _BY_TOKENS else node.ne[1] * node.ne[2] * node.ne[3]
 

@@ -25,6 +25,8 @@ class Processor:
         Of that buffer.
     sees_devices
         It reads what lies on devices, too.
+    plans_all
+        Everything is planned as if it computed and read it, as builds without a scheduler do.
     """
 
     place: str = "CPU"
@@ -32,6 +34,7 @@ class Processor:
     maps_files: bool = False
     largest_buffer: int = ENDLESS
     sees_devices: bool = False
+    plans_all: bool = False
 
     def supports(self, node: Node) -> bool:
         """See `Backend.supports`."""
@@ -39,7 +42,7 @@ class Processor:
 
     def reads(self, buffer: Buffer) -> bool:
         """See `Backend.reads`."""
-        return buffer.device is None or self.sees_devices
+        return buffer.device is None or self.sees_devices or self.plans_all
 
     def takes_over(self, node: Node) -> bool:
         """See `Backend.takes_over`."""

@@ -119,6 +119,8 @@ class Allocation:
         Bytes that a tensor takes in a backend's buffer.
     watched
         Layers before which the state is noted.
+    reuses_views
+        Operations that can work in place take over the memory behind a view, too.
 
     Attributes
     ----------
@@ -133,10 +135,12 @@ class Allocation:
         buffers: Sequence[Blocks],
         size_of: Callable[[int, Node], int],
         watched: frozenset[int] = frozenset(),
+        reuses_views: bool = False,
     ) -> None:
         self._buffers = buffers
         self._size_of = size_of
         self._watched = watched
+        self._reuses_views = reuses_views
         self._since = 0
         self.states: dict[int, Hashable] = {}
         self._live: dict[int, Node] = {}
@@ -223,15 +227,22 @@ class Allocation:
             self.peaks[backend] = tuple(self._live.values())
 
     def _take_over(self, node: Node) -> bool:
-        """Use the block of a parent of the same layout that nobody else reads or views; never that of a view."""
-        for parent in node.src:
+        """Use the block of a parent of the same layout that nobody else reads or views."""
+        for source in node.src:
             if (
-                parent.allocated
-                and not parent.is_output
-                and parent.children == 1
-                and not parent.views
-                and (parent.type, parent.ne, parent.nb) == (node.type, node.ne, node.nb)
+                source.children != 1
+                or source.views
+                or (source.type, source.ne, source.nb) != (node.type, node.ne, node.nb)
             ):
+                continue
+            parent = source
+            if source.view is not None:
+                # What is behind a view must have no other, and begin where the view does.
+                parent = source.view
+                alone = parent.views == 1 and not parent.children and not source.offset
+                if not self._reuses_views or not alone:
+                    continue
+            if parent.allocated and not parent.is_output:
                 buffer = parent.buffer_id
                 node.buffer_id, node.block = buffer, parent.block
                 parent.allocated = False

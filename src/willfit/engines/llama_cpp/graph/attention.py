@@ -9,8 +9,6 @@ from willfit.engines.llama_cpp.graph.network import LayerCache, Network
 from willfit.engines.llama_cpp.graph.tensor import Node, row_bytes
 from willfit.quantities import MIB
 
-#: Rows of masks are padded to this in older builds (`GGML_KQ_MASK_PAD`).
-MASK_PADDING = 64
 #: Least order of the Hadamard matrix that an indexer's keys are multiplied by.
 ROTATION = 64
 #: Architectures whose scores fall with distance, whatever their files say.
@@ -141,8 +139,8 @@ def chosen_mask(net: Network, mask: Node, chosen: Node, type: str = "F32") -> No
 def _mask(net: Network, seen: int, rows: int, streams: int = 1) -> Node:
     """Which of the tokens that could be seen each row sees."""
     flat = net.batch.flash_attn
-    if net.era.pads_masks:
-        rows = -(-rows // MASK_PADDING) * MASK_PADDING
+    step = net.era.mask_padding
+    rows = -(-rows // step) * step
     half = flat and net.era.half_masks
     mask = net.input("F16" if half else "F32", seen, rows, 1, streams, name="mask")
     return net.cast(mask, "F16") if flat and not half else mask
@@ -207,8 +205,9 @@ def attend(
     q = rotated(net, q, inputs.k_rotation)
     k = rotated(net, k, inputs.k_rotation) if k is not None else None
     v = rotated(net, v, inputs.v_rotation) if v is not None else None
-    for one in (q, k, v) if net.has_windows or net.era.keys_early else (q, v, k):
-        net.expand(one)
+    if not net.era.stores_first:
+        for one in (q, k, v) if net.has_windows or net.era.keys_early else (q, v, k):
+            net.expand(one)
     stored(net, inputs, k, v)
     cache, mixer = net.cache, net.attention()
     assert isinstance(mixer, Attention)
@@ -241,10 +240,25 @@ def attend_batch(
     bias: Node | None = None,
 ) -> Node:
     """Attend to what is given, without a cache; see `attend`."""
-    for one in (q, k, v):
-        net.expand(one)
-    x = heads(net, q, k, v, inputs.mask, sinks, bias=bias)
+    if net.era.encodes_late:
+        x = _late_heads(net, q, k, v, inputs.mask)
+    else:
+        for one in (q, k, v):
+            net.expand(one)
+        x = heads(net, q, k, v, inputs.mask, sinks, bias=bias)
     return net.projected(project, x) if project else x
+
+
+def _late_heads(net: Network, q: Node, k: Node, v: Node, mask: Node) -> Node:
+    """All heads of an encoder's attention, in an order in which values come last."""
+    width, count, tokens, _ = v.ne
+    scores = net.mul_mat(net.cont(net.permute(k, 0, 2, 1, 3)), net.permute(q, 0, 2, 1, 3))
+    scores = net.soft_max(scores, mask)
+    v = net.cont(net.transpose(net.reshape(v, width * count, tokens)))
+    x = net.permute(net.mul_mat(net.reshape(v, tokens, width, count), scores), 0, 2, 1, 3)
+    x = net.cont(x, x.ne[0] * x.ne[1], x.ne[2])
+    net.expand(x)
+    return x
 
 
 def attend_latents(
@@ -392,7 +406,7 @@ def heads(
             scores = net.scale(net.unary("tanh", net.scale(scores)))
         if bias is not None:
             scores = net.add(scores, bias)
-        scores = net.soft_max(scores, mask, sinks)
+        scores = _probabilities(net, scores, mask, sinks)
         if not transposed:
             v = net.cont(net.transpose(v))
         x = net.mul_mat(v, scores)
@@ -421,6 +435,26 @@ def _head_after_head(net: Network, q: Node, k: Node, v: Node, mask: Node | None)
         y = part if y is None else net.concat(y, part, 2)
     assert y is not None
     return y
+
+
+def _probabilities(net: Network, scores: Node, mask: Node | None, sinks: Node | None) -> Node:
+    """Softmax of masked scores."""
+    if net.era.masks == "softmax":
+        return net.soft_max(scores, mask, sinks if sinks is not None else _distances(net))
+    scores = net.scale(scores)
+    if net.era.masks == "triangle":
+        return net.soft_max(net.triangle(scores))
+    return net.soft_max(net.add(scores, mask) if mask is not None else scores)
+
+
+def _distances(net: Network) -> Node | None:
+    """The input by which scores fall with distance, in builds that have one; Baichuan's graphs have it always."""
+    architecture = net.meta.architecture
+    if not net.era.gives_distances or not (architecture == "baichuan" or has_alibi(net)):
+        return None
+    if net.distances is None:
+        net.distances = net.input("F32", net.cache.cells, name="distances")
+    return net.distances
 
 
 def softcaps(net: Network) -> bool:

@@ -211,6 +211,8 @@ def experts(
         weights = net.reshape(net.div(flat, summed), 1, used, tokens)
     if net.value("expert_weights_scale") not in (0.0, 1.0) if scaled is None else scaled:
         weights = net.scale(weights)
+    if net.era.loops_experts and not early:
+        return _one_by_one(net, x, selected, weights, activation, stem)
     if net.era.weights_first:
         net.expand(weights)
     y = net.reshape(x, hidden, 1, tokens)
@@ -227,6 +229,22 @@ def experts(
     if net.era.orders_experts:
         net.expand(y)
     return _summed(net, y, used)
+
+
+def _one_by_one(net: Network, x: Node, selected: Node, weights: Node, activation: str, stem: str) -> Node:
+    """The chosen experts' sum, computed one expert of each token after the other."""
+    gate, up, down = (net.needed(f"ffn_{name}_{stem}.weight") for name in ("gate", "up", "down"))
+    used, tokens = selected.ne[0], x.ne[1]
+    flat = net.reshape(weights, used, tokens)
+    total: Node | None = None
+    for index in range(used):
+        y = net.mul_mat_one(up, x, selected)
+        y = net.mul(y, net.unary(activation, net.mul_mat_one(gate, x, selected)))
+        y = net.mul_mat_one(down, y, selected)
+        y = net.mul(y, net.view(flat, (1, tokens), flat.nb[1:2], index * flat.nb[0]))
+        total = y if total is None else net.add(total, y)
+    assert total is not None
+    return total
 
 
 def _in_best_groups(net: Network, scores: Node, count: int, groups: int, tokens: int) -> Node:

@@ -17,7 +17,7 @@ from willfit.engines.llama_cpp.cache.loops import runs
 from willfit.engines.llama_cpp.eras import Era
 from willfit.engines.llama_cpp.graph import folding
 from willfit.engines.llama_cpp.graph.ops import Graph
-from willfit.engines.llama_cpp.graph.tensor import Node
+from willfit.engines.llama_cpp.graph.tensor import Buffer, Node
 
 #: Architectures with four positions for each token, and those with four where their files divide the rotation.
 _MULTI_ROPE = frozenset((
@@ -231,6 +231,8 @@ class Network(Graph):
         Tokens that embeddings are read for; None before.
     own_head
         The head of a layer that drafts; None if it uses the model's.
+    distances
+        Positions of cells, for scores that fall with distance; None before they are needed.
     vectors, result, logits
         What goes into the first layer; what comes out of the last norm, and of the head. None before they are built.
     """
@@ -282,6 +284,7 @@ class Network(Graph):
         self.token_ids: Node | None = None
         self.drafting = drafting
         self.own_head: Node | None = None
+        self.distances: Node | None = None
         self.vectors: Node | None = None
         self.result: Node | None = None
         self.logits: Node | None = None
@@ -398,7 +401,10 @@ class Network(Graph):
 
     def pinned(self, x: Node) -> Node:
         """Keep a norm, or a layer's last operation, on the device of its layer."""
-        if self.batch.pins and self.layer >= 0 and (self.batch.tokens < 32 or self.batch.fully_offloaded):
+        pins = self.era.pins_norms
+        if pins == "whole" and not (self.batch.tokens < 32 or self.batch.fully_offloaded):
+            return x
+        if pins and self.batch.pins and self.layer >= 0:
             x.backend = self.devices[self.layer]
         return x
 
@@ -426,6 +432,13 @@ class Network(Graph):
         return self.normed(x, self.weight(f"{stem}.weight"), self.bias(stem), kind, pinned)
 
     # Inputs
+
+    def input(self, type: str, *ne: int, name: str = "") -> Node:
+        """See `Graph.input`; in some builds inputs have a buffer of their own."""
+        node = super().input(type, *ne, name=name)
+        if self.era.inputs_apart:
+            node.buffer = Buffer("inputs", None, weights=False)
+        return node
 
     def embedded(self, scale: float = 0.0) -> Node:
         """Token embeddings, or vectors that come instead of them.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import isqrt
 
-from willfit.engines.llama_cpp.graph.tensor import Node, Shape, row_bytes
+from willfit.engines.llama_cpp.graph.tensor import ONE_EXPERT, Node, Shape, row_bytes
 from willfit.ggml_types import GGML_TYPES
 
 
@@ -81,6 +81,11 @@ class Graph:
         return self._node(
             "mul_mat_id", "F32", (experts.ne[1], ids.ne[0], b.ne[2], 1), [experts, b, ids], kind=kind
         )
+
+    def mul_mat_one(self, experts: Node, b: Node, ids: Node) -> Node:
+        """Rows of one of the experts that `ids` names with rows of `b`, as older builds compute them."""
+        ne = (experts.ne[1], b.ne[1], 1, 1)
+        return self._node("mul_mat_id", "F32", ne, [experts, b, ids], kind=ONE_EXPERT)
 
     def out_prod(self, a: Node, b: Node) -> Node:
         """Outer products."""
@@ -219,6 +224,10 @@ class Graph:
     def soft_max(self, a: Node, mask: Node | None = None, sinks: Node | None = None) -> Node:
         """Softmax over the first dimension."""
         return self._like("soft_max", a, mask, sinks)
+
+    def triangle(self, a: Node) -> Node:
+        """Scores with those of later tokens hidden."""
+        return self._like("diag_mask_inf", a)
 
     # Positions
 

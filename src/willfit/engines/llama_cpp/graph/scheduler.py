@@ -117,6 +117,10 @@ class Scheduler:
         Inputs that no operation reads directly have copies, too.
     ignores_sinks
         Attention is not placed where its sinks are.
+    copies_first
+        Copies lie in the buffers from the start, and what they are copies of is never given back.
+    reuses_views
+        See `Allocation`.
     """
 
     def __init__(
@@ -126,11 +130,15 @@ class Scheduler:
         op_offload: bool = True,
         copies_all: bool = True,
         ignores_sinks: bool = True,
+        copies_first: bool = False,
+        reuses_views: bool = False,
     ) -> None:
         self.backends = tuple(backends)
         self.copies = copies
         self.op_offload = op_offload
         self.copies_all = copies_all
+        self.copies_first = copies_first
+        self.reuses_views = reuses_views
         self._unplaced = ("rope", "flash_attn_ext") if ignores_sinks else ("rope",)
         self._last = len(self.backends) - 1
         self._own = tuple(
@@ -164,7 +172,9 @@ class Scheduler:
         ]
         folded = [run for run in folds if run.kept < run.times]
         starts = frozenset(layer for run in folded for layer in run.starts)
-        allocation = Allocation(of, lambda backend, node: self.backends[backend].bytes(node), starts)
+        allocation = Allocation(
+            of, lambda backend, node: self.backends[backend].bytes(node), starts, self.reuses_views
+        )
         allocation.place(order, first)
         peaks = tuple(
             self._described(of, allocation.peaks[index], index) for index in range(len(self.backends))
@@ -173,7 +183,7 @@ class Scheduler:
         kept = {
             run.start: run.needed([allocation.states.get(layer) for layer in run.starts]) for run in folded
         }
-        if self.copies > 1:
+        if self.copies > 1 or self.copies_first:
             # Copies for each split lie in the buffers from the start.
             shared = [split for split in splits if split.inputs and nodes[split.start].layer in times]
             kept |= {run.start: run.times for run in folded if shared}
@@ -347,8 +357,11 @@ class Scheduler:
                 kept = Node("none", source.type, source.ne, [source], nb=source.nb, view=source)
                 kept.backend = source.backend
                 order += [kept, copies[0]]
-                if self.copies > 1:
+                if self.copies > 1 or self.copies_first:
                     first += copies
+                if self.copies_first:
+                    behind = source if source.view is None else source.view
+                    behind.is_output = True
             found = self.backends[split.backend].optimize(nodes[split.start : split.end], uses)
             kept_until = _by_operation(found.kept)
             for node in found.nodes:

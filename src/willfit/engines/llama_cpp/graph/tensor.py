@@ -18,6 +18,8 @@ VIEW_OPS = frozenset(("view", "reshape", "permute", "transpose"))
 
 #: `Node.kind` of products with experts whose rows must not be rounded, which CUDA cannot compute.
 EXACT = "exact product"
+#: `Node.kind` of products with one expert of each token.
+ONE_EXPERT = "one expert"
 
 
 #: Buffers of what the processor keeps in a form of its own: no other backend reads them.

@@ -1,4 +1,4 @@
-"""Latent attention as it was run before latents were cached: all heads' keys and values are made and kept."""
+"""Models as older builds ran them: with all heads' keys and values instead of latents, with caches of encoders."""
 
 from __future__ import annotations
 
@@ -34,6 +34,27 @@ def expanded(subject: Subject, merged: bool = True) -> Subject:
         tensors = tuple(_merged(header, subject)) if merged else header.tensors
         header = replace(header, tensors=tensors, metadata=_widths(header, subject))
     return replace(subject, architecture=replace(subject.architecture, layers=layers), gguf=header)
+
+
+def keeps_heads(subject: Subject) -> bool:
+    """Whether a file is of the time before latents were cached, which later builds run as it was then."""
+    names = [tensor.name for tensor in subject.gguf.tensors] if subject.gguf is not None else []
+    return any(name.endswith(_BOTH) for name in names) and not any(name.endswith(_KEYS) for name in names)
+
+
+def with_caches(subject: Subject) -> Subject:
+    """An encoder with a cache in each layer, as older builds gave it one; any other model as it is."""
+    if not subject.architecture.encoder_only:
+        return subject
+    layers = tuple(
+        replace(layer, mixers=tuple(_cached(mixer) for mixer in layer.mixers))
+        for layer in subject.architecture.layers
+    )
+    return replace(subject, architecture=replace(subject.architecture, layers=layers))
+
+
+def _cached(mixer: Mixer) -> Mixer:
+    return replace(mixer, keeps_cache=True) if isinstance(mixer, Attention) else mixer
 
 
 def _latent(subject: Subject) -> LatentAttention | None:

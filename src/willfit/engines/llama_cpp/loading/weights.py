@@ -325,18 +325,22 @@ def _test(tensor: GgufTensor, meta: Metadata, op: str, buffer: Buffer) -> Node:
 
 
 def buffer_bytes(
-    placed: Sequence[Placed], backends: Sequence[Backend], split: RowSplit | None = None
+    placed: Sequence[Placed],
+    backends: Sequence[Backend],
+    split: RowSplit | None = None,
+    whole_ranges: bool = True,
 ) -> dict[str, int]:
     """Bytes of each buffer of weights.
 
-    A mapped file counts from its first tensor in that buffer to the end of the last, whatever lies between.
+    A mapped file counts from its first tensor in that buffer to the end of the last, whatever lies between; without
+    `whole_ranges` its tensors count.
     """
     sizes: dict[str, int] = {}
     ranges: dict[tuple[str, int, bool, bool], tuple[int, int]] = {}
     processor = backends[-1]
     for one in placed:
         place = one.buffer.place
-        if place == "CPU_Mapped" or one.buffer.mapped:
+        if whole_ranges and (place == "CPU_Mapped" or one.buffer.mapped):
             key = place, one.tensor.file, one.lazy, one.buffer.apart
             start, end = ranges.get(key, (one.tensor.offset, 0))
             last = one.tensor.offset + one.tensor.bytes

@@ -214,6 +214,8 @@ class Decoder:
         """Where tokens without results are dropped."""
         if self.net.batch.drafts:
             return self.style.draft_crop
+        if not self.net.era.drops_tokens:
+            return "never"
         architecture = self.net.meta.architecture
         early = architecture in EARLY_ONCE and architecture not in self.net.era.drops_late
         return "layer" if early else self.style.crop
@@ -326,6 +328,9 @@ class Decoder:
         """Attention with its projections."""
         net, style = self.net, self.style
         q, k, v = self.projections(x)
+        if net.meta.architecture in net.era.projects_first and style.cached:
+            for one in (q, k, v):
+                net.expand(one)
         if style.ropes(net):
             factors = self.factors()
             q, k = net.rope(q, self.positions, factors), net.rope(k, self.positions, factors)

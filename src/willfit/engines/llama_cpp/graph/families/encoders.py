@@ -45,12 +45,18 @@ class Bert(Decoder):
         """See `Decoder.layer`."""
         net = self.net
         y = self.attention(x)
-        if net.is_last:
+        if net.is_last and self.drops:
             y, x = net.get_rows(y, self.rows), net.get_rows(x, self.rows)
         y = self.normed(net.add(y, x), "attn_output_norm")
         if net.weight("attn_norm_2.weight") is not None:
             y = self.normed(net.add(y, x), "attn_norm_2")
         return self.normed(net.add(self.feed_forward(y), y), "layer_output_norm")
+
+    @property
+    def drops(self) -> bool:
+        """Whether tokens without results are dropped: in older builds, where vectors are not pooled."""
+        era, pooling = self.net.era, self.net.batch.pooling
+        return era.drops_tokens and (not era.encodes_late or pooling == "none")
 
     def feed_forward(self, x: Node) -> Node:
         """See `Decoder.feed_forward`."""
