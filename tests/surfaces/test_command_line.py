@@ -12,9 +12,11 @@ from willfit.surfaces.cli.app import COMMANDS, _module
 from willfit.surfaces.cli.commands.estimate import _show
 from willfit.surfaces.cli.parsing import Parser
 from willfit.surfaces.cli.words import SWITCHES, arranged
+from willfit.surfaces.report.estimate import reason
 
 MODEL = "Qwen/Qwen3-8B"  # bundled: 16.4 GB of bf16 weights
 ESCAPE = "\x1b"
+GIB = 2**30
 
 
 @pytest.mark.parametrize(
@@ -40,6 +42,55 @@ def test_exit_status_says_whether_it_fits(words, status):
     said = "does not fit" in done.stdout or "would not start" in done.stdout
     assert said == (status == 1)
     assert MODEL in done.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("Qwen/Qwen3-8B:Q4_K_M", "--gpu", "cpu", "--host-ram", "64G"),
+        ("--gpu", "cpu", "--host-ram", "64G", "llama-cli", "-m", "Qwen3-8B-Q4_K_M.gguf", "-c", "4096"),
+        ("--gpu", "cpu", "--host-ram", "64G", "ollama", "run", "qwen3:8b"),
+        (
+            "--gpu",
+            "rtx4090",
+            "--host-ram",
+            "64G",
+            "llama-cli",
+            "-m",
+            "Qwen3-8B-Q4_K_M.gguf",
+            "--device",
+            "none",
+        ),
+    ],
+)
+def test_a_processor_alone_is_answered(words):
+    done = willfit(*words)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert " on CPU, " in done.stdout
+    assert "RAM: " in done.stdout
+    assert "Room for " in done.stdout
+
+
+def test_the_place_that_decides_is_named():
+    def said(host_bytes, *devices):
+        host = DeviceEstimate("host", 0, 8 * GIB, (exact("weights", host_bytes),))
+        return reason(Estimate("m", "e", "1", "serve", devices, host)).plain.partition(";")[0]
+
+    small = DeviceEstimate("GeForce RTX 3060", 0, 12 * GIB, (exact("weights", 11 * GIB),))
+    large = DeviceEstimate("GeForce RTX 4090", 1, 24 * GIB, (exact("weights", 20 * GIB),))
+    assert said(0, large) == "20.00 GiB of 24.00 GiB"
+    assert said(0, small, large) == "RTX 3060: 11.00 GiB of 12.00 GiB"
+    assert said(7.9 * GIB, small, large) == "RTX 3060: 11.00 GiB of 12.00 GiB"
+    assert said(9 * GIB, small, large) == "RAM: 9.00 GiB of 8.00 GiB"
+    assert said(9 * GIB) == "RAM: 9.00 GiB of 8.00 GiB"
+
+
+def test_devices_of_one_name_are_told_apart_where_they_differ():
+    words = ("llama-server", "-m", "Qwen3-32B-Q4_K_M.gguf", "-c", "8192")
+    shown = willfit("--gpu", "2x3090", *words).stdout
+    assert "GeForce RTX 3090 #0 " in shown
+    assert "GeForce RTX 3090 #1 " in shown
+    assert "#" not in willfit("--gpu", "rtx3090", *words).stdout
 
 
 def test_what_cannot_be_judged_passes_for_nothing(capsys):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from willfit.engines.base import Machine, Question, Subject
@@ -18,7 +17,7 @@ from willfit.engines.llama_cpp.extras import (
     projector_term,
 )
 from willfit.engines.llama_cpp.graph import families
-from willfit.engines.llama_cpp.host import checkpoints_term, prompt_cache_term
+from willfit.engines.llama_cpp.host import checkpoints_term, from_disk_note, prompt_cache_term
 from willfit.engines.llama_cpp.loading.expanded import expanded
 from willfit.engines.llama_cpp.loading.offload import Offload
 from willfit.engines.llama_cpp.remedies import remedies
@@ -90,19 +89,10 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
     sizing = size_up(subject, machine, settings, free)
     limits = [one for one in free if one is not None]
     limits = limits if len(limits) == len(free) else []
-
-    def measure(asked: Settings, chosen: Offload) -> tuple[int, ...]:
-        return resized(subject, sizing, asked, chosen).device_bytes
-
-    def with_context(tokens: int, sequences: int) -> tuple[int, ...]:
-        asked = replace(sizing.settings, n_ctx=tokens * sequences, n_parallel=sequences)
-        return measure(asked, sizing.offload)
-
     draft = draft_of(subject, machine, sizing, free)
     pictures = projector_compute(sizing)
     beside = [_beside(sizing, draft, pictures, index) for index in range(len(sizing.devices))]
     limits = [limit - sum(term.bytes for term in terms) for limit, terms in zip(limits, beside, strict=False)]
-    held = capacity(sizing, limits, with_context)
     devices = tuple(
         DeviceEstimate(
             device.name,
@@ -112,14 +102,24 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
         )
         for index, device in enumerate(sizing.devices)
     )
+    own = _host_terms(sizing, draft, pictures)
+    peaks = [(device, place.peak_bytes) for device, place in zip(sizing.devices, devices, strict=True)]
+    room = machine.host_beside(peaks)
     mapped = weights_term(sizing, "CPU_Mapped", "mapped_weights")
-    host = DeviceEstimate(
-        "host",
-        0,
-        machine.host_bytes,
-        _host_terms(sizing, draft, pictures),
-        page_cache=(mapped,) if mapped is not None else (),
-    )
+    host = DeviceEstimate("host", 0, room, own, page_cache=(mapped,) if mapped is not None else ())
+    shared = [index for index, device in enumerate(sizing.devices) if device.unified_memory]
+    if machine.ram_bytes is not None and len(limits) == len(devices):
+        taken = host.peak_bytes + sum(devices[index].peak_bytes for index in shared)
+        limits.append(machine.ram_bytes - taken + _ram(sizing, shared))
+
+    def measure(asked: Settings, chosen: Offload) -> tuple[int, ...]:
+        same = asked == sizing.settings and chosen == sizing.offload
+        found = sizing if same else resized(subject, sizing, asked, chosen)
+        ram = (_ram(found, shared),) if len(limits) > len(devices) else ()
+        return (*found.device_bytes, *ram)
+
+    held = capacity(sizing, limits, lambda asked: measure(asked, sizing.offload))
+    disk = from_disk_note(sizing, host.peak_bytes, room)
     return Estimate(
         model=subject.model,
         engine=settings.fork,
@@ -128,10 +128,15 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
         devices=devices,
         host=host,
         capacity=held,
-        notes=_notes(subject, sizing, users),
+        notes=(*_notes(subject, sizing, settings, users), *((disk,) if disk else ())),
         remedies=remedies(sizing, limits, measure, held.max_context if held else 0),
         details=_details(sizing, draft, pictures),
     )
+
+
+def _ram(sizing: Sizing, shared: Sequence[int]) -> int:
+    """What model and context take of RAM, with devices that share it."""
+    return sizing.host_bytes + sum(sizing.device_bytes[index] for index in shared)
 
 
 def _device_terms(sizing: Sizing, index: int) -> tuple[Term, ...]:
@@ -174,7 +179,7 @@ def _host_terms(sizing: Sizing, draft: Draft | None, pictures: Mapping[str, int]
     )
 
 
-def _notes(subject: Subject, sizing: Sizing, users: int) -> tuple[str, ...]:
+def _notes(subject: Subject, sizing: Sizing, asked: Settings, users: int) -> tuple[str, ...]:
     resolved, settings = sizing.resolved, sizing.settings
     notes = list(subject.notes)
     layers = len(sizing.model.places.layers) + 1
@@ -183,16 +188,14 @@ def _notes(subject: Subject, sizing: Sizing, users: int) -> tuple[str, ...]:
     moved = [pattern for pattern, place in sizing.offload.overrides if place == "CPU"]
     if moved and not settings.override_tensor and not settings.cpu_moe and not settings.n_cpu_moe:
         notes.append(f"experts of {len(moved)} layers stay in RAM")
-    if resolved.context_open:
-        notes.append(
-            f"no context was asked for: {resolved.n_ctx:,} tokens are what memory or the model allow"
-        )
+    if not asked.n_ctx:
+        notes.append(_context_note(sizing))
     if users > resolved.sequences:
         notes.append(f"{users} users are asked for, the server has {resolved.sequences} slots: others wait")
     elif resolved.unified and resolved.sequences > 1:
         notes.append(f"{resolved.sequences} slots share {resolved.n_ctx:,} tokens")
     trained = sizing.model.architecture.max_positions
-    if trained and resolved.cells > trained:
+    if trained and asked.n_ctx and resolved.cells > trained:
         notes.append(
             f"{resolved.cells:,} tokens are more than the {trained:,} that the model was trained for"
         )
@@ -224,6 +227,18 @@ def _notes(subject: Subject, sizing: Sizing, users: int) -> tuple[str, ...]:
             "the compute buffer is an approximation"
         )
     return tuple(notes)
+
+
+def _context_note(sizing: Sizing) -> str:
+    """What a program takes that is not told a context."""
+    tokens, trained = sizing.resolved.n_ctx, sizing.model.architecture.max_positions or 0
+    streams = 1 if sizing.resolved.unified else sizing.resolved.sequences
+    why = "the program's own choice"
+    if tokens >= trained * streams:
+        why = "what the model was trained for"
+    elif sizing.resolved.era.fits and sizing.settings.fit is not False:
+        why = f"what --fit finds room for, of the {trained * streams:,} that the model was trained for"
+    return f"no context was asked for: {tokens:,} tokens are {why}"
 
 
 def _present(*terms: Term | None) -> tuple[Term, ...]:

@@ -67,6 +67,19 @@ class Sizing:
             for index, one in enumerate(self.model.backends[:-1])
         )
 
+    @property
+    def host_bytes(self) -> int:
+        """The same of the host: what it does not map from files, with the results that are copied there."""
+        pinned = self.model.backends[-1].place
+        context = self.context
+        return (
+            sum(self.model.bytes.get(place, 0) for place in {"CPU", "CPU_REPACK", pinned})
+            + context.keys_values.get("CPU", 0)
+            + context.states.get("CPU", 0)
+            + context.compute.get(pinned, 0)
+            + context.output
+        )
+
 
 def header_of(subject: Subject) -> GgufHeader:
     """The GGUF header of a subject.
