@@ -61,6 +61,8 @@ def _further(sizing: Sizing, limits: Sequence[int], used: Sequence[int]) -> floa
     context = sizing.context
     places = [backend.place for backend in sizing.model.backends[:-1]] if sizing.devices else []
     caches = [context.keys_values.get(place, 0) + context.states.get(place, 0) for place in (*places, "CPU")]
+    if sizing.divided:
+        caches = [*(one.keys_values + one.states for one in sizing.divided), caches[-1]]
     found = []
     for limit, taken, kept in zip(limits, used, caches, strict=False):
         if kept:

@@ -138,6 +138,8 @@ class Era:
     divides_rows, layers_divide
         CUDA devices divide rows of matrices (`--split-mode row`); each layer's device computes with them, before the
         main one did.
+    divides_tensors
+        Devices divide each tensor, and caches (`--split-mode tensor`).
     spare_sequence
         A server has one more sequence than slots.
     caches_drafts
@@ -220,6 +222,7 @@ class Era:
     flash_pictures: bool = False
     divides_rows: bool = True
     layers_divide: bool = False
+    divides_tensors: bool = False
     spare_sequence: bool = False
     caches_drafts: bool = False
     flash_on: bool = False
@@ -291,6 +294,7 @@ ERAS: tuple[Era, ...] = succession(
     changed((8240,), sycl_attends=True),
     changed((8650,), rotates=True),
     changed((8720,), per_layer_first=True),
+    changed((8740,), divides_tensors=True),
     changed((8800,), rotates_windows=True),
     changed((9000,), repacked=("Q4_0", "Q4_K", "IQ4_NL", "MXFP4")),
     changed((9200,), keeps_snapshots=True, vulkan_order=3, drops_late=_LATE[:2]),

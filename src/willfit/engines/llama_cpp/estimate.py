@@ -30,6 +30,7 @@ from willfit.engines.llama_cpp.terms import (
     established,
     keys_values_term,
     output_term,
+    slices_terms,
     states_term,
     weights_term,
 )
@@ -140,7 +141,9 @@ def _ram(sizing: Sizing, shared: Sequence[int]) -> int:
 
 
 def _device_terms(sizing: Sizing, index: int) -> tuple[Term, ...]:
-    place = sizing.model.backends[index].place
+    if sizing.divided:
+        return slices_terms(sizing, index)
+    place = sizing.place(index)
     return _present(
         weights_term(sizing, place),
         divided_term(sizing, index),
@@ -152,7 +155,7 @@ def _device_terms(sizing: Sizing, index: int) -> tuple[Term, ...]:
 
 def _beside(sizing: Sizing, draft: Draft | None, pictures: Mapping[str, int], index: int) -> tuple[Term, ...]:
     """What a device holds beside the model and its context: adapters, a projector, a drafting model."""
-    place = sizing.model.backends[index].place
+    place = sizing.place(index)
     return _present(
         lora_term(sizing, index),
         projector_term(sizing) if index == 0 and sizing.settings.mmproj_offload else None,
@@ -203,13 +206,10 @@ def _notes(subject: Subject, sizing: Sizing, asked: Settings, users: int) -> tup
         notes.append(f"{len(settings.lora)} LoRA adapters could not be read: they are not counted")
     if settings.drafting is not None and settings.drafting.kind != "mtp" and subject.draft is None:
         notes.append("the drafting model is not known: it is not counted")
-    undivided = settings.split_mode == "tensor" or (
-        settings.split_mode == "row" and sizing.model.split is None
-    )
-    if undivided and len(sizing.devices) > 1:
-        notes.append(
-            f"--split-mode {settings.split_mode} divides matrices; they are counted with whole layers here"
-        )
+    if sizing.divided:
+        notes.append(_division_note(sizing))
+    if settings.split_mode == "row" and sizing.model.split is None and len(sizing.devices) > 1:
+        notes.append("--split-mode row divides matrices; they are counted with whole layers here")
     if settings.mmproj_bytes and settings.mmproj_encoder is None:
         notes.append("what the projector computes is not known: it is not counted")
     if not established(sizing):
@@ -241,12 +241,31 @@ def _context_note(sizing: Sizing) -> str:
     return f"no context was asked for: {tokens:,} tokens are {why}"
 
 
+def _division_note(sizing: Sizing) -> str:
+    """What a reader should know of tensors that are divided."""
+    shares = (
+        "as --tensor-split says" if any(sizing.settings.tensor_split) else "evenly, whatever memory they have"
+    )
+    return (
+        f"each tensor is divided among {len(sizing.devices)} devices, {shares}; each has a compute buffer for whole "
+        "tensors, and what libraries for their exchange take (NCCL) is not counted"
+    )
+
+
 def _present(*terms: Term | None) -> tuple[Term, ...]:
     return tuple(term for term in terms if term is not None)
 
 
+def _each(sizing: Sizing, sizes: Mapping[str, int], held: Sequence[int]) -> dict[str, int]:
+    """Bytes by buffer, those of divided tensors for each device."""
+    if not held or not sizing.divided:
+        return dict(sizes)
+    return {**sizes, **{one.place: size for one, size in zip(sizing.divided, held, strict=True)}}
+
+
 def _details(sizing: Sizing, draft: Draft | None, pictures: Mapping[str, int]) -> dict[str, Any]:
     resolved = sizing.resolved
+    whole = sizing.context.compute.get(sizing.model.backends[0].place, 0)
     drafted = {} if draft is None else {"kv": draft.caches, "compute": draft.compute}
     return {
         "context": resolved.n_ctx if resolved.unified else resolved.cells,
@@ -254,12 +273,15 @@ def _details(sizing: Sizing, draft: Draft | None, pictures: Mapping[str, int]) -
         "sequences": resolved.sequences,
         "flash_attn": sizing.context.flash_attn,
         "n_gpu_layers": sizing.offload.layers if sizing.devices else 0,
-        "places": [backend.place for backend in sizing.model.backends],
+        "places": [
+            *(sizing.place(index) for index in range(len(sizing.devices))),
+            sizing.model.backends[-1].place,
+        ],
         "buffers": {
-            "model": sizing.model.bytes,
-            "kv": dict(sizing.context.keys_values),
-            "rs": dict(sizing.context.states),
-            "compute": dict(sizing.context.compute),
+            "model": _each(sizing, sizing.model.bytes, [one.weights for one in sizing.divided]),
+            "kv": _each(sizing, sizing.context.keys_values, [one.keys_values for one in sizing.divided]),
+            "rs": _each(sizing, sizing.context.states, [one.states for one in sizing.divided]),
+            "compute": {**{one.place: whole for one in sizing.divided}, **sizing.context.compute},
             "output": {sizing.model.backends[-1].place: sizing.context.output},
         },
         "kv": {"k": sizing.context.keys, "v": sum(sizing.context.keys_values.values()) - sizing.context.keys},
