@@ -13,7 +13,15 @@ from willfit.architectures.drafts import as_draft
 from willfit.checkpoints.locate import locate
 from willfit.engines.base import Machine, Question, Subject
 from willfit.engines.subject import subject_of
-from willfit.engines.table import FALLBACK_ENGINE, GGUF_ENGINES, ask, default_engine, engine_module
+from willfit.engines.table import (
+    FALLBACK_ENGINE,
+    GGUF_ENGINES,
+    OWN_FORMATS,
+    ask,
+    default_engine,
+    engine_module,
+    engine_name,
+)
 from willfit.engines.versions import parse_version
 from willfit.errors import BadInput
 from willfit.estimate import Estimate
@@ -108,19 +116,22 @@ def machine_of(gpu: str, host_ram: str | None = None) -> Machine:
     return Machine(devices, host)
 
 
-def this_machine() -> Machine | None:
-    """The devices of this machine with what is free on them now; None if it has none."""
+def this_machine(host_ram: str | None = None) -> Machine | None:
+    """The devices of this machine with what is free on them now; None if it has none.
+
+    Parameters
+    ----------
+    host_ram
+        RAM to reckon with, instead of what is available now.
+    """
     from willfit.hardware.detect import detect_devices, detect_host
 
     found = detect_devices()
     if not found:
         return None
-    devices = tuple(
-        replace(one.device, usable_bytes=one.free_bytes, usable_source="free on this machine now")
-        for one in found
-    )
     host = detect_host()
-    return Machine(devices, host.available_bytes if host else None)
+    available = host.available_bytes if host else None
+    return Machine(tuple(map(_as_free, found)), parse_bytes(host_ram) if host_ram else available)
 
 
 def _as_free(found: DetectedDevice) -> Device:
@@ -155,8 +166,7 @@ def answer_about(
     BadInput
         If anything that was given cannot be used.
     """
-    if engine is not None:
-        engine_module(engine)
+    engine = engine_name(engine) if engine is not None else None
     subject, is_gguf = find_subject(model, format_name, revision, offline, engine)
     answer = _asked(engine, subject, machine, question, is_gguf)
     return Answer(subject, _with_assumptions(answer, machine))
@@ -168,7 +178,8 @@ def _asked(
     """What the engine answers, or where none was named the first of the usual ones that does not refuse."""
     chosen = engine or default_engine(subject, machine, is_gguf)
     answer = ask(chosen, subject, machine, question)
-    if engine is not None or not answer.refusal or chosen == FALLBACK_ENGINE:
+    alone = chosen == FALLBACK_ENGINE or subject.recipe.method in OWN_FORMATS
+    if engine is not None or not answer.refusal or alone:
         return answer
     notes = (f"{answer.engine} {answer.engine_version}: {answer.refusal}",)
     answer = ask(FALLBACK_ENGINE, subject, machine, replace(question, version=None))
@@ -197,8 +208,7 @@ def ask_candidates(
     offline: bool = False,
 ) -> tuple[Candidate, ...]:
     """The answers for one to eight of each common device."""
-    if engine is not None:
-        engine_module(engine)
+    engine = engine_name(engine) if engine is not None else None
     subject, is_gguf = find_subject(model, format_name, revision, offline, engine)
     candidates = []
     for name in COMMON_DEVICES:
@@ -292,6 +302,7 @@ def require_devices(machine: Machine | None) -> Machine:
     """
     if machine is None:
         raise BadInput(
-            "no GPU was named and this machine has none that can be seen", "name one with --gpu rtx4090"
+            "no GPU was named and this machine has none that can be seen",
+            "name one with --gpu rtx4090, or the processor with --gpu cpu",
         )
     return machine

@@ -122,6 +122,13 @@ WRONG = {
     "a very long device": ((MODEL, "--gpu", "h100" * 3000), "unknown device"),
     "a device with a picture": ((MODEL, "--gpu", "🎮"), "🎮"),
     "an unknown engine": ((MODEL, "--gpu", "l4", "--engine", "vlm"), "vllm"),
+    "an engine near another": ((MODEL, "--gpu", "l4", "--engine", "lama.cpp"), "did you mean llama.cpp or"),
+    "a command that is not there": (("engines", "--offline"), "willfit --help for commands"),
+    "a quantization in part": ((f"{MODEL}:q4", "--gpu", "l4"), "did you mean Q4_K_M,"),
+    "a format by its bits": (
+        (MODEL, "--gpu", "l4", "-f", "4bit"),
+        "did you mean nf4, awq, gptq, mlx4, q4_k_m",
+    ),
     "an empty engine": ((MODEL, "--gpu", "l4", "--engine", ""), "--engine is empty"),
     "an unreadable version": ((MODEL, "--gpu", "l4", "--engine-version", "newest"), "newest"),
     "an empty version": ((MODEL, "--gpu", "l4", "--engine-version="), "--engine-version is empty"),
@@ -209,6 +216,25 @@ def test_options_stand_on_either_side_of_the_model(words):
     same = willfit(MODEL, "--gpu", "l4", "--users", "2", "--context", "4096", "--json").stdout
     assert json.loads(same)["devices"][0]["name"] == "L4"
     assert willfit(*words).stdout == same
+
+
+@pytest.mark.parametrize(
+    ("written", "usual"),
+    [
+        ((f"{MODEL}:q4km",), (f"{MODEL}:Q4_K_M",)),
+        ((f"{MODEL}:Q4_KM",), (f"{MODEL}:Q4_K_M",)),
+        ((MODEL, "-f", "iq4xs"), (MODEL, "-f", "IQ4_XS")),
+        ((MODEL, "-e", "LlamaCpp"), (MODEL, "-e", "llama.cpp")),
+        ((MODEL, "-e", "llama-cpp"), (MODEL, "-e", "llama.cpp")),
+        ((MODEL, "-e", "mlx-lm", "-f", "mlx4"), (MODEL, "-e", "mlx", "-f", "mlx4")),
+    ],
+)
+def test_names_may_be_written_otherwise(written, usual):
+    same = willfit(*usual, "--gpu", "l4", "--json")
+    assert same.returncode in (0, 1)
+    found = json.loads(willfit(*written, "--gpu", "l4", "--json").stdout)
+    expected = json.loads(same.stdout)
+    assert (found["devices"], found["engine"]) == (expected["devices"], expected["engine"])
 
 
 def test_a_launch_command_and_the_same_question_agree():

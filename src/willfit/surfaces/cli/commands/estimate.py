@@ -81,7 +81,7 @@ def machine_given(given: Namespace) -> Machine | None:
     """
     from willfit.asking import machine_of, this_machine
 
-    return this_machine() if given.gpu is None else machine_of(given.gpu, given.host_ram)
+    return this_machine(given.host_ram) if given.gpu is None else machine_of(given.gpu, given.host_ram)
 
 
 def answered(given: Namespace, launch: Sequence[str], machine: Machine | None) -> Answer:
