@@ -32,7 +32,7 @@ from willfit.quantities import format_bytes, parse_bytes
 
 if TYPE_CHECKING:
     from willfit.hardware.probe import DetectedDevice
-    from willfit.launch.base import DraftModel
+    from willfit.launch.base import DraftModel, Launch
 
 #: Devices that people ask about most, small to large; the table of answers if no device is named.
 COMMON_DEVICES = (
@@ -237,7 +237,7 @@ def answer_command(
     from willfit.launch.table import parse_command
 
     launch = parse_command(words, version)
-    visible = machine.devices[: launch.devices]
+    visible = _visible(machine, launch)
     hidden = len(machine.devices) - len(visible)
     machine = replace(machine, devices=visible)
     subject, _ = find_subject(launch.model, None, launch.revision, offline, launch.engine)
@@ -250,6 +250,13 @@ def answer_command(
     unseen = (f"the command sees {len(visible)} of {len(visible) + hidden} devices",) if hidden else ()
     estimate = replace(estimate, notes=(*unseen, *launch.notes, *estimate.notes))
     return Answer(subject, _with_assumptions(estimate, machine))
+
+
+def _visible(machine: Machine, launch: Launch) -> tuple[Device, ...]:
+    """The devices that a command sees: those of its numbers, if there are so many, else the first."""
+    if launch.visible and max(launch.visible) < len(machine.devices):
+        return tuple(machine.devices[number] for number in launch.visible)
+    return machine.devices[: launch.devices]
 
 
 def _with_draft(subject: Subject, named: DraftModel, offline: bool) -> Subject:

@@ -179,6 +179,8 @@ WRONG = {
     "a command that starts nothing": (("--gpu", "l4", "vllm", "chat"), "vllm chat"),
     "half a launch command": (("--gpu", "l4", "vllm"), "vllm serve"),
     "a launch command without a model": (("--gpu", "l4", "vllm", "serve"), "no model"),
+    "a misspelt program": (("--gpu", "l4", "llama-serve", "-m", "a.gguf"), "did you mean llama-server"),
+    "a script": (("--gpu", "l4", "python", "run.py"), "ask willfit MODEL --engine transformers"),
     "a launcher that is not known": (("--gpu", "l4", "python", "train.py"), "python train.py"),
     "inspecting nothing": (("inspect",), "MODEL"),
     "inspecting two": (("inspect", MODEL, MODEL), "too many"),
