@@ -52,12 +52,15 @@ def capacity(
         held = most(settings, end * sequences)
         return Capacity(held, min(held, end), held / resolved.n_ctx)
     longest = most(replace(settings, n_parallel=1), end)
-    concurrency = sequences * max(0.0, 1 + _further(sizing, limits, measure(settings)))
+    further = _further(sizing, limits, measure(settings))
+    concurrency = longest / each if further is None else sequences * max(0.0, 1 + further)
     return Capacity(max(int(concurrency * each), longest), longest, concurrency)
 
 
-def _further(sizing: Sizing, limits: Sequence[int], used: Sequence[int]) -> float:
-    """How many times the caches could be there again; negative if there is not enough for those that are."""
+def _further(sizing: Sizing, limits: Sequence[int], used: Sequence[int]) -> float | None:
+    """How many times the caches could be there again; negative if there is not enough for those that are, None if they
+    are where no limit is known.
+    """
     context = sizing.context
     places = [backend.place for backend in sizing.model.backends[:-1]] if sizing.devices else []
     caches = [context.keys_values.get(place, 0) + context.states.get(place, 0) for place in (*places, "CPU")]
@@ -69,4 +72,4 @@ def _further(sizing: Sizing, limits: Sequence[int], used: Sequence[int]) -> floa
             found.append((limit - taken) / kept)
         elif taken > limit:
             found.append(-1.0)
-    return min(found, default=0.0)
+    return min(found, default=None)

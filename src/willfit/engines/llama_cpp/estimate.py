@@ -17,7 +17,13 @@ from willfit.engines.llama_cpp.extras import (
     projector_term,
 )
 from willfit.engines.llama_cpp.graph import families
-from willfit.engines.llama_cpp.host import checkpoints_term, from_disk_note, prompt_cache_term
+from willfit.engines.llama_cpp.host import (
+    checkpoints_term,
+    from_disk_note,
+    mapped_in_use,
+    prompt_cache_term,
+    room_for_files,
+)
 from willfit.engines.llama_cpp.loading.expanded import expanded
 from willfit.engines.llama_cpp.loading.offload import Offload
 from willfit.engines.llama_cpp.remedies import remedies
@@ -35,6 +41,7 @@ from willfit.engines.llama_cpp.terms import (
     weights_term,
 )
 from willfit.estimate import DeviceEstimate, Estimate, Term
+from willfit.quantities import format_bytes
 
 NAME = "llama.cpp"
 
@@ -109,9 +116,12 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
     mapped = weights_term(sizing, "CPU_Mapped", "mapped_weights")
     host = DeviceEstimate("host", 0, room, own, page_cache=(mapped,) if mapped is not None else ())
     shared = [index for index, device in enumerate(sizing.devices) if device.unified_memory]
-    if machine.ram_bytes is not None and len(limits) == len(devices):
+    if machine.ram_bytes is not None and room is not None and len(limits) == len(devices):
+        # Where mapped weights stay in RAM, nothing that would push them out is counted as room.
+        place, files = room_for_files(host.peak_bytes, room), mapped_in_use(sizing)
         taken = host.peak_bytes + sum(devices[index].peak_bytes for index in shared)
-        limits.append(machine.ram_bytes - taken + _ram(sizing, shared))
+        left = place - files if files <= place else machine.ram_bytes - taken
+        limits.append(left + _ram(sizing, shared))
 
     def measure(asked: Settings, chosen: Offload) -> tuple[int, ...]:
         same = asked == sizing.settings and chosen == sizing.offload
@@ -188,6 +198,9 @@ def _notes(subject: Subject, sizing: Sizing, asked: Settings, users: int) -> tup
     layers = len(sizing.model.places.layers) + 1
     if sizing.devices and sizing.offload.layers < layers:
         notes.append(f"{sizing.offload.layers} of {layers} layers are on the devices, the rest is in RAM")
+    apart = sizing.context.keys_values.get("CPU", 0)
+    if sizing.devices and apart and not settings.kv_offload:
+        notes.append(f"the KV cache ({format_bytes(apart)}) is in RAM (--no-kv-offload)")
     moved = [pattern for pattern, place in sizing.offload.overrides if place == "CPU"]
     if moved and not settings.override_tensor and not settings.cpu_moe and not settings.n_cpu_moe:
         notes.append(f"experts of {len(moved)} layers stay in RAM")

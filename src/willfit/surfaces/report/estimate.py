@@ -148,7 +148,8 @@ def _reason(estimate: Estimate) -> str:
         return f"it needs {format_bytes(worst.peak_bytes)}"
     size = f"{format_bytes(worst.peak_bytes)} of {format_bytes(worst.usable_bytes)}"
     if worst is estimate.host:
-        return f"RAM: {size}"
+        files = sum(term.bytes for term in worst.page_cache)
+        return f"RAM: {size}" + (f", beside {format_bytes(files)} of mapped files" if files else "")
     if len({place.name for place in estimate.devices}) > 1:
         return f"{worst.name.removeprefix('GeForce ')}: {size}"
     return size
