@@ -19,6 +19,7 @@ from willfit.engines.transformers.settings import Settings
 from willfit.engines.transformers.terms import passing, resident
 from willfit.errors import BadInput
 from willfit.estimate import DeviceEstimate, Estimate, combined
+from willfit.quantities import format_bytes
 
 NAME = "transformers"
 
@@ -97,6 +98,12 @@ def _notes(laid_out: Plan) -> list[str]:
         isinstance(mixer, Recurrent) for layer, _ in subject.architecture.blocks for mixer in layer.mixers
     ):
         notes.append("recurrent layers are counted with fused kernels; transformers' own fallback needs more")
+    if subject.gguf is not None:
+        unpacked = 4 * sum(line.tensor.elements * line.times for line in subject.lines)
+        notes.append(
+            "the tensors of a GGUF file are counted as they are; older versions, and devices for which the package "
+            f"kernels has none, unpack them: {format_bytes(unpacked)} in fp32"
+        )
     total = run.loaded.layers
     if laid_out.in_ram.weights(run.loaded):
         notes.append(f"{laid_out.in_ram.layers} of {total} layers stay in RAM and are brought in one by one")

@@ -426,7 +426,10 @@ class Network(Graph):
             What they are multiplied by where the file does not say; 0 for nothing.
         """
         tokens = self.token_ids = self.input("I32", self.batch.tokens, name="tokens")
-        rows = self.get_rows(self.weights["token_embd.weight"], tokens)
+        table = self.outer("token_embd.weight")
+        if table is None:
+            raise MissingTensor("token_embd.weight")
+        rows = self.get_rows(table, tokens)
         width = self.hidden * (1 + self.deepstack if self.era.selects_input else 1)
         if width != self.hidden:
             rows = self.pad(rows, width - self.hidden)
