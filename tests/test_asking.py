@@ -26,3 +26,19 @@ def test_what_is_free_counts_and_what_is_used_is_said(monkeypatch):
 def test_ram_that_is_named_counts_instead_of_what_is_available(monkeypatch):
     assert machine(monkeypatch, 20 * GIB).host_bytes == 50 * GIB
     assert machine(monkeypatch, 20 * GIB, host_ram="128G").host_bytes == 128 * GIB
+
+
+def test_a_fork_is_answered_by_the_module_of_its_origin():
+    words = [
+        "./ik_llama.cpp/build/bin/llama-server",
+        "-m",
+        "Qwen3-8B-Q4_K_M.gguf",
+        "-c",
+        "4096",
+        "-ngl",
+        "99",
+    ]
+    found = asking.ask_command(words, asking.machine_of("rtx4090"), offline=True)
+    assert (found.engine, found.verdict) == ("ik_llama.cpp", "fits")
+    newer = asking.ask_command(words, asking.machine_of("rtx4090"), version="b99999", offline=True)
+    assert any("ik_llama.cpp b99999 is not known; it is taken to behave as b" in note for note in newer.notes)

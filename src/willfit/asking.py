@@ -21,6 +21,7 @@ from willfit.engines.table import (
     default_engine,
     engine_module,
     engine_name,
+    newest_version,
 )
 from willfit.engines.versions import parse_version
 from willfit.errors import BadInput
@@ -284,7 +285,7 @@ def ask_command(
 def _with_assumptions(estimate: Estimate, machine: Machine) -> Estimate:
     """Say what was taken where a device's name left a choice, or a version is newer than what is known."""
     notes = list(dict.fromkeys(device.assumption for device in machine.devices if device.assumption))
-    newest = engine_module(estimate.engine).NEWEST
+    newest = newest_version(estimate.engine)
     if parse_version(estimate.engine_version) > parse_version(newest):
         notes.append(
             f"{estimate.engine} {estimate.engine_version} is not known; it is taken to behave as {newest} does"

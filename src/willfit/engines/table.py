@@ -73,6 +73,16 @@ def engine_module(name: str) -> Any:
     return import_module(f"willfit.engines.{ENGINES[name]}")
 
 
+def newest_version(name: str) -> str:
+    """The newest version that was read of an engine, or of a fork that an engine's module answers for."""
+    if name == "ik_llama.cpp":
+        from willfit.engines.llama_cpp.eras import NEWEST_IK
+
+        return NEWEST_IK
+    newest: str = engine_module(name).NEWEST
+    return newest
+
+
 def default_engine(subject: Subject, machine: Machine, is_gguf: bool) -> str:
     """llama.cpp for GGUF files, others for formats of their own; else vLLM where it runs, MLX on Apple, transformers
     on CPU.
