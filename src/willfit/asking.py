@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 from willfit.architectures.drafts import as_draft
 from willfit.checkpoints.locate import locate
 from willfit.engines.base import Machine, Question, Subject
-from willfit.engines.subject import subject_of
+from willfit.engines.subject import made_for_mlx, subject_of
 from willfit.engines.table import (
     FALLBACK_ENGINE,
     GGUF_ENGINES,
+    MLX_TOO,
     OWN_FORMATS,
     ask,
     default_engine,
@@ -95,7 +96,8 @@ def find_subject(
         If the model cannot be found or read.
     """
     checkpoint = locate(model, revision, offline)
-    if engine in GGUF_ENGINES and not (checkpoint.gguf or checkpoint.file_type or format_name):
+    as_it_is = checkpoint.gguf or checkpoint.file_type or (engine in MLX_TOO and made_for_mlx(checkpoint))
+    if engine in GGUF_ENGINES and not (as_it_is or format_name):
         note = f"{USUAL[0]} is assumed, as most people run it: ask for another with --format q8_0"
         checkpoint = replace(checkpoint, file_type=USUAL[0], notes=(*checkpoint.notes, note))
     subject = subject_of(checkpoint, format_name)

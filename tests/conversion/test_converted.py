@@ -44,7 +44,7 @@ def config_of(name: str) -> Config:
 
 
 def header_of(name: str, file_type: str = "F16") -> GgufHeader:
-    return predict(config_of(name), file_type, floats=True).header
+    return predict(config_of(name), file_type, fresh=True).header
 
 
 def recorded(entry: dict[str, Any]) -> dict[str, tuple[str, tuple[int, ...]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from willfit.asking import find_subject
 from willfit.checkpoints.catalogue import find
 from willfit.checkpoints.config import Config
-from willfit.checkpoints.gguf import GgufTensor
+from willfit.checkpoints.gguf import GgufHeader, GgufTensor
 from willfit.conversion.predict import predict
 from willfit.engines.base import Machine, Subject
 from willfit.engines.gguf_files import subject_of_file
@@ -17,9 +18,10 @@ from willfit.engines.llama_cpp import Drafting, Settings, estimate
 from willfit.engines.llama_cpp.backends.cuda import Cuda
 from willfit.engines.llama_cpp.eras import IK_ERAS
 from willfit.engines.llama_cpp.graph.pictures import Encoder
+from willfit.engines.llama_cpp.loading.projectors import encoder_of
 from willfit.engines.llama_cpp.loading.rows import row_split
 from willfit.errors import BadInput
-from willfit.estimate import Estimate
+from willfit.estimate import Estimate, Term
 from willfit.formulas import read_formula
 from willfit.hardware.table import find_device
 
@@ -157,3 +159,45 @@ def test_logs_of_an_encoder_of_pictures() -> None:
     # Before attention was flash, scores of all patches were in memory.
     before = asked("Qwen/Qwen3-4B", devices("RTX 4090"), **{**given, "version": "b6500"})
     assert before.details["projector"]["CUDA0"] > 16 * ENCODER.patches**2 * 4
+
+
+def test_what_an_encoder_computes_grows_with_pictures() -> None:
+    def term(**given: object) -> Term:
+        made = {"version": "b9550", "mmproj_bytes": 902_800_000, **given}
+        found = asked("Qwen/Qwen3-4B", devices("RTX 4090"), **made)
+        return next(term for term in found.devices[0].terms if term.name == "projector_compute")
+
+    grows = replace(ENCODER, largest=2048)
+    same, first = term(mmproj_encoder=ENCODER), term(mmproj_encoder=grows)
+    largest = term(mmproj_encoder=replace(ENCODER, side=2048))
+    assert (first.low_bytes, first.bytes, first.high_bytes) == (same.bytes, same.bytes, largest.bytes)
+    assert largest.bytes > 1.9 * first.bytes
+    # 1,024 tokens of 2 x 2 patches of 16 pixels: a side of 1,024, less than the picture at start has.
+    assert term(mmproj_encoder=grows, image_tokens=1024).high_bytes == same.bytes
+    waits = term(mmproj_encoder=grows, mmproj_waits=True)
+    assert (waits.low_bytes, waits.bytes, waits.high_bytes) == (0, first.bytes, largest.bytes)
+    # Scores of 92 x 92 patches for each of 16 heads, in 32 bits.
+    scores = term(mmproj_encoder=ENCODER, mmproj_flash=False)
+    assert scores.bytes > 16 * (92 * 92) ** 2 * 4 > same.bytes
+    assert term(mmproj_encoder=ENCODER, version="b6500", mmproj_flash=True).bytes < scores.bytes / 4
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "side", "largest"),
+    [
+        ("qwen3vl_merger", {}, 1472, 2048),
+        ("pixtral", {}, 256, 512),
+        ("phi4", {"clip.vision.image_max_pixels": 1_000_000}, 256, 992),
+        ("gemma3", {}, 896, 0),
+    ],
+)
+def test_headers_say_how_large_pictures_are(kind: str, more: dict[str, int], side: int, largest: int) -> None:
+    fields = {
+        "block_count": 27, "embedding_length": 1152, "feed_forward_length": 4304, "attention.head_count": 16,
+        "patch_size": 16, "image_size": 896,
+    }  # fmt: skip
+    metadata = {f"clip.vision.{name}": value for name, value in fields.items()} | more
+    header = GgufHeader(3, False, {"clip.projector_type": kind, **metadata}, (), (None,))
+    found = encoder_of(header)
+    assert found is not None
+    assert (found.side, found.largest) == (side, largest)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from willfit.engines.llama_cpp.graph.pictures import Encoder
 from willfit.engines.llama_cpp.settings import Drafting, Settings
 from willfit.errors import BadInput
 from willfit.launch.table import parse_command
@@ -146,6 +147,27 @@ def test_what_is_not_counted_is_said():
         "the second context of --enableguidance is not counted",
         "saved states in host RAM (--smartcache) are not counted",
     )
+
+
+@pytest.mark.parametrize(
+    ("version", "flags", "flash", "waits"),
+    [
+        ("1.100.1", "--flashattention", False, False),
+        ("1.102.1", "--flashattention", True, False),
+        ("1.102.1", "", False, False),
+        ("1.102.2", "--flashattention", False, False),
+        ("1.104", "--flashattention", False, True),
+        ("1.105.4", "--flashattention --usevulkan", True, True),
+        ("1.105.4", "--flashattention --usecuda", False, True),
+        ("1.115.1", "--usecuda --mmprojcpu", True, True),
+        ("1.115.1", "--usevulkan --noflashattention", False, True),
+    ],
+)
+def test_how_pictures_are_encoded(monkeypatch, version, flags, flash, waits):
+    shape = Encoder(27, 1152, 4304, 16, 16, 2, 1472, 2048)
+    monkeypatch.setattr("willfit.launch.koboldcpp.encoder_at", lambda path: shape)
+    made = settings(f"--mmproj p.gguf {flags}", version)
+    assert (made.mmproj_encoder, made.mmproj_flash, made.mmproj_waits) == (shape, flash, waits)
 
 
 @pytest.mark.parametrize(

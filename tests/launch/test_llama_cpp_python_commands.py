@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from willfit.engines.llama_cpp.graph.pictures import Encoder
 from willfit.engines.llama_cpp.settings import Settings
 from willfit.errors import BadInput
 from willfit.launch.table import parse_command
@@ -94,6 +95,25 @@ def test_a_file_of_models(tmp_path):
     yaml = tmp_path / "models.yaml"
     yaml.write_text("models:\n  - model: c.gguf\n    n_ctx: 512\n")
     assert read(f"CONFIG_FILE={yaml} python -m llama_cpp.server").model == "c.gguf"
+
+
+@pytest.mark.parametrize(
+    ("version", "flags", "flash", "waits"),
+    [
+        ("0.3.9", "", None, False),
+        ("0.3.10", "--flash_attn true", None, True),
+        ("0.3.17", "", False, True),
+        ("0.3.36", "--flash_attn true", True, True),
+    ],
+)
+def test_how_pictures_are_encoded(monkeypatch, version, flags, flash, waits):
+    shape = Encoder(27, 1152, 4304, 16, 16, 2, 1472, 2048)
+    monkeypatch.setattr("willfit.launch.llama_cpp_python.encoder_at", lambda path: shape)
+    monkeypatch.setattr("willfit.launch.llama_cpp_python.tensor_bytes", lambda path: 900)
+    launch = read(f"python -m llama_cpp.server --model a.gguf --clip_model_path p.gguf {flags}", version)
+    made = launch.settings
+    assert (made.mmproj_encoder, made.mmproj_flash, made.mmproj_waits) == (shape, flash, waits)
+    assert any("for the first request" in note for note in launch.notes) is waits
 
 
 def test_what_is_not_counted_is_said():

@@ -29,7 +29,9 @@ def _without_lists(value):
 
 
 def test_there_are_commands_of_all_engines():
-    names = ("vllm", "sglang", "tensorrt-llm", "tgi", "lmdeploy", "lightllm", "llama.cpp", "ollama")
+    names = (
+        "vllm", "sglang", "tensorrt-llm", "tgi", "lmdeploy", "lightllm", "llama.cpp", "ollama", "lmstudio",
+    )  # fmt: skip
     counts = dict.fromkeys(names, 0)
     for one in COMMANDS:
         counts[one["engine"]] += 1

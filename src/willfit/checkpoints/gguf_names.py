@@ -82,7 +82,7 @@ def guess(path: str) -> Guess | None:
     if not base or _GENERIC.fullmatch(base):
         # `Qwen3-14B-GGUF/model-Q4_K_M.gguf`
         base = parts[-2] if len(parts) > 1 else ""
-    model = _model(base)
+    model = named_model(base)
     return Guess(model, _quantization(found)) if model else None
 
 
@@ -97,7 +97,7 @@ def original(repository: str) -> catalogue.CatalogueEntry | None:
 
 def based_on(organisation: str, base: str) -> catalogue.CatalogueEntry | None:
     """The model of the catalogue that a repository's name means without what it says of files; None if none."""
-    for candidate in (f"{organisation}/{base}", base.replace("_", "/", 1), base, _model(base) or ""):
+    for candidate in (f"{organisation}/{base}", base.replace("_", "/", 1), base, named_model(base) or ""):
         try:
             entry = catalogue.find(candidate)
         except BadInput:  # several organisations have one
@@ -128,7 +128,7 @@ def _quantization(found: re.Match[str]) -> str:
     return f"UD-{quant}" if (found["mark"] or "").upper() == "UD-" else quant
 
 
-def _model(name: str) -> str | None:
+def named_model(name: str) -> str | None:
     """The one model of the catalogue that a name means."""
     name = name.lower()
     names = [name]

@@ -22,14 +22,16 @@ from willfit.file_types import BASES
 from willfit.ggml_types import GGML_TYPES
 
 #: What a tensor counts as. `other` has the base type; `fixed` stays as it is.
-Category = Literal["head", "table", "value", "key", "query", "output", "up", "gate", "down", "other", "fixed"]
+Category = Literal[
+    "head", "table", "value", "fused", "key", "query", "output", "up", "gate", "down", "other", "fixed"
+]
 
 _BLOCK = re.compile(r"blk\.(\d+)\.")
 
 #: What a name that contains one of these counts as, the first that does.
 _CATEGORIES: tuple[tuple[str, Category], ...] = (
-    ("attn_qkv.weight", "value"),
-    ("attn_kv_b.weight", "value"),
+    ("attn_qkv.weight", "fused"),
+    ("attn_kv_b.weight", "fused"),
     ("attn_v.weight", "value"),
     ("attn_k.weight", "key"),
     ("attn_q.weight", "query"),
@@ -75,8 +77,19 @@ _FALLBACK = {
     "Q6_K": "Q8_0",
 }
 
+#: Types of fused matrices where they do not count as values.
+_FUSED = {"Q3_K_M": "Q4_K", "Q3_K_L": "Q4_K", "IQ3_M": "Q4_K", "Q4_K_M": "Q5_K", "Q5_K_M": "Q6_K"}
+
 #: Layers of the models that llama.cpp calls 70B (`load_arch_hparams` in `src/models/*.cpp`).
 _LARGE = {"llama": 80, "qwen2": 80, "deci": 80, "olmo": 80, "jais2": 68}
+
+#: Architectures of models that were published before values in fused matrices counted as values (spring of 2026): their
+#: files were made by that rule (`llama_tensor_get_type` in `src/llama-quant.cpp` before `tensor_category`).
+FUSED_BEFORE = frozenset((
+    "bailingmoe2", "bert", "bloom", "chatglm", "codeshell", "dbrx", "deepseek2", "falcon", "gpt2", "gptneox", "jais",
+    "minicpm3", "modern-bert", "mpt", "nomic-bert", "nomic-bert-moe", "phi2", "phi3", "phimoe", "plm", "qwen",
+    "qwen3next", "starcoder",
+))  # fmt: skip
 
 #: The first types that cannot be made without an importance matrix (`tensor_requires_imatrix`).
 NEEDS_IMATRIX = (*_TINY, "IQ3_XXS", "Q2_K_S")
@@ -98,6 +111,8 @@ class MixFacts:
         Query heads for each KV head of the first layer; 0 if that has no KV heads.
     large
         llama.cpp calls it 70B.
+    fused_values
+        Matrices that hold values beside something else count as values.
     """
 
     architecture: str
@@ -105,6 +120,7 @@ class MixFacts:
     experts: int
     group: int
     large: bool
+    fused_values: bool = True
 
     @classmethod
     def of(cls, metadata: Mapping[str, Any]) -> MixFacts:
@@ -172,7 +188,8 @@ def quantized(
             entry if fixed else Entry(entry.name, entry.ne, base)
             for entry, fixed in zip(ordered, stays, strict=True)
         ]
-    mix = _Mix(facts, file_type, base, kinds.count("value"), "head" not in kinds, imatrix)
+    n_values = kinds.count("value") + kinds.count("fused")
+    mix = _Mix(facts, file_type, base, n_values, "head" not in kinds, imatrix)
     made = []
     for entry, kind, fixed in zip(ordered, kinds, stays, strict=True):
         # What is quantized already counts, but is not quantized again.
@@ -249,6 +266,10 @@ class _Mix:
             return self._experts_or_eight_bits(entry, kind)
         if kind == "table":
             return self._table()
+        if kind == "fused":
+            if not self.facts.fused_values:
+                return _FUSED.get(self.file_type, self.base)
+            kind = "value"
         if self.file_type in _TINY:
             return self._tiny(kind)
         match kind:

@@ -12,7 +12,7 @@ from willfit.checkpoints.gguf import GgufHeader
 from willfit.conversion.classes import architecture_name, language_config
 from willfit.conversion.kept import kept_types, readings
 from willfit.conversion.keys import Source, metadata
-from willfit.conversion.mix import NEEDS_IMATRIX, MixFacts, quantized
+from willfit.conversion.mix import FUSED_BEFORE, NEEDS_IMATRIX, MixFacts, quantized
 from willfit.conversion.record import Entry, header_of
 from willfit.conversion.tensors import file_tensors
 from willfit.file_types import CONVERTED, Quantization, quantization
@@ -71,7 +71,7 @@ def predict(
     *,
     drafts: bool = True,
     stored_head: bool = False,
-    floats: bool = False,
+    fresh: bool = False,
 ) -> Prediction:
     """The file that a model becomes.
 
@@ -88,8 +88,9 @@ def predict(
     stored_head
         The checkpoint stores a head, even if it is the same as the token table: it is written then, too. Files made of
         a checkpoint that was saved anew have none, so that the interval holds both.
-    floats
-        Take the checkpoint for one of floats where its experts are published in four bits.
+    fresh
+        The file is made today, by the newest rules and of floats, even where experts are published in four bits. Files
+        that others published were made when the model was; then the interval holds both.
 
     Raises
     ------
@@ -101,17 +102,20 @@ def predict(
     name = architecture_name(config)
     language = language_config(config)
     called = name or architecture.model_type or "unknown"
-    recipes = () if floats or name is None else readings(config, architecture, quant.file_type)
+    recipes = () if fresh or name is None else readings(config, architecture, quant.file_type)
     kept = [kept_types(called, recipe) for recipe in recipes] or [None]
     written, *others = (
         file_tensors(language, architecture, called, drafts=drafts, stored_head=stored_head, kept=one)
         for one in kept
     )
     keys = metadata(Source(called, language, config, architecture, written), quant.file_type)
-    facts = MixFacts.of(keys)
+    newest = MixFacts.of(keys)
+    facts = replace(newest, fused_values=fresh or called not in FUSED_BEFORE)
     plain = list(written.entries())
     entries = _mixed(plain, facts, quant)
     sizes = [_bytes(entries), *_otherwise(plain, facts, quant, architecture.tied)]
+    if facts != newest:
+        sizes.append(_bytes(_mixed(plain, newest, quant)))
     sizes += [_bytes(_mixed(list(other.entries()), facts, quant)) for other in others]
     header = header_of(entries, keys, _head_bytes(entries, architecture.vocab_size)[1])
     return Prediction(
@@ -173,6 +177,11 @@ def _notes(
     if keeps:
         notes.append(
             "tensors that are published in four or eight bits are written as they are, whatever the file type"
+        )
+    if name == "deepseek2" and any(tensor.name.endswith("attn_k_b.weight") for tensor in header.tensors):
+        notes.append(
+            "a file from before April 2025 has attn_kv_b in one piece: with it, llama.cpp caches keys and values of "
+            "all heads instead of latents"
         )
     if architecture.tied and any(tensor.name == "output.weight" for tensor in header.tensors):
         notes.append(

@@ -91,6 +91,12 @@ class _Found:
         self.copies.add(copy)
 
 
+def made_for_mlx(checkpoint: Checkpoint) -> bool:
+    """Whether a checkpoint was quantized by MLX, whose name for that field of a config is its own."""
+    config = checkpoint.config
+    return config is not None and isinstance(config.raw("quantization"), dict)
+
+
 def subject_of(checkpoint: Checkpoint, format_name: str | None = None) -> Subject:
     """The subject that a checkpoint holds.
 

@@ -21,6 +21,7 @@ ENGINES: dict[str, str] = {
     "lightllm": "lightllm",
     "llama.cpp": "llama_cpp",
     "ollama": "ollama",
+    "lmstudio": "lmstudio",
     "mlx": "mlx",
     "exllamav2": "exllamav2",
     "exllamav3": "exllamav3",
@@ -30,8 +31,9 @@ ENGINES: dict[str, str] = {
     "minimum": "minimum",
 }
 
-#: Engines that run GGUF files, and nothing else.
-GGUF_ENGINES = frozenset(("llama.cpp", "ollama"))
+#: Engines that run GGUF files; those of them that also run models stored for MLX.
+GGUF_ENGINES = frozenset(("llama.cpp", "ollama", "lmstudio"))
+MLX_TOO = frozenset(("lmstudio",))
 
 #: Who runs formats that nobody else reads, by the method of their recipe.
 OWN_FORMATS = {"exl2": "exllamav2", "exl3": "exllamav3", "mlc": "mlc-llm", "mlx": "mlx"}
@@ -43,7 +45,7 @@ FALLBACK_ENGINE = "transformers"
 #: What else an engine is called, without capitals, dots, dashes and underscores.
 _OTHER_NAMES: dict[str, str] = {
     "exl2": "exllamav2", "exllama2": "exllamav2", "exl3": "exllamav3", "exllama3": "exllamav3", "tabbyapi": "exllamav3",
-    "ftllm": "fastllm", "hf": "transformers", "huggingface": "transformers", "kt": "ktransformers",
+    "ftllm": "fastllm", "hf": "transformers", "huggingface": "transformers", "kt": "ktransformers", "lms": "lmstudio",
     "llamaserver": "llama.cpp", "mlc": "mlc-llm", "mlxlm": "mlx", "trtllm": "tensorrt-llm",
 }  # fmt: skip
 _BETWEEN = str.maketrans("", "", ".-_ ")

@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from os.path import basename
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from willfit.engines.llama_cpp.builds import build_inside
 from willfit.engines.llama_cpp.settings import Drafting, Settings
@@ -21,7 +21,7 @@ from willfit.launch.base import DraftModel, Launch
 from willfit.launch.config_files import read_json_settings
 from willfit.launch.flags import FlagTable, flag_table
 from willfit.launch.llama_names import is_koboldcpp
-from willfit.launch.llama_settings import Reading, tensor_bytes
+from willfit.launch.llama_settings import Reading, encoder_at, tensor_bytes
 from willfit.launch.notes import not_counted, of_other_versions
 from willfit.launch.scanning import Dialect, Scanned, scan
 
@@ -93,6 +93,31 @@ _ERAS = (
 )
 
 
+class _Encoders(NamedTuple):
+    """How pictures are encoded since a version.
+
+    Attributes
+    ----------
+    flash
+        Whether attention is flash where the model's is: `off`, `on`, or `not cuda`.
+    waits
+        There are no compute buffers before the first picture.
+    """
+
+    since: Version
+    flash: Literal["off", "on", "not cuda"]
+    waits: bool
+
+
+_ENCODERS = (
+    _Encoders((0,), "off", False),
+    _Encoders((1, 102, 1), "on", False),
+    _Encoders((1, 102, 2), "off", False),
+    _Encoders((1, 104), "off", True),
+    _Encoders((1, 105, 1), "not cuda", True),
+)
+
+
 def recognises(words: Sequence[str]) -> bool:
     """Whether a command starts KoboldCpp, by itself or with Python."""
     return _script(words) is not None
@@ -129,7 +154,7 @@ def parse(
     counted = version is not None and re.fullmatch(r"b\d+", version) is not None
     own = NEWEST if version is None or counted else version
     build = version if counted else f"b{build_inside('koboldcpp', own)}"
-    reader = _Reader(scanned, _era(own))
+    reader = _Reader(scanned, own)
     settings = reader.settings()
     drafting, draft = reader.drafting(settings)
     if given.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1") and "devices" not in settings:
@@ -192,8 +217,9 @@ def _with_config(rest: list[str], scanned: Scanned, table: FlagTable) -> Scanned
 class _Reader:
     """From values by flag to settings."""
 
-    def __init__(self, scanned: Scanned, era: _Era) -> None:
-        self.options, self.positionals, self.era = scanned.options, scanned.positionals, era
+    def __init__(self, scanned: Scanned, version: str) -> None:
+        self.options, self.positionals = scanned.options, scanned.positionals
+        self.version, self.era = parse_version(version), _era(version)
         self.reading = Reading(PROGRAM, scanned.options, 0)
         self.notes: list[str] = []
 
@@ -234,7 +260,7 @@ class _Reader:
         threads = [self._number(name, 0) for name in ("--threads", "--blasthreads")]
         if threads[0] > 0:
             settings["n_threads"] = max(threads)
-        return settings | self._cache(flash) | self._placed(context) | self._files()
+        return settings | self._cache(flash) | self._placed(context) | self._files(flash)
 
     def _cache(self, flash: bool) -> dict[str, Any]:
         kind = _CACHE_TYPES[str(self.options.get("--quantkv", "f16"))]
@@ -300,7 +326,22 @@ class _Reader:
             settings.setdefault("main_gpu", picked[0])
         return settings
 
-    def _files(self) -> dict[str, Any]:
+    def _encoder(self, projector: str, flash: bool) -> dict[str, Any]:
+        """How pictures are encoded (`gpttype_adapter.cpp: init_clip_ctx_params`)."""
+        shape = encoder_at(projector)
+        if shape is None:
+            return {}
+        era = next(era for era in reversed(_ENCODERS) if era.since <= self.version)
+        # Builds for CUDA and HIP leave it off where scores must be in memory for some widths of heads.
+        off = era.flash == "off" or (era.flash == "not cuda" and "--usecuda" in self.options)
+        on_processor = bool(self.options.get("--mmprojcpu")) and era.flash == "not cuda"
+        return {
+            "mmproj_encoder": shape,
+            "mmproj_flash": flash and (not off or on_processor),
+            "mmproj_waits": era.waits,
+        }
+
+    def _files(self, flash: bool) -> dict[str, Any]:
         """What is loaded beside the model."""
         options, settings = self.options, dict[str, Any]()
         adapters = options.get("--lora")
@@ -313,6 +354,7 @@ class _Reader:
         if projector:
             size = tensor_bytes(str(projector))
             settings |= {"mmproj_bytes": size or 0, "mmproj_offload": not options.get("--mmprojcpu")}
+            settings |= self._encoder(str(projector), flash)
             if size is None:
                 self.notes.append(
                     f"the projector {str(projector)[:120]} cannot be read here; it is not counted"

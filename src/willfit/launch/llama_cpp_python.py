@@ -15,12 +15,13 @@ from typing import Any
 
 from willfit.engines.llama_cpp.builds import build_inside
 from willfit.engines.llama_cpp.settings import Settings
+from willfit.engines.versions import Version, parse_version
 from willfit.errors import BadInput
 from willfit.ggml_types import GGML_TYPES_BY_ID
 from willfit.launch.base import Launch
 from willfit.launch.config_files import read_json_settings, read_settings
 from willfit.launch.flags import FlagTable, flag_table
-from willfit.launch.llama_settings import from_hub, tensor_bytes
+from willfit.launch.llama_settings import encoder_at, from_hub, tensor_bytes
 from willfit.launch.notes import not_counted, of_other_versions
 from willfit.launch.scanning import Dialect, Scanned, scan
 from willfit.launch.values import check
@@ -37,6 +38,10 @@ NEWEST = "0.3.36"
 _TRUE = frozenset({"1", "on", "t", "true", "y", "yes"})
 _FALSE = frozenset({"0", "off", "f", "false", "n", "no"})
 _SPLITS = ("none", "layer", "row", "tensor")
+
+#: Since these versions a projector is loaded with the first picture, and attends as the model does.
+_LOADED_LATE: Version = (0, 3, 10)
+_FLASH_OF_MODEL: Version = (0, 3, 17)
 
 #: Sizes where none are given (`settings.py: ModelSettings`).
 _CONTEXT, _BATCH = 2048, 512
@@ -80,7 +85,7 @@ def parse(
     counted = version is not None and re.fullmatch(r"b\d+", version) is not None
     own = NEWEST if version is None or counted else version
     build = version if counted else f"b{build_inside('llama-cpp-python', own)}"
-    reader = _Reader(scanned)
+    reader = _Reader(scanned, own)
     settings = reader.settings()
     if given.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1"):
         settings["devices"] = ()
@@ -102,8 +107,8 @@ def parse(
 class _Reader:
     """From values by flag to settings."""
 
-    def __init__(self, scanned: Scanned) -> None:
-        self.options = scanned.options
+    def __init__(self, scanned: Scanned, version: str) -> None:
+        self.options, self.version = scanned.options, parse_version(version)
         self.notes: list[str] = []
 
     def model(self) -> str:
@@ -158,6 +163,17 @@ class _Reader:
             settings["rpc_servers"] = tuple(one for one in servers.split(",") if one)
         return settings | self._files()
 
+    def _encoder(self, projector: str) -> dict[str, Any]:
+        """How pictures are encoded (`llama_chat_format.py: _init_mtmd_context`)."""
+        shape = encoder_at(projector)
+        if shape is None:
+            return {}
+        waits = self.version >= _LOADED_LATE
+        if waits:
+            self.notes.append("the projector is loaded for the first request that uses it")
+        flash = self._truth("--flash_attn", False) if self.version >= _FLASH_OF_MODEL else None
+        return {"mmproj_encoder": shape, "mmproj_flash": flash, "mmproj_waits": waits}
+
     def _files(self) -> dict[str, Any]:
         """What is loaded beside the model, and what is kept for it."""
         settings: dict[str, Any] = {}
@@ -170,6 +186,7 @@ class _Reader:
         projector = self.options.get("--clip_model_path")
         if projector:
             settings["mmproj_bytes"] = tensor_bytes(str(projector)) or 0
+            settings |= self._encoder(str(projector))
             if not settings["mmproj_bytes"]:
                 self.notes.append(
                     f"the projector {str(projector)[:120]} cannot be read here; it is not counted"

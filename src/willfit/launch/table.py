@@ -18,7 +18,7 @@ from willfit.launch.values import numbers_of
 #: Modules of this folder, asked in turn whether a command is theirs.
 LAUNCHERS: tuple[str, ...] = (
     "vllm", "ktransformers", "sglang", "trtllm", "tgi", "lmdeploy", "lightllm", "llamacpp", "llamabench",
-    "llama_cpp_python", "koboldcpp", "ollama", "mlx", "tabby", "exllama", "fastllm", "mlc", "docker",
+    "llama_cpp_python", "koboldcpp", "ollama", "lmstudio", "mlx", "tabby", "exllama", "fastllm", "mlc", "docker",
 )  # fmt: skip
 
 #: Programs that start another one; what stands between them and its name is theirs.
@@ -37,11 +37,14 @@ _ENGINES = frozenset({
     "ollama", "mlx_lm.server", "mlx_lm.generate", "ktransformers", "kt", "ftllm", "mlc_llm", "tabbyapi",
 })  # fmt: skip
 
+#: Programs most of whose commands load nothing: scripts have those, too.
+_TOOLS = frozenset({"lms"})
+
 #: Programs of a package that have a dot in their names, or are words behind its name: `mlx_lm.server`, `mlx_lm server`.
 _DOTTED = re.compile(r"mlx_v?lm(\.\w+)?")
 
 #: First words of commands, so that a model's name is not taken for one.
-PROGRAMS: frozenset[str] = _WRAPPERS | _CONTAINERS | _ENGINES | SHELLS
+PROGRAMS: frozenset[str] = _WRAPPERS | _CONTAINERS | _ENGINES | _TOOLS | SHELLS
 
 _SUBCOMMANDS = frozenset(
     {"serve", "bench", "run-batch", "chat", "complete", "generate", "server", "benchmark", "run", "webui"}
@@ -178,7 +181,7 @@ def _parse_wrapped(command: list[str], version: str | None, variables: Mapping[s
     start = next((index for index in range(len(command)) if starts(command[index:])), None)
     if start is None:
         what = " ".join(command)[:80]
-        known = ", ".join([*sorted(_ENGINES), "python -m lightllm.server.api_server", "docker run"])
+        known = ", ".join([*sorted(_ENGINES | _TOOLS), "python -m lightllm.server.api_server", "docker run"])
         script = any(word.endswith(".py") for word in command[1:3])
         hint = "about a script with transformers ask willfit MODEL --engine transformers; " if script else ""
         raise BadInput(f"cannot read the command {what!r}", f"{hint}known: {known}")
@@ -229,6 +232,8 @@ def starts(words: Sequence[str]) -> bool:
         return True
     if name == "ollama":
         return following[:1] in (["run"], ["create"], ["serve"], ["start"])
+    if name.removesuffix(".exe") == "lms":
+        return following[:1] == ["load"]
     if name in ("vllm", "sglang", "lmdeploy", "kt", "ftllm", "mlc_llm") or _DOTTED.fullmatch(name):
         return bool(following) and following[0] in _SUBCOMMANDS
     if name in _CONTAINERS:
@@ -276,7 +281,7 @@ def _parse_script(command: list[str], version: str | None, variables: Mapping[st
         installed += bare
     if server is not None:
         raise server
-    known = ", ".join(sorted(_ENGINES))
+    known = ", ".join(sorted(_ENGINES | _TOOLS))
     raise BadInput(f"{program}: the script starts no program that is known", f"known: {known}")
 
 

@@ -28,7 +28,16 @@ from willfit.validation.fits.base import CatalogueFit, Fit
 from willfit.validation.scoring import Unpredictable, quantile
 
 #: Modules in `fits/`, each with its `FITS`.
-MODULES: tuple[str, ...] = ("generic", "transformers", "context", "vllm", "sglang", "borrowed", "ollama")
+MODULES: tuple[str, ...] = (
+    "generic",
+    "transformers",
+    "context",
+    "llama_cpp",
+    "vllm",
+    "sglang",
+    "borrowed",
+    "ollama",
+)
 
 #: From this many observations on, their own 5 % and 95 % quantiles are used.
 _ENOUGH = 20
@@ -125,8 +134,8 @@ def _fitted(fit: Fit | CatalogueFit, cases: Sequence[Case]) -> Fitted | None:
     observed = [(value, thing) for thing in things if (value := _observed(fit, thing)) is not None]
     if not observed:
         return None
-    if isinstance(fit, Fit) and fit.by_source:
-        observed = _by_source(observed)
+    if isinstance(fit, Fit) and fit.once_for:
+        observed = _grouped(observed, fit.once_for)
     seen = sorted(value for value, _ in observed)
     value = median(seen)
     conformal = isinstance(fit, Fit) and fit.conformal
@@ -140,14 +149,14 @@ def _fitted(fit: Fit | CatalogueFit, cases: Sequence[Case]) -> Fitted | None:
     return Fitted(constant, residuals, max(dates, default=""))
 
 
-def _by_source(observed: list[tuple[float, Any]]) -> list[tuple[float, Any]]:
-    """One observation for each source, the median, with the newest of its cases."""
-    sources: dict[str, list[tuple[float, Any]]] = {}
+def _grouped(observed: list[tuple[float, Any]], key: str) -> list[tuple[float, Any]]:
+    """One observation for each value of a field, the median, with the newest of its cases."""
+    groups: dict[str, list[tuple[float, Any]]] = {}
     for value, case in observed:
-        sources.setdefault(str(case.fields.get("source")), []).append((value, case))
+        groups.setdefault(str(case.fields.get(key)), []).append((value, case))
     return [
         (median(value for value, _ in group), max((case for _, case in group), key=_date))
-        for group in sources.values()
+        for group in groups.values()
     ]
 
 

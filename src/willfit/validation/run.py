@@ -24,6 +24,7 @@ PREDICTORS: dict[tuple[str, str], str] = {
     ("serve", "llama.cpp"): "llama_cpp",
     ("serve", "ik_llama.cpp"): "llama_cpp",
     ("serve", "ollama"): "ollama",
+    ("serve", "lmstudio"): "lmstudio",
     ("generate", "mlx"): "mlx",
     ("generate", "exllamav2"): "exllama",
     ("generate", "exllamav3"): "exllama",

@@ -18,9 +18,11 @@ from willfit.checkpoints.checkpoint import Checkpoint
 from willfit.checkpoints.gguf import GgufHeader, GgufTensor
 from willfit.engines.base import Machine, Subject
 from willfit.engines.llama_cpp import plan
+from willfit.engines.llama_cpp.eras import EARLY_ONCE, era_for
 from willfit.engines.llama_cpp.graph import families, scheduler
 from willfit.engines.llama_cpp.graph.allocator import Allocation, Blocks
 from willfit.engines.llama_cpp.graph.families.styles import STYLES
+from willfit.engines.llama_cpp.graph.network import Network
 from willfit.engines.llama_cpp.graph.tensor import Node
 from willfit.engines.llama_cpp.loading.weights import Loader
 from willfit.engines.llama_cpp.settings import Settings
@@ -197,6 +199,33 @@ def test_all_builders_are_planned() -> None:
         find_subject(f"{model}:{kind}", offline=True)[0].architecture.model_type for model, kind in models
     }
     assert built - small - recorded - {"eagle3"} == UNPLANNED
+
+
+#: Builds between which tokens without results came to be dropped later, architecture by architecture.
+DROPPING = (8_700, 9_300, 9_520, 9_560, 10_200, 10_420)
+
+
+@pytest.mark.parametrize("name", [name for name in LEAN if name in EARLY_ONCE])
+@pytest.mark.parametrize("build", DROPPING)
+def test_all_builds_drop_tokens_without_results(
+    name: str, build: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one result the head multiplies one row, wherever the others are dropped."""
+    rows = []
+
+    def watched(net: Network) -> None:
+        build_graph(net)
+        rows.extend(
+            node.ne[1] for node in net.nodes if node.op == "mul_mat" and node.src[0].name == "output.weight"
+        )
+
+    build_graph = families.build
+    monkeypatch.setattr(families, "build", watched)
+    found = sized(subject(header_of(*load(entries()[name]))), "processor", n_outputs_max=1)
+    rows.clear()
+    asked = found.resolved.context(found.settings, True, False)
+    plan.context(found.model, replace(asked, outputs=1), era_for(f"b{build}", "llama.cpp"))
+    assert rows == [1]
 
 
 # Recorded rows

@@ -83,6 +83,6 @@ MIXES = (
 @pytest.mark.parametrize("file_type", MIXES)
 def test_types_of_tensors(oracle: Oracle, architecture: str, file_type: str) -> None:
     config = config_of(MODELS[architecture])
-    theirs = oracle.types(predict(config, "F16", floats=True).header, file_type)
-    ours = predict(config, Quantization(file_type, file_type, imatrix=False), floats=True).header
+    theirs = oracle.types(predict(config, "F16", fresh=True).header, file_type)
+    ours = predict(config, Quantization(file_type, file_type, imatrix=False), fresh=True).header
     assert {tensor.name: tensor.type for tensor in ours.tensors} == theirs

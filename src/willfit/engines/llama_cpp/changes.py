@@ -315,6 +315,11 @@ WORDS: dict[str, Words] = {
         "tables of embeddings for each layer are on the host",
         _WEIGHTS,
     ),
+    "sorts_tensors": _either(
+        "files that are predicted have tables first and the head last",
+        "files that are predicted have their tensors in the order of names",
+        _WEIGHTS,
+    ),
     "clamps_expert_sum": _either(
         "the sum of the chosen experts' weights divides as it is",
         "the sum of the chosen experts' weights is kept from being zero",

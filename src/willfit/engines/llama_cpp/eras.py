@@ -69,6 +69,8 @@ class Era:
     per_layer_first
         Embeddings for each layer are read and projected before the first layer, their table on the host; before, both
         are the output's.
+    sorts_tensors
+        Files are written with their tensors in the order of names; before, as the converter lists them.
     auto_slots
         A server without a word has four slots that share one cache; before, one.
     fits
@@ -217,6 +219,7 @@ class Era:
     saves_prompts: bool = False
     saves_states: bool = False
     per_layer_first: bool = False
+    sorts_tensors: bool = False
     clamps_expert_sum: bool = False
     pipeline_copies: int = 4
     flash_pictures: bool = False
@@ -255,6 +258,7 @@ ERAS: tuple[Era, ...] = succession(
     changed((2437,), offloads_products=True),
     changed((2521,), trims_outputs=True),
     changed((3997,), layers_divide=True),
+    changed((4001,), sorts_tensors=True),
     changed((4273,), repacked=("Q4_0",)),
     changed((4928,), repacked=("Q4_0", "Q4_K")),
     changed((5140,), latent_cache=True),

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from willfit.engines.base import Machine, Question, Subject
-from willfit.engines.context import context_term
+from willfit.engines.llama_cpp.backends.table import backend_name
 from willfit.engines.llama_cpp.capacity import capacity
+from willfit.engines.llama_cpp.contexts import device_context
 from willfit.engines.llama_cpp.drafting import Draft, draft_of, draft_term
 from willfit.engines.llama_cpp.eras import NEWEST, era_for
 from willfit.engines.llama_cpp.extras import (
+    Pictures,
     lora_term,
     projector_compute,
     projector_compute_term,
@@ -26,6 +29,7 @@ from willfit.engines.llama_cpp.host import (
 )
 from willfit.engines.llama_cpp.loading.expanded import expanded
 from willfit.engines.llama_cpp.loading.offload import Offload
+from willfit.engines.llama_cpp.loading.order import as_listed
 from willfit.engines.llama_cpp.remedies import remedies
 from willfit.engines.llama_cpp.resolve import mla_of
 from willfit.engines.llama_cpp.settings import Settings
@@ -88,8 +92,11 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
     era = era_for(settings.version, settings.fork)
     if not era.latent_cache or (era.chooses_latents and not mla_of(settings, era)):
         subject = expanded(subject)
+    if subject.gguf is not None and not (subject.from_headers or era.sorts_tensors):
+        subject = replace(subject, gguf=as_listed(subject.gguf))
     used = devices_of(machine, settings)
-    contexts = [context_term(device) for device in used]
+    backend = backend_name(used, settings.backend)
+    contexts = [device_context(device, backend) for device in used]
     free = [
         None if device.usable_bytes is None else max(0, device.usable_bytes - term.bytes)
         for device, term in zip(used, contexts, strict=True)
@@ -163,7 +170,7 @@ def _device_terms(sizing: Sizing, index: int) -> tuple[Term, ...]:
     )
 
 
-def _beside(sizing: Sizing, draft: Draft | None, pictures: Mapping[str, int], index: int) -> tuple[Term, ...]:
+def _beside(sizing: Sizing, draft: Draft | None, pictures: Pictures, index: int) -> tuple[Term, ...]:
     """What a device holds beside the model and its context: adapters, a projector, a drafting model."""
     place = sizing.place(index)
     return _present(
@@ -174,7 +181,7 @@ def _beside(sizing: Sizing, draft: Draft | None, pictures: Mapping[str, int], in
     )
 
 
-def _host_terms(sizing: Sizing, draft: Draft | None, pictures: Mapping[str, int]) -> tuple[Term, ...]:
+def _host_terms(sizing: Sizing, draft: Draft | None, pictures: Pictures) -> tuple[Term, ...]:
     pinned = sizing.model.backends[-1].place
     places = {**_HOST_WEIGHTS, pinned: "weights" if pinned == "CPU" else "pinned_weights"}
     return _present(
@@ -225,6 +232,14 @@ def _notes(subject: Subject, sizing: Sizing, asked: Settings, users: int) -> tup
         notes.append("--split-mode row divides matrices; they are counted with whole layers here")
     if settings.mmproj_bytes and settings.mmproj_encoder is None:
         notes.append("what the projector computes is not known: it is not counted")
+    if settings.mmproj_encoder is not None and settings.mmproj_waits:
+        notes.append(
+            "the projector computes nothing before the first picture, and what it needs grows with pictures"
+        )
+    elif settings.mmproj_encoder is not None and settings.mmproj_encoder.largest:
+        notes.append(
+            "what the projector computes is for a picture of the size that it starts with; larger ones take more"
+        )
     if not established(sizing):
         notes.append(
             "what ik_llama.cpp computes with weights on several devices or in RAM is not established: "
@@ -276,7 +291,7 @@ def _each(sizing: Sizing, sizes: Mapping[str, int], held: Sequence[int]) -> dict
     return {**sizes, **{one.place: size for one, size in zip(sizing.divided, held, strict=True)}}
 
 
-def _details(sizing: Sizing, draft: Draft | None, pictures: Mapping[str, int]) -> dict[str, Any]:
+def _details(sizing: Sizing, draft: Draft | None, pictures: Pictures) -> dict[str, Any]:
     resolved = sizing.resolved
     whole = sizing.context.compute.get(sizing.model.backends[0].place, 0)
     drafted = {} if draft is None else {"kv": draft.caches, "compute": draft.compute}
@@ -299,7 +314,7 @@ def _details(sizing: Sizing, draft: Draft | None, pictures: Mapping[str, int]) -
         },
         "kv": {"k": sizing.context.keys, "v": sum(sizing.context.keys_values.values()) - sizing.context.keys},
         "draft": drafted,
-        "projector": dict(pictures),
+        "projector": dict(pictures.first),
         "established": established(sizing),
         "splits": sizing.context.splits,
         "nodes": sizing.context.nodes,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import isqrt
 
 from willfit.engines.llama_cpp.backends.processor import Processor
-from willfit.engines.llama_cpp.graph.pictures import reserve
+from willfit.engines.llama_cpp.graph.pictures import Encoder, reserve
 from willfit.engines.llama_cpp.graph.scheduler import Backend
 from willfit.engines.llama_cpp.sizing import Sizing
 from willfit.engines.llama_cpp.terms import cite
@@ -43,25 +45,59 @@ def projector_term(sizing: Sizing) -> Term | None:
     return exact("projector", size, f"{size} B of tensors", cite(sizing, "projector"))
 
 
-def projector_compute(sizing: Sizing) -> Mapping[str, int]:
-    """Bytes of the compute buffers of a projector's encoder by buffer: on its device, and in plain memory."""
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """What a projector's encoder computes with, by buffer: on its device, and in plain memory.
+
+    Attributes
+    ----------
+    first
+        Bytes for the picture that programs run it on at start.
+    most
+        Bytes for the largest picture.
+    """
+
+    first: Mapping[str, int]
+    most: Mapping[str, int]
+
+
+def projector_compute(sizing: Sizing) -> Pictures:
+    """The compute buffers of a projector's encoder, which grow with the pictures that it is given."""
     shape = sizing.settings.mmproj_encoder
     if shape is None:
-        return {}
+        return Pictures({}, {})
+    first = _computed(sizing, shape)
+    largest = _largest(shape, sizing.settings.image_tokens)
+    if largest <= shape.side:
+        return Pictures(first, first)
+    return Pictures(first, _computed(sizing, replace(shape, side=largest)))
+
+
+def _largest(shape: Encoder, tokens: int | None) -> int:
+    """Side of the largest picture; a limit on tokens goes before the model's own."""
+    if not shape.largest or not tokens:
+        return shape.largest
+    return isqrt(tokens) * shape.patch * shape.merge
+
+
+def _computed(sizing: Sizing, shape: Encoder) -> dict[str, int]:
+    settings = sizing.settings
+    flash = settings.mmproj_flash
     processor = Processor()
-    on_device = sizing.settings.mmproj_offload and bool(sizing.devices)
+    on_device = settings.mmproj_offload and bool(sizing.devices)
     backends: tuple[Backend, ...] = (sizing.model.backends[0], processor) if on_device else (processor,)
-    found = reserve(shape, backends, 0 if on_device else None, sizing.resolved.era.flash_pictures)
+    flash = sizing.resolved.era.flash_pictures if flash is None else flash
+    found = reserve(shape, backends, 0 if on_device else None, flash)
     return {one.place: size for one, size in zip(backends, found.bytes, strict=True)}
 
 
-def projector_compute_term(sizing: Sizing, sizes: Mapping[str, int], place: str) -> Term | None:
+def projector_compute_term(sizing: Sizing, pictures: Pictures, place: str) -> Term | None:
     """What a projector's encoder computes of one picture, in one buffer; None if nothing is there."""
-    size, shape = sizes.get(place, 0), sizing.settings.mmproj_encoder
+    size, shape = pictures.first.get(place, 0), sizing.settings.mmproj_encoder
     if not size or shape is None:
         return None
     text = f"{size} B for a picture of {shape.side} x {shape.side} pixels, {shape.patches} patches"
-    cited = cite(sizing, "pictures")
-    if shape.known:
-        return exact("projector_compute", size, text, cited)
-    return between("projector_compute", size, size // _UNKNOWN, size * _UNKNOWN, text, cited)
+    unsure = 1 if shape.known else _UNKNOWN
+    least = 0 if sizing.settings.mmproj_waits else size // unsure
+    most = max(size, pictures.most[place]) * unsure
+    return between("projector_compute", size, least, most, text, cite(sizing, "pictures"))

@@ -44,6 +44,8 @@ class Model:
         Of each layer a number, the same where tensors are alike.
     spread
         The least and the most that the weights may take, by what is counted: other than 1 where a mix is not known.
+    ordered
+        The order of tensors in the file is known.
     """
 
     header: GgufHeader
@@ -55,6 +57,7 @@ class Model:
     alike: tuple[int, ...]
     spread: tuple[float, float] = (1.0, 1.0)
     split: RowSplit | None = None
+    ordered: bool = True
 
     @property
     def meta(self) -> Metadata:
@@ -82,15 +85,33 @@ def load(
     loader: Loader,
     skipped: frozenset[str] = frozenset(),
     bounds: tuple[int, int] | None = None,
+    ordered: bool = True,
 ) -> Model:
-    """Place a model's tensors."""
+    """Place a model's tensors.
+
+    Parameters
+    ----------
+    bounds
+        What all tensors take at least and at most, if that is open.
+    ordered
+        See `Model`.
+    """
     placed = tuple(loader.place(header, architecture.tied, skipped))
     own = sum(tensor.bytes for tensor in header.tensors)
     spread = (bounds[0] / own, bounds[1] / own) if bounds and own else (1.0, 1.0)
     named = by_name(placed, len(loader.backends) - 1)
     layers = alike(placed, len(architecture.layers))
     return Model(
-        header, architecture, loader.places, placed, loader.backends, named, layers, spread, loader.split
+        header,
+        architecture,
+        loader.places,
+        placed,
+        loader.backends,
+        named,
+        layers,
+        spread,
+        loader.split,
+        ordered,
     )
 
 

@@ -100,6 +100,9 @@ class Settings:
     mmproj_bytes, mmproj_encoder, mmproj_offload, image_tokens
         A projector's tensor bytes (0: without), its encoder's shape (None: not known), whether it goes to a device, and
         most tokens of one image.
+    mmproj_flash, mmproj_waits
+        Whether the encoder attends without scores in memory (None: as the build does), and whether it has no buffers
+        before the first picture; else it runs on one at start.
     drafting
         None without.
     rpc_servers
@@ -159,6 +162,8 @@ class Settings:
     mmproj_encoder: Encoder | None = None
     mmproj_offload: bool = True
     image_tokens: int | None = None
+    mmproj_flash: bool | None = None
+    mmproj_waits: bool = False
     drafting: Drafting | None = None
     rpc_servers: tuple[str, ...] = ()
     fusion: bool = True

@@ -201,7 +201,12 @@ def place(
         not resolved.era.per_layer_first,
     )
     model = load(
-        header, subject.architecture, loader, skipped_tensors(header, subject, settings), subject.bounds
+        header,
+        subject.architecture,
+        loader,
+        skipped_tensors(header, subject, settings),
+        subject.bounds,
+        subject.from_headers,
     )
     borrowed = {name: beside[name] for name in _BORROWED if name in beside}
     return replace(model, named={**borrowed, **model.named})

@@ -17,6 +17,9 @@ from willfit.ggml_types import GGML_TYPES
 
 #: Tensors of a compute buffer that are named one by one.
 _NAMED = 6
+#: Types from coarse to fine, and by how many steps single tensors of a mix may be finer than most.
+_LADDER = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q8_0")
+_STEPS = 2
 #: A graph that is only approximated may need this many times less or more.
 _UNKNOWN_GRAPH = 2
 
@@ -43,7 +46,11 @@ def weights_term(sizing: Sizing, place: str, name: str = "weights") -> Term | No
     elif beyond < 0:
         text += f" - {-beyond} B that are counted twice"
     low, high = (int(size * part) for part in sizing.model.spread)
-    if beyond > 0 and any(one.buffer.mapped for one in sizing.model.placed if one.buffer.place == place):
+    if (
+        beyond > 0
+        and not sizing.model.ordered
+        and any(one.buffer.mapped for one in sizing.model.placed if one.buffer.place == place)
+    ):
         # What lies between depends on the order in the file.
         low = min(low, size - beyond)
     return between(name, size, low, high, text, cite(sizing, "weights"))
@@ -155,11 +162,32 @@ def compute_term(sizing: Sizing, place: str) -> Term | None:
     if gaps > 0:
         text += f" + {gaps} B of gaps" if text else f"{gaps} B"
     cited = cite(sizing, "compute")
-    copied = sum(held for held, what in peak if what.endswith(".weight"))
-    low, high = (size + int(copied * (part - 1)) for part in sizing.model.spread)
+    low, high = (size + change for change in _changes(sizing, peak))
     if not (established(sizing) and families.is_known(sizing.model.architecture.model_type)):
         low, high = size // _UNKNOWN_GRAPH, size * _UNKNOWN_GRAPH
     return between("compute", size, low, high, text or f"{size} B", cited)
+
+
+def _changes(sizing: Sizing, peak: Sequence[tuple[int, str]]) -> tuple[int, int]:
+    """How much smaller or larger copies of weights may be where the mix is not known.
+
+    The largest matters, and makers of mixes keep some tensors in finer types than the rest.
+    """
+    least, most = sizing.model.spread
+    low = high = 0.0
+    for held, what in peak:
+        placed = sizing.model.named.get(what) if most > 1 else None
+        if placed is not None:
+            low += held * (least - 1)
+            high += held * max(most - 1, _finer(placed.tensor.type) - 1)
+    return int(low), int(high)
+
+
+def _finer(kind: str) -> float:
+    """How many times the bits of a type the finer one has that single tensors may be kept in."""
+    bits = GGML_TYPES[kind].bits_per_weight
+    finer = [one for name in _LADDER if (one := GGML_TYPES[name].bits_per_weight) > bits]
+    return finer[:_STEPS][-1] / bits if finer else 1.0
 
 
 def output_term(sizing: Sizing) -> Term:

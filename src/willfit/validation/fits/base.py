@@ -23,16 +23,16 @@ class Fit:
         One observation of it from a case; None if the case says nothing about it.
     conformal
         It widens the interval of a whole prediction, so its quantiles allow for their number being finite.
-    by_source
-        Each source counts once, with the median of what its cases show: measurements on one machine are not
-        independent.
+    once_for
+        The field of cases (`source`, `gpu`) each value of which counts once, with the median of what its cases show:
+        measurements of one source, or of one kind of card, are not independent.
     """
 
     name: str
     unit: str
     observe: Callable[[Case], float | None]
     conformal: bool = False
-    by_source: bool = False
+    once_for: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,7 +93,7 @@ def _shown(case: Case) -> float | None:
 
 FITS = (
     Fit("transformers.host_process", "bytes", _host_process),
-    Fit("cuda.context", "bytes", _context, by_source=True),
+    Fit("cuda.context", "bytes", _context, once_for="source"),
     Fit("transformers.reserved_ratio", "ratio", _reserved_ratio),
     Fit("transformers.allocated_ratio", "ratio", _allocated_ratio),
     Fit("transformers.shown", "bytes", _shown, conformal=True),

@@ -87,7 +87,7 @@ def file_of(case: Case, file_type: str) -> File:
         architecture,
         drafts=_has_drafts(case, len(architecture.layers)),
         stored_head=head,
-        floats=planned,
+        fresh=planned,
     )
     if not planned:
         return made

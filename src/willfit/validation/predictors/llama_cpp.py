@@ -7,18 +7,20 @@ from dataclasses import replace
 from typing import Any, get_args
 
 from willfit.checkpoints.catalogue import find
+from willfit.checkpoints.gguf import GgufHeader
 from willfit.engines.base import Machine, Subject
 from willfit.engines.gguf_files import subject_of_file
 from willfit.engines.llama_cpp import Settings, estimate
 from willfit.engines.llama_cpp.eras import era_for
 from willfit.engines.llama_cpp.graph.pictures import Encoder
+from willfit.engines.llama_cpp.loading.expanded import expanded
 from willfit.engines.llama_cpp.loading.projectors import side_of
 from willfit.engines.llama_cpp.settings import Backend, Drafting, Fork, Program
-from willfit.estimate import Estimate
+from willfit.estimate import Estimate, combined
 from willfit.file_types import known_quantization
 from willfit.hardware.device import Device
 from willfit.hardware.table import find_device
-from willfit.quantities import MIB
+from willfit.quantities import GIB, MIB
 from willfit.validation.cases import Case
 from willfit.validation.predictors.gguf_files import dry_run, file_of, file_sizes
 from willfit.validation.scoring import Prediction
@@ -49,6 +51,10 @@ _ENCODERS = ("qwen3_vl", "qwen3_5", "qwen3_6", "qwen3_8")
 _AUTO_SLOTS = 4
 #: A commit instead of a build: the date has to say.
 _COMMIT = re.compile(r"(?=.*[a-f])[0-9a-f]{7,40}|[0-9a-f]{8,40}")
+#: What must be known for compute buffers.
+_SETTINGS = frozenset(("n_ubatch", "mmproj", "n_parallel"))
+#: Terms of a device that are not buffers of the model and its context.
+_BESIDE = ("context", "projector", "projector_compute", "draft")
 #: Half of the last digit that logs print.
 _HALF_DIGIT = 0.005
 
@@ -85,6 +91,11 @@ def predict(case: Case) -> dict[str, Any]:
                 _spread(found, made)
             else:
                 found = made
+    return in_log(case, found)
+
+
+def in_log(case: Case, found: dict[str, Any]) -> dict[str, Any]:
+    """Figures with the digits that the case's log prints."""
     return _in_whole_mib(found) if _whole(case) else found
 
 
@@ -102,7 +113,16 @@ def subject_of(case: Case) -> Subject:
     made = file_of(case, name)
     found = subject_of_file(str(case.fields.get("model")), made.header)
     own = sum(line.bytes for line in found.lines)
-    return replace(found, bounds=None if made.bytes == (own, own) else made.bytes)
+    bounds = None if made.bytes == (own, own) else made.bytes
+    found = replace(found, bounds=bounds, from_headers=False)
+    return expanded(found) if _fork(case) == "llama.cpp" and _has_whole_latents(case, made.header) else found
+
+
+def _has_whole_latents(case: Case, header: GgufHeader) -> bool:
+    """Whether the logged file is of the old form of latent attention: it has one tensor less in each layer."""
+    counted = dict((case.fields.get("gguf_hparams") or {}).get("tensor_types") or {})
+    split = sum(tensor.name.endswith("attn_k_b.weight") for tensor in header.tensors)
+    return bool(split and counted) and sum(counted.values()) == len(header.tensors) - split
 
 
 def machine_of(case: Case) -> Machine:
@@ -198,7 +218,7 @@ def settings_of(case: Case, build: str, program: Program) -> Settings:
         version=build,
         backend=name,
         n_ctx=given.get("n_ctx"),
-        n_parallel=None if automatic else given.get("n_parallel", 1),
+        n_parallel=None if automatic else given.get("n_parallel", None if program == "server" else 1),
         kv_unified=unified,
         n_batch=given.get("n_batch"),
         n_ubatch=given.get("n_ubatch"),
@@ -280,7 +300,7 @@ def figures(case: Case, subject: Subject, answer: Estimate) -> dict[str, Any]:
     found: dict[str, Any] = {}
     several = len(answer.devices) > 1
     # Where a tensor is: without the pattern, or the shares of several devices, nobody knows.
-    placed = "override_tensor" not in unknown and not (several and "tensor_split" in unknown)
+    placed = not unknown & {"override_tensor", "n_gpu_layers"} and not (several and "tensor_split" in unknown)
     stated = case.fields.get("gguf_type")
     files = (
         bool(stated)
@@ -299,7 +319,7 @@ def figures(case: Case, subject: Subject, answer: Estimate) -> dict[str, Any]:
         case.settings.get("n_cpu_moe") or case.settings.get("cpu_moe")
     )
     sized = not (copies and "gguf_type" in unknown)
-    if placed and sized and not unknown & {"n_ubatch", "mmproj", "n_parallel"}:
+    if placed and sized and not unknown & _SETTINGS:
         _table(found, measured, "compute_buffer_mib", buffers["compute"], _bounds(answer, "compute"))
         if "compute_total_mib" in measured:
             found["compute_total_mib"] = _printed(sum(buffers["compute"].values()) / MIB)
@@ -310,12 +330,29 @@ def figures(case: Case, subject: Subject, answer: Estimate) -> dict[str, Any]:
     for key in ("k", "v"):
         if f"kv_{key}_mib" in measured:
             found[f"kv_{key}_mib"] = _printed(answer.details["kv"][key] / MIB)
-    _draft(found, measured, answer)
+    _draft(case, found, answer)
     _projector(found, measured, answer)
+    if placed and sized and bool(stated) and "gguf_type" not in unknown and not unknown & _SETTINGS:
+        _devices(found, measured, answer)
     if files:
         for key, one in file_sizes(case, subject).items():
             found[key] = Prediction(one.value, one.low - _HALF_DIGIT, one.high + _HALF_DIGIT)
     return found
+
+
+def _devices(found: dict[str, Any], measured: dict[str, Any], answer: Estimate) -> None:
+    """What devices hold as a whole: by llama.cpp's own account, and with what the driver shows beside."""
+    logged = measured.get("self_mib")
+    if isinstance(logged, dict):
+        sizes, bounds = {}, {}
+        for place, device in zip(answer.details["places"], answer.devices, strict=False):
+            own = combined(term for term in device.terms if term.name not in _BESIDE)
+            sizes[place], bounds[place] = own[0], own[1:]
+        _table(found, measured, "self_mib", sizes, bounds)
+    for key in ("nvidia_smi_gib", "driver_delta_gib"):
+        if len(answer.devices) == 1 and isinstance(measured.get(key), int | float):
+            device = answer.devices[0]
+            found[key] = Prediction(*(size / GIB for size in (device.peak_bytes, *device.interval_bytes)))
 
 
 def _projector(found: dict[str, Any], measured: dict[str, Any], answer: Estimate) -> None:
@@ -349,8 +386,9 @@ def _encoder(case: Case) -> Encoder | None:
     )
 
 
-def _draft(found: dict[str, Any], measured: dict[str, Any], answer: Estimate) -> None:
+def _draft(case: Case, found: dict[str, Any], answer: Estimate) -> None:
     """The context of the model's own drafting layer."""
+    measured = case.measured
     draft = answer.details["draft"]
     if not draft:
         return
@@ -359,13 +397,14 @@ def _draft(found: dict[str, Any], measured: dict[str, Any], answer: Estimate) ->
     }
     keys_values, host_bytes = sum(draft["kv"].values()), sum(host.values())
     compute = sum(draft["compute"].values()) - host_bytes
+    typed = "draft_cache_type" not in case.unknown_settings
     for key, size in (
-        ("mtp_kv_mib", keys_values),
+        ("mtp_kv_mib", keys_values if typed else None),
         ("mtp_compute_mib", compute),
         ("mtp_host_compute_mib", host_bytes),
-        ("mtp_context_mib", keys_values + compute),
+        ("mtp_context_mib", keys_values + compute if typed else None),
     ):
-        if key in measured:
+        if key in measured and size is not None:
             found[key] = _printed(size / MIB)
 
 

@@ -42,6 +42,8 @@ class Encoder:
         The MLP has a gate.
     known
         It is built so as here; False where another builder only does something like it.
+    largest
+        Side of the largest picture, of those that are not all brought to one size; 0 where they are.
     """
 
     layers: int
@@ -58,6 +60,7 @@ class Encoder:
     frames: int = 2
     gated: bool = False
     known: bool = True
+    largest: int = 0
 
     @property
     def patches(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isqrt
 from typing import Any
 
 from willfit.checkpoints.gguf import GgufHeader
@@ -12,6 +13,10 @@ from willfit.engines.llama_cpp.graph.pictures import Encoder
 _SIDES = {
     "qwen2vl_merger": 46, "qwen2.5vl_merger": 46, "qwen3vl_merger": 46, "glm4v": 46, "dots_ocr": 46,
     "pixtral": 16, "lightonocr": 16, "kimivl": 16, "phi4": 16,
+}  # fmt: skip
+#: Side in tokens of the largest picture of encoders that take several sizes, unless their file says it.
+_LARGEST = {
+    "qwen2vl_merger": 64, "qwen2.5vl_merger": 64, "qwen3vl_merger": 64, "glm4v": 64, "pixtral": 32, "kimivl": 32,
 }  # fmt: skip
 #: Encoders that are built as `graph/pictures.py` does.
 _KNOWN = frozenset(("qwen3vl_merger",))
@@ -23,6 +28,20 @@ _FRAMES = 2
 def side_of(kind: str, patch: int, merge: int, image: int) -> int:
     """Side in pixels of the picture that an encoder runs on at start."""
     return _SIDES[kind] * patch * merge if kind in _SIDES else image
+
+
+def largest_of(kind: str, patch: int, merge: int, most_pixels: int) -> int:
+    """Side in pixels of the largest picture that an encoder is given whole; 0 where all have one size.
+
+    Parameters
+    ----------
+    most_pixels
+        `clip.vision.image_max_pixels`; 0 where the file does not say it.
+    """
+    if kind not in _SIDES:
+        return 0
+    token = patch * merge
+    return _LARGEST[kind] * token if kind in _LARGEST else isqrt(most_pixels) // token * token
 
 
 def encoder_of(header: GgufHeader) -> Encoder | None:
@@ -60,6 +79,7 @@ def encoder_of(header: GgufHeader) -> Encoder | None:
             _FRAMES if any(name.endswith("patch_embd.weight.1") for name in names) else 1,
             any(".ffn_gate." in name for name in names),
             kind in _KNOWN and not deep,
+            largest_of(kind, patch, merge, number("image_max_pixels")),
         )
         if side
         else None

@@ -65,6 +65,8 @@ class Gemma4(Decoder):
         """See `Decoder.layer`."""
         net = self.net
         y = self.attention(self.normed(x, "attn_norm"))
+        if net.is_last and self.crop == "layer":
+            y, x = net.get_rows(y, self.rows), net.get_rows(x, self.rows)
         middle = net.add(self.normed(y, "post_attention_norm"), x)
         y = self.normed(self._mixed(middle), "post_ffw_norm", pinned=False)
         y = net.add(y, middle)
