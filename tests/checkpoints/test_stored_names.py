@@ -16,6 +16,7 @@ from willfit.errors import BadInput
         ("mlx-community/Llama-3.3-70B-Instruct-4bit-DWQ", "meta-llama/Llama-3.3-70B-Instruct", "mlx4"),
         ("lmstudio-community/Qwen3-8B-MLX-8bit", "Qwen/Qwen3-8B", "mlx8"),
         ("mlx-community/Qwen3-8B-bf16", "Qwen/Qwen3-8B", "bf16"),
+        ("mlx-community/DeepSeek-V3-0324-4bit", "deepseek-ai/DeepSeek-V3-0324", "mlx4"),
         ("a/Qwen3-14B-AWQ", "Qwen/Qwen3-14B", "awq"),
         ("a/Qwen2.5-72B-Instruct-GPTQ-Int8", "Qwen/Qwen2.5-72B-Instruct", "gptq-int8"),
         ("a/Qwen2.5-72B-Instruct-GPTQ", "Qwen/Qwen2.5-72B-Instruct", "gptq-int4"),

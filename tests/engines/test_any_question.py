@@ -67,3 +67,17 @@ def test_gguf_files_are_refused_by_those_that_do_not_load_them() -> None:
 def test_a_file_that_llama_cpp_cannot_read_is_named() -> None:
     with pytest.raises(BadInput, match=r"lacks token_embd\.weight"):
         answer_about("RWKV/rwkv-4-169m-pile:Q8_0", machine_of("rtx4090"), Question(), offline=True)
+
+
+def test_a_processor_and_its_host_share_the_ram() -> None:
+    """What transformers holds on the processor is not there for its process a second time."""
+
+    def asked(ram: str) -> Estimate:
+        return answer_about("Qwen/Qwen3-8B", machine_of("cpu", ram), Question(8192), offline=True).estimate
+
+    found = asked("18G")
+    (processor,) = found.devices
+    assert found.host.usable_bytes == 18 * 2**30 - processor.peak_bytes
+    assert processor.verdict == "fits"
+    assert found.verdict == "does_not_fit"
+    assert asked("64G").verdict == "fits"

@@ -49,7 +49,7 @@ def stored_as(repository: str, revision: str | None = None) -> Stored | None:
         if found is None:
             continue
         entry = based_on(organisation, found["base"])
-        if entry is not None and "quantization_config" not in entry.config:
+        if entry is not None:
             bits = found.groupdict().get("bits") or "4"
             return Stored(entry, meant.format(bits.lower().replace("_", "-")))
     return None

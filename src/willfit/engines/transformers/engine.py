@@ -6,6 +6,7 @@ or the last decoding step. The terms are those of that moment.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from willfit.architectures.mixers import Recurrent
@@ -55,13 +56,15 @@ def estimate(subject: Subject, machine: Machine, settings: Settings) -> Estimate
     laid_out = plan(subject, machine, settings)
     run = laid_out.run
     parts = [_device(laid_out, place) for place in laid_out.places]
+    peaks = [(place.device, part.peak_bytes) for place, (part, _) in zip(laid_out.places, parts, strict=True)]
+    host = replace(host_estimate(laid_out, machine), usable_bytes=machine.host_beside(peaks))
     return Estimate(
         model=subject.model,
         engine=NAME,
         engine_version=settings.version,
         kind="generate",
         devices=tuple(part for part, _ in parts),
-        host=host_estimate(laid_out, machine),
+        host=host,
         notes=(*subject.notes, *_notes(laid_out)),
         details={
             "devices": [detail for _, detail in parts],
