@@ -383,3 +383,18 @@ def test_results_in_a_formula_are_no_reason(answer):
     other = replace(place, terms=(Term("new_term", 20, 20, 20, "5 rows x 4 B = 20"),))
     sides = [Answer(SUBJECT, replace(answer.estimate, devices=(one,))) for one in (place, other)]
     assert changed(compare(*sides)) == {"new_term": (8, {"3 → 5 rows, times 4 B": 8})}
+
+
+def test_ram_and_mapped_files_of_a_processor_alone():
+    """On a processor mapped weights are no part of the peak, so that they are compared beside it."""
+
+    def on_processor(file_type):
+        return answer_about(f"{QWEN}:{file_type}", machine_of("cpu", "64G"), Question(8192), offline=True)
+
+    comparison = compare(on_processor("Q4_K_M"), on_processor("Q8_0"))
+    assert any(" of RAM: " in line for line in comparison.summary)
+    files = [sum(term.bytes for term in side.host.page_cache) for side in (comparison.a, comparison.b)]
+    assert files[1] > files[0]
+    assert any(line.startswith("B maps ") and " more of files" in line for line in comparison.summary)
+    room = figure(comparison, "kv_cache_tokens")
+    assert "0 B" not in words(room)[0]

@@ -17,9 +17,11 @@ from willfit.engines.table import (
     FALLBACK_ENGINE,
     GGUF_ENGINES,
     MLX_TOO,
+    OWN_FORMATS,
     ask,
     default_engine,
     engine_module,
+    engine_name,
     newest_version,
 )
 from willfit.engines.versions import parse_version
@@ -33,7 +35,7 @@ from willfit.quantities import format_bytes, parse_bytes
 
 if TYPE_CHECKING:
     from willfit.hardware.probe import DetectedDevice
-    from willfit.launch.base import DraftModel
+    from willfit.launch.base import DraftModel, Launch
 
 #: Devices that people ask about most, small to large; the table of answers if no device is named.
 COMMON_DEVICES = (
@@ -119,11 +121,13 @@ def machine_of(gpu: str, host_ram: str | None = None, cpu: str | None = None) ->
     return Machine(devices, host, processor)
 
 
-def this_machine(cpu: str | None = None) -> Machine | None:
+def this_machine(host_ram: str | None = None, cpu: str | None = None) -> Machine | None:
     """The devices of this machine with what is free on them now; None if it has none.
 
     Parameters
     ----------
+    host_ram
+        RAM to reckon with, instead of what is available now.
     cpu
         Another processor than this machine's.
 
@@ -137,13 +141,11 @@ def this_machine(cpu: str | None = None) -> Machine | None:
     found = detect_devices()
     if not found:
         return None
-    devices = tuple(
-        replace(one.device, usable_bytes=one.free_bytes, usable_source="free on this machine now")
-        for one in found
-    )
     host = detect_host()
     processor = processor_kind(cpu) if cpu else detect_processor()
-    return Machine(devices, host.available_bytes if host else None, processor)
+    available = host.available_bytes if host else None
+    ram = parse_bytes(host_ram) if host_ram else available
+    return Machine(tuple(map(_as_free, found)), ram, processor)
 
 
 def _as_free(found: DetectedDevice) -> Device:
@@ -178,8 +180,7 @@ def answer_about(
     BadInput
         If anything that was given cannot be used.
     """
-    if engine is not None:
-        engine_module(engine)
+    engine = engine_name(engine) if engine is not None else None
     subject, is_gguf = find_subject(model, format_name, revision, offline, engine)
     answer = _asked(engine, subject, machine, question, is_gguf)
     return Answer(subject, _with_assumptions(answer, machine))
@@ -191,7 +192,8 @@ def _asked(
     """What the engine answers, or where none was named the first of the usual ones that does not refuse."""
     chosen = engine or default_engine(subject, machine, is_gguf)
     answer = ask(chosen, subject, machine, question)
-    if engine is not None or not answer.refusal or chosen == FALLBACK_ENGINE:
+    alone = chosen == FALLBACK_ENGINE or subject.recipe.method in OWN_FORMATS
+    if engine is not None or not answer.refusal or alone:
         return answer
     notes = (f"{answer.engine} {answer.engine_version}: {answer.refusal}",)
     answer = ask(FALLBACK_ENGINE, subject, machine, replace(question, version=None))
@@ -220,8 +222,7 @@ def ask_candidates(
     offline: bool = False,
 ) -> tuple[Candidate, ...]:
     """The answers for one to eight of each common device."""
-    if engine is not None:
-        engine_module(engine)
+    engine = engine_name(engine) if engine is not None else None
     subject, is_gguf = find_subject(model, format_name, revision, offline, engine)
     candidates = []
     for name in COMMON_DEVICES:
@@ -250,7 +251,7 @@ def answer_command(
     from willfit.launch.table import parse_command
 
     launch = parse_command(words, version)
-    visible = machine.devices[: launch.devices]
+    visible = _visible(machine, launch)
     hidden = len(machine.devices) - len(visible)
     machine = replace(machine, devices=visible)
     subject, _ = find_subject(launch.model, None, launch.revision, offline, launch.engine)
@@ -263,6 +264,13 @@ def answer_command(
     unseen = (f"the command sees {len(visible)} of {len(visible) + hidden} devices",) if hidden else ()
     estimate = replace(estimate, notes=(*unseen, *launch.notes, *estimate.notes))
     return Answer(subject, _with_assumptions(estimate, machine))
+
+
+def _visible(machine: Machine, launch: Launch) -> tuple[Device, ...]:
+    """The devices that a command sees: those of its numbers, if there are so many, else the first."""
+    if launch.visible and max(launch.visible) < len(machine.devices):
+        return tuple(machine.devices[number] for number in launch.visible)
+    return machine.devices[: launch.devices]
 
 
 def _with_draft(subject: Subject, named: DraftModel, offline: bool) -> Subject:
@@ -315,6 +323,7 @@ def require_devices(machine: Machine | None) -> Machine:
     """
     if machine is None:
         raise BadInput(
-            "no GPU was named and this machine has none that can be seen", "name one with --gpu rtx4090"
+            "no GPU was named and this machine has none that can be seen",
+            "name one with --gpu rtx4090, or the processor with --gpu cpu",
         )
     return machine

@@ -108,15 +108,25 @@ def quantization(text: str) -> Quantization:
     BadInput
         If no file type is called that; the hint has the nearest names.
     """
-    found = known_quantization(text)
+    found = known_quantization(text) or known_quantization(_spelt(text))
     if found is not None:
         return found
     from difflib import get_close_matches
 
     known = [*BASES, *_WIDE_ENDS]
-    close = get_close_matches(text.strip().upper(), known, n=3, cutoff=0.5)
+    wanted = text.strip().upper()
+    # Of those that it is the beginning of, the one that most people run comes first.
+    begun = sorted((name for name in known if name.startswith(wanted)), key=lambda name: name not in USUAL)
+    close = list(dict.fromkeys([*begun, *get_close_matches(wanted, known, n=3, cutoff=0.5)]))[:3]
     hint = f"did you mean {', '.join(close)}?" if close else f"known: {', '.join(known)}"
     raise BadInput(f"llama.cpp has no file type {text[:40]!r}", hint)
+
+
+def _spelt(text: str) -> str:
+    """The name with its underscores where they were left out or in other places: `q4km`, `Q4_KM`."""
+    squeezed = text.strip().upper().removeprefix("GGUF-").replace("_", "").replace("-", "")
+    names = (*BASES, *ALIASES, *_WIDE_ENDS)
+    return next((name for name in names if name.replace("_", "") == squeezed), text)
 
 
 def known_quantization(text: str) -> Quantization | None:
@@ -155,4 +165,4 @@ _DTYPES = ("bf16", "f16", "f32", "fp16", "fp32", "mxfp4", "nvfp4")
 def named_file_type(text: str) -> Quantization | None:
     """The file type that the name of a format stands for; None if it is that of another method or a dtype."""
     key = text.strip().lower()
-    return None if key in _DTYPES else known_quantization(key)
+    return None if key in _DTYPES else known_quantization(key) or known_quantization(_spelt(key))

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 import torch
-from checkpoint_files import gguf, info, safetensors, tensor
+from checkpoint_files import gguf, info, key, safetensors, tensor
 from safetensors.torch import save_file
 
 from willfit.checkpoints.locate import locate
@@ -259,3 +259,17 @@ def test_reading_loads_nothing_heavy(model):
         "print(sorted(heavy & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_a_missing_part_of_a_split_file_is_not_guessed(tmp_path):
+    """Its name would say the model, but the file would not load."""
+    name = "Qwen3-14B-Q4_K_M-0000{}-of-00002.gguf"
+    head = [
+        key("split.no", 2, b"\0\0"),
+        key("split.count", 2, b"\2\0"),
+        key("split.tensors.count", 5, b"\2\0\0\0"),
+    ]
+    (tmp_path / name.format(1)).write_bytes(gguf(head, [info("t", (32,), 0, 0)], 128))
+    with pytest.raises(BadInput, match=r"00002-of-00002\.gguf does not exist"):
+        locate(str(tmp_path / name.format(1)))
+    assert "by its name" in locate(str(tmp_path / "gone" / name.format(1))).notes[0]

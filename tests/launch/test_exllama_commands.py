@@ -7,7 +7,7 @@ import pytest
 from willfit.engines import exllamav2, exllamav3
 from willfit.errors import BadInput
 from willfit.launch.tabby import model_and_format
-from willfit.launch.table import parse_command
+from willfit.launch.table import is_program, parse_command
 
 CONFIG = """
 network:
@@ -35,6 +35,18 @@ memory:
 
 def read(line, version=None):
     return parse_command(shlex.split(line), version)
+
+
+def test_the_file_that_lies_beside_it_shows_whose_main_it_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadInput, match="cannot read the command"):
+        read("python main.py")
+    (tmp_path / "config.yml").write_text(CONFIG)
+    assert read("python main.py").engine == "exllamav3"
+    with pytest.raises(BadInput, match="cannot read the command"):
+        read("python main.py --train")
+    assert is_program("tabbyapi")
+    assert is_program("./tabbyAPI")
 
 
 @pytest.mark.parametrize(

@@ -152,3 +152,12 @@ def test_modelfiles_that_are_refused(text, message, tmp_path):
 def test_any_modelfile_is_read_or_refused(text):
     with contextlib.suppress(BadInput):
         assert parse_modelfile(text).model
+
+
+def test_variables_that_ollama_does_not_have_are_named():
+    line = "OLLAMA_NUM_PARALEL=4 OLLAMA_DEBUG=1 OLLAMA_MODELS=/x OLLAMA_KEEP_ALIVE=1h ollama run llama3.1:8b"
+    notes = parse_command(shlex.split(line)).notes
+    named = [note for note in notes if "has no variable" in note]
+    assert named == [
+        "Ollama has no variable OLLAMA_NUM_PARALEL: it has no effect (do you mean OLLAMA_NUM_PARALLEL?)"
+    ]

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from willfit.asking import ask_command, machine_of
 from willfit.errors import BadInput
 from willfit.launch.images import known_image
 from willfit.launch.table import devices_of, is_program, parse_command
@@ -133,7 +134,36 @@ def test_how_many_devices_a_command_sees(line, devices):
 
 
 def test_lists_of_devices_end_at_one_that_is_not_there():
-    assert devices_of({"CUDA_VISIBLE_DEVICES": "0,1,-1,2"}) == 2
+    assert devices_of({"CUDA_VISIBLE_DEVICES": "0,1,-1,2"}) == ["0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("line", "numbers"),
+    [
+        ("CUDA_VISIBLE_DEVICES=1 llama-server -m a.gguf", (1,)),
+        ("CUDA_VISIBLE_DEVICES=2,0 vllm serve a/b", (2, 0)),
+        ("CUDA_VISIBLE_DEVICES=GPU-8f2 vllm serve a/b", ()),
+        ("vllm serve a/b --device-ids 2,3", (2, 3)),
+        ("docker run --gpus '\"device=0,2\"' vllm/vllm-openai --model a/b", (0, 2)),
+        ("docker run --gpus 2 vllm/vllm-openai --model a/b", ()),
+        ("vllm serve a/b", ()),
+    ],
+)
+def test_which_devices_a_command_sees(line, numbers):
+    assert read(line).visible == numbers
+
+
+def test_the_devices_that_are_named_are_asked_about():
+    def names(line, gpus):
+        words = [*shlex.split(line), "llama-server", "-m", "Qwen3-8B-Q4_K_M.gguf", "-c", "4096"]
+        return [one.name for one in ask_command(words, machine_of(gpus), offline=True).devices]
+
+    mixed = "rtx4090+rtx3060+l4"
+    assert names("CUDA_VISIBLE_DEVICES=1", mixed) == ["GeForce RTX 3060 12GB"]
+    assert names("CUDA_VISIBLE_DEVICES=2,0", mixed) == ["L4", "GeForce RTX 4090"]
+    # Of a machine that is described in part the first ones are taken.
+    assert names("CUDA_VISIBLE_DEVICES=3", mixed) == ["GeForce RTX 4090"]
+    assert names("CUDA_VISIBLE_DEVICES=GPU-8f2", mixed) == ["GeForce RTX 4090"]
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,11 @@ from willfit.surfaces.cli.app import COMMANDS, _module
 from willfit.surfaces.cli.commands.estimate import _show
 from willfit.surfaces.cli.parsing import Parser
 from willfit.surfaces.cli.words import SWITCHES, arranged
+from willfit.surfaces.report.estimate import reason
 
 MODEL = "Qwen/Qwen3-8B"  # bundled: 16.4 GB of bf16 weights
 ESCAPE = "\x1b"
+GIB = 2**30
 
 
 @pytest.mark.parametrize(
@@ -57,9 +59,58 @@ def test_a_processor_alone_is_named_and_repacks_as_its_kind_does():
     )
     done = willfit(*words, "--cpu", "x86")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "on the processor" in done.stdout
+    assert " on CPU, " in done.stdout
     assert "repacked" not in done.stdout
     assert "repacked weights" in willfit(*words, "--cpu", "graviton4").stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("Qwen/Qwen3-8B:Q4_K_M", "--gpu", "cpu", "--host-ram", "64G"),
+        ("--gpu", "cpu", "--host-ram", "64G", "llama-cli", "-m", "Qwen3-8B-Q4_K_M.gguf", "-c", "4096"),
+        ("--gpu", "cpu", "--host-ram", "64G", "ollama", "run", "qwen3:8b"),
+        (
+            "--gpu",
+            "rtx4090",
+            "--host-ram",
+            "64G",
+            "llama-cli",
+            "-m",
+            "Qwen3-8B-Q4_K_M.gguf",
+            "--device",
+            "none",
+        ),
+    ],
+)
+def test_a_processor_alone_is_answered(words):
+    done = willfit(*words)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert " on CPU, " in done.stdout
+    assert "RAM: " in done.stdout
+    assert "Room for " in done.stdout
+
+
+def test_the_place_that_decides_is_named():
+    def said(host_bytes, *devices):
+        host = DeviceEstimate("host", 0, 8 * GIB, (exact("weights", host_bytes),))
+        return reason(Estimate("m", "e", "1", "serve", devices, host)).plain.partition(";")[0]
+
+    small = DeviceEstimate("GeForce RTX 3060", 0, 12 * GIB, (exact("weights", 11 * GIB),))
+    large = DeviceEstimate("GeForce RTX 4090", 1, 24 * GIB, (exact("weights", 20 * GIB),))
+    assert said(0, large) == "20.00 GiB of 24.00 GiB"
+    assert said(0, small, large) == "RTX 3060: 11.00 GiB of 12.00 GiB"
+    assert said(7.9 * GIB, small, large) == "RTX 3060: 11.00 GiB of 12.00 GiB"
+    assert said(9 * GIB, small, large) == "RAM: 9.00 GiB of 8.00 GiB"
+    assert said(9 * GIB) == "RAM: 9.00 GiB of 8.00 GiB"
+
+
+def test_devices_of_one_name_are_told_apart_where_they_differ():
+    words = ("llama-server", "-m", "Qwen3-32B-Q4_K_M.gguf", "-c", "8192")
+    shown = willfit("--gpu", "2x3090", *words).stdout
+    assert "GeForce RTX 3090 #0 " in shown
+    assert "GeForce RTX 3090 #1 " in shown
+    assert "#" not in willfit("--gpu", "rtx3090", *words).stdout
 
 
 def test_what_cannot_be_judged_passes_for_nothing(capsys):
@@ -91,6 +142,13 @@ WRONG = {
     "a very long device": ((MODEL, "--gpu", "h100" * 3000), "unknown device"),
     "a device with a picture": ((MODEL, "--gpu", "🎮"), "🎮"),
     "an unknown engine": ((MODEL, "--gpu", "l4", "--engine", "vlm"), "vllm"),
+    "an engine near another": ((MODEL, "--gpu", "l4", "--engine", "lama.cpp"), "did you mean llama.cpp or"),
+    "a command that is not there": (("engines", "--offline"), "willfit --help for commands"),
+    "a quantization in part": ((f"{MODEL}:q4", "--gpu", "l4"), "did you mean Q4_K_M,"),
+    "a format by its bits": (
+        (MODEL, "--gpu", "l4", "-f", "4bit"),
+        "did you mean nf4, awq, gptq, mlx4, q4_k_m",
+    ),
     "an empty engine": ((MODEL, "--gpu", "l4", "--engine", ""), "--engine is empty"),
     "an unreadable version": ((MODEL, "--gpu", "l4", "--engine-version", "newest"), "newest"),
     "an empty version": ((MODEL, "--gpu", "l4", "--engine-version="), "--engine-version is empty"),
@@ -141,6 +199,8 @@ WRONG = {
     "a command that starts nothing": (("--gpu", "l4", "vllm", "chat"), "vllm chat"),
     "half a launch command": (("--gpu", "l4", "vllm"), "vllm serve"),
     "a launch command without a model": (("--gpu", "l4", "vllm", "serve"), "no model"),
+    "a misspelt program": (("--gpu", "l4", "llama-serve", "-m", "a.gguf"), "did you mean llama-server"),
+    "a script": (("--gpu", "l4", "python", "run.py"), "ask willfit MODEL --engine transformers"),
     "a launcher that is not known": (("--gpu", "l4", "python", "train.py"), "python train.py"),
     "inspecting nothing": (("inspect",), "MODEL"),
     "inspecting two": (("inspect", MODEL, MODEL), "too many"),
@@ -179,6 +239,25 @@ def test_options_stand_on_either_side_of_the_model(words):
     same = willfit(MODEL, "--gpu", "l4", "--users", "2", "--context", "4096", "--json").stdout
     assert json.loads(same)["devices"][0]["name"] == "L4"
     assert willfit(*words).stdout == same
+
+
+@pytest.mark.parametrize(
+    ("written", "usual"),
+    [
+        ((f"{MODEL}:q4km",), (f"{MODEL}:Q4_K_M",)),
+        ((f"{MODEL}:Q4_KM",), (f"{MODEL}:Q4_K_M",)),
+        ((MODEL, "-f", "iq4xs"), (MODEL, "-f", "IQ4_XS")),
+        ((MODEL, "-e", "LlamaCpp"), (MODEL, "-e", "llama.cpp")),
+        ((MODEL, "-e", "llama-cpp"), (MODEL, "-e", "llama.cpp")),
+        ((MODEL, "-e", "mlx-lm", "-f", "mlx4"), (MODEL, "-e", "mlx", "-f", "mlx4")),
+    ],
+)
+def test_names_may_be_written_otherwise(written, usual):
+    same = willfit(*usual, "--gpu", "l4", "--json")
+    assert same.returncode in (0, 1)
+    found = json.loads(willfit(*written, "--gpu", "l4", "--json").stdout)
+    expected = json.loads(same.stdout)
+    assert (found["devices"], found["engine"]) == (expected["devices"], expected["engine"])
 
 
 def test_a_launch_command_and_the_same_question_agree():

@@ -36,6 +36,8 @@ class Checkpoint:
     file_type
         The file type of llama.cpp that was asked for, of a checkpoint that is no GGUF file: what is meant is the file
         that would be made of it.
+    format_name
+        How the weights are stored by the repository's name, where its files could not be read.
     revision
         The commit that was read from a hub.
     embeds
@@ -53,6 +55,7 @@ class Checkpoint:
     stored_bytes: int | None = None
     gguf: GgufHeader | None = None
     file_type: str = ""
+    format_name: str = ""
     revision: str | None = None
     embeds: bool = False
     facts: Mapping[str, Any] = field(default_factory=dict, repr=False)

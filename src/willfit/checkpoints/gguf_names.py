@@ -92,7 +92,11 @@ def original(repository: str) -> catalogue.CatalogueEntry | None:
     found = _OF_FILES.fullmatch(name)
     if found is None:
         return None
-    base = found["base"]
+    return based_on(organisation, found["base"])
+
+
+def based_on(organisation: str, base: str) -> catalogue.CatalogueEntry | None:
+    """The model of the catalogue that a repository's name means without what it says of files; None if none."""
     for candidate in (f"{organisation}/{base}", base.replace("_", "/", 1), base, named_model(base) or ""):
         try:
             entry = catalogue.find(candidate)

@@ -259,5 +259,6 @@ def _said_plainly(repo_id: str) -> Iterator[None]:
         cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) else error
         why = reason(cause if isinstance(cause, Exception) else error)
         raise Unreachable(
-            f"no usable answer from {endpoint()}: {why}", f"check the network, {_LOCAL_HINT}"
+            f"{shortened(repo_id)} is not bundled, and there is no usable answer from {endpoint()}: {why}",
+            f"check the network, {_LOCAL_HINT}",
         ) from None

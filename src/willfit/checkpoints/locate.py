@@ -86,7 +86,8 @@ def _from_path(text: str, offline: bool) -> Checkpoint:
     try:
         return read_path(text)
     except NotFound:
-        meant = guess(text)
+        # Of a split file that is here, another one may be missing.
+        meant = None if os.path.lexists(os.path.expanduser(text)) else guess(text)
         if meant is None:
             raise
     note = f"{text[:120]} is not here; by its name it is {meant.model} in {meant.quantization}"
@@ -112,6 +113,7 @@ def _from_catalogue(entry: CatalogueEntry, tag: str, notes: tuple[str, ...] = ()
 def _from_hub(name: str, revision: str | None, tag: str, offline: bool) -> Checkpoint:
     from willfit.checkpoints.gguf_names import asked_quantization, original
     from willfit.checkpoints.hub import read_hub
+    from willfit.checkpoints.stored_names import stored_as
 
     try:
         return read_hub(name, revision, tag, offline=offline)
@@ -121,7 +123,16 @@ def _from_hub(name: str, revision: str | None, tag: str, offline: bool) -> Check
         if entry is not None and asked is not None:
             note = f"{name} could not be read: taken for {entry.id}, made into {asked}"
             return _from_catalogue(entry, asked, (note,))
+        stored = stored_as(name, revision) if isinstance(error, Unreachable) and not tag else None
+        if stored is not None:
+            note = f"{name} could not be read: taken for {stored.entry.id}, stored as {stored.format_name}"
+            return replace(_from_catalogue(stored.entry, "", (note,)), format_name=stored.format_name)
         similar = catalogue.similar_ids(name) if revision is None and not tag else []
+        if not similar and "/" not in name:
+            raise type(error)(
+                error.message,
+                f"write organisation/model, or willfit --help for commands; otherwise {error.hint}",
+            ) from None
         if not similar:
             raise
         raise type(error)(

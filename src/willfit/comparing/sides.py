@@ -83,12 +83,12 @@ class Side:
 
     @property
     def room_bytes(self) -> int:
-        """The pool, or what the devices have beside what does not grow with the sequences."""
+        """The pool, or what devices, or else the host, have beside what does not grow with the sequences."""
         if self.pool_bytes is not None:
             return self.pool_bytes
         return sum(
-            (device.usable_bytes or 0) - sum(term.bytes for term in device.terms if term.name not in _GROWING)
-            for device in self.estimate.devices
+            (place.usable_bytes or 0) - sum(term.bytes for term in place.terms if term.name not in _GROWING)
+            for place in self.estimate.devices or (self.estimate.host,)
         )
 
     @property

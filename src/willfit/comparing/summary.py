@@ -23,6 +23,8 @@ def summary_of(a: Side, b: Side, device: PlaceChange, figures: Sequence[Figure])
     if _outcome(a) != _outcome(b):
         found.append(f"A {_outcome(a)}, B {_outcome(b)}")
     found.append(_of_bytes(device))
+    files = _of_files(a, b)
+    found += [files] if files else []
     by_name = {figure.name: figure for figure in figures}
     found += [
         text
@@ -43,12 +45,26 @@ def _outcome(side: Side) -> str:
 def _of_bytes(device: PlaceChange) -> str:
     difference = device.difference_bytes
     if format_bytes(device.a.peak_bytes) == format_bytes(device.b.peak_bytes):
-        return f"both take {format_bytes(device.a.peak_bytes)} of a device"
-    where = "a device" if device.a.name == device.b.name else "its fullest device"
+        return f"both take {format_bytes(device.a.peak_bytes)} of {_place(device)}"
+    where = _place(device) if device.a.name == device.b.name else "its fullest device"
     return (
         f"B takes {format_bytes(abs(difference))} {'more' if difference > 0 else 'less'} of {where}: "
         f"{format_bytes(device.a.peak_bytes)} → {format_bytes(device.b.peak_bytes)}"
     )
+
+
+def _place(device: PlaceChange) -> str:
+    return "RAM" if device.a.name == device.b.name == "host" else "a device"
+
+
+def _of_files(a: Side, b: Side) -> str:
+    """Mapped files, which are beside the peak."""
+    mapped = [sum(term.bytes for term in side.estimate.host.page_cache) for side in (a, b)]
+    sizes = [format_bytes(size) for size in mapped]
+    if sizes[0] == sizes[1]:
+        return ""
+    more = "more" if mapped[1] > mapped[0] else "less"
+    return f"B maps {format_bytes(abs(mapped[1] - mapped[0]))} {more} of files: {sizes[0]} → {sizes[1]}"
 
 
 def _of_tokens(figure: Figure | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -112,6 +113,28 @@ class Machine:
     devices: tuple[Device, ...]
     host_bytes: int | None = None
     processor: ProcessorKind | None = None
+
+    @property
+    def ram_bytes(self) -> int | None:
+        """RAM, also where it is devices' memory too; None if it is not known.
+
+        Of a device that has the RAM for its memory the size that it is sold with counts, unless the machine's is given.
+        """
+        sizes = [device.marketing_bytes or 0 for device in self.devices if device.unified_memory]
+        return self.host_bytes or max(sizes, default=0) or None
+
+    def host_beside(self, used: Iterable[tuple[Device, int]]) -> int | None:
+        """RAM that is left to the host beside what devices take of it; None if that is not known.
+
+        Parameters
+        ----------
+        used
+            Devices with the bytes that they hold. Those with memory of their own leave the RAM alone.
+        """
+        total = self.ram_bytes
+        if total is None:
+            return None
+        return max(0, total - sum(size for device, size in used if device.unified_memory))
 
 
 #: Where the question names no context, this many tokens, or the model's limit if that is less.

@@ -211,7 +211,8 @@ def _capacity(
     fixed_bytes = sum(term.bytes for terms in fixed for term in terms) - needs.users * needs.logits
     free = sum(usable) - subject.weight_bytes - fixed_bytes
     concurrency = max(0.0, free / (needs.cache + needs.state + needs.logits))
-    return Capacity(int(concurrency * needs.context), _longest(needs, free, len(limits)), concurrency)
+    longest = _longest(needs, free, len(limits))
+    return Capacity(max(int(concurrency * needs.context), longest), longest, concurrency)
 
 
 def _longest(needs: _Needs, free: int, devices: int) -> int:

@@ -125,6 +125,7 @@ def subject_of(checkpoint: Checkpoint, format_name: str | None = None) -> Subjec
                 "leave out --format, or what stands behind the colon",
             )
         format_name = f"gguf-{checkpoint.file_type}"
+    format_name = format_name or checkpoint.format_name or None
     if checkpoint.config is None:
         raise BadInput(
             f"{checkpoint.model}: there is no config.json beside the tensors, so the layers are not known",

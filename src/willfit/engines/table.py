@@ -38,20 +38,43 @@ FORKS: dict[str, tuple[str, str]] = {"ik_llama.cpp": ("llama.cpp", "NEWEST_IK")}
 GGUF_ENGINES = frozenset(("llama.cpp", "ollama", "lmstudio"))
 MLX_TOO = frozenset(("lmstudio",))
 
+#: Who runs formats that nobody else reads, by the method of their recipe.
+OWN_FORMATS = {"exl2": "exllamav2", "exl3": "exllamav3", "mlc": "mlc-llm", "mlx": "mlx"}
+
 #: Who answers if the engine that people would use does not run the model at all.
 FALLBACK_ENGINE = "transformers"
 
 
-def engine_module(name: str) -> Any:
-    """The module of an engine.
+#: What else an engine is called, without capitals, dots, dashes and underscores.
+_OTHER_NAMES: dict[str, str] = {
+    "exl2": "exllamav2", "exllama2": "exllamav2", "exl3": "exllamav3", "exllama3": "exllamav3", "tabbyapi": "exllamav3",
+    "ftllm": "fastllm", "hf": "transformers", "huggingface": "transformers", "kt": "ktransformers", "lms": "lmstudio",
+    "llamaserver": "llama.cpp", "mlc": "mlc-llm", "mlxlm": "mlx", "trtllm": "tensorrt-llm",
+}  # fmt: skip
+_BETWEEN = str.maketrans("", "", ".-_ ")
+
+
+def engine_name(text: str) -> str:
+    """The engine that a name means, however it is written: `llama-cpp`, `LlamaCpp` and `llama.cpp` are one.
 
     Raises
     ------
     BadInput
-        If there is none of that name.
+        If there is none of that name; the hint has the nearest.
     """
-    if name not in ENGINES:
-        raise BadInput(f"unknown engine {name!r}", f"known: {', '.join(ENGINES)}")
+    key = text.lower().translate(_BETWEEN)
+    names = {name.translate(_BETWEEN): name for name in ENGINES} | _OTHER_NAMES
+    if key in names:
+        return names[key]
+    from difflib import get_close_matches
+
+    close = list(dict.fromkeys(names[one] for one in get_close_matches(key, names, 3, 0.6)))
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    raise BadInput(f"unknown engine {text[:40]!r}", f"{hint}known: {', '.join(ENGINES)}")
+
+
+def engine_module(name: str) -> Any:
+    """The module of an engine, by its own name."""
     return import_module(f"willfit.engines.{ENGINES[name]}")
 
 
@@ -69,12 +92,15 @@ def newest_version(name: str) -> str:
 
 
 def default_engine(subject: Subject, machine: Machine, is_gguf: bool) -> str:
-    """llama.cpp for GGUF files; else vLLM where it runs, MLX on Apple, transformers on CPU.
+    """llama.cpp for GGUF files, others for formats of their own; else vLLM where it runs, MLX on Apple, transformers
+    on CPU.
 
     vLLM serves decoders, and of the encoder-decoders those for speech, whose encoder has a fixed length.
     """
     if is_gguf:
         return "llama.cpp"
+    if subject.recipe.method in OWN_FORMATS:
+        return OWN_FORMATS[subject.recipe.method]
     architecture = subject.architecture
     if machine.devices and all(device.vendor == "Apple" for device in machine.devices):
         return "mlx" if runs_on_apple(architecture) else "transformers"

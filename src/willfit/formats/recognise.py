@@ -150,6 +150,15 @@ _READINGS: dict[str, tuple[str, str]] = {
     "w4a16": ("w4a16-g32", "w4a16-experts"),
 }
 
+#: What may be meant by words that leave the method open.
+_MEANT: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("4bit", "4-bit", "q4"), ("nf4", "awq", "gptq", "mlx4", "q4_k_m")),
+    **dict.fromkeys(("8bit", "8-bit", "q8"), ("bnb-int8", "fp8", "gptq-int8", "mlx8", "q8_0")),
+    **dict.fromkeys(("bitsandbytes", "bnb", "llm.int8"), ("nf4", "nf4-double", "fp4", "bnb-int8")),
+    **dict.fromkeys(("gguf", "ggml"), ("q4_k_m", "q5_k_m", "q8_0")),
+    "mlx": ("mlx4", "mlx8", "mlx-mxfp4"),
+}
+
 #: Group sizes that producers take, the usual one first.
 _GROUPS = (128, 64, 32)
 
@@ -227,7 +236,10 @@ def recipe_named(text: str, dtype: str, architecture: Architecture | None = None
         known = list(dict.fromkeys([*NAMED, *_PLAIN, *_UNQUANTIZED, *_EXL_EXAMPLES, *map(str.lower, BASES)]))
         from difflib import get_close_matches
 
-        close = get_close_matches(key, known, n=3, cutoff=0.5)
+        begun = sorted((name for name in known if name.startswith(key)), key=lambda name: "4" not in name)
+        close = list(
+            dict.fromkeys([*_MEANT.get(key, begun), *get_close_matches(key, known, n=3, cutoff=0.5)])
+        )[:5]
         hint = f"did you mean {', '.join(close)}?" if close else f"known: {', '.join(known)}"
         raise BadInput(f"unknown format {text!r}", hint) from None
 

@@ -48,6 +48,8 @@ class Launch:
         The format is that of the files that the command names, which were made from the model's own.
     devices
         How many devices the command lets the engine see; None for all that there are.
+    visible
+        Numbers of these devices, where it names them.
     notes
         What was understood but is not counted, and what was assumed.
     draft
@@ -63,6 +65,7 @@ class Launch:
     notes: tuple[str, ...] = ()
     draft: DraftModel | None = None
     other_files: bool = False
+    visible: tuple[int, ...] = ()
 
 
 class OnlyServes(BadInput):

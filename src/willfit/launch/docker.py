@@ -15,6 +15,7 @@ from willfit.errors import BadInput
 from willfit.launch.base import Launch
 from willfit.launch.flags import flag_table, unknown_flag
 from willfit.launch.images import Image, known_image
+from willfit.launch.values import numbers_of
 
 READS_VARIABLES = True
 
@@ -88,10 +89,12 @@ def parse(
     notes = _notes(container, tagged if version is None else None)
     if image.backend == "cpu":
         notes.append("the image has llama.cpp for the processor alone")
+    count, numbers = _devices(container)
     return replace(
         launch,
         model=_on_host(launch.model, container),
-        devices=_devices(container) if launch.devices is None else launch.devices,
+        devices=launch.devices if launch.devices is not None else count,
+        visible=launch.visible if launch.devices is not None else numbers,
         notes=(*notes, *launch.notes),
     )
 
@@ -193,16 +196,17 @@ def _with_files_of_host(command: Sequence[str], container: _Container) -> list[s
     return found
 
 
-def _devices(container: _Container) -> int | None:
-    """How many GPUs `--gpus` gives: `2`, `device=0,1`, `"device=0,1",capabilities=utility`; None for all."""
+def _devices(container: _Container) -> tuple[int | None, tuple[int, ...]]:
+    """How many GPUs `--gpus` gives, and which: `2`, `device=0,1`, `"device=0,1",capabilities=utility`; None for all."""
     text = (container.last("--gpus") or "").strip("'")
     listed = re.search(r"device=([\w:.-]+(?:,[\w:.-]+)*)\"", text + '"') or re.match(
         r"device=([\w,:.-]+)", text
     )
     if listed is not None:
-        return len(listed.group(1).split(","))
+        named = listed.group(1).split(",")
+        return len(named), numbers_of(named)
     count = re.fullmatch(r"(?:count=)?(\d+)", text)
-    return int(count.group(1)) if count is not None and int(count.group(1)) else None
+    return (int(count.group(1)) if count is not None and int(count.group(1)) else None), ()
 
 
 def _mounts(container: _Container) -> list[tuple[str, str]]:

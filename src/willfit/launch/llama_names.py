@@ -24,6 +24,16 @@ _NEW = re.compile(
     r"|bench|parallel|imatrix|lookup|retrieval|passkey|sweep-bench|fit-params)(-(cuda|rocm|hip|vulkan|cpu|sycl))?"
 )
 
+#: Those that people run most.
+PUBLISHED = (
+    "llama-server",
+    "llama-cli",
+    "llama-bench",
+    "llama-mtmd-cli",
+    "llama-perplexity",
+    "llama-embedding",
+)
+
 #: Programs until June 2024, which stand in a folder of their own: `./main`.
 _OLD = {
     "server": "server", "main": "cli", "perplexity": "perplexity", "embedding": "embedding",

@@ -172,6 +172,31 @@ def _model(name: str, quant: str | None = None) -> Known:
     return found if quant is None else found.quantized(quant)
 
 
+#: Variables that do not change what a model takes, of any version.
+_QUIET = frozenset(
+    f"OLLAMA_{name}" for name in (
+        "API_KEY", "AUTH", "DEBUG", "DEBUG_LOG_REQUESTS", "EDITOR", "EXPERIMENT", "GO_TEMPLATE", "HOST", "IGPU_ENABLE",
+        "INTEL_GPU", "KEEP_ALIVE", "LIBRARY_PATH", "LOAD_TIMEOUT", "MAX_QUEUE", "MAX_TRANSFER_STREAMS", "MAX_VRAM",
+        "MODELS", "MULTIUSER_CACHE", "NOHISTORY", "NOPRUNE", "NO_CLOUD", "ORIGINS", "REMOTES", "TMPDIR", "VERSION",
+        "VULKAN",
+    )
+)  # fmt: skip
+
+
+def _unknown(variables: Mapping[str, str]) -> list[str]:
+    """Notes on variables that look like Ollama's and are none, which it passes over."""
+    from difflib import get_close_matches
+
+    names = sorted({*_SWITCHES, *_NUMBERS, *_WORDS, *_QUIET})
+    notes = []
+    for name in variables:
+        if name.startswith("OLLAMA_") and name not in names:
+            close = get_close_matches(name, names, 1, 0.8)
+            meant = f" (do you mean {close[0]}?)" if close else ""
+            notes.append(f"Ollama has no variable {name[:40]}: it has no effect{meant}")
+    return notes
+
+
 def _environment(variables: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
     """Settings of the server, and notes on variables that Ollama would not understand."""
     settings: dict[str, Any] = {}
@@ -199,7 +224,7 @@ def _environment(variables: Mapping[str, str]) -> tuple[dict[str, Any], list[str
             notes.append(f"OLLAMA_KEEP_ALIVE={keep[:20]} is no duration: Ollama takes its default")
     if variables.get("LLAMA_ARG_FIT", "").lower() in ("off", "0", "false"):
         settings["fit"] = False
-    return settings, notes
+    return settings, [*notes, *_unknown(variables)]
 
 
 def _duration(text: str) -> float | None:

@@ -67,7 +67,9 @@ def recognises(words: Sequence[str]) -> bool:
         if _SCRIPTS.fullmatch(basename(word)):
             own = any(one.partition("=")[0] in _OWN for one in words)
             file = "--config" in words and any(one.endswith((".yml", ".yaml")) for one in words)
-            return own or file or "tabby" in word.lower()
+            # Without a word it reads the file that lies beside it.
+            alone = words[-1] == word and Path(_FILE).is_file()
+            return own or file or alone or "tabby" in word.lower()
     return False
 
 

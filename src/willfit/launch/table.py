@@ -11,8 +11,9 @@ from os.path import basename
 from willfit.errors import BadInput
 from willfit.launch.base import Launch, OnlyServes
 from willfit.launch.images import known_image
-from willfit.launch.llama_names import is_koboldcpp, is_llama_program, llama_program
+from willfit.launch.llama_names import PUBLISHED, is_koboldcpp, is_llama_program, llama_program
 from willfit.launch.shell import SHELLS, VARIABLE, commands_of, script_of
+from willfit.launch.values import numbers_of
 
 #: Modules of this folder, asked in turn whether a command is theirs.
 LAUNCHERS: tuple[str, ...] = (
@@ -33,7 +34,7 @@ _CONTAINERS = frozenset({"docker", "podman", "nerdctl", "nvidia-docker"})
 
 _ENGINES = frozenset({
     "vllm", "sglang", "lmdeploy", "trtllm-serve", "text-generation-launcher", "llama-server", "koboldcpp",
-    "ollama", "mlx_lm.server", "mlx_lm.generate", "ktransformers", "kt", "ftllm", "mlc_llm",
+    "ollama", "mlx_lm.server", "mlx_lm.generate", "ktransformers", "kt", "ftllm", "mlc_llm", "tabbyapi",
 })  # fmt: skip
 
 #: Programs most of whose commands load nothing: scripts have those, too.
@@ -79,8 +80,17 @@ _VISIBLE = (
 def is_program(word: str) -> bool:
     """Whether a word starts a launch command."""
     name = basename(word)
+    if name.lower() == "tabbyapi":
+        return True
     forms = any(form.fullmatch(name) for form in (_PYTHON, _DOTTED))
     return name in PROGRAMS or forms or is_llama_program(word)
+
+
+def programs_like(word: str) -> list[str]:
+    """Programs whose names are near a word, which is none."""
+    from difflib import get_close_matches
+
+    return get_close_matches(basename(word).lower(), sorted({*_ENGINES, *PUBLISHED}), 2, 0.75)
 
 
 def variables_before(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -126,15 +136,17 @@ def parse_command(
     if launch is None:
         launch = _parse_wrapped(command, version, given)
     visible = devices_of(given)
-    return launch if visible is None or launch.devices is not None else replace(launch, devices=visible)
+    if visible is None or launch.devices is not None:
+        return launch
+    return replace(launch, devices=len(visible), visible=numbers_of(visible))
 
 
-def devices_of(variables: Mapping[str, str]) -> int | None:
-    """How many devices variables let a program see; None if they say nothing."""
+def devices_of(variables: Mapping[str, str]) -> list[str] | None:
+    """The devices that variables let a program see; None if they say nothing."""
     for name in _VISIBLE:
-        listed = [one for one in variables.get(name, "").split(",") if one.strip()]
-        if listed and listed[0].strip() not in ("all", "void", "none"):
-            return listed.index("-1") if "-1" in listed else len(listed)
+        listed = [one.strip() for one in variables.get(name, "").split(",") if one.strip()]
+        if listed and listed[0] not in ("all", "void", "none"):
+            return listed[: listed.index("-1")] if "-1" in listed else listed
     return None
 
 
@@ -170,7 +182,9 @@ def _parse_wrapped(command: list[str], version: str | None, variables: Mapping[s
     if start is None:
         what = " ".join(command)[:80]
         known = ", ".join([*sorted(_ENGINES | _TOOLS), "python -m lightllm.server.api_server", "docker run"])
-        raise BadInput(f"cannot read the command {what!r}", f"known: {known}")
+        script = any(word.endswith(".py") for word in command[1:3])
+        hint = "about a script with transformers ask willfit MODEL --engine transformers; " if script else ""
+        raise BadInput(f"cannot read the command {what!r}", f"{hint}known: {known}")
     between, rest = command[:start], list(command[start:])
     given = dict(variables)
     for word in between:
@@ -208,8 +222,10 @@ def starts(words: Sequence[str]) -> bool:
     name, following = basename(words[0]), list(words[1:5])
     if _PINNED.fullmatch(name):
         name = name.partition("@")[0]
-    if name in ("trtllm-serve", "text-generation-launcher", "ktransformers") or (
-        _DOTTED.fullmatch(name) and "." in name
+    if (
+        name.lower() == "tabbyapi"
+        or name in ("trtllm-serve", "text-generation-launcher", "ktransformers")
+        or (_DOTTED.fullmatch(name) and "." in name)
     ):
         return True
     if llama_program(words) is not None or is_koboldcpp(words[0]):

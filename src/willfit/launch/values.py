@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from willfit.errors import BadInput
@@ -155,3 +156,8 @@ def _expanded(text: str) -> str:
 def read_json(text: str) -> Any:
     """The value of a JSON option that has been checked."""
     return json.loads(_expanded(text))
+
+
+def numbers_of(devices: Sequence[str]) -> tuple[int, ...]:
+    """Numbers of devices that are named; empty where one has another name (a UUID)."""
+    return tuple(int(one) for one in devices) if all(one.isdecimal() for one in devices) else ()

@@ -19,7 +19,7 @@ from willfit.launch.config_files import with_config
 from willfit.launch.flags import did_you_mean, flag_table, variable_table
 from willfit.launch.notes import not_counted, of_other_versions
 from willfit.launch.scanning import Dialect, scan
-from willfit.launch.values import choice, read_json, without_units
+from willfit.launch.values import choice, numbers_of, read_json, without_units
 from willfit.launch.vllm_features import VARIABLES, Reader, features
 
 PROGRAM = "vllm serve"
@@ -211,6 +211,7 @@ def parse(
         settings=Settings(**settings),
         format_name=_ONLINE.get(quantization) if isinstance(quantization, str) else None,
         devices=len(str(devices).split(",")) if devices else None,
+        visible=numbers_of(str(devices).split(",")) if devices else (),
         draft=draft,
         notes=(
             *notes,

@@ -447,6 +447,9 @@ WORDS: dict[str, Words] = {
         "each layer's device computes with divided rows, and keeps its cache",
         _WEIGHTS,
     ),
+    "divides_tensors": _either(
+        "devices do not divide each tensor", "devices divide each tensor with --split-mode tensor", _WEIGHTS
+    ),
     "pipeline_copies": Words("pipelines keep {} copies of inputs", _COMPUTE),
     "spare_sequence": _either(
         "a server has as many sequences as slots", "a server has one more sequence than slots", ("outputs",)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from willfit.engines.base import Machine, Subject
+from willfit.engines.llama_cpp.backends.table import backends_of
 from willfit.engines.llama_cpp.graph import families
+from willfit.engines.llama_cpp.loading.slices import slices_of
+from willfit.engines.llama_cpp.parts import parts_of
 from willfit.engines.llama_cpp.plan import cached_bytes, context
 from willfit.engines.llama_cpp.settings import Drafting, Settings
 from willfit.engines.llama_cpp.sizing import Sizing, size_up
@@ -53,7 +56,11 @@ def draft_of(subject: Subject, machine: Machine, sizing: Sizing, free: list[int 
     read = len(layers) if isinstance(layers, tuple | list) else 0
     output = made.context.output + 4 * subject.architecture.hidden_size * sizing.resolved.n_batch * read
     known = families.is_known(subject.draft.architecture.model_type)
-    return Draft(made.model.bytes, caches, dict(made.context.compute), output, known)
+    weights, compute = made.model.bytes, dict(made.context.compute)
+    for one in made.divided:
+        weights[one.place], caches[one.place] = one.weights, one.keys_values + one.states
+        compute[one.place] = compute[made.model.backends[0].place]
+    return Draft(weights, caches, compute, output, known)
 
 
 def draft_settings(sizing: Sizing, drafting: Drafting) -> Settings:
@@ -93,10 +100,21 @@ def _modules(subject: Subject, sizing: Sizing, drafting: Drafting) -> Draft:
     vectors = 4 * subject.architecture.hidden_size * (resolved.n_batch + cache.sequences)
     if subject.architecture.model_type in families.DRAFTING:
         made = context(sizing.model, asked, resolved.era)
-        return Draft({}, dict(made.keys_values), dict(made.compute), made.output + vectors, sure=True)
-    # A graph that is not known has one layer of the main model's kind, so its largest stage is about as large.
-    caches = cached_bytes(sizing.model, asked)
-    return Draft({}, caches, dict(sizing.context.compute), sizing.context.output + vectors, sure=False)
+        caches, compute = dict(made.keys_values), dict(made.compute)
+        output, sure = made.output + vectors, True
+    else:
+        # A graph that is not known has one layer of the main model's kind, so its largest stage is about as large.
+        caches, compute = cached_bytes(sizing.model, asked), dict(sizing.context.compute)
+        output, sure = sizing.context.output + vectors, False
+    if sizing.divided:
+        slices = slices_of(
+            sizing.model.header, sizing.model.architecture, len(sizing.devices), sizing.settings.tensor_split
+        )
+        backends = backends_of(sizing.devices, sizing.backend, resolved.era)
+        whole = compute[sizing.model.backends[0].place]
+        for one in parts_of(sizing.model, asked, slices, backends):
+            caches[one.place], compute[one.place] = one.keys_values + one.states, whole
+    return Draft({}, caches, compute, output, sure)
 
 
 def draft_term(sizing: Sizing, draft: Draft, places: tuple[str, ...]) -> Term | None:

@@ -188,6 +188,8 @@ class Era:
     divides_rows, layers_divide
         CUDA devices divide rows of matrices (`--split-mode row`); each layer's device computes with them, before the
         main one did.
+    divides_tensors
+        Devices divide each tensor, and caches (`--split-mode tensor`).
     spare_sequence
         A server has one more sequence than slots.
     caches_drafts
@@ -319,6 +321,7 @@ class Era:
     flash_pictures: bool = False
     divides_rows: bool = True
     layers_divide: bool = False
+    divides_tensors: bool = False
     spare_sequence: bool = False
     caches_drafts: bool = False
     flash_on: bool = False
@@ -503,6 +506,7 @@ ERAS: tuple[Era, ...] = succession(
     changed((8557,), hexagon_step=4),
     changed((8650,), rotates=True),
     changed((8720,), per_layer_first=True),
+    changed((8740,), divides_tensors=True),
     changed((8761,), opencl_step=14),
     changed((8800,), rotates_windows=True),
     changed((8956,), cann_step=14),

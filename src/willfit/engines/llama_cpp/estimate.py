@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from willfit.engines.base import Machine, Question, Subject
@@ -20,7 +20,13 @@ from willfit.engines.llama_cpp.extras import (
     projector_term,
 )
 from willfit.engines.llama_cpp.graph import families
-from willfit.engines.llama_cpp.host import checkpoints_term, prompt_cache_term
+from willfit.engines.llama_cpp.host import (
+    checkpoints_term,
+    from_disk_note,
+    mapped_in_use,
+    prompt_cache_term,
+    room_for_files,
+)
 from willfit.engines.llama_cpp.loading.expanded import expanded, keeps_heads, with_caches
 from willfit.engines.llama_cpp.loading.offload import Offload
 from willfit.engines.llama_cpp.loading.weights import LAYER
@@ -36,6 +42,7 @@ from willfit.engines.llama_cpp.terms import (
     keys_values_term,
     made_term,
     output_term,
+    slices_terms,
     states_term,
     weights_term,
 )
@@ -105,19 +112,10 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
     sizing = size_up(subject, machine, settings, free)
     limits = [one for one in free if one is not None]
     limits = limits if len(limits) == len(free) else []
-
-    def measure(asked: Settings, chosen: Offload) -> tuple[int, ...]:
-        return resized(subject, sizing, asked, chosen).device_bytes
-
-    def with_context(tokens: int, sequences: int) -> tuple[int, ...]:
-        asked = replace(sizing.settings, n_ctx=tokens * sequences, n_parallel=sequences)
-        return measure(asked, sizing.offload)
-
     draft = draft_of(subject, machine, sizing, free)
     pictures = projector_compute(sizing)
     beside = [_beside(sizing, draft, pictures, index) for index in range(len(sizing.devices))]
     limits = [limit - sum(term.bytes for term in terms) for limit, terms in zip(limits, beside, strict=False)]
-    held = capacity(sizing, limits, with_context)
     devices = tuple(
         DeviceEstimate(
             device.name,
@@ -127,14 +125,27 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
         )
         for index, device in enumerate(sizing.devices)
     )
+    own = _host_terms(sizing, draft, pictures)
+    peaks = [(device, place.peak_bytes) for device, place in zip(sizing.devices, devices, strict=True)]
+    room = machine.host_beside(peaks)
     mapped = weights_term(sizing, "CPU_Mapped", "mapped_weights")
-    host = DeviceEstimate(
-        "host",
-        0,
-        machine.host_bytes,
-        _host_terms(sizing, draft, pictures),
-        page_cache=(mapped,) if mapped is not None else (),
-    )
+    host = DeviceEstimate("host", 0, room, own, page_cache=(mapped,) if mapped is not None else ())
+    shared = [index for index, device in enumerate(sizing.devices) if device.unified_memory]
+    if machine.ram_bytes is not None and room is not None and len(limits) == len(devices):
+        # Where mapped weights stay in RAM, nothing that would push them out is counted as room.
+        place, files = room_for_files(host.peak_bytes, room), mapped_in_use(sizing)
+        taken = host.peak_bytes + sum(devices[index].peak_bytes for index in shared)
+        left = place - files if files <= place else machine.ram_bytes - taken
+        limits.append(left + _ram(sizing, shared))
+
+    def measure(asked: Settings, chosen: Offload) -> tuple[int, ...]:
+        same = asked == sizing.settings and chosen == sizing.offload
+        found = sizing if same else resized(subject, sizing, asked, chosen)
+        ram = (_ram(found, shared),) if len(limits) > len(devices) else ()
+        return (*found.device_bytes, *ram)
+
+    held = capacity(sizing, limits, lambda asked: measure(asked, sizing.offload))
+    disk = from_disk_note(sizing, host.peak_bytes, room)
     return Estimate(
         model=subject.model,
         engine=settings.fork,
@@ -143,14 +154,21 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
         devices=devices,
         host=host,
         capacity=held,
-        notes=_notes(subject, sizing, users),
+        notes=(*_notes(subject, sizing, settings, users), *((disk,) if disk else ())),
         remedies=remedies(sizing, limits, measure, held.max_context if held else 0),
         details=_details(sizing, draft, pictures),
     )
 
 
+def _ram(sizing: Sizing, shared: Sequence[int]) -> int:
+    """What model and context take of RAM, with devices that share it."""
+    return sizing.host_bytes + sum(sizing.device_bytes[index] for index in shared)
+
+
 def _device_terms(sizing: Sizing, index: int) -> tuple[Term, ...]:
-    place = sizing.model.backends[index].place
+    if sizing.divided:
+        return slices_terms(sizing, index)
+    place = sizing.place(index)
     return _present(
         weights_term(sizing, place),
         divided_term(sizing, index),
@@ -163,7 +181,7 @@ def _device_terms(sizing: Sizing, index: int) -> tuple[Term, ...]:
 
 def _beside(sizing: Sizing, draft: Draft | None, pictures: Pictures, index: int) -> tuple[Term, ...]:
     """What a device holds beside the model and its context: adapters, a projector, a drafting model."""
-    place = sizing.model.backends[index].place
+    place = sizing.place(index)
     return _present(
         lora_term(sizing, index),
         projector_term(sizing) if index == 0 and sizing.settings.mmproj_offload else None,
@@ -192,26 +210,27 @@ def _host_terms(sizing: Sizing, draft: Draft | None, pictures: Pictures) -> tupl
     )
 
 
-def _notes(subject: Subject, sizing: Sizing, users: int) -> tuple[str, ...]:
+def _notes(subject: Subject, sizing: Sizing, asked: Settings, users: int) -> tuple[str, ...]:
     resolved, settings = sizing.resolved, sizing.settings
     notes = list(subject.notes)
     layers = len(sizing.model.places.layers) + 1
     if sizing.devices and sizing.offload.layers < layers:
         notes.append(f"{sizing.offload.layers} of {layers} layers are on the devices, the rest is in RAM")
+    apart = sizing.context.keys_values.get("CPU", 0)
+    if sizing.devices and apart and not settings.kv_offload:
+        notes.append(f"the KV cache ({format_bytes(apart)}) is in RAM (--no-kv-offload)")
     moved = [pattern for pattern, place in sizing.offload.overrides if place == "CPU"]
     if moved and not settings.override_tensor and not settings.cpu_moe and not settings.n_cpu_moe:
         notes.append(f"experts of {len(moved)} layers stay in RAM")
     notes += _left_behind(sizing)
-    if resolved.context_open:
-        notes.append(
-            f"no context was asked for: {resolved.n_ctx:,} tokens are what memory or the model allow"
-        )
+    if not asked.n_ctx:
+        notes.append(_context_note(sizing))
     if users > resolved.sequences:
         notes.append(f"{users} users are asked for, the server has {resolved.sequences} slots: others wait")
     elif resolved.unified and resolved.sequences > 1:
         notes.append(f"{resolved.sequences} slots share {resolved.n_ctx:,} tokens")
     trained = sizing.model.architecture.max_positions
-    if trained and resolved.cells > trained:
+    if trained and asked.n_ctx and resolved.cells > trained:
         notes.append(
             f"{resolved.cells:,} tokens are more than the {trained:,} that the model was trained for"
         )
@@ -219,13 +238,10 @@ def _notes(subject: Subject, sizing: Sizing, users: int) -> tuple[str, ...]:
         notes.append(f"{len(settings.lora)} LoRA adapters could not be read: they are not counted")
     if settings.drafting is not None and settings.drafting.kind != "mtp" and subject.draft is None:
         notes.append("the drafting model is not known: it is not counted")
-    undivided = settings.split_mode == "tensor" or (
-        settings.split_mode == "row" and sizing.model.split is None
-    )
-    if undivided and len(sizing.devices) > 1:
-        notes.append(
-            f"--split-mode {settings.split_mode} divides matrices; they are counted with whole layers here"
-        )
+    if sizing.divided:
+        notes.append(_division_note(sizing))
+    if settings.split_mode == "row" and sizing.model.split is None and len(sizing.devices) > 1:
+        notes.append("--split-mode row divides matrices; they are counted with whole layers here")
     if settings.mmproj_bytes and settings.mmproj_encoder is None:
         notes.append("what the projector computes is not known: it is not counted")
     if settings.mmproj_encoder is not None and settings.mmproj_waits:
@@ -278,12 +294,43 @@ def _left_behind(sizing: Sizing) -> list[str]:
     return [f"{backend} cannot multiply {types}: {format_bytes(size)} of offloaded layers stay in RAM"]
 
 
+def _context_note(sizing: Sizing) -> str:
+    """What a program takes that is not told a context."""
+    tokens, trained = sizing.resolved.n_ctx, sizing.model.architecture.max_positions or 0
+    streams = 1 if sizing.resolved.unified else sizing.resolved.sequences
+    why = "the program's own choice"
+    if tokens >= trained * streams:
+        why = "what the model was trained for"
+    elif sizing.resolved.era.fits and sizing.settings.fit is not False:
+        why = f"what --fit finds room for, of the {trained * streams:,} that the model was trained for"
+    return f"no context was asked for: {tokens:,} tokens are {why}"
+
+
+def _division_note(sizing: Sizing) -> str:
+    """What a reader should know of tensors that are divided."""
+    shares = (
+        "as --tensor-split says" if any(sizing.settings.tensor_split) else "evenly, whatever memory they have"
+    )
+    return (
+        f"each tensor is divided among {len(sizing.devices)} devices, {shares}; each has a compute buffer for whole "
+        "tensors, and what libraries for their exchange take (NCCL) is not counted"
+    )
+
+
 def _present(*terms: Term | None) -> tuple[Term, ...]:
     return tuple(term for term in terms if term is not None)
 
 
+def _each(sizing: Sizing, sizes: Mapping[str, int], held: Sequence[int]) -> dict[str, int]:
+    """Bytes by buffer, those of divided tensors for each device."""
+    if not held or not sizing.divided:
+        return dict(sizes)
+    return {**sizes, **{one.place: size for one, size in zip(sizing.divided, held, strict=True)}}
+
+
 def _details(sizing: Sizing, draft: Draft | None, pictures: Pictures) -> dict[str, Any]:
     resolved = sizing.resolved
+    whole = sizing.context.compute.get(sizing.model.backends[0].place, 0)
     drafted = {} if draft is None else {"kv": draft.caches, "compute": draft.compute}
     return {
         "context": resolved.n_ctx if resolved.unified else resolved.cells,
@@ -291,12 +338,15 @@ def _details(sizing: Sizing, draft: Draft | None, pictures: Pictures) -> dict[st
         "sequences": resolved.sequences,
         "flash_attn": sizing.context.flash_attn,
         "n_gpu_layers": sizing.offload.layers if sizing.devices else 0,
-        "places": [backend.place for backend in sizing.model.backends],
+        "places": [
+            *(sizing.place(index) for index in range(len(sizing.devices))),
+            sizing.model.backends[-1].place,
+        ],
         "buffers": {
-            "model": sizing.model.bytes,
-            "kv": dict(sizing.context.keys_values),
-            "rs": dict(sizing.context.states),
-            "compute": dict(sizing.context.compute),
+            "model": _each(sizing, sizing.model.bytes, [one.weights for one in sizing.divided]),
+            "kv": _each(sizing, sizing.context.keys_values, [one.keys_values for one in sizing.divided]),
+            "rs": _each(sizing, sizing.context.states, [one.states for one in sizing.divided]),
+            "compute": {**{one.place: whole for one in sizing.divided}, **sizing.context.compute},
             "output": {sizing.model.backends[-1].place: sizing.context.output},
             "input": {sizing.model.backends[-1].place: sizing.context.inputs},
         },

@@ -4,14 +4,66 @@ from __future__ import annotations
 
 from willfit.architectures.mixers import Attention, Recurrent
 from willfit.engines.llama_cpp.cache.layers import quantized
+from willfit.engines.llama_cpp.loading.roles import role_of
+from willfit.engines.llama_cpp.loading.weights import Placed
 from willfit.engines.llama_cpp.sizing import Sizing
 from willfit.engines.llama_cpp.terms import cite
 from willfit.estimate import Term, between
 from willfit.ggml_types import GGML_TYPES
-from willfit.quantities import MIB
+from willfit.quantities import MIB, ceil_div, format_bytes
 
 #: Saved prompts of a server (`--cache-ram`), and saved states for each slot (`--ctx-checkpoints`).
 CACHE_RAM_MIB, CHECKPOINTS = 8192, 32
+#: Linux keeps a record (`struct page`) of each page of RAM.
+_PAGE, _PAGE_RECORD = 4096, 64
+
+
+def mapped_in_use(sizing: Sizing) -> int:
+    """Bytes of the mapped file that are read for each token: of a table it is a few rows, whatever its size."""
+    return sum(one.tensor.bytes for one in _in_use(sizing))
+
+
+def _in_use(sizing: Sizing) -> list[Placed]:
+    return [
+        one
+        for one in sizing.model.placed
+        if one.buffer.place == "CPU_Mapped" and not one.shared and role_of(one.name).op != "get_rows"
+    ]
+
+
+def room_for_files(held: int, room: int) -> int:
+    """RAM for mapped files, of which the kernel keeps a record for each page.
+
+    Parameters
+    ----------
+    held
+        Bytes of RAM that the process takes for itself.
+    room
+        RAM that it can use.
+    """
+    return max(0, room - ceil_div(room, _PAGE) * _PAGE_RECORD - held)
+
+
+def from_disk_note(sizing: Sizing, held: int, room: int | None) -> str:
+    """What of a mapped file does not stay in RAM and is read from disk again and again; empty if all of it stays.
+
+    Parameters
+    ----------
+    held, room
+        See `room_for_files`; None if that is not known.
+    """
+    if room is None:
+        return ""
+    size, place = mapped_in_use(sizing), room_for_files(held, room)
+    if size <= place:
+        return ""
+    experts = any("_exps." in one.name for one in _in_use(sizing))
+    chosen = ", as far as their experts are chosen" if experts else ""
+    return (
+        f"{format_bytes(size - place)} of {format_bytes(size)} of mapped weights do not stay in RAM "
+        f"({format_bytes(room)}, less the kernel's page records and {format_bytes(held)} of other memory): "
+        f"they are read from disk for each token{chosen}"
+    )
 
 
 def prompt_cache_term(sizing: Sizing) -> Term | None:

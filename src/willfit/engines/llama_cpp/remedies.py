@@ -34,16 +34,17 @@ def remedies(sizing: Sizing, limits: Sequence[int], measure: Measure, longest: i
     if not limits or over(settings, offload) <= 0:
         return ()
     found: list[str] = []
-    each = sizing.resolved.n_ctx // sizing.resolved.sequences
+    slots = 1 if sizing.resolved.unified else sizing.resolved.sequences
+    each = sizing.resolved.n_ctx // slots
     if settings.cache_type_k == "f16" and sizing.context.flash_attn:
         small = replace(settings, cache_type_k="q8_0", cache_type_v="q8_0")
         if over(small, offload) <= 0:
             found.append("-ctk q8_0 -ctv q8_0: keys and values in 8 bits")
     if 0 < longest < each:
-        found.append(f"-c {longest * sizing.resolved.sequences}: {longest:,} tokens for each sequence")
+        found.append(f"-c {longest * slots}: {longest:,} tokens for each sequence")
     layers = len(sizing.model.places.layers)
     experts = any("_exps." in one.name for one in sizing.model.placed)
-    if experts and not offload.overrides:
+    if experts and not settings.cpu_moe:
         needed = _fewest_experts(layers, settings, offload, over)
         if needed is not None:
             moved = _expert_bytes(sizing, needed)

@@ -129,7 +129,8 @@ class Resolved:
             cache,
             self.outputs,
             settings.kv_offload,
-            settings.op_offload,
+            # A device that stands for others does not take over products with weights on the host.
+            settings.op_offload and settings.split_mode != "tensor",
             self.embeddings,
             self.pooling,
             self.era.keeps_pins and not settings.no_alloc,
@@ -244,6 +245,14 @@ def _flash(architecture: Architecture, settings: Settings, era: Era) -> bool | N
     """Whether flash attention is used; None where that is left to the devices (`llama_init_from_model`)."""
     stated = {"on": True, "off": False, "auto": None, None: None if era.flash_auto else era.flash_on}
     flash = False if architecture.model_type in _WITHOUT_FLASH else stated[settings.flash_attn]
+    if settings.split_mode == "tensor":
+        if not era.divides_tensors:
+            raise BadInput(
+                "--split-mode tensor: this build does not have it yet", "use --split-mode layer or row"
+            )
+        if flash is False:
+            raise BadInput("--split-mode tensor needs flash attention", "leave -fa out")
+        return True
     if flash is None and era.forces_flash and quantized(cache_type(settings.cache_type_v)):
         return True
     if flash is False:

@@ -20,7 +20,9 @@ from willfit.engines.llama_cpp.loading.layers import LayerPlaces, place_layers
 from willfit.engines.llama_cpp.loading.offload import EXPERTS, Offload
 from willfit.engines.llama_cpp.loading.prepared import prepared
 from willfit.engines.llama_cpp.loading.rows import RowSplit, row_split
+from willfit.engines.llama_cpp.loading.slices import slices_of
 from willfit.engines.llama_cpp.loading.weights import Loader, Placed
+from willfit.engines.llama_cpp.parts import Part, parts_of
 from willfit.engines.llama_cpp.plan import Context, Model, context, flash_attention, load
 from willfit.engines.llama_cpp.resolve import Resolved, check_widths, require_flash_attention, resolve
 from willfit.engines.llama_cpp.settings import Backend, Settings
@@ -50,6 +52,9 @@ class Sizing:
         Batches overlap on the devices.
     processor
         The host's.
+    divided
+        What each device holds where tensors are divided among them; the model then has one device that stands for all,
+        and each of them has a compute buffer as large as that one's.
     """
 
     settings: Settings
@@ -61,12 +66,20 @@ class Sizing:
     context: Context
     pipelined: bool
     processor: ProcessorKind = USUAL
+    divided: tuple[Part, ...] = ()
+
+    def place(self, index: int) -> str:
+        """Name of a device's buffers."""
+        return self.divided[index].place if self.divided else self.model.backends[index].place
 
     @property
     def device_bytes(self) -> tuple[int, ...]:
         """Weights, caches and compute buffer of each device."""
         sizes = self.model.bytes
         context = self.context
+        if self.divided:
+            compute = context.compute.get(self.model.backends[0].place, 0)
+            return tuple(one.weights + one.keys_values + one.states + compute for one in self.divided)
         return tuple(
             sizes.get(one.place, 0)
             + self.model.divided_bytes(index)
@@ -75,6 +88,19 @@ class Sizing:
             + context.states.get(one.place, 0)
             + context.compute.get(one.place, 0)
             for index, one in enumerate(self.model.backends[:-1])
+        )
+
+    @property
+    def host_bytes(self) -> int:
+        """The same of the host: what it does not map from files, with the results that are copied there."""
+        pinned = self.model.backends[-1].place
+        context = self.context
+        return (
+            sum(self.model.bytes.get(place, 0) for place in {"CPU", "CPU_REPACK", pinned})
+            + context.keys_values.get("CPU", 0)
+            + context.states.get("CPU", 0)
+            + context.compute.get(pinned, 0)
+            + context.output
         )
 
 
@@ -170,10 +196,13 @@ def place(
         Tensors of a model that this one drafts for, which lends it those that it lacks.
     """
     header = header_of(subject)
-    backends = backends_of(devices, backend, resolved.era, settings.fusion)
     count = layers_of(header, subject)
-    split = _row_split(backends[:-1], backend, resolved.era, settings, offload)
     shares = offload.shares if devices else ()
+    fusion = settings.fusion
+    if divides_tensors(devices, settings):
+        devices, shares, fusion = devices[:1], (1.0,), False
+    backends = backends_of(devices, backend, resolved.era, fusion)
+    split = _row_split(backends[:-1], backend, resolved.era, settings, offload)
     if split is not None and split.main is not None:
         shares = tuple(float(index == split.main) for index in range(len(devices)))
     places: LayerPlaces = place_layers(count, offload.layers, shares, resolved.era.output_first)
@@ -209,6 +238,11 @@ def place(
         model = replace(model, named={name: repacked(one) for name, one in model.named.items()})
     borrowed = {name: beside[name] for name in _BORROWED if name in beside}
     return replace(model, named={**borrowed, **model.named})
+
+
+def divides_tensors(devices: Sequence[Device], settings: Settings) -> bool:
+    """Whether tensors are divided among devices."""
+    return settings.split_mode == "tensor" and len(devices) > 1
 
 
 def _row_split(
@@ -316,7 +350,9 @@ def size_up(
 
     whole = with_context(None, offload)
     resolved = whole.resolved
-    if not devices or len(known) < len(devices) or not (resolved.context_open or resolved.layers_open):
+    open_ = resolved.context_open or resolved.layers_open
+    # `--fit` does not adjust models whose tensors are divided.
+    if not devices or len(known) < len(devices) or not open_ or settings.split_mode == "tensor":
         return whole
     targets = tuple(mib * MIB for mib in settings.fit_target_mib) or (TARGET_BYTES,)
     limits = Limits(
@@ -411,4 +447,8 @@ def sized(
         if not flash:
             require_flash_attention(settings)
     taken = context(model, made, resolved.era)
-    return Sizing(settings, devices, backend, resolved, offload, model, taken, pipelined, processor)
+    divided: tuple[Part, ...] = ()
+    if divides_tensors(devices, settings):
+        slices = slices_of(model.header, model.architecture, len(devices), settings.tensor_split)
+        divided = parts_of(model, made, slices, backends_of(devices, backend, resolved.era, False))
+    return Sizing(settings, devices, backend, resolved, offload, model, taken, pipelined, processor, divided)

@@ -14,6 +14,8 @@ SOURCES = Sources(
             ((5308,), "src/llama-model.cpp: load_tensors"),
         ],
         "rows": [((0,), "ggml-cuda.cu: get_row_split"), ((3642,), "ggml/src/ggml-cuda.cu: get_row_split")],
+        "slices": [((8643,), "src/llama-model.cpp: llama_meta_device_get_split_state")],
+        "exchange": [((8643,), "ggml/src/ggml-backend-meta.cpp: ggml_backend_meta_graph_compute")],
         "keys and values": [
             ((0,), "llama.cpp: llama_kv_cache_init"),
             ((3642,), "src/llama.cpp: llama_kv_cache_init"),

@@ -114,6 +114,34 @@ def made_term(sizing: Sizing, place: str) -> Term | None:
     )
 
 
+def slices_terms(sizing: Sizing, index: int) -> tuple[Term, ...]:
+    """A device's weights, caches and states where tensors are divided among devices, and what it computes."""
+    part = sizing.divided[index]
+    text = f"{part.weights - part.whole} B of slices + {part.whole} B that every device has"
+    cited = cite(sizing, "slices")
+    low, high = (int(part.weights * spread) for spread in sizing.model.spread)
+    found: list[Term | None] = [between("weights", part.weights, low, high, text, cited)]
+    for name, size in (("kv_cache", part.keys_values), ("recurrent_state", part.states)):
+        if size:
+            found.append(exact(name, size, f"{size} B of the heads of this device", cited))
+    found += [compute_term(sizing, sizing.model.backends[0].place), exchange_term(sizing)]
+    return tuple(term for term in found if term is not None)
+
+
+def exchange_term(sizing: Sizing) -> Term:
+    """Where devices add up what each has computed of a product, for the largest that they add up."""
+    architecture, devices = sizing.model.architecture, len(sizing.devices)
+    experts = any(
+        "ffn_down_exps" in one.name and one.buffer.device is not None for one in sizing.model.placed
+    )
+    chosen = max((layer.feed_forward.top_k for layer in architecture.layers if layer.feed_forward), default=0)
+    rows = sizing.resolved.n_ubatch * (chosen if experts else 1)
+    steps = (devices - 1).bit_length()
+    size = steps * rows * architecture.hidden_size * 4
+    text = f"{steps} steps x {rows} rows x {architecture.hidden_size} x 4 B"
+    return exact("communication", size, text, cite(sizing, "exchange"))
+
+
 def keys_values_term(sizing: Sizing, place: str) -> Term | None:
     """Keys and values in one buffer; None if it holds none."""
     return _cache_term(sizing, place, "kv_cache", ("k", "v", "index"), sizing.context.keys_values, "cells")

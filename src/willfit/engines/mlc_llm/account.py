@@ -63,8 +63,9 @@ class Account:
 
     @cached_property
     def dtype(self) -> str:
-        """Dtype that the model computes in."""
-        return self.subject.recipe.base.name
+        """Dtype that the model computes in; fp16 for a file whose format is refused."""
+        name = self.subject.recipe.base.name
+        return name if name in DTYPE_BYTES else "fp16"
 
     @property
     def width(self) -> int:

@@ -315,6 +315,8 @@ def _refusal(account: Account) -> str:
     subject, settings, architecture = account.subject, account.settings, account.subject.architecture
     if any(device.is_cpu for device in account.machine.devices) or not account.machine.devices:
         return "MLC-LLM runs on cards of NVIDIA, AMD, Apple and Intel"
+    if subject.gguf is not None:
+        return "MLC-LLM does not load GGUF files; llama.cpp does"
     found = support(architecture, settings.version)
     if missing := model_refusal("MLC-LLM", architecture, settings.version, found):
         return missing

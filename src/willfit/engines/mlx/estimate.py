@@ -323,7 +323,7 @@ class Process:
         if self.settings.batched:
             many = min(self.settings.decode_concurrency, _MOST_USERS)
         fitting = largest(lambda count: excess(self.context, count), many)
-        return Capacity(fitting * self.context or longest, longest, float(fitting))
+        return Capacity(max(fitting * self.context, longest), longest, float(fitting))
 
     def remedies(self, place: DeviceEstimate, capacity: Capacity | None, users: int) -> tuple[str, ...]:
         """What would make it fit, if it does not."""

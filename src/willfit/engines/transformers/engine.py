@@ -6,6 +6,7 @@ or the last decoding step. The terms are those of that moment.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from willfit.architectures.mixers import Recurrent
@@ -19,6 +20,7 @@ from willfit.engines.transformers.settings import Settings
 from willfit.engines.transformers.terms import passing, resident
 from willfit.errors import BadInput
 from willfit.estimate import DeviceEstimate, Estimate, combined
+from willfit.quantities import format_bytes
 
 NAME = "transformers"
 
@@ -54,13 +56,15 @@ def estimate(subject: Subject, machine: Machine, settings: Settings) -> Estimate
     laid_out = plan(subject, machine, settings)
     run = laid_out.run
     parts = [_device(laid_out, place) for place in laid_out.places]
+    peaks = [(place.device, part.peak_bytes) for place, (part, _) in zip(laid_out.places, parts, strict=True)]
+    host = replace(host_estimate(laid_out, machine), usable_bytes=machine.host_beside(peaks))
     return Estimate(
         model=subject.model,
         engine=NAME,
         engine_version=settings.version,
         kind="generate",
         devices=tuple(part for part, _ in parts),
-        host=host_estimate(laid_out, machine),
+        host=host,
         notes=(*subject.notes, *_notes(laid_out)),
         details={
             "devices": [detail for _, detail in parts],
@@ -97,6 +101,12 @@ def _notes(laid_out: Plan) -> list[str]:
         isinstance(mixer, Recurrent) for layer, _ in subject.architecture.blocks for mixer in layer.mixers
     ):
         notes.append("recurrent layers are counted with fused kernels; transformers' own fallback needs more")
+    if subject.gguf is not None:
+        unpacked = 4 * sum(line.tensor.elements * line.times for line in subject.lines)
+        notes.append(
+            "the tensors of a GGUF file are counted as they are; older versions, and devices for which the package "
+            f"kernels has none, unpack them: {format_bytes(unpacked)} in fp32"
+        )
     total = run.loaded.layers
     if laid_out.in_ram.weights(run.loaded):
         notes.append(f"{laid_out.in_ram.layers} of {total} layers stay in RAM and are brought in one by one")

@@ -66,7 +66,7 @@ def _capacity(subject: Subject, machine: Machine, settings: Settings, context: i
 
     longest = largest(lambda length: excess(length, 1), subject.architecture.max_positions or context)
     users = largest(lambda batch: excess(context, batch), MOST_USERS)
-    return Capacity(users * context or longest, longest, float(users))
+    return Capacity(max(users * context, longest), longest, float(users))
 
 
 def _remedies(

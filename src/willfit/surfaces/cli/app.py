@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
+from willfit.errors import BadInput
+from willfit.launch.table import programs_like
 from willfit.surfaces.cli.parsing import Parser
-from willfit.surfaces.cli.words import arranged
+from willfit.surfaces.cli.words import arranged, first_positional
 
 #: Modules of `commands/`, in the order of the help. A command is one module with `HELP`, `declare` and `run`,
 #: and one entry here.
@@ -49,9 +51,21 @@ def main(words: Sequence[str]) -> int:
     module = _module(command)
     parser = Parser(command, module.HELP, epilog=_ENDING if command == "estimate" else None)
     module.declare(parser)
-    given = parser.read(rest)
+    try:
+        given = parser.read(rest)
+    except BadInput as error:
+        raise _misspelt(rest) or error from None
     status: int = module.run(given, launch) if command == "estimate" else module.run(given)
     return status
+
+
+def _misspelt(words: Sequence[str]) -> BadInput | None:
+    """What is wrong where the first word was meant as a program whose options follow; None if it was not."""
+    at = first_positional(words)
+    close = programs_like(words[at]) if at is not None else []
+    if at is None or not close or at == len(words) - 1:
+        return None
+    return BadInput(f"{words[at][:60]!r} is no program that is known", f"did you mean {' or '.join(close)}?")
 
 
 def _module(command: str) -> Any:

@@ -9,7 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from willfit.estimate import DeviceEstimate, Estimate, Term, Verdict, term_in_words
+from willfit.estimate import VERDICTS, DeviceEstimate, Estimate, Term, Verdict, term_in_words
 from willfit.quantities import GIB, format_bytes
 from willfit.surfaces.report.lines import print_text
 
@@ -49,8 +49,10 @@ def render(estimate: Estimate, console: Console, explain: bool = False) -> None:
     print_text(console, reason(estimate), 3)
     console.print()
     width = max(30, min(console.width, 110) - 4)
-    for places in _alike(estimate.devices):
-        console.print(Padding(_device(places, width), (0, 2)))
+    groups = _alike(estimate.devices)
+    for places in groups:
+        numbered = sum(other[0].name == places[0].name for other in groups) > 1
+        console.print(Padding(_device(places, width, numbered), (0, 2)))
         console.print(Padding(term_table(places[0]), (0, 2, 1, 2)))
     if estimate.host.terms:
         console.print(Padding(_device([estimate.host], width), (0, 2)))
@@ -122,12 +124,14 @@ def _explain(estimate: Estimate, console: Console) -> None:
 
 
 def devices_in_words(estimate: Estimate) -> str:
-    """`4 x L40S`, `RTX 3090 + RTX 4090`; the processor where there are none."""
+    """`4 x L40S`, `RTX 3090 + RTX 4090`; the processor where nothing else is used."""
+    if not estimate.devices:
+        return "CPU"
     counted = [
         (name, len(list(group))) for name, group in groupby(device.name for device in estimate.devices)
     ]
     short = [(name.removeprefix("GeForce "), count) for name, count in counted]
-    return " + ".join(f"{count} × {name}" if count > 1 else name for name, count in short) or "the processor"
+    return " + ".join(f"{count} × {name}" if count > 1 else name for name, count in short)
 
 
 def _reason(estimate: Estimate) -> str:
@@ -139,13 +143,29 @@ def _reason(estimate: Estimate) -> str:
                 return f"weights and run-time memory leave no room for the cache of {demand.what}"
             pool = format_bytes(demand.pool_bytes)
             return f"{demand.what}: {format_bytes(demand.needed_bytes)} of cache needed, {pool} left for it"
-    worst = max(
-        estimate.devices or (estimate.host,),
-        key=lambda place: place.peak_bytes / (place.usable_bytes or place.peak_bytes or 1),
-    )
+    worst = _fullest(estimate)
     if worst.usable_bytes is None:
         return f"it needs {format_bytes(worst.peak_bytes)}"
-    return f"{format_bytes(worst.peak_bytes)} of {format_bytes(worst.usable_bytes)}"
+    size = f"{format_bytes(worst.peak_bytes)} of {format_bytes(worst.usable_bytes)}"
+    if worst is estimate.host:
+        files = sum(term.bytes for term in worst.page_cache)
+        return f"RAM: {size}" + (f", beside {format_bytes(files)} of mapped files" if files else "")
+    if len({place.name for place in estimate.devices}) > 1:
+        return f"{worst.name.removeprefix('GeForce ')}: {size}"
+    return size
+
+
+def _fullest(estimate: Estimate) -> DeviceEstimate:
+    """The place that decides: that with the worst verdict, and of these the fullest; the host only if it is worse."""
+    places = list(estimate.devices) or [estimate.host]
+    if estimate.host.usable_bytes is not None:
+        places.append(estimate.host)
+
+    def key(place: DeviceEstimate) -> tuple[int, bool, float]:
+        share = place.peak_bytes / (place.usable_bytes or place.peak_bytes or 1)
+        return VERDICTS.index(place.verdict), place is not estimate.host, share
+
+    return max(places, key=key)
 
 
 def _percent(chance: float) -> str:
@@ -159,19 +179,27 @@ def _alike(devices: tuple[DeviceEstimate, ...]) -> list[list[DeviceEstimate]]:
     return [list(group) for _, group in groupby(devices, key=lambda place: (place.name, place.terms))]
 
 
-def _device(places: list[DeviceEstimate], width: int) -> RenderableType:
+def _device(places: list[DeviceEstimate], width: int, numbered: bool = False) -> RenderableType:
     place = places[0]
     title = Text(f"{len(places)} × {place.name}, each" if len(places) > 1 else place.name, style="bold")
+    if numbered:
+        # Devices of one name that do not hold the same.
+        title.append(f" #{place.index}" + (f" to #{places[-1].index}" if len(places) > 1 else ""))
     low, high = place.interval_bytes
     size = format_bytes(place.peak_bytes)
     if high - low > place.peak_bytes // 500:
-        large = place.peak_bytes >= GIB
-        between = [f"{end / GIB:.1f}" if large else format_bytes(end) for end in (low, high)]
-        size += f" ({between[0]} to {between[1]})"
+        size += f" ({_from_to(low, high)})"
     if place.usable_bytes is not None:
         size += f" of {format_bytes(place.usable_bytes)} usable"
     title.append(f"   {size}", style="dim")
     return Group(title, bar(place, width), Text(""))
+
+
+def _from_to(low: int, high: int) -> str:
+    """Both ends in short if they are of the same order."""
+    if low >= GIB:
+        return f"{low / GIB:.1f} to {high / GIB:.1f}"
+    return f"{format_bytes(low)} to {format_bytes(high)}"
 
 
 def bar(place: DeviceEstimate, width: int) -> Text:

@@ -449,7 +449,7 @@ class Network(Graph):
             What they are multiplied by where the file does not say; 0 for nothing.
         """
         tokens = self.token_ids = self.input("I32", self.batch.tokens, name="tokens")
-        table = self.weights.get("token_embd.weight")
+        table = self.outer("token_embd.weight")
         if table is None:
             raise MissingTensor("token_embd.weight")
         rows = self.get_rows(table, tokens)

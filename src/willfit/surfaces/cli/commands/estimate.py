@@ -87,7 +87,7 @@ def machine_given(given: Namespace) -> Machine | None:
     from willfit.asking import machine_of, this_machine
 
     if given.gpu is None:
-        return this_machine(given.cpu)
+        return this_machine(given.host_ram, given.cpu)
     return machine_of(given.gpu, given.host_ram, given.cpu)
 
 
