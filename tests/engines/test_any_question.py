@@ -66,7 +66,7 @@ def test_gguf_files_are_refused_by_those_that_do_not_load_them() -> None:
 
 def test_a_file_that_llama_cpp_cannot_read_is_named() -> None:
     with pytest.raises(BadInput, match=r"lacks token_embd\.weight"):
-        answer_about("RWKV/rwkv-4-169m-pile:Q8_0", machine_of("rtx4090"), Question(), offline=True)
+        answer_about("poolside/Laguna-S-2.1-DFlash-FP8:Q8_0", machine_of("rtx4090"), Question(), offline=True)
 
 
 def test_a_processor_and_its_host_share_the_ram() -> None:

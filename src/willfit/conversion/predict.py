@@ -128,7 +128,8 @@ def predict(
     keys = metadata(Source(called, language, config, architecture, written), quant.file_type)
     facts = MixFacts.of(keys)
     plain = list(written.entries())
-    if made_by is None and not fresh and called in PUBLISHED_BEFORE:
+    dated = made_by is not None or fresh
+    if not dated and called in PUBLISHED_BEFORE:
         made_by = JOINED_SINCE - 1
     if made_by is not None and made_by < MERGED_SINCE:
         plain = [entry._replace(type="F16") if entry.name.endswith(_ROUTER) else entry for entry in plain]
@@ -138,6 +139,8 @@ def predict(
     if made_by is not None and made_by < _SORTED_SINCE:
         entries = _as_in_checkpoint(entries, 2 * sum(prod(entry.ne) for entry in entries) > _SHARD_BYTES)
     sizes = [_bytes(entries), *_otherwise(plain, facts, quant, architecture.tied, made_by)]
+    if not dated and any("attn_qkv" in entry.name for entry in plain):
+        sizes += [_bytes(_mixed(plain, facts, quant, build)) for build in (None, JOINED_SINCE - 1)]
     sizes += [_bytes(_mixed(list(other.entries()), facts, quant)) for other in others]
     header = header_of(entries, keys, _head_bytes(entries, architecture.vocab_size)[1])
     return Prediction(
@@ -195,8 +198,6 @@ def _otherwise(
     if tied:
         untied = [entry for entry in plain if entry.name != "output.weight"]
         yield _bytes(_mixed(untied, facts, quant, made_by))
-    if made_by is None and any("attn_qkv" in entry.name for entry in plain):
-        yield _bytes(_mixed(plain, facts, quant, JOINED_SINCE - 1))
 
 
 def _has_imatrix(quant: Quantization) -> bool:
