@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from dataclasses import replace
+from datetime import date
 from typing import Any, get_args
 
 from willfit.checkpoints.catalogue import find
@@ -49,6 +50,8 @@ _LINES = (
     ("input_buffer_mib", 1961, 2412),
     ("output_buffer_mib", 2413, NEWEST_BUILD),
 )
+#: Settings that only newer builds have, with the first of these.
+_SINCE = (("fit", 7410), ("n_rs_seq", 9200), ("n_outputs_max", 9440))
 #: A version of the Python bindings.
 _BINDING = re.compile(r"llama-cpp-python (\d[\d.]*)")
 
@@ -237,17 +240,26 @@ def builds_of(case: Case) -> tuple[str, str, str]:
     binding = _BINDING.fullmatch(str(case.fields.get("framework") or ""))
     if binding is not None:
         return (f"b{build_inside('llama-cpp-python', binding[1])}",) * 3
-    date = str(case.fields.get("date") or "2025")
-    first = {4: f"{date}-01-01", 7: f"{date}-01"}.get(len(date), date)
-    middle = {4: f"{date}-07-01", 7: f"{date}-15"}.get(len(date), date)
-    last = {4: f"{date}-12-31", 7: f"{date}-31"}.get(len(date), date)
     known = _IK_BUILDS if case.engine == "ik_llama.cpp" else _BUILDS
-    found = [_build_on(day, known) for day in (first, middle, last)]
-    for line, oldest, newest in _LINES if case.engine == "llama.cpp" else ():
-        if line in case.measured:
-            found = [min(max(build, oldest), newest) for build in found]
+    found = [_build_on(day, known) for day in days_of(str(case.fields.get("date") or "2025"), known[-1][0])]
+    if case.engine == "llama.cpp":
+        for line, oldest, newest in _LINES:
+            if line in case.measured:
+                found = [min(max(build, oldest), newest) for build in found]
+        for setting, oldest in _SINCE:
+            if case.settings.get(setting):
+                found = [max(build, oldest) for build in found]
     first, middle, last = (f"b{build}" for build in found)
     return first, middle, last
+
+
+def days_of(stated: str, newest: str) -> tuple[str, str, str]:
+    """First, middle and last day that a date allows (YYYY, YYYY-MM or a day), none after the newest that is known."""
+    first = f"{stated}-01-01"[:10]
+    last = f"{stated}{'-12-31' if len(stated) == 4 else '-28'}"[:10]
+    last = max(first, min(last, newest))
+    half = (date.fromisoformat(last) - date.fromisoformat(first)) // 2
+    return first, (date.fromisoformat(first) + half).isoformat(), last
 
 
 def _build_on(day: str, known: tuple[tuple[str, int], ...]) -> int:
