@@ -16,8 +16,8 @@ from willfit.engines.base import Machine, Subject
 from willfit.engines.gguf_files import subject_of_file
 from willfit.engines.llama_cpp import Drafting, Settings, estimate
 from willfit.engines.llama_cpp.backends.cuda import Cuda
-from willfit.engines.llama_cpp.eras import IK_ERAS
 from willfit.engines.llama_cpp.graph.pictures import Encoder
+from willfit.engines.llama_cpp.ik_eras import IK_ERAS
 from willfit.engines.llama_cpp.loading.projectors import encoder_of
 from willfit.engines.llama_cpp.loading.rows import row_split
 from willfit.errors import BadInput

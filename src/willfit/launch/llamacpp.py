@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from willfit.engines.llama_cpp.builds import NEWEST_BUILD, build_of
-from willfit.engines.llama_cpp.eras import NEWEST_IK
+from willfit.engines.llama_cpp.ik_eras import NEWEST_IK
 from willfit.engines.llama_cpp.settings import Drafting, Settings
 from willfit.errors import BadInput
 from willfit.launch.base import DraftModel, Launch

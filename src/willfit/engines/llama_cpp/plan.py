@@ -13,7 +13,7 @@ from willfit.checkpoints.gguf import GgufHeader
 from willfit.engines.llama_cpp.backends.processor import Processor
 from willfit.engines.llama_cpp.cache.layers import CacheSettings, cached_layers, layer_caches
 from willfit.engines.llama_cpp.cache.loops import runs
-from willfit.engines.llama_cpp.eras import Era
+from willfit.engines.llama_cpp.era import Era
 from willfit.engines.llama_cpp.graph import families
 from willfit.engines.llama_cpp.graph.network import Batch, LayerCache, Network
 from willfit.engines.llama_cpp.graph.scheduler import Backend, Reserved, Scheduler

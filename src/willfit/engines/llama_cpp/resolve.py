@@ -8,7 +8,9 @@ from typing import Literal
 from willfit.architectures.mixers import Attention
 from willfit.architectures.model import Architecture
 from willfit.engines.llama_cpp.cache.layers import PADDING, CacheSettings, quantized
-from willfit.engines.llama_cpp.eras import NEWEST, NEWEST_IK, Era, era_for
+from willfit.engines.llama_cpp.era import Era
+from willfit.engines.llama_cpp.eras import NEWEST, era_for
+from willfit.engines.llama_cpp.ik_eras import NEWEST_IK
 from willfit.engines.llama_cpp.plan import ContextSettings
 from willfit.engines.llama_cpp.settings import Settings
 from willfit.errors import BadInput

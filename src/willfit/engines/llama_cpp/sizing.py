@@ -12,7 +12,8 @@ from willfit.engines.base import Machine, Subject
 from willfit.engines.llama_cpp.backends.cuda import Cuda
 from willfit.engines.llama_cpp.backends.repacking import Repacking, repacking
 from willfit.engines.llama_cpp.backends.table import backend_name, backends_of, host_buffers
-from willfit.engines.llama_cpp.eras import Era, era_for
+from willfit.engines.llama_cpp.era import Era
+from willfit.engines.llama_cpp.eras import era_for
 from willfit.engines.llama_cpp.fit import LEAST_CONTEXT, TARGET_BYTES, Limits, fit_context, fit_layers
 from willfit.engines.llama_cpp.loading.drafting import drafting_tensors
 from willfit.engines.llama_cpp.loading.interleaved import repacked

@@ -10,8 +10,8 @@ from willfit.hardware.table import find_device
 from willfit.quantities import GIB, MIB
 from willfit.validation.cases import Case
 from willfit.validation.fits.base import Fit
+from willfit.validation.predictors.llama_builds import builds_of
 from willfit.validation.predictors.llama_cpp import (
-    builds_of,
     machine_of,
     programs_of,
     settings_of,

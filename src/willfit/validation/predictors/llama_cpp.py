@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import re
 from dataclasses import replace
-from datetime import date
 from typing import Any, get_args
 
 from willfit.checkpoints.catalogue import find
 from willfit.engines.base import Machine, Subject
 from willfit.engines.gguf_files import subject_of_file
 from willfit.engines.llama_cpp import Settings, estimate
-from willfit.engines.llama_cpp.builds import NEWEST_BUILD, build_inside
 from willfit.engines.llama_cpp.eras import era_for
 from willfit.engines.llama_cpp.graph.pictures import Encoder
 from willfit.engines.llama_cpp.graph.tensor import OWN_BUFFERS
@@ -26,84 +23,9 @@ from willfit.hardware.table import find_device
 from willfit.quantities import GIB, MIB
 from willfit.validation.cases import Case
 from willfit.validation.predictors.gguf_files import dry_run, file_of, file_sizes
+from willfit.validation.predictors.llama_builds import builds_of
 from willfit.validation.predictors.stated_types import as_stated, mix_bounds
 from willfit.validation.scoring import Prediction
-
-#: Builds by the day on which they were published; others lie between.
-_BUILDS = (
-    ("2023-08-21", 1013), ("2023-09-01", 1149), ("2023-09-28", 1292), ("2023-10-08", 1354), ("2023-11-01", 1464),
-    ("2023-11-13", 1513), ("2023-11-17", 1535), ("2023-12-01", 1601), ("2023-12-07", 1620), ("2023-12-13", 1634),
-    ("2023-12-21", 1680), ("2024-01-12", 1848), ("2024-01-24", 1964), ("2024-01-26", 1983), ("2024-02-12", 2134),
-    ("2024-02-15", 2158), ("2024-02-26", 2276), ("2024-03-13", 2416), ("2024-03-18", 2460), ("2024-03-26", 2541),
-    ("2024-04-18", 2694), ("2024-04-30", 2775),
-    ("2024-05-11", 2849), ("2024-06-21", 3194), ("2024-07-15", 3400), ("2024-08-18", 3600), ("2024-09-15", 3761),
-    ("2024-10-31", 4000), ("2024-11-06", 4038), ("2024-12-30", 4400), ("2025-02-02", 4620), ("2025-03-15", 4897),
-    ("2025-04-26", 5192), ("2025-06-10", 5622), ("2025-06-30", 5781), ("2025-08-30", 6325), ("2025-11-08", 6980),
-    ("2025-12-15", 7410), ("2026-02-12", 8000), ("2026-04-10", 8672), ("2026-05-08", 9093), ("2026-05-25", 9294),
-    ("2026-06-15", 9538), ("2026-07-20", 10068), ("2026-08-20", 10566), ("2026-09-20", 11063), ("2026-10-01", 11320),
-    ("2026-10-08", 11500),
-)  # fmt: skip
-
-#: Lines that only some builds log, with the first and the last of these.
-_LINES = (
-    ("compute_total_mib", 0, 1842),
-    ("input_buffer_mib", 1961, 2412),
-    ("output_buffer_mib", 2413, NEWEST_BUILD),
-)
-#: Settings that only newer builds have, with the first of these.
-_SINCE = (("fit", 7410), ("n_rs_seq", 9200), ("n_outputs_max", 9440))
-#: A version of the Python bindings.
-_BINDING = re.compile(r"llama-cpp-python (\d[\d.]*)")
-
-#: Builds of ik_llama.cpp by day, which counts its own commits.
-_IK_BUILDS = (
-    ("2024-08-19", 3400), ("2024-08-31", 3405), ("2024-09-10", 3419), ("2024-09-25", 3434), ("2024-10-09", 3455),
-    ("2024-10-19", 3467), ("2024-10-31", 3480), ("2024-11-21", 3482), ("2024-12-02", 3484), ("2024-12-12", 3501),
-    ("2024-12-22", 3522), ("2025-01-10", 3527), ("2025-01-20", 3531), ("2025-01-30", 3541), ("2025-02-09", 3551),
-    ("2025-02-19", 3561), ("2025-02-20", 3564), ("2025-02-21", 3565), ("2025-02-22", 3568), ("2025-02-23", 3571),
-    ("2025-02-24", 3572), ("2025-02-25", 3573), ("2025-02-27", 3575), ("2025-03-01", 3577), ("2025-03-02", 3578),
-    ("2025-03-03", 3579), ("2025-03-05", 3580), ("2025-03-07", 3582), ("2025-03-08", 3583), ("2025-03-09", 3584),
-    ("2025-03-10", 3586), ("2025-03-12", 3587), ("2025-03-13", 3588), ("2025-03-17", 3589), ("2025-03-18", 3594),
-    ("2025-03-19", 3597), ("2025-03-21", 3601), ("2025-03-22", 3604), ("2025-03-23", 3607), ("2025-03-25", 3610),
-    ("2025-03-27", 3612), ("2025-03-29", 3613), ("2025-04-01", 3618), ("2025-04-03", 3621), ("2025-04-04", 3622),
-    ("2025-04-05", 3623), ("2025-04-07", 3629), ("2025-04-08", 3630), ("2025-04-10", 3631), ("2025-04-11", 3632),
-    ("2025-04-12", 3633), ("2025-04-13", 3634), ("2025-04-14", 3636), ("2025-04-15", 3638), ("2025-04-17", 3639),
-    ("2025-04-21", 3640), ("2025-04-22", 3642), ("2025-04-24", 3644), ("2025-04-25", 3648), ("2025-04-26", 3651),
-    ("2025-04-29", 3655), ("2025-04-30", 3657), ("2025-05-02", 3659), ("2025-05-03", 3661), ("2025-05-04", 3666),
-    ("2025-05-05", 3667), ("2025-05-06", 3668), ("2025-05-07", 3673), ("2025-05-09", 3679), ("2025-05-10", 3680),
-    ("2025-05-11", 3682), ("2025-05-12", 3688), ("2025-05-13", 3691), ("2025-05-14", 3693), ("2025-05-15", 3697),
-    ("2025-05-16", 3698), ("2025-05-17", 3701), ("2025-05-18", 3702), ("2025-05-20", 3703), ("2025-05-22", 3705),
-    ("2025-05-23", 3710), ("2025-05-24", 3712), ("2025-05-25", 3713), ("2025-05-26", 3714), ("2025-05-27", 3715),
-    ("2025-05-28", 3716), ("2025-05-29", 3717), ("2025-05-30", 3718), ("2025-05-31", 3719), ("2025-06-01", 3722),
-    ("2025-06-03", 3725), ("2025-06-05", 3729), ("2025-06-06", 3730), ("2025-06-07", 3732), ("2025-06-08", 3737),
-    ("2025-06-09", 3738), ("2025-06-10", 3739), ("2025-06-11", 3742), ("2025-06-12", 3745), ("2025-06-13", 3748),
-    ("2025-06-14", 3749), ("2025-06-17", 3751), ("2025-06-18", 3756), ("2025-06-19", 3761), ("2025-06-20", 3762),
-    ("2025-06-21", 3764), ("2025-06-22", 3766), ("2025-06-23", 3768), ("2025-06-24", 3770), ("2025-06-26", 3772),
-    ("2025-06-27", 3774), ("2025-07-02", 3779), ("2025-07-03", 3785), ("2025-07-04", 3787), ("2025-07-05", 3788),
-    ("2025-07-06", 3790), ("2025-07-07", 3791), ("2025-07-08", 3792), ("2025-07-09", 3793), ("2025-07-10", 3795),
-    ("2025-07-13", 3798), ("2025-07-14", 3800), ("2025-07-15", 3802), ("2025-07-16", 3804), ("2025-07-17", 3806),
-    ("2025-07-18", 3808), ("2025-07-20", 3811), ("2025-07-22", 3815), ("2025-07-23", 3821), ("2025-07-24", 3822),
-    ("2025-07-26", 3826), ("2025-08-07", 3830), ("2025-08-08", 3833), ("2025-08-09", 3835), ("2025-08-11", 3836),
-    ("2025-08-13", 3837), ("2025-08-15", 3839), ("2025-08-16", 3840), ("2025-08-17", 3844), ("2025-08-18", 3845),
-    ("2025-08-19", 3848), ("2025-08-20", 3849), ("2025-08-21", 3852), ("2025-08-22", 3855), ("2025-08-23", 3857),
-    ("2025-08-24", 3858), ("2025-08-25", 3859), ("2025-08-26", 3860), ("2025-08-27", 3865), ("2025-08-28", 3866),
-    ("2025-08-29", 3867), ("2025-08-30", 3868), ("2025-08-31", 3869), ("2025-09-01", 3871), ("2025-09-02", 3874),
-    ("2025-09-04", 3877), ("2025-09-05", 3881), ("2025-09-09", 3882), ("2025-09-11", 3883), ("2025-09-13", 3884),
-    ("2025-09-23", 3888), ("2025-09-24", 3892), ("2025-09-25", 3893), ("2025-09-26", 3895), ("2025-09-27", 3899),
-    ("2025-09-30", 3900), ("2025-10-01", 3901), ("2025-10-05", 3902), ("2025-10-11", 3904), ("2025-10-13", 3908),
-    ("2025-10-14", 3909), ("2025-10-15", 3910), ("2025-10-16", 3912), ("2025-10-17", 3913), ("2025-10-18", 3914),
-    ("2025-10-19", 3916), ("2025-10-20", 3919), ("2025-10-21", 3923), ("2025-10-22", 3924), ("2025-10-23", 3925),
-    ("2025-10-24", 3927), ("2025-10-25", 3928), ("2025-10-26", 3929), ("2025-10-27", 3934), ("2025-10-28", 3936),
-    ("2025-10-29", 3939), ("2025-10-30", 3940), ("2025-10-31", 3944), ("2025-11-03", 3946), ("2025-11-04", 3950),
-    ("2025-11-05", 3956), ("2025-11-06", 3960), ("2025-11-07", 3964), ("2025-11-08", 3966), ("2025-11-09", 3972),
-    ("2025-11-10", 3978), ("2025-11-11", 3982), ("2025-11-12", 3983), ("2025-11-13", 3988), ("2025-11-14", 3995),
-    ("2025-11-24", 4025), ("2025-12-04", 4042), ("2025-12-14", 4065), ("2025-12-24", 4077), ("2026-01-05", 4091),
-    ("2026-01-17", 4122), ("2026-01-28", 4151), ("2026-02-07", 4189), ("2026-02-17", 4203), ("2026-02-27", 4242),
-    ("2026-03-09", 4270), ("2026-03-19", 4326), ("2026-03-29", 4373), ("2026-04-08", 4394), ("2026-04-18", 4425),
-    ("2026-04-28", 4444), ("2026-05-08", 4469), ("2026-05-18", 4509), ("2026-05-28", 4548), ("2026-06-08", 4567),
-    ("2026-06-18", 4633), ("2026-06-29", 4672), ("2026-07-09", 4704), ("2026-07-22", 4738), ("2026-08-01", 4772),
-    ("2026-08-11", 4819),
-)  # fmt: skip
 
 #: Vision encoders that are built as Qwen3-VL's, by the start of their types.
 _ENCODERS = ("qwen3_vl", "qwen3_5", "qwen3_6", "qwen3_8")
@@ -111,8 +33,6 @@ _ENCODERS = ("qwen3_vl", "qwen3_5", "qwen3_6", "qwen3_8")
 _AUTO_SLOTS = 4
 #: Tokens of one text of a measurement of perplexity that was not told how many.
 _TEXT = 512
-#: A commit instead of a build: the date has to say.
-_COMMIT = re.compile(r"(?=.*[a-f])[0-9a-f]{7,40}|[0-9a-f]{8,40}")
 #: What must be known for compute buffers.
 _SETTINGS = frozenset(("n_ubatch", "mmproj", "n_parallel"))
 #: Terms of a device that are not buffers of the model and its context.
@@ -230,42 +150,6 @@ def _in_whole_mib(found: dict[str, Any]) -> dict[str, Any]:
         key: _in_whole_mib(one) if isinstance(one, dict) else Prediction(one.value, one.low - 1, one.high)
         for key, one in found.items()
     }
-
-
-def builds_of(case: Case) -> tuple[str, str, str]:
-    """The build of a case: stated, or the first, middle and last that its date allows."""
-    stated = str(case.fields.get("engine_version") or "")
-    if stated and not _COMMIT.fullmatch(stated):
-        return (stated,) * 3
-    binding = _BINDING.fullmatch(str(case.fields.get("framework") or ""))
-    if binding is not None:
-        return (f"b{build_inside('llama-cpp-python', binding[1])}",) * 3
-    known = _IK_BUILDS if case.engine == "ik_llama.cpp" else _BUILDS
-    found = [_build_on(day, known) for day in days_of(str(case.fields.get("date") or "2025"), known[-1][0])]
-    if case.engine == "llama.cpp":
-        for line, oldest, newest in _LINES:
-            if line in case.measured:
-                found = [min(max(build, oldest), newest) for build in found]
-        for setting, oldest in _SINCE:
-            if case.settings.get(setting):
-                found = [max(build, oldest) for build in found]
-    first, middle, last = (f"b{build}" for build in found)
-    return first, middle, last
-
-
-def days_of(stated: str, newest: str) -> tuple[str, str, str]:
-    """First, middle and last day that a date allows (YYYY, YYYY-MM or a day), none after the newest that is known."""
-    first = f"{stated}-01-01"[:10]
-    last = f"{stated}{'-12-31' if len(stated) == 4 else '-28'}"[:10]
-    last = max(first, min(last, newest))
-    half = (date.fromisoformat(last) - date.fromisoformat(first)) // 2
-    return first, (date.fromisoformat(first) + half).isoformat(), last
-
-
-def _build_on(day: str, known: tuple[tuple[str, int], ...]) -> int:
-    """The newest of the known builds on a day."""
-    before = [build for published, build in known if published <= day]
-    return before[-1] if before else known[0][1]
 
 
 def _spread(found: dict[str, Any], other: dict[str, Any]) -> None:

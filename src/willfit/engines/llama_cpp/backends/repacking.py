@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from willfit.checkpoints.gguf import GgufTensor
-from willfit.engines.llama_cpp.eras import Era
+from willfit.engines.llama_cpp.era import Era
 from willfit.engines.llama_cpp.graph.tensor import AMX, Node
 from willfit.ggml_types import GGML_TYPES
 from willfit.hardware.processors import ProcessorKind

@@ -14,7 +14,7 @@ from willfit.engines.llama_cpp.backends.processor import Processor
 from willfit.engines.llama_cpp.backends.sycl import Sycl
 from willfit.engines.llama_cpp.backends.vulkan import BLOCK_BYTES, Vulkan, host_alignment
 from willfit.engines.llama_cpp.backends.vulkan_order import Order
-from willfit.engines.llama_cpp.eras import Era
+from willfit.engines.llama_cpp.era import Era
 from willfit.engines.llama_cpp.graph.scheduler import Backend
 from willfit.engines.llama_cpp.settings import Backend as BackendName
 from willfit.hardware.device import Device

@@ -14,7 +14,7 @@ from willfit.architectures.gguf.metadata import Metadata
 from willfit.architectures.mixers import Attention, LatentAttention, Mixer
 from willfit.architectures.model import Layer
 from willfit.engines.llama_cpp.cache.loops import runs
-from willfit.engines.llama_cpp.eras import Era
+from willfit.engines.llama_cpp.era import Era
 from willfit.engines.llama_cpp.graph import folding
 from willfit.engines.llama_cpp.graph.ops import Graph
 from willfit.engines.llama_cpp.graph.tensor import Buffer, Node
