@@ -13,6 +13,9 @@ from typing import Any
 
 from willfit.engines.versions import Version
 
+#: Where an engine has its `Era`: with its table, or alone where that is long.
+_MODULES = ("eras", "era")
+
 
 @dataclass(frozen=True, slots=True)
 class Words:
@@ -68,7 +71,7 @@ def changes_of(one: Any, other: Any) -> tuple[Change, ...]:
     The words are those of `changes.py` beside the module that the eras are from.
     """
     package, _, module = type(one).__module__.rpartition(".")
-    if type(one) is not type(other) or module != "eras":
+    if type(one) is not type(other) or module not in _MODULES:
         return ()
     words = import_module(f"{package}.changes").WORDS
     return changes(words, import_module(f"{package}.eras").ERAS, one, other)
