@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 from willfit.engines.llama_cpp.graph.tensor import ONE_EXPERT, Node
@@ -20,6 +21,26 @@ def lies_elsewhere(node: Node, device: int) -> bool:
     """Whether an operation reads what lies on another device."""
     buffers = (source.buffer for source in node.src if source.view is None)
     return any(buffer is not None and buffer.device not in (None, device) for buffer in buffers)
+
+
+def listed(
+    node: Node, device: int, step: int, always: Collection[str], added: Mapping[str, int]
+) -> bool | None:
+    """What tables say of an operation on a device; None where the backend has a check for it, or none.
+
+    Parameters
+    ----------
+    step
+        How far the backend has come.
+    always, added
+        Operations that it has whatever they read, and those that came with a step.
+    """
+    if lies_elsewhere(node, device):
+        return False
+    if node.op in always:
+        return True
+    since = added.get(node.op)
+    return None if since is None else step >= since
 
 
 def rows(node: Node) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from willfit.engines.llama_cpp.backends.asking import MIN_ROWS, lies_elsewhere
+from willfit.engines.llama_cpp.backends.asking import MIN_ROWS, listed
 from willfit.engines.llama_cpp.backends.processor import ENDLESS
 from willfit.engines.llama_cpp.graph.fusion import Optimized
 from willfit.engines.llama_cpp.graph.tensor import VIEW_OPS, Buffer, Node, row_bytes
@@ -80,13 +80,9 @@ class Cann:
 
     def supports(self, node: Node) -> bool:
         """See `Backend.supports`."""
-        if lies_elsewhere(node, self.index):
-            return False
-        if node.op in _ALWAYS:
-            return True
-        added = _ADDED.get(node.op)
-        if added is not None:
-            return self.step >= added
+        known = listed(node, self.index, self.step, _ALWAYS, _ADDED)
+        if known is not None:
+            return known
         check = _CHECKS.get(node.op)
         return check is not None and check(self, node)
 
