@@ -1,0 +1,1 @@
+"""What training a model takes: weights, gradients, optimizer states, activations and loss, instant by instant."""
