@@ -13,12 +13,13 @@ indices: `model.layers.{layer}.mlp.experts.{expert}.up_proj.weight`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from typing import Literal
 
 from willfit.architectures.mixers import Mixer
+from willfit.architectures.traits import Traits
 
 #: Where a tensor belongs. `experts` are the routed experts only: shared experts run for every token and
 #: count as `mlp`. `mixer` is a state-space, linear-attention, recurrent or convolution token mixer.
@@ -266,6 +267,7 @@ class Architecture:
     encoder_tokens: int = 0
     class_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    traits: Traits = field(default_factory=Traits)
 
     def tensors(self, mtp: bool = True) -> Iterator[tuple[str, Tensor]]:
         """Every tensor of the checkpoint with its name, `{layer}` filled in; `{expert}` stays.

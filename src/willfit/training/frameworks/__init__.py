@@ -1,0 +1,1 @@
+"""What each training framework does where nothing is said, by version."""

@@ -1,0 +1,55 @@
+"""transformers' Trainer and what stands on it (TRL): what they do by version."""
+
+from __future__ import annotations
+
+from willfit.architectures.model import Architecture
+from willfit.engines.transformers.eras import NEWEST
+from willfit.engines.transformers.eras import era_for as model_era_for
+from willfit.engines.transformers.loading import buffer_bytes
+from willfit.engines.versions import parse_version
+from willfit.quantities import DTYPE_BYTES
+from willfit.training.frameworks.base import Defaults, fill
+from willfit.training.run import Habits, Run
+from willfit.training.settings import PrecisionSettings, TrainingSettings
+
+#: From this version on the loss function of `loss/loss_utils.py` upcasts, not the model.
+_UPCASTING_LOSS = (4, 46)
+
+#: From this version on labels are moved and not logits.
+_MOVED_LABELS = (4, 49)
+
+#: From this version on checkpoints run again without reentering autograd (transformers #43203).
+_NON_REENTRANT = (5, 0)
+
+
+def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
+    """Fill in what a Trainer would.
+
+    Parameters
+    ----------
+    settings
+        What was asked. `versions["transformers"]` or, for transformers itself, `version` decides.
+    """
+    text = settings.versions.get("transformers")
+    if text is None and settings.framework == "transformers":
+        text = settings.version
+    version = parse_version(text or NEWEST)
+    era = model_era_for(text or NEWEST)
+    weights = "fp32" if era.loads_fp32 else architecture.dtype
+    if settings.quantization is not None:
+        weights = "fp16"
+    precision = PrecisionSettings(weights=weights, autocast=False, master="none")
+    defaults = Defaults(
+        precision,
+        attention="sdpa" if era.sdpa else "eager",
+        reentrant=version < _NON_REENTRANT,
+    )
+    width = settings.precision.weights or weights
+    habits = Habits(
+        shifts_logits=version < _MOVED_LABELS,
+        repeats_keys=not era.native_gqa,
+        grouped_experts=era.grouped_experts,
+        upcasts_logits=version < _UPCASTING_LOSS,
+        table_bytes=buffer_bytes(architecture, era, DTYPE_BYTES[width]),
+    )
+    return fill(settings, defaults, habits)

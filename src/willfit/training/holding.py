@@ -1,0 +1,183 @@
+"""How each parameter of the model lies on a rank: dtype, format, whether it is trained, what adapts it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatch
+
+from willfit.architectures.model import Architecture, Tensor
+from willfit.formats.base import Format
+from willfit.formats.plain import Plain
+from willfit.formats.recipe import Recipe
+from willfit.formats.weights import rank_shape
+from willfit.quantities import DTYPE_BYTES
+from willfit.training.modelling.builder import LowRank, Stored
+from willfit.training.parameters import Parameter
+from willfit.training.settings import AdapterSettings, TrainingSettings
+from willfit.training.tape import Weight
+
+#: Methods whose product first makes a 16-bit copy of the whole matrix (bitsandbytes `autograd/_functions.py`,
+#: AutoAWQ `modules/linear/gemm.py`); others read the packed matrix as they multiply.
+_EXPANDING = ("nf4", "fp4", "awq", "hqq", "aqlm")
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A tensor of the model as a rank holds it.
+
+    Attributes
+    ----------
+    tensor, times
+        The tensor, and in how many layers it occurs.
+    shape
+        On the rank.
+    stored
+        What products see of it.
+    bytes
+        Of all its copies and layers.
+    """
+
+    tensor: Tensor
+    times: int
+    shape: tuple[int, ...]
+    stored: Stored
+    bytes: int
+
+
+class Holding:
+    """How a run holds a model's tensors.
+
+    Parameters
+    ----------
+    architecture, recipe
+        The model, and the formats of its frozen base.
+    settings
+        The run's, filled in.
+    """
+
+    def __init__(self, architecture: Architecture, recipe: Recipe, settings: TrainingSettings) -> None:
+        self.architecture = architecture
+        self._recipe = recipe
+        self._settings = settings
+        self._found: dict[int, Stored] = {}
+        self._formats: dict[int, Format] = {}
+
+    def stored(self, tensor: Tensor) -> Stored:
+        """What a product sees of a tensor."""
+        key = id(tensor)
+        if key not in self._found:
+            self._found[key] = self._stored(tensor)
+        return self._found[key]
+
+    def format_of(self, tensor: Tensor) -> Format:
+        """The format that a tensor lies in."""
+        key = id(tensor)
+        if key not in self._formats:
+            self._formats[key] = self._format(tensor)
+        return self._formats[key]
+
+    def held(self) -> Iterator[Held]:
+        """All tensors, equal layers together."""
+        architecture, ranks = self.architecture, self._settings.layout.tp
+        for tensor, times in weighted(architecture):
+            shape = rank_shape(tensor, ranks)
+            size = self.format_of(tensor).bytes(shape) * tensor.copies * times
+            yield Held(tensor, times, shape, self.stored(tensor), size)
+
+    def trained(self) -> list[Parameter]:
+        """Parameters that get gradients: the model's own, then those of adapters."""
+        own, added = [], []
+        for held in self.held():
+            tensor = held.tensor
+            copies = tensor.copies * held.times
+            if held.stored.weight.trained:
+                own.append(Parameter(tensor.name, held.shape, tensor.part, tensor.kind, copies))
+            adapter = held.stored.adapter
+            if adapter is not None:
+                for name, shape in (
+                    ("lora_A", (adapter.rank, adapter.inputs)),
+                    ("lora_B", (adapter.outputs, adapter.rank)),
+                ):
+                    added.append(Parameter(f"{tensor.name}.{name}", shape, tensor.part, "linear", copies))
+        return own + added
+
+    def _format(self, tensor: Tensor) -> Format:
+        precision = self._settings.precision
+        weights = precision.weights or "bf16"
+        stored = self._recipe.format_of(tensor.name.replace("{layer}", "0"), tensor)
+        if not isinstance(stored, Plain):
+            return stored
+        if tensor.kind == "buffer":
+            return Plain("fp32")
+        quantization = self._settings.quantization
+        if quantization is not None and quantization.upcast_others:
+            return Plain("fp32")
+        if self._is_trained(tensor) and precision.trainable:
+            return Plain(precision.trainable)
+        return Plain(weights)
+
+    def _stored(self, tensor: Tensor) -> Stored:
+        settings = self._settings
+        stored = self.format_of(tensor)
+        shape = rank_shape(tensor, settings.layout.tp)
+        elements = tensor.copies
+        for size in shape:
+            elements *= size
+        adapter = self._adapter(tensor, shape)
+        if isinstance(stored, Plain):
+            weight = Weight(
+                elements, stored.dtype, self._is_trained(tensor), settings.precision.gradients or ""
+            )
+            return Stored(weight, 0, adapter)
+        compute = settings.precision.compute or "bf16"
+        method = settings.quantization.method if settings.quantization else self._recipe.method
+        expanded = elements * DTYPE_BYTES[compute] if method in _EXPANDING else 0
+        return Stored(Weight(elements, compute, False), expanded, adapter)
+
+    def _is_trained(self, tensor: Tensor) -> bool:
+        settings = self._settings
+        if tensor.kind == "buffer":
+            return False
+        if settings.adapter is not None:
+            return any(_named(tensor.name, name) for name in settings.adapter.modules_to_save)
+        if settings.trained:
+            return any(_matches(tensor, pattern) for pattern in settings.trained)
+        return not any(_matches(tensor, pattern) for pattern in settings.frozen)
+
+    def _adapter(self, tensor: Tensor, shape: tuple[int, ...]) -> LowRank | None:
+        adapter = self._settings.adapter
+        if adapter is None or adapter.kind not in ("lora", "dora") or tensor.kind != "linear":
+            return None
+        if not adapts(adapter, tensor):
+            return None
+        return LowRank(adapter.rank, shape[-1], shape[-2], adapter.dtype or "fp32", adapter.dropout)
+
+
+def weighted(architecture: Architecture) -> Iterator[tuple[Tensor, int]]:
+    """Distinct tensors of the model proper, with how often each occurs."""
+    for tensor in (*architecture.embeddings, *architecture.shared, *architecture.head):
+        yield tensor, 1
+    for blocks in (architecture.encoder_blocks, architecture.blocks):
+        for layer, times in blocks:
+            for tensor in layer.tensors:
+                yield tensor, times
+    for tower in architecture.towers:
+        for tensor in tower.tensors:
+            yield tensor, 1
+
+
+def adapts(adapter: AdapterSettings, tensor: Tensor) -> bool:
+    """Whether an adapter's targets name a matrix."""
+    if "all-linear" in adapter.targets:
+        return tensor.part not in ("head", "router")
+    return any(_named(tensor.name, target) for target in adapter.targets)
+
+
+def _named(name: str, module: str) -> bool:
+    """Whether a tensor belongs to a module of that name."""
+    return f".{module}." in f".{name}"
+
+
+def _matches(tensor: Tensor, pattern: str) -> bool:
+    return pattern == tensor.part or fnmatch(tensor.name, pattern) or _named(tensor.name, pattern)

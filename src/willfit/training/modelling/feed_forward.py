@@ -1,0 +1,70 @@
+"""The dense feed-forward part of a layer: gated or plain, with separate or fused matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from willfit.architectures.model import Tensor
+from willfit.training.modelling.builder import Builder
+from willfit.training.tape import Value
+
+
+def feed_forward(
+    builder: Builder, value: Value, tensors: Sequence[Tensor], gated: bool, activation: str
+) -> Value:
+    """Run an MLP (transformers `LlamaMLP`, `Phi3MLP`, `GPT2MLP` and their kin).
+
+    Parameters
+    ----------
+    builder
+        Writes the tape.
+    value
+        The normed input.
+    tensors
+        The MLP's tensors: matrices (the last one on their way is the one that is divided along its inputs) and biases.
+    gated, activation
+        As in the architecture.
+    """
+    inward, outward = _matrices(tensors)
+    biases = _biases(tensors)
+    tape = builder.tape
+    if gated and len(inward) == 1:
+        both = builder.linear(value, inward[0], biases.get(_module(inward[0])))
+        gate, up = tape.split(both, (both.elements // 2,) * 2)
+        inner = _gate(builder, gate, up, activation)
+    elif gated:
+        gate = builder.linear(value, inward[0], biases.get(_module(inward[0])))
+        if "swiglu" in builder.step.kernels:
+            up = builder.linear(value, inward[1], biases.get(_module(inward[1])))
+            inner = _gate(builder, gate, up, activation)
+        else:
+            bent = builder.activation(gate, activation)
+            inner = tape.multiply(bent, builder.linear(value, inward[1], biases.get(_module(inward[1]))))
+    else:
+        inner = builder.activation(
+            builder.linear(value, inward[0], biases.get(_module(inward[0]))), activation
+        )
+    return builder.linear(inner, outward, biases.get(_module(outward)))
+
+
+def _gate(builder: Builder, gate: Value, up: Value, activation: str) -> Value:
+    """The product of an activated gate and the up projection; a fused kernel keeps both and writes over them."""
+    if "swiglu" in builder.step.kernels:
+        return builder.tape.run(
+            "swiglu", (gate, up), gate.elements, gate.dtype, saves=(gate, up), reuses=True
+        )
+    return builder.tape.multiply(up, builder.activation(gate, activation))
+
+
+def _matrices(tensors: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
+    matrices = [tensor for tensor in tensors if tensor.kind == "linear"]
+    outward = next((t for t in reversed(matrices) if t.split is not None and t.split.axis == 1), matrices[-1])
+    return [tensor for tensor in matrices if tensor is not outward], outward
+
+
+def _module(tensor: Tensor) -> str:
+    return tensor.name.rpartition(".")[0]
+
+
+def _biases(tensors: Sequence[Tensor]) -> dict[str, Tensor]:
+    return {_module(tensor): tensor for tensor in tensors if tensor.kind == "bias"}

@@ -1,0 +1,44 @@
+"""What attention kernels choose and need."""
+
+from __future__ import annotations
+
+from willfit.architectures.mixers import Attention
+from willfit.quantities import round_up
+from willfit.training.modelling.step import Step
+
+#: Widest head of flash kernels, and the compute capability from which they run (torch `sdp_utils.cpp`).
+_FLASH_HEAD, _FLASH_FROM = 256, 8.0
+
+
+def chosen_sdpa(step: Step, mixer: Attention, dtype: str) -> str:
+    """Which backend `scaled_dot_product_attention` takes: `flash`, `efficient` or `math`.
+
+    Flash takes 16-bit inputs without a mask and heads of up to 256 on compute capability 8.0 and later; the
+    memory-efficient kernel takes masks and float32, but no grouped heads unless these were repeated (torch
+    `aten/src/ATen/native/transformers/cuda/sdp_utils.cpp`, priority order flash, efficient, math).
+    """
+    capability = (
+        float(step.compute_capability) if step.compute_capability.replace(".", "", 1).isdigit() else 8.0
+    )
+    narrow = dtype in ("fp16", "bf16")
+    masked = step.masked or bool(mixer.window and step.length > mixer.window)
+    if narrow and not masked and mixer.head_dim <= _FLASH_HEAD and capability >= _FLASH_FROM:
+        return "flash"
+    if masked or step.repeats_keys or mixer.heads == mixer.kv_heads:
+        return "efficient"
+    return "math"
+
+
+def flash_workspace(step: Step, heads: int, kv_heads: int, mixer: Attention, kind: str) -> int:
+    """Bytes that a backward kernel takes for itself beside the gradients.
+
+    Flash: a row sum and a float32 accumulator of the queries' gradient, rows rounded to 128 and widths to 32; with
+    grouped heads also gradients of keys and values for each query head (`flash_api.cpp: mha_bwd`).
+    """
+    if kind == "efficient":
+        return 4 * step.batch * heads * step.length
+    rows = step.batch * round_up(step.length, 128) * heads
+    size = 4 * rows * (1 + round_up(mixer.head_dim, 32))
+    if heads != kv_heads:
+        size += step.batch * step.keys * heads * (mixer.head_dim + mixer.value_dim) * step.width
+    return size

@@ -1,0 +1,71 @@
+"""Which tensors of a layer are which: its norms in order, and what belongs to attention, MLP and experts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from willfit.architectures.model import Layer, Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Norm:
+    """A normalisation: its scale, and its shift if it has one."""
+
+    weight: Tensor
+    bias: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """A layer's tensors by what they do.
+
+    Attributes
+    ----------
+    norms
+        Of the residual stream, in the order of the checkpoint.
+    attention
+        Of the token mixer, norms of heads and latents included.
+    mlp, router, experts
+        Of the dense MLP or shared experts, of the router, of the routed experts.
+    """
+
+    norms: tuple[Norm, ...]
+    attention: tuple[Tensor, ...]
+    mlp: tuple[Tensor, ...]
+    router: tuple[Tensor, ...]
+    experts: tuple[Tensor, ...]
+
+
+def roles_of(layer: Layer) -> Roles:
+    """Sort a layer's tensors."""
+    mixing = [t for t in layer.tensors if t.part in ("attention", "mixer")]
+    inside = {_module(_module(tensor.name)) for tensor in mixing if tensor.kind == "linear"}
+    stream = [t for t in layer.tensors if t.part == "norm" and not _lies_in(t.name, inside)]
+    heads = [t for t in layer.tensors if t.part == "norm" and _lies_in(t.name, inside)]
+    return Roles(
+        norms_of(stream),
+        tuple(mixing + heads),
+        tuple(t for t in layer.tensors if t.part == "mlp"),
+        tuple(t for t in layer.tensors if t.part == "router"),
+        tuple(t for t in layer.tensors if t.part == "experts"),
+    )
+
+
+def norms_of(tensors: Sequence[Tensor]) -> tuple[Norm, ...]:
+    """Scales with their shifts."""
+    biases = {_module(tensor.name): tensor for tensor in tensors if tensor.name.endswith(".bias")}
+    return tuple(
+        Norm(tensor, biases.get(_module(tensor.name)))
+        for tensor in tensors
+        if not tensor.name.endswith(".bias")
+    )
+
+
+def _lies_in(name: str, modules: set[str]) -> bool:
+    # A mixer that is written without a module of its own would hold the whole layer.
+    return any(name.startswith(f"{module}.") for module in modules if not module.endswith("{layer}"))
+
+
+def _module(name: str) -> str:
+    return name.rpartition(".")[0]

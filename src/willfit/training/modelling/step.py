@@ -1,0 +1,78 @@
+"""How one forward and backward pass runs on a rank: shapes, dtypes, kernels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from willfit.quantities import DTYPE_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One micro-batch on one rank.
+
+    Attributes
+    ----------
+    batch, length
+        Sequences, and tokens of each that this rank computes.
+    keys
+        Tokens of each that its queries attend to (all of them, where context-parallel ranks share a sequence).
+    compute
+        Dtype of products.
+    autocast
+        Products cast their operands; what is delicate runs in float32.
+    attention
+        `eager`, `sdpa`, `flash_attention_2`, ... as in `TrainingSettings`.
+    kernels
+        Fused kernels that replace composite operations: `rms_norm`, `rope`, `swiglu`, `cross_entropy`, `lora`.
+    masked
+        An explicit mask reaches attention.
+    repeats_keys
+        Keys and values are repeated for all query heads before SDPA.
+    tensor_ranks, sequence_parallel
+        Tensor-parallel ranks, and whether norms and residuals are divided along the sequence among them.
+    compute_capability
+        Of the device, which decides what SDPA can choose.
+    grouped_experts
+        Experts run as grouped products over sorted tokens; else in a loop.
+    training
+        Dropout is on.
+    wide_angles
+        Cosine and sine stay float32 under autocast.
+    """
+
+    batch: int
+    length: int
+    keys: int
+    compute: str
+    autocast: bool = False
+    attention: str = "sdpa"
+    kernels: frozenset[str] = frozenset()
+    masked: bool = False
+    repeats_keys: bool = False
+    tensor_ranks: int = 1
+    sequence_parallel: bool = False
+    compute_capability: str = "8.0"
+    grouped_experts: bool = True
+    training: bool = True
+    wide_angles: bool = True
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that this rank computes."""
+        return self.batch * self.length
+
+    @property
+    def stream_tokens(self) -> int:
+        """Tokens of the residual stream that it holds."""
+        return self.tokens // self.tensor_ranks if self.sequence_parallel else self.tokens
+
+    @property
+    def width(self) -> int:
+        """Bytes of an element in a product."""
+        return DTYPE_BYTES[self.compute]
+
+    @property
+    def flash(self) -> bool:
+        """Whether attention never holds scores, by a flash kernel."""
+        return self.attention.startswith("flash") or self.attention == "te"

@@ -1,0 +1,112 @@
+"""A model as the pieces of a step: embedding, layers, head and loss, each replayed once for all that are alike."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from willfit.architectures.mixers import Attention
+from willfit.architectures.model import Architecture, Layer
+from willfit.training.holding import Holding
+from willfit.training.modelling.block import block
+from willfit.training.modelling.builder import Builder
+from willfit.training.modelling.embedding import embedding
+from willfit.training.modelling.head import LossPath, head
+from willfit.training.modelling.step import Step
+from willfit.training.run import Run
+from willfit.training.tape import Replay, replay
+from willfit.training.timeline import Piece
+
+
+def step_of(run: Run, compute_capability: str) -> Step:
+    """How a micro-batch runs on a rank."""
+    settings = run.settings
+    layout = settings.layout
+    length = settings.seq_len or 0
+    batch = settings.micro_batch
+    if settings.padding_free:
+        batch, length = 1, batch * length
+    own = length // (layout.cp * layout.ulysses)
+    return Step(
+        batch=batch,
+        length=own,
+        keys=length if layout.ulysses > 1 else own * layout.cp,
+        compute=settings.precision.compute or settings.precision.weights or "bf16",
+        autocast=bool(settings.precision.autocast),
+        attention=settings.attention or "sdpa",
+        kernels=frozenset(settings.kernels),
+        masked=bool(settings.padded),
+        repeats_keys=run.habits.repeats_keys,
+        tensor_ranks=layout.tp,
+        sequence_parallel=layout.sp,
+        compute_capability=compute_capability,
+        grouped_experts=run.habits.grouped_experts,
+    )
+
+
+def pieces_of(run: Run, holding: Holding, step: Step) -> list[Piece]:
+    """Every piece of the model, in the order of the forward pass."""
+    architecture, settings = holding.architecture, run.settings
+    checkpointing = settings.checkpointing
+    accumulates = settings.gradient_accumulation > 1
+    builder = Builder(step, holding.stored)
+    given = builder.entering(0, step.compute, grad=False)
+    stream = embedding(builder, architecture)
+    found = [Piece("embedding", replay(builder.tape, given, stream, accumulates))]
+    entering = stream.grad or (settings.adapter is not None and checkpointing.kind not in (None, "none"))
+    known: dict[tuple[int, bool], Replay] = {}
+    dtype = stream.dtype
+    for index, layer in enumerate(architecture.layers):
+        key = id(layer), entering
+        if key not in known:
+            known[key], dtype = _layer(holding, _masked(step, layer), layer, dtype, entering, accumulates)
+        full = checkpointing.kind == "full" and index % checkpointing.every == 0
+        full = full and (checkpointing.layers is None or index < checkpointing.layers)
+        found.append(Piece(f"layer {index}", known[key], full, checkpointing.offload))
+        entering = True
+    found.append(Piece("head and loss", _top(run, holding, step, architecture, dtype, accumulates)))
+    return found
+
+
+def _masked(step: Step, layer: Layer) -> Step:
+    """A window that is shorter than the sequence needs an explicit mask, unless a kernel knows windows."""
+    mixer = layer.mixers[0] if layer.mixers else None
+    reach = (mixer.window or mixer.chunk) if isinstance(mixer, Attention) else 0
+    if step.flash or not reach or step.length <= reach:
+        return step
+    return replace(step, masked=True)
+
+
+def _layer(
+    holding: Holding, step: Step, layer: Layer, dtype: str, entering: bool, accumulates: bool
+) -> tuple[Replay, str]:
+    architecture = holding.architecture
+    builder = Builder(step, holding.stored)
+    given = builder.entering(step.stream_tokens * architecture.hidden_size, dtype, entering)
+    result = block(builder, given, layer, architecture.traits)
+    return replay(builder.tape, given, result, accumulates), result.dtype
+
+
+def _top(
+    run: Run, holding: Holding, step: Step, architecture: Architecture, dtype: str, accumulates: bool
+) -> Replay:
+    builder = Builder(step, holding.stored)
+    given = builder.entering(step.tokens * architecture.hidden_size, dtype)
+    result = head(builder, given, architecture, _loss_path(run, step, architecture))
+    return replay(builder.tape, given, result, accumulates)
+
+
+def _loss_path(run: Run, step: Step, architecture: Architecture) -> LossPath:
+    loss = run.settings.loss
+    rows = step.tokens
+    chunk = loss.chunk_tokens or (-(-rows // loss.chunks) if loss.chunks else 0)
+    split = loss.kind == "vocab-parallel"
+    vocabulary = architecture.vocab_size // (step.tensor_ranks if split else 1)
+    return LossPath(
+        loss.kind or "hf",
+        rows,
+        vocabulary,
+        chunk,
+        run.habits.upcasts_logits,
+        run.habits.shifts_logits and step.batch > 1,
+        loss.keeps_logits,
+    )

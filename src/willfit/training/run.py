@@ -1,0 +1,54 @@
+"""A training run in which nothing is open any more: what was asked, filled in by the framework's rules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from willfit.training.settings import TrainingSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Habits:
+    """What a framework's model code does that nobody asks for, by version.
+
+    Attributes
+    ----------
+    shifts_logits
+        The model upcasts its logits and copies them one position on, to compare them with labels.
+    repeats_keys
+        Keys and values are repeated for all query heads before SDPA.
+    grouped_experts
+        Experts run as grouped products over sorted tokens; else in a loop.
+    returns_fp32
+        What a model returns is converted to float32 (accelerate, with mixed precision).
+    upcasts_logits
+        The model's own code upcasts its logits.
+    table_bytes
+        Rotary tables and masks that the model keeps.
+    """
+
+    shifts_logits: bool = False
+    repeats_keys: bool = False
+    grouped_experts: bool = True
+    returns_fp32: bool = False
+    upcasts_logits: bool = False
+    table_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run as the framework would do it.
+
+    Attributes
+    ----------
+    settings
+        Every field that matters is filled in.
+    habits
+        See `Habits`.
+    assumed
+        What was filled in, for the reader.
+    """
+
+    settings: TrainingSettings
+    habits: Habits
+    assumed: tuple[str, ...] = ()

@@ -1,0 +1,236 @@
+"""Walking a tape forward and back: what is kept in between, and where memory peaks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from willfit.training.tape.tape import Operation, Tape, Value
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What is allocated at the fullest moment of a pass, beside what others hold.
+
+    Attributes
+    ----------
+    operation
+        What runs then: `mlp: mul`.
+    kept
+        Bytes kept for the backward pass.
+    passing
+        Values and gradients on their way, and temporaries.
+    gradients
+        Gradients of parameters.
+    """
+
+    operation: str = ""
+    kept: int = 0
+    passing: int = 0
+    gradients: int = 0
+
+    @property
+    def bytes(self) -> int:
+        """All of it."""
+        return self.kept + self.passing + self.gradients
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A part of a model, replayed.
+
+    Attributes
+    ----------
+    input_bytes, output_bytes
+        What it is given and what it gives.
+    kept
+        Bytes kept for the backward pass, the input among them if the derivative needs it.
+    kept_by_module
+        The same by part of the layer.
+    forward, backward
+        The fullest moments. The input itself is not counted in `forward` unless it is kept, the gradient of the
+        output is counted in `backward`.
+    gradients
+        Bytes of the gradients of its parameters.
+    """
+
+    input_bytes: int
+    output_bytes: int
+    kept: int
+    kept_by_module: dict[str, int]
+    forward: Moment
+    backward: Moment
+    gradients: int
+
+
+def replay(tape: Tape, given: Value, result: Value, accumulates: bool = False) -> Replay:
+    """Run a tape forward and back.
+
+    Parameters
+    ----------
+    tape
+        What runs.
+    given, result
+        Its input, which its caller holds, and its output.
+    accumulates
+        Gradients of parameters exist already, so that new ones are added to them and given back.
+    """
+    keepers = _keepers(tape)
+    by_module = _kept_by_module(tape)
+    total = sum(by_module.values())
+    forward = _forward(tape, given, result, keepers)
+    backward = _backward(tape, result, keepers, total, accumulates)
+    gradients = sum(operation.weight_bytes for operation in tape.operations)
+    return Replay(given.bytes, result.bytes, total, by_module, forward, backward, gradients)
+
+
+def _keepers(tape: Tape) -> Counter[int]:
+    """How many operations keep each storage."""
+    keepers: Counter[int] = Counter()
+    for operation in tape.operations:
+        if operation.differentiates:
+            keepers.update({value.storage for value in operation.saved})
+    return keepers
+
+
+def _kept_by_module(tape: Tape) -> dict[str, int]:
+    """Bytes kept, each storage where it is kept first."""
+    seen: set[int] = set()
+    found: Counter[str] = Counter()
+    for operation in tape.operations:
+        if not operation.differentiates:
+            continue
+        found[operation.module] += operation.kept_bytes
+        for value in operation.saved:
+            if value.storage not in seen:
+                seen.add(value.storage)
+                found[operation.module] += tape.sizes[value.storage]
+    return dict(found)
+
+
+def _forward(tape: Tape, given: Value, result: Value, keepers: Counter[int]) -> Moment:
+    last: dict[int, int] = {}
+    for index, operation in enumerate(tape.operations):
+        for value in (*operation.inputs, *operation.outputs, *operation.saved):
+            last[value.storage] = index
+    dying: dict[int, list[int]] = {}
+    for storage, index in last.items():
+        if storage not in keepers and storage not in (given.storage, result.storage):
+            dying.setdefault(index, []).append(storage)
+    alive = {given.storage}
+    kept = passing = 0
+    if given.storage in keepers:
+        kept += tape.sizes[given.storage]
+    most = Moment()
+    for index, operation in enumerate(tape.operations):
+        for value in operation.outputs:
+            if value.storage not in alive:
+                alive.add(value.storage)
+                if value.storage in keepers:
+                    kept += tape.sizes[value.storage]
+                else:
+                    passing += tape.sizes[value.storage]
+        kept += operation.kept_bytes
+        if kept + passing + operation.forward_temp > most.bytes:
+            most = Moment(_named(operation), kept, passing + operation.forward_temp)
+        for storage in dying.get(index, ()):
+            passing -= tape.sizes[storage]
+    return most
+
+
+class _Gradient:
+    """A gradient's storage, and how many values it is the gradient of."""
+
+    __slots__ = ("bytes", "holders")
+
+    def __init__(self, size: int) -> None:
+        self.bytes = size
+        self.holders = 1
+
+
+def _backward(tape: Tape, result: Value, keepers: Counter[int], kept: int, accumulates: bool) -> Moment:
+    held = dict(keepers)
+    gradients = {result.number: _Gradient(result.bytes)}
+    passing, trained = result.bytes, 0
+    most = Moment("", kept, passing, trained)
+    for operation in reversed(tape.operations):
+        if not operation.differentiates:
+            continue
+        arriving = [found for value in operation.outputs if (found := gradients.pop(value.number, None))]
+        if not arriving:
+            continue
+        if operation.reuses:
+            # Gradients are written over what was saved.
+            kept -= _freed(tape, operation, held)
+        passing, temporary = _differentiate(operation, arriving, gradients, passing)
+        # Gradients that are added to others are made first, as any other.
+        weights = operation.weight_bytes
+        if not accumulates:
+            trained += weights
+        now = passing + temporary + operation.backward_temp + (weights if accumulates else 0)
+        if kept + now + trained > most.bytes:
+            most = Moment(_named(operation), kept, now, trained)
+        for found in arriving:
+            found.holders -= 1
+            if not found.holders:
+                passing -= found.bytes
+        if not operation.reuses:
+            kept -= _freed(tape, operation, held)
+    return most
+
+
+def _freed(tape: Tape, operation: Operation, held: dict[int, int]) -> int:
+    """Bytes of what an operation saved that nothing else keeps."""
+    size = operation.kept_bytes
+    for storage in {value.storage for value in operation.saved}:
+        held[storage] -= 1
+        if not held[storage]:
+            size += tape.sizes[storage]
+    return size
+
+
+def _differentiate(
+    operation: Operation,
+    arriving: list[_Gradient],
+    gradients: dict[int, _Gradient],
+    passing: int,
+) -> tuple[int, int]:
+    """Make the gradients of an operation's inputs: bytes passing afterwards, and bytes that were added to others."""
+    temporary = 0
+    for value in operation.inputs:
+        if not value.grad:
+            continue
+        existing = gradients.get(value.number)
+        if operation.passes:
+            made = arriving[0]
+            made.holders += 1
+        else:
+            made = _Gradient(value.bytes)
+            passing += made.bytes
+        if existing is None:
+            gradients[value.number] = made
+            continue
+        # Added in place to the first if nothing else holds it, else to the second, else in a new tensor.
+        if existing.holders == 1:
+            temporary += _given_back(made)
+            passing -= _given_back(made)
+            made.holders -= 1
+        elif made.holders == 1 or (operation.passes and made.holders == 2):
+            existing.holders -= 1
+            gradients[value.number] = made
+        else:
+            existing.holders -= 1
+            made.holders -= 1
+            fresh = _Gradient(value.bytes)
+            passing += fresh.bytes
+            gradients[value.number] = fresh
+    return passing, temporary
+
+
+def _given_back(made: _Gradient) -> int:
+    """Bytes that go with a gradient once it has been added to another."""
+    return made.bytes if made.holders == 1 else 0
+
+
+def _named(operation: Operation) -> str:
+    return f"{operation.module}: {operation.name}" if operation.module else operation.name
