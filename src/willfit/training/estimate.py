@@ -1,72 +1,119 @@
-"""The estimate of a training run: what stays, the fullest instant, and what lies outside of the allocator."""
+"""The estimate of a training run: ranks, their accounts, the terms of each device and of the host."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
+from math import ceil
 
+from willfit.calibration import constant
 from willfit.engines.base import Machine, Subject
-from willfit.engines.caching_allocator import cublas_workspace
-from willfit.formats.recipe import Recipe
-from willfit.quantities import DTYPE_BYTES
+from willfit.estimate import DeviceEstimate, Estimate, Term, between, combined
+from willfit.training.account import Account, account
+from willfit.training.base_model import base_recipe
+from willfit.training.frameworks.table import resolve
 from willfit.training.holding import Holding
-from willfit.training.pieces import pieces_of, step_of
+from willfit.training.layout import Ranks, in_flight, ranks_of, stages_of, with_data
+from willfit.training.outside import communicators, context, fragmentation
 from willfit.training.run import Run
-from willfit.training.timeline import Instant, Piece, fullest, instants, with_transient
+from willfit.training.settings import TrainingSettings
+from willfit.training.terms import inside
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
-    """What one rank's allocator holds.
+def estimate(subject: Subject, machine: Machine, settings: TrainingSettings) -> Estimate:
+    """What each device holds at the fullest instant of a step.
 
-    Attributes
+    Parameters
     ----------
-    weights, states, workspace
-        Bytes that stay.
-    instants
-        Every instant at which memory can peak.
-    pieces
-        Of the model, as they were replayed.
+    subject
+        The model.
+    machine
+        The devices, one for each rank.
+    settings
+        What was asked.
+
+    Raises
+    ------
+    BadInput
+        If the run cannot be as it is asked.
     """
-
-    weights: int
-    states: int
-    workspace: int
-    instants: tuple[Instant, ...]
-    pieces: tuple[Piece, ...]
-
-    @property
-    def resident(self) -> int:
-        """Bytes that stay."""
-        return self.weights + self.states + self.workspace
-
-    @property
-    def worst(self) -> Instant:
-        """The instant at which most is alive."""
-        return fullest(self.instants)
-
-    @property
-    def peak(self) -> int:
-        """Bytes that are allocated then."""
-        return self.resident + self.worst.bytes
-
-
-def account(run: Run, subject: Subject, recipe: Recipe, machine: Machine) -> Account:
-    """What one rank's allocator holds."""
-    settings = run.settings
-    holding = Holding(subject.architecture, recipe, settings)
-    capability = machine.devices[0].compute_capability
-    step = step_of(run, capability)
-    pieces = pieces_of(run, holding, step)
-    weights = sum(held.bytes for held in holding.held()) + run.habits.table_bytes
-    trained = holding.trained()
-    elements = sum(parameter.elements for parameter in trained)
-    if settings.adapter is not None:
-        weights += sum(
-            p.elements * DTYPE_BYTES[settings.adapter.dtype or "fp32"] for p in trained if ".lora_" in p.name
+    run, ranks = prepared(subject, machine, settings)
+    accounts = accounts_of(run, subject, machine, ranks)
+    devices = []
+    for index, device in enumerate(machine.devices):
+        stage = index * len(accounts) // len(machine.devices)
+        terms = [*inside(accounts[stage], run), *_beside(accounts[stage], run, ranks)]
+        devices.append(
+            DeviceEstimate(device.name, index, device.usable_bytes, tuple(terms), _interval(terms))
         )
-    width = DTYPE_BYTES[settings.precision.states or "fp32"]
-    states = 2 * elements * width
-    found = instants(pieces, settings.gradient_accumulation > 1)
-    if settings.optimizer.implementation == "foreach":
-        found[-1] = with_transient(found[-1], elements * width)
-    return Account(weights, states, cublas_workspace(capability) * 2, tuple(found), tuple(pieces))
+    worst = max(accounts, key=lambda one: one.peak)
+    return Estimate(
+        subject.model,
+        run.settings.framework,
+        run.settings.version or "newest",
+        "train",
+        tuple(devices),
+        DeviceEstimate("host", 0, machine.host_bytes, ()),
+        notes=(*run.assumed, *subject.notes),
+        details=_details(worst, run, ranks, terms),
+    )
+
+
+def prepared(subject: Subject, machine: Machine, settings: TrainingSettings) -> tuple[Run, Ranks]:
+    """The run with everything filled in, and the sizes of its groups."""
+    run = resolve(settings, subject.architecture)
+    ranks = ranks_of(run.settings.layout, len(machine.devices))
+    layout = with_data(run.settings.layout, ranks)
+    return replace(run, settings=replace(run.settings, layout=layout)), ranks
+
+
+def accounts_of(run: Run, subject: Subject, machine: Machine, ranks: Ranks) -> list[Account]:
+    """The account of a rank of each pipeline stage."""
+    settings = run.settings
+    recipe = base_recipe(subject, settings.quantization, settings.precision.weights or "bf16")
+    holding = Holding(subject.architecture, recipe, settings)
+    found = []
+    for stage, layers in enumerate(stages_of(settings.layout, len(subject.architecture.layers))):
+        alive = in_flight(settings.layout, stage, settings.gradient_accumulation)
+        capability = machine.devices[0].compute_capability
+        found.append(account(run, holding, capability, ranks.states, layers, ceil(alive)))
+    return found
+
+
+def _beside(one: Account, run: Run, ranks: Ranks) -> list[Term]:
+    """What torch's counters do not see."""
+    layout = run.settings.layout
+    groups = sum(
+        size > 1 for size in (ranks.data, layout.tp, layout.pp, layout.cp * layout.ulysses, layout.ep)
+    )
+    sent = communicators(groups, max(ranks.states, layout.tp, layout.pp))
+    return [fragmentation(one.peak), context(), *([sent] if sent else [])]
+
+
+def _interval(terms: list[Term]) -> tuple[int, int]:
+    """The terms' own interval, widened by how far published peaks lie around these rules."""
+    spread = constant("training.allocated_ratio")
+    allocated = sum(term.bytes for term in terms if term.low_bytes == term.high_bytes)
+    whole = between("allocated", allocated, int(allocated * spread.low), int(allocated * spread.high))
+    outside = [term for term in terms if term.low_bytes != term.high_bytes]
+    _, low, high = combined([whole, *outside])
+    return low, high
+
+
+def _details(one: Account, run: Run, ranks: Ranks, terms: list[Term]) -> dict[str, object]:
+    """Figures that tools print: allocated is a point, reserved and what the driver shows are ranges."""
+    inner, shown = constant("training.reserved_ratio"), constant("training.shown_ratio")
+    beside = sum(term.bytes for term in terms if term.name in ("context", "nccl"))
+    allocated = constant("training.allocated_ratio")
+    return {
+        "peak": one.worst.name,
+        "allocated": _range(one.peak, allocated.value, allocated.low, allocated.high),
+        "reserved": _range(one.peak, inner.value, inner.low, inner.high),
+        "shown": _range(one.peak + beside, shown.value, shown.low, shown.high),
+        "resident": one.resident,
+        "settings": run.settings,
+        "data_ranks": ranks.data,
+    }
+
+
+def _range(size: int, value: float, low: float, high: float) -> tuple[int, int, int]:
+    return int(size * value), int(size * low), int(size * high)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
 
@@ -15,6 +15,7 @@ from willfit.quantities import DTYPE_BYTES
 from willfit.training.modelling.builder import LowRank, Stored
 from willfit.training.parameters import Parameter
 from willfit.training.settings import AdapterSettings, TrainingSettings
+from willfit.training.sharding.base import Unit
 from willfit.training.tape import Weight
 
 #: Methods whose product first makes a 16-bit copy of the whole matrix (bitsandbytes `autograd/_functions.py`,
@@ -84,6 +85,29 @@ class Holding:
             shape = rank_shape(tensor, ranks)
             size = self.format_of(tensor).bytes(shape) * tensor.copies * times
             yield Held(tensor, times, shape, self.stored(tensor), size)
+
+    def unit(self, tensors: Iterable[Tensor]) -> Unit:
+        """The parameters of one piece of the model."""
+        size = gathered = trained = gradients = largest = 0
+        compute = DTYPE_BYTES[self._settings.precision.compute or "bf16"]
+        for tensor in tensors:
+            shape = rank_shape(tensor, self._settings.layout.tp)
+            stored, kept = self.stored(tensor), self.format_of(tensor).bytes(shape) * tensor.copies
+            weight = stored.weight
+            size += kept
+            gathered += weight.elements * compute if isinstance(self.format_of(tensor), Plain) else kept
+            if weight.trained:
+                trained += weight.elements
+                gradients += weight.gradient_bytes
+            largest = max(largest, weight.elements // tensor.copies)
+            if stored.adapter is not None:
+                adapter = stored.adapter
+                added = adapter.rank * (adapter.inputs + adapter.outputs) * tensor.copies
+                trained += added
+                size += added * DTYPE_BYTES[adapter.dtype]
+                gathered += added * compute
+                gradients += added * DTYPE_BYTES[adapter.dtype]
+        return Unit(size, gathered, trained, gradients, largest)
 
     def trained(self) -> list[Parameter]:
         """Parameters that get gradients: the model's own, then those of adapters."""

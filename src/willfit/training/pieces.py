@@ -13,6 +13,7 @@ from willfit.training.modelling.embedding import embedding
 from willfit.training.modelling.head import LossPath, head
 from willfit.training.modelling.step import Step
 from willfit.training.run import Run
+from willfit.training.sharding.base import Unit
 from willfit.training.tape import Replay, replay
 from willfit.training.timeline import Piece
 
@@ -43,28 +44,50 @@ def step_of(run: Run, compute_capability: str) -> Step:
     )
 
 
-def pieces_of(run: Run, holding: Holding, step: Step) -> list[Piece]:
-    """Every piece of the model, in the order of the forward pass."""
+def pieces_of(run: Run, holding: Holding, step: Step, layers: range) -> list[Piece]:
+    """The pieces of a pipeline stage, in the order of the forward pass; of the whole model, if that is one stage.
+
+    Parameters
+    ----------
+    run, holding, step
+        The run, how it holds the model, and how a micro-batch runs.
+    layers
+        Which layers the stage has.
+    """
     architecture, settings = holding.architecture, run.settings
     checkpointing = settings.checkpointing
-    accumulates = settings.gradient_accumulation > 1
+    temporary = settings.gradient_accumulation > 1 or (settings.layout.data or "").startswith("zero")
+    found, dtype, entering = [], step.compute if not step.autocast else "fp32", True
+    if layers.start == 0:
+        piece, dtype, trained = _bottom(holding, step, temporary)
+        found.append(piece)
+        entering = trained or (settings.adapter is not None and checkpointing.kind not in (None, "none"))
+    known: dict[tuple[int, bool], tuple[Replay, Unit]] = {}
+    for index in layers:
+        layer = architecture.layers[index]
+        key = id(layer), entering
+        if key not in known:
+            ran, dtype = _layer(holding, _masked(step, layer), layer, dtype, entering, temporary)
+            known[key] = ran, holding.unit(layer.tensors)
+        full = checkpointing.kind == "full" and index % checkpointing.every == 0
+        full = full and (checkpointing.layers is None or index < checkpointing.layers)
+        found.append(Piece(f"layer {index}", *known[key], full, checkpointing.offload))
+        entering = True
+    if layers.stop == len(architecture.layers):
+        top = _top(run, holding, step, architecture, dtype, temporary)
+        found.append(Piece("head and loss", top, holding.unit(architecture.head)))
+    return found
+
+
+def _bottom(holding: Holding, step: Step, temporary: bool) -> tuple[Piece, str, bool]:
+    """The embedding, the dtype of what it gives, and whether that needs a gradient."""
+    architecture = holding.architecture
     builder = Builder(step, holding.stored)
     given = builder.entering(0, step.compute, grad=False)
     stream = embedding(builder, architecture)
-    found = [Piece("embedding", replay(builder.tape, given, stream, accumulates))]
-    entering = stream.grad or (settings.adapter is not None and checkpointing.kind not in (None, "none"))
-    known: dict[tuple[int, bool], Replay] = {}
-    dtype = stream.dtype
-    for index, layer in enumerate(architecture.layers):
-        key = id(layer), entering
-        if key not in known:
-            known[key], dtype = _layer(holding, _masked(step, layer), layer, dtype, entering, accumulates)
-        full = checkpointing.kind == "full" and index % checkpointing.every == 0
-        full = full and (checkpointing.layers is None or index < checkpointing.layers)
-        found.append(Piece(f"layer {index}", known[key], full, checkpointing.offload))
-        entering = True
-    found.append(Piece("head and loss", _top(run, holding, step, architecture, dtype, accumulates)))
-    return found
+    ran = replay(builder.tape, given, stream, temporary)
+    unit = holding.unit((*architecture.embeddings, *architecture.shared))
+    return Piece("embedding", ran, unit), stream.dtype, stream.grad
 
 
 def _masked(step: Step, layer: Layer) -> Step:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+from willfit.training.sharding.base import Communication, Unit
 from willfit.training.tape import Moment, Replay
 
 
@@ -18,6 +19,8 @@ class Piece:
         What to call it.
     replay
         What it keeps and needs.
+    unit
+        Its parameters.
     checkpointed
         Only its input is kept, and it runs again in the backward pass.
     offloaded
@@ -26,6 +29,7 @@ class Piece:
 
     name: str
     replay: Replay
+    unit: Unit
     checkpointed: bool = False
     offloaded: bool = False
 
@@ -51,24 +55,32 @@ class Instant:
         Values and gradients on their way, and temporaries.
     gradients
         Of parameters.
-    index
-        Number of the piece that runs; -1 for none.
+    communication
+        Gathered weights and buffers.
+    head
+        Whether head and loss run, so that what passes is logits for the most part.
     """
 
     name: str
     kept: int = 0
     passing: int = 0
     gradients: int = 0
-    index: int = -1
+    communication: int = 0
+    head: bool = False
 
     @property
     def bytes(self) -> int:
         """All of it."""
-        return self.kept + self.passing + self.gradients
+        return self.kept + self.passing + self.gradients + self.communication
 
 
 def instants(
-    pieces: Sequence[Piece], accumulates: bool = False, steps_in_backward: bool = False
+    pieces: Sequence[Piece],
+    sharing: Communication,
+    accumulates: bool = False,
+    steps_in_backward: bool = False,
+    in_flight: int = 1,
+    transient: int = 0,
 ) -> list[Instant]:
     """Every instant at which memory can peak between two optimizer steps.
 
@@ -76,51 +88,68 @@ def instants(
     ----------
     pieces
         In the order of the forward pass.
+    sharing
+        What data-parallel ranks make of weights and gradients.
     accumulates
         Gradients of earlier micro-batches are there from the beginning.
     steps_in_backward
         A parameter is updated and its gradient dropped as soon as it is made.
+    in_flight
+        Micro-batches whose activations are kept at once.
+    transient
+        What the optimizer needs while it steps, beside states and gradients.
     """
-    total = sum(piece.replay.gradients for piece in pieces)
-    resident = total if accumulates else 0
+    resident = sharing.gradients if accumulates else 0
+    kept = (in_flight - 1) * sum(piece.kept for piece in pieces)
     found: list[Instant] = []
-    kept = 0
+    last = len(pieces) - 1
     for index, piece in enumerate(pieces):
         entering = 0 if piece.kept and not piece.checkpointed else piece.replay.input_bytes
         found.append(
-            _instant(f"forward of {piece.name}", piece.replay.forward, kept, entering, resident, index)
+            _instant(
+                f"forward of {piece.name}",
+                piece.replay.forward,
+                kept,
+                entering,
+                resident,
+                sharing.forward[index],
+                index == last,
+            )
         )
         kept += piece.kept
     gradients = resident
-    for index in range(len(pieces) - 1, -1, -1):
-        piece = pieces[index]
+    for index in range(last, -1, -1):
+        piece, sent = pieces[index], sharing.backward[index]
         kept -= piece.kept
         below = kept + (piece.replay.input_bytes if piece.checkpointed else 0)
         if piece.checkpointed:
-            arriving = piece.replay.output_bytes
+            moment, arriving = piece.replay.forward, piece.replay.output_bytes
             found.append(
-                _instant(
-                    f"recompute of {piece.name}", piece.replay.forward, below, arriving, gradients, index
-                )
+                _instant(f"recompute of {piece.name}", moment, below, arriving, gradients, sent, False)
             )
-        found.append(_instant(f"backward of {piece.name}", piece.replay.backward, below, 0, gradients, index))
+        moment = piece.replay.backward
+        found.append(_instant(f"backward of {piece.name}", moment, below, 0, gradients, sent, index == last))
         if not accumulates and not steps_in_backward:
-            gradients += piece.replay.gradients
+            gradients += sharing.left[index]
     if not steps_in_backward:
-        found.append(Instant("optimizer step", 0, 0, total))
+        found.append(Instant("optimizer step", 0, transient, sharing.gradients, sharing.step))
     return found
 
 
-def _instant(name: str, moment: Moment, kept: int, passing: int, gradients: int, index: int) -> Instant:
+def _instant(
+    name: str, moment: Moment, kept: int, passing: int, gradients: int, communication: int, head: bool
+) -> Instant:
     text = f"{name}, {moment.operation}" if moment.operation else name
-    return Instant(text, kept + moment.kept, passing + moment.passing, gradients + moment.gradients, index)
+    return Instant(
+        text,
+        kept + moment.kept,
+        passing + moment.passing,
+        gradients + moment.gradients,
+        communication,
+        head,
+    )
 
 
 def fullest(found: Sequence[Instant]) -> Instant:
     """The instant at which most is alive."""
     return max(found, key=lambda instant: instant.bytes)
-
-
-def with_transient(instant: Instant, size: int) -> Instant:
-    """The same instant with more on its way."""
-    return replace(instant, passing=instant.passing + size)

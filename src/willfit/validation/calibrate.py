@@ -37,6 +37,7 @@ MODULES: tuple[str, ...] = (
     "sglang",
     "borrowed",
     "ollama",
+    "training",
 )
 
 #: From this many observations on, their own 5 % and 95 % quantiles are used.

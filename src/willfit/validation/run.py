@@ -49,7 +49,7 @@ def predictor_for(case: Case) -> Predictor:
         raise Unpredictable(
             f"the source does not state {missing if isinstance(missing, str) else ', '.join(missing)}"
         )
-    module = PREDICTORS.get((case.kind, case.engine))
+    module = "training" if case.kind == "train" else PREDICTORS.get((case.kind, case.engine))
     if module is None:
         raise Unpredictable(f"no predictor for engine {case.engine!r}, kind {case.kind!r}")
     predictor: Predictor = import_module(f"willfit.validation.predictors.{module}").predict

@@ -1,0 +1,38 @@
+"""The formats of a frozen base: as the checkpoint has them, or as a method makes them while loading."""
+
+from __future__ import annotations
+
+from willfit.engines.base import Subject
+from willfit.formats.recipe import Recipe, plain_recipe
+from willfit.formats.recognise import recipe_named
+from willfit.training.settings import QuantizationSettings
+
+#: Names of quantization methods as the recipes have them.
+_NAMES = {"int8": "bnb-int8", "llm.int8": "bnb-int8"}
+
+
+def base_recipe(subject: Subject, quantization: QuantizationSettings | None, weights: str) -> Recipe:
+    """How the model's tensors lie in memory.
+
+    Parameters
+    ----------
+    subject
+        The model as it is stored.
+    quantization
+        What the run does to it; None to load it as it is.
+    weights
+        Dtype of what is not quantized.
+
+    Raises
+    ------
+    BadInput
+        If the method is not known.
+    """
+    if quantization is None:
+        return subject.recipe if subject.recipe.rule is not None else plain_recipe(weights)
+    name = _NAMES.get(quantization.method, quantization.method)
+    if subject.recipe.rule is not None and subject.recipe.method in (name, quantization.method):
+        return subject.recipe
+    if quantization.double_quant:
+        name += "-double"
+    return recipe_named(name, weights, subject.architecture)

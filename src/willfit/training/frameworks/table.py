@@ -1,0 +1,45 @@
+"""Which frameworks there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from willfit.architectures.model import Architecture
+from willfit.errors import BadInput
+from willfit.training.frameworks import hugging_face, megatron, torchtitan, torchtune
+from willfit.training.run import Run
+from willfit.training.settings import TrainingSettings
+
+_Resolve = Callable[[TrainingSettings, Architecture], Run]
+
+#: Frameworks by name, with what fills in their runs.
+FRAMEWORKS: dict[str, _Resolve] = {
+    "transformers": hugging_face.resolve,
+    "trl": hugging_face.resolve,
+    "accelerate": hugging_face.resolve,
+    "deepspeed": hugging_face.resolve,
+    "ms-swift": hugging_face.resolve,
+    "llamafactory": hugging_face.resolve,
+    "axolotl": hugging_face.resolve,
+    "unsloth": hugging_face.resolve,
+    "fsdp_qlora": hugging_face.resolve,
+    "torchtitan": torchtitan.resolve,
+    "torchtune": torchtune.resolve,
+    "megatron": megatron.resolve,
+}
+
+
+def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
+    """Fill in what the run's framework does where nothing is said.
+
+    Raises
+    ------
+    BadInput
+        If there is no such framework.
+    """
+    found = FRAMEWORKS.get(settings.framework)
+    if found is None:
+        raise BadInput(
+            f"there is no training framework {settings.framework!r}", f"known: {', '.join(FRAMEWORKS)}"
+        )
+    return found(settings, architecture)

@@ -1,0 +1,81 @@
+"""What sharing adds to the timeline of a step: buffers at each piece, and what stays of weights and gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """The parameters of one piece of the model, before data-parallel ranks share them.
+
+    Attributes
+    ----------
+    bytes
+        As they lie in memory.
+    gathered_bytes
+        As they are put together for a product: in the compute dtype, frozen quantized ones as they lie.
+    trained
+        Elements that get gradients.
+    gradient_bytes
+        Of their gradients, as the backward pass makes them.
+    largest
+        Elements of the largest parameter.
+    """
+
+    bytes: int
+    gathered_bytes: int
+    trained: int
+    gradient_bytes: int
+    largest: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Communication:
+    """What sharing makes of weights and gradients, and the buffers that it needs.
+
+    Attributes
+    ----------
+    weights, gradients
+        Bytes that stay on a rank: of weights, and of gradients once the backward pass is over.
+    state_elements
+        Elements whose optimizer states the rank keeps.
+    master
+        Bytes of a separate copy of the weights, where the sharing scheme itself keeps one.
+    resident
+        Buffers that are there all the time.
+    forward, backward
+        Buffers while each piece runs: gathered weights, and what is sent.
+    left
+        Bytes of gradients that each piece leaves behind.
+    step
+        Buffers while the optimizer steps.
+    formula, reference
+        Of the buffers, for the reader.
+    """
+
+    weights: int
+    gradients: int
+    state_elements: int
+    resident: int
+    forward: tuple[int, ...]
+    backward: tuple[int, ...]
+    left: tuple[int, ...]
+    master: int = 0
+    step: int = 0
+    formula: str = ""
+    reference: str = ""
+
+
+def alone(units: Sequence[Unit]) -> Communication:
+    """A rank that shares nothing."""
+    return Communication(
+        weights=sum(unit.bytes for unit in units),
+        gradients=sum(unit.gradient_bytes for unit in units),
+        state_elements=sum(unit.trained for unit in units),
+        resident=0,
+        forward=(0,) * len(units),
+        backward=(0,) * len(units),
+        left=tuple(unit.gradient_bytes for unit in units),
+    )

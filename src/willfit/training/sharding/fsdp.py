@@ -1,0 +1,83 @@
+"""Fully sharded data parallel: each unit is gathered when it runs, and its gradient is scattered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from willfit.quantities import DTYPE_BYTES, ceil_div
+from willfit.training.settings import LayoutSettings, PrecisionSettings
+from willfit.training.sharding.base import Communication, Unit
+
+#: Units that are gathered at once: the one that runs and the one that is fetched ahead (FSDP1: `limit_all_gathers`,
+#: `BackwardPrefetch.BACKWARD_PRE`; FSDP2: implicit prefetch).
+_IN_FLIGHT = 2
+
+
+def fsdp(
+    units: Sequence[Unit], layout: LayoutSettings, precision: PrecisionSettings, ranks: int, second: bool
+) -> Communication:
+    """What FSDP leaves on a rank, and what it gathers (torch `distributed/fsdp/_runtime_utils.py`,
+    `distributed/fsdp/_fully_shard/_fsdp_collectives.py`).
+
+    The first and the last unit (embedding, and final norm with the head) are the root unit: it stays gathered from the
+    forward to the end of the backward pass.
+
+    Parameters
+    ----------
+    units
+        The model's pieces; embedding first, head last.
+    layout, precision
+        The run's.
+    ranks
+        Over which states are sharded.
+    second
+        FSDP2, which copies what it gathers into the parameters of the unit.
+    """
+    sharded = layout.strategy not in ("no_shard",)
+    shards = ranks if sharded else 1
+    keeps_weights = layout.strategy in ("shard_grad_op", "no_shard") or layout.reshard is False
+    weights = sum(ceil_div(unit.bytes, shards) for unit in units)
+    left = tuple(_gradient_shard(unit, precision, shards) for unit in units)
+    if shards == 1:
+        zeros = (0,) * len(units)
+        trained = sum(unit.trained for unit in units)
+        return Communication(weights, sum(left), trained, 0, zeros, zeros, left)
+    root = units[0].gathered_bytes + units[-1].gathered_bytes
+    inner = [unit.gathered_bytes for unit in units[1:-1]]
+    forward, backward = [root], [root]
+    for index, size in enumerate(inner):
+        ahead = inner[index + 1] if index + 1 < len(inner) else 0
+        behind = inner[index - 1] if index else 0
+        if keeps_weights:
+            forward.append(root + sum(inner[: index + 1]) + ahead)
+            backward.append(root + sum(inner[: index + 1]))
+        else:
+            forward.append(root + size + (ahead if layout.prefetch != 0 else 0))
+            backward.append(root + size + (behind if layout.prefetch != 0 else 0))
+    forward.append(root + (sum(inner) if keeps_weights else 0))
+    backward.append(root + (sum(inner) if keeps_weights else 0))
+    reduce = DTYPE_BYTES[precision.reduce or precision.gradients or "fp32"]
+    # A unit's gradient is copied into the buffer that is scattered while the next unit's backward pass runs.
+    for index in range(len(units) - 1):
+        later = units[index + 1]
+        sent = later.trained * reduce if index + 1 < len(units) - 1 else 0
+        backward[index] += sent
+    wide = [unit.gathered_bytes for unit in units]
+    return Communication(
+        weights=weights,
+        gradients=sum(left),
+        state_elements=sum(ceil_div(unit.trained, shards) for unit in units),
+        resident=0,
+        forward=tuple(forward),
+        backward=tuple(backward),
+        left=left,
+        formula=f"{root} B of the root unit + {_IN_FLIGHT} units of up to {max(wide[1:-1], default=0)} B gathered",
+        reference="torch distributed/fsdp/_fully_shard/_fsdp_collectives.py: foreach_all_gather"
+        if second
+        else "torch distributed/fsdp/_runtime_utils.py: _unshard",
+    )
+
+
+def _gradient_shard(unit: Unit, precision: PrecisionSettings, shards: int) -> int:
+    """Bytes of a unit's gradient once it is reduced: as wide as the parameter's shard."""
+    return ceil_div(unit.trained, shards) * DTYPE_BYTES[precision.gradients or "fp32"]

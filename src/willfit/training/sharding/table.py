@@ -1,0 +1,54 @@
+"""Which scheme a layout names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from willfit.errors import BadInput
+from willfit.quantities import ceil_div
+from willfit.training.settings import TrainingSettings
+from willfit.training.sharding.base import Communication, Unit, alone
+from willfit.training.sharding.ddp import ddp
+from willfit.training.sharding.fsdp import fsdp
+from willfit.training.sharding.zero import zero
+
+
+def communication_of(
+    units: Sequence[Unit], settings: TrainingSettings, ranks: int, hidden: int
+) -> Communication:
+    """What the run's way of sharing makes of a model's units.
+
+    Parameters
+    ----------
+    units
+        The model's pieces, embedding first and head last.
+    settings
+        The run's, filled in.
+    ranks
+        Ranks that share states.
+    hidden
+        Width of the model.
+
+    Raises
+    ------
+    BadInput
+        If there is no such way.
+    """
+    layout, precision = settings.layout, settings.precision
+    kind = layout.data or "none"
+    if kind == "none" or (ranks == 1 and kind in ("ddp", "distributed-optimizer")):
+        return alone(units)
+    if kind == "ddp":
+        return ddp(units, layout)
+    if kind in ("fsdp1", "fsdp2"):
+        return fsdp(units, layout, precision, ranks, kind == "fsdp2")
+    if kind in ("zero1", "zero2", "zero3"):
+        return zero(units, layout, precision, settings.offload, ranks, int(kind[-1]), hidden)
+    if kind == "distributed-optimizer":
+        own = alone(units)
+        return replace(own, state_elements=ceil_div(own.state_elements, ranks))
+    raise BadInput(
+        f"there is no data-parallel scheme {kind!r}",
+        "known: ddp, fsdp1, fsdp2, zero1, zero2, zero3, distributed-optimizer",
+    )

@@ -1,0 +1,53 @@
+"""The terms of one device at its fullest instant."""
+
+from __future__ import annotations
+
+from willfit.engines.caching_allocator import REFERENCE as ALLOCATOR
+from willfit.estimate import Term, exact
+from willfit.training.account import Account
+from willfit.training.run import Run
+
+_AUTOGRAD = "torch csrc/autograd/engine.cpp, tools/autograd/derivatives.yaml"
+
+
+def inside(account: Account, run: Run) -> list[Term]:
+    """What torch's counters see: weights, states, and what is alive at the fullest instant."""
+    worst, sharing = account.worst, account.sharing
+    precision, optimizer = run.settings.precision, run.settings.optimizer
+    passing = "logits" if worst.head else "temporaries"
+    terms = [
+        exact(
+            "weights",
+            account.weights,
+            f"{account.weights} B of parameters ({precision.weights})",
+            "the model",
+        ),
+        exact(
+            "optimizer_state",
+            account.states,
+            f"{account.states} B of {optimizer.name} states of {account.state_elements} parameters",
+            f"torch optim: {optimizer.name}",
+        ),
+        exact("gradients", worst.gradients, f"{worst.gradients} B of gradients at this instant", _AUTOGRAD),
+        exact("activations", worst.kept, _kept_formula(account), _AUTOGRAD),
+        exact(
+            passing,
+            worst.passing,
+            f"{worst.passing} B alive in: {worst.name}".replace(", ", " / "),
+            _AUTOGRAD,
+        ),
+        exact("communication", worst.communication, sharing.formula, sharing.reference),
+        exact("buffers", account.buffers, f"{account.buffers} B of tables and buckets", sharing.reference),
+        exact(
+            "workspace",
+            account.workspace,
+            f"{account.workspace} B of cuBLAS for two threads",
+            f"torch aten/src/ATen/cuda/CublasHandlePool.cpp, {ALLOCATOR}",
+        ),
+    ]
+    return [term for term in terms if term.bytes]
+
+
+def _kept_formula(account: Account) -> str:
+    """Activations kept at the fullest instant."""
+    return f"{account.worst.kept} B kept for the backward pass"
