@@ -72,8 +72,12 @@ def accounts_of(run: Run, subject: Subject, machine: Machine, ranks: Ranks) -> l
     recipe = base_recipe(subject, settings.quantization, settings.precision.weights or "bf16")
     holding = Holding(subject.architecture, recipe, settings)
     found = []
-    for stage, layers in enumerate(stages_of(settings.layout, len(subject.architecture.layers))):
-        alive = in_flight(settings.layout, stage, settings.gradient_accumulation)
+    layout = settings.layout
+    if layout.device_map:
+        # One process: layers lie on its devices one after the other, and one micro-batch runs at a time.
+        layout = replace(layout, pp=len(machine.devices), schedule="gpipe")
+    for stage, layers in enumerate(stages_of(layout, len(subject.architecture.layers))):
+        alive = 1.0 if layout.device_map else in_flight(layout, stage, settings.gradient_accumulation)
         capability = machine.devices[0].compute_capability
         found.append(account(run, holding, capability, ranks.states, layers, ceil(alive)))
     return found

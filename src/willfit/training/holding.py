@@ -149,12 +149,15 @@ class Holding:
         for size in shape:
             elements *= size
         adapter = self._adapter(tensor, shape)
-        if isinstance(stored, Plain):
-            weight = Weight(
-                elements, stored.dtype, self._is_trained(tensor), settings.precision.gradients or ""
-            )
-            return Stored(weight, 0, adapter)
         compute = settings.precision.compute or "bf16"
+        if isinstance(stored, Plain):
+            # FSDP gathers parameters in the compute dtype, and their gradients have it until they are scattered.
+            gathered = (settings.layout.data or "").startswith(
+                "fsdp"
+            ) and settings.precision.weights != compute
+            dtype = compute if gathered else stored.dtype
+            gradient = compute if gathered else settings.precision.gradients or ""
+            return Stored(Weight(elements, dtype, self._is_trained(tensor), gradient), 0, adapter)
         method = settings.quantization.method if settings.quantization else self._recipe.method
         expanded = elements * DTYPE_BYTES[compute] if method in _EXPANDING else 0
         return Stored(Weight(elements, compute, False), expanded, adapter)

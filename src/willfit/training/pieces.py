@@ -13,8 +13,10 @@ from willfit.training.modelling.embedding import embedding
 from willfit.training.modelling.head import LossPath, head
 from willfit.training.modelling.step import Step
 from willfit.training.run import Run
+from willfit.training.selective import SELECTIONS
 from willfit.training.sharding.base import Unit
 from willfit.training.tape import Replay, replay
+from willfit.training.tape.replay import Selection
 from willfit.training.timeline import Piece
 
 
@@ -62,16 +64,18 @@ def pieces_of(run: Run, holding: Holding, step: Step, layers: range) -> list[Pie
         piece, dtype, trained = _bottom(holding, step, temporary)
         found.append(piece)
         entering = trained or (settings.adapter is not None and checkpointing.kind not in (None, "none"))
+    selects = SELECTIONS.get(checkpointing.kind or "none")
     known: dict[tuple[int, bool], tuple[Replay, Unit]] = {}
     for index in layers:
         layer = architecture.layers[index]
         key = id(layer), entering
         if key not in known:
-            ran, dtype = _layer(holding, _masked(step, layer), layer, dtype, entering, temporary)
+            ran, dtype = _layer(holding, _masked(step, layer), layer, dtype, entering, temporary, selects)
             known[key] = ran, holding.unit(layer.tensors)
-        full = checkpointing.kind == "full" and index % checkpointing.every == 0
-        full = full and (checkpointing.layers is None or index < checkpointing.layers)
-        found.append(Piece(f"layer {index}", *known[key], full, checkpointing.offload))
+        chosen = checkpointing.kind not in (None, "none") and index % checkpointing.every == 0
+        chosen = chosen and (checkpointing.layers is None or index < checkpointing.layers)
+        selective = chosen and checkpointing.kind in SELECTIONS
+        found.append(Piece(f"layer {index}", *known[key], chosen, selective, checkpointing.offload))
         entering = True
     if layers.stop == len(architecture.layers):
         top = _top(run, holding, step, architecture, dtype, temporary)
@@ -100,13 +104,19 @@ def _masked(step: Step, layer: Layer) -> Step:
 
 
 def _layer(
-    holding: Holding, step: Step, layer: Layer, dtype: str, entering: bool, accumulates: bool
+    holding: Holding,
+    step: Step,
+    layer: Layer,
+    dtype: str,
+    entering: bool,
+    accumulates: bool,
+    selects: Selection | None,
 ) -> tuple[Replay, str]:
     architecture = holding.architecture
     builder = Builder(step, holding.stored)
     given = builder.entering(step.stream_tokens * architecture.hidden_size, dtype, entering)
     result = block(builder, given, layer, architecture.traits)
-    return replay(builder.tape, given, result, accumulates), result.dtype
+    return replay(builder.tape, given, result, accumulates, selects), result.dtype
 
 
 def _top(

@@ -23,6 +23,8 @@ class Piece:
         Its parameters.
     checkpointed
         Only its input is kept, and it runs again in the backward pass.
+    selective
+        What is costly to compute is kept as well.
     offloaded
         What is kept of it lies on the host until it is needed.
     """
@@ -31,6 +33,7 @@ class Piece:
     replay: Replay
     unit: Unit
     checkpointed: bool = False
+    selective: bool = False
     offloaded: bool = False
 
     @property
@@ -38,6 +41,8 @@ class Piece:
         """Bytes kept of it from the forward to the backward pass, on the device."""
         if self.offloaded:
             return 0
+        if self.selective:
+            return self.replay.selected
         return self.replay.input_bytes if self.checkpointed else self.replay.kept
 
 
@@ -121,7 +126,7 @@ def instants(
     for index in range(last, -1, -1):
         piece, sent = pieces[index], sharing.backward[index]
         kept -= piece.kept
-        below = kept + (piece.replay.input_bytes if piece.checkpointed else 0)
+        below = kept + (piece.replay.input_bytes if piece.checkpointed and not piece.offloaded else 0)
         if piece.checkpointed:
             moment, arriving = piece.replay.forward, piece.replay.output_bytes
             found.append(

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from willfit.training.tape.tape import Operation, Tape, Value
+
+#: Which operations' outputs selective checkpointing keeps.
+Selection = Callable[[Sequence[Operation]], list[Operation]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,8 @@ class Replay:
     forward, backward
         The fullest moments. The input itself is not counted in `forward` unless it is kept, the gradient of the
         output is counted in `backward`.
+    selected
+        Bytes kept if only the input and what is costly to compute are, the rest being computed again.
     gradients
         Bytes of the gradients of its parameters.
     """
@@ -57,13 +63,16 @@ class Replay:
     input_bytes: int
     output_bytes: int
     kept: int
+    selected: int
     kept_by_module: dict[str, int]
     forward: Moment
     backward: Moment
     gradients: int
 
 
-def replay(tape: Tape, given: Value, result: Value, accumulates: bool = False) -> Replay:
+def replay(
+    tape: Tape, given: Value, result: Value, accumulates: bool = False, selects: Selection | None = None
+) -> Replay:
     """Run a tape forward and back.
 
     Parameters
@@ -74,6 +83,8 @@ def replay(tape: Tape, given: Value, result: Value, accumulates: bool = False) -
         Its input, which its caller holds, and its output.
     accumulates
         Gradients of parameters exist already, so that new ones are added to them and given back.
+    selects
+        Says of each operation whether selective checkpointing keeps its outputs.
     """
     keepers = _keepers(tape)
     by_module = _kept_by_module(tape)
@@ -81,7 +92,16 @@ def replay(tape: Tape, given: Value, result: Value, accumulates: bool = False) -
     forward = _forward(tape, given, result, keepers)
     backward = _backward(tape, result, keepers, total, accumulates)
     gradients = sum(operation.weight_bytes for operation in tape.operations)
-    return Replay(given.bytes, result.bytes, total, by_module, forward, backward, gradients)
+    return Replay(
+        given.bytes,
+        result.bytes,
+        total,
+        given.bytes + _selected(tape, given, selects),
+        by_module,
+        forward,
+        backward,
+        gradients,
+    )
 
 
 def _keepers(tape: Tape) -> Counter[int]:
@@ -91,6 +111,15 @@ def _keepers(tape: Tape) -> Counter[int]:
         if operation.differentiates:
             keepers.update({value.storage for value in operation.saved})
     return keepers
+
+
+def _selected(tape: Tape, given: Value, selects: Selection | None) -> int:
+    """Bytes of the outputs that selective checkpointing keeps."""
+    if selects is None:
+        return 0
+    chosen = selects(tape.operations)
+    storages = {value.storage for operation in chosen for value in operation.outputs} - {given.storage}
+    return sum(tape.sizes[storage] for storage in storages) + sum(one.kept_bytes for one in chosen)
 
 
 def _kept_by_module(tape: Tape) -> dict[str, int]:
