@@ -36,6 +36,7 @@ from willfit.quantities import format_bytes, parse_bytes
 if TYPE_CHECKING:
     from willfit.hardware.probe import DetectedDevice
     from willfit.launch.base import DraftModel, Launch
+    from willfit.training.settings import TrainingSettings
 
 #: Devices that people ask about most, small to large; the table of answers if no device is named.
 COMMON_DEVICES = (
@@ -266,6 +267,38 @@ def answer_command(
     return Answer(subject, _with_assumptions(estimate, machine))
 
 
+def train_about(
+    model: str,
+    machine: Machine,
+    settings: TrainingSettings,
+    most: str | None = None,
+    revision: str | None = None,
+    offline: bool = False,
+) -> Answer:
+    """The answer for a training run.
+
+    Parameters
+    ----------
+    settings
+        What was asked.
+    most
+        `batch`, `seq-len` or `rank`, to find the most that fits; None to take them as given.
+
+    Raises
+    ------
+    BadInput
+        If anything that was given cannot be used.
+    """
+    from willfit.training.estimate import estimate
+    from willfit.training.solving import largest
+
+    subject, _ = find_subject(model, None, revision, offline)
+    answer = (
+        estimate(subject, machine, settings) if most is None else largest(subject, machine, settings, most)
+    )
+    return Answer(subject, replace(answer, notes=(*_assumptions(machine), *answer.notes)))
+
+
 def _visible(machine: Machine, launch: Launch) -> tuple[Device, ...]:
     """The devices that a command sees: those of its numbers, if there are so many, else the first."""
     if launch.visible and max(launch.visible) < len(machine.devices):
@@ -297,13 +330,18 @@ def ask_command(
 
 def _with_assumptions(estimate: Estimate, machine: Machine) -> Estimate:
     """Say what was taken where a device's name left a choice, or a version is newer than what is known."""
-    notes = list(dict.fromkeys(device.assumption for device in machine.devices if device.assumption))
+    notes = _assumptions(machine)
     newest = newest_version(estimate.engine)
     if parse_version(estimate.engine_version) > parse_version(newest):
         notes.append(
             f"{estimate.engine} {estimate.engine_version} is not known; it is taken to behave as {newest} does"
         )
     return replace(estimate, notes=(*notes, *estimate.notes)) if notes else estimate
+
+
+def _assumptions(machine: Machine) -> list[str]:
+    """What was taken where a device's name left a choice."""
+    return list(dict.fromkeys(device.assumption for device in machine.devices if device.assumption))
 
 
 def _host_total() -> int | None:

@@ -17,6 +17,7 @@ from willfit.training.outside import communicators, context, fragmentation
 from willfit.training.run import Run
 from willfit.training.settings import TrainingSettings
 from willfit.training.terms import inside
+from willfit.training.timeline import Instant
 
 
 def estimate(subject: Subject, machine: Machine, settings: TrainingSettings) -> Estimate:
@@ -108,14 +109,35 @@ def _details(one: Account, run: Run, ranks: Ranks, terms: list[Term]) -> dict[st
     inner, shown = constant("training.reserved_ratio"), constant("training.shown_ratio")
     beside = sum(term.bytes for term in terms if term.name in ("context", "nccl"))
     allocated = constant("training.allocated_ratio")
-    return {
-        "peak": one.worst.name,
+    figures = {
         "allocated": _range(one.peak, allocated.value, allocated.low, allocated.high),
         "reserved": _range(one.peak, inner.value, inner.low, inner.high),
         "shown": _range(one.peak + beside, shown.value, shown.low, shown.high),
+    }
+    return {
+        "allocated": figures["allocated"],
+        "reserved": figures["reserved"],
+        "shown": figures["shown"],
         "resident": one.resident,
-        "settings": run.settings,
-        "data_ranks": ranks.data,
+        "training": {
+            "instant": one.worst.name,
+            **{
+                name: dict(zip(("bytes", "low_bytes", "high_bytes"), figure, strict=True))
+                for name, figure in figures.items()
+            },
+            "instants": [_instant(one.resident, instant) for instant in one.instants],
+        },
+    }
+
+
+def _instant(resident: int, instant: Instant) -> dict[str, object]:
+    return {
+        "name": instant.name,
+        "bytes": resident + instant.bytes,
+        "kept_bytes": instant.kept,
+        "passing_bytes": instant.passing,
+        "gradient_bytes": instant.gradients,
+        "communication_bytes": instant.communication,
     }
 
 

@@ -15,6 +15,7 @@ from willfit.surfaces.cli.words import arranged, first_positional
 #: and one entry here.
 COMMANDS: tuple[str, ...] = (
     "estimate",
+    "train",
     "inspect",
     "compare",
     "rules",

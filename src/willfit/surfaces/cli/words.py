@@ -18,7 +18,19 @@ DEFAULT_COMMAND = "estimate"
 
 #: Options that take no value, of all commands.
 SWITCHES: frozenset[str] = frozenset(
-    {"--json", "--explain", "--offline", "--tensors", "--held-out", "--help", "-h"}
+    {
+        "--json",
+        "--explain",
+        "--offline",
+        "--tensors",
+        "--held-out",
+        "--help",
+        "-h",
+        "--packed",
+        "--compile",
+        "--ddp",
+        "--sp",
+    }
 )
 
 
