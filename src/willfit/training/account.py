@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from willfit.engines.caching_allocator import cublas_workspace
 from willfit.quantities import DTYPE_BYTES
 from willfit.training.holding import Holding
+from willfit.training.layout import Ranks
 from willfit.training.pieces import pieces_of, step_of
 from willfit.training.run import Run
 from willfit.training.sharding import Communication, communication_of
@@ -57,7 +58,7 @@ class Account:
 
 
 def account(
-    run: Run, holding: Holding, capability: str, ranks: int, layers: range, in_flight: int
+    run: Run, holding: Holding, capability: str, ranks: Ranks, layers: range, in_flight: int
 ) -> Account:
     """Account for one rank of a pipeline stage.
 
@@ -68,7 +69,7 @@ def account(
     capability
         Compute capability of the device.
     ranks
-        Ranks that share states.
+        Sizes of its groups.
     layers
         Layers of the stage.
     in_flight
@@ -90,7 +91,7 @@ def account(
     found = instants(
         pieces,
         sharing,
-        settings.gradient_accumulation > 1,
+        settings.gradient_accumulation > 1 or run.habits.gradient_buffers,
         settings.optimizer.in_backward,
         in_flight,
         transient,

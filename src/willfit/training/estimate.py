@@ -12,8 +12,10 @@ from willfit.training.account import Account, account
 from willfit.training.base_model import base_recipe
 from willfit.training.frameworks.table import resolve
 from willfit.training.holding import Holding
+from willfit.training.host import host_terms
 from willfit.training.layout import Ranks, in_flight, ranks_of, stages_of, with_data
 from willfit.training.outside import communicators, context, fragmentation
+from willfit.training.remedies import remedies
 from willfit.training.run import Run
 from willfit.training.settings import TrainingSettings
 from willfit.training.terms import inside
@@ -38,6 +40,20 @@ def estimate(subject: Subject, machine: Machine, settings: TrainingSettings) -> 
         If the run cannot be as it is asked.
     """
     run, ranks = prepared(subject, machine, settings)
+    answer = _answer(subject, machine, run, ranks)
+    if answer.verdict not in ("does_not_fit", "tight"):
+        return answer
+
+    def judge(changed: TrainingSettings) -> tuple[int, bool]:
+        one, groups = prepared(subject, machine, changed)
+        other = _answer(subject, machine, one, groups)
+        return max(device.peak_bytes for device in other.devices), other.verdict == "fits"
+
+    needed = max(device.peak_bytes for device in answer.devices)
+    return replace(answer, remedies=remedies(settings, ranks.data, needed, judge))
+
+
+def _answer(subject: Subject, machine: Machine, run: Run, ranks: Ranks) -> Estimate:
     accounts = accounts_of(run, subject, machine, ranks)
     devices = []
     for index, device in enumerate(machine.devices):
@@ -53,7 +69,7 @@ def estimate(subject: Subject, machine: Machine, settings: TrainingSettings) -> 
         run.settings.version or "newest",
         "train",
         tuple(devices),
-        DeviceEstimate("host", 0, machine.host_bytes, ()),
+        DeviceEstimate("host", 0, machine.host_bytes, host_terms(run, worst, len(machine.devices))),
         notes=(*run.assumed, *subject.notes),
         details=_details(worst, run, ranks, terms),
     )
@@ -80,7 +96,7 @@ def accounts_of(run: Run, subject: Subject, machine: Machine, ranks: Ranks) -> l
     for stage, layers in enumerate(stages_of(layout, len(subject.architecture.layers))):
         alive = 1.0 if layout.device_map else in_flight(layout, stage, settings.gradient_accumulation)
         capability = machine.devices[0].compute_capability
-        found.append(account(run, holding, capability, ranks.states, layers, ceil(alive)))
+        found.append(account(run, holding, capability, ranks, layers, ceil(alive)))
     return found
 
 

@@ -14,7 +14,7 @@ from willfit.formats.weights import rank_shape
 from willfit.quantities import DTYPE_BYTES
 from willfit.training.modelling.builder import LowRank, Stored
 from willfit.training.parameters import Parameter
-from willfit.training.settings import AdapterSettings, TrainingSettings
+from willfit.training.settings import AdapterSettings, LayoutSettings, TrainingSettings
 from willfit.training.sharding.base import Unit
 from willfit.training.tape import Weight
 
@@ -30,7 +30,7 @@ class Held:
     Attributes
     ----------
     tensor, times
-        The tensor, and in how many layers it occurs.
+        The tensor, and how many of it the rank holds.
     shape
         On the rank.
     stored
@@ -80,41 +80,41 @@ class Holding:
 
     def held(self) -> Iterator[Held]:
         """All tensors, equal layers together."""
-        architecture, ranks = self.architecture, self._settings.layout.tp
-        for tensor, times in weighted(architecture):
-            shape = rank_shape(tensor, ranks)
-            size = self.format_of(tensor).bytes(shape) * tensor.copies * times
-            yield Held(tensor, times, shape, self.stored(tensor), size)
+        for tensor, times in weighted(self.architecture):
+            shape, copies = self._on_rank(tensor)
+            size = self.format_of(tensor).bytes(shape) * copies * times
+            yield Held(tensor, copies * times, shape, self.stored(tensor), size)
 
     def unit(self, tensors: Iterable[Tensor]) -> Unit:
         """The parameters of one piece of the model."""
-        size = gathered = trained = gradients = largest = 0
+        size = gathered = trained = gradients = largest = experts = 0
         compute = DTYPE_BYTES[self._settings.precision.compute or "bf16"]
         for tensor in tensors:
-            shape = rank_shape(tensor, self._settings.layout.tp)
-            stored, kept = self.stored(tensor), self.format_of(tensor).bytes(shape) * tensor.copies
+            shape, copies = self._on_rank(tensor)
+            stored, kept = self.stored(tensor), self.format_of(tensor).bytes(shape) * copies
             weight = stored.weight
             size += kept
             gathered += weight.elements * compute if isinstance(self.format_of(tensor), Plain) else kept
             if weight.trained:
                 trained += weight.elements
                 gradients += weight.gradient_bytes
-            largest = max(largest, weight.elements // tensor.copies)
+                experts += weight.elements if tensor.part == "experts" else 0
+            largest = max(largest, weight.elements // copies)
             if stored.adapter is not None:
                 adapter = stored.adapter
-                added = adapter.rank * (adapter.inputs + adapter.outputs) * tensor.copies
+                added = adapter.rank * (adapter.inputs + adapter.outputs) * copies
                 trained += added
                 size += added * DTYPE_BYTES[adapter.dtype]
                 gathered += added * compute
                 gradients += added * DTYPE_BYTES[adapter.dtype]
-        return Unit(size, gathered, trained, gradients, largest)
+        return Unit(size, gathered, trained, gradients, largest, experts)
 
     def trained(self) -> list[Parameter]:
         """Parameters that get gradients: the model's own, then those of adapters."""
         own, added = [], []
         for held in self.held():
             tensor = held.tensor
-            copies = tensor.copies * held.times
+            copies = held.times
             if held.stored.weight.trained:
                 own.append(Parameter(tensor.name, held.shape, tensor.part, tensor.kind, copies))
             adapter = held.stored.adapter
@@ -125,6 +125,16 @@ class Holding:
                 ):
                     added.append(Parameter(f"{tensor.name}.{name}", shape, tensor.part, "linear", copies))
         return own + added
+
+    def _on_rank(self, tensor: Tensor) -> tuple[tuple[int, ...], int]:
+        """Shape and copies of a tensor on a rank: experts are divided among expert-parallel ranks first."""
+        layout = self._settings.layout
+        if tensor.part != "experts":
+            return rank_shape(tensor, layout.tp), tensor.copies
+        shape = rank_shape(tensor, expert_tensor_ranks(layout))
+        if tensor.copies > 1:
+            return shape, max(1, tensor.copies // layout.ep)
+        return (max(1, shape[0] // layout.ep), *shape[1:]), 1
 
     def _format(self, tensor: Tensor) -> Format:
         precision = self._settings.precision
@@ -144,8 +154,7 @@ class Holding:
     def _stored(self, tensor: Tensor) -> Stored:
         settings = self._settings
         stored = self.format_of(tensor)
-        shape = rank_shape(tensor, settings.layout.tp)
-        elements = tensor.copies
+        shape, elements = self._on_rank(tensor)
         for size in shape:
             elements *= size
         adapter = self._adapter(tensor, shape)
@@ -179,6 +188,13 @@ class Holding:
         if not adapts(adapter, tensor):
             return None
         return LowRank(adapter.rank, shape[-1], shape[-2], adapter.dtype or "fp32", adapter.dropout)
+
+
+def expert_tensor_ranks(layout: LayoutSettings) -> int:
+    """Tensor-parallel ranks of experts: those of the rest, unless experts are spread whole."""
+    if layout.etp is not None:
+        return layout.etp
+    return layout.tp if layout.ep == 1 else 1
 
 
 def weighted(architecture: Architecture) -> Iterator[tuple[Tensor, int]]:

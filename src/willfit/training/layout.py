@@ -18,10 +18,13 @@ class Ranks:
         Data-parallel ranks.
     states
         Ranks that share states: data-parallel ones and those that share a sequence, unless fewer were asked for.
+    experts
+        Ranks that share the states of the same routed experts.
     """
 
     data: int
     states: int
+    experts: int
 
 
 def ranks_of(layout: LayoutSettings, devices: int) -> Ranks:
@@ -34,7 +37,7 @@ def ranks_of(layout: LayoutSettings, devices: int) -> Ranks:
     """
     model = layout.tp * layout.pp * layout.cp * layout.ulysses
     if layout.device_map:
-        return Ranks(1, 1)
+        return Ranks(1, 1, 1)
     if devices % model:
         parts = f"tp {layout.tp} x pp {layout.pp} x cp {layout.cp * layout.ulysses}"
         raise BadInput(
@@ -43,7 +46,10 @@ def ranks_of(layout: LayoutSettings, devices: int) -> Ranks:
     data = devices // model
     if layout.dp is not None and layout.dp != data and layout.dp * model != devices:
         raise BadInput(f"dp {layout.dp} x {model} ranks of a model are not {devices} devices", "leave dp out")
-    return Ranks(data, layout.shards or data * layout.cp * layout.ulysses)
+    states = layout.shards or data * layout.cp * layout.ulysses
+    # Expert-parallel ranks are taken from those that hold the same of the rest.
+    spread = layout.ep * (layout.etp or (1 if layout.ep > 1 else layout.tp))
+    return Ranks(data, states, max(1, states * layout.tp // spread))
 
 
 def with_data(layout: LayoutSettings, ranks: Ranks) -> LayoutSettings:

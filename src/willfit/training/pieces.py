@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from willfit.architectures.mixers import Attention
 from willfit.architectures.model import Architecture, Layer
-from willfit.training.holding import Holding
+from willfit.training.holding import Holding, expert_tensor_ranks
 from willfit.training.modelling.block import block
 from willfit.training.modelling.builder import Builder
 from willfit.training.modelling.embedding import embedding
@@ -42,6 +42,8 @@ def step_of(run: Run, compute_capability: str) -> Step:
         tensor_ranks=layout.tp,
         sequence_parallel=layout.sp,
         compute_capability=compute_capability,
+        expert_ranks=layout.ep,
+        expert_tensor_ranks=expert_tensor_ranks(layout),
         grouped_experts=run.habits.grouped_experts,
     )
 
@@ -58,7 +60,8 @@ def pieces_of(run: Run, holding: Holding, step: Step, layers: range) -> list[Pie
     """
     architecture, settings = holding.architecture, run.settings
     checkpointing = settings.checkpointing
-    temporary = settings.gradient_accumulation > 1 or (settings.layout.data or "").startswith("zero")
+    added = settings.gradient_accumulation > 1 or run.habits.gradient_buffers
+    temporary = added or (settings.layout.data or "").startswith("zero")
     found, dtype, entering = [], step.compute if not step.autocast else "fp32", True
     if layers.start == 0:
         piece, dtype, trained = _bottom(holding, step, temporary)

@@ -23,6 +23,8 @@ class Habits:
         What a model returns is converted to float32 (accelerate, with mixed precision).
     upcasts_logits
         The model's own code upcasts its logits.
+    gradient_buffers
+        Gradients lie in buffers that are there from the beginning, each made in the parameter's dtype and added to them.
     table_bytes
         Rotary tables and masks that the model keeps.
     """
@@ -32,6 +34,7 @@ class Habits:
     grouped_experts: bool = True
     returns_fp32: bool = False
     upcasts_logits: bool = False
+    gradient_buffers: bool = False
     table_bytes: int = 0
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from willfit.architectures.model import Architecture
 from willfit.engines.transformers.eras import NEWEST
 from willfit.engines.transformers.eras import era_for as model_era_for
@@ -9,8 +11,12 @@ from willfit.engines.transformers.loading import buffer_bytes
 from willfit.engines.versions import parse_version
 from willfit.quantities import DTYPE_BYTES
 from willfit.training.frameworks.base import Defaults, fill
+from willfit.training.precision import RECIPES
 from willfit.training.run import Habits, Run
 from willfit.training.settings import PrecisionSettings, TrainingSettings
+
+#: Methods whose models PEFT prepares, with checkpoints (`peft/utils/other.py: prepare_model_for_kbit_training`).
+_BITSANDBYTES = ("nf4", "fp4", "int8")
 
 #: From this version on the loss function of `loss/loss_utils.py` upcasts, not the model.
 _UPCASTING_LOSS = (4, 46)
@@ -37,10 +43,13 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
     era = model_era_for(text or NEWEST)
     weights = "fp32" if era.loads_fp32 else architecture.dtype
     if settings.quantization is not None:
-        weights = "fp16"
-    precision = PrecisionSettings(weights=weights, autocast=False, master="none")
+        # Quantizers load what they leave alone in float16 (`quantizers/quantizer_bnb_4bit.py: update_dtype`).
+        weights = "fp16" if era.loads_fp32 else architecture.dtype
+    precision = _precision(settings, weights)
+    kbit = settings.quantization is not None and settings.quantization.method in _BITSANDBYTES
     defaults = Defaults(
         precision,
+        checkpointing="full" if kbit else "none",
         attention="sdpa" if era.sdpa else "eager",
         reentrant=version < _NON_REENTRANT,
     )
@@ -53,3 +62,21 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
         table_bytes=buffer_bytes(architecture, era, DTYPE_BYTES[width]),
     )
     return fill(settings, defaults, habits)
+
+
+def _precision(settings: TrainingSettings, weights: str) -> PrecisionSettings:
+    """Dtypes of a Trainer, with what DeepSpeed and accelerate's FSDP make of them.
+
+    DeepSpeed keeps float32 masters of what is trained; accelerate (from 0.30 on) upcasts what FSDP shards where mixed
+    precision is on (#2674); else products run under autocast if weights are wider than asked.
+    """
+    asked, data = settings.precision, settings.layout.data or ""
+    compute = asked.compute or ("bf16" if data.startswith(("zero", "fsdp")) else None)
+    if data.startswith("zero") and asked.weights is None and compute in ("bf16", "fp16"):
+        return RECIPES[f"deepspeed-{compute}"]
+    if data.startswith("fsdp") and asked.weights is None and settings.adapter is None:
+        return replace(RECIPES["fsdp-mixed"], compute=compute)
+    held = asked.weights or weights
+    return PrecisionSettings(
+        weights=weights, autocast=compute is not None and held == "fp32" and compute != "fp32", master="none"
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from willfit.architectures.model import Architecture
 from willfit.training.frameworks.base import Defaults, fill
 from willfit.training.precision import RECIPES
@@ -20,4 +22,6 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
         padded=False,
         reentrant=True,
     )
-    return fill(settings, defaults, Habits())
+    if settings.layout.bucket_view is None:
+        settings = replace(settings, layout=replace(settings.layout, bucket_view=True))
+    return fill(settings, defaults, Habits(gradient_buffers=True))

@@ -41,9 +41,12 @@ def experts(
     weights = _routed(builder, value, router, shape, tokens)
     tape.module = "experts"
     rows = tokens * shape.top_k
-    hidden, width = value.elements // tokens, max(1, shape.expert_width // step.tensor_ranks)
+    hidden, width = value.elements // tokens, max(1, shape.expert_width // step.expert_tensor_ranks)
     dtype = value.dtype
     chosen = tape.run("select", (value,), rows * hidden, dtype, kept_bytes=rows * _INDEX_BYTES)
+    if step.expert_ranks > 1:
+        # Rows go to the ranks that hold their experts; as many come back where routing is even.
+        chosen = tape.run("dispatch", (chosen,), chosen.elements, dtype)
     inward, outward = _halves(builder, tensors)
     if shape.gated:
         both = _product(builder, chosen, inward, rows * 2 * width)
@@ -52,6 +55,8 @@ def experts(
     else:
         inner = builder.activation(_product(builder, chosen, inward, rows * width), traits.activation)
     given = _product(builder, inner, outward, rows * hidden)
+    if step.expert_ranks > 1:
+        given = tape.run("combine", (given,), given.elements, dtype)
     weighted = tape.run(
         "weigh", (given, weights), rows * hidden, dtype, saves=(given, weights), backward_temp=given.bytes
     )

@@ -33,6 +33,8 @@ class Step:
         Tensor-parallel ranks, and whether norms and residuals are divided along the sequence among them.
     compute_capability
         Of the device, which decides what SDPA can choose.
+    expert_ranks, expert_tensor_ranks
+        Ranks among which experts are spread, and ranks that divide one.
     grouped_experts
         Experts run as grouped products over sorted tokens; else in a loop.
     training
@@ -53,6 +55,8 @@ class Step:
     tensor_ranks: int = 1
     sequence_parallel: bool = False
     compute_capability: str = "8.0"
+    expert_ranks: int = 1
+    expert_tensor_ranks: int = 1
     grouped_experts: bool = True
     training: bool = True
     wide_angles: bool = True

@@ -22,6 +22,8 @@ class Unit:
         Of their gradients, as the backward pass makes them.
     largest
         Elements of the largest parameter.
+    experts
+        Of the trained elements, those of routed experts: fewer ranks hold the same of these.
     """
 
     bytes: int
@@ -29,6 +31,7 @@ class Unit:
     trained: int
     gradient_bytes: int
     largest: int = 0
+    experts: int = 0
 
 
 @dataclass(frozen=True, slots=True)

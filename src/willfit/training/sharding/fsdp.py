@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from willfit.quantities import DTYPE_BYTES, ceil_div
+from willfit.training.layout import Ranks
 from willfit.training.settings import LayoutSettings, PrecisionSettings
 from willfit.training.sharding.base import Communication, Unit
 
@@ -14,7 +15,7 @@ _IN_FLIGHT = 2
 
 
 def fsdp(
-    units: Sequence[Unit], layout: LayoutSettings, precision: PrecisionSettings, ranks: int, second: bool
+    units: Sequence[Unit], layout: LayoutSettings, precision: PrecisionSettings, ranks: Ranks, second: bool
 ) -> Communication:
     """What FSDP leaves on a rank, and what it gathers (torch `distributed/fsdp/_runtime_utils.py`,
     `distributed/fsdp/_fully_shard/_fsdp_collectives.py`).
@@ -29,15 +30,17 @@ def fsdp(
     layout, precision
         The run's.
     ranks
-        Over which states are sharded.
+        Sizes of the run's groups.
     second
         FSDP2, which copies what it gathers into the parameters of the unit.
     """
     sharded = layout.strategy not in ("no_shard",)
-    shards = ranks if sharded else 1
+    shards = ranks.states if sharded else 1
+    experts = ranks.experts if sharded else 1
     keeps_weights = layout.strategy in ("shard_grad_op", "no_shard") or layout.reshard is False
-    weights = sum(ceil_div(unit.bytes, shards) for unit in units)
-    left = tuple(_gradient_shard(unit, precision, shards) for unit in units)
+    weights = sum(_share(unit.bytes, unit, shards, experts) for unit in units)
+    width = DTYPE_BYTES[precision.gradients or "fp32"]
+    left = tuple(_share(unit.trained, unit, shards, experts) * width for unit in units)
     if shards == 1:
         zeros = (0,) * len(units)
         trained = sum(unit.trained for unit in units)
@@ -66,7 +69,7 @@ def fsdp(
     return Communication(
         weights=weights,
         gradients=sum(left),
-        state_elements=sum(ceil_div(unit.trained, shards) for unit in units),
+        state_elements=sum(_share(unit.trained, unit, shards, experts) for unit in units),
         resident=0,
         forward=tuple(forward),
         backward=tuple(backward),
@@ -78,6 +81,9 @@ def fsdp(
     )
 
 
-def _gradient_shard(unit: Unit, precision: PrecisionSettings, shards: int) -> int:
-    """Bytes of a unit's gradient once it is reduced: as wide as the parameter's shard."""
-    return ceil_div(unit.trained, shards) * DTYPE_BYTES[precision.gradients or "fp32"]
+def _share(size: int, unit: Unit, shards: int, experts: int) -> int:
+    """A rank's part of something of a unit, whose experts fewer ranks share."""
+    if not unit.experts or shards == experts:
+        return ceil_div(size, shards)
+    routed = size * unit.experts // unit.trained
+    return ceil_div(size - routed, shards) + ceil_div(routed, experts)

@@ -15,7 +15,7 @@ from willfit.training.sharding.zero import zero
 
 
 def communication_of(
-    units: Sequence[Unit], settings: TrainingSettings, ranks: int, hidden: int
+    units: Sequence[Unit], settings: TrainingSettings, ranks: Ranks, hidden: int
 ) -> Communication:
     """What the run's way of sharing makes of a model's units.
 
@@ -26,7 +26,7 @@ def communication_of(
     settings
         The run's, filled in.
     ranks
-        Ranks that share states.
+        Sizes of its groups.
     hidden
         Width of the model.
 
@@ -36,18 +36,20 @@ def communication_of(
         If there is no such way.
     """
     layout, precision = settings.layout, settings.precision
-    kind = layout.data or "none"
-    if kind == "none" or (ranks == 1 and kind in ("ddp", "distributed-optimizer")):
+    kind, shared = layout.data or "none", ranks.states
+    if kind == "none" or (shared == 1 and kind in ("ddp", "distributed-optimizer")):
         return alone(units)
     if kind == "ddp":
         return ddp(units, layout)
     if kind in ("fsdp1", "fsdp2"):
         return fsdp(units, layout, precision, ranks, kind == "fsdp2")
     if kind in ("zero1", "zero2", "zero3"):
-        return zero(units, layout, precision, settings.offload, ranks, int(kind[-1]), hidden)
+        return zero(units, layout, precision, settings.offload, shared, int(kind[-1]), hidden)
     if kind == "distributed-optimizer":
         own = alone(units)
-        return replace(own, state_elements=ceil_div(own.state_elements, ranks))
+        experts = sum(unit.experts for unit in units)
+        others = own.state_elements - experts
+        return replace(own, state_elements=ceil_div(others, shared) + ceil_div(experts, ranks.experts))
     raise BadInput(
         f"there is no data-parallel scheme {kind!r}",
         "known: ddp, fsdp1, fsdp2, zero1, zero2, zero3, distributed-optimizer",

@@ -1,0 +1,77 @@
+"""The host's RAM: loading, what is offloaded, and saving; its peak is the largest of these moments."""
+
+from __future__ import annotations
+
+from willfit.calibration import constant
+from willfit.estimate import Term, between, exact
+from willfit.quantities import DTYPE_BYTES
+from willfit.training.account import Account
+from willfit.training.run import Run
+
+#: Adam on the host keeps a float32 copy and two moments (deepspeed `ops/adam/cpu_adam.py`).
+_OFFLOADED_STATES = 4 + 4 + 4
+
+
+def host_terms(run: Run, account: Account, ranks: int) -> tuple[Term, ...]:
+    """What the processes of one machine hold in RAM at the fullest of loading, training and saving.
+
+    Parameters
+    ----------
+    run, account
+        The run, and the account of one rank.
+    ranks
+        Ranks on the machine.
+    """
+    process = constant("transformers.host_process")
+    middle, low, high = (int(ranks * size) for size in (process.value, process.low, process.high))
+    formula = f"{ranks} processes x {int(process.value)} B"
+    held = between("process", middle, low, high, formula, "calibration: transformers.host_process")
+    whole = sum(piece.unit.bytes for piece in account.pieces)
+    staying = _offloaded(run, account, ranks)
+    layout = run.settings.layout
+    # Each rank reads the files through mapped pages; FSDP builds the model in RAM, on the first rank alone.
+    loading = exact(
+        "loading",
+        whole,
+        f"{whole} B of weights in RAM before they are moved",
+        "transformers modeling_utils.py",
+    )
+    saving = exact(
+        "saving", whole, f"{whole} B of weights gathered for a checkpoint",
+        "torch distributed/checkpoint/state_dict.py: get_state_dict",
+    )  # fmt: skip
+    moments: list[list[Term]] = [[held, loading], [held, *staying]]
+    if (layout.data or "").startswith("fsdp") or layout.data == "zero3":
+        moments.append([held, *staying, saving])
+    return tuple(max(moments, key=lambda terms: sum(term.bytes for term in terms)))
+
+
+def _offloaded(run: Run, account: Account, ranks: int) -> list[Term]:
+    """What lies on the host while the model trains."""
+    offload, found = run.settings.offload, []
+    if offload.optimizer:
+        size = (
+            ranks
+            * account.state_elements
+            * (_OFFLOADED_STATES + DTYPE_BYTES[run.settings.precision.compute or "bf16"])
+        )
+        found.append(
+            exact(
+                "offloaded_states", size, f"{size} B of states and gradients of {ranks} ranks",
+                "deepspeed ops/adam/cpu_adam.py",
+            )
+        )  # fmt: skip
+    if offload.params:
+        size = ranks * sum(piece.unit.bytes for piece in account.pieces)
+        found.append(
+            exact("offloaded_weights", size, f"{size} B of weights", "torch distributed/fsdp: CPUOffload")
+        )
+    if run.settings.checkpointing.offload:
+        size = ranks * sum(
+            piece.replay.input_bytes if piece.checkpointed else piece.replay.kept
+            for piece in account.pieces[1:-1]
+        )
+        found.append(
+            exact("offloaded_activations", size, f"{size} B of activations of {ranks} ranks", "the layers")
+        )
+    return found
