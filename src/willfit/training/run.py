@@ -24,7 +24,7 @@ class Habits:
     upcasts_logits
         The model's own code upcasts its logits.
     gradient_buffers
-        Gradients lie in buffers that are there from the beginning, each made in the parameter's dtype and added to them.
+        Gradients lie in buffers that are there from the beginning: each is made and then added to its buffer.
     table_bytes
         Rotary tables and masks that the model keeps.
     """

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from willfit.errors import BadInput
 from willfit.quantities import ceil_div
+from willfit.training.layout import Ranks
 from willfit.training.settings import TrainingSettings
 from willfit.training.sharding.base import Communication, Unit, alone
 from willfit.training.sharding.ddp import ddp
