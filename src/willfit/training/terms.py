@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from willfit.engines.caching_allocator import REFERENCE as ALLOCATOR
 from willfit.estimate import Term, exact
 from willfit.training.account import Account
@@ -49,5 +51,18 @@ def inside(account: Account, run: Run) -> list[Term]:
 
 
 def _kept_formula(account: Account) -> str:
-    """Activations kept at the fullest instant."""
-    return f"{account.worst.kept} B kept for the backward pass"
+    """Activations kept at the fullest instant: of the layers that do not run, alike ones together, and of what runs."""
+    worst = account.worst
+    own, left = worst.kept - worst.below, worst.below
+    parts = []
+    counts = Counter(piece.kept for piece in account.pieces if piece.kept)
+    for size, count in counts.most_common():
+        held = min(count, left // size)
+        if held:
+            parts.append(f"{held} layers x {size} B kept of each")
+            left -= held * size
+    if left:
+        parts.append(f"{left} B of others")
+    if own:
+        parts.append(f"{own} B of what runs")
+    return " + ".join(parts)

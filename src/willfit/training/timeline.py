@@ -56,6 +56,8 @@ class Instant:
         `backward of layer 31, mlp: mul`.
     kept
         Activations kept for the backward pass, by all pieces.
+    below
+        The part of these that pieces keep which do not run.
     passing
         Values and gradients on their way, and temporaries.
     gradients
@@ -72,6 +74,7 @@ class Instant:
     gradients: int = 0
     communication: int = 0
     head: bool = False
+    below: int = 0
 
     @property
     def bytes(self) -> int:
@@ -152,6 +155,7 @@ def _instant(
         gradients + moment.gradients,
         communication,
         head,
+        kept,
     )
 
 

@@ -21,6 +21,9 @@ _FIGURES = {
     "nvidia_smi_gib": "shown",
 }
 
+#: Figures of an unknown unit, by what the source says that they count; the driver's where it says nothing.
+_COUNTERS = {"peak_allocated": "allocated", "peak_reserved": "reserved"}
+
 
 def predict(case: Case) -> dict[str, Any]:
     """Predict what a case measured.
@@ -40,7 +43,9 @@ def predict(case: Case) -> dict[str, Any]:
         size = found.details["resident"] / GIB
         result["allocated_after_train_gib"] = Prediction(size, 0.98 * size, 1.02 * size)
     if case.fields.get("ambiguous"):
-        result["ambiguous_gib"] = _prediction(found, low, "reserved")
+        result["ambiguous_gib"] = _prediction(
+            found, low, _COUNTERS.get(case.fields["ambiguous"].get("what"), "shown")
+        )
     if "fits" in case.measured and found.probability is not None:
         result["fits"] = found.probability
     return result
