@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from math import ceil
 
@@ -16,6 +17,7 @@ from willfit.training.host import host_terms
 from willfit.training.layout import Ranks, in_flight, ranks_of, stages_of, with_data
 from willfit.training.outside import communicators, context, fragmentation
 from willfit.training.remedies import remedies
+from willfit.training.rollout import Rollout, colocated
 from willfit.training.run import Run
 from willfit.training.settings import TrainingSettings
 from willfit.training.terms import inside
@@ -55,13 +57,12 @@ def estimate(subject: Subject, machine: Machine, settings: TrainingSettings) -> 
 
 def _answer(subject: Subject, machine: Machine, run: Run, ranks: Ranks) -> Estimate:
     accounts = accounts_of(run, subject, machine, ranks)
+    rollout = _rollout(run, subject, machine)
+    by_stage = [_terms(one, run, ranks, rollout) for one in accounts]
     devices = []
     for index, device in enumerate(machine.devices):
-        stage = index * len(accounts) // len(machine.devices)
-        terms = [*inside(accounts[stage], run), *_beside(accounts[stage], run, ranks)]
-        devices.append(
-            DeviceEstimate(device.name, index, device.usable_bytes, tuple(terms), _interval(terms))
-        )
+        terms, interval = by_stage[index * len(accounts) // len(machine.devices)]
+        devices.append(DeviceEstimate(device.name, index, device.usable_bytes, terms, interval))
     worst = max(accounts, key=lambda one: one.peak)
     return Estimate(
         subject.model,
@@ -71,8 +72,28 @@ def _answer(subject: Subject, machine: Machine, run: Run, ranks: Ranks) -> Estim
         tuple(devices),
         DeviceEstimate("host", 0, machine.host_bytes, host_terms(run, worst, len(machine.devices))),
         notes=(*run.assumed, *subject.notes),
-        details=_details(worst, run, ranks, terms),
+        refusal=rollout.refusal if rollout is not None else "",
+        details=_details(worst, by_stage[accounts.index(worst)][0]),
     )
+
+
+def _terms(
+    one: Account, run: Run, ranks: Ranks, rollout: Rollout | None
+) -> tuple[tuple[Term, ...], tuple[int, int]]:
+    """The terms of a rank, and the interval of their sum."""
+    terms = [*inside(one, run), *others(one, run), *_beside(one, run, ranks)]
+    if rollout is not None:
+        terms = shared_with(rollout, terms)
+    return tuple(terms), _interval(terms)
+
+
+def _rollout(run: Run, subject: Subject, machine: Machine) -> Rollout | None:
+    """A generating engine on the trainer's cards."""
+    settings, asked = run.settings, run.settings.rollout
+    if asked is None:
+        return None
+    length = (asked.prompt_len or 0) + (asked.completion_len or 0) or settings.seq_len or 0
+    return colocated(subject, machine, asked, length)
 
 
 def prepared(subject: Subject, machine: Machine, settings: TrainingSettings) -> tuple[Run, Ranks]:
@@ -110,7 +131,7 @@ def _beside(one: Account, run: Run, ranks: Ranks) -> list[Term]:
     return [fragmentation(one.peak), context(), *([sent] if sent else [])]
 
 
-def _interval(terms: list[Term]) -> tuple[int, int]:
+def _interval(terms: Sequence[Term]) -> tuple[int, int]:
     """The terms' own interval, widened by how far published peaks lie around these rules."""
     spread = constant("training.allocated_ratio")
     allocated = sum(term.bytes for term in terms if term.low_bytes == term.high_bytes)
@@ -120,15 +141,16 @@ def _interval(terms: list[Term]) -> tuple[int, int]:
     return low, high
 
 
-def _details(one: Account, run: Run, ranks: Ranks, terms: list[Term]) -> dict[str, object]:
+def _details(one: Account, terms: Sequence[Term]) -> dict[str, object]:
     """Figures that tools print: allocated is a point, reserved and what the driver shows are ranges."""
     inner, shown = constant("training.reserved_ratio"), constant("training.shown_ratio")
     beside = sum(term.bytes for term in terms if term.name in ("context", "nccl"))
+    peak = sum(term.bytes for term in terms if term.low_bytes == term.high_bytes)
     allocated = constant("training.allocated_ratio")
     figures = {
-        "allocated": _range(one.peak, allocated.value, allocated.low, allocated.high),
-        "reserved": _range(one.peak, inner.value, inner.low, inner.high),
-        "shown": _range(one.peak + beside, shown.value, shown.low, shown.high),
+        "allocated": _range(peak, allocated.value, allocated.low, allocated.high),
+        "reserved": _range(peak, inner.value, inner.low, inner.high),
+        "shown": _range(peak + beside, shown.value, shown.low, shown.high),
     }
     return {
         "allocated": figures["allocated"],

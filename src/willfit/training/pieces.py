@@ -12,6 +12,7 @@ from willfit.training.modelling.builder import Builder
 from willfit.training.modelling.embedding import embedding
 from willfit.training.modelling.head import LossPath, head
 from willfit.training.modelling.step import Step
+from willfit.training.objectives import sequences
 from willfit.training.run import Run
 from willfit.training.selective import SELECTIONS
 from willfit.training.sharding.base import Unit
@@ -25,7 +26,7 @@ def step_of(run: Run, compute_capability: str) -> Step:
     settings = run.settings
     layout = settings.layout
     length = settings.seq_len or 0
-    batch = settings.micro_batch
+    batch = settings.micro_batch * sequences(settings.objective)
     if settings.padding_free:
         batch, length = 1, batch * length
     own = length // (layout.cp * layout.ulysses)

@@ -7,6 +7,7 @@ from collections import Counter
 from willfit.engines.caching_allocator import REFERENCE as ALLOCATOR
 from willfit.estimate import Term, exact
 from willfit.training.account import Account
+from willfit.training.objectives import companions
 from willfit.training.run import Run
 
 _AUTOGRAD = "torch csrc/autograd/engine.cpp, tools/autograd/derivatives.yaml"
@@ -48,6 +49,22 @@ def inside(account: Account, run: Run) -> list[Term]:
         ),
     ]
     return [term for term in terms if term.bytes]
+
+
+def others(account: Account, run: Run) -> list[Term]:
+    """Models beside the trained one, each as large as it and shared in the same way."""
+    found = []
+    states, gradients = account.states, account.sharing.gradients
+    kept = sum(piece.kept for piece in account.pieces[:-1])
+    for companion in companions(run):
+        size, formula = account.weights, f"{account.weights} B of its parameters"
+        if companion.trained:
+            size += states + gradients + kept
+            formula += f" + {states} B of states + {gradients} B of gradients + {kept} B of activations"
+        found.append(
+            exact(companion.name, size, formula, "trl trainer: the model, its reference, reward and value")
+        )
+    return found
 
 
 def _kept_formula(account: Account) -> str:

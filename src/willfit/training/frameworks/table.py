@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from willfit.architectures.model import Architecture
 from willfit.errors import BadInput
-from willfit.training.frameworks import hugging_face, megatron, torchtitan, torchtune
+from willfit.training.frameworks import hugging_face, megatron, torchtitan, torchtune, trl
 from willfit.training.run import Run
 from willfit.training.settings import TrainingSettings
 
@@ -15,7 +15,7 @@ _Resolve = Callable[[TrainingSettings, Architecture], Run]
 #: Frameworks by name, with what fills in their runs.
 FRAMEWORKS: dict[str, _Resolve] = {
     "transformers": hugging_face.resolve,
-    "trl": hugging_face.resolve,
+    "trl": trl.resolve,
     "accelerate": hugging_face.resolve,
     "deepspeed": hugging_face.resolve,
     "ms-swift": hugging_face.resolve,
