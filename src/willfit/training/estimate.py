@@ -17,10 +17,10 @@ from willfit.training.host import host_terms
 from willfit.training.layout import Ranks, in_flight, ranks_of, stages_of, with_data
 from willfit.training.outside import communicators, context, fragmentation
 from willfit.training.remedies import remedies
-from willfit.training.rollout import Rollout, colocated
+from willfit.training.rollout import Rollout, colocated, shared_with
 from willfit.training.run import Run
 from willfit.training.settings import TrainingSettings
-from willfit.training.terms import inside
+from willfit.training.terms import inside, others
 from willfit.training.timeline import Instant
 
 
