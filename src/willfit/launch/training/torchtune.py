@@ -18,7 +18,7 @@ from willfit.launch.config_files import read_settings
 from willfit.launch.flags import did_you_mean
 from willfit.launch.training.keys import Keys
 from willfit.launch.training.torchrun_words import split
-from willfit.launch.training.torchtune_configs import config_named, config_names
+from willfit.launch.training.torchtune_configs import CONFIGS
 from willfit.launch.training.torchtune_keys import QUIET
 from willfit.launch.training.torchtune_settings import model_of_keys, settings_of
 
@@ -149,7 +149,7 @@ def _config(words: Sequence[str], version: str | None) -> tuple[dict[str, Any], 
 
 
 def _file_or_name(name: str, version: str | None) -> tuple[dict[str, Any], list[str]]:
-    named = config_named(name, version)
+    named = CONFIGS.find(name, version)
     if named is not None:
         notes = [] if named.asked else [f"{name} is read as in torchtune {named.version}, which has it"]
         return dict(Keys(PROGRAM, named.values).values), notes
@@ -158,7 +158,7 @@ def _file_or_name(name: str, version: str | None) -> tuple[dict[str, Any], list[
         return dict(Keys(PROGRAM, found).values), []
     if name.endswith((".yaml", ".yml")):
         raise BadInput(f"{PROGRAM}: {name} (--config) is not here", "give the path of a file that is, or a config's name")
-    raise BadInput(f"torchtune has no config {name[:60]}", did_you_mean(name, config_names()))
+    raise BadInput(f"torchtune has no config {name[:60]}", did_you_mean(name, CONFIGS.names()))
 
 
 def _override(values: dict[str, Any], word: str) -> None:
