@@ -67,6 +67,13 @@ GROUPS = (
 )  # fmt: skip
 
 
+def _plain(takes: str, kind: str, annotation: ast.expr) -> tuple[str, str]:
+    """Numbers that may be words, too (`devices: int | str`), are words."""
+    text = ast.unparse(annotation)
+    mixed = "str" in text and kind.removesuffix("?") in ("int", "float") and takes == "value"
+    return (takes, "str" + "?" * kind.endswith("?")) if mixed else (takes, kind)
+
+
 class Classes(Source):
     """The classes of one version, by their names with those of the classes around them."""
 
@@ -125,7 +132,7 @@ class Classes(Source):
             if inner is not None and before.count(".") < 4 and self.program in ("torchtitan", "litgpt"):
                 yield from self.nested(inner, f"{before}{field}.")
             else:
-                yield Flag((before + field,), *self.of_annotation(field, annotation))
+                yield Flag((before + field,), *_plain(*self.of_annotation(field, annotation), annotation))
 
     def all(self) -> Iterator[Flag]:
         """All flags of the version."""
@@ -156,17 +163,33 @@ class Classes(Source):
                 if inside in self.classes:
                     yield from self.nested(inside, f"--{argument.arg}.")
                 else:
-                    takes, kind = self.of_annotation(argument.arg, argument.annotation)
+                    takes, kind = _plain(*self.of_annotation(argument.arg, argument.annotation), argument.annotation)
                     if argument.arg in ("optimizer", "data"):
                         takes, kind = "value", "str"
                     yield Flag((f"--{argument.arg}",), takes, kind)
+
+    def meta(self, owner: str, field: str) -> dict[str, ast.expr]:
+        """What a field says of its flag (`argparse_meta`)."""
+        default = self.defaults.get((owner, field))
+        found: dict[str, ast.expr] = {}
+        for node in ast.walk(default) if default is not None else ():
+            if isinstance(node, ast.Dict):
+                pairs = {ast.literal_eval(key): value for key, value in zip(node.keys, node.values, strict=True) if isinstance(key, ast.Constant)}
+                if "argparse_meta" not in pairs:
+                    found |= pairs
+        return found
 
     def of_group(self, name: str) -> Iterator[Flag]:
         """Flags that Megatron makes from the fields of a class: booleans are switches, `--no-x` where x is on."""
         for owner, field, annotation in self.fields(name):
             takes, kind = self.of_annotation(field, annotation)
             dashed = field.replace("_", "-")
-            if takes == "toggle":
+            meta = self.meta(owner, field)
+            if "arg_names" in meta:
+                takes, kind = self.of_call(meta, (takes, kind))
+                takes, kind = ("switch", "-") if takes == "toggle" else (takes, kind.removesuffix("?"))
+                yield Flag(tuple(self.words(meta["arg_names"]) or ()), takes, kind)
+            elif takes == "toggle":
                 default = self.defaults.get((owner, field))
                 on = isinstance(default, ast.Constant) and default.value is True
                 yield Flag((f"--{'no-' if on else ''}{dashed}",), "switch", "-")
