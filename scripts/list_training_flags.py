@@ -74,6 +74,10 @@ def _plain(takes: str, kind: str, annotation: ast.expr) -> tuple[str, str]:
     return (takes, "str" + "?" * kind.endswith("?")) if mixed else (takes, kind)
 
 
+#: Programs whose booleans take a word (jsonargparse; transformers' `HfArgumentParser`).
+BOOLEANS = ("litgpt", "llamafactory", "swift", "swift_megatron")
+
+
 class Classes(Source):
     """The classes of one version, by their names with those of the classes around them."""
 
@@ -135,7 +139,12 @@ class Classes(Source):
                 yield Flag((before + field,), *_plain(*self.of_annotation(field, annotation), annotation))
 
     def all(self) -> Iterator[Flag]:
-        """All flags of the version."""
+        """All flags of the version; some parsers let `true` or `false` follow those of booleans."""
+        for flag in self.fields_and_calls():
+            yield flag._replace(takes="boolean") if flag.takes == "toggle" and self.program in BOOLEANS else flag
+
+    def fields_and_calls(self) -> Iterator[Flag]:
+        """Flags as their sources say."""
         for module in self.parsers if self.program in ("torchtitan", "megatron", "swift_megatron") else ():
             for call in _calls(module):
                 names = tuple(

@@ -161,6 +161,6 @@ def _file(files: Sequence[str], version: str) -> tuple[dict[str, Any], list[str]
             if named is None:
                 raise BadInput(f"{PROGRAM}: {file[:80]} (--config) is not here", "give the path of a file that is")
             found = named.values
-            notes.append(f"{file[:80]} is not here: read as the file of that name in LitGPT {named.version}")
+            notes.append(f"{file[-60:]} is not here: read as the file of that name in LitGPT {named.version}")
         values |= Keys(file, found).values
     return values, notes

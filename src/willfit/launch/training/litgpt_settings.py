@@ -98,6 +98,7 @@ def _described(keys: Keys) -> tuple[str, dict[str, Any]]:
     }
     if gated:
         config["head_dim"] = inside.whole("head_size") or width // heads
+    keys.see("model_name")
     return inside.word("name") or f"{layers} layers of LitGPT", config
 
 
