@@ -25,7 +25,7 @@ _TORCH = {
 _TORCHAO = {
     "AdamW8bit": "adamw_torch_8bit", "Adam8bit": "adamw_torch_8bit", "AdamW4bit": "adamw_torch_4bit",
     "Adam4bit": "adamw_torch_4bit", "AdamWFp8": "adamw_torch_fp8", "AdamFp8": "adamw_torch_fp8",
-    "_AdamW": "adamw",
+    "_AdamW": "adamw", "CPUOffloadOptimizer": "adamw",
 }  # fmt: skip
 
 

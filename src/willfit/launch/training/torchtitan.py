@@ -72,7 +72,7 @@ def parse(words: Sequence[str], version: str | None = None, variables: Mapping[s
     """
     given = dict(variables or {})
     script = next((index for index in (0, 1) if _SHELL.fullmatch(basename(words[index]))), None)
-    expandable = allocator(given)
+    expandable, others = allocator(given), []
     if script is not None:
         rest = _of_script(list(words[script + 1 :]), given, words[script], version)
         processes = given.get("NGPU", str(_PROCESSES))
@@ -80,6 +80,8 @@ def parse(words: Sequence[str], version: str | None = None, variables: Mapping[s
             raise BadInput(f"{PROGRAM}: NGPU is {processes[:40]!r}, expected a whole number of at least 1")
         devices: int | None = int(processes)
         expandable = True if expandable is None else expandable
+        if "TRAIN_FILE" in given and given["TRAIN_FILE"] not in ("torchtitan.train", "torchtitan/train.py"):
+            others.append(f"{given['TRAIN_FILE'][:60]} (TRAIN_FILE) is read as torchtitan.train")
     else:
         start = started(words)
         rest, devices = start.rest[1:], start.devices
@@ -100,7 +102,7 @@ def parse(words: Sequence[str], version: str | None = None, variables: Mapping[s
         revision=None,
         settings=settings,
         devices=devices,
-        notes=(*found.notes, *notes, *more, *not_counted(keys, table)),
+        notes=(*others, *found.notes, *notes, *more, *not_counted(keys, table)),
         config=model_config,
     )
 
@@ -154,7 +156,7 @@ def _base(
         if named is None or "/" in config:
             names = [name for name in CONFIGS.names() if "/" not in name]
             raise BadInput(f"{PROGRAM} has no config {config[:60]}", did_you_mean(config, names))
-        if module != named.values["model.name"]:
+        if (module or "").rpartition(".")[2] != named.values["model.name"]:
             known = [name for name in CONFIGS.names() if "/" not in name]
             of = [name for name in known if name.startswith(str(module))]
             raise BadInput(f"{PROGRAM}: module {str(module)[:40]} has no config {config}", f"known: {', '.join(of[:6])}")

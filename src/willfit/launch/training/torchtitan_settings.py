@@ -47,6 +47,16 @@ def models() -> dict[tuple[str, str], str]:
     return {(words[0], words[1]): words[2] for words in (line.split(" ", 2) for line in lines) if words[0] != "#"}
 
 
+#: Experiments that train the models of other modules: `simple_fsdp.llama3`.
+_EXPERIMENTS = ("simple_fsdp.", "compiler_toolkit.", "autoparallel.")
+
+
+def module_of(keys: Keys) -> str:
+    """The module that has the model."""
+    name = keys.word("model.name") or "llama3"
+    return next((name.removeprefix(start) for start in _EXPERIMENTS if name.startswith(start)), name)
+
+
 def model_of_keys(keys: Keys) -> tuple[str, dict[str, Any] | None]:
     """The model that module and flavor name, and its config where no checkpoint has its sizes.
 
@@ -55,7 +65,7 @@ def model_of_keys(keys: Keys) -> tuple[str, dict[str, Any] | None]:
     BadInput
         If torchtitan has no such model, or it is not known here.
     """
-    name, flavor = keys.word("model.name") or "llama3", keys.word("model.flavor") or "debugmodel"
+    name, flavor = module_of(keys), keys.word("model.flavor") or "debugmodel"
     for suffix in _KERNELS:
         flavor = flavor.removesuffix(suffix)
     found = models().get((name, flavor))
@@ -98,6 +108,8 @@ def settings_of(
         parts = (parts if parts is not None and parts > 0 else layout.pp) if old else batch // (size or 1)
         micro, accumulation = max(1, batch // max(1, parts)), accumulation * max(1, parts)
     adapter = _adapter(keys)
+    if module_of(keys) != (keys.word("model.name") or "llama3"):
+        notes.append(f"{keys.word('model.name')} is an experiment: counted as FSDP2 of {module_of(keys)}")
     config = TrainingSettings(
         framework="torchtitan",
         version=version,

@@ -98,7 +98,7 @@ def parse(words: Sequence[str], version: str | None = None) -> Launch:
         )
     model, config = model_of_keys(keys)
     settings, further = settings_of(keys, recipe.objective, recipe.distributed, version)
-    unread = [key for key in keys.unread() if not QUIET.fullmatch(key)]
+    unread = [key for key in keys.unread() if keys.values[key] is not False and not QUIET.fullmatch(key)]
     notes += [*more, *further, *(f"{key}: {str(keys.values[key])[:40]} is not counted" for key in unread)]
     return Launch(
         engine="training",

@@ -7,7 +7,7 @@ import re
 #: Read in silence. Keys are those of the recipes' YAML files, with dots (torchtune 0.1 to 0.7).
 QUIET = re.compile(
     r"""
-    output_dir|seed|shuffle|epochs|max_steps_per_epoch|num_steps|device|resume_from_checkpoint|log_.*|name|log_level
+    output_dir|seed|lr|shuffle|epochs|max_steps_per_epoch|num_steps|device|resume_from_checkpoint|log_.*|name|log_level
     |metric_logger\..*|profiler\..*|lr_scheduler\..*|save_.*|run_val_every_n_steps|batch_size_val|dataset_val\..*
     |enable_async_checkpointing|use_distributed_state_dict|cudnn_deterministic_mode|clip_grad_norm|debug.*
     |instruct_template|chat_format|base_model_path|apply_chat_template|collate_fn|resize_token_embeddings

@@ -252,6 +252,9 @@ def _layout(keys: Keys, distributed: bool, version: str | None) -> LayoutSetting
 def _offload(keys: Keys) -> OffloadSettings:
     if keys.flag("fsdp_cpu_offload") or keys.flag("fsdp.cpu_offload"):
         return OffloadSettings(params=True, gradients=True, optimizer=True)
+    if (keys.word("optimizer._component_") or "").endswith("CPUOffloadOptimizer"):
+        # torchao: states lie on the host, gradients are moved there if it is said.
+        return OffloadSettings(optimizer=True, gradients=bool(keys.flag("optimizer.offload_gradients")))
     return OffloadSettings()
 
 
@@ -274,5 +277,5 @@ def _further(keys: Keys) -> list[str]:
     trainable = [name for name in ("decoder", "encoder", "fusion") if keys.has(f"model.{name}_trainable")]
     if trainable:
         said = ", ".join(f"{name} {keys.get(f'model.{name}_trainable')}" for name in trainable)
-        notes.append(f"which parts are trained ({said}) is not counted: the adapter is on the language model")
+        notes.append(f"which of decoder, encoder and fusion layers are trained ({said}) is not counted")
     return notes
