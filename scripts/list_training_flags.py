@@ -30,6 +30,7 @@ FILES = {
     "litgpt": (
         "litgpt/args.py", "litgpt/finetune/*.py", "litgpt/pretrain.py",
     ),
+    "trainer_arguments": ("transformers/training_args.py", "transformers/training_args_seq2seq.py"),
     "llamafactory": ("src/llamafactory/hparams/*.py", "llamafactory/hparams/*.py", "llmtuner/hparams/*.py"),
     "axolotl": ("axolotl/utils/schemas/*.py", "axolotl/utils/config/models/input/**/*.py", "src/axolotl/utils/schemas/*.py",
                 "axolotl/integrations/*/args.py", "src/axolotl/integrations/*/args.py"),
@@ -48,6 +49,7 @@ ROOTS = {
     "torchtitan": ("JobConfig", "Trainer.Config"),
     "megatron": (),
     "litgpt": (),
+    "trainer_arguments": ("TrainingArguments", "Seq2SeqTrainingArguments"),
     "llamafactory": (
         "ModelArguments", "DataArguments", "FinetuningArguments", "GeneratingArguments", "TrainingArguments",
     ),
@@ -75,7 +77,7 @@ def _plain(takes: str, kind: str, annotation: ast.expr) -> tuple[str, str]:
 
 
 #: Programs whose booleans take a word (jsonargparse; transformers' `HfArgumentParser`).
-BOOLEANS = ("litgpt", "llamafactory", "swift", "swift_megatron")
+BOOLEANS = ("litgpt", "llamafactory", "trainer_arguments", "swift", "swift_megatron")
 
 
 class Classes(Source):
