@@ -32,7 +32,7 @@ FILES = {
     ),
     "trainer_arguments": ("transformers/training_args.py", "transformers/training_args_seq2seq.py"),
     "llamafactory": ("src/llamafactory/hparams/*.py", "llamafactory/hparams/*.py", "llmtuner/hparams/*.py"),
-    "axolotl": ("axolotl/utils/schemas/*.py", "axolotl/utils/config/models/input/**/*.py", "src/axolotl/utils/schemas/*.py",
+    "axolotl": ("axolotl/utils/schemas/*.py", "src/axolotl/utils/config/models/input/**/*.py", "src/axolotl/utils/schemas/*.py",
                 "axolotl/integrations/*/args.py", "src/axolotl/integrations/*/args.py"),
     "swift": (
         "swift/llm/argument/*.py", "swift/llm/argument/base_args/*.py", "swift/llm/utils/argument.py",
@@ -130,7 +130,7 @@ class Classes(Source):
 
     def nested(self, name: str, before: str = "--") -> Iterator[Flag]:
         """Flags of a class; fields that are classes of these files are gone into."""
-        for _, field, annotation in self.fields(name):
+        for owner, field, annotation in self.fields(name):
             inside = [ast.unparse(one) for one in self.members(annotation)]
             inner = next((one for one in inside if one in self.classes and self.classes[one]), None)
             if field.startswith("_") or "ClassVar" in ast.unparse(annotation):
@@ -138,7 +138,16 @@ class Classes(Source):
             if inner is not None and before.count(".") < 4 and self.program in ("torchtitan", "litgpt"):
                 yield from self.nested(inner, f"{before}{field}.")
             else:
-                yield Flag((before + field,), *_plain(*self.of_annotation(field, annotation), annotation))
+                names = (field, *self.aliases(owner, field))
+                yield Flag(tuple(before + one for one in names), *_plain(*self.of_annotation(field, annotation), annotation))
+
+    def aliases(self, owner: str, field: str) -> list[str]:
+        """Other names that a field of a pydantic class may have in a file."""
+        default = self.defaults.get((owner, field))
+        words = {one.arg: one.value for one in default.keywords} if isinstance(default, ast.Call) else {}
+        found = [words[key] for key in ("alias", "validation_alias") if key in words]
+        constants = [node for one in found for node in ast.walk(one) if isinstance(node, ast.Constant)]
+        return [str(node.value) for node in constants if node.value != field]
 
     def all(self) -> Iterator[Flag]:
         """All flags of the version; some parsers let `true` or `false` follow those of booleans."""

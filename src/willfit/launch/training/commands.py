@@ -101,7 +101,7 @@ def not_counted(keys: Keys, table: FlagTable, off: Mapping[str, object] | None =
     groups: dict[str, list[str]] = {}
     alone = []
     for key in keys.unread():
-        flag, value = flag_of(key, table), keys.values[key]
+        flag, value = flag_of(key, table) or flag_of(key.partition(".")[0], table), keys.values[key]
         if (flag is not None and flag.quiet) or value in (False, "", "none", "None", "null", [], {}, "false", "False"):
             continue
         if off is not None and key in off and value == off[key]:
