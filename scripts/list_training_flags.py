@@ -36,7 +36,7 @@ FILES = {
                 "axolotl/integrations/*/args.py", "src/axolotl/integrations/*/args.py"),
     "swift": (
         "swift/llm/argument/*.py", "swift/llm/argument/base_args/*.py", "swift/llm/utils/argument.py",
-        "swift/trainers/arguments.py", "swift/trainers/*/*.py", "swift/arguments/*.py",
+        "swift/rlhf_trainers/*.py", "swift/trainers/rlhf_arguments.py", "swift/trainers/arguments.py", "swift/trainers/*/*.py", "swift/arguments/*.py",
         "swift/arguments/base_args/*.py",
     ),
     "swift_megatron": (

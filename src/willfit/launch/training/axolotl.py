@@ -24,8 +24,6 @@ from willfit.launch.training.processes import Processes, processes_of
 PROGRAM = "axolotl"
 READS_VARIABLES = True
 
-NEWEST = "0.19.0"
-
 _MODULES = ("axolotl.cli.train", "axolotl.cli.main", "scripts/finetune.py", "axolotl")
 
 #: Words behind `axolotl` that train nothing.
@@ -77,7 +75,7 @@ def parse(words: Sequence[str], version: str | None = None, variables: Mapping[s
     dialect = Dialect(abbreviations=False, underscores=True)
     files = [word for word in rest if word.endswith((".yml", ".yaml")) or "://" in word]
     flags = [word for word in rest if word not in files]
-    found = read(flags, table, PROGRAM, PROGRAM, version or NEWEST, dialect)
+    found = read(flags, table, PROGRAM, PROGRAM, version, dialect)
     if found.positionals or len(files) != 1:
         what = f"{found.positionals[0][:60]!r} belongs to no flag" if found.positionals else "one config is needed"
         raise BadInput(f"{PROGRAM} train: {what}", "write axolotl train CONFIG.yml")

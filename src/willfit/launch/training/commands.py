@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from willfit.errors import BadInput
-from willfit.launch.flags import Flag, FlagTable, did_you_mean
+from willfit.launch.flags import Flag, FlagTable, did_you_mean, lacks
 from willfit.launch.notes import of_other_versions
 from willfit.launch.scanning import Dialect, scan
 from willfit.launch.training.keys import Keys
@@ -23,15 +23,18 @@ class Given(NamedTuple):
         Words that belong to no flag.
     notes
         On flags that the version does not have.
+    version
+        The one that was asked for; else the newest that has all flags, where that is not the newest of all.
     """
 
     keys: Keys
     positionals: list[str]
     notes: list[str]
+    version: str | None
 
 
 def read(
-    words: Sequence[str], table: FlagTable, program: str, engine: str, version: str, dialect: Dialect
+    words: Sequence[str], table: FlagTable, program: str, engine: str, version: str | None, dialect: Dialect
 ) -> Given:
     """Read a command line's flags.
 
@@ -44,7 +47,7 @@ def read(
     program, engine
         How to call the program in an error, and the framework in a note.
     version
-        The version that is meant.
+        The version that is meant; None for the newest that has all flags.
     dialect
         How the program reads its flags.
 
@@ -55,8 +58,16 @@ def read(
     """
     scanned = scan(words, table, program, dialect, version)
     values = {_key(flag.name): scanned.options.data[flag.name] for flag in scanned.flags.values()}
-    notes = of_other_versions(scanned, table, engine, version)
-    return Given(Keys(program, values), scanned.positionals, notes)
+    fitting, notes = version, []
+    if version is None and table.versions:
+        newest = table.versions[-1]
+        having = [one for one in table.versions if not any(lacks(flag, table.versions, one) for flag in scanned.flags.values())]
+        if having and having[-1] != newest:
+            fitting = having[-1]
+            notes = [f"read as {engine} {fitting}, the newest that has these flags"]
+    if table.versions:
+        notes += of_other_versions(scanned, table, engine, fitting or table.versions[-1])
+    return Given(Keys(program, values), scanned.positionals, notes, fitting)
 
 
 def flag_of(key: str, table: FlagTable) -> Flag | None:

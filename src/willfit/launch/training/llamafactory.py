@@ -25,8 +25,6 @@ from willfit.launch.training.processes import processes_of
 PROGRAM = "LLaMA-Factory"
 READS_VARIABLES = True
 
-NEWEST = "0.9.5"
-
 _CLI = ("llamafactory-cli", "lmf")
 _SCRIPT = re.compile(r"(train|train_bash)\.py")
 _MODULES = ("llamafactory.cli", "llamafactory.launcher", "llmtuner.cli", "src.train")
@@ -99,11 +97,14 @@ def _keys(words: Sequence[str], table: FlagTable, version: str | None) -> tuple[
     file = words[0] if words and words[0].endswith((".yaml", ".yml", ".json")) else None
     if file is None:
         own = flag_table("llamafactory_flags.txt")
+        flags = {
+            name: flag if name in own.flags else flag._replace(since="", until="") for name, flag in table.flags.items()
+        }
         dialect = Dialect(abbreviations=False, underscores=True)
-        found = read(words, table._replace(versions=own.versions), PROGRAM, PROGRAM, version or NEWEST, dialect)
+        found = read(words, table._replace(flags=flags), PROGRAM, PROGRAM, version, dialect)
         if found.positionals:
             raise BadInput(f"{PROGRAM}: {found.positionals[0][:60]!r} belongs to no flag")
-        return found.keys, []
+        return found.keys, found.notes
     path = Path(file).expanduser()
     values = read_json_settings(path) if path.suffix == ".json" else read_settings(path)
     if values is None:

@@ -21,8 +21,6 @@ from willfit.launch.training.starting import script_of, started
 
 READS_VARIABLES = True
 
-NEWEST = "0.19.0"
-
 _SCRIPT = re.compile(r"(pretrain|finetune|train)_\w+\.py")
 _GPT = re.compile(r"(pretrain_gpt|pretrain_deepseek\w*|train_gpt|finetune_gpt)\.py")
 
@@ -60,9 +58,8 @@ def parse(words: Sequence[str], version: str | None = None, variables: Mapping[s
     if not _GPT.fullmatch(script):
         raise BadInput(f"{PROGRAM}: models of {script} cannot be read from flags", "known is pretrain_gpt.py")
     table = flag_table("megatron_flags.txt")
-    found = read(
-        start.rest[1:], table, script, PROGRAM, version or NEWEST, Dialect(abbreviations=False)
-    )
+    found = read(start.rest[1:], table, script, PROGRAM, version, Dialect(abbreviations=False))
+    version = found.version
     if found.positionals:
         raise BadInput(f"{script}: {found.positionals[0][:60]!r} belongs to no flag")
     keys = found.keys
