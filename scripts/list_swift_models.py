@@ -24,7 +24,9 @@ def models(tree: Path) -> dict[str, str]:
                 if isinstance(line, ast.Assign) and isinstance(line.value, ast.Constant):
                     names[ast.unparse(line.targets[0])] = str(line.value.value)
     for node in ast.walk(module):
-        if not (isinstance(node, ast.Call) and ast.unparse(node.func) == "register_model" and len(node.args) > 1):
+        if not (
+            isinstance(node, ast.Call) and ast.unparse(node.func) == "register_model" and len(node.args) > 1
+        ):
             continue
         kind, name = node.args[:2]
         words = {word.arg: word.value for word in node.keywords}

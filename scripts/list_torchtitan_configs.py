@@ -95,7 +95,9 @@ class Registry:
             return {"loss": name.removesuffix(".Config")}
         if place == "activation_checkpoint":
             mode = _CHECKPOINTING.get(name.removesuffix(".Config"), name.removesuffix(".Config"))
-            return {f"{place}.mode": mode} | ({f"{place}.selective_ac_option": "op"} if mode == "selective" else {})
+            return {f"{place}.mode": mode} | (
+                {f"{place}.selective_ac_option": "op"} if mode == "selective" else {}
+            )
         if place == "optimizer":
             known = {"default_adamw": "AdamW"}
             return {f"{place}.name": known.get(name, name)}

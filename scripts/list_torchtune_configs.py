@@ -21,7 +21,14 @@ from named_configs import flat, write
 from willfit.launch.training.torchtune_keys import QUIET
 
 #: Recipes that train nothing.
-_OTHER = {"generate", "eleuther_eval", "quantize", "alpaca_generate", "dev/generate_v2", "dev/generate_v2_distributed"}
+_OTHER = {
+    "generate",
+    "eleuther_eval",
+    "quantize",
+    "alpaca_generate",
+    "dev/generate_v2",
+    "dev/generate_v2_distributed",
+}
 
 
 def names(tree: Path) -> dict[str, str]:
@@ -50,7 +57,9 @@ def main(trees: list[Path]) -> None:
             if file.exists():
                 values = flat(yaml.safe_load(file.read_text(encoding="utf-8")))
                 said.setdefault(name, {})[version] = {
-                    key: value for key, value in values.items() if value is not None and not QUIET.fullmatch(key)
+                    key: value
+                    for key, value in values.items()
+                    if value is not None and not QUIET.fullmatch(key)
                 }
     write(versions, said)
 

@@ -32,11 +32,13 @@ FILES = {
     ),
     "trainer_arguments": ("transformers/training_args.py", "transformers/training_args_seq2seq.py"),
     "llamafactory": ("src/llamafactory/hparams/*.py", "llamafactory/hparams/*.py", "llmtuner/hparams/*.py"),
-    "axolotl": ("axolotl/utils/schemas/*.py", "src/axolotl/utils/config/models/input/**/*.py", "src/axolotl/utils/schemas/*.py",
+    "axolotl": (
+        "axolotl/utils/schemas/*.py", "src/axolotl/utils/config/models/input/**/*.py", "src/axolotl/utils/schemas/*.py",
                 "axolotl/integrations/*/args.py", "src/axolotl/integrations/*/args.py"),
     "swift": (
         "swift/llm/argument/*.py", "swift/llm/argument/base_args/*.py", "swift/llm/utils/argument.py",
-        "swift/rlhf_trainers/*.py", "swift/trainers/rlhf_arguments.py", "swift/trainers/arguments.py", "swift/trainers/*/*.py", "swift/arguments/*.py",
+        "swift/rlhf_trainers/*.py", "swift/trainers/rlhf_arguments.py", "swift/trainers/arguments.py",
+        "swift/trainers/*/*.py", "swift/arguments/*.py",
         "swift/arguments/base_args/*.py",
     ),
     "swift_megatron": (
@@ -63,7 +65,8 @@ PLUGINS = {"axolotl": "axolotl/integrations"}
 
 #: Classes that later versions of Megatron make groups of flags from (`argument_utils.py: ArgumentGroupFactory`).
 GROUPS = (
-    "TransformerConfig", "TrainingConfig", "DistributedInitConfig", "LoggerConfig", "ProfilingConfig", "CheckpointConfig",
+    "TransformerConfig", "TrainingConfig", "DistributedInitConfig", "LoggerConfig", "ProfilingConfig",
+    "CheckpointConfig",
     "SchedulerConfig", "RNGConfig", "TokenizerConfig", "ValidationConfig", "RerunStateMachineConfig",
     "StragglerDetectionConfig", "ModelParallelConfig", "MLATransformerConfig",
 )  # fmt: skip
@@ -102,7 +105,9 @@ class Classes(Source):
                     self.plugins += [name for name in self.classes if name not in before]
                 if path.match("*/finetune/*.py") or path.name == "pretrain.py":
                     self.functions += [
-                        node for node in module.body if isinstance(node, ast.FunctionDef) and node.name == "setup"
+                        node
+                        for node in module.body
+                        if isinstance(node, ast.FunctionDef) and node.name == "setup"
                     ]
 
     def _collect(self, body: list[ast.stmt], outer: str) -> None:
@@ -132,14 +137,17 @@ class Classes(Source):
         """Flags of a class; fields that are classes of these files are gone into."""
         for owner, field, annotation in self.fields(name):
             inside = [ast.unparse(one) for one in self.members(annotation)]
-            inner = next((one for one in inside if one in self.classes and self.classes[one]), None)
+            inner = next((one for one in inside if self.classes.get(one)), None)
             if field.startswith("_") or "ClassVar" in ast.unparse(annotation):
                 continue
             if inner is not None and before.count(".") < 4 and self.program in ("torchtitan", "litgpt"):
                 yield from self.nested(inner, f"{before}{field}.")
             else:
                 names = (field, *self.aliases(owner, field))
-                yield Flag(tuple(before + one for one in names), *_plain(*self.of_annotation(field, annotation), annotation))
+                yield Flag(
+                    tuple(before + one for one in names),
+                    *_plain(*self.of_annotation(field, annotation), annotation),
+                )
 
     def aliases(self, owner: str, field: str) -> list[str]:
         """Other names that a field of a pydantic class may have in a file."""
@@ -152,7 +160,11 @@ class Classes(Source):
     def all(self) -> Iterator[Flag]:
         """All flags of the version; some parsers let `true` or `false` follow those of booleans."""
         for flag in self.fields_and_calls():
-            yield flag._replace(takes="boolean") if flag.takes == "toggle" and self.program in BOOLEANS else flag
+            yield (
+                flag._replace(takes="boolean")
+                if flag.takes == "toggle" and self.program in BOOLEANS
+                else flag
+            )
 
     def fields_and_calls(self) -> Iterator[Flag]:
         """Flags as their sources say."""
@@ -167,7 +179,9 @@ class Classes(Source):
                 if names:
                     keywords = {one.arg: one.value for one in call.keywords if one.arg}
                     yield Flag(names, *self.of_call(keywords, None))
-        if self.program == "megatron" and any("ArgumentGroupFactory" in ast.unparse(one) for one in self.parsers):
+        if self.program == "megatron" and any(
+            "ArgumentGroupFactory" in ast.unparse(one) for one in self.parsers
+        ):
             for name in GROUPS:
                 yield from self.of_group(name)
         for name in ROOTS[self.program]:
@@ -183,7 +197,9 @@ class Classes(Source):
                 if inside in self.classes:
                     yield from self.nested(inside, f"--{argument.arg}.")
                 else:
-                    takes, kind = _plain(*self.of_annotation(argument.arg, argument.annotation), argument.annotation)
+                    takes, kind = _plain(
+                        *self.of_annotation(argument.arg, argument.annotation), argument.annotation
+                    )
                     if argument.arg in ("optimizer", "data"):
                         takes, kind = "value", "str"
                     yield Flag((f"--{argument.arg}",), takes, kind)
@@ -194,7 +210,11 @@ class Classes(Source):
         found: dict[str, ast.expr] = {}
         for node in ast.walk(default) if default is not None else ():
             if isinstance(node, ast.Dict):
-                pairs = {ast.literal_eval(key): value for key, value in zip(node.keys, node.values, strict=True) if isinstance(key, ast.Constant)}
+                pairs = {
+                    ast.literal_eval(key): value
+                    for key, value in zip(node.keys, node.values, strict=True)
+                    if isinstance(key, ast.Constant)
+                }
                 if "argparse_meta" not in pairs:
                     found |= pairs
         return found
@@ -232,7 +252,9 @@ def flag_table(program: str, trees: list[Path]) -> str:
     judged = _judged(DATA / f"{program}_flags.txt")
     rows = []
     for flag, present in found.values():
-        names = [name.replace("_", "-") if name.startswith("--") else name for name in dict.fromkeys(flag.names)]
+        names = [
+            name.replace("_", "-") if name.startswith("--") else name for name in dict.fromkeys(flag.names)
+        ]
         effect, about = next((judged[name] for name in names if name in judged), ("memory", ""))
         row = f"{','.join(dict.fromkeys(names))} {flag.takes} {flag.kind or 'str'} {effect}"
         rows.append(row + _between(sorted(set(present), key=versions.index), versions) + about)

@@ -1,7 +1,8 @@
 """Reading axolotl's commands: `axolotl train cfg.yml`, `accelerate launch -m axolotl.cli.train cfg.yml`.
 
 Keys are those of `axolotl/utils/schemas` and of its integrations (`data/axolotl_flags.txt`, 0.5 to 0.19). Flags
-`--micro-batch-size 2` replace keys of the file. A key that axolotl does not have is left alone by it, so a note names it.
+`--micro-batch-size 2` replace keys of the file. A key that axolotl does not have is left alone by it, so that a note
+names it.
 """
 
 from __future__ import annotations
@@ -32,7 +33,15 @@ _OTHERS = ("preprocess", "evaluate", "inference", "merge-lora", "merge-sharded-f
 
 #: Flags that are axolotl's own and no keys (`axolotl/cli/main.py`, `args.py`): with a value, and without.
 _WITH_VALUE = ("--launcher", "--num-processes", "--num_processes", "--cloud", "--sweep", "--num-machines")
-_ALONE = ("--accelerate", "--no-accelerate", "--debug", "--debug-text-only", "--prompter", "--shard", "--quiet")
+_ALONE = (
+    "--accelerate",
+    "--no-accelerate",
+    "--debug",
+    "--debug-text-only",
+    "--prompter",
+    "--shard",
+    "--quiet",
+)
 
 
 def recognises(words: Sequence[str]) -> bool:
@@ -43,7 +52,9 @@ def recognises(words: Sequence[str]) -> bool:
     return script in _MODULES
 
 
-def parse(words: Sequence[str], version: str | None = None, variables: Mapping[str, str] | None = None) -> Launch:
+def parse(
+    words: Sequence[str], version: str | None = None, variables: Mapping[str, str] | None = None
+) -> Launch:
     """Read a command that starts axolotl.
 
     Parameters
@@ -68,7 +79,11 @@ def parse(words: Sequence[str], version: str | None = None, variables: Mapping[s
         script, *rest = start.rest
         command = "train" if script not in ("axolotl", "axolotl.cli.main") else (rest.pop(0) if rest else "")
     if command != "train":
-        hint = "known: axolotl train CONFIG" if command in _OTHERS else did_you_mean(command, ("train", *_OTHERS))
+        hint = (
+            "known: axolotl train CONFIG"
+            if command in _OTHERS
+            else did_you_mean(command, ("train", *_OTHERS))
+        )
         raise BadInput(f"axolotl {command[:40]} trains nothing", hint)
     rest, start = _own(rest, start)
     table = flag_table("axolotl_flags.txt")
@@ -77,7 +92,11 @@ def parse(words: Sequence[str], version: str | None = None, variables: Mapping[s
     flags = [word for word in rest if word not in files]
     found = read(flags, table, PROGRAM, PROGRAM, version, dialect)
     if found.positionals or len(files) != 1:
-        what = f"{found.positionals[0][:60]!r} belongs to no flag" if found.positionals else "one config is needed"
+        what = (
+            f"{found.positionals[0][:60]!r} belongs to no flag"
+            if found.positionals
+            else "one config is needed"
+        )
         raise BadInput(f"{PROGRAM} train: {what}", "write axolotl train CONFIG.yml")
     values = read_settings(Path(files[0]).expanduser())
     if values is None:
@@ -137,5 +156,7 @@ def _unknown(keys: Keys, table: FlagTable) -> list[str]:
 
 
 def _given(keys: Keys, name: str) -> bool:
-    values: list[Any] = [value for key, value in keys.values.items() if key == name or key.startswith(name + ".")]
+    values: list[Any] = [
+        value for key, value in keys.values.items() if key == name or key.startswith(name + ".")
+    ]
     return any(value not in (None, False, "") for value in values)

@@ -11,12 +11,28 @@ from willfit.launch.training.keys import Keys
 from willfit.launch.training.processes import Processes
 from willfit.launch.training.zero_config import Zero
 from willfit.training.settings import (
-    AdapterSettings, CheckpointingSettings, LayoutSettings, LossSettings, OffloadSettings, OptimizerSettings,
-    PrecisionSettings, QuantizationSettings, RolloutSettings, TrainingSettings,
+    AdapterSettings,
+    CheckpointingSettings,
+    LayoutSettings,
+    LossSettings,
+    OffloadSettings,
+    OptimizerSettings,
+    PrecisionSettings,
+    QuantizationSettings,
+    RolloutSettings,
+    TrainingSettings,
 )  # fmt: skip
 
 #: `rl`, and what it compares.
-_OBJECTIVES = {"dpo": "dpo", "ipo": "dpo", "kto": "kto", "orpo": "orpo", "simpo": "simpo", "grpo": "grpo", "gdpo": "grpo"}
+_OBJECTIVES = {
+    "dpo": "dpo",
+    "ipo": "dpo",
+    "kto": "kto",
+    "orpo": "orpo",
+    "simpo": "simpo",
+    "grpo": "grpo",
+    "gdpo": "grpo",
+}
 
 #: Older keys that choose how attention is computed.
 _ATTENTION = {
@@ -137,7 +153,7 @@ def _precision(keys: Keys) -> PrecisionSettings:
     if half is None:
         said = any(name in keys.values for name in ("bf16", "fp16", "bfloat16", "float16", "float32"))
         return PrecisionSettings(weights="float32" if said else None, float8=float8)
-    # The model is loaded in it (`utils/config/__init__.py: resolve_dtype`); layers also run under autocast but for `full`.
+    # The model is loaded in it (`utils/config/__init__.py: resolve_dtype`); but for `full` layers run under autocast.
     full = keys.get("bf16") == "full"
     return PrecisionSettings(weights=half, compute=half, autocast=not full, float8=float8)
 
@@ -157,7 +173,10 @@ def _quantization(keys: Keys) -> QuantizationSettings | None:
     # `loaders/model.py`: values are packed in bfloat16, constants quantized too.
     double = options.get("bnb_4bit_use_double_quant", True) is not False
     return QuantizationSettings(
-        kind, double_quant=double, storage="bfloat16", upcast_others=False if keys.flag("embeddings_skip_upcast") else None
+        kind,
+        double_quant=double,
+        storage="bfloat16",
+        upcast_others=False if keys.flag("embeddings_skip_upcast") else None,
     )
 
 
@@ -187,7 +206,11 @@ def _adapter(keys: Keys) -> AdapterSettings | None:
 
 
 def _optimizer(keys: Keys) -> OptimizerSettings:
-    arguments = trainer.mapping(keys, "optim_args") if not isinstance(keys.get("optim_args"), str) else keys.get("optim_args")
+    arguments = (
+        trainer.mapping(keys, "optim_args")
+        if not isinstance(keys.get("optim_args"), str)
+        else keys.get("optim_args")
+    )
     keys.see("optim_target_modules")
     found = trainer.optimizer(keys.word("optimizer"), arguments)
     rank = keys.whole("qgalore_rank")
@@ -217,7 +240,9 @@ def _checkpointing(keys: Keys, sharing: Zero | None) -> CheckpointingSettings:
 
 def _loss(keys: Keys) -> LossSettings:
     plugins = " ".join(keys.words("plugins")).lower()
-    if keys.flag("cut_cross_entropy") or ("cutcrossentropy" in plugins and keys.get("cut_cross_entropy") is not False):
+    if keys.flag("cut_cross_entropy") or (
+        "cutcrossentropy" in plugins and keys.get("cut_cross_entropy") is not False
+    ):
         return LossSettings("cut")
     if keys.flag("liger_fused_linear_cross_entropy"):
         return LossSettings("liger")
@@ -231,7 +256,8 @@ def _loss(keys: Keys) -> LossSettings:
 
 def _kernels(keys: Keys) -> tuple[str, ...]:
     names = [word for key, word in _LIGER.items() if keys.flag(key)]
-    names += ["lora"] if any([keys.flag(key) for key in _LORA_KERNELS]) else []
+    fused = [keys.flag(key) for key in _LORA_KERNELS]
+    names += ["lora"] if any(fused) else []
     names += ["rms_norm"] if keys.flag("unsloth_rms_norm") or keys.flag("flash_attn_rms_norm") else []
     names += ["rope"] if keys.flag("unsloth_rope") else []
     keys.see("liger_use_token_scaling", "liger_rms_norm_gated")
@@ -284,5 +310,10 @@ def _layout(keys: Keys, sharing: Zero | None, devices: int | None) -> tuple[dict
 
 
 def _empties(keys: Keys) -> int:
-    steps = keys.whole("torch_empty_cache_steps", 0) or keys.whole("gc_collect_steps", -1) or keys.whole("gc_steps", -1) or 0
+    steps = (
+        keys.whole("torch_empty_cache_steps", 0)
+        or keys.whole("gc_collect_steps", -1)
+        or keys.whole("gc_steps", -1)
+        or 0
+    )
     return max(0, steps)

@@ -61,7 +61,11 @@ def read(
     fitting, notes = version, []
     if version is None and table.versions:
         newest = table.versions[-1]
-        having = [one for one in table.versions if not any(lacks(flag, table.versions, one) for flag in scanned.flags.values())]
+        having = [
+            one
+            for one in table.versions
+            if not any(lacks(flag, table.versions, one) for flag in scanned.flags.values())
+        ]
         if having and having[-1] != newest:
             fitting = having[-1]
             notes = [f"read as {engine} {fitting}, the newest that has these flags"]
@@ -113,7 +117,17 @@ def not_counted(keys: Keys, table: FlagTable, off: Mapping[str, object] | None =
     alone = []
     for key in keys.unread():
         flag, value = flag_of(key, table) or flag_of(key.partition(".")[0], table), keys.values[key]
-        if (flag is not None and flag.quiet) or value in (False, "", "none", "None", "null", [], {}, "false", "False"):
+        if (flag is not None and flag.quiet) or value in (
+            False,
+            "",
+            "none",
+            "None",
+            "null",
+            [],
+            {},
+            "false",
+            "False",
+        ):
             continue
         if off is not None and key in off and value == off[key]:
             continue

@@ -7,7 +7,16 @@ from typing import Any
 
 from willfit.errors import BadInput
 
-_WORDS = {"true": True, "false": False, "yes": True, "no": False, "on": True, "off": False, "1": True, "0": False}
+_WORDS = {
+    "true": True,
+    "false": False,
+    "yes": True,
+    "no": False,
+    "on": True,
+    "off": False,
+    "1": True,
+    "0": False,
+}
 
 #: Longer numbers mean nothing.
 _LARGEST = 10**15
@@ -83,10 +92,12 @@ class Keys:
         if value is None:
             return None
         known = tuple(choices)
-        if not isinstance(value, str | int | float) or isinstance(value, bool) and not known:
+        if not isinstance(value, str | int | float) or (isinstance(value, bool) and not known):
             raise self.wrong(name, "a word")
         if known and str(value) not in known:
-            raise BadInput(f"{self.program}: there is no {name} {str(value)[:40]}", f"known: {', '.join(known)}")
+            raise BadInput(
+                f"{self.program}: there is no {name} {str(value)[:40]}", f"known: {', '.join(known)}"
+            )
         return str(value)
 
     def words(self, name: str) -> tuple[str, ...]:

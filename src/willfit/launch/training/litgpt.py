@@ -1,7 +1,7 @@
 """Reading LitGPT's commands: `litgpt finetune_lora MODEL --config x.yaml --precision bf16-true --quantize bnb.nf4 ...`.
 
-Flags and keys as LitGPT 0.4 and 0.5 have them (`data/litgpt_flags.txt`). A file of its `config_hub` is known by its path
-or address, if it is not there.
+Flags and keys are those of LitGPT 0.4 and 0.5 (`data/litgpt_flags.txt`). A file of its `config_hub` is known by its
+path or address, if it is not there.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ NEWEST = "0.5.13"
 
 CONFIGS = NamedConfigs("litgpt_configs.jsonl", NEWEST)
 
-_SCRIPT = re.compile(r"(?:.*/)?(?:litgpt/|lit_gpt/)?(?:(finetune)/(lora|full|adapter|adapter_v2)|pretrain)\.py")
+_SCRIPT = re.compile(
+    r"(?:.*/)?(?:litgpt/|lit_gpt/)?(?:(finetune)/(lora|full|adapter|adapter_v2)|pretrain)\.py"
+)
 _OWN_FILE = re.compile(r".*config_hub/((?:finetune|pretrain)/.*\.ya?ml)")
 
 #: Keys whose own keys belong to classes that are named in the file.
@@ -44,11 +46,14 @@ def recognises(words: Sequence[str]) -> bool:
         return len(words) > 1
     script = script_of(words)
     return script in ("litgpt", "litgpt.__main__") or (
-        _SCRIPT.fullmatch(script) is not None and any("checkpoint_dir" in word or "--config" in word for word in words)
+        _SCRIPT.fullmatch(script) is not None
+        and any("checkpoint_dir" in word or "--config" in word for word in words)
     )
 
 
-def parse(words: Sequence[str], version: str | None = None, variables: Mapping[str, str] | None = None) -> Launch:
+def parse(
+    words: Sequence[str], version: str | None = None, variables: Mapping[str, str] | None = None
+) -> Launch:
     """Read a command that starts a training of LitGPT.
 
     Parameters
@@ -69,7 +74,9 @@ def parse(words: Sequence[str], version: str | None = None, variables: Mapping[s
     program = f"{PROGRAM} {method if method == 'pretrain' else 'finetune_' + method}"
     given, free, files = _free(rest, program)
     table = flag_table("litgpt_flags.txt")
-    found = read(given, table, program, "LitGPT", version or NEWEST, Dialect(abbreviations=False, underscores=True))
+    found = read(
+        given, table, program, "LitGPT", version or NEWEST, Dialect(abbreviations=False, underscores=True)
+    )
     positionals = list(found.positionals)
     values, notes = _file(files, version or NEWEST)
     base = Keys(program, values)
@@ -118,7 +125,9 @@ def _method(words: Sequence[str]) -> tuple[str, list[str]]:
     if command.startswith("finetune_") and command.removeprefix("finetune_") in METHODS:
         return command.removeprefix("finetune_"), rest
     known = ["pretrain", *(f"finetune_{one}" for one in METHODS)]
-    if command in ("chat", "generate", "serve", "download", "evaluate", "merge_lora") or command.startswith("convert"):
+    if command in ("chat", "generate", "serve", "download", "evaluate", "merge_lora") or command.startswith(
+        "convert"
+    ):
         raise BadInput(f"litgpt {command} trains nothing", f"known: {', '.join(known)}")
     raise BadInput(f"litgpt has no command {command[:40]!r}", did_you_mean(command, known))
 
@@ -159,7 +168,9 @@ def _file(files: Sequence[str], version: str) -> tuple[dict[str, Any], list[str]
             own = _OWN_FILE.fullmatch(file)
             named = CONFIGS.find(own[1], version) if own else None
             if named is None:
-                raise BadInput(f"{PROGRAM}: {file[:80]} (--config) is not here", "give the path of a file that is")
+                raise BadInput(
+                    f"{PROGRAM}: {file[:80]} (--config) is not here", "give the path of a file that is"
+                )
             found = named.values
             notes.append(f"{file[-60:]} is not here: read as the file of that name in LitGPT {named.version}")
         values |= Keys(file, found).values

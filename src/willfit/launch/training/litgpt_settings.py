@@ -10,7 +10,12 @@ from willfit.errors import BadInput
 from willfit.launch.training.keys import Keys
 from willfit.launch.training.optimizer_classes import of_class
 from willfit.training.settings import (
-    AdapterSettings, LayoutSettings, OptimizerSettings, PrecisionSettings, QuantizationSettings, TrainingSettings,
+    AdapterSettings,
+    LayoutSettings,
+    OptimizerSettings,
+    PrecisionSettings,
+    QuantizationSettings,
+    TrainingSettings,
 )  # fmt: skip
 
 METHODS = ("lora", "full", "adapter", "adapter_v2")
@@ -129,10 +134,14 @@ def settings_of(
     accumulation = max(1, total // (devices or 1) // micro)
     quantization = _quantization(keys)
     if quantization is not None and (devices or 1) > 1:
-        raise BadInput(f"{keys.program}: quantization is not supported on several devices", "leave --quantize out")
+        raise BadInput(
+            f"{keys.program}: quantization is not supported on several devices", "leave --quantize out"
+        )
     notes = []
     if devices is None and accumulation > 1:
-        notes.append(f"micro-batches of a step ({accumulation}) are those of one device; all that there are share them")
+        notes.append(
+            f"micro-batches of a step ({accumulation}) are those of one device; all that there are share them"
+        )
     keys.see("train.tie_embeddings")
     single = devices == 1
     settings = TrainingSettings(
@@ -163,13 +172,20 @@ def _precision(keys: Keys) -> PrecisionSettings:
 
 
 def _quantization(keys: Keys) -> QuantizationSettings | None:
-    text = keys.word("quantize", ("bnb.nf4", "bnb.nf4-dq", "bnb.fp4", "bnb.fp4-dq", "bnb.int8-training", "bnb.int8"))
+    text = keys.word(
+        "quantize", ("bnb.nf4", "bnb.nf4-dq", "bnb.fp4", "bnb.fp4-dq", "bnb.int8-training", "bnb.int8")
+    )
     if text is None:
         return None
     if "mixed" in (keys.word("precision") or ""):
-        raise BadInput(f"{keys.program}: quantization and mixed precision is not supported", "write --precision bf16-true")
+        raise BadInput(
+            f"{keys.program}: quantization and mixed precision is not supported",
+            "write --precision bf16-true",
+        )
     name = text.removeprefix("bnb.")
-    return QuantizationSettings("int8" if name.startswith("int8") else name[:3], double_quant=name.endswith("-dq"))
+    return QuantizationSettings(
+        "int8" if name.startswith("int8") else name[:3], double_quant=name.endswith("-dq")
+    )
 
 
 def _optimizer(keys: Keys) -> OptimizerSettings:
@@ -191,7 +207,9 @@ def _adapter(keys: Keys, method: str) -> AdapterSettings | None:
         value = keys.flag(name)
         return bool(_LORA.get(name)) if value is None else value
 
-    sections = [short for short, name in (("q", "lora_query"), ("k", "lora_key"), ("v", "lora_value")) if on(name)]
+    sections = [
+        short for short, name in (("q", "lora_query"), ("k", "lora_key"), ("v", "lora_value")) if on(name)
+    ]
     targets = ["qkv-fused:" + ",".join(sections)] if sections else []
     targets += ["o_proj"] if on("lora_projection") else []
     targets += ["gate_proj", "up_proj", "down_proj"] if on("lora_mlp") else []

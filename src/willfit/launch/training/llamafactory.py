@@ -1,4 +1,4 @@
-"""Reading LLaMA-Factory's commands: `llamafactory-cli train cfg.yaml [key=value ...]`, `torchrun src/train.py cfg.yaml`.
+"""Reading LLaMA-Factory's commands: `llamafactory-cli train cfg.yaml key=value`, `torchrun src/train.py cfg.yaml`.
 
 Keys are those of its own arguments (`data/llamafactory_flags.txt`, 0.7 to 0.9) and transformers' `TrainingArguments`; a
 key of neither is refused, as its parser does (`llamafactory/hparams/parser.py: read_args`).
@@ -41,12 +41,16 @@ def recognises(words: Sequence[str]) -> bool:
     if not _SCRIPT.fullmatch(basename(script)):
         return False
     file = rest[0] if rest and rest[0].endswith((".yaml", ".yml", ".json")) else ""
-    return basename(script) == "train_bash.py" or any(word in _MARKS for word in rest) or (
-        bool(file) and script in ("src/train.py", "./src/train.py", "train.py")
+    return (
+        basename(script) == "train_bash.py"
+        or any(word in _MARKS for word in rest)
+        or (bool(file) and script in ("src/train.py", "./src/train.py", "train.py"))
     )
 
 
-def parse(words: Sequence[str], version: str | None = None, variables: Mapping[str, str] | None = None) -> Launch:
+def parse(
+    words: Sequence[str], version: str | None = None, variables: Mapping[str, str] | None = None
+) -> Launch:
     """Read a command that starts a training of LLaMA-Factory.
 
     Parameters
@@ -70,7 +74,9 @@ def parse(words: Sequence[str], version: str | None = None, variables: Mapping[s
     if cli or start.rest[0] in _MODULES:
         command, *rest = rest or [""]
         if command != "train":
-            raise BadInput(f"llamafactory-cli {command[:40]} trains nothing", "known: llamafactory-cli train CONFIG")
+            raise BadInput(
+                f"llamafactory-cli {command[:40]} trains nothing", "known: llamafactory-cli train CONFIG"
+            )
     table = _table()
     keys, notes = _keys(rest, table, version)
     devices = _devices(given) if cli else start.devices
@@ -98,7 +104,8 @@ def _keys(words: Sequence[str], table: FlagTable, version: str | None) -> tuple[
     if file is None:
         own = flag_table("llamafactory_flags.txt")
         flags = {
-            name: flag if name in own.flags else flag._replace(since="", until="") for name, flag in table.flags.items()
+            name: flag if name in own.flags else flag._replace(since="", until="")
+            for name, flag in table.flags.items()
         }
         dialect = Dialect(abbreviations=False, underscores=True)
         found = read(words, table._replace(flags=flags), PROGRAM, PROGRAM, version, dialect)
@@ -136,5 +143,3 @@ def _devices(variables: Mapping[str, str]) -> int | None:
         if not text.isdecimal() or not int(text[:6]):
             raise BadInput(f"{PROGRAM}: {name} is {text[:40]!r}, expected a whole number of at least 1")
     return int(each) * int(nodes) if each else None
-
-

@@ -12,11 +12,25 @@ from willfit.launch.training.keys import Keys
 from willfit.launch.training.processes import Processes
 from willfit.launch.training.zero_config import Zero
 from willfit.training.settings import (
-    AdapterSettings, CheckpointingSettings, LayoutSettings, OffloadSettings, OptimizerSettings, PrecisionSettings,
-    QuantizationSettings, TrainingSettings,
+    AdapterSettings,
+    CheckpointingSettings,
+    LayoutSettings,
+    OffloadSettings,
+    OptimizerSettings,
+    PrecisionSettings,
+    QuantizationSettings,
+    TrainingSettings,
 )  # fmt: skip
 
-_STAGES = {"pt": "pretrain", "sft": "sft", "rm": "reward", "ppo": "ppo", "dpo": "dpo", "kto": "kto", "orpo": "orpo"}
+_STAGES = {
+    "pt": "pretrain",
+    "sft": "sft",
+    "rm": "reward",
+    "ppo": "ppo",
+    "dpo": "dpo",
+    "kto": "kto",
+    "orpo": "orpo",
+}
 
 #: `TrainingArguments.per_device_train_batch_size`.
 _BATCH = 8
@@ -71,7 +85,9 @@ def settings_of(
         framework="llamafactory",
         version=version,
         objective=objective,
-        micro_batch=keys.whole("per_device_train_batch_size") or keys.whole("per_gpu_train_batch_size") or _BATCH,
+        micro_batch=keys.whole("per_device_train_batch_size")
+        or keys.whole("per_gpu_train_batch_size")
+        or _BATCH,
         seq_len=keys.whole("cutoff_len"),
         gradient_accumulation=keys.whole("gradient_accumulation_steps") or 1,
         # Pretraining packs unless it is told not to (`parser.py`).
@@ -132,7 +148,9 @@ def _precision(keys: Keys, start: Processes, sharing: Zero | None) -> PrecisionS
     pure = bool(keys.flag("pure_bf16"))
     float8 = "tensorwise" if keys.flag("fp8") else None
     if pure:
-        return PrecisionSettings(weights="bfloat16", compute="bfloat16", trainable="bfloat16", autocast=False, float8=float8)
+        return PrecisionSettings(
+            weights="bfloat16", compute="bfloat16", trainable="bfloat16", autocast=False, float8=float8
+        )
     return PrecisionSettings(compute=half, autocast=True if half else None, float8=float8)
 
 
@@ -145,7 +163,10 @@ def _quantization(keys: Keys, method: str, start: Processes) -> tuple[Quantizati
     if bits is None:
         return None, []
     if method not in ("lora", "oft"):
-        raise BadInput(f"{keys.program}: quantization_bit is for LoRA or OFT only", "leave it out, or write finetuning_type: lora")
+        raise BadInput(
+            f"{keys.program}: quantization_bit is for LoRA or OFT only",
+            "leave it out, or write finetuning_type: lora",
+        )
     if by in ("bnb", "bitsandbytes"):
         if bits == 8:
             return QuantizationSettings("int8"), []
@@ -188,7 +209,11 @@ def _adapter(keys: Keys, method: str) -> tuple[AdapterSettings | None, tuple[str
         count = 2 if count is None else count
         names = [name for name in keys.words("freeze_trainable_modules") if name != "all"]
         layers = f"layers.-{count}:" if count > 0 else f"layers.:{-count}"
-        return None, (*(f"{layers}.{name}" for name in names), *(() if names else (layers,)), *keys.words("freeze_extra_modules"))
+        return None, (
+            *(f"{layers}.{name}" for name in names),
+            *(() if names else (layers,)),
+            *keys.words("freeze_extra_modules"),
+        )
     return None, ()
 
 
@@ -209,12 +234,20 @@ def _optimizer(keys: Keys) -> OptimizerSettings:
                 rank=keys.whole(f"{name}_rank") or _RANKS[name],
                 options=options,
             )
-        keys.see(f"{name}_rank", f"{name}_layerwise", f"{name}_target", f"{name}_update_interval", f"{name}_proj_type")
+        keys.see(
+            f"{name}_rank",
+            f"{name}_layerwise",
+            f"{name}_target",
+            f"{name}_update_interval",
+            f"{name}_proj_type",
+        )
     if keys.flag("use_badam"):
         mode = keys.word("badam_mode", ("layer", "ratio")) or "layer"
         ratio = keys.number("badam_update_ratio")
         keys.see("badam_start_block", "badam_mask_mode")
-        return OptimizerSettings("badam", options={"mode": mode, "update_ratio": 0.05 if ratio is None else ratio})
+        return OptimizerSettings(
+            "badam", options={"mode": mode, "update_ratio": 0.05 if ratio is None else ratio}
+        )
     if keys.flag("use_muon"):
         return OptimizerSettings("muon")
     if keys.flag("use_adam_mini"):
@@ -249,7 +282,9 @@ def _further(keys: Keys, stage: str) -> list[str]:
     notes = []
     if stage == "ppo":
         notes.append("the value head and the reward model are not counted")
-        keys.see("reward_model", "reward_model_type", "reward_model_adapters", "reward_model_quantization_bit")
+        keys.see(
+            "reward_model", "reward_model_type", "reward_model_adapters", "reward_model_quantization_bit"
+        )
     keys.see("use_cache", "use_kv_cache", "max_length")
     if keys.flag("resize_vocab"):
         notes.append("a vocabulary that is resized is counted at its size before")

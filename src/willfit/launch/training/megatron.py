@@ -31,12 +31,20 @@ _MARKS = ("--num-layers", "--micro-batch-size", "--hidden-size", "--tensor-model
 def recognises(words: Sequence[str]) -> bool:
     """Whether a command starts a training script of Megatron-LM."""
     name = basename(script_of(words))
-    if name in ("pretrain_gpt.py", "pretrain_hybrid.py", "pretrain_mamba.py", "pretrain_t5.py", "pretrain_bert.py"):
+    if name in (
+        "pretrain_gpt.py",
+        "pretrain_hybrid.py",
+        "pretrain_mamba.py",
+        "pretrain_t5.py",
+        "pretrain_bert.py",
+    ):
         return True
     return _SCRIPT.fullmatch(name) is not None and any(word.partition("=")[0] in _MARKS for word in words)
 
 
-def parse(words: Sequence[str], version: str | None = None, variables: Mapping[str, str] | None = None) -> Launch:
+def parse(
+    words: Sequence[str], version: str | None = None, variables: Mapping[str, str] | None = None
+) -> Launch:
     """Read a command that starts Megatron-LM.
 
     Parameters
@@ -66,7 +74,9 @@ def parse(words: Sequence[str], version: str | None = None, variables: Mapping[s
     keys.program = PROGRAM
     tp = keys.whole("tensor_model_parallel_size") or 1
     model, config, notes = config_of(keys, tp)
-    settings, more = settings_of(keys, start.devices, config["num_hidden_layers"], version, allocator(variables or {}))
+    settings, more = settings_of(
+        keys, start.devices, config["num_hidden_layers"], version, allocator(variables or {})
+    )
     off = {"cuda_graph_impl": "none", "moe_token_dispatcher_type": "allgather"}
     return Launch(
         engine="training",

@@ -53,7 +53,11 @@ def config_of(keys: Keys, tp: int) -> tuple[str, dict[str, Any], list[str]]:
     given = {"--num-layers": layers, "--hidden-size": width, "--num-attention-heads": heads}
     missing = [flag for flag, value in given.items() if value is None]
     if layers is None or width is None or heads is None:
-        hint = "with --use-checkpoint-args they are in the checkpoint; " if keys.flag("use_checkpoint_args") else ""
+        hint = (
+            "with --use-checkpoint-args they are in the checkpoint; "
+            if keys.flag("use_checkpoint_args")
+            else ""
+        )
         raise BadInput(f"{PROGRAM}: {', '.join(missing)} is required", f"{hint}give the model's sizes")
     gated = bool(keys.flag("swiglu") or keys.flag("quick_geglu") or keys.flag("gated_linear_unit"))
     inner = keys.whole("ffn_hidden_size") or (int((4 * width * 2 / 3) / 64) * 64 if gated else 4 * width)
@@ -106,8 +110,17 @@ def _kind(keys: Keys, config: Mapping[str, Any], gated: bool) -> tuple[dict[str,
     normed = keys.flag("qk_layernorm") or keys.flag("qk_l2_norm")
     bias = not keys.flag("disable_bias_linear")
     rms = keys.word("normalization") == "RMSNorm"
-    rope = keys.word("position_embedding_type") in ("rope", "mrope", "yarn") or keys.flag("use_rotary_position_embeddings")
-    keys.see("max_position_embeddings", "no_position_embedding", "add_qkv_bias", "squared_relu", "activation_func", "openai_gelu")
+    rope = keys.word("position_embedding_type") in ("rope", "mrope", "yarn") or keys.flag(
+        "use_rotary_position_embeddings"
+    )
+    keys.see(
+        "max_position_embeddings",
+        "no_position_embedding",
+        "add_qkv_bias",
+        "squared_relu",
+        "activation_func",
+        "openai_gelu",
+    )
     if keys.flag("multi_latent_attention"):
         return _latent(keys, config, experts), notes
     if experts:
@@ -223,7 +236,9 @@ def _latent(keys: Keys, config: Mapping[str, Any], experts: int | None) -> dict[
         inner = keys.whole("moe_ffn_hidden_size") or config["intermediate_size"]
         dense = _dense_layers(keys, config["num_hidden_layers"])
         if dense != tuple(range(len(dense))):
-            raise BadInput(f"{PROGRAM}: --moe-layer-freq: with latent attention the dense layers must be the first")
+            raise BadInput(
+                f"{PROGRAM}: --moe-layer-freq: with latent attention the dense layers must be the first"
+            )
         shared = keys.whole("moe_shared_expert_intermediate_size", 0) or 0
         found |= {
             "first_k_dense_replace": len(dense),

@@ -7,8 +7,14 @@ from typing import Any
 from willfit.errors import BadInput
 from willfit.launch.training.keys import Keys
 from willfit.training.settings import (
-    CheckpointingSettings, LayoutSettings, LossSettings, OffloadSettings, OptimizerSettings, PrecisionSettings,
-    RolloutSettings, TrainingSettings,
+    CheckpointingSettings,
+    LayoutSettings,
+    LossSettings,
+    OffloadSettings,
+    OptimizerSettings,
+    PrecisionSettings,
+    RolloutSettings,
+    TrainingSettings,
 )  # fmt: skip
 
 PROGRAM = "Megatron-LM"
@@ -67,7 +73,9 @@ def settings_of(
         accumulation = total // (micro * layout.dp)
     # Dropout is on unless it is turned off.
     rates = {key: keys.number(key) for key in ("attention_dropout", "hidden_dropout")}
-    masks = [f"{key} {_DROPOUT if rate is None else rate}" for key, rate in rates.items() if rate is None or rate]
+    masks = [
+        f"{key} {_DROPOUT if rate is None else rate}" for key, rate in rates.items() if rate is None or rate
+    ]
     if masks:
         notes.append(f"masks of dropout ({', '.join(masks)}) are not counted")
     rl = keys.flag("perform_rl_step")
@@ -100,7 +108,11 @@ def _precision(keys: Keys, notes: list[str]) -> PrecisionSettings:
     named = keys.word("params_dtype")
     said: dict[str, Any] = {"weights": half or (named and named.removeprefix("torch.")) or "float32"}
     if keys.flag("use_precision_aware_optimizer"):
-        for key, field in (("main_grads_dtype", "gradients"), ("main_params_dtype", "master"), ("exp_avg_dtype", "states")):
+        for key, field in (
+            ("main_grads_dtype", "gradients"),
+            ("main_params_dtype", "master"),
+            ("exp_avg_dtype", "states"),
+        ):
             text = keys.word(key, _DTYPES)
             if text:
                 said[field] = _DTYPES[text]
@@ -150,7 +162,9 @@ def _checkpointing(keys: Keys, notes: list[str]) -> CheckpointingSettings:
         kind, modules = "selective", (*modules, "moe")
     offload = bool(keys.flag("cpu_offloading"))
     if keys.flag("fine_grained_activation_offloading"):
-        notes.append(f"activations of {', '.join(keys.words('offload_modules')) or 'modules'} on the host are not counted there")
+        notes.append(
+            f"activations of {', '.join(keys.words('offload_modules')) or 'modules'} on the host are not counted there"
+        )
     keys.see("cpu_offloading_num_layers", "no_cpu_offloading_activations")
     count = keys.whole("recompute_num_layers")
     method = keys.word("recompute_method", ("uniform", "block"))
@@ -242,10 +256,13 @@ def _data(keys: Keys) -> str:
 
 def _stages(keys: Keys, pp: int, layers: int) -> tuple[int, ...]:
     """Layers of each pipeline stage where the first or the last has others than the rest."""
-    first = keys.whole("decoder_first_pipeline_num_layers") or keys.whole("num_layers_in_first_pipeline_stage")
+    first = keys.whole("decoder_first_pipeline_num_layers") or keys.whole(
+        "num_layers_in_first_pipeline_stage"
+    )
     last = keys.whole("decoder_last_pipeline_num_layers") or keys.whole("num_layers_in_last_pipeline_stage")
-    account = bool(keys.flag("account_for_embedding_in_pipeline_split")), bool(
-        keys.flag("account_for_loss_in_pipeline_split")
+    account = (
+        bool(keys.flag("account_for_embedding_in_pipeline_split")),
+        bool(keys.flag("account_for_loss_in_pipeline_split")),
     )
     if pp > 1 and any(account):
         each = (layers + sum(account)) // pp
@@ -258,4 +275,4 @@ def _stages(keys: Keys, pp: int, layers: int) -> tuple[int, ...]:
     if left < 0 or (between == 0 and left) or (between and left % between):
         raise BadInput(f"{PROGRAM}: {layers} layers cannot be shared by {pp} stages with {fixed} at the ends")
     middle = [left // between] * between if between else []
-    return tuple([*([first] if first is not None else []), *middle, *([last] if last is not None else [])])
+    return (*([first] if first is not None else []), *middle, *([last] if last is not None else []))

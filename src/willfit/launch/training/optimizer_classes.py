@@ -52,7 +52,9 @@ def of_class(path: str, options: Mapping[str, Any]) -> OptimizerSettings:
 
 def implementation(options: Mapping[str, Any]) -> str | None:
     """`fused`, `foreach` or `for-loop` as the arguments of torch's optimizers say; None if they say nothing."""
-    said = {name: str(options[name]).lower() for name in ("fused", "foreach") if options.get(name) is not None}
+    said = {
+        name: str(options[name]).lower() for name in ("fused", "foreach") if options.get(name) is not None
+    }
     if said.get("fused") == "true":
         return "fused"
     if "foreach" in said:

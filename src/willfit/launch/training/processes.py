@@ -15,8 +15,8 @@ from willfit.launch.training.zero_config import Zero, read
 
 #: Flags of `accelerate launch` that stand alone (`accelerate/commands/launch.py`).
 _ALONE = frozenset({
-    "cpu", "multi_gpu", "tpu", "ipex", "quiet", "use_deepspeed", "use_fsdp", "use_megatron_lm", "use_xpu", "same_network",
-    "module", "m", "no_python", "debug", "tpu_use_cluster", "tpu_no_cluster", "use_fp8", "enable_cpu_affinity",
+    "cpu", "multi_gpu", "tpu", "ipex", "quiet", "use_deepspeed", "use_fsdp", "use_megatron_lm", "use_xpu",
+    "same_network",    "module", "m", "no_python", "debug", "tpu_use_cluster", "tpu_no_cluster", "use_fp8", "enable_cpu_affinity",
     "use_parallelism_config", "use_mps_device",
 })  # fmt: skip
 
@@ -92,7 +92,9 @@ def _accelerate(words: list[str]) -> Processes:
         path = Path(said["config_file"]).expanduser()
         found = read_settings(path)
         if found is None:
-            notes.append(f"{said['config_file'][:80]} (--config_file) is not here, so what it sets is not counted")
+            notes.append(
+                f"{said['config_file'][:80]} (--config_file) is not here, so what it sets is not counted"
+            )
         config = found or {}
     count = said.get("num_processes", config.get("num_processes"))
     devices = None if count is None else _count("accelerate launch", "num_processes", count)
@@ -102,8 +104,13 @@ def _accelerate(words: list[str]) -> Processes:
     if "use_deepspeed" in said or kind == "DEEPSPEED" or "deepspeed_config_file" in said:
         sharing = _plugin({**config.get("deepspeed_config", {}), **said})
     elif "use_fsdp" in said or kind == "FSDP":
-        inside = {**config.get("fsdp_config", {}), **{name: value for name, value in said.items() if "fsdp" in name}}
-        sharing = of_fsdp([], {name.removeprefix("fsdp_"): value for name, value in inside.items()}, "accelerate launch")
+        inside = {
+            **config.get("fsdp_config", {}),
+            **{name: value for name, value in said.items() if "fsdp" in name},
+        }
+        sharing = of_fsdp(
+            [], {name.removeprefix("fsdp_"): value for name, value in inside.items()}, "accelerate launch"
+        )
     if kind == "NO" and devices is None:
         devices = 1
     named = None if precision in (None, False, "no") else str(precision)
@@ -116,7 +123,10 @@ def _plugin(said: dict[str, Any]) -> Zero:
         return read(said["deepspeed_config_file"], "accelerate", "llamafactory")
     stage = said.get("zero_stage", 2)
     config: dict[str, Any] = {"stage": int(stage) if str(stage).isdecimal() else stage}
-    for name, part in (("offload_optimizer_device", "offload_optimizer"), ("offload_param_device", "offload_param")):
+    for name, part in (
+        ("offload_optimizer_device", "offload_optimizer"),
+        ("offload_param_device", "offload_param"),
+    ):
         if said.get(name) not in (None, "none"):
             config[part] = {"device": said[name]}
     return read({"zero_optimization": config}, "accelerate", "llamafactory")
@@ -131,7 +141,9 @@ def _deepspeed(words: list[str]) -> Processes:
     included = said.get("include", "")
     if included and devices is None:
         # `localhost:0,1@other:0`: slots by host.
-        devices = sum(len(host.partition(":")[2].split(",")) for host in included.split("@") if ":" in host) or None
+        devices = (
+            sum(len(host.partition(":")[2].split(",")) for host in included.split("@") if ":" in host) or None
+        )
     return Processes(devices, rest)
 
 
@@ -140,5 +152,3 @@ def _count(program: str, name: str, value: Any) -> int:
     if not text.isdecimal() or not 0 < int(text[:9]) < 10**6:
         raise BadInput(f"{program}: {name} is {text[:40]!r}, expected a whole number of at least 1")
     return int(text)
-
-

@@ -1,6 +1,6 @@
-"""Reading ms-swift's commands: `swift sft|pt|rlhf ...`, `torchrun swift/cli/sft.py ...`, and `megatron sft|pt|rlhf ...`.
+"""Reading ms-swift's commands: `swift sft|pt|rlhf ...`, `torchrun swift/cli/sft.py ...`, `megatron sft|pt|rlhf ...`.
 
-Flags are those of ms-swift 1.7 to 4.6 (`data/swift_flags.txt`), for `megatron` those of `data/swift_megatron_flags.txt`,
+Flags are those of ms-swift 1.7 to 4.6 (`data/swift_flags.txt`, for `megatron` also `data/swift_megatron_flags.txt`)
 and transformers' `TrainingArguments`. A YAML or JSON file in their place is read as flags (`swift/cli/main.py`).
 """
 
@@ -32,7 +32,16 @@ _TRAINING = ("sft", "pt", "rlhf")
 _OTHERS = ("infer", "merge-lora", "web-ui", "deploy", "rollout", "sample", "export", "eval", "app", "ui")
 
 #: Organisations of ModelScope that hold copies.
-_COPIES = ("LLM-Research", "AI-ModelScope", "modelscope", "ZhipuAI", "mlx-community", "swift", "TeleAI", "iic")
+_COPIES = (
+    "LLM-Research",
+    "AI-ModelScope",
+    "modelscope",
+    "ZhipuAI",
+    "mlx-community",
+    "swift",
+    "TeleAI",
+    "iic",
+)
 
 
 def recognises(words: Sequence[str]) -> bool:
@@ -44,7 +53,9 @@ def recognises(words: Sequence[str]) -> bool:
     return _SCRIPT.fullmatch(script) is not None or _MODULE.fullmatch(script) is not None
 
 
-def parse(words: Sequence[str], version: str | None = None, variables: Mapping[str, str] | None = None) -> Launch:
+def parse(
+    words: Sequence[str], version: str | None = None, variables: Mapping[str, str] | None = None
+) -> Launch:
     """Read a command that starts ms-swift.
 
     Parameters
@@ -72,12 +83,16 @@ def parse(words: Sequence[str], version: str | None = None, variables: Mapping[s
     elif devices is None and megatron:
         devices = 1
     own = "swift_megatron_flags.txt" if megatron else "swift_flags.txt"
-    others = ("swift_flags.txt", "trainer_arguments_flags.txt") if megatron else ("trainer_arguments_flags.txt",)
+    others = (
+        ("swift_flags.txt", "trainer_arguments_flags.txt") if megatron else ("trainer_arguments_flags.txt",)
+    )
     table = flag_table(own, *others)._replace(versions=flag_table(own).versions)
     # What the Trainer has, too, all versions since 3 take from it.
     passed = flag_table("trainer_arguments_flags.txt").flags
     flags = {
-        name: flag._replace(since="", until="") if name in passed or name not in flag_table(own).flags else flag
+        name: flag._replace(since="", until="")
+        if name in passed or name not in flag_table(own).flags
+        else flag
         for name, flag in table.flags.items()
     }
     found = read(rest, table._replace(flags=flags), program, PROGRAM, version, Dialect(underscores=True))
@@ -106,15 +121,25 @@ def _method(words: Sequence[str]) -> tuple[str, bool, list[str], int | None]:
     name = basename(words[0])
     if name in ("swift", "megatron"):
         if words[1] not in _TRAINING:
-            raise BadInput(f"{name} {words[1]} trains nothing", f"known: {', '.join(f'{name} {one}' for one in _TRAINING)}")
+            raise BadInput(
+                f"{name} {words[1]} trains nothing",
+                f"known: {', '.join(f'{name} {one}' for one in _TRAINING)}",
+            )
         return words[1], name == "megatron", list(words[2:]), None
     start = processes_of(words)
     script = _SCRIPT.fullmatch(start.rest[0]) or _MODULE.fullmatch(start.rest[0])
     if script is None:
-        raise BadInput(f"{PROGRAM}: {start.rest[0][:60]} is not known", did_you_mean(start.rest[0], _TRAINING))
+        raise BadInput(
+            f"{PROGRAM}: {start.rest[0][:60]} is not known", did_you_mean(start.rest[0], _TRAINING)
+        )
     method = next(group for group in script.groups()[1:] if group)
     alone = basename(words[0]).startswith("python") and start.devices == 1
-    return "rlhf" if method == "dpo" else method, bool(script[1]), start.rest[1:], None if alone else start.devices
+    return (
+        "rlhf" if method == "dpo" else method,
+        bool(script[1]),
+        start.rest[1:],
+        None if alone else start.devices,
+    )
 
 
 def _file(words: list[str], program: str) -> tuple[list[str], dict[str, str]]:
@@ -151,5 +176,3 @@ def _on_hub(model: str) -> str:
         if entry is not None:
             return entry.id
     return model
-
-

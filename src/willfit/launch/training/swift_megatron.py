@@ -53,7 +53,9 @@ def megatron_settings(
         settings = replace(settings, layout=replace(settings.layout, stages=()))
     kind = keys.word("tuner_type") or keys.word("train_type") or "full"
     rlhf = keys.word("rlhf_type")
-    objective = _OBJECTIVES.get(rlhf or "dpo", "dpo") if method == "rlhf" else "pretrain" if method == "pt" else "sft"
+    objective = (
+        _OBJECTIVES.get(rlhf or "dpo", "dpo") if method == "rlhf" else "pretrain" if method == "pt" else "sft"
+    )
     length = keys.whole("max_length", -1) or settings.seq_len
     packed = bool(keys.flag("packing"))
     keys.see("padding_free", "model_type", "load", "mcore_model", "vit_gradient_checkpointing")
@@ -77,5 +79,7 @@ def _layers(model: str) -> int | None:
     entry = find(model)
     config = dict(entry.config) if entry else {}
     inner = config.get("text_config")
-    found = config.get("num_hidden_layers") or (inner.get("num_hidden_layers") if isinstance(inner, dict) else None)
+    found = config.get("num_hidden_layers") or (
+        inner.get("num_hidden_layers") if isinstance(inner, dict) else None
+    )
     return found if isinstance(found, int) else None

@@ -14,8 +14,16 @@ from willfit.launch.training import zero_config
 from willfit.launch.training.keys import Keys
 from willfit.launch.training.zero_config import Zero
 from willfit.training.settings import (
-    AdapterSettings, CheckpointingSettings, LayoutSettings, LossSettings, OffloadSettings, OptimizerSettings,
-    PrecisionSettings, QuantizationSettings, RolloutSettings, TrainingSettings,
+    AdapterSettings,
+    CheckpointingSettings,
+    LayoutSettings,
+    LossSettings,
+    OffloadSettings,
+    OptimizerSettings,
+    PrecisionSettings,
+    QuantizationSettings,
+    RolloutSettings,
+    TrainingSettings,
 )  # fmt: skip
 
 _DATA = Path(__file__).parents[1] / "data"
@@ -27,7 +35,8 @@ _DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "bfloat16":
            "float32": "float32"}  # fmt: skip
 
 _ATTENTION = {"flash_attn": "flash_attention_2", "flash_attention_2": "flash_attention_2", "sdpa": "sdpa",
-              "eager": "eager", "flash_attention_3": "flash_attention_3", "flex_attention": "flex_attention"}  # fmt: skip
+              "eager": "eager", "flash_attention_3": "flash_attention_3",
+              "flex_attention": "flex_attention"}  # fmt: skip
 
 #: Micro-batches of a step if nothing is said: as many as make 16 sequences (`swift/trainers/arguments.py`).
 _SEQUENCES = 16
@@ -133,7 +142,9 @@ def _objective(keys: Keys, method: str) -> str:
         return _RLHF[kind or "dpo"]
     if method == "pt":
         return "pretrain"
-    return {"seq_cls": "classification", "embedding": "embedding", "reranker": "classification"}.get(task or "", "sft")
+    return {"seq_cls": "classification", "embedding": "embedding", "reranker": "classification"}.get(
+        task or "", "sft"
+    )
 
 
 def _length(keys: Keys) -> int | None:
@@ -148,7 +159,11 @@ def _sharing(keys: Keys) -> Zero | None:
         found = zero_config.read(value, "ms-swift", "swift")
         shards = keys.whole("zero_hpz_partition_size")
         tp = keys.whole("deepspeed_autotp_size")
-        layout = found.layout | ({"shards": shards} if shards and shards > 1 else {}) | ({"tp": tp} if tp and tp > 1 else {})
+        layout = (
+            found.layout
+            | ({"shards": shards} if shards and shards > 1 else {})
+            | ({"tp": tp} if tp and tp > 1 else {})
+        )
         return found._replace(layout=layout)
     if keys.get("fsdp") == "fsdp2":
         # `swift/config/fsdp2.json`: it also checkpoints by itself.
@@ -230,7 +245,13 @@ def adapter_of(keys: Keys, kind: str) -> AdapterSettings | None:
         targets = ("all-linear",)
     elif targets in (("DEFAULT",), ("AUTO",), ("auto",)):
         targets = ()
-    kinds = {"longlora": "lora", "lora_llm": "lora", "llamapro": "full", "adapter": "bottleneck", "fourierft": "fourierft"}
+    kinds = {
+        "longlora": "lora",
+        "lora_llm": "lora",
+        "llamapro": "full",
+        "adapter": "bottleneck",
+        "fourierft": "fourierft",
+    }
     named = kinds.get(kind, kind)
     if named == "adalora":
         rank = keys.whole("adalora_init_r") or 12
@@ -260,12 +281,16 @@ def _optimizer(keys: Keys) -> OptimizerSettings:
             options["quantization"] = True
         keys.see("galore_target_modules", "galore_with_embedding", "galore_optim_per_parameter")
         per = bool(keys.flag("galore_optim_per_parameter"))
-        return OptimizerSettings(f"galore_{found.name or 'adamw'}", in_backward=per, rank=rank, options=options)
+        return OptimizerSettings(
+            f"galore_{found.name or 'adamw'}", in_backward=per, rank=rank, options=options
+        )
     if own in ("muon", "muonclip"):
         return OptimizerSettings("muon")
     layers = keys.whole("lisa_activated_layers", 0)
     if layers:
-        return OptimizerSettings(found.name or "adamw", found.implementation, options={**found.options, "lisa_layers": layers})
+        return OptimizerSettings(
+            found.name or "adamw", found.implementation, options={**found.options, "lisa_layers": layers}
+        )
     return found
 
 
@@ -280,7 +305,11 @@ def _attention(keys: Keys) -> str | None:
     text = keys.word("attn_impl")
     if text:
         return _ATTENTION.get(text, text)
-    flash = keys.flag("use_flash_attn") if str(keys.get("use_flash_attn")).lower() not in ("none", "auto") else None
+    flash = (
+        keys.flag("use_flash_attn")
+        if str(keys.get("use_flash_attn")).lower() not in ("none", "auto")
+        else None
+    )
     return "flash_attention_2" if flash else None
 
 

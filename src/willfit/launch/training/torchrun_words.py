@@ -71,7 +71,9 @@ def split(words: Sequence[str], program: str) -> Started:
             continue
         if name not in _VALUES:
             spellings = ["--" + known for known in (*_SWITCHES, *_VALUES) if len(known) > 1]
-            raise BadInput(f"{program} has no flag {words[index - 1][:60]}", did_you_mean("--" + name, spellings))
+            raise BadInput(
+                f"{program} has no flag {words[index - 1][:60]}", did_you_mean("--" + name, spellings)
+            )
         if not equals:
             if index >= len(words):
                 raise BadInput(f"{program}: {words[index - 1]} needs a value")
@@ -87,6 +89,6 @@ def split(words: Sequence[str], program: str) -> Started:
 
 
 def _count(program: str, flag: str, text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < int(text[:9]) and len(text) < 7):
+    if not (text.isascii() and text.isdigit() and len(text) < 7 and int(text) > 0):
         raise BadInput(f"{program}: {flag} is {text[:40]!r}, expected a whole number of at least 1")
     return int(text)

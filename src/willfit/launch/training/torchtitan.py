@@ -1,8 +1,8 @@
 """Reading torchtitan's commands: `torchrun ... -m torchtitan.train ...`, and the scripts that start it.
 
-Up to 0.2 a TOML file says what is trained (`--job.config_file`, or `CONFIG_FILE=... ./run_train.sh`), since 0.3 a module
-and a function of its registry (`--module llama3 --config llama3_8b`, or `MODULE=... CONFIG=... ./run_train.sh`). Flags
-`--section.key` win over both. The files that are torchtitan's own are known by their paths, if they are not there.
+Up to 0.2 a TOML file says what is trained (`--job.config_file`, or `CONFIG_FILE=... ./run_train.sh`), since 0.3 a
+module and a function of its registry (`--module llama3 --config llama3_8b`, or `MODULE=... CONFIG=... ./run_train.sh`).
+Flags `--section.key` win over both. The files that are torchtitan's own are known by their paths, if they are not there.
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ def recognises(words: Sequence[str]) -> bool:
     return basename(script) == "train.py" and titan
 
 
-def parse(words: Sequence[str], version: str | None = None, variables: Mapping[str, str] | None = None) -> Launch:
+def parse(
+    words: Sequence[str], version: str | None = None, variables: Mapping[str, str] | None = None
+) -> Launch:
     """Read a command that starts torchtitan.
 
     Parameters
@@ -72,7 +74,8 @@ def parse(words: Sequence[str], version: str | None = None, variables: Mapping[s
     """
     given = dict(variables or {})
     script = next((index for index in (0, 1) if _SHELL.fullmatch(basename(words[index]))), None)
-    expandable, others = allocator(given), []
+    expandable = allocator(given)
+    others: list[str] = []
     if script is not None:
         rest = _of_script(list(words[script + 1 :]), given, words[script], version)
         processes = given.get("NGPU", str(_PROCESSES))
@@ -90,7 +93,9 @@ def parse(words: Sequence[str], version: str | None = None, variables: Mapping[s
     asked = version or (LAST_TOML if config is None else NEWEST)
     found = read(rest, table, PROGRAM, PROGRAM, asked, Dialect(abbreviations=False, underscores=True))
     if found.positionals:
-        raise BadInput(f"{PROGRAM}: {found.positionals[0][:60]!r} belongs to no flag", "write --section.key value")
+        raise BadInput(
+            f"{PROGRAM}: {found.positionals[0][:60]!r} belongs to no flag", "write --section.key value"
+        )
     values, notes = _base(module, config, found.keys, table, asked)
     keys = Keys(PROGRAM, {**values, **found.keys.values})
     keys.see("job")
@@ -157,10 +162,14 @@ def _base(
             names = [name for name in CONFIGS.names() if "/" not in name]
             raise BadInput(f"{PROGRAM} has no config {config[:60]}", did_you_mean(config, names))
         if (module or "").rpartition(".")[2] != named.values["model.name"]:
-            known = [name for name in CONFIGS.names() if "/" not in name]
-            of = [name for name in known if name.startswith(str(module))]
-            raise BadInput(f"{PROGRAM}: module {str(module)[:40]} has no config {config}", f"known: {', '.join(of[:6])}")
-        return named.values, [] if named.asked else [f"{config} is read as in {PROGRAM} {named.version}, which has it"]
+            names = [name for name in CONFIGS.names() if "/" not in name]
+            of = [name for name in names if name.startswith(str(module))]
+            raise BadInput(
+                f"{PROGRAM}: module {str(module)[:40]} has no config {config}", f"known: {', '.join(of[:6])}"
+            )
+        return named.values, [] if named.asked else [
+            f"{config} is read as in {PROGRAM} {named.version}, which has it"
+        ]
     file = flags.word("job.config_file")
     if file is None:
         return {}, []
@@ -173,9 +182,11 @@ def _base(
     own = _OWN_FILE.fullmatch(file)
     known = CONFIGS.find(f"{own[1]}/{own[2]}", version) if own else None
     if known is None:
-        raise BadInput(f"{PROGRAM}: {file} (--job.config_file) is not here", "give the path of a file that is")
-    of = known.version if not known.asked else version
-    return known.values, [f"{file} is not here: read as the file of that name in {PROGRAM} {of}"]
+        raise BadInput(
+            f"{PROGRAM}: {file} (--job.config_file) is not here", "give the path of a file that is"
+        )
+    release = version if known.asked else known.version
+    return known.values, [f"{file} is not here: read as the file of that name in {PROGRAM} {release}"]
 
 
 def _file(path: Path) -> dict[str, Any] | None:

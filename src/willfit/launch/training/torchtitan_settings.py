@@ -11,8 +11,14 @@ from willfit.errors import BadInput
 from willfit.launch.flags import did_you_mean
 from willfit.launch.training.keys import Keys
 from willfit.training.settings import (
-    AdapterSettings, CheckpointingSettings, LayoutSettings, LossSettings, OffloadSettings, OptimizerSettings,
-    PrecisionSettings, TrainingSettings,
+    AdapterSettings,
+    CheckpointingSettings,
+    LayoutSettings,
+    LossSettings,
+    OffloadSettings,
+    OptimizerSettings,
+    PrecisionSettings,
+    TrainingSettings,
 )  # fmt: skip
 
 _DATA = Path(__file__).parents[1] / "data"
@@ -24,10 +30,21 @@ _SCHEDULES = {
 }  # fmt: skip
 _ONE_STAGE = ("1f1b", "gpipe")
 
+#: What says how a pipeline is cut, and nothing without one.
+_STAGES = (
+    "pipeline_parallel_first_stage_less_layers", "pipeline_parallel_last_stage_less_layers",
+    "pipeline_parallel_layers_per_stage", "pipeline_parallel_microbatch_size", "module_fqns_per_model_part",
+)  # fmt: skip
+
 #: Suffixes of flavors that choose how attention is computed, not which model it is.
 _KERNELS = {"_flex_attn": "flex_attention", "_flex": "flex_attention", "_varlen_attn": "flash_attention_2",
             "_varlen": "flash_attention_2", "_irope": "flex_attention"}  # fmt: skip
-_BACKENDS = {"flex": "flex_attention", "varlen": "flash_attention_2", "sdpa": "sdpa", "flex_flash": "flex_attention"}
+_BACKENDS = {
+    "flex": "flex_attention",
+    "varlen": "flash_attention_2",
+    "sdpa": "sdpa",
+    "flex_flash": "flex_attention",
+}
 
 #: Sequences of a rank if nothing is said (`config_manager.py`, `job_config.py`, `configs.py`, 0.0 to 0.3).
 _BATCH = 8
@@ -44,7 +61,9 @@ _MODULES = {"wq": ("q_proj",), "wk": ("k_proj",), "wv": ("v_proj",), "wkv": ("k_
 def models() -> dict[tuple[str, str], str]:
     """Checkpoints, or configs as JSON, by module and flavor (`torchtitan/models/*/__init__.py`)."""
     lines = (_DATA / "torchtitan_models.txt").read_text(encoding="utf-8").splitlines()
-    return {(words[0], words[1]): words[2] for words in (line.split(" ", 2) for line in lines) if words[0] != "#"}
+    return {
+        (words[0], words[1]): words[2] for words in (line.split(" ", 2) for line in lines) if words[0] != "#"
+    }
 
 
 #: Experiments that train the models of other modules: `simple_fsdp.llama3`.
@@ -72,7 +91,10 @@ def model_of_keys(keys: Keys) -> tuple[str, dict[str, Any] | None]:
     if found is None:
         of = [one for module, one in models() if module == name]
         if not of:
-            raise BadInput(f"torchtitan: model.name {name[:40]} is not known", did_you_mean(name, {m for m, _ in models()}))
+            raise BadInput(
+                f"torchtitan: model.name {name[:40]} is not known",
+                did_you_mean(name, {m for m, _ in models()}),
+            )
         raise BadInput(f"torchtitan: flavor {flavor[:40]} of {name} is not known", f"known: {', '.join(of)}")
     return (f"{name} {flavor}", json.loads(found)) if found.startswith("{") else (found, None)
 
@@ -159,7 +181,9 @@ def _float8(keys: Keys) -> str | None:
 def _adapter(keys: Keys) -> AdapterSettings | None:
     if not any("lora" in name.lower() for name in keys.words("model.converters")):
         return None
-    targets = [name for one in keys.words("model.converter.target_modules") for name in _MODULES.get(one, (one,))]
+    targets = [
+        name for one in keys.words("model.converter.target_modules") for name in _MODULES.get(one, (one,))
+    ]
     return AdapterSettings(
         rank=keys.whole("model.converter.rank") or 8,
         alpha=keys.number("model.converter.alpha"),
@@ -231,9 +255,10 @@ def _layout(keys: Keys, devices: int | None) -> tuple[LayoutSettings, list[str]]
     tp = _degree(keys, "parallelism.tensor_parallel_degree", "training.tensor_parallel_degree") or 1
     pp = _degree(keys, "parallelism.pipeline_parallel_degree", "experimental.pipeline_parallel_degree") or 1
     cp = _degree(keys, "parallelism.context_parallel_degree", "experimental.context_parallel_degree") or 1
-    replicas = _degree(
-        keys, "parallelism.data_parallel_replicate_degree", "training.data_parallel_replicate_degree"
-    ) or 1
+    replicas = (
+        _degree(keys, "parallelism.data_parallel_replicate_degree", "training.data_parallel_replicate_degree")
+        or 1
+    )
     shards = _degree(
         keys, "parallelism.data_parallel_shard_degree", "training.data_parallel_shard_degree",
         "training.data_parallel_degree", least=-1,
@@ -259,7 +284,9 @@ def _layout(keys: Keys, devices: int | None) -> tuple[LayoutSettings, list[str]]
     sharded = shards is None or shards != 1 or cp > 1
     data = "fsdp2" if sharded else ("ddp" if replicas > 1 else "none")
     reshard = keys.word("parallelism.fsdp_reshard_after_forward", ("default", "always", "never"))
-    text = keys.word("parallelism.pipeline_parallel_schedule") or keys.word("experimental.pipeline_parallel_schedule")
+    text = keys.word("parallelism.pipeline_parallel_schedule") or keys.word(
+        "experimental.pipeline_parallel_schedule"
+    )
     schedule, notes = None, []
     if pp > 1 and text:
         schedule = _SCHEDULES.get(text.lower())
@@ -267,9 +294,7 @@ def _layout(keys: Keys, devices: int | None) -> tuple[LayoutSettings, list[str]]
             notes.append(f"the pipeline schedule {text[:40]} is not known: taken for 1F1B")
     loops = schedule is not None and text is not None and text.lower() not in _ONE_STAGE
     if pp == 1:
-        keys.see("parallelism.pipeline_parallel_first_stage_less_layers", "parallelism.pipeline_parallel_microbatch_size",
-                 "parallelism.pipeline_parallel_last_stage_less_layers", "parallelism.pipeline_parallel_layers_per_stage",
-                 "parallelism.module_fqns_per_model_part", "experimental.pipeline_parallel_microbatches")  # fmt: skip
+        keys.see(*(f"parallelism.{name}" for name in _STAGES), "experimental.pipeline_parallel_microbatches")
     keys.see("parallelism.enable_async_tensor_parallel", "experimental.enable_async_tensor_parallel",
              "compile.enable_async_tensor_parallel", "compile.backend", "parallelism.spmd_backend",
              "training.enable_loss_parallel", "parallelism.enable_fsdp_symm_mem")  # fmt: skip

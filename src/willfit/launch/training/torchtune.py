@@ -61,7 +61,9 @@ RECIPES: Mapping[str, Recipe] = {
     "knowledge_distillation_single_device": Recipe("sft", False),
     "knowledge_distillation_distributed": Recipe("sft", True),
 }
-_TRAIN_NOTHING = frozenset({"generate", "eleuther_eval", "quantize", "dev/generate_v2", "dev/generate_v2_distributed"})
+_TRAIN_NOTHING = frozenset(
+    {"generate", "eleuther_eval", "quantize", "dev/generate_v2", "dev/generate_v2_distributed"}
+)
 
 
 def recognises(words: Sequence[str]) -> bool:
@@ -141,7 +143,9 @@ def _config(words: Sequence[str], version: str | None) -> tuple[dict[str, Any], 
         else:
             overrides.append(word)
     if not name:
-        raise BadInput(f"{PROGRAM}: the --config argument is required", "write --config llama3_1/8B_lora_single_device")
+        raise BadInput(
+            f"{PROGRAM}: the --config argument is required", "write --config llama3_1/8B_lora_single_device"
+        )
     values, notes = _file_or_name(name, version)
     for word in overrides:
         _override(values, word)
@@ -157,7 +161,9 @@ def _file_or_name(name: str, version: str | None) -> tuple[dict[str, Any], list[
     if found is not None:
         return dict(Keys(PROGRAM, found).values), []
     if name.endswith((".yaml", ".yml")):
-        raise BadInput(f"{PROGRAM}: {name} (--config) is not here", "give the path of a file that is, or a config's name")
+        raise BadInput(
+            f"{PROGRAM}: {name} (--config) is not here", "give the path of a file that is, or a config's name"
+        )
     raise BadInput(f"torchtune has no config {name[:60]}", did_you_mean(name, CONFIGS.names()))
 
 

@@ -11,8 +11,16 @@ from willfit.launch.training.keys import Keys
 from willfit.launch.training.optimizer_classes import of_class
 from willfit.launch.training.torchtune_configs import NEWEST, builders, model_of
 from willfit.training.settings import (
-    AdapterSettings, CheckpointingSettings, LayoutSettings, LossSettings, OffloadSettings, OptimizerSettings,
-    PrecisionSettings, QuantizationSettings, RolloutSettings, TrainingSettings,
+    AdapterSettings,
+    CheckpointingSettings,
+    LayoutSettings,
+    LossSettings,
+    OffloadSettings,
+    OptimizerSettings,
+    PrecisionSettings,
+    QuantizationSettings,
+    RolloutSettings,
+    TrainingSettings,
 )  # fmt: skip
 
 #: `torchtune/training/precision.py: PRECISION_STR_TO_DTYPE`.
@@ -58,7 +66,9 @@ def _builder(keys: Keys) -> tuple[str, str]:
     name = next((name for name in _MODEL_KEYS if keys.has(name)), "model")
     path = keys.word(f"{name}._component_")
     if not path:
-        raise BadInput(f"{keys.program}: the config names no model", "write model._component_=torchtune.models....")
+        raise BadInput(
+            f"{keys.program}: the config names no model", "write model._component_=torchtune.models...."
+        )
     return name, path.rpartition(".")[2]
 
 
@@ -153,9 +163,7 @@ def _rollout(keys: Keys, prompt: int | None) -> RolloutSettings:
     if keys.has("orchestration.num_inference_workers"):
         said |= {"engine": "vllm", "colocated": False}
         keys.see("orchestration")
-    return RolloutSettings(
-        **said, prompt_len=prompt, completion_len=keys.whole("max_generated_tokens")
-    )
+    return RolloutSettings(**said, prompt_len=prompt, completion_len=keys.whole("max_generated_tokens"))
 
 
 def _adapter(keys: Keys) -> tuple[AdapterSettings | None, QuantizationSettings | None]:

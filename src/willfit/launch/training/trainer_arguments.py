@@ -127,7 +127,10 @@ def of_fsdp(words: list[str], config: Mapping[str, Any], program: str, version: 
     known = (*_STRATEGIES, "offload", "auto_wrap", "true")
     for word in words:
         if word.lower() not in known:
-            raise BadInput(f"{program}: fsdp has no option {word[:40]}", f"known: {', '.join(known[:5])}, offload, auto_wrap")
+            raise BadInput(
+                f"{program}: fsdp has no option {word[:40]}",
+                f"known: {', '.join(known[:5])}, offload, auto_wrap",
+            )
     second = str(config.get("version", version or 1)) == "2"
     named = str(config.get("sharding_strategy", "")).lower()
     strategy = next((_STRATEGIES[word.lower()] for word in words if word.lower() in _STRATEGIES), None)
@@ -144,7 +147,9 @@ def of_fsdp(words: list[str], config: Mapping[str, Any], program: str, version: 
         "reshard": reshard,
         "wrap": "size" if wrap == "SIZE_BASED_WRAP" else None,
     }
-    on_host = "offload" in [word.lower() for word in words] or truth(config.get("offload_params", config.get("cpu_offload")))
+    on_host = "offload" in [word.lower() for word in words] or truth(
+        config.get("offload_params", config.get("cpu_offload"))
+    )
     offload = {"params": True, "gradients": True, "optimizer": True} if on_host else {}
     notes = []
     if truth(config.get("limit_all_gathers", True)) is False:

@@ -122,7 +122,11 @@ def _zero(settings: Mapping[str, Any], program: str, notes: tuple[str, ...]) -> 
             precision = {"weights": dtype}
     more = [
         f"deepspeed's {name} is not counted"
-        for name in (where + "zero_quantized_weights", where + "zero_quantized_gradients", "compile.deepcompile")
+        for name in (
+            where + "zero_quantized_weights",
+            where + "zero_quantized_gradients",
+            "compile.deepcompile",
+        )
         if keys.get(name) is True
     ]
     return Zero(layout, offload, precision, (*notes, *more))
