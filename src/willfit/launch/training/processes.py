@@ -16,8 +16,8 @@ from willfit.launch.training.zero_config import Zero, read
 #: Flags of `accelerate launch` that stand alone (`accelerate/commands/launch.py`).
 _ALONE = frozenset({
     "cpu", "multi_gpu", "tpu", "ipex", "quiet", "use_deepspeed", "use_fsdp", "use_megatron_lm", "use_xpu",
-    "same_network",    "module", "m", "no_python", "debug", "tpu_use_cluster", "tpu_no_cluster", "use_fp8", "enable_cpu_affinity",
-    "use_parallelism_config", "use_mps_device",
+    "same_network", "module", "m", "no_python", "debug", "tpu_use_cluster", "tpu_no_cluster", "use_fp8",
+    "enable_cpu_affinity", "use_parallelism_config", "use_mps_device",
 })  # fmt: skip
 
 

@@ -2,7 +2,8 @@
 
 Up to 0.2 a TOML file says what is trained (`--job.config_file`, or `CONFIG_FILE=... ./run_train.sh`), since 0.3 a
 module and a function of its registry (`--module llama3 --config llama3_8b`, or `MODULE=... CONFIG=... ./run_train.sh`).
-Flags `--section.key` win over both. The files that are torchtitan's own are known by their paths, if they are not there.
+Flags `--section.key` win over both. The files that are torchtitan's own are known by their paths, if they are not
+there.
 """
 
 from __future__ import annotations
