@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from os.path import basename
-from pathlib import Path
 from typing import Any
 
 from willfit.errors import BadInput
@@ -19,7 +18,7 @@ from willfit.launch.flags import FlagTable, did_you_mean, flag_table
 from willfit.launch.scanning import Dialect
 from willfit.launch.training.axolotl_settings import settings_of
 from willfit.launch.training.commands import allocator, flag_of, not_counted, read
-from willfit.launch.training.keys import Keys
+from willfit.launch.training.keys import Keys, path_of
 from willfit.launch.training.processes import Processes, processes_of
 
 PROGRAM = "axolotl"
@@ -98,7 +97,7 @@ def parse(
             else "one config is needed"
         )
         raise BadInput(f"{PROGRAM} train: {what}", "write axolotl train CONFIG.yml")
-    values = read_settings(Path(files[0]).expanduser())
+    values = read_settings(path_of(files[0]))
     if values is None:
         raise BadInput(f"{PROGRAM}: {files[0][:80]} is not here", "give the path of a file that is")
     keys = Keys(PROGRAM, {**values, **found.keys.values})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from willfit.errors import BadInput
@@ -131,6 +132,14 @@ class Keys:
     def wrong(self, name: str, expected: str) -> BadInput:
         """What to raise for a value of the wrong kind."""
         return BadInput(f"{self.program}: {name} is {str(self.values.get(name))[:40]!r}, expected {expected}")
+
+
+def path_of(text: str) -> Path:
+    """A path as a shell would read it; `~` stays where it means nobody's home."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> Iterable[tuple[str, Any]]:

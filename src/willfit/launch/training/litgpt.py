@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from os.path import basename
-from pathlib import Path
 from typing import Any
 
 from willfit.errors import BadInput
@@ -18,7 +17,7 @@ from willfit.launch.config_files import read_settings
 from willfit.launch.flags import did_you_mean, flag_table
 from willfit.launch.scanning import Dialect
 from willfit.launch.training.commands import allocator, check_keys, not_counted, read
-from willfit.launch.training.keys import Keys
+from willfit.launch.training.keys import Keys, path_of
 from willfit.launch.training.litgpt_settings import METHODS, model_of_keys, settings_of
 from willfit.launch.training.named_configs import NamedConfigs
 from willfit.launch.training.starting import script_of, started
@@ -163,7 +162,7 @@ def _file(files: Sequence[str], version: str) -> tuple[dict[str, Any], list[str]
     values: dict[str, Any] = {}
     notes: list[str] = []
     for file in files:
-        found = None if "://" in file else read_settings(Path(file).expanduser())
+        found = None if "://" in file else read_settings(path_of(file))
         if found is None:
             own = _OWN_FILE.fullmatch(file)
             named = CONFIGS.find(own[1], version) if own else None

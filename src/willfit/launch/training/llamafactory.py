@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from os.path import basename
-from pathlib import Path
 from typing import Any
 
 from willfit.errors import BadInput
@@ -18,7 +17,7 @@ from willfit.launch.config_files import read_json_settings, read_settings
 from willfit.launch.flags import FlagTable, flag_table
 from willfit.launch.scanning import Dialect
 from willfit.launch.training.commands import allocator, check_keys, not_counted, read
-from willfit.launch.training.keys import Keys
+from willfit.launch.training.keys import Keys, path_of
 from willfit.launch.training.llamafactory_settings import settings_of
 from willfit.launch.training.processes import processes_of
 
@@ -112,7 +111,7 @@ def _keys(words: Sequence[str], table: FlagTable, version: str | None) -> tuple[
         if found.positionals:
             raise BadInput(f"{PROGRAM}: {found.positionals[0][:60]!r} belongs to no flag")
         return found.keys, found.notes
-    path = Path(file).expanduser()
+    path = path_of(file)
     values = read_json_settings(path) if path.suffix == ".json" else read_settings(path)
     if values is None:
         raise BadInput(f"{PROGRAM}: {file[:80]} is not here", "give the path of a file that is")

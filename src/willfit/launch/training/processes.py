@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from os.path import basename
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from willfit.errors import BadInput
 from willfit.launch.config_files import read_settings
+from willfit.launch.training.keys import path_of
 from willfit.launch.training.starting import started
 from willfit.launch.training.trainer_arguments import of_fsdp
 from willfit.launch.training.zero_config import Zero, read
@@ -89,13 +89,16 @@ def _accelerate(words: list[str]) -> Processes:
     config: dict[str, Any] = {}
     notes: list[str] = []
     if "config_file" in said:
-        path = Path(said["config_file"]).expanduser()
+        path = path_of(said["config_file"])
         found = read_settings(path)
         if found is None:
             notes.append(
                 f"{said['config_file'][:80]} (--config_file) is not here, so what it sets is not counted"
             )
         config = found or {}
+    for name in ("fsdp_config", "deepspeed_config"):
+        if not isinstance(config.get(name, {}), dict):
+            raise BadInput(f"{said['config_file'][:80]}: {name} does not hold names and values")
     count = said.get("num_processes", config.get("num_processes"))
     devices = None if count is None else _count("accelerate launch", "num_processes", count)
     precision = said.get("mixed_precision", config.get("mixed_precision"))

@@ -10,7 +10,6 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from os.path import basename
-from pathlib import Path
 
 from willfit.checkpoints.catalogue import find
 from willfit.errors import BadInput
@@ -19,6 +18,7 @@ from willfit.launch.config_files import read_json_settings, read_settings
 from willfit.launch.flags import did_you_mean, flag_table
 from willfit.launch.scanning import Dialect
 from willfit.launch.training.commands import allocator, not_counted, read
+from willfit.launch.training.keys import path_of
 from willfit.launch.training.processes import processes_of
 from willfit.launch.training.swift_megatron import megatron_settings
 from willfit.launch.training.swift_settings import model_of_keys, settings_of
@@ -146,7 +146,7 @@ def _file(words: list[str], program: str) -> tuple[list[str], dict[str, str]]:
     """Flags of a YAML or JSON file that stands first, and the variables that it sets."""
     if not words or not words[0].endswith((".yaml", ".yml", ".json")) or words[0].startswith("-"):
         return words, {}
-    path = Path(words[0]).expanduser()
+    path = path_of(words[0])
     found = read_json_settings(path) if path.suffix == ".json" else read_settings(path)
     if found is None:
         raise BadInput(f"{program}: {words[0][:80]} is not here", "give the path of a file that is")

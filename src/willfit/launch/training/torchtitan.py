@@ -21,7 +21,7 @@ from willfit.launch.base import Launch
 from willfit.launch.flags import FlagTable, did_you_mean, flag_table
 from willfit.launch.scanning import Dialect
 from willfit.launch.training.commands import allocator, check_keys, not_counted, read
-from willfit.launch.training.keys import Keys
+from willfit.launch.training.keys import Keys, path_of
 from willfit.launch.training.named_configs import NamedConfigs
 from willfit.launch.training.starting import script_of, started
 from willfit.launch.training.torchtitan_settings import model_of_keys, settings_of
@@ -174,7 +174,7 @@ def _base(
     file = flags.word("job.config_file")
     if file is None:
         return {}, []
-    values = _file(Path(file).expanduser())
+    values = _file(path_of(file))
     if values is not None:
         keys = Keys(file, values)
         if not (keys.get("job.custom_config_module") or keys.get("experimental.custom_args_module")):

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from os.path import basename
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from willfit.errors import BadInput
 from willfit.launch.base import Launch
 from willfit.launch.config_files import read_settings
 from willfit.launch.flags import did_you_mean
-from willfit.launch.training.keys import Keys
+from willfit.launch.training.keys import Keys, path_of
 from willfit.launch.training.torchrun_words import split
 from willfit.launch.training.torchtune_configs import CONFIGS
 from willfit.launch.training.torchtune_keys import QUIET
@@ -157,7 +156,7 @@ def _file_or_name(name: str, version: str | None) -> tuple[dict[str, Any], list[
     if named is not None:
         notes = [] if named.asked else [f"{name} is read as in torchtune {named.version}, which has it"]
         return dict(Keys(PROGRAM, named.values).values), notes
-    found = read_settings(Path(name).expanduser())
+    found = read_settings(path_of(name))
     if found is not None:
         return dict(Keys(PROGRAM, found).values), []
     if name.endswith((".yaml", ".yml")):

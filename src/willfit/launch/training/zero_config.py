@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from willfit.errors import BadInput
 from willfit.launch.config_files import read_json_settings
-from willfit.launch.training.keys import Keys
+from willfit.launch.training.keys import Keys, path_of
 
 _FILE = Path(__file__).parents[1] / "data" / "zero_configs.jsonl"
 
@@ -72,7 +72,7 @@ def read(value: Any, program: str, folder: str) -> Zero:
         except (ValueError, RecursionError) as error:
             raise BadInput(f"{program}: deepspeed is not JSON: {error}") from error
         return _zero(found, program, ())
-    path = Path(text).expanduser()
+    path = path_of(text)
     settings = read_json_settings(path) if path.suffix == ".json" else None
     if settings is not None:
         return _zero(settings, program, ())
