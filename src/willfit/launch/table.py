@@ -129,7 +129,7 @@ def parse_command(
         If no launcher knows the program, or the command is wrong.
     """
     # A backslash at the end of a line is left over where a command was pasted.
-    words = [word for word in words if word.strip(" \\\n\t")]
+    words = [word for word in words if not word or word.strip(" \\\n\t")]
     before, command = variables_before(words)
     given = {**(variables or {}), **before}
     name = basename(command[0]) if command else ""

@@ -11,6 +11,11 @@ from willfit.launch.notes import of_other_versions
 from willfit.launch.scanning import Dialect, scan
 from willfit.launch.training.keys import Keys
 
+#: Words for true and false (transformers' `HfArgumentParser: string_to_bool`; YAML's in jsonargparse).
+_BOOLEANS = dict.fromkeys(("yes", "true", "t", "y", "1"), "true") | dict.fromkeys(
+    ("no", "false", "f", "n", "0"), "false"
+)
+
 
 class Given(NamedTuple):
     """A command line, read.
@@ -56,7 +61,7 @@ def read(
     BadInput
         For a flag that the program does not have, or a value that it would refuse.
     """
-    scanned = scan(words, table, program, dialect, version)
+    scanned = scan(_plain_booleans(words, table), table, program, dialect, version)
     values = {_key(flag.name): scanned.options.data[flag.name] for flag in scanned.flags.values()}
     fitting, notes = version, []
     if version is None and table.versions:
@@ -72,6 +77,26 @@ def read(
     if table.versions:
         notes += of_other_versions(scanned, table, engine, fitting or table.versions[-1])
     return Given(Keys(program, values), scanned.positionals, notes, fitting)
+
+
+def _plain_booleans(words: Sequence[str], table: FlagTable) -> list[str]:
+    """Words in which booleans have `true` or `false` behind them, where they had another word for it."""
+    found: list[str] = []
+    for word in words:
+        name, equals, value = word.partition("=")
+        before = found[-1] if found else ""
+        if equals and _is_boolean(name, table) and value.lower() in _BOOLEANS:
+            found.append(f"{name}={_BOOLEANS[value.lower()]}")
+        elif _is_boolean(before, table) and word.lower() in _BOOLEANS:
+            found.append(_BOOLEANS[word.lower()])
+        else:
+            found.append(word)
+    return found
+
+
+def _is_boolean(word: str, table: FlagTable) -> bool:
+    flag = table.flags.get(word.replace("_", "-")) if word.startswith("--") else None
+    return flag is not None and flag.takes == "boolean"
 
 
 def flag_of(key: str, table: FlagTable) -> Flag | None:

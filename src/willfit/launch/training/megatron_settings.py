@@ -36,7 +36,7 @@ _DROPOUT = 0.1
 
 
 def settings_of(
-    keys: Keys, devices: int | None, layers: int, version: str | None, expandable: bool | None
+    keys: Keys, devices: int | None, layers: int | None, version: str | None, expandable: bool | None
 ) -> tuple[TrainingSettings, list[str]]:
     """The settings that the flags say, and notes.
 
@@ -47,7 +47,7 @@ def settings_of(
     devices
         All processes; None if not known.
     layers
-        Of the model.
+        Of the model; None if not known.
     version
         Version of Megatron Core.
     expandable
@@ -197,7 +197,7 @@ def _attention(keys: Keys) -> str | None:
     return "eager" if kernels == "local" else None
 
 
-def _layout(keys: Keys, devices: int | None, layers: int, notes: list[str]) -> LayoutSettings:
+def _layout(keys: Keys, devices: int | None, layers: int | None, notes: list[str]) -> LayoutSettings:
     tp = keys.whole("tensor_model_parallel_size") or keys.whole("model_parallel_size") or 1
     pp = keys.whole("pipeline_model_parallel_size") or 1
     cp = keys.whole("context_parallel_size") or 1
@@ -211,7 +211,7 @@ def _layout(keys: Keys, devices: int | None, layers: int, notes: list[str]) -> L
         dp = devices // (tp * pp * cp)
     virtual = keys.whole("num_virtual_stages_per_pipeline_rank")
     each = keys.whole("num_layers_per_virtual_pipeline_stage")
-    if virtual is None and each is not None:
+    if virtual is None and each is not None and layers is not None:
         virtual = max(1, layers // (pp * each))
     stages = _stages(keys, pp, layers)
     return LayoutSettings(
@@ -254,7 +254,7 @@ def _data(keys: Keys) -> str:
     return "distributed-optimizer" if keys.flag("use_distributed_optimizer") else "ddp"
 
 
-def _stages(keys: Keys, pp: int, layers: int) -> tuple[int, ...]:
+def _stages(keys: Keys, pp: int, layers: int | None) -> tuple[int, ...]:
     """Layers of each pipeline stage where the first or the last has others than the rest."""
     first = keys.whole("decoder_first_pipeline_num_layers") or keys.whole(
         "num_layers_in_first_pipeline_stage"
@@ -264,6 +264,8 @@ def _stages(keys: Keys, pp: int, layers: int) -> tuple[int, ...]:
         bool(keys.flag("account_for_embedding_in_pipeline_split")),
         bool(keys.flag("account_for_loss_in_pipeline_split")),
     )
+    if layers is None:
+        return ()
     if pp > 1 and any(account):
         each = (layers + sum(account)) // pp
         first, last = each - account[0], each - account[1]

@@ -19,7 +19,7 @@ from willfit.launch.flags import did_you_mean, flag_table
 from willfit.launch.scanning import Dialect
 from willfit.launch.training.commands import allocator, not_counted, read
 from willfit.launch.training.keys import path_of
-from willfit.launch.training.processes import processes_of
+from willfit.launch.training.processes import Processes, processes_of
 from willfit.launch.training.swift_megatron import megatron_settings
 from willfit.launch.training.swift_settings import model_of_keys, settings_of
 
@@ -73,15 +73,15 @@ def parse(
         For a command that trains nothing, a flag that ms-swift does not have, or a wrong value.
     """
     given = dict(variables or {})
-    method, megatron, rest, devices = _method(words)
+    method, megatron, start, alone = _method(words)
     program = f"{'megatron' if megatron else 'swift'} {method}"
-    rest, more = _file(rest, program)
+    rest, more = _file(start.rest, program)
     given = {**more, **given}
-    alone = devices is None and "NPROC_PER_NODE" not in given and "NNODES" not in given
-    if devices is None and not alone:
-        devices = _whole(given, "NPROC_PER_NODE") * _whole(given, "NNODES")
-    elif devices is None and megatron:
-        devices = 1
+    devices = start.devices
+    if alone and ("NPROC_PER_NODE" in given or "NNODES" in given):
+        alone, devices = False, _whole(given, "NPROC_PER_NODE") * _whole(given, "NNODES")
+    elif alone:
+        devices = 1 if megatron else None
     own = "swift_megatron_flags.txt" if megatron else "swift_flags.txt"
     others = (
         ("swift_flags.txt", "trainer_arguments_flags.txt") if megatron else ("trainer_arguments_flags.txt",)
@@ -105,19 +105,21 @@ def parse(
     if megatron:
         settings, notes = megatron_settings(keys, model, method, devices, version, expandable)
     else:
-        settings, notes = settings_of(keys, method, devices, alone, version, expandable)
+        settings, notes = settings_of(
+            keys, method, start._replace(devices=devices), alone, version, expandable
+        )
     return Launch(
         engine="training",
         model=model,
         revision=keys.word("model_revision"),
         settings=settings,
         devices=devices,
-        notes=(*found.notes, *notes, *not_counted(keys, table)),
+        notes=(*found.notes, *start.notes, *notes, *not_counted(keys, table)),
     )
 
 
-def _method(words: Sequence[str]) -> tuple[str, bool, list[str], int | None]:
-    """What is trained, whether by Megatron, the flags, and the processes where the launcher says them."""
+def _method(words: Sequence[str]) -> tuple[str, bool, Processes, bool]:
+    """What is trained, whether by Megatron, the launcher in front with the flags, and whether there is none."""
     name = basename(words[0])
     if name in ("swift", "megatron"):
         if words[1] not in _TRAINING:
@@ -125,7 +127,7 @@ def _method(words: Sequence[str]) -> tuple[str, bool, list[str], int | None]:
                 f"{name} {words[1]} trains nothing",
                 f"known: {', '.join(f'{name} {one}' for one in _TRAINING)}",
             )
-        return words[1], name == "megatron", list(words[2:]), None
+        return words[1], name == "megatron", Processes(None, list(words[2:])), True
     start = processes_of(words)
     script = _SCRIPT.fullmatch(start.rest[0]) or _MODULE.fullmatch(start.rest[0])
     if script is None:
@@ -134,17 +136,19 @@ def _method(words: Sequence[str]) -> tuple[str, bool, list[str], int | None]:
         )
     method = next(group for group in script.groups()[1:] if group)
     alone = basename(words[0]).startswith("python") and start.devices == 1
-    return (
-        "rlhf" if method == "dpo" else method,
-        bool(script[1]),
-        start.rest[1:],
-        None if alone else start.devices,
-    )
+    method = "rlhf" if method == "dpo" else method
+    return method, bool(script[1]), start._replace(rest=start.rest[1:]), alone
 
 
 def _file(words: list[str], program: str) -> tuple[list[str], dict[str, str]]:
     """Flags of a YAML or JSON file that stands first, and the variables that it sets."""
-    if not words or not words[0].endswith((".yaml", ".yml", ".json")) or words[0].startswith("-"):
+    if "--config" in words:
+        # Up to 3.12 the file stands behind this word.
+        place = words.index("--config")
+        words = [*words[place + 1 : place + 2], *words[:place], *words[place + 2 :]]
+        if not words or words[0].startswith("-"):
+            raise BadInput(f"{program}: --config needs a value")
+    elif not words or not words[0].endswith((".yaml", ".yml", ".json")) or words[0].startswith("-"):
         return words, {}
     path = path_of(words[0])
     found = read_json_settings(path) if path.suffix == ".json" else read_settings(path)
@@ -170,6 +174,11 @@ def _whole(variables: Mapping[str, str], name: str) -> int:
 
 def _on_hub(model: str) -> str:
     """The model as Hugging Face calls it, where ModelScope has a copy under another organisation."""
+    plain = model.rstrip("/")
+    if plain.endswith("-mcore"):
+        # A checkpoint that was converted for Megatron has its model's name.
+        converted = find(plain.rpartition("/")[2].removesuffix("-mcore"))
+        return converted.id if converted is not None else plain
     organisation, slash, name = model.partition("/")
     if slash and organisation in _COPIES and "/" not in name:
         entry = find(name)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from willfit.checkpoints.catalogue import find
 from willfit.launch.training import megatron_settings as megatron
 from willfit.launch.training.keys import Keys
-from willfit.launch.training.swift_settings import adapter_of, rollout_of
+from willfit.launch.training.swift_settings import adapter_of, further, generates, rollout_of
 from willfit.training.settings import TrainingSettings
 
 #: What ms-swift says where Megatron-LM says something else (`swift/megatron/arguments/megatron_args.py`, 3.0 to 4.6).
@@ -47,10 +47,9 @@ def megatron_settings(
     if not keys.flag("fp16") and dtype not in ("float32", "float16"):
         keys.values.setdefault("bf16", True)
     layers = keys.whole("num_layers") or _layers(model)
-    settings, notes = megatron.settings_of(keys, devices, layers or 1, None, expandable)
+    settings, notes = megatron.settings_of(keys, devices, layers, None, expandable)
     if layers is None and settings.layout.pp > 1:
         notes.append(f"how many layers {model} has is not known here: pipeline stages are taken for even")
-        settings = replace(settings, layout=replace(settings.layout, stages=()))
     kind = keys.word("tuner_type") or keys.word("train_type") or "full"
     rlhf = keys.word("rlhf_type")
     objective = (
@@ -69,9 +68,9 @@ def megatron_settings(
             packed=packed,
             padding_free=packed or keys.flag("padding_free") is not False,
             adapter=adapter_of(keys, kind),
-            rollout=rollout_of(keys) if objective == "grpo" else None,
+            rollout=rollout_of(keys) if objective == "grpo" or generates(keys) else None,
         ),
-        notes,
+        [*notes, *further(keys)],
     )
 
 

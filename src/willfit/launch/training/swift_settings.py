@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from willfit.errors import BadInput
+from willfit.launch.config_files import read_json_settings
 from willfit.launch.flags import did_you_mean
 from willfit.launch.training import trainer_arguments as trainer
 from willfit.launch.training import zero_config
-from willfit.launch.training.keys import Keys
+from willfit.launch.training.keys import Keys, path_of
+from willfit.launch.training.processes import Processes
 from willfit.launch.training.zero_config import Zero
 from willfit.training.settings import (
     AdapterSettings,
@@ -74,7 +77,7 @@ def model_of_keys(keys: Keys) -> str:
 
 
 def settings_of(
-    keys: Keys, method: str, devices: int | None, alone: bool, version: str | None, expandable: bool | None
+    keys: Keys, method: str, start: Processes, alone: bool, version: str | None, expandable: bool | None
 ) -> tuple[TrainingSettings, list[str]]:
     """The settings that the flags say, and notes.
 
@@ -84,8 +87,8 @@ def settings_of(
         The flags.
     method
         `sft`, `pt` or `rlhf`.
-    devices
-        All processes; None if not known.
+    start
+        The launcher in front, with the number of processes.
     alone
         One process has all devices that it sees: layers are spread over them.
     version
@@ -93,7 +96,7 @@ def settings_of(
     expandable
         Whether the allocator's segments can grow, as the variables say.
     """
-    sharing = _sharing(keys)
+    sharing, devices = _sharing(keys, start), start.devices
     notes = list(sharing.notes) if sharing else []
     objective = _objective(keys, method)
     micro = keys.whole("per_device_train_batch_size") or keys.whole("batch_size") or 1
@@ -122,7 +125,7 @@ def settings_of(
         loss=LossSettings(),
         layout=LayoutSettings(**layout),
         offload=OffloadSettings(**(sharing.offload if sharing else {})),
-        rollout=rollout_of(keys) if objective == "grpo" else None,
+        rollout=rollout_of(keys) if objective == "grpo" or generates(keys) else None,
         trained=keys.words("trainable_parameters"),
         attention=_attention(keys),
         kernels=kernels,
@@ -132,7 +135,7 @@ def settings_of(
         expandable_segments=expandable,
         empties_cache=keys.whole("torch_empty_cache_steps", 0) or 0,
     )
-    return settings, [*notes, *more, *_further(keys)]
+    return settings, [*notes, *more, *further(keys)]
 
 
 def _objective(keys: Keys, method: str) -> str:
@@ -152,7 +155,7 @@ def _length(keys: Keys) -> int | None:
     return None if length is None or length < 1 else length
 
 
-def _sharing(keys: Keys) -> Zero | None:
+def _sharing(keys: Keys, start: Processes) -> Zero | None:
     value = keys.get("deepspeed") or keys.get("deepspeed_config_path")
     keys.see("deepspeed_config_path")
     if value:
@@ -165,15 +168,23 @@ def _sharing(keys: Keys) -> Zero | None:
             | ({"tp": tp} if tp and tp > 1 else {})
         )
         return found._replace(layout=layout)
-    if keys.get("fsdp") == "fsdp2":
+    named = keys.words("fsdp")
+    if named == ("fsdp2",):
         # `swift/config/fsdp2.json`: it also checkpoints by itself.
-        keys.see("fsdp", "fsdp_config")
+        keys.see("fsdp_config")
         layout = {"data": "fsdp2", "strategy": "full_shard", "reshard": True}
         return Zero(layout, {}, {"checkpointing": True})
-    if isinstance(keys.get("fsdp"), list) and keys.get("fsdp") == ["fsdp2"]:
-        keys.see("fsdp")
-        return Zero({"data": "fsdp2", "strategy": "full_shard", "reshard": True}, {}, {"checkpointing": True})
-    return trainer.fsdp(keys)
+    if len(named) == 1 and named[0].endswith(".json"):
+        settings = read_json_settings(path_of(named[0]))
+        if settings is None:
+            raise BadInput(
+                f"{keys.program}: {named[0][:80]} (fsdp) is not here", "give the path of a file that is"
+            )
+        inside = Keys(keys.program, {name: settings.get(name) for name in ("fsdp", "fsdp_config")})
+        said = trainer.fsdp(inside)
+        offload = trainer.truth(inside.get("fsdp_config.activation_cpu_offload"))
+        return said and said._replace(precision=said.precision | {"activation_offload": offload})
+    return trainer.fsdp(keys) or start.sharing
 
 
 def _layout(
@@ -296,9 +307,10 @@ def _optimizer(keys: Keys) -> OptimizerSettings:
 
 def _checkpointing(keys: Keys, sharing: Zero | None) -> CheckpointingSettings:
     keys.see("vit_gradient_checkpointing", "vit_use_gc")
+    moved = bool(sharing and sharing.precision.get("activation_offload"))
     if sharing and sharing.precision.get("checkpointing"):
-        return CheckpointingSettings("full")
-    return trainer.checkpointing(keys)
+        return CheckpointingSettings("full", offload=moved)
+    return replace(trainer.checkpointing(keys), offload=moved)
 
 
 def _attention(keys: Keys) -> str | None:
@@ -311,6 +323,11 @@ def _attention(keys: Keys) -> str | None:
         else None
     )
     return "flash_attention_2" if flash else None
+
+
+def generates(keys: Keys) -> bool:
+    """Whether distillation lets the student generate (`--rlhf_type gkd`)."""
+    return keys.word("rlhf_type") == "gkd"
 
 
 def rollout_of(keys: Keys) -> RolloutSettings:
@@ -333,7 +350,7 @@ def rollout_of(keys: Keys) -> RolloutSettings:
     return found
 
 
-def _further(keys: Keys) -> list[str]:
+def further(keys: Keys) -> list[str]:
     """What can change memory and is not counted, in words."""
     notes = []
     frozen = [name for name in ("freeze_llm", "freeze_vit", "freeze_aligner") if keys.get(name) is not None]
@@ -343,6 +360,9 @@ def _further(keys: Keys) -> list[str]:
     ratio = keys.number("freeze_parameters_ratio")
     if ratio:
         notes.append(f"freeze_parameters_ratio {ratio} is not counted: all parameters are trained")
+    teacher = keys.word("teacher_model")
+    if teacher:
+        notes.append(f"the teacher ({teacher[:60]}) is not counted")
     for name in ("offload_model", "offload_optimizer"):
         if keys.flag(name):
             notes.append(f"{name}: what lies on the host while the engine generates is not counted there")

@@ -279,8 +279,9 @@ def _further(keys: Keys) -> list[str]:
     if keys.has("teacher_model"):
         notes.append(f"the teacher ({keys.word('teacher_model._component_')}) is not counted")
         keys.see("teacher_model")
-    if keys.has("quantizer"):
-        notes.append(f"fake quantization ({keys.word('quantizer._component_')}) is not counted")
+    quantizer = keys.word("quantizer._component_")
+    if quantizer:
+        notes.append(f"fake quantization ({quantizer}) is not counted")
         keys.see("quantizer")
     trainable = [name for name in ("decoder", "encoder", "fusion") if keys.has(f"model.{name}_trainable")]
     if trainable:
