@@ -104,7 +104,7 @@ def started(flags: Mapping[str, Any], rest: list[str]) -> Processes:
     backend = (keys.word("dynamo_backend") or "no").lower()
     sharing = sharing._replace(compile=backend not in _PLAIN_BACKENDS)
     said = None if precision in (None, "no", "False", "None") else precision
-    keys.see("num_machines", "multi_gpu", "gpu_ids", *_QUIET_KEYS, *_KINDS)
+    keys.see("config_file", "num_machines", "multi_gpu", "gpu_ids", *_QUIET_KEYS, *_KINDS)
     return Processes(
         devices,
         rest,

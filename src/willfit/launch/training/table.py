@@ -19,14 +19,16 @@ TRAINERS: tuple[str, ...] = (
     "axolotl",
     "swift",
     "megatron",
+    "trl",
+    "hugging_face",
 )
 
 #: Programs of their own.
-PROGRAMS = frozenset({"tune", "litgpt", "llamafactory-cli", "lmf", "axolotl", "swift", "megatron"})
+PROGRAMS = frozenset({"tune", "litgpt", "llamafactory-cli", "lmf", "axolotl", "swift", "megatron", "trl"})
 
 #: Programs that start a script, which may be one of these.
 _STARTERS = re.compile(
-    r"torchrun|accelerate|deepspeed|python(\d(\.\d+)?)?|(ba)?sh|run_(llama_)?train\.sh|sbatch"
+    r"torchrun|accelerate(-launch)?|deepspeed|python(\d(\.\d+)?)?|(ba)?sh|run_(llama_)?train\.sh|sbatch|[\w.-]+\.py"
 )
 
 

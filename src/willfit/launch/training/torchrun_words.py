@@ -10,7 +10,7 @@ from willfit.launch.flags import did_you_mean
 
 #: `torch/distributed/run.py: get_args_parser` (torch 1.13 to 2.9): flags that stand alone, and those with a value.
 _SWITCHES = frozenset(
-    {"standalone", "m", "module", "no-python", "run-path", "use-agent-store", "virtual-local-rank"}
+    {"standalone", "m", "module", "no-python", "run-path", "use-agent-store", "virtual-local-rank", "use-env"}
 )
 _VALUES = frozenset({
     "nnodes", "nproc-per-node", "rdzv-backend", "rdzv-endpoint", "rdzv-id", "rdzv-conf", "max-restarts",

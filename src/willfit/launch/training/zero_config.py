@@ -159,6 +159,8 @@ def _offload(keys: Keys, stage: int) -> dict[str, Any]:
         ("offload_optimizer", "optimizer", "cpu_offload"),
         ("offload_param", "params", "cpu_offload_params"),
     ):
+        if keys.get(f"{where}{part}.device") in (None, "none"):
+            keys.see(f"{where}{part}")
         device = keys.word(f"{where}{part}.device", _DEVICES) or ("cpu" if keys.get(where + old) is True else "")
         if device in ("cpu", "nvme"):
             offload[field] = True
