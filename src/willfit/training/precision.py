@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import fields, replace
 
 from willfit.errors import BadInput
-from willfit.training.settings import PrecisionSettings
+from willfit.quantities import dtype_name
+from willfit.training.settings import PrecisionSettings, TrainingSettings
 
 #: Bytes for a parameter that is trained, as `weights + gradients + states (+ copies)`, without sharding:
 #: fp32 4+4+8; amp 4+4+8 and 2 of cast copies while layers run; pure 2+2+4; deepspeed 2+2+12; megatron-bf16 2+4+12;
@@ -74,3 +75,35 @@ def completed(asked: PrecisionSettings, otherwise: PrecisionSettings) -> Precisi
         if getattr(asked, field.name) is None
     }
     return replace(asked, **open_fields)
+
+
+def spelled(settings: TrainingSettings, checkpoint: str) -> TrainingSettings:
+    """The settings with dtypes by their names here, however they were written.
+
+    Parameters
+    ----------
+    settings
+        What was asked.
+    checkpoint
+        The checkpoint's dtype, which `auto` is.
+
+    Raises
+    ------
+    BadInput
+        If no dtype is called so.
+    """
+
+    def named(text: str | None) -> str | None:
+        if text is None or text == "none":
+            return text
+        return checkpoint if text == "auto" else dtype_name(text)
+
+    asked = settings.precision
+    dtypes = ("weights", "compute", "trainable", "gradients", "states", "master", "reduce")
+    precision = replace(asked, **{name: named(getattr(asked, name)) for name in dtypes})
+    adapter, quantization = settings.adapter, settings.quantization
+    if adapter is not None:
+        adapter = replace(adapter, dtype=named(adapter.dtype))
+    if quantization is not None:
+        quantization = replace(quantization, storage=named(quantization.storage))
+    return replace(settings, precision=precision, adapter=adapter, quantization=quantization)

@@ -99,7 +99,7 @@ class PrecisionSettings:
     recipe
         A recipe's name, for what the other fields leave open.
     weights
-        Of the model as loaded (of what is not quantized, with a quantized base).
+        Of the model as loaded (of what is not quantized, with a quantized base); `auto` for the checkpoint's.
     compute
         Of the layers: that of `weights`, or of autocast or mixed precision.
     trainable

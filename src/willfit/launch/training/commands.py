@@ -64,19 +64,19 @@ def read(
     scanned = scan(_plain_booleans(words, table), table, program, dialect, version)
     values = {_key(flag.name): scanned.options.data[flag.name] for flag in scanned.flags.values()}
     fitting, notes = version, []
-    if version is None and table.versions:
-        newest = table.versions[-1]
-        having = [
-            one
-            for one in table.versions
-            if not any(lacks(flag, table.versions, one) for flag in scanned.flags.values())
-        ]
-        if having and having[-1] != newest:
-            fitting = having[-1]
-            notes = [f"read as {engine} {fitting}, the newest that has these flags"]
+    if version is None:
+        fitting = newest_with(scanned.flags.values(), table.versions)
+        notes = [f"read as {engine} {fitting}, the newest that has these flags"] if fitting else []
     if table.versions:
         notes += of_other_versions(scanned, table, engine, fitting or table.versions[-1])
     return Given(Keys(program, values), scanned.positionals, notes, fitting)
+
+
+def newest_with(flags: Iterable[Flag], versions: tuple[str, ...]) -> str | None:
+    """The newest version that has all flags, where that is not the newest of all; else None."""
+    used = list(flags)
+    having = [one for one in versions if not any(lacks(flag, versions, one) for flag in used)]
+    return having[-1] if having and having[-1] != versions[-1] else None
 
 
 def _plain_booleans(words: Sequence[str], table: FlagTable) -> list[str]:

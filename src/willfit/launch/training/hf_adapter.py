@@ -16,9 +16,6 @@ _GIVEN = ("lora_r", "lora_rank", "lora_alpha", "lora_target_modules", "lora_modu
 
 _RANKS = ("lora_r", "lora_rank", "lora_dim")
 
-#: Words for a group of modules.
-_GROUPS = {("all",): ("all-linear",), ("all-linear",): ("all-linear",)}
-
 #: PEFT's default.
 _RANK = 8
 
@@ -65,7 +62,7 @@ def adapter_of(keys: Keys, script: Script, half: str | None) -> tuple[AdapterSet
     return AdapterSettings(
         kind=kind,
         rank=rank,
-        targets=_GROUPS.get(targets, targets),
+        targets=("all-linear",) if targets == ("all",) else targets,
         **values,  # type: ignore[arg-type]
     ), notes
 
@@ -94,7 +91,9 @@ def quantization_of(
         If 4 and 8 bits are both asked for, or a number of bits is none that bitsandbytes has.
     """
     four, eight = bool(any_flag(keys, _FOUR)), bool(any_flag(keys, _EIGHT))
-    kind = keys.word("bnb_4bit_quant_type", ("nf4", "fp4")) or keys.word("quant_type", ("nf4", "fp4")) or "nf4"
+    kind = (
+        keys.word("bnb_4bit_quant_type", ("nf4", "fp4")) or keys.word("quant_type", ("nf4", "fp4")) or "nf4"
+    )
     double = any_flag(keys, _DOUBLE)
     storage = dtype(keys, "bnb_4bit_quant_storage") or dtype(keys, "bnb_4bit_quant_storage_dtype")
     keys.see("bnb_4bit_compute_dtype")

@@ -65,6 +65,8 @@ class Asked(NamedTuple):
         The launcher in front.
     version
         Of the framework; None for the newest.
+    versions
+        Of what it stands on, where that is known.
     expandable
         Whether the allocator's segments can grow.
     """
@@ -74,6 +76,7 @@ class Asked(NamedTuple):
     trainer: str | None
     start: Processes
     version: str | None
+    versions: Mapping[str, str]
     expandable: bool | None = None
 
 
@@ -99,6 +102,7 @@ def settings_of(asked: Asked) -> tuple[str, TrainingSettings, list[str]]:
     settings = TrainingSettings(
         framework=script.framework,
         version=asked.version,
+        versions=asked.versions,
         objective=objective.name,
         micro_batch=micro,
         seq_len=objective.seq_len,
@@ -300,7 +304,12 @@ def _layout(keys: Keys, asked: Asked, sharing: Sharing | None) -> tuple[dict[str
         layout["tp"] = tp
     said = keys.get("device_map")
     inside = trainer.mapping(keys, "parallelism_config")
-    for name, field in (("tp_size", "tp"), ("cp_size", "cp"), ("sp_size", "ulysses"), ("dp_shard_size", "shards")):
+    for name, field in (
+        ("tp_size", "tp"),
+        ("cp_size", "cp"),
+        ("sp_size", "ulysses"),
+        ("dp_shard_size", "shards"),
+    ):
         size = Keys(f"{keys.program}: parallelism_config", inside).whole(name)
         if size and size > 1:
             layout[field] = size

@@ -56,4 +56,5 @@ def dtype(keys: Keys, name: str) -> str | None:
     try:
         return dtype_name(value)
     except BadInput as error:
-        raise BadInput(f"{keys.program}: {name} is {value[:40]!r}", "known: auto, bfloat16, float16, float32") from error
+        hint = "known: auto, bfloat16, float16, float32"
+        raise BadInput(f"{keys.program}: {name} is {value[:40]!r}", hint) from error

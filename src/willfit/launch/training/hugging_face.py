@@ -1,8 +1,8 @@
 """Reading commands that start a script with `HfArgumentParser`: `accelerate launch train.py ...`, `torchrun`, `python`.
 
 Arguments are those of transformers' `TrainingArguments` (`data/trainer_arguments_flags.txt`), of TRL's configs
-(`data/trl_flags.txt`), and of scripts that many people use (`data/script_flags.txt`). Others are the script's own. A JSON
-or YAML file may stand for them all, and TRL's parser takes one behind `--config`.
+(`data/trl_flags.txt`), and of scripts that many people use (`data/script_flags.txt`). Others are the script's
+own. A JSON or YAML file may stand for them all, and TRL's parser takes one behind `--config`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from willfit.launch.base import Launch
 from willfit.launch.config_files import read_json_settings, read_settings
 from willfit.launch.flags import FlagTable, flag_table
 from willfit.launch.scanning import Dialect
-from willfit.launch.training.commands import allocator, not_counted, read
+from willfit.launch.training.commands import allocator, newest_with, not_counted, read
 from willfit.launch.training.hf_settings import Asked, settings_of
 from willfit.launch.training.keys import Keys, path_of
 from willfit.launch.training.own_words import flag_of, told_apart
@@ -35,7 +35,9 @@ _MARKS = frozenset({
 })  # fmt: skip
 
 #: Names of scripts that train, whose arguments may all be in a file.
-_NAMES = re.compile(r"(.*[_-])?(train|finetun\w+|sft|dpo|kto|orpo|cpo|grpo|rloo|reward|ppo|cpt|clm|mlm)([_-]?\w*)\.py")
+_NAMES = re.compile(
+    r"(.*[_-])?(train|finetun\w+|sft|dpo|kto|orpo|cpo|grpo|rloo|reward|ppo|cpt|clm|mlm)([_-]?\w*)\.py"
+)
 
 _FILES = (".yaml", ".yml", ".json")
 
@@ -117,7 +119,7 @@ def launch_of(
     BadInput
         As in `parse`.
     """
-    table = table_of(script)
+    table = table_of(script.framework)
     given = {**variables, **{name: str(value) for name, value in _section(file, "env", program).items()}}
     apart = told_apart(words, table)
     stray = apart.positionals
@@ -127,7 +129,8 @@ def launch_of(
     own |= {f"--{name}" for name in file if flag_of(f"--{name}", table) is None and name not in _APART}
     values = {name: value for name, value in file.items() if f"--{name}" not in own and name not in _APART}
     keys = Keys(program, {**script.defaults, **values, **found.keys.values})
-    asked = Asked(keys, script, trainer, start, found.version or version, allocator(given))
+    beside = _beside([*apart.known, *(f"--{name}" for name in values)]) if script.framework == "trl" else {}
+    asked = Asked(keys, script, trainer, start, found.version or version, beside, allocator(given))
     model, settings, more = settings_of(asked)
     devices = start.devices
     if settings.layout.device_map and start.alone:
@@ -151,19 +154,28 @@ def launch_of(
 
 
 @cache
-def table_of(script: Script | str) -> FlagTable:
+def table_of(framework: str) -> FlagTable:
     """The arguments that are known; versions count for the framework's own table alone."""
-    framework = script if isinstance(script, str) else script.framework
-    names = ["trl_flags.txt", "trainer_arguments_flags.txt", "script_flags.txt"]
-    own = names[0] if framework == "trl" else names[1]
-    ordered = [own, *(name for name in names if name != own)]
-    table = flag_table(*ordered)
-    first = flag_table(own)
+    others = ["trainer_arguments_flags.txt", "script_flags.txt"]
+    if framework != "trl":
+        others = ["script_flags.txt", "trl_flags.txt"]
+    own = "trl_flags.txt" if framework == "trl" else "trainer_arguments_flags.txt"
+    table, first = flag_table(own, *others), flag_table(own)
+    # TRL's classes say some fields of `TrainingArguments` anew, in some versions.
+    again = flag_table(others[0]).flags if framework == "trl" else {}
     flags = {
-        name: flag if name in first.flags else flag._replace(since="", until="")
+        name: flag if name in first.flags and name not in again else flag._replace(since="", until="")
         for name, flag in table.flags.items()
     }
     return table._replace(flags=flags, versions=first.versions)
+
+
+def _beside(words: Sequence[str]) -> dict[str, str]:
+    """The version of transformers beside TRL, where arguments are gone from the newest."""
+    table = flag_table("trainer_arguments_flags.txt")
+    flags = [flag_of(word.partition("=")[0], table) for word in words if word.startswith("--")]
+    fitting = newest_with([flag for flag in flags if flag is not None], table.versions)
+    return {"transformers": fitting} if fitting else {}
 
 
 def _flags(words: Sequence[str]) -> list[str]:

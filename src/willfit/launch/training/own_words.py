@@ -72,4 +72,9 @@ def flag_of(name: str, table: FlagTable) -> Flag | None:
 
 
 def _is_flag(word: str) -> bool:
-    return len(word) > 1 and word.startswith("-") and not _NUMBER.fullmatch(word) and " " not in word.partition("=")[0]
+    return (
+        len(word) > 1
+        and word.startswith("-")
+        and not _NUMBER.fullmatch(word)
+        and " " not in word.partition("=")[0]
+    )

@@ -78,6 +78,8 @@ def processes_of(words: Sequence[str]) -> Processes:
         return accelerate_config.processes(rest[1:] if rest[:1] == ["launch"] else rest)
     if name == "deepspeed":
         return _deepspeed(rest)
+    if name.endswith(".py"):
+        return Processes(1, list(words), alone=True)
     found = started([name, *rest])
     return Processes(found.devices, found.rest, alone=bool(_PYTHON.fullmatch(name)) and not found.given)
 
@@ -94,7 +96,9 @@ def _deepspeed(words: list[str]) -> Processes:
             hosts = _filtered(hosts, str(keys.get(flag)), drop, flag)
     if hosts:
         counts = list(hosts.values())[: nodes if nodes and nodes > 0 else None]
-        return Processes(sum(min(one, each) if each and each > 0 else one for one in counts), rest, notes=notes)
+        return Processes(
+            sum(min(one, each) if each and each > 0 else one for one in counts), rest, notes=notes
+        )
     devices = each * (nodes if nodes and nodes > 0 else 1) if each and each > 0 else None
     return Processes(devices, rest, notes=notes)
 

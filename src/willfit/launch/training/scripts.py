@@ -47,7 +47,7 @@ class Script(NamedTuple):
     names: str = ""
     marks: tuple[str, ...] = ()
     objective: str | None = None
-    defaults: Mapping[str, Any] = {}  # noqa: RUF012  (never changed)
+    defaults: Mapping[str, Any] = {}
     adapter: str = "given"
     weights: str | None = None
     adapter_dtype: str | None = None

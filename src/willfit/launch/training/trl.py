@@ -30,7 +30,11 @@ _CONFIG = "--accelerate_config"
 
 def recognises(words: Sequence[str]) -> bool:
     """Whether a command is TRL's."""
-    return basename(words[0]) == PROGRAM
+    if basename(words[0]) != PROGRAM or len(words) < 2:
+        return False
+    # `uv run --with trl sft.py` names the package.
+    close = words[1].isalpha() and did_you_mean(words[1], OBJECTIVES).startswith("did")
+    return close or words[1] in (*OBJECTIVES, *_OTHERS)
 
 
 def parse(
@@ -74,7 +78,9 @@ def parse(
     if left:
         raise BadInput(f"{program}: {left[0][:60]!r} belongs to no flag")
     start = accelerate_config.started({**_launcher(file, own, program), **launcher}, [])
-    mine = {name: value for name, value in file.items() if name == "env" or flag_of(f"--{name}", own) is not None}
+    mine = {
+        name: value for name, value in file.items() if name == "env" or flag_of(f"--{name}", own) is not None
+    }
     return launch_of(program, apart.known, mine, script, trainer, start, version, variables or {})
 
 

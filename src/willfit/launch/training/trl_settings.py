@@ -93,7 +93,9 @@ def objective_of(keys: Keys, trainer: str, version: str | None, adapted: bool) -
     if name == "dpo" and keys.flag("reference_free"):
         notes.append("reference_free does not drop the reference model")
     rollout = _rollout(keys, trainer, version) if trainer in _GENERATING else None
-    length = first_whole(keys, ("max_length", "max_seq_length", "seq_length", "model_max_length", "block_size"))
+    length = first_whole(
+        keys, ("max_length", "max_seq_length", "seq_length", "model_max_length", "block_size")
+    )
     if rollout is not None and length is None and name in ("grpo", "ppo"):
         prompt, completion = rollout.prompt_len, rollout.completion_len
         length = (prompt or _PROMPT) + completion if completion else None
@@ -115,6 +117,7 @@ def _reference(keys: Keys, trainer: str, adapted: bool) -> bool | None:
     if keys.flag("force_use_ref_model"):
         return True
     if trainer not in ("grpo", "rloo"):
+        keys.see("beta")
         return None
     betas = keys.words("beta") if not isinstance(keys.get("beta"), int | float) else (str(keys.get("beta")),)
     if not betas:

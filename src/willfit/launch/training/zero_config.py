@@ -161,7 +161,9 @@ def _offload(keys: Keys, stage: int) -> dict[str, Any]:
     ):
         if keys.get(f"{where}{part}.device") in (None, "none"):
             keys.see(f"{where}{part}")
-        device = keys.word(f"{where}{part}.device", _DEVICES) or ("cpu" if keys.get(where + old) is True else "")
+        device = keys.word(f"{where}{part}.device", _DEVICES) or (
+            "cpu" if keys.get(where + old) is True else ""
+        )
         if device in ("cpu", "nvme"):
             offload[field] = True
             offload |= {"nvme": True} if device == "nvme" else {}

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from willfit.architectures.model import Architecture
 from willfit.errors import BadInput
 from willfit.training.frameworks import hugging_face, megatron, torchtitan, torchtune, trl
+from willfit.training.precision import spelled
 from willfit.training.run import Run
 from willfit.training.settings import TrainingSettings
 
@@ -42,4 +43,4 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
         raise BadInput(
             f"there is no training framework {settings.framework!r}", f"known: {', '.join(FRAMEWORKS)}"
         )
-    return found(settings, architecture)
+    return found(spelled(settings, architecture.dtype), architecture)
