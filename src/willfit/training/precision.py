@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from typing import Any
 
 from willfit.errors import BadInput
 from willfit.quantities import dtype_name
@@ -100,7 +101,8 @@ def spelled(settings: TrainingSettings, checkpoint: str) -> TrainingSettings:
 
     asked = settings.precision
     dtypes = ("weights", "compute", "trainable", "gradients", "states", "master", "reduce")
-    precision = replace(asked, **{name: named(getattr(asked, name)) for name in dtypes})
+    names: dict[str, Any] = {name: named(getattr(asked, name)) for name in dtypes}
+    precision = replace(asked, **names)
     adapter, quantization = settings.adapter, settings.quantization
     if adapter is not None:
         adapter = replace(adapter, dtype=named(adapter.dtype))

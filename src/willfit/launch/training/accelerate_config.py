@@ -33,6 +33,7 @@ _SECTIONS = {
     "megatron_lm_config": "", "parallelism_config": "", "ipex_config": "", "mpirun_config": "",
 }  # fmt: skip
 _QUIET_KEYS = frozenset({
+    "seq_parallel_communication_data_type",
     "compute_environment", "command_file", "commands", "tpu_name", "tpu_zone", "tpu_env", "tpu_vm",
     "tpu_use_cluster", "tpu_use_sudo", "downcast_bf16", "debug", "use_cpu", "fp16", "machine_rank",
 })  # fmt: skip
@@ -46,7 +47,7 @@ _TYPES = {
 _KINDS = ("cpu", "multi_gpu", "tpu", "use_deepspeed", "use_fsdp", "use_megatron_lm")
 
 #: `parallelism_config_*` and the field of `LayoutSettings`.
-_RANKS = {"tp_size": "tp", "cp_size": "cp", "sp_size": "ulysses", "dp_shard_size": "shards"}
+_RANKS = {"tp_size": "tp", "cp_size": "cp", "sp_size": "ulysses"}
 
 #: `megatron_lm_*` that are ranks.
 _MEGATRON = {
@@ -104,6 +105,7 @@ def started(flags: Mapping[str, Any], rest: list[str]) -> Processes:
     backend = (keys.word("dynamo_backend") or "no").lower()
     sharing = sharing._replace(compile=backend not in _PLAIN_BACKENDS)
     said = None if precision in (None, "no", "False", "None") else precision
+    float8 = _float8(keys, said)
     keys.see("config_file", "num_machines", "multi_gpu", "gpu_ids", *_QUIET_KEYS, *_KINDS)
     return Processes(
         devices,
@@ -111,7 +113,7 @@ def started(flags: Mapping[str, Any], rest: list[str]) -> Processes:
         None if sharing == Sharing({}, {}, {}) else sharing,
         said,
         (*notes, *_not_counted(keys, kind)),
-        float8=_float8(keys, said),
+        float8=float8,
     )
 
 
@@ -177,14 +179,24 @@ def _sharing(kind: str, keys: Keys) -> Sharing:
         found = _megatron(keys)
     else:
         found = Sharing({}, {}, {})
-    ranks = {}
+    return found._replace(layout=found.layout | parallelism(keys, "parallelism_config_"))
+
+
+def parallelism(keys: Keys, before: str) -> dict[str, Any]:
+    """Fields of `LayoutSettings` that `ParallelismConfig` has, whose names begin with `before`.
+
+    Where the model is replicated, the shards are the ranks inside of a replica, those that share sequences included
+    (`parallelism_config.py: fsdp_dim_names`).
+    """
+    ranks: dict[str, Any] = {}
     for name, field in _RANKS.items():
-        size = keys.whole(f"parallelism_config_{name}")
+        size = keys.whole(before + name)
         if size is not None and size > 1:
             ranks[field] = size
-    if keys.has("parallelism_config_dp_replicate_size"):
-        keys.see("parallelism_config_dp_replicate_size")
-    return found._replace(layout=found.layout | ranks)
+    replicas, shards = keys.whole(f"{before}dp_replicate_size"), keys.whole(f"{before}dp_shard_size")
+    if replicas is not None and replicas > 1:
+        ranks["shards"] = (shards or 1) * ranks.get("cp", 1)
+    return ranks
 
 
 def _deepspeed(keys: Keys) -> Sharing:

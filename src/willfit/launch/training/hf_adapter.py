@@ -52,6 +52,11 @@ def adapter_of(keys: Keys, script: Script, half: str | None) -> tuple[AdapterSet
     elif on is None:
         on = bool(dim)
     kind = (method or "lora").lower()
+    alone = keys.flag("only_optimize_lora")
+    keys.see("lora_module_name")
+    if script.framework == "deepspeed" and dim and not alone:
+        # `only_optimize_lora` is off by default: the weights are trained beside what is added to them.
+        return None, [*notes, f"LoRA of rank {dim} beside weights that are trained, too, is not counted"]
     values = _lora(keys)
     if script.adapter_dtype == "half" and half == "bf16":
         values["dtype"] = half
@@ -59,6 +64,9 @@ def adapter_of(keys: Keys, script: Script, half: str | None) -> tuple[AdapterSet
         return None, notes
     rank = first_whole(keys, _RANKS, 0) or _RANK
     targets = names_of(keys, "lora_target_modules") or names_of(keys, "lora_modules")
+    if keys.word("lora_module_name") is not None:
+        # All linear layers whose names have it inside: those of the blocks (`convert_linear_layer_to_lora`).
+        targets = ("all-linear",)
     return AdapterSettings(
         kind=kind,
         rank=rank,

@@ -10,6 +10,7 @@ from willfit.engines.versions import parse_version
 from willfit.errors import BadInput
 from willfit.launch.training import trainer_arguments as trainer
 from willfit.launch.training import zero_config
+from willfit.launch.training.accelerate_config import parallelism
 from willfit.launch.training.fsdp_config import truth
 from willfit.launch.training.hf_adapter import adapter_of, quantization_of
 from willfit.launch.training.hf_values import any_flag, dtype, first, first_whole
@@ -90,13 +91,15 @@ def settings_of(asked: Asked) -> tuple[str, TrainingSettings, list[str]]:
     """
     keys, script, start = asked.keys, asked.script, asked.start
     model = _model(keys)
-    sharing, notes = _sharing(asked)
+    if any_flag(keys, ("use_cpu", "no_cuda")):
+        raise BadInput(f"{keys.program} trains without a GPU", "leave --use_cpu out")
+    sharing = _sharing(asked)
     half = _half(keys, start, sharing)
     adapter, more = adapter_of(keys, script, half)
     quantization, quantized = quantization_of(keys, script, half)
     objective = _objective(asked, adapter is not None)
     sharing_notes = sharing.notes if sharing else ()
-    layout, spread = _layout(keys, asked, sharing)
+    layout = _layout(keys, asked, sharing)
     micro = first_whole(keys, _BATCHES) or (sharing.micro_batch if sharing else None)
     micro = micro or (keys.whole("batch_size") if asked.trainer else None) or 8
     settings = TrainingSettings(
@@ -121,7 +124,8 @@ def settings_of(asked: Asked) -> tuple[str, TrainingSettings, list[str]]:
         rollout=objective.rollout,
         attention=_attention(keys, script),
         kernels=_kernels(keys),
-        compile=bool(keys.flag("torch_compile")) or bool(sharing and sharing.compile),
+        compile=bool(keys.flag("torch_compile") or keys.word("torchdynamo"))
+        or bool(sharing and sharing.compile),
         use_cache=bool(keys.flag("use_cache")),
         classes=_classes(keys, objective.name),
         reference_model=objective.reference,
@@ -129,7 +133,7 @@ def settings_of(asked: Asked) -> tuple[str, TrainingSettings, list[str]]:
         expandable_segments=asked.expandable,
         empties_cache=keys.whole("torch_empty_cache_steps", 0) or 0,
     )
-    return model, settings, [*notes, *more, *quantized, *objective.notes, *sharing_notes, *spread]
+    return model, settings, [*more, *quantized, *objective.notes, *sharing_notes]
 
 
 def _model(keys: Keys) -> str:
@@ -140,34 +144,41 @@ def _model(keys: Keys) -> str:
     keys.see("config_name", "model_type", "tokenizer_name")
     if not isinstance(model, str) or not model:
         raise BadInput(f"{keys.program}: no model is named", "write --model_name_or_path MODEL")
-    if model.startswith("$") or model.startswith("<"):
+    if model.startswith(("$", "<")):
         raise BadInput(f"{keys.program}: the model is {model[:40]}, which is not set here", "write its name")
     return model
 
 
-def _sharing(asked: Asked) -> tuple[Sharing | None, list[str]]:
+def _sharing(asked: Asked) -> Sharing | None:
     """How the model is shared: by DeepSpeed's file, by the Trainer's FSDP, or by the launcher."""
     keys = asked.keys
     file = keys.get("deepspeed") or keys.get("deepspeed_config")
     inside = keys.under("deepspeed")
     stage = keys.whole("zero_stage", 0)
     if file is not None or inside:
-        return zero_config.read(_nested(inside) if inside else file, keys.program, ""), []
+        return zero_config.read(_nested(inside) if inside else file, keys.program, "")
     if stage is not None:
-        on_host = {"device": "cpu"} if keys.flag("offload") else {"device": "none"}
-        config: dict[str, Any] = {
-            "zero_optimization": {"stage": stage, "offload_param": on_host, "offload_optimizer": on_host},
-            "zero_hpz_partition_size": keys.get("zero_hpz_partition_size"),
-        }
-        return zero_config.read(config, keys.program, ""), []
+        return zero_config.read(_of_stage(keys, stage), keys.program, "")
     if keys.flag("enable_fsdp"):
-        return _cookbook(keys), []
+        return _cookbook(keys)
     second = None
     if asked.script.framework == "transformers" and asked.version is not None:
         second = 2 if parse_version(asked.version) >= _SECOND_FSDP else 1
     elif asked.script.framework in ("transformers", "trl"):
         second = 2
-    return trainer.fsdp(keys, second) or asked.start.sharing, []
+    return trainer.fsdp(keys, second) or asked.start.sharing
+
+
+def _of_stage(keys: Keys, stage: int) -> dict[str, Any]:
+    """What scripts with `--zero_stage` make of it (DeepSpeed-Chat `utils/ds_utils.py: get_train_ds_config`)."""
+    device = {"device": "cpu" if keys.flag("offload") else "none"}
+    sizes = {
+        "stage3_param_persistence_threshold": 10_000,
+        "stage3_max_live_parameters": 30_000_000,
+        "stage3_prefetch_bucket_size": 30_000_000,
+    }
+    zero = {"stage": stage, "overlap_comm": True, "offload_param": device, "offload_optimizer": device}
+    return {"zero_optimization": zero | (sizes if stage == 3 else {}), "optimizer": {"type": "AdamW"}}
 
 
 def _cookbook(keys: Keys) -> Sharing:
@@ -226,6 +237,8 @@ def _precision(asked: Asked, sharing: Sharing | None, half: str | None) -> Preci
         weights = weights or script.weights
     elif script.weights == "half":
         weights = weights or ("bf16" if half == "bf16" else "fp32")
+    elif script.weights == "compute":
+        weights = weights or half or "fp32"
     elif script.weights == "storage":
         storage = dtype(keys, "bnb_4bit_quant_storage_dtype")
         weights = weights or (storage if storage in ("bf16", "fp16", "fp32") else "fp32")
@@ -294,7 +307,7 @@ def _checkpointing(keys: Keys, sharing: Sharing | None) -> CheckpointingSettings
     return found
 
 
-def _layout(keys: Keys, asked: Asked, sharing: Sharing | None) -> tuple[dict[str, Any], list[str]]:
+def _layout(keys: Keys, asked: Asked, sharing: Sharing | None) -> dict[str, Any]:
     layout: dict[str, Any] = dict(sharing.layout) if sharing else {}
     bucket = keys.whole("ddp_bucket_cap_mb")
     if bucket is not None:
@@ -303,19 +316,11 @@ def _layout(keys: Keys, asked: Asked, sharing: Sharing | None) -> tuple[dict[str
     if tp and tp > 1:
         layout["tp"] = tp
     said = keys.get("device_map")
-    inside = trainer.mapping(keys, "parallelism_config")
-    for name, field in (
-        ("tp_size", "tp"),
-        ("cp_size", "cp"),
-        ("sp_size", "ulysses"),
-        ("dp_shard_size", "shards"),
-    ):
-        size = Keys(f"{keys.program}: parallelism_config", inside).whole(name)
-        if size and size > 1:
-            layout[field] = size
+    inside = Keys(f"{keys.program}: parallelism_config", trainer.mapping(keys, "parallelism_config"))
+    layout |= parallelism(inside, "")
     if not sharing and asked.start.alone and (said == "auto" or (said is None and asked.script.spread)):
         layout["device_map"] = True
-    return layout, []
+    return layout
 
 
 def _attention(keys: Keys, script: Script) -> str | None:

@@ -60,7 +60,7 @@ def recognises(words: Sequence[str]) -> bool:
         return True
     file = "--config" in flags or bool(rest and rest[0].endswith(_FILES))
     named = _NAMES.fullmatch(basename(script)) is not None or known(script, flags)[0] != OWN
-    return named and (file or bool(_MARKS & set(flags)))
+    return named and (file or "--model_name_or_path" in flags or bool(_MARKS & set(flags)))
 
 
 def parse(
@@ -161,6 +161,9 @@ def table_of(framework: str) -> FlagTable:
         others = ["script_flags.txt", "trl_flags.txt"]
     own = "trl_flags.txt" if framework == "trl" else "trainer_arguments_flags.txt"
     table, first = flag_table(own, *others), flag_table(own)
+    if framework not in ("trl", "transformers"):
+        # A loop of its own, which has such arguments whatever transformers has.
+        first = first._replace(flags={}, versions=())
     # TRL's classes say some fields of `TrainingArguments` anew, in some versions.
     again = flag_table(others[0]).flags if framework == "trl" else {}
     flags = {

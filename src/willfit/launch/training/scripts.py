@@ -30,7 +30,8 @@ class Script(NamedTuple):
     adapter
         `always`, or `asked` for where an argument turns it on; `given` where arguments of an adapter are enough.
     weights
-        Dtype in which it loads the model, whatever is asked: `half` is that of `bf16` or `fp16`.
+        Dtype in which it loads the model if nothing is said: `compute` is that of `bf16` or `fp16`, `half` that of
+        `bf16` alone, `storage` that in which 4-bit values are packed; else float32.
     adapter_dtype
         Dtype of adapters: `half` as above; None for PEFT's rule.
     packed
@@ -68,7 +69,7 @@ _TRL = _TRAINER | {"lora_r": 16, "lora_alpha": 32, "lora_dropout": 0.05}
 
 SCRIPTS: tuple[Script, ...] = (
     Script(
-        "transformers", r"qlora\.py", ("--source_max_len", "--bits", "--double_quant", "--dataset"), "sft",
+        "transformers", r"qlora\.py", (), "sft",
         {
             "bits": 4, "double_quant": True, "quant_type": "nf4", "lora_r": 64, "lora_alpha": 16,
             "lora_target_modules": ["all-linear"], "optim": "paged_adamw_32bit", "per_device_train_batch_size": 1,
@@ -86,6 +87,16 @@ SCRIPTS: tuple[Script, ...] = (
         adapter="always", weights="fp16", spread=True, source="tloen/alpaca-lora finetune.py",
     ),
     Script(
+        "accelerate", r"finetune\w*\.py|dpo_tune\w*\.py",
+        ("--use_qlora", "--dataset_mixer_list", "--use_slow_tokenizer", "--with_tracking"), None,
+        _TRAINER
+        | {
+            "lora_rank": 64, "lora_alpha": 16, "lora_dropout": 0.1, "lora_target_modules": _ALL_SEVEN,
+            "use_flash_attn": True,
+        },
+        adapter="asked", weights="bf16", source="allenai/open-instruct open_instruct/finetune.py",
+    ),
+    Script(
         "transformers", r"finetune\.py", ("--q_lora", "--use_lora", "--lazy_preprocess"), "sft",
         _TRAINER
         | {
@@ -100,7 +111,7 @@ SCRIPTS: tuple[Script, ...] = (
         | {
             "lora_r": 8, "lora_alpha": 16, "lora_dropout": 0.05, "lora_target_modules": _QV, "model_max_length": 512,
         },
-        adapter="always", weights="half", source="lm-sys/FastChat fastchat/train/train_lora.py",
+        adapter="always", weights="compute", source="lm-sys/FastChat fastchat/train/train_lora.py",
     ),
     Script(
         "transformers", r"train_mem\.py|train_flash_attn\w*\.py", ("--data_path",), "sft",
@@ -118,22 +129,12 @@ SCRIPTS: tuple[Script, ...] = (
         adapter="asked", weights="storage", source="huggingface/peft examples/sft",
     ),
     Script(
-        "accelerate", r"finetune\w*\.py|dpo_tune\w*\.py",
-        ("--use_qlora", "--dataset_mixer_list", "--use_flash_attn", "--use_slow_tokenizer", "--tokenizer_name"), None,
-        _TRAINER
-        | {
-            "lora_rank": 64, "lora_alpha": 16, "lora_dropout": 0.1, "lora_target_modules": _ALL_SEVEN,
-            "use_flash_attn": True,
-        },
-        adapter="asked", weights="bf16", source="allenai/open-instruct open_instruct/finetune.py",
-    ),
-    Script(
         "deepspeed", r"main\.py", ("--zero_stage",), "sft",
         {"per_device_train_batch_size": 16, "max_seq_len": 512, "dtype": "fp16", "zero_stage": 0},
         adapter="asked", source="microsoft/DeepSpeedExamples DeepSpeed-Chat step1_supervised_finetuning/main.py",
     ),
     Script(
-        "accelerate", r"(llama_)?finetuning\.py", ("--peft_method", "--enable_fsdp", "--batch_size_training"), "sft",
+        "accelerate", r"finetuning\.py", ("--peft_method", "--enable_fsdp", "--batch_size_training"), "sft",
         {
             "batch_size_training": 4, "context_length": 4096, "lora_r": 8, "lora_alpha": 32, "lora_dropout": 0.05,
             "lora_target_modules": _QV, "mixed_precision": True,

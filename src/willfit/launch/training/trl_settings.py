@@ -101,6 +101,9 @@ def objective_of(keys: Keys, trainer: str, version: str | None, adapted: bool) -
         length = (prompt or _PROMPT) + completion if completion else None
         if prompt is None and completion:
             notes.append(f"prompts of {_PROMPT} tokens are assumed")
+    reward = keys.word("reward_model_path") or keys.word("reward_model")
+    if trainer == "ppo" and reward not in (None, keys.get("model_name_or_path"), keys.get("sft_model_path")):
+        notes.append(f"{str(reward)[:60]} (the reward model) is counted as large as the model")
     keys.see("max_prompt_length", "max_completion_length", "max_target_length")
     return Objective(
         name,

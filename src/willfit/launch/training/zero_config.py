@@ -39,7 +39,8 @@ _QUIET = (
     "comms_logger", "flops_profiler", "checkpoint", "prescale_gradients", "gradient_predivide_factor", "timers",
     "sparse_gradients", "memory_breakdown", "disable_allgather", "dataloader_drop_last", "aio", "elasticity",
     "data_efficiency", "curriculum_learning", "monitor_config", "seed", "bf16", "fp16", "compression_training",
-    "use_data_before_expert_parallelism", "nebula", "compile", "seq_parallel_communication_data_type",
+    "use_data_before_expert_parallelism", "nebula", "zero_hpz_partition_size",
+    "compile", "seq_parallel_communication_data_type",
 )  # fmt: skip
 
 #: Those inside `zero_optimization`: how parts are saved, ordered and reduced.
@@ -93,7 +94,7 @@ def read(value: Any, program: str, folder: str) -> Sharing:
             raise BadInput(f"{program}: deepspeed is not JSON: {error}") from error
         return _zero(found, program, ())
     path = path_of(text)
-    settings = read_json_settings(path) if path.suffix == ".json" else None
+    settings = read_json_settings(path) if path.suffix == ".json" or path.is_file() else None
     if settings is not None:
         return _zero(settings, program, ())
     name = path.name.removesuffix(".json").removeprefix("default-").replace("-", "_")
@@ -125,16 +126,17 @@ def _zero(settings: Mapping[str, Any], program: str, notes: tuple[str, ...]) -> 
         ranks = keys.whole(name, 0)
         if ranks and ranks > 1:
             layout[field] = ranks
-    return Sharing(
+    found = Sharing(
         layout,
         _offload(keys, stage),
         _precision(keys),
-        (*notes, *_not_counted(keys)),
         micro_batch=_number(keys, "train_micro_batch_size_per_gpu"),
         accumulation=_number(keys, "gradient_accumulation_steps"),
         optimizer=_optimizer(keys),
         compile=keys.get("compile.enabled") is True or keys.get("compile.deepcompile") is True,
     )
+    # What is left now was not looked at.
+    return found._replace(notes=(*notes, *_not_counted(keys)))
 
 
 def _stage(keys: Keys) -> int:
