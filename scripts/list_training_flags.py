@@ -33,7 +33,8 @@ FILES = {
     "accelerate": ("accelerate/commands/launch.py",),
     "deepspeed": ("deepspeed/launcher/runner.py", "deepspeed-*/deepspeed/launcher/runner.py"),
     "trl": (
-        "trl/trainer/*_config.py", "trl/trainer/utils.py", "trl/experimental/*/*_config.py", "trl/scripts/[dgkrs]*.py", "trl/scripts/utils.py",
+        "trl/trainer/*_config.py", "trl/trainer/utils.py", "trl/experimental/*/*_config.py",
+        "trl/scripts/[dgkrs]*.py", "trl/scripts/utils.py",
         "trl/commands/cli_utils.py", "trl/utils.py",
     ),
     "trainer_arguments": ("transformers/training_args.py", "transformers/training_args_seq2seq.py"),

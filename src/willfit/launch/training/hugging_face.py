@@ -52,7 +52,7 @@ _NAMED = 12
 
 def recognises(words: Sequence[str]) -> bool:
     """Whether a command starts a script that trains."""
-    script, *rest = processes_of(words).rest or [""]
+    script, *rest = _started(words)
     if not script.endswith(".py") and not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)+", script):
         return False
     flags = _flags(rest)
@@ -61,6 +61,15 @@ def recognises(words: Sequence[str]) -> bool:
     file = "--config" in flags or bool(rest and rest[0].endswith(_FILES))
     named = _NAMES.fullmatch(basename(script)) is not None or known(script, flags)[0] != OWN
     return named and (file or "--model_name_or_path" in flags or bool(_MARKS & set(flags)))
+
+
+def _started(words: Sequence[str]) -> list[str]:
+    """The script and its arguments; of a launcher that is called wrongly, the first that looks like one."""
+    try:
+        return processes_of(words).rest or [""]
+    except BadInput:
+        index = next((index for index, word in enumerate(words) if word.endswith(".py")), len(words))
+        return list(words[index:]) or [""]
 
 
 def parse(
@@ -125,6 +134,8 @@ def launch_of(
     stray = apart.positionals
     engine = "TRL" if script.framework == "trl" else "transformers"
     found = read(apart.known, table, program, engine, version, _DIALECT)
+    if found.positionals:
+        raise BadInput(f"{program}: {found.positionals[0][:60]!r} belongs to no argument", "leave it out")
     own = {flag.partition("=")[0] for flag, _ in apart.own}
     own |= {f"--{name}" for name in file if flag_of(f"--{name}", table) is None and name not in _APART}
     values = {name: value for name, value in file.items() if f"--{name}" not in own and name not in _APART}

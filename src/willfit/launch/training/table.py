@@ -24,7 +24,10 @@ TRAINERS: tuple[str, ...] = (
 )
 
 #: Programs of their own.
-PROGRAMS = frozenset({"tune", "litgpt", "llamafactory-cli", "lmf", "axolotl", "swift", "megatron", "trl"})
+PROGRAMS = frozenset({
+    "tune", "litgpt", "llamafactory-cli", "lmf", "axolotl", "swift", "megatron", "trl", "deepspeed",
+    "accelerate-launch",
+})  # fmt: skip
 
 #: Programs that start a script, which may be one of these.
 _STARTERS = re.compile(
