@@ -197,7 +197,8 @@ def _parse_wrapped(command: list[str], version: str | None, variables: Mapping[s
     start = next((index for index in range(len(command)) if starts(command[index:])), None)
     if start is None:
         what = " ".join(command)[:80]
-        known = ", ".join([*sorted(_ENGINES | _TOOLS), "python -m lightllm.server.api_server", "docker run"])
+        more = ("python -m lightllm.server.api_server", "docker run", "accelerate launch", "torchrun")
+        known = ", ".join([*sorted(_ENGINES | _TOOLS | TRAINING_PROGRAMS), *more])
         script = any(word.endswith(".py") for word in command[1:3])
         hint = "about a script with transformers ask willfit MODEL --engine transformers; " if script else ""
         raise BadInput(f"cannot read the command {what!r}", f"{hint}known: {known}")

@@ -19,7 +19,7 @@ from willfit.launch.scanning import Dialect
 from willfit.launch.training.axolotl_settings import settings_of
 from willfit.launch.training.commands import allocator, flag_of, not_counted, read
 from willfit.launch.training.keys import Keys, path_of
-from willfit.launch.training.processes import Processes, processes_of
+from willfit.launch.training.processes import Processes, processes_of, script_words
 
 PROGRAM = "axolotl"
 READS_VARIABLES = True
@@ -47,7 +47,7 @@ def recognises(words: Sequence[str]) -> bool:
     """Whether a command starts axolotl."""
     if basename(words[0]) == "axolotl":
         return len(words) > 1
-    script = (processes_of(words).rest or [""])[0]
+    script = script_words(words)[0]
     return script in _MODULES
 
 

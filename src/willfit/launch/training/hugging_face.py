@@ -22,7 +22,7 @@ from willfit.launch.training.commands import allocator, newest_with, not_counted
 from willfit.launch.training.hf_settings import Asked, settings_of
 from willfit.launch.training.keys import Keys, path_of
 from willfit.launch.training.own_words import flag_of, told_apart
-from willfit.launch.training.processes import Processes, processes_of
+from willfit.launch.training.processes import Processes, processes_of, script_words
 from willfit.launch.training.scripts import OWN, Script, known
 
 READS_VARIABLES = True
@@ -52,7 +52,7 @@ _NAMED = 12
 
 def recognises(words: Sequence[str]) -> bool:
     """Whether a command starts a script that trains."""
-    script, *rest = _started(words)
+    script, *rest = script_words(words)
     if not script.endswith(".py") and not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)+", script):
         return False
     flags = _flags(rest)
@@ -61,15 +61,6 @@ def recognises(words: Sequence[str]) -> bool:
     file = "--config" in flags or bool(rest and rest[0].endswith(_FILES))
     named = _NAMES.fullmatch(basename(script)) is not None or known(script, flags)[0] != OWN
     return named and (file or "--model_name_or_path" in flags or bool(_MARKS & set(flags)))
-
-
-def _started(words: Sequence[str]) -> list[str]:
-    """The script and its arguments; of a launcher that is called wrongly, the first that looks like one."""
-    try:
-        return processes_of(words).rest or [""]
-    except BadInput:
-        index = next((index for index, word in enumerate(words) if word.endswith(".py")), len(words))
-        return list(words[index:]) or [""]
 
 
 def parse(

@@ -19,7 +19,7 @@ from willfit.launch.scanning import Dialect
 from willfit.launch.training.commands import allocator, check_keys, not_counted, read
 from willfit.launch.training.keys import Keys, path_of
 from willfit.launch.training.llamafactory_settings import settings_of
-from willfit.launch.training.processes import processes_of
+from willfit.launch.training.processes import processes_of, script_words
 
 PROGRAM = "LLaMA-Factory"
 READS_VARIABLES = True
@@ -34,7 +34,7 @@ def recognises(words: Sequence[str]) -> bool:
     """Whether a command starts a training of LLaMA-Factory."""
     if basename(words[0]) in _CLI:
         return True
-    script, *rest = processes_of(words).rest or [""]
+    script, *rest = script_words(words)
     if script in _MODULES:
         return True
     if not _SCRIPT.fullmatch(basename(script)):

@@ -65,23 +65,49 @@ def processes_of(words: Sequence[str]) -> Processes:
     BadInput
         If a launcher's file is not there, a flag is not its own, or a number of processes is none.
     """
-    name, rest = basename(words[0]), list(words[1:])
-    if _PYTHON.fullmatch(name):
-        module = rest.index("-m") + 1 if "-m" in rest[:4] else None
-        launcher = _MODULES.get(rest[module]) if module is not None and module < len(rest) else None
-        if launcher is not None and module is not None:
-            name, rest = launcher, rest[module + 1 :]
-            rest = ["launch", *rest] if launcher == "accelerate" and rest[:1] != ["launch"] else rest
-    if name in ("accelerate", "accelerate-launch") and (rest[:1] == ["launch"] or name != "accelerate"):
+    name, rest = _launcher(words)
+    if name == "accelerate" and rest[:1] == ["launch"]:
         from willfit.launch.training import accelerate_config
 
-        return accelerate_config.processes(rest[1:] if rest[:1] == ["launch"] else rest)
+        return accelerate_config.processes(rest[1:])
     if name == "deepspeed":
         return _deepspeed(rest)
     if name.endswith(".py"):
         return Processes(1, list(words), alone=True)
     found = started([name, *rest])
     return Processes(found.devices, found.rest, alone=bool(_PYTHON.fullmatch(name)) and not found.given)
+
+
+def script_words(words: Sequence[str]) -> list[str]:
+    """The script or module that a command starts and what is behind it; one empty word if that cannot be read.
+
+    No file is opened, so that a launcher's mistakes are said where the command is read.
+    """
+    name, rest = _launcher(words)
+    try:
+        if name == "accelerate" and rest[:1] == ["launch"]:
+            return launcher_flags(rest[1:], flag_table("accelerate_flags.txt"), name)[1] or [""]
+        if name == "deepspeed":
+            return launcher_flags(rest, flag_table("deepspeed_flags.txt"), name)[1] or [""]
+        return list(words) if name.endswith(".py") else started([name, *rest]).rest or [""]
+    except BadInput:
+        ends = [index for index, word in enumerate(words) if word.endswith(".py")]
+        ends += [index + 1 for index, word in enumerate(words) if word in ("-m", "--module")]
+        return list(words[ends[0] if ends else len(words) :]) or [""]
+
+
+def _launcher(words: Sequence[str]) -> tuple[str, list[str]]:
+    """The launcher's name and what is behind it, whether it is a program or a module of Python."""
+    name, rest = basename(words[0]), list(words[1:])
+    if name == "accelerate-launch":
+        return "accelerate", ["launch", *rest]
+    if not _PYTHON.fullmatch(name) or "-m" not in rest[:4]:
+        return name, rest
+    module, *behind = rest[rest.index("-m") + 1 :] or [""]
+    launcher = _MODULES.get(module)
+    if launcher == "accelerate" and behind[:1] != ["launch"]:
+        behind = ["launch", *behind]
+    return (launcher, behind) if launcher is not None else (name, rest)
 
 
 def _deepspeed(words: list[str]) -> Processes:

@@ -19,7 +19,7 @@ from willfit.launch.flags import did_you_mean, flag_table
 from willfit.launch.scanning import Dialect
 from willfit.launch.training.commands import allocator, not_counted, read
 from willfit.launch.training.keys import path_of
-from willfit.launch.training.processes import Processes, processes_of
+from willfit.launch.training.processes import Processes, processes_of, script_words
 from willfit.launch.training.swift_megatron import megatron_settings
 from willfit.launch.training.swift_settings import model_of_keys, settings_of
 
@@ -49,7 +49,7 @@ def recognises(words: Sequence[str]) -> bool:
     name = basename(words[0])
     if name in ("swift", "megatron"):
         return len(words) > 1 and words[1] in (*_TRAINING, *_OTHERS)
-    script = (processes_of(words).rest or [""])[0]
+    script = script_words(words)[0]
     return _SCRIPT.fullmatch(script) is not None or _MODULE.fullmatch(script) is not None
 
 
