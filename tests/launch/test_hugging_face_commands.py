@@ -330,6 +330,12 @@ def test_the_reference_of_grpo(words, reference):
     assert read(line).settings.reference_model is reference
 
 
+def test_older_versions_of_grpo_have_a_reference():
+    line = "trl grpo --model_name_or_path a/b"
+    assert read(line, "0.18.2").settings.reference_model is True
+    assert read(f"{line} --use_peft", "0.18.2").settings.reference_model is None
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

@@ -35,8 +35,11 @@ _GENERATING = {"grpo": 8, "rloo": 2, "online_dpo": 2, "nash_md": 2, "xpo": 2, "p
 _PROMPT, _COMPLETION, _LONGER_COMPLETION = 512, 256, 512
 _LONGER_SINCE = (1, 16)
 
-#: vLLM runs with the trainer if nothing is said since 1.0; it runs on a card of its own up to 0.17.
-_COLOCATED_SINCE, _OWN_CARD_UNTIL = (1, 0), (0, 18)
+#: GRPO's `beta` is 0 if nothing is said since this version.
+_NO_BETA_SINCE = (0, 19)
+
+#: vLLM runs on the trainer's cards if nothing is said since 1.0; before, in a server of its own.
+_COLOCATED_SINCE = (1, 0)
 
 
 class Objective(NamedTuple):
@@ -109,13 +112,13 @@ def objective_of(keys: Keys, trainer: str, version: str | None, adapted: bool) -
         name,
         length,
         rollout,
-        _reference(keys, trainer, adapted),
+        _reference(keys, trainer, version, adapted),
         bool(keys.flag("precompute_ref_log_probs")),
         tuple(notes),
     )
 
 
-def _reference(keys: Keys, trainer: str, adapted: bool) -> bool | None:
+def _reference(keys: Keys, trainer: str, version: str | None, adapted: bool) -> bool | None:
     """Whether a second copy is held: of GRPO where its `beta` is not 0, and there is no adapter to turn off."""
     if keys.flag("force_use_ref_model"):
         return True
@@ -124,8 +127,9 @@ def _reference(keys: Keys, trainer: str, adapted: bool) -> bool | None:
         return None
     betas = keys.words("beta") if not isinstance(keys.get("beta"), int | float) else (str(keys.get("beta")),)
     if not betas:
-        # RLOO's is 0.05 by default, GRPO's is 0 since 0.18.
-        return True if trainer == "rloo" and not adapted else None
+        # RLOO's is 0.05 by default, GRPO's was 0.04 up to 0.18 and is 0.
+        held = trainer == "rloo" or parse_version(version or NEWEST) < _NO_BETA_SINCE
+        return (True if held else None) if not adapted else None
     try:
         return any(float(beta) for beta in betas) and not adapted
     except ValueError:
@@ -157,7 +161,7 @@ def _rollout(keys: Keys, trainer: str, version: str | None) -> RolloutSettings:
     colocated = mode == "colocate" if mode else asked >= _COLOCATED_SINCE
     return RolloutSettings(
         engine="vllm",
-        colocated=colocated and asked >= _OWN_CARD_UNTIL,
+        colocated=colocated,
         memory_utilization=share,
         tp=tp,
         # `generation/vllm_generation.py` drops the weights while the trainer works.
