@@ -14,7 +14,7 @@ from willfit.training.modelling.head import LossPath, head
 from willfit.training.modelling.step import Step
 from willfit.training.objectives import sequences
 from willfit.training.run import Run
-from willfit.training.selective import SELECTIONS
+from willfit.training.selective import SELECTIONS, compiled
 from willfit.training.sharding.base import Unit
 from willfit.training.tape import Replay, replay
 from willfit.training.tape.replay import Selection
@@ -46,6 +46,7 @@ def step_of(run: Run, compute_capability: str) -> Step:
         expert_ranks=layout.ep,
         expert_tensor_ranks=expert_tensor_ranks(layout),
         grouped_experts=run.habits.grouped_experts,
+        compiled=settings.compile,
     )
 
 
@@ -68,7 +69,7 @@ def pieces_of(run: Run, holding: Holding, step: Step, layers: range) -> list[Pie
         piece, dtype, trained = _bottom(holding, step, temporary)
         found.append(piece)
         entering = trained or (settings.adapter is not None and checkpointing.kind not in (None, "none"))
-    selects = SELECTIONS.get(checkpointing.kind or "none")
+    selects = SELECTIONS.get(checkpointing.kind or "none", compiled if step.compiled else None)
     known: dict[tuple[int, bool], tuple[Replay, Unit]] = {}
     for index in layers:
         layer = architecture.layers[index]
@@ -79,7 +80,10 @@ def pieces_of(run: Run, holding: Holding, step: Step, layers: range) -> list[Pie
         chosen = checkpointing.kind not in (None, "none") and index % checkpointing.every == 0
         chosen = chosen and (checkpointing.layers is None or index < checkpointing.layers)
         selective = chosen and checkpointing.kind in SELECTIONS
-        found.append(Piece(f"layer {index}", *known[key], chosen, selective, checkpointing.offload))
+        ran, unit = known[key]
+        if step.compiled and not chosen:
+            ran = ran.kept_as_selected()
+        found.append(Piece(f"layer {index}", ran, unit, chosen, selective, checkpointing.offload))
         entering = True
     if layers.stop == len(architecture.layers):
         top = _top(run, holding, step, architecture, dtype, temporary)

@@ -39,6 +39,8 @@ class Step:
         Experts run as grouped products over sorted tokens; else in a loop.
     training
         Dropout is on.
+    compiled
+        Layers and loss run under `torch.compile`, which keeps results of products and makes the rest anew.
     wide_angles
         Cosine and sine stay float32 under autocast.
     """
@@ -59,6 +61,7 @@ class Step:
     expert_tensor_ranks: int = 1
     grouped_experts: bool = True
     training: bool = True
+    compiled: bool = False
     wide_angles: bool = True
 
     @property

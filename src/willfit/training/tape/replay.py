@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from willfit.training.tape.tape import Operation, Tape, Value
 
@@ -68,6 +68,12 @@ class Replay:
     forward: Moment
     backward: Moment
     gradients: int
+
+    def kept_as_selected(self) -> Replay:
+        """The same where only what is selected is kept, and the rest is made anew without room of its own."""
+        backward = replace(self.backward, kept=min(self.backward.kept, self.selected))
+        forward = replace(self.forward, kept=min(self.forward.kept, self.selected))
+        return replace(self, kept=self.selected, forward=forward, backward=backward)
 
 
 def replay(
