@@ -1,0 +1,271 @@
+"""Writing a forward down, operation by operation, with autograd's rules for what is kept.
+
+Each method is one operation of PyTorch. What it keeps follows from which inputs need a gradient, as
+`tools/autograd/derivatives.yaml` of PyTorch says: a product keeps each factor whose partner needs one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from willfit.training.adapters.forward import AdapterForward, Step, StepKind, Value
+
+_WIDTH = {"bool": 0, "int64": 1, "float16": 2, "bfloat16": 2, "float32": 3, "float64": 4, "complex64": 5}
+
+
+@dataclass(slots=True)
+class Recorder:
+    """Records steps over one module.
+
+    Parameters
+    ----------
+    inputs, outputs
+        Features of the module.
+    model
+        Dtype of activations and of the module's weight.
+    adapter
+        Dtype of the adapter's parameters.
+    autocast
+        Dtype that autocast casts the inputs of products to; None without autocast.
+    """
+
+    inputs: int
+    outputs: int
+    model: str
+    adapter: str
+    autocast: str | None = None
+    _steps: list[Step] = field(default_factory=list)
+    _parameters: list[Value] = field(default_factory=list)
+    _trained: set[str] = field(default_factory=set)
+    _needs: set[str] = field(default_factory=lambda: {"x"})
+    _held: set[str] = field(default_factory=set)
+    _casts: dict[tuple[str, str], Value] = field(default_factory=dict)
+
+    @property
+    def x(self) -> Value:
+        """The module's input."""
+        return Value("x", per_token=self.inputs, dtype=self.model)
+
+    def trained(self, name: str, elements: int, dtype: str | None = None) -> Value:
+        """A parameter of the adapter."""
+        value = Value(name, fixed=elements, dtype=dtype or self.adapter)
+        self._parameters.append(value)
+        self._trained.add(name)
+        self._needs.add(name)
+        return value
+
+    def frozen(self, name: str, elements: int, dtype: str | None = None) -> Value:
+        """A kept tensor that is not trained: a projection, or the module's own weight (`W`)."""
+        value = Value(name, fixed=elements, dtype=dtype or self.adapter)
+        self._parameters.append(value)
+        return value
+
+    def weight(self) -> Value:
+        """The module's own weight, which is there anyway."""
+        return self.frozen("W", self.inputs * self.outputs, self.model)
+
+    def hold(self, value: Value) -> Value:
+        """Keep a tensor until the module returns: a Python variable names it."""
+        self._held.add(value.name)
+        return value
+
+    def base(self, value: Value) -> Value:
+        """The wrapped module."""
+        made = Value("y", per_token=self.outputs, dtype=self.autocast or self.model)
+        self._put("base", (value,), made)
+        return made
+
+    def cast(self, value: Value, dtype: str) -> Value:
+        """`tensor.to(dtype)`."""
+        if value.dtype == dtype:
+            return value
+        return self._put("cast", (value,), self._like(value, dtype))
+
+    def linear(self, value: Value, weight: Value, features: int) -> Value:
+        """`F.linear(value, weight)`; under autocast both are cast first, a parameter's copy once."""
+        value, weight = self._autocast(value), self._autocast(weight)
+        made = self._new(features if value.per_token else 0, value.dtype)
+        if not value.per_token:
+            made = replace(made, fixed=features)
+        return self._put("linear", (value, weight), made, self._factors(value, weight))
+
+    def product(self, left: Value, right: Value, fixed: int) -> Value:
+        """`left @ right` of weights."""
+        left, right = self._autocast(left), self._autocast(right)
+        made = Value(self._name(), fixed=fixed, dtype=_wider(left, right))
+        return self._put("product", (left, right), made, self._factors(left, right))
+
+    def dropout(self, value: Value, probability: float) -> Value:
+        """`nn.Dropout` in training on a GPU: `native_dropout` keeps its mask."""
+        if probability <= 0:
+            return value
+        mask = replace(self._like(value, "bool"), name=self._name() + "_mask")
+        made = self._like(value, value.dtype)
+        return self._put("dropout", (value,), made, (mask.name,), extras=(mask,))
+
+    def add(self, left: Value, right: Value) -> Value:
+        """`left + right` or `left - right`."""
+        return self._put("add", (left, right), self._broadcast(left, right))
+
+    def add_into(self, left: Value, right: Value) -> Value:
+        """`left += right`: no new tensor, and the left one's dtype stays."""
+        made = self._put("add", (left, right), self._like(left, left.dtype))
+        self._steps[-1] = replace(self._steps[-1], in_place=True)
+        return made
+
+    def constant(self, fixed: int = 0, per_token: int = 0, dtype: str | None = None) -> Value:
+        """A new tensor out of nothing: an identity, zeros."""
+        made = Value(self._name(), per_token=per_token, fixed=fixed, dtype=dtype or self.adapter)
+        return self._put("copy", (), made)
+
+    def scale(self, value: Value) -> Value:
+        """`value * number`, `-value`."""
+        return self._put("scale", (value,), self._like(value, value.dtype))
+
+    def multiply(self, left: Value, right: Value) -> Value:
+        """`left * right`: each is kept if the other needs a gradient."""
+        made = self._broadcast(left, right)
+        wide = tuple(
+            replace(made, name=self._name() + "_grad")
+            for own in (left, right)
+            if own.name in self._needs and _size(own) != _size(made)
+        )
+        return self._put("elementwise", (left, right), made, self._factors(left, right), backward=wide[:1])
+
+    def function(self, value: Value, keeps: str = "input", dtype: str | None = None) -> Value:
+        """A function of elements that keeps its `input`, its `output`, or nothing (`none`)."""
+        made = self._like(value, dtype or value.dtype)
+        kept = {"input": (value.name,), "output": (made.name,), "none": ()}[keeps]
+        return self._put("elementwise", (value,), made, kept)
+
+    def reduce(self, value: Value, *, per_token: int = 0, fixed: int = 0, keeps: tuple[str, ...] = ()) -> Value:
+        """A sum, mean or norm over some of the elements; `keeps` of `input`, `output`."""
+        made = Value(self._name(), per_token=per_token, fixed=fixed, dtype=value.dtype)
+        names = {"input": value.name, "output": made.name}
+        return self._put("reduce", (value,), made, tuple(names[keep] for keep in keeps))
+
+    def copy(self, value: Value, *, per_token: int = 0, fixed: int = 0, dtype: str | None = None) -> Value:
+        """Padding, repetition, `cat`, gathering."""
+        made = Value(self._name(), per_token=per_token, fixed=fixed, dtype=dtype or value.dtype)
+        return self._put("copy", (value,), made)
+
+    def view(self, value: Value) -> Value:
+        """A view."""
+        return self._put("view", (value,), self._like(value, value.dtype))
+
+    def view_of(self, value: Value, per_token: int) -> Value:
+        """A view of some of the features; its gradient is padded to all."""
+        return self._put("view", (value,), self._new(per_token, value.dtype))
+
+    def solve(
+        self,
+        values: tuple[Value, ...],
+        fixed: int,
+        *,
+        keeps: tuple[Value, ...] = (),
+        keeps_output: bool = False,
+        extras: tuple[Value, ...] = (),
+        backward: tuple[Value, ...] = (),
+        dtype: str | None = None,
+    ) -> Value:
+        """Any other operation on weights; `keeps` and `extras` say what stays."""
+        made = Value(self._name(), fixed=fixed, dtype=dtype or values[0].dtype)
+        kept = (*(value.name for value in keeps), *((made.name,) if keeps_output else ()))
+        return self._put("solve", values, made, kept, extras, backward)
+
+    def transform(
+        self,
+        value: Value,
+        weight: Value,
+        per_token: int,
+        *,
+        extras: tuple[Value, ...],
+        backward: tuple[Value, ...],
+    ) -> Value:
+        """A product by way of a transform: an autograd function that keeps both factors."""
+        made = self._new(per_token, value.dtype)
+        kept = (value.name, weight.name)
+        return self._put("solve", (value, weight), made, kept, extras, backward)
+
+    def mixed(self, value: Value, per_sample: int) -> Value:
+        """A weight made for each sequence."""
+        made = Value(self._name(), dtype=value.dtype, per_sample=per_sample)
+        return self._put("product", (value,), made, (value.name,))
+
+    def joined(self, values: tuple[Value, ...], fixed: int) -> Value:
+        """`torch.cat` of weights."""
+        made = Value(self._name(), fixed=fixed, dtype=values[0].dtype)
+        return self._put("copy", values, made)
+
+    def detach(self, value: Value) -> Value:
+        """Gradients end here."""
+        made = self._put("view", (value,), self._like(value, value.dtype))
+        self._needs.discard(made.name)
+        last = self._steps[-1]
+        self._steps[-1] = replace(last, gradients=())
+        return made
+
+    def finish(self, result: Value) -> AdapterForward:
+        """The forward, with what it returns."""
+        return AdapterForward(
+            tuple(self._steps), result.name, self.x, tuple(self._parameters), frozenset(self._trained),
+            frozenset(self._held),
+        )  # fmt: skip
+
+    def _put(
+        self,
+        kind: StepKind,
+        inputs: tuple[Value, ...],
+        made: Value,
+        saves: tuple[str, ...] = (),
+        extras: tuple[Value, ...] = (),
+        backward: tuple[Value, ...] = (),
+    ) -> Value:
+        gradients = tuple(value.name for value in inputs if value.name in self._needs)
+        if gradients:
+            self._needs.add(made.name)
+        names = tuple(value.name for value in inputs)
+        self._steps.append(
+            Step(kind, names, made, saves if gradients else (), extras, gradients, backward if gradients else ())
+        )
+        return made
+
+    def _factors(self, left: Value, right: Value) -> tuple[str, ...]:
+        return tuple(
+            own.name for own, partner in ((left, right), (right, left)) if partner.name in self._needs
+        )
+
+    def _autocast(self, value: Value) -> Value:
+        if self.autocast is None or value.dtype == self.autocast:
+            return value
+        key = (value.name, self.autocast)
+        if value.name in self._trained and key in self._casts:
+            return self._casts[key]
+        made = self.cast(value, self.autocast)
+        if value.name in self._trained:
+            self._casts[key] = made
+        return made
+
+    def _broadcast(self, left: Value, right: Value) -> Value:
+        wide = left if (left.per_token, left.fixed) >= (right.per_token, right.fixed) else right
+        return Value(
+            self._name(), wide.per_token, 0 if wide.per_token else wide.fixed, _wider(left, right),
+            wide.per_sample,
+        )  # fmt: skip
+
+    def _like(self, value: Value, dtype: str) -> Value:
+        return replace(value, name=self._name(), dtype=dtype)
+
+    def _new(self, per_token: int, dtype: str) -> Value:
+        return Value(self._name(), per_token=per_token, dtype=dtype)
+
+    def _name(self) -> str:
+        return f"t{len(self._steps)}"
+
+
+def _wider(left: Value, right: Value) -> str:
+    return left.dtype if _WIDTH[left.dtype] >= _WIDTH[right.dtype] else right.dtype
+
+
+def _size(value: Value) -> tuple[int, int, int]:
+    return value.per_token, value.per_sample, value.fixed
