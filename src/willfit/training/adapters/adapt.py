@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 
@@ -28,6 +29,8 @@ FUSED_EXPERTS = (5, 0)
 AUTOCAST_ADAPTER = (0, 12)
 #: Up to this version adapters were float32 whatever the model (LoraLayer.update_layer: `.to(weight.device)`).
 ALWAYS_FLOAT32 = (0, 5)
+#: LN tuning keeps the norms' dtype from here on, OSF leaves the model's before this.
+KEEPS_NORMS, CASTS_OSF = (0, 18), (0, 19)
 
 _MODULES = ("lora", "lycoris", "rotations", "shared", "spectral", "vectors", "deltas")
 #: Other names of methods.
@@ -51,7 +54,9 @@ def methods() -> Mapping[str, Method]:
     return found
 
 
-def adapter_dtype(model: str, quantized: bool, peft: tuple[int, ...], asked: str | None = None) -> str:
+def adapter_dtype(
+    model: str, quantized: bool, peft: tuple[int, ...], asked: str | None = None, kind: str = "lora"
+) -> str:
     """Dtype of an adapter's parameters.
 
     Parameters
@@ -64,9 +69,15 @@ def adapter_dtype(model: str, quantized: bool, peft: tuple[int, ...], asked: str
         PEFT's version.
     asked
         What was asked for; None for PEFT's rule.
+    kind
+        The method: some always had a dtype of their own.
     """
     if asked is not None:
         return asked
+    if kind == "ln_tuning" and peft[:2] >= KEEPS_NORMS or kind == "osf" and peft[:2] < CASTS_OSF:
+        return model
+    if kind in ("adalora", "ia3"):
+        return "float32"
     if quantized or peft[:2] <= ALWAYS_FLOAT32 or peft[:2] >= AUTOCAST_ADAPTER:
         return "float32"
     return model
@@ -108,20 +119,20 @@ def adapt(
         The method or an option is not known, nothing is targeted, or sizes do not fit.
     """
     kind, implied = ALIASES.get(settings.kind, (settings.kind, {}))
-    dtype = adapter_dtype(model_dtype, quantized, peft, settings.dtype)
+    dtype = adapter_dtype(model_dtype, quantized, peft, settings.dtype, kind)
     fused = transformers[: len(FUSED_EXPERTS)] >= FUSED_EXPERTS
     found = find_modules(architecture, fused)
     if kind not in methods():
         return _prompt(kind, architecture, settings, implied, peft, model_dtype, found)
     method = methods()[kind]
     options = _options(method, settings, implied)
-    ask = Ask(architecture, settings, options, peft)
+    ask = Ask(architecture, settings, options, peft, (), model_dtype, quantized)
     targets = settings.targets or default_targets(method.targets, architecture.model_type, peft)
     exclude = tuple(str(name) for name in options.get("exclude_modules") or ())
     if fused and kind == "lora":
         targets, options, parameters = remap(architecture.model_type, targets, options, peft)
         exclude = (*exclude, *parameters)
-        ask = Ask(architecture, settings, options, peft)
+        ask = replace(ask, options=options)
     kinds = method.kinds
     modules = select(
         found, targets, exclude=exclude, saved=settings.modules_to_save,
@@ -136,7 +147,7 @@ def adapt(
             f"{settings.kind}: no module of {architecture.model_type} is named {', '.join(targets)}; "
             f"its modules are {', '.join(sorted({module.leaf for module in found}))}"
         )
-    ask = Ask(architecture, settings, options, peft, modules)
+    ask = replace(ask, modules=modules)
     return _assemble(method, ask, found, dtype, model_dtype, autocast, forwards)
 
 
@@ -166,11 +177,8 @@ def _assemble(
         if forwards:
             recorder = Recorder(module.inputs, module.outputs, model_dtype, dtype, autocast)
             described[module.name] = method.forward(ask, module, recorder)
-    copies, originals = saved_modules(ask, found)
-    trainable.extend(copies)
-    held.extend(originals)
-    trainable.extend(trained_biases(ask, found))
-    return Adapted(tuple(trainable), tuple(held), ask.modules, described, dtype)
+    own = (*saved_modules(ask, found), *trained_biases(ask, found))
+    return Adapted(tuple(trainable), own, tuple(held), ask.modules, described, dtype)
 
 
 def _parameters(added: Added, prefix: str, module: Module | None, copies: int) -> Iterator[Parameter]:
@@ -209,23 +217,18 @@ def _prompt(
     options = {**PROMPT_OPTIONS, **implied, **settings.options}
     ask = Ask(architecture, settings, options, peft)
     made = method(ask)
-    copies, originals = saved_modules(ask, found)
-    dtype = model_dtype if made.dtype == "model" else made.dtype
-    return Adapted(
-        (*made.trainable, *copies), (*made.held, *originals), (), {}, dtype, made.virtual_tokens,
-        made.prefix_tokens,
-    )  # fmt: skip
+    return replace(
+        made, own=saved_modules(ask, found), dtype=model_dtype if made.dtype == "model" else made.dtype
+    )
 
 
 def _by_parameter(found: tuple[Module, ...], named: tuple[str, ...]) -> tuple[Module, ...]:
     """`target_parameters`: fused experts, or the weight of a module (`gate.weight`)."""
-    from dataclasses import replace
-
     hits = []
     for module in found:
         if module.kind == "experts" and matches(module.name, named):
             hits.append(module)
-        elif module.kind == "linear" and matches(module.name + ".weight", named):
+        elif module.kind in ("linear", "router") and matches(module.name + ".weight", named):
             hits.append(replace(module, kind="weight"))
     return tuple(hits)
 

@@ -6,16 +6,20 @@ PEFT: tuners/miss (bone before 0.17), gralora, glora, hira, delora, deft, peanut
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from willfit.errors import BadInput
 from willfit.quantities import ceil_div
 from willfit.training.adapters.forward import AdapterForward, Value
 from willfit.training.adapters.lycoris import apply_delta
-from willfit.training.adapters.methods import LINEAR_AND_CONV1D, Ask, Method, _named
+from willfit.training.adapters.methods import LINEAR_AND_CONV1D, Ask, Method
 from willfit.training.adapters.modules import Module
 from willfit.training.adapters.recording import Recorder
 from willfit.training.adapters.records import Added, Held
+
+#: OSF adds the change of the weaker directions from here on; before, it built the whole weight.
+_OSF_KEEPS_INITIAL = (0, 21)
 
 
 def miss_added(ask: Ask, module: Module) -> Added:
@@ -110,6 +114,8 @@ def _glora_path(kind: str, rows: int, columns: int, rank: int, column: bool) -> 
 def glora_added(ask: Ask, module: Module) -> Added:
     """Paths A and B for the weight; C, D and E for the bias, where there is one. Absent ones are zeros."""
     rank = ask.rank
+    if ask.architecture.model_type in ("falcon", "RefinedWeb", "RefinedWebModel"):
+        raise BadInput("GLoRA wraps plain linear layers only, not those of Falcon")
     paths = {
         letter: (_glora_path(str(ask.options["config_A_B"]), module.outputs, module.inputs, rank, True),
                  (module.outputs, module.inputs))
@@ -306,7 +312,7 @@ def _kept_rank(ask: Ask, module: Module) -> int:
     smaller = min(module.inputs, module.outputs)
     patterns: dict[str, Any] = ask.options.get("rank_pattern") or {}
     value = next(
-        (own for key, own in patterns.items() if _named(module.name, key)), ask.options.get("effective_rank")
+        (own for key, own in patterns.items() if re.search(key, module.name)), ask.options.get("effective_rank")
     )
     if value is None:
         return smaller // 2
@@ -319,28 +325,33 @@ def osf_added(ask: Ask, module: Module) -> Added:
     kept = _kept_rank(ask, module)
     rest = min(module.inputs, module.outputs) - kept
     low = {"U_low": (module.outputs, rest), "S_low": (rest,), "V_low": (rest, module.inputs)}
-    held = [Held(f"_osf_{name}_init", shape, "model") for name, shape in low.items()]
+    trained = {f"osf_svd_params.{name}": shape for name, shape in low.items()}
+    if ask.peft[:2] < _OSF_KEEPS_INITIAL:  # the weight was rebuilt of all directions
+        high = {"U": (module.outputs, kept), "S": (kept,), "V": (kept, module.inputs)}
+        return Added(trained, tuple(Held(f"_osf_{name}_high", shape, "adapter") for name, shape in high.items()))
+    held = [Held(f"_osf_{name}_init", shape, "adapter") for name, shape in low.items()]
     if module.outputs > module.inputs:
-        held.append(Held("_osf_U_high", (module.outputs, kept), "model"))
+        held.append(Held("_osf_U_high", (module.outputs, kept), "adapter"))
     if module.outputs < module.inputs:
-        held.append(Held("_osf_V_high", (kept, module.inputs), "model"))
-    return Added({f"osf_svd_params.{name}": shape for name, shape in low.items()}, tuple(held))
+        held.append(Held("_osf_V_high", (kept, module.inputs), "adapter"))
+    return Added(trained, tuple(held))
 
 
 def osf_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     """As LoRA of twice the rank: trained directions less their initial values, side by side."""
     rest = min(module.inputs, module.outputs) - _kept_rank(ask, module)
-    up = to.trained("U_low", module.outputs * rest, to.model)
-    strength = to.trained("S_low", rest, to.model)
-    down = to.trained("V_low", rest * module.inputs, to.model)
+    up = to.trained("U_low", module.outputs * rest)
+    strength = to.trained("S_low", rest)
+    down = to.trained("V_low", rest * module.inputs)
     result = to.hold(to.base(to.x))
     now = to.multiply(up, strength)
-    before = to.scale(to.copy(to.frozen("U_low_init", module.outputs * rest, to.model), fixed=module.outputs * rest))
+    before = to.scale(to.copy(to.frozen("U_low_init", module.outputs * rest), fixed=module.outputs * rest))
     a = to.hold(to.joined((now, before), 2 * module.outputs * rest))
     b = to.hold(to.joined((down,), 2 * rest * module.inputs))
-    low = to.hold(to.linear(to.x, b, 2 * rest))
+    x = to.hold(to.cast(to.x, to.adapter))
+    low = to.hold(to.linear(x, b, 2 * rest))
     wide = to.hold(to.linear(low, a, module.outputs))
-    return to.finish(to.add(result, wide))
+    return to.finish(to.add(result, to.cast(wide, to.model)))
 
 
 def adamss_added(ask: Ask, module: Module) -> Added:

@@ -14,6 +14,9 @@ from willfit.training.adapters.modules import Module
 from willfit.training.adapters.recording import Recorder
 from willfit.training.adapters.records import Added, Held
 
+#: Experts' factors were on the other sides before (ParamWrapper.update_layer).
+_SWAPS_EXPERTS = (0, 19)
+
 
 def _frozen_factor(ask: Ask) -> str | None:
     """LoRA-FA freezes A (its optimizer does), MiCA freezes B."""
@@ -22,20 +25,33 @@ def _frozen_factor(ask: Ask) -> str | None:
     return "lora_B" if ask.options.get("init_lora_weights") == "mica" else None
 
 
+def _pools(ask: Ask) -> bool:
+    """QA-LoRA sums groups of inputs; PEFT knows it for GPTQ layers alone."""
+    return bool(ask.options.get("use_qalora")) and ask.quantized
+
+
+def _trains_rank_number(ask: Ask) -> bool:
+    """From 0.21 casting the adapter to float32 makes a parameter anew, which is trained (cast_adapter_dtype)."""
+    return ask.peft[:2] >= (0, 21) and not ask.quantized and ask.model_dtype in ("bfloat16", "float16")
+
+
 def _shapes(ask: Ask, module: Module) -> dict[str, tuple[int, ...]]:
     rank = ask.rank_of(module)
     if module.kind == "embedding":
         return {"lora_embedding_A": (rank, module.inputs), "lora_embedding_B": (module.outputs, rank)}
     if module.kind == "experts":
         # ParamWrapper: one factor for all experts, rank times experts wide
+        inputs, outputs = module.inputs, module.outputs
+        if ask.peft[:2] < _SWAPS_EXPERTS:
+            inputs, outputs = outputs, inputs
         return {
-            "lora_A.weight": (rank * module.stacked, module.inputs),
-            "lora_B.weight": (module.outputs, rank * module.stacked),
+            "lora_A.weight": (rank * module.stacked, inputs),
+            "lora_B.weight": (outputs, rank * module.stacked),
         }
     if module.kind == "weight":  # a two-dimensional parameter: one "expert", (out, in)
         return {"lora_A.weight": (rank, module.inputs), "lora_B.weight": (module.outputs, rank)}
     first, second = (rank, module.inputs), (module.outputs, rank)
-    if ask.options.get("use_qalora"):
+    if _pools(ask):
         group = ask.integer("qalora_group_size")
         if module.inputs % group:
             raise BadInput(f"qalora_group_size {group} does not divide the {module.inputs} inputs of {module.name}")
@@ -89,7 +105,7 @@ def lora_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
         return _dora(ask, module, to, result, first, second)
     x = to.hold(to.cast(to.x, to.adapter))
     dropped = to.dropout(x, ask.settings.dropout)
-    if ask.options.get("use_qalora"):
+    if _pools(ask):
         dropped = to.scale(to.reduce(dropped, per_token=module.inputs // ask.integer("qalora_group_size")))
     low = to.linear(dropped, first, rank)
     result = to.add(result, to.scale(to.linear(low, second, module.outputs)))
@@ -135,12 +151,14 @@ def _dora(ask: Ask, module: Module, to: Recorder, result: Value, first: Value, s
 
 
 def adalora_added(ask: Ask, module: Module) -> Added:
-    """A, B and the singular values E at the initial rank; `ranknum` is a constant of one element."""
+    """A, B and the singular values E at the initial rank; `ranknum`, one element, is meant to be a constant."""
     rank = ask.rank_of(module, "init_r", "none")
-    return Added(
-        {"lora_A": (rank, module.inputs), "lora_E": (rank, 1), "lora_B": (module.outputs, rank)},
-        (Held("ranknum", (1,), "adapter"),),
-    )
+    trained: dict[str, tuple[int, ...]] = {
+        "lora_A": (rank, module.inputs), "lora_E": (rank, 1), "lora_B": (module.outputs, rank),
+    }  # fmt: skip
+    if _trains_rank_number(ask):
+        return Added(trained | {"ranknum": (1,)})
+    return Added(trained, (Held("ranknum", (1,), "adapter"),))
 
 
 def adalora_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:

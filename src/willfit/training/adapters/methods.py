@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from willfit.architectures.model import Architecture
@@ -29,6 +29,8 @@ class Ask:
         PEFT's version.
     modules
         The modules that are adapted.
+    model_dtype, quantized
+        Dtype of the model's weights, and whether the adapted ones are stored in integers.
     """
 
     architecture: Architecture
@@ -36,6 +38,8 @@ class Ask:
     options: Mapping[str, Any]
     peft: tuple[int, ...]
     modules: tuple[Module, ...] = ()
+    model_dtype: str = "bfloat16"
+    quantized: bool = False
 
     @property
     def rank(self) -> int:
@@ -98,7 +102,6 @@ class Method:
     shared: Callable[[Ask, Sequence[Module]], Added] | None = None
     kinds: tuple[str, ...] = ("linear",)
     targets: str = "lora"
-    keeps_model_dtype: frozenset[str] = field(default_factory=frozenset)
 
 
 LINEAR_AND_CONV1D = ("linear", "conv1d")

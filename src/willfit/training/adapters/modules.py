@@ -7,17 +7,22 @@ Identical layers share one `Layer` object, so a module stands for all layers tha
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from willfit.architectures.model import Architecture, Layer, Part, Tensor
 
 #: What a module is in the model's code. `conv1d` is transformers' transposed linear layer, `experts` one parameter
-#: of all routed experts of a layer (transformers 5), `weight` a plain parameter that a library calls by name.
-ModuleKind = Literal["linear", "conv1d", "embedding", "norm", "experts", "weight", "other"]
+#: of all routed experts of a layer and `router` its router's (transformers 5), `weight` a two-dimensional parameter that
+#: a library calls by name.
+ModuleKind = Literal["linear", "conv1d", "embedding", "norm", "experts", "router", "weight", "other"]
 
 #: Linear layers of these models are `Conv1D`, shape (in, out). transformers: models/gpt2/modeling_gpt2.py.
 CONV1D_TYPES = frozenset({"gpt2", "openai-gpt", "decision_transformer", "imagegpt"})
+
+
+#: Routers that are parameters of a module of their own in transformers 5, no linear layers.
+ROUTERS = frozenset({"gate", "router"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +119,12 @@ def _of_layer(layer: Layer, where: tuple[int, ...], conv1d: bool, fused: bool) -
         if fused and "{expert}" in tensor.name:
             experts.append(tensor)
             continue
-        module = _module(tensor, conv1d and tensor.part != "router", biased, where, layer)
-        if module is not None:
-            yield module
+        module = _module(tensor, conv1d, biased, where, layer)
+        if module is None:
+            continue
+        if fused and module.part == "router" and module.leaf in ROUTERS:
+            module = replace(module, kind="router")
+        yield module
     yield from _fused(experts, where, layer)
 
 
@@ -156,7 +164,7 @@ def _fused(experts: list[Tensor], where: tuple[int, ...], layer: Layer) -> Itera
     wide = [tensor for tensor in experts if tensor.kind == "linear"]
     if not wide:
         return
-    container = wide[0].name.split(".{expert}")[0]
+    container = wide[0].name.split(".{expert}")[0].replace("block_sparse_moe", "mlp")
     groups: dict[tuple[int, ...], list[Tensor]] = {}
     for tensor in wide:
         groups.setdefault(tensor.shape, []).append(tensor)

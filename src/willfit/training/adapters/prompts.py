@@ -18,6 +18,14 @@ from willfit.training.parameters import Parameter
 
 #: Prefixes were as wide as all query heads before (PEFT #1901).
 _GROUPED_PREFIX = (0, 13)
+#: Their configs have no `num_key_value_heads`, by which PEFT knows grouped attention.
+_UNGROUPED = frozenset(
+    "gpt2 gpt_bigcode bloom falcon RefinedWeb RefinedWebModel gptj gpt_neo gpt_neox opt mpt codegen".split()
+)
+#: CPT's embeddings were trained too before (CPTEmbedding.__init__).
+_FREEZES_CPT = (0, 18)
+#: PEFT: tuners/adaption_prompt/config.py: TRANSFORMERS_MODEL_CONFIG.
+ADAPTION_TYPES = ("llama", "mistral", "gpt2")
 #: From here a config's own `head_dim` counts, not the hidden size over the heads.
 _OWN_HEAD_DIM = (0, 18)
 
@@ -58,12 +66,10 @@ def prefix_width(ask: Ask) -> int:
     architecture = ask.architecture
     attention = _attention(architecture)
     hidden = architecture.hidden_size
-    if ask.peft[:2] < _GROUPED_PREFIX or architecture.encoder:
+    if ask.peft[:2] < _GROUPED_PREFIX or architecture.encoder or architecture.model_type in _UNGROUPED:
         return hidden
     if ask.peft[:2] < _OWN_HEAD_DIM:
         return hidden // attention.heads * attention.kv_heads
-    if architecture.model_type in ("gpt2", "bloom", "falcon", "gptj", "gpt_neox", "opt", "mpt"):
-        return hidden  # their configs have no num_key_value_heads
     return attention.head_dim * attention.kv_heads
 
 
@@ -72,7 +78,7 @@ def prefix(ask: Ask) -> Adapted:
     tokens, width = _tokens(ask), prefix_width(ask)
     layers = len(ask.architecture.layers) or len(ask.architecture.encoder)
     if ask.options.get("prefix_projection"):
-        hidden = ask.options.get("encoder_hidden_size") or ask.architecture.hidden_size
+        hidden = int(ask.options.get("encoder_hidden_size") or width)
         trained: tuple[Parameter, ...] = (
             _parameter("embedding.weight", (tokens, width)),
             *_linear("transform.0", width, hidden),
@@ -90,7 +96,7 @@ def cartridge(ask: Ask) -> Adapted:
     across = len(ask.architecture.layers) * 2 * width
     held = (Held("prompt_encoder.frozen_embedding", (frozen, across), "float32"),) if frozen else ()
     return Adapted(
-        (_parameter("trainable_embedding", (tokens - frozen, across)),), held, prefix_tokens=tokens
+        (_parameter("trainable_embedding", (tokens - frozen, across)),), (), held, prefix_tokens=tokens
     )
 
 
@@ -144,12 +150,19 @@ def multitask_prompt(ask: Ask) -> Adapted:
 
 def cpt(ask: Ask) -> Adapted:
     """What is added to the embeddings of a text, which are kept."""
+    if ask.architecture.encoder and ask.architecture.layers:
+        raise BadInput("CPT knows causal language models only")
     ids = ask.options.get("cpt_token_ids")
     tokens = len(ids) if ids else _tokens(ask)
     shape = (tokens, ask.architecture.hidden_size)
+    if ask.peft[:2] < _FREEZES_CPT:
+        return Adapted(
+            (_parameter("embedding.weight", shape), _parameter("delta_embedding.weight", shape)),
+            virtual_tokens=tokens,
+        )
     return Adapted(
         (_parameter("delta_embedding.weight", shape),),
-        (Held("prompt_encoder.embedding.weight", shape, "float32"),),
+        held=(Held("prompt_encoder.embedding.weight", shape, "float32"),),
         virtual_tokens=tokens,
     )
 
@@ -160,6 +173,8 @@ def adaption_prompt(ask: Ask) -> Adapted:
     if not isinstance(length, int) or not isinstance(layers, int):
         raise BadInput("adaption_prompt needs adapter_len and adapter_layers")
     architecture = ask.architecture
+    if architecture.model_type not in ADAPTION_TYPES:
+        raise BadInput(f"adaption_prompt knows {', '.join(ADAPTION_TYPES)}, not {architecture.model_type}")
     if layers > len(architecture.layers):
         raise BadInput(f"adapter_layers {layers} is more than the {len(architecture.layers)} layers of the model")
     name = "layers.{layer}.self_attn."

@@ -55,8 +55,10 @@ class Adapted:
 
     Attributes
     ----------
-    trainable
-        Parameters that are trained.
+    added
+        Parameters of the adapter, in `dtype`.
+    own
+        Parameters of the model that are trained too, in its own dtype: copies for `modules_to_save`, biases.
     held
         Tensors that the adapter keeps besides.
     modules
@@ -64,16 +66,17 @@ class Adapted:
     forwards
         What the forward of a wrapped module does, by its name in the architecture (`{layer}` inside).
     dtype
-        Of the trained parameters.
-    virtual_tokens
-        Tokens that are put in front of every sequence (`prompt`), or only of keys and values (`prefix`).
+        Of `added`.
+    virtual_tokens, prefix_tokens
+        Tokens that are put in front of every sequence, and of keys and values only.
     extra_layers
         Whole layers that are added (LLaMA Pro).
     notes
         What a reader should know.
     """
 
-    trainable: tuple[Parameter, ...]
+    added: tuple[Parameter, ...]
+    own: tuple[Parameter, ...] = ()
     held: tuple[Held, ...] = ()
     modules: tuple[Module, ...] = ()
     forwards: Mapping[str, AdapterForward] = field(default_factory=dict)
@@ -84,6 +87,11 @@ class Adapted:
     notes: tuple[str, ...] = ()
 
     @property
+    def trainable(self) -> tuple[Parameter, ...]:
+        """All that is trained."""
+        return (*self.added, *self.own)
+
+    @property
     def parameters(self) -> int:
-        """Trained parameters."""
+        """How many parameters are trained."""
         return sum(parameter.elements for parameter in self.trainable)

@@ -14,6 +14,8 @@ from willfit.training.adapters.records import Added, Held
 
 #: OFT's blocks were whole matrices until this version, over outputs until `_OFT_INPUTS`.
 _OFT_SKEW, _OFT_INPUTS = (0, 16), (0, 12)
+#: Their default number (OFTConfig.r before 0.16).
+_OLD_BLOCKS = 8
 
 
 def nearest_divisor(features: int, wanted: int) -> int:
@@ -31,6 +33,8 @@ def nearest_divisor(features: int, wanted: int) -> int:
 def _oft_blocks(ask: Ask, module: Module) -> tuple[int, int]:
     """Number of blocks and their size."""
     number, size = ask.integer("r"), ask.integer("oft_block_size")
+    if ask.peft[:2] < _OFT_SKEW and not number and "oft_block_size" not in ask.settings.options:
+        number, size = _OLD_BLOCKS, 0
     if number and size and ask.settings.rank is not None:
         size = 0  # the default block size gives way to a rank that was asked for
     if (number == 0) == (size == 0):
@@ -46,7 +50,7 @@ def oft_added(ask: Ask, module: Module) -> Added:
     """Rotations of blocks of inputs: half a skew matrix each; older: whole matrices and magnitudes."""
     shared = bool(ask.options.get("block_share"))
     if ask.peft[:2] < _OFT_INPUTS:
-        number = ask.rank_of(module)
+        number = ask.rank_of(module) or _OLD_BLOCKS
         side = -(-module.outputs // number)
         return Added({"oft_r": (1 if shared else number, side, side)})
     number, size = _oft_blocks(ask, module)

@@ -11,15 +11,14 @@ from willfit.architectures.model import Kind
 from willfit.errors import BadInput
 from willfit.training.adapters.methods import Ask
 from willfit.training.adapters.modules import Module
-from willfit.training.adapters.records import Held
 from willfit.training.parameters import Parameter
 
 
-def saved_modules(ask: Ask, found: tuple[Module, ...]) -> tuple[tuple[Parameter, ...], tuple[Held, ...]]:
+def saved_modules(ask: Ask, found: tuple[Module, ...]) -> tuple[Parameter, ...]:
     """Trained copies, in the model's dtype; their frozen originals stay in memory.
 
-    The originals are counted with the model, so that only the copies are added; a tied head that is named gets a
-    copy of its own, and so has no original to count.
+    The originals are counted with the model, so only the copies are added. A tied head that is named gets a copy of
+    its own.
     """
     copies: list[Parameter] = []
     for name in ask.settings.modules_to_save:
@@ -30,7 +29,7 @@ def saved_modules(ask: Ask, found: tuple[Module, ...]) -> tuple[tuple[Parameter,
             raise BadInput(f"modules_to_save: no module of {ask.architecture.model_type} is named {name!r}")
         for module in hits:
             copies.extend(_parameters(module))
-    return tuple(copies), ()
+    return tuple(copies)
 
 
 def _parameters(module: Module) -> Iterator[Parameter]:

@@ -190,7 +190,7 @@ def unilora_added(ask: Ask, module: Module) -> Added:
     return Added(
         held=tuple(
             Held(f"unilora_{what}_{side}", shape, dtype)
-            for what, dtype in (("indices", "int64"), ("scales", "model"))
+            for what, dtype in (("indices", "int64"), ("scales", "adapter"))
             for side, shape in shapes.items()
         )
     )
@@ -209,7 +209,7 @@ def unilora_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     made = []
     for side, size in (("A", ask.rank * module.inputs), ("B", module.outputs * ask.rank)):
         index = to.frozen(f"unilora_indices_{side}", size, "int64")
-        scales = to.frozen(f"unilora_scales_{side}", size, to.model)
+        scales = to.frozen(f"unilora_scales_{side}", size)
         picked = to.solve((theta, index), size)
         made.append(to.hold(to.multiply(picked, scales)))
     x = to.hold(to.cast(to.x, to.adapter))
@@ -302,7 +302,7 @@ def frod_added(ask: Ask, module: Module) -> Added:
         sparse = max(1, sparse)
     return Added(
         {"frod_lambda_l": (module.inputs,), "frod_lambda_s_values": (sparse,)},
-        (Held("frod_U", (module.outputs, module.inputs), "adapter", place="host"),),
+        (Held("frod_U", (module.outputs, module.inputs), "model", place="host"),),
     )
 
 
@@ -311,8 +311,9 @@ def frod_shared(ask: Ask, modules: Sequence[Module]) -> Added:
     held = []
     for leaf, module in {".".join(module.name.split(".")[-2:]): module for module in modules}.items():
         sparse = frod_added(ask, module).trained["frod_lambda_s_values"][0]
-        held.append(Held(f"frod_V.{leaf}", (module.inputs, module.inputs), "adapter", place="host"))
+        held.append(Held(f"frod_V.{leaf}", (module.inputs, module.inputs), "model", place="host"))
         held.append(Held(f"frod_s_indices.{leaf}", (2, sparse), "int64", place="host"))
+        held.append(Held(f"frod_s_size.{leaf}", (2,), "int64", place="host"))
     return Added(held=tuple(held))
 
 

@@ -7,6 +7,7 @@ PEFT: utils/constants.py: TRANSFORMERS_MODELS_TO_*_TARGET_MODULES_MAPPING (utils
 from __future__ import annotations
 
 from willfit.errors import BadInput
+from willfit.training.adapters.matching import ALL_LINEAR
 
 _QV = ("q_proj", "v_proj")
 _FUSED = ("query_key_value",)
@@ -122,6 +123,7 @@ _SINCE: dict[str, tuple[int, int]] = {
     "qwen2": (0, 13), "gemma3_text": (0, 17), "llama4": (0, 17), "qwen3": (0, 17), "gemma4": (0, 21),
     "nemotron_h": (0, 21), "rwkv": (0, 21), "rwkv7": (0, 21),
 }  # fmt: skip
+_SINCE_OF_WIDE = _SINCE | {"gemma": (0, 17), "gemma2": (0, 17)}
 
 
 def default_targets(method: str, model_type: str, peft: tuple[int, ...]) -> tuple[str, ...]:
@@ -133,7 +135,10 @@ def default_targets(method: str, model_type: str, peft: tuple[int, ...]) -> tupl
         PEFT has no default for it and asks for `target_modules`.
     """
     found = _TABLES[method].get(model_type)
-    if found is None or peft[:2] < _SINCE.get(model_type, (0, 0)):
+    if found is None and method == "osf":
+        return (ALL_LINEAR,)  # tuners/osf/model.py: _prepare_adapter_config
+    since = _SINCE_OF_WIDE if method in ("adalora", "vblora") else _SINCE
+    if found is None or peft[:2] < since.get(model_type, (0, 0)):
         version = ".".join(map(str, peft))
         raise BadInput(
             f"PEFT {version} has no default modules of {model_type!r} for {method}: "
