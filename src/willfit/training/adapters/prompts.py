@@ -42,7 +42,14 @@ def _submodules(architecture: Architecture) -> int:
     return 2 if architecture.encoder and architecture.layers else 1
 
 
-def _attention(architecture: Architecture) -> Attention:
+def attention_of(architecture: Architecture) -> Attention:
+    """The first layer's attention.
+
+    Raises
+    ------
+    BadInput
+        No layer has one.
+    """
     for layer in (*architecture.layers, *architecture.encoder):
         for mixer in layer.mixers:
             if isinstance(mixer, Attention):
@@ -64,7 +71,7 @@ def _linear(name: str, inputs: int, outputs: int) -> tuple[Parameter, Parameter]
 def prefix_width(ask: Ask) -> int:
     """Width of a layer's keys, or values, of one prefix token."""
     architecture = ask.architecture
-    attention = _attention(architecture)
+    attention = attention_of(architecture)
     hidden = architecture.hidden_size
     if ask.peft[:2] < _GROUPED_PREFIX or architecture.encoder or architecture.model_type in _UNGROUPED:
         return hidden
