@@ -108,3 +108,21 @@ OTHER: list[tuple[str, str, int | None, Any, list[str], dict[str, Any]]] = [
     ("llama", "lora", 4, ["gate_proj", "down_proj"], [],
      {"use_bdlora": {"target_modules_bd_a": ["down_proj"], "target_modules_bd_b": ["gate_proj"], "nblocks": 2}}),
 ]  # fmt: skip
+
+#: (kind, rank, options) whose forward and backward are recorded.
+FORWARDS: list[tuple[str, int | None, dict[str, Any]]] = [
+    ("lora", 8, {}), ("lora", 8, {"use_dora": True}), ("lora", 8, {"init_lora_weights": "mica"}),
+    ("adalora", None, {"init_r": 8, "total_step": 100}), ("loha", 8, {}), ("lokr", 8, {}),
+    ("oft", None, {"oft_block_size": 16}), ("oft", None, {"oft_block_size": 16, "use_cayley_neumann": False}),
+    ("boft", None, {"boft_block_size": 8}), ("vera", 8, {}), ("pvera", 8, {}), ("randlora", 8, {}),
+    ("vblora", 8, {"vector_length": 16, "num_vectors": 8}), ("unilora", 8, {"theta_d_length": 32}),
+    ("tinylora", 4, {"u": 5}), ("lily", 8, {"num_B": 3}), ("frod", None, {"sparse_rate": 0.02, "progressbar": False}),
+    ("fourierft", None, {"n_frequency": 500}), ("waveft", None, {"n_frequency": 500}), ("c3a", None, {"block_size": 16}),
+    ("shira", 8, {}), ("supertuning", 8, {"sparsity": 0.9, "lora_alpha": 4}), ("ia3", None, {"feedforward_modules": []}),
+    ("ia3", None, {"feedforward_modules": ["fc"]}), ("beft", None, {}), ("miss", 16, {}),
+    ("miss", 16, {"init_weights": "bat"}), ("miss", 16, {"init_weights": "mini", "mini_r": 8}), ("gralora", 8, {"alpha": 8}),
+    ("glora", 8, {}), ("hira", 8, {}), ("delora", 8, {}), ("deft", 8, {}),
+    ("deft", 8, {"decomposition_method": "qr", "para": True}), ("peanut", 8, {}), ("peanut", 8, {"depth": 1}),
+    ("poly", 8, {"n_skills": 2}), ("osf", None, {}), ("psoft", 8, {}), ("hra", 4, {}),
+    ("road", None, {"variant": "road_1", "group_size": 16}), ("adamss", 8, {"num_subspaces": 4}),
+]  # fmt: skip

@@ -41,8 +41,8 @@ def miss_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     if how == "bat":
         size = module.inputs * module.outputs
         block = to.trained("block", module.outputs * rank)
-        own = to.hold(to.copy(to.weight(), fixed=size))
-        wide = to.hold(to.cast(own, to.adapter))
+        own = to.copy(to.weight(), fixed=size)
+        wide = to.cast(own, to.adapter)
         folded = to.copy(wide, fixed=size)
         delta = to.hold(to.copy(to.add(to.product(folded, block, size), block), fixed=size))
         total = to.hold(to.add(own, delta))
@@ -55,7 +55,7 @@ def _miss_sum(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     rank = ask.rank
     shape = next(iter(miss_added(ask, module).trained.values()))
     block = to.trained("block", shape[0] * shape[1])
-    result = to.hold(to.base(to.x))
+    result = to.base(to.x)
     if shape[1] != module.outputs:
         block = to.hold(to.copy(block, fixed=rank * module.outputs))
     x = to.x
@@ -87,7 +87,7 @@ def gralora_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     rank, blocks, hybrid = ask.rank, ask.integer("gralora_k"), ask.integer("hybrid_r")
     first = to.trained("gralora_A", module.inputs * rank)
     second = to.trained("gralora_B", module.outputs * rank)
-    result = to.hold(to.base(to.x))
+    result = to.base(to.x)
     x = to.dropout(to.cast(to.x, to.adapter), ask.settings.dropout)
     low = to.linear(to.copy(x, per_token=module.inputs), first, blocks * rank)
     mixed = to.copy(low, per_token=blocks * rank)
@@ -142,7 +142,7 @@ def glora_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     """W + W * A + B is made and used beside the module, whose result is taken off again."""
     size = module.inputs * module.outputs
     added = glora_added(ask, module)
-    result = to.hold(to.base(to.x))
+    result = to.base(to.x)
     own = to.weight()
     matrices = []
     for letter in "AB":
@@ -177,7 +177,7 @@ def hira_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     rank, size = ask.rank_of(module), module.inputs * module.outputs
     first = to.trained("hira_A", rank * module.inputs)
     second = to.trained("hira_B", module.outputs * rank)
-    result = to.hold(to.base(to.x))
+    result = to.base(to.x)
     delta = to.hold(to.product(first, second, size))
     x = to.hold(to.dropout(to.hold(to.cast(to.x, to.adapter)), ask.settings.dropout))
     weight = to.multiply(to.weight(), delta)
@@ -201,7 +201,7 @@ def delora_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     second = to.trained("delora_B", module.outputs * rank)
     strength = to.trained("delora_lambda", 1)
     norms = to.frozen("delora_w_norm", module.inputs)
-    result = to.hold(to.base(to.x))
+    result = to.base(to.x)
     total = to.hold(to.constant(per_token=module.outputs, dtype=to.model))
     x = to.hold(to.dropout(to.x, float(ask.options.get("module_dropout") or 0.0)))
     low = to.linear(to.multiply(x, norms), first, rank)
@@ -226,7 +226,7 @@ def deft_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     """In float32: y less its projection, plus x through R and the projection."""
     rank = min(ask.rank, module.outputs)
     basis = to.trained("deft_P", module.outputs * rank)
-    base = to.hold(to.base(to.x))
+    base = to.base(to.x)
     result = to.hold(to.cast(base, "float32"))
     own = result
     if module.biased:
@@ -262,7 +262,7 @@ def peanut_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     """A network with the weight as its input makes the delta weight."""
     rank, depth, inputs = ask.rank, ask.integer("depth"), module.inputs
     first = to.trained("peanut_A.weight", rank * module.outputs)
-    result = to.hold(to.base(to.x))
+    result = to.base(to.x)
     own = to.hold(to.cast(to.weight(), to.adapter))
     state = to.function(to.product(own, first, inputs * rank), "output")
     levels = []
@@ -276,7 +276,7 @@ def peanut_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
         state = to.add(state, levels[depth - 1 - level])
     second = to.trained("peanut_B.weight", module.outputs * rank)
     delta = to.hold(to.scale(to.product(state, second, inputs * module.outputs)))
-    x = to.hold(to.cast(to.x, to.adapter))
+    x = to.hold(to.cast(to.x, delta.dtype))
     wide = to.hold(to.linear(x, delta, module.outputs))
     return to.finish(to.add(result, to.cast(wide, to.model)))
 
@@ -299,7 +299,7 @@ def poly_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     rank, skills = ask.rank, ask.integer("n_skills")
     first = to.trained("poly_lora_A", skills * module.inputs * rank)
     second = to.trained("poly_lora_B", skills * module.outputs * rank)
-    result = to.hold(to.base(to.x))
+    result = to.base(to.x)
     a = to.hold(to.mixed(first, module.inputs * rank))
     b = to.hold(to.mixed(second, module.outputs * rank))
     x = to.hold(to.cast(to.x, to.adapter))
@@ -343,7 +343,7 @@ def osf_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     up = to.trained("U_low", module.outputs * rest)
     strength = to.trained("S_low", rest)
     down = to.trained("V_low", rest * module.inputs)
-    result = to.hold(to.base(to.x))
+    result = to.base(to.x)
     now = to.multiply(up, strength)
     before = to.scale(to.copy(to.frozen("U_low_init", module.outputs * rest), fixed=module.outputs * rest))
     a = to.hold(to.joined((now, before), 2 * module.outputs * rest))
@@ -376,7 +376,7 @@ def adamss_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     parts, own, rank = added.trained["adamss_A"]
     inputs = module.inputs + module.biased
     x = to.copy(to.x, per_token=inputs) if module.biased else to.x
-    result = to.hold(to.base(to.x))
+    result = to.base(to.x)
     frozen = to.cast(to.frozen("adamss_newB", rank * inputs), to.model)
     low = to.hold(to.linear(to.hold(x) if module.biased else x, frozen, rank))
     first = to.cast(to.trained("adamss_A", parts * own * rank), to.model)
@@ -385,8 +385,7 @@ def adamss_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     pieces = to.hold(to.linear(middle, second, module.outputs))
     joined = to.copy(pieces, per_token=module.outputs)
     zeros = to.constant(per_token=module.outputs, dtype=to.model)
-    spread = to.hold(to.copy(joined, per_token=module.outputs))
-    del zeros
+    spread = to.hold(to.copy(joined, per_token=module.outputs, into=zeros))
     return to.finish(to.add(result, spread))
 
 

@@ -96,7 +96,7 @@ def lora_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     first, second = (factor(name, shape) for name, shape in shapes.items())
     if module.kind in ("experts", "weight"):
         return _delta_on_parameter(ask, module, to, first, second)
-    result = to.hold(to.base(to.x))
+    result = to.base(to.x)
     if module.kind == "embedding":
         picked = to.copy(first, per_token=rank)
         result = to.add(result, to.scale(to.linear(picked, second, module.outputs)))
@@ -167,12 +167,13 @@ def adalora_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     first = to.trained("lora_A", rank * module.inputs)
     values = to.trained("lora_E", rank)
     second = to.trained("lora_B", module.outputs * rank)
-    number = to.frozen("ranknum", 1)
-    result = to.hold(to.base(to.x))
+    number = to.trained("ranknum", 1) if _trains_rank_number(ask) else to.frozen("ranknum", 1)
+    result = to.base(to.x)
     x = to.hold(to.cast(to.x, to.adapter))
     low = to.linear(to.dropout(x, ask.settings.dropout), to.multiply(first, values), rank)
     scaled = to.scale(to.linear(low, second, module.outputs))
-    return to.finish(to.add_into(result, to.multiply(scaled, number)))
+    divisor = to.hold(to.shift(number))
+    return to.finish(to.add_into(result, to.divide(scaled, divisor)))
 
 
 LORA = Method(

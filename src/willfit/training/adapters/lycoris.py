@@ -33,10 +33,12 @@ def loha_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
         to.trained(name, (module.outputs if name.endswith("a") else module.inputs) * rank)
         for name in ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
     )
-    result = to.hold(to.base(to.x))
-    products = tuple(Value(f"w{index}", fixed=size, dtype=to.adapter) for index in range(2))
-    again = tuple(Value(f"b{index}", fixed=size, dtype=to.adapter) for index in range(3))
-    delta = to.solve(factors, size, extras=(*products, Value("w", fixed=size, dtype=to.adapter)), backward=again)
+    result = to.base(to.x)
+    products = tuple(Value(f"w{index}", fixed=size, dtype=to.compute) for index in range(2))
+    # at most: the scaled gradient, an old and a new product with it, the other product; half of the factors' gradients
+    again = (*(Value(f"b{index}", fixed=size, dtype=to.compute) for index in range(3)),
+             Value("rest", fixed=size - rank * (module.inputs + module.outputs), dtype=to.compute))  # fmt: skip
+    delta = to.solve(factors, size, extras=products, backward=again, dtype=to.compute)
     return apply_delta(to, module, result, delta)
 
 
@@ -84,7 +86,7 @@ def lokr_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     """kron(w1, w2) * scale: both factors are kept, and the delta weight twice (before and after the scale)."""
     shapes = _lokr_shapes(ask, module)
     size = module.inputs * module.outputs
-    result = to.hold(to.base(to.x))
+    result = to.base(to.x)
     sides = []
     for side in ("lokr_w1", "lokr_w2"):
         names = [name for name in shapes if name.startswith(side)]
@@ -93,7 +95,8 @@ def lokr_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
             rows, columns = shapes[names[0]][0], shapes[names[1]][1]
             values = [to.hold(to.product(values[0], values[1], rows * columns))]
         sides.append(values[0])
-    rebuilt = to.solve((sides[0], sides[1]), size, keeps=(sides[0], sides[1]))
+    both = Value("both", fixed=size, dtype=to.adapter)
+    rebuilt = to.solve((sides[0], sides[1]), size, keeps=(sides[0], sides[1]), backward=(both,))
     return apply_delta(to, module, result, to.scale(rebuilt))
 
 

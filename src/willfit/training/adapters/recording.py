@@ -122,15 +122,37 @@ class Recorder:
         """`value * number`, `-value`."""
         return self._put("scale", (value,), self._like(value, value.dtype))
 
+    def shift(self, value: Value) -> Value:
+        """`value + number`."""
+        return self._put("add", (value,), self._like(value, value.dtype))
+
     def multiply(self, left: Value, right: Value) -> Value:
         """`left * right`: each is kept if the other needs a gradient."""
         made = self._broadcast(left, right)
-        wide = tuple(
-            replace(made, name=self._name() + "_grad")
-            for own in (left, right)
-            if own.name in self._needs and _size(own) != _size(made)
+        return self._put(
+            "elementwise", (left, right), made, self._factors(left, right), backward=self._wide((left, right), made)
         )
-        return self._put("elementwise", (left, right), made, self._factors(left, right), backward=wide[:1])
+
+    def divide(self, left: Value, right: Value) -> Value:
+        """`left / right`: the numerator is kept only for the divisor's gradient, which takes two tensors more."""
+        made = self._broadcast(left, right)
+        kept = (right.name,)
+        wide = self._wide((left, right), made)
+        if right.name in self._needs:
+            kept = (left.name, right.name)
+            wide += (replace(made, name="quotient"), replace(made, name="negated"))
+        return self._put("elementwise", (left, right), made, kept, backward=wide)
+
+    def _wide(self, values: tuple[Value, ...], made: Value) -> tuple[Value, ...]:
+        """Gradients before they are summed to a smaller input, or cast to its dtype: the last one's place is reused."""
+        unlike = [
+            own for own in values
+            if own.name in self._needs and (_size(own) != _size(made) or own.dtype != made.dtype)
+        ]  # fmt: skip
+        wide = [replace(made, name="wide") for _ in unlike]
+        if len(unlike) == 2 and _size(unlike[1]) == _size(made):
+            wide[1] = replace(unlike[1], name="rest")  # its cast follows when the first wide one is gone
+        return tuple(wide)
 
     def function(self, value: Value, keeps: str = "input", dtype: str | None = None) -> Value:
         """A function of elements that keeps its `input`, its `output`, or nothing (`none`)."""
@@ -144,14 +166,41 @@ class Recorder:
         names = {"input": value.name, "output": made.name}
         return self._put("reduce", (value,), made, tuple(names[keep] for keep in keeps))
 
-    def copy(self, value: Value, *, per_token: int = 0, fixed: int = 0, dtype: str | None = None) -> Value:
-        """Padding, repetition, `cat`, gathering."""
+    def copy(
+        self,
+        value: Value,
+        *,
+        per_token: int = 0,
+        fixed: int = 0,
+        dtype: str | None = None,
+        into: Value | None = None,
+        backward: tuple[Value, ...] = (),
+    ) -> Value:
+        """Padding, repetition, `cat`, gathering, scattering `into` another tensor's copy."""
         made = Value(self._name(), per_token=per_token, fixed=fixed, dtype=dtype or value.dtype)
-        return self._put("copy", (value,), made)
+        return self._put("copy", (value,) if into is None else (value, into), made, backward=backward)
+
+    def linear_solve(self, left: Value, right: Value, area: int, side: int) -> Value:
+        """`torch.linalg.solve`: the matrix, its decomposition with pivots, and the solution stay."""
+        lu = Value(self._name() + "_lu", fixed=area, dtype=left.dtype)
+        pivots = Value(self._name() + "_pivots", fixed=area // side, dtype="int32")
+        return self.solve(
+            (left, right), area, keeps=(left, lu, pivots), keeps_output=True, extras=(lu, pivots),
+            backward=(Value("solved", fixed=area, dtype=left.dtype),),
+        )  # fmt: skip
+
+    @property
+    def compute(self) -> str:
+        """Dtype that products of the adapter are made in."""
+        return self.autocast or self.adapter
 
     def view(self, value: Value) -> Value:
         """A view."""
         return self._put("view", (value,), self._like(value, value.dtype))
+
+    def real_part(self, value: Value) -> Value:
+        """A view of the real parts of complex numbers."""
+        return self._put("view", (value,), self._like(value, "float32"))
 
     def view_of(self, value: Value, per_token: int) -> Value:
         """A view of some of the features; its gradient is padded to all."""
@@ -208,9 +257,22 @@ class Recorder:
     def finish(self, result: Value) -> AdapterForward:
         """The forward, with what it returns."""
         return AdapterForward(
-            tuple(self._steps), result.name, self.x, tuple(self._parameters), frozenset(self._trained),
+            self._reaching(result), result.name, self.x, tuple(self._parameters), frozenset(self._trained),
             frozenset(self._held),
         )  # fmt: skip
+
+    def _reaching(self, result: Value) -> tuple[Step, ...]:
+        """Steps whose results no gradient reaches keep nothing: their graph goes when the module returns."""
+        reached = {result.name}
+        steps: list[Step] = []
+        for step in reversed(self._steps):
+            if step.output.name in reached:
+                reached |= set(step.gradients)
+            else:
+                self._held |= set(step.saves)
+                step = replace(step, saves=(), gradients=(), backward=())
+            steps.append(step)
+        return tuple(reversed(steps))
 
     def _put(
         self,

@@ -31,7 +31,13 @@ class Footprint:
     backward: int
 
 
-def footprint(forward: AdapterForward, tokens: int, samples: int = 1, input_gradient: bool = True) -> Footprint:
+def footprint(
+    forward: AdapterForward,
+    tokens: int,
+    samples: int = 1,
+    input_gradient: bool = True,
+    adds_in_place: bool = True,
+) -> Footprint:
     """Walk a forward and its backward.
 
     Parameters
@@ -42,6 +48,9 @@ def footprint(forward: AdapterForward, tokens: int, samples: int = 1, input_grad
         Tokens in all, in how many sequences.
     input_gradient
         Whether the input needs a gradient, as in all layers but the first.
+    adds_in_place
+        Second gradients are added in place where they can be; False where a dispatch mode or anomaly detection
+        holds the first.
     """
     values = {value.name: value for value in (forward.input, *forward.parameters)}
     outside = set(values)
@@ -70,7 +79,7 @@ def footprint(forward: AdapterForward, tokens: int, samples: int = 1, input_grad
     kept = sum(live.values())
     if not saved[result]:
         live.pop(result, None)
-    return Footprint(kept, peak, _backward(forward, values, sizes, live, saved, alias, outside, input_gradient, tokens, samples))
+    return Footprint(kept, peak, _backward(forward, values, sizes, live, saved, alias, outside, input_gradient, adds_in_place, tokens, samples))
 
 
 def _backward(
@@ -82,18 +91,23 @@ def _backward(
     alias: dict[str, str],
     outside: set[str],
     input_gradient: bool,
+    adds_in_place: bool,
     tokens: int,
     samples: int,
 ) -> int:
-    """Peak of the backward; the result's gradient itself is the caller's."""
+    """Peak of the backward; the result's gradient itself is the caller's.
+
+    A second gradient of the same tensor is added in place if the first has storage of its own, and else into a new
+    tensor: a linear layer's input gradient is a view of a two-dimensional product (PyTorch: InputBuffer::accumulate).
+    """
     gradient_of: dict[str, str] = {forward.result: "given"}
     buffers = {"given": 0}
+    views: set[str] = set()
     peak = sum(live.values())
     for number, step in enumerate(reversed(forward.steps)):
         own = gradient_of.pop(step.output.name, None)
         if own is None:
             continue
-        second: list[str] = []
         for position, name in enumerate(step.gradients):
             if name == "x" and not input_gradient:
                 continue
@@ -102,14 +116,17 @@ def _backward(
             else:
                 new = f"{number}.{position}"
                 buffers[new] = sizes[name]
-            if name not in gradient_of:
-                gradient_of[name] = new
-            elif new != own:  # added to the first, in place
-                second.append(new)
+                if step.kind in ("linear", "base", "reduce") and values[name].per_token:
+                    views.add(new)
+            first = gradient_of.setdefault(name, new)
+            if first != new:
+                if not adds_in_place or first in views or first == "given" or list(gradient_of.values()).count(first) > 1:
+                    gradient_of[name] = f"{number}.{position}+"
+                    buffers[gradient_of[name]] = sizes[name]
+                else:
+                    gradient_of[name] = first
         scratch = sum(value.bytes(tokens, samples) for value in step.backward)
         peak = max(peak, sum(live.values()) + sum(buffers.values()) + scratch)
-        for name in second:
-            del buffers[name]
         for name in step.saves:
             kept = alias.get(name, name)
             saved[kept] -= 1

@@ -73,33 +73,34 @@ def oft_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     weight = to.trained("oft_R.weight", number * size * (size - 1) // 2)
     rows = to.frozen("oft_R.rows", size * (size - 1) // 2, "int64")
     columns = to.frozen("oft_R.cols", size * (size - 1) // 2, "int64")
-    x = to.hold(to.cast(to.x, to.adapter))
-    rotation = _neumann(ask, to, weight, rows, columns, area)
+    x = to.cast(to.x, to.adapter)
+    rotation = _neumann(ask, to, weight, rows, columns, area, size)
     if to.autocast:
         x, rotation = to.cast(x, to.autocast), to.cast(rotation, to.autocast)
-    gathered = to.copy(x, per_token=module.inputs)
-    turned = to.linear(gathered, rotation, module.inputs)
+    turned = to.linear(x, rotation, module.inputs)
     turned = to.hold(to.copy(turned, per_token=module.inputs))
     return to.finish(to.base(to.cast(turned, to.model)))
 
 
-def _neumann(ask: Ask, to: Recorder, weight: Value, rows: Value, columns: Value, area: int) -> Value:
+def _neumann(
+    ask: Ask, to: Recorder, weight: Value, rows: Value, columns: Value, area: int, side: int
+) -> Value:
     full = to.solve((weight, rows, columns), area)
-    skew = to.hold(to.add(full, to.view(full)))
+    skew = to.add(full, to.view(full))
     if not ask.options.get("use_cayley_neumann", True):
         left = to.add(to.constant(area), skew)
-        return to.solve((left, to.add(to.constant(area), skew)), area, keeps=(left,), keeps_output=True)
+        return to.linear_solve(left, to.add(to.constant(area), skew), area, side)
     terms = ask.integer("num_cayley_neumann_terms")
-    total = to.hold(to.constant(area))
+    total = to.constant(area)
     if terms > 1:
         total = to.add_into(total, skew)
         if terms > 2:
-            power = to.hold(to.product(skew, skew, area))
+            power = to.product(skew, skew, area)
             total = to.add_into(total, power)
             for _ in range(3, terms - 1):
-                power = to.hold(to.product(power, skew, area))
+                power = to.product(power, skew, area)
                 total = to.add_into(total, power)
-            total = to.add_into(total, to.hold(to.product(power, skew, area)))
+            total = to.add_into(total, to.product(power, skew, area))
     return total
 
 
@@ -109,7 +110,7 @@ def _oft_on_weight(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     number, side, _ = next(iter(shapes.values()))
     weight = to.trained("oft_r", number * side * side)
     skew = to.scale(to.add(weight, to.view(weight)))
-    turn = to.solve((skew,), number * side * side, keeps=(skew,), keeps_output=True)
+    turn = to.linear_solve(skew, skew, number * side * side, side)
     across = module.inputs if "oft_s" in shapes else module.outputs
     block = to.hold(to.copy(turn, fixed=across * across))
     own = to.cast(to.weight(), to.adapter)
@@ -154,8 +155,8 @@ def boft_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     ones = to.hold(to.constant(module.outputs, dtype=to.model))
     skew = to.scale(to.add(weight, to.view(weight)))
     left = to.add(to.constant(number * size * size), skew)
-    turn = to.hold(to.solve((left, skew), blocks, keeps=(left,), keeps_output=True))
-    diagonal = to.hold(to.cast(to.hold(to.copy(turn, fixed=factors * square)), to.model))
+    turn = to.linear_solve(left, skew, blocks, size)
+    diagonal = to.hold(to.cast(to.copy(turn, fixed=factors * square), to.model))
     own = to.hold(to.cast(permutation, to.model))
     half = to.product(diagonal, own, factors * square)
     batch = to.hold(to.product(own, half, factors * square))
@@ -181,9 +182,9 @@ def hra_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     """One in x in matrix a reflection is made and kept; the weight is turned and used instead of its own."""
     rank, square = ask.rank, module.inputs**2
     vectors = to.trained("hra_u", module.inputs * rank)
-    start = to.hold(to.constant(square, dtype="float32"))
+    start = to.constant(square, dtype="float32")
     norms = to.reduce(vectors, fixed=rank, keeps=("input", "output"))
-    units = to.hold(to.multiply(vectors, norms))
+    units = to.divide(vectors, norms)
     if ask.options.get("apply_GS"):
         gathered = to.hold(to.copy(units, fixed=module.inputs * rank))
         weight = to.add(to.constant(square), to.product(to.scale(gathered), gathered, square))
@@ -193,10 +194,10 @@ def hra_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
             unit = to.view(units)
             shadow = to.product(to.scale(weight), unit, module.inputs)
             weight = to.add(weight, to.product(shadow, unit, square))
-    turn = to.hold(to.product(to.cast(start, to.adapter), to.hold(weight), square))
+    turn = to.product(to.cast(start, to.adapter), weight, square)
     own = to.hold(to.cast(to.weight(), turn.dtype))
     turned = to.hold(to.product(own, turn, module.inputs * module.outputs))
-    result = to.linear(to.hold(to.cast(to.x, turned.dtype)), turned, module.outputs)
+    result = to.linear(to.cast(to.x, turned.dtype), turned, module.outputs)
     return to.finish(to.cast(result, to.model))
 
 
@@ -214,9 +215,11 @@ def road_added(ask: Ask, module: Module) -> Added:
 def road_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     """y and y with its halves changed are each multiplied by a vector and summed."""
     outputs = module.outputs
-    theta = to.trained("road_theta", outputs)
-    alpha = to.trained("road_alpha", outputs)
-    result = to.hold(to.cast(to.hold(to.base(to.x)), to.adapter))
+    size = road_added(ask, module).trained["road_theta"][0]
+    theta, alpha = to.trained("road_theta", size), to.trained("road_alpha", size)
+    result = to.cast(to.base(to.x), to.adapter)
+    if size < outputs:  # each serves a pair
+        theta, alpha = to.copy(theta, fixed=outputs), to.copy(alpha, fixed=outputs)
     cos = to.function(theta)
     sin = to.function(theta)
     first, second = to.hold(to.multiply(alpha, cos)), to.hold(to.multiply(alpha, sin))
@@ -252,7 +255,7 @@ def psoft_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     added = psoft_added(ask, module)
     down = to.frozen("_psoft_A_cache", rank * module.inputs, "float32")
     up = to.frozen("_psoft_B_cache", module.outputs * rank, "float32")
-    result = to.hold(to.base(to.x))
+    result = to.base(to.x)
     x = to.hold(to.dropout(to.hold(to.cast(to.x, "float32")), ask.settings.dropout))
     low = to.hold(to.linear(x, down, rank))
     shape = added.trained["psoft_R.weight"]
@@ -280,7 +283,7 @@ def _psoft_turn(ask: Ask, to: Recorder, weight: Value, rows: Value, square: int)
             power = to.hold(to.product(power, skew, square))
         return to.add(total, power)
     left = to.add(to.constant(square), skew)
-    return to.solve((left, to.add(to.constant(square), skew)), square, keeps=(left,), keeps_output=True)
+    return to.linear_solve(left, to.add(to.constant(square), skew), square, ask.rank)
 
 
 METHODS = (

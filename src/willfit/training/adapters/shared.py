@@ -51,7 +51,7 @@ def vera_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     first, second = _projections(ask, module, to)
     d = to.trained("vera_lambda_d", ask.rank)
     b = to.trained("vera_lambda_b", module.outputs)
-    result = to.hold(to.base(to.x))
+    result = to.base(to.x)
     x = to.hold(to.cast(to.x, to.adapter))
     low = to.multiply(d, to.linear(to.dropout(x, ask.settings.dropout), first, ask.rank))
     result = to.add(result, to.multiply(b, to.linear(low, second, module.outputs)))
@@ -80,7 +80,7 @@ def pvera_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     first, second = to.frozen("A", 2 * rank * module.inputs), to.frozen("B", module.outputs * rank)
     d = to.trained("pvera_lambda_d", 2 * rank)
     b = to.trained("pvera_lambda_b", module.outputs)
-    result = to.hold(to.base(to.x))
+    result = to.base(to.x)
     x = to.hold(to.cast(to.x, to.adapter))
     both = to.hold(to.multiply(d, to.linear(to.dropout(x, ask.settings.dropout), first, 2 * rank)))
     mean, log_variance = to.view_of(both, rank), to.view_of(both, rank)
@@ -122,13 +122,13 @@ def randlora_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     scales = to.trained("randlora_gamma", bases * small)
     base_a = to.frozen("randlora_A", ask.rank * small)
     base_b = to.frozen("randlora_B", large * width)
-    result = to.hold(to.base(to.x))
+    result = to.base(to.x)
     fixed = to.hold(to.copy(base_b, fixed=large * width)) if ask.modules and large * width != _shared_b(
         ask
     ) else base_b
     scratch = Value("product", fixed=width * small, dtype=to.adapter)
     made = to.hold(
-        to.solve((base_a, weights, scales), width * small, extras=(scratch,), backward=(scratch, scratch))
+        to.solve((base_a, weights, scales), width * small, extras=(scratch,), backward=(scratch,))
     )
     x = to.hold(to.cast(to.x, to.adapter))
     first, second = (made, fixed) if module.inputs <= module.outputs else (fixed, made)
@@ -167,7 +167,7 @@ def vblora_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     rank, top = ask.rank, ask.integer("topk")
     length, vectors = ask.integer("vector_length"), ask.integer("num_vectors")
     bank = to.trained("vblora_vector_bank", vectors * length)
-    result = to.hold(to.base(to.x))
+    result = to.base(to.x)
     made = []
     for name, features in (("vblora_logits_A", module.inputs), ("vblora_logits_B", module.outputs)):
         parts = rank * features // length
@@ -205,7 +205,7 @@ def unilora_shared(ask: Ask, modules: Sequence[Module]) -> Added:
 def unilora_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     """A and B are picked from the vector, then as LoRA."""
     theta = to.trained("unilora_theta_d", ask.integer("theta_d_length"))
-    result = to.hold(to.base(to.x))
+    result = to.base(to.x)
     made = []
     for side, size in (("A", ask.rank * module.inputs), ("B", module.outputs * ask.rank)):
         index = to.frozen(f"unilora_indices_{side}", size, "int64")
@@ -248,7 +248,7 @@ def tinylora_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     vector = to.trained("tinylora_v", number)
     first, second = to.frozen("tinylora_A", rank * module.inputs), to.frozen("tinylora_B", module.outputs * rank)
     matrices = to.frozen("tinylora_P", number * rank * rank)
-    result = to.hold(to.base(to.x))
+    result = to.base(to.x)
     turn = to.hold(to.product(vector, matrices, rank * rank))
     x = to.hold(to.cast(to.dropout(to.x, ask.settings.dropout), to.adapter))
     low = to.linear(to.hold(to.linear(x, first, rank)), turn, rank)
@@ -282,7 +282,7 @@ def lily_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     first = to.trained("lily_A.weight", rank * module.inputs)
     second = to.trained("lily_B.weight", number * rank * module.outputs)
     router = to.trained("lily_router.weight", number * rank)
-    result = to.hold(to.base(to.x))
+    result = to.base(to.x)
     x = to.hold(to.cast(to.x, to.adapter))
     low = to.hold(to.linear(x, first, rank))
     logits = to.hold(to.linear(low, router, number))

@@ -48,11 +48,11 @@ def fourier_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     """A dense spectrum, its inverse transform in complex numbers, its real part scaled: the delta weight."""
     number, size = _frequencies(ask, module), module.inputs * module.outputs
     spectrum = to.trained("fourierft_spectrum", number)
-    result = to.hold(to.base(to.x))
+    result = to.base(to.x)
     index = to.hold(to.constant(2 * number, dtype="int64"))
     dense = to.hold(to.solve((to.cast(spectrum, "float32"), index), size, keeps=(index,), dtype="float32"))
-    inverse = to.solve((dense,), size, dtype="complex64")
-    delta = to.cast(to.scale(to.copy(inverse, fixed=size, dtype="float32")), to.adapter)
+    inverse = to.solve((to.cast(dense, "complex64"),), size, dtype="complex64")
+    delta = to.cast(to.scale(to.real_part(inverse)), to.adapter)
     return apply_delta(to, module, result, delta)
 
 
@@ -62,11 +62,13 @@ def wave_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     wide = _wavelet_padding(ask)
     size = (module.inputs + wide) * (module.outputs + wide)
     spectrum = to.trained("waveft_spectrum", number)
-    result = to.hold(to.base(to.x))
+    result = to.base(to.x)
     index = to.hold(to.constant(2 * number, dtype="int64"))
     dense = to.hold(to.solve((spectrum, index), size, keeps=(index,)))
     if ask.options["use_idwt"]:
-        dense = to.solve((dense,), size, extras=(Value("half", fixed=size, dtype=to.adapter),))
+        two = tuple(Value(f"slice{index}", fixed=size, dtype=to.adapter) for index in range(2))
+        stacked = to.copy(dense, fixed=size, backward=two)
+        dense = to.solve((stacked,), size, keeps=(stacked,))
     return apply_delta(to, module, result, to.scale(dense))
 
 
@@ -86,12 +88,15 @@ def c3a_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     size = ask.rank_of(module, "block_size", "block_size_pattern")
     cells = module.inputs * module.outputs // size
     kernel = to.trained("c3a_kernel", cells)
-    result = to.hold(to.base(to.x))
+    result = to.base(to.x)
     x = to.hold(to.cast(to.x, "float32"))
     kernel = to.cast(kernel, "float32")
     wide = Value("transformed", per_token=module.inputs, fixed=cells, dtype="complex64")
-    mixed = Value("mixed", per_token=module.outputs, dtype="complex64")
-    made = to.transform(x, kernel, module.outputs, extras=(wide, mixed), backward=(wide, mixed))
+    # of complex numbers the result is half, and it is made when the first transforms are gone
+    mixed = Value("mixed", per_token=module.outputs, dtype="float32")
+    back = Value("back", per_token=module.outputs, dtype="complex64")
+    real = Value("imaginary", per_token=module.inputs, fixed=cells, dtype="float32")
+    made = to.transform(x, kernel, module.outputs, extras=(wide, mixed), backward=(wide, back, real))
     made = to.hold(to.scale(made))
     return to.finish(to.add_into(result, to.cast(made, to.model)))
 
@@ -111,7 +116,9 @@ def shira_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     index = to.frozen("shira_indices", 2 * number, "int32")
     weight = to.hold(to.copy(to.weight(), fixed=size))
     wide = Value("indices64", fixed=2 * number, dtype="int64")
-    sparse = to.solve((to.scale(cells), index), number, keeps=(wide,), extras=(wide,))
+    scaled = to.scale(cells)
+    dense = Value("dense", fixed=size, dtype=to.adapter)
+    sparse = to.solve((scaled, index), 0, keeps=(wide, scaled), extras=(wide,), backward=(dense,))
     total = to.hold(to.add_into(weight, sparse))
     return to.finish(to.linear(to.x, total, module.outputs))
 

@@ -39,7 +39,7 @@ def ia3_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     if inward:
         x = to.hold(to.cast(to.x, to.adapter))
         return to.finish(to.base(to.hold(to.cast(to.multiply(x, scale), to.model))))
-    result = to.hold(to.base(to.x))
+    result = to.base(to.x)
     return to.finish(to.cast(to.multiply(result, scale), to.model))
 
 
@@ -53,7 +53,7 @@ def beft_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     """y plus the bias."""
     del ask
     bias = to.trained("beft_bias", module.outputs)
-    result = to.add(to.hold(to.base(to.x)), bias)
+    result = to.add(to.base(to.x), bias)
     return to.finish(to.cast(result, to.model))
 
 
