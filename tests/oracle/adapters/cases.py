@@ -72,7 +72,20 @@ WRAPPING: list[tuple[str, int | None, dict[str, Any]]] = [
 ]  # fmt: skip
 
 #: Methods that are asked with PEFT's default modules too.
-DEFAULTS = ("lora", "adalora", "ia3", "ln_tuning", "vera", "osf", "fourierft", "c3a", "waveft", "shira", "hira", "beft")
+DEFAULTS = (
+    "lora",
+    "adalora",
+    "ia3",
+    "ln_tuning",
+    "vera",
+    "osf",
+    "fourierft",
+    "c3a",
+    "waveft",
+    "shira",
+    "hira",
+    "beft",
+)
 
 #: (kind, virtual tokens, options).
 PROMPTING: list[tuple[str, int, dict[str, Any]]] = [
@@ -117,11 +130,12 @@ FORWARDS: list[tuple[str, int | None, dict[str, Any]]] = [
     ("boft", None, {"boft_block_size": 8}), ("vera", 8, {}), ("pvera", 8, {}), ("randlora", 8, {}),
     ("vblora", 8, {"vector_length": 16, "num_vectors": 8}), ("unilora", 8, {"theta_d_length": 32}),
     ("tinylora", 4, {"u": 5}), ("lily", 8, {"num_B": 3}), ("frod", None, {"sparse_rate": 0.02, "progressbar": False}),
-    ("fourierft", None, {"n_frequency": 500}), ("waveft", None, {"n_frequency": 500}), ("c3a", None, {"block_size": 16}),
-    ("shira", 8, {}), ("supertuning", 8, {"sparsity": 0.9, "lora_alpha": 4}), ("ia3", None, {"feedforward_modules": []}),
+    ("fourierft", None, {"n_frequency": 500}), ("waveft", None, {"n_frequency": 500}),
+    ("c3a", None, {"block_size": 16}), ("shira", 8, {}), ("supertuning", 8, {"sparsity": 0.9, "lora_alpha": 4}),
+    ("ia3", None, {"feedforward_modules": []}),
     ("ia3", None, {"feedforward_modules": ["fc"]}), ("beft", None, {}), ("miss", 16, {}),
-    ("miss", 16, {"init_weights": "bat"}), ("miss", 16, {"init_weights": "mini", "mini_r": 8}), ("gralora", 8, {"alpha": 8}),
-    ("glora", 8, {}), ("hira", 8, {}), ("delora", 8, {}), ("deft", 8, {}),
+    ("miss", 16, {"init_weights": "bat"}), ("miss", 16, {"init_weights": "mini", "mini_r": 8}),
+    ("gralora", 8, {"alpha": 8}), ("glora", 8, {}), ("hira", 8, {}), ("delora", 8, {}), ("deft", 8, {}),
     ("deft", 8, {"decomposition_method": "qr", "para": True}), ("peanut", 8, {}), ("peanut", 8, {"depth": 1}),
     ("poly", 8, {"n_skills": 2}), ("osf", None, {}), ("psoft", 8, {}), ("hra", 4, {}),
     ("road", None, {"variant": "road_1", "group_size": 16}), ("adamss", 8, {"num_subspaces": 4}),

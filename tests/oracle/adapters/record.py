@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-import cases  # noqa: E402
-import peft  # noqa: E402
-import torch  # noqa: E402
-import transformers  # noqa: E402
+import cases
+import peft
+import torch
+import transformers
 
 NAMES = {
     "prefix": "PrefixTuning", "prompt": "PromptTuning", "p_tuning": "PromptEncoder", "adalora": "AdaLora",

@@ -2,8 +2,9 @@
 
 Run in an environment of its own with torch and peft: `python tests/oracle/adapters/record_forward.py > FILE`.
 
-Storages that operations return are counted as the dispatcher sees them, on the CPU. A dispatcher in Python holds tensors,
-so that autograd adds every second gradient out of place. Dropout is off: its mask is a byte an element on a GPU alone.
+Storages that operations return are counted as the dispatcher sees them, on the CPU. A dispatcher in Python holds
+tensors, so that autograd adds every second gradient out of place. Dropout is off: its mask is a byte an element on a
+GPU alone.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-import cases  # noqa: E402
-import peft  # noqa: E402
-import torch  # noqa: E402
-from record import config_class  # noqa: E402
-from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
-from torch.utils._pytree import tree_leaves  # noqa: E402
+import cases
+import peft
+import torch
+from record import config_class
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 SAMPLES, LENGTH = 2, 11
 

@@ -12,8 +12,7 @@ from willfit.architectures.build import build
 from willfit.architectures.model import Architecture
 from willfit.checkpoints.catalogue import find
 from willfit.checkpoints.config import Config
-from willfit.training.adapters import adapt
-from willfit.training.adapters import freezing, litgpt, swift
+from willfit.training.adapters import adapt, freezing, litgpt, swift
 from willfit.training.settings import AdapterSettings
 
 DATA = Path(__file__).parents[2] / "data"
@@ -78,7 +77,9 @@ def _count(case: dict[str, Any]) -> int:
     if method == "llamapro":
         return swift.llama_pro(architecture, settings).parameters
     transformers = (5, 13) if "peft" in case["id"] else (4, 36)
-    return adapt(architecture, settings, peft=_version(case), transformers=transformers, forwards=False).parameters
+    return adapt(
+        architecture, settings, peft=_version(case), transformers=transformers, forwards=False
+    ).parameters
 
 
 def _precision(published: int) -> int:

@@ -59,7 +59,11 @@ def _known(row: dict[str, Any]) -> bool:
     """Differences with a reason: rare settings of an encoder-decoder in old versions."""
     if row["model"] == "t5" and _version(row["peft"]) < (0, 18):
         # every name with `bias` in it was trained; the last number of a name was the layer; CPT was tried
-        return row["options"].get("bias") == "all" or "layers_to_transform" in row["options"] or row["kind"] == "cpt"
+        return (
+            row["options"].get("bias") == "all"
+            or "layers_to_transform" in row["options"]
+            or row["kind"] == "cpt"
+        )
     return False
 
 
@@ -75,7 +79,10 @@ def _name(row: dict[str, Any]) -> str:
 @pytest.mark.parametrize("row", ANSWERED, ids=_name)
 def test_what_peft_adds(row: dict[str, Any]) -> None:
     adapted = adapt(
-        MODELS[row["model"]], _ask(row), peft=_version(row["peft"]), transformers=_version(row["transformers"])
+        MODELS[row["model"]],
+        _ask(row),
+        peft=_version(row["peft"]),
+        transformers=_version(row["transformers"]),
     )
     if row["kind"] == "adamss":  # parts of outputs are sizes of clusters
         cells = sum(_cells(shape) * number for shape, number in row["trained"].items())
@@ -104,12 +111,16 @@ def test_what_peft_refuses(row: dict[str, Any]) -> None:
         pytest.skip(ACCEPTED[row["kind"], row["model"]])
     with pytest.raises(BadInput):
         adapt(
-            MODELS[row["model"]], _ask(row), peft=_version(row["peft"]), transformers=_version(row["transformers"])
+            MODELS[row["model"]],
+            _ask(row),
+            peft=_version(row["peft"]),
+            transformers=_version(row["transformers"]),
         )
 
 
 def test_records_are_many() -> None:
-    assert len(ANSWERED) > 700 and len({row["kind"] for row in ANSWERED}) >= 44
+    assert len(ANSWERED) > 700
+    assert len({row["kind"] for row in ANSWERED}) >= 44
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from importlib import import_module
+from typing import Any
 
 from willfit.architectures.model import Architecture, Kind
 from willfit.errors import BadInput
@@ -32,9 +33,12 @@ ALWAYS_FLOAT32 = (0, 5)
 #: LN tuning keeps the norms' dtype from here on, OSF leaves the model's before this.
 KEEPS_NORMS, CASTS_OSF = (0, 18), (0, 19)
 
-_MODULES = ("lora", "lycoris", "rotations", "shared", "spectral", "vectors", "deltas")
+_MODULES = (
+    "lora", "lycoris", "orthogonal", "rotations", "projections", "shared", "spectral", "vectors", "deltas", "low_rank",
+    "subspaces",
+)  # fmt: skip
 #: Other names of methods.
-ALIASES = {
+ALIASES: dict[str, tuple[str, dict[str, object]]] = {
     "qlora": ("lora", {}), "dora": ("lora", {"use_dora": True}), "rslora": ("lora", {}),
     "lora_fa": ("lora", {"lora_fa": True}), "mica": ("lora", {"init_lora_weights": "mica"}),
     "bdlora": ("lora", {}), "qalora": ("lora", {"use_qalora": True}), "pissa": ("lora", {}),
@@ -74,7 +78,7 @@ def adapter_dtype(
     """
     if asked is not None:
         return asked
-    if kind == "ln_tuning" and peft[:2] >= KEEPS_NORMS or kind == "osf" and peft[:2] < CASTS_OSF:
+    if (kind == "ln_tuning" and peft[:2] >= KEEPS_NORMS) or (kind == "osf" and peft[:2] < CASTS_OSF):
         return model
     if kind in ("adalora", "ia3"):
         return "float32"
@@ -167,6 +171,7 @@ def _assemble(
         trainable.extend(_parameters(common, "base_model.", None, 1))
         held.extend(common.held)
     described: dict[str, AdapterForward] = {}
+    known: dict[tuple[object, ...], AdapterForward] = {}
     for module in ask.modules:
         added = method.added(ask, module)
         trainable.extend(_parameters(added, module.name + ".", module, module.copies))
@@ -175,8 +180,11 @@ def _assemble(
             for own in added.held
         )
         if forwards:
-            recorder = Recorder(module.inputs, module.outputs, model_dtype, dtype, autocast)
-            described[module.name] = method.forward(ask, module, recorder)
+            alike = (module.kind, module.inputs, module.outputs, module.biased, *added.trained.values())
+            if alike not in known:
+                recorder = Recorder(module.inputs, module.outputs, model_dtype, dtype, autocast)
+                known[alike] = method.forward(ask, module, recorder)
+            described[module.name] = known[alike]
     own = (*saved_modules(ask, found), *trained_biases(ask, found))
     return Adapted(tuple(trainable), own, tuple(held), ask.modules, described, dtype)
 
@@ -188,9 +196,9 @@ def _parameters(added: Added, prefix: str, module: Module | None, copies: int) -
         yield Parameter(prefix + name, shape, part, kind, copies)
 
 
-def _options(method: Method, settings: AdapterSettings, implied: Mapping[str, object]) -> dict[str, object]:
+def _options(method: Method, settings: AdapterSettings, implied: Mapping[str, object]) -> dict[str, Any]:
     """Defaults, then what the record's own fields say, then its options."""
-    options = dict(method.defaults) | dict(implied)
+    options: dict[str, Any] = dict(method.defaults) | dict(implied)
     if settings.rank is not None and "r" in options:
         options["r"] = settings.rank
     if settings.use_dora:
@@ -233,4 +241,12 @@ def _by_parameter(found: tuple[Module, ...], named: tuple[str, ...]) -> tuple[Mo
     return tuple(hits)
 
 
-__all__ = ["ALL_LINEAR", "AUTOCAST_ADAPTER", "FUSED_EXPERTS", "NEWEST_PEFT", "adapt", "adapter_dtype", "methods"]
+__all__ = [
+    "ALL_LINEAR",
+    "AUTOCAST_ADAPTER",
+    "FUSED_EXPERTS",
+    "NEWEST_PEFT",
+    "adapt",
+    "adapter_dtype",
+    "methods",
+]

@@ -16,7 +16,7 @@ Kinds
 `scale`        times a number, negation
 `elementwise`  any other function of elements; its inputs are kept where their partner is trained
 `reduce`       sums, means, norms
-`copy`         the same elements elsewhere: padding, repetition, gathering, contiguous layout
+`copy`         the same elements elsewhere: padding, repetition, gathering, contiguous layout; its gradient is handed on
 `view`         no new tensor
 `solve`        inverses, decompositions, Fourier and wavelet transforms
 """
@@ -104,7 +104,7 @@ class Step:
     @property
     def hands_gradient_on(self) -> bool:
         """Its inputs' gradients are the output's own tensor where size and dtype agree."""
-        return self.kind in ("add", "view")
+        return self.kind in ("add", "view", "copy")
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,9 @@ def last_layers(architecture: Architecture, count: int) -> tuple[Parameter, ...]
     """The last layers (the first with a negative number), as LLaMA-Factory's `freeze_trainable_layers`."""
     layers = len(architecture.layers)
     if count == 0 or abs(count) > layers:
-        raise BadInput(f"trainable layers must be 1 to {layers}, or -1 to -{layers} for the first, got {count}")
+        raise BadInput(
+            f"trainable layers must be 1 to {layers}, or -1 to -{layers} for the first, got {count}"
+        )
     places = f"layers.{layers - count}-{layers - 1}" if count > 0 else f"layers.0-{-count - 1}"
     return trained(architecture, only=(places,))
 

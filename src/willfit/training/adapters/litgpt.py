@@ -53,7 +53,11 @@ def adapter(architecture: Architecture, dtype: str) -> Adapted:
     return Adapted(
         (
             Parameter(
-                name + "adapter_wte.weight", (PROMPT_LENGTH, architecture.hidden_size), "attention", "embedding", layers
+                name + "adapter_wte.weight",
+                (PROMPT_LENGTH, architecture.hidden_size),
+                "attention",
+                "embedding",
+                layers,
             ),
             Parameter(name + "gating_factor", (1, 1, heads, 1), "attention", "other", layers),
         ),
@@ -69,7 +73,9 @@ def adapter_v2(architecture: Architecture, dtype: str) -> Adapted:
         if module.kind in ("linear", "conv1d"):
             width = module.outputs
             for leaf in ("adapter_bias", "adapter_scale"):
-                added.append(Parameter(f"{module.name}.{leaf}", (width,), module.part, "other", module.copies))
+                added.append(
+                    Parameter(f"{module.name}.{leaf}", (width,), module.part, "other", module.copies)
+                )
         elif module.kind == "norm" and module.leaf not in ("q_norm", "k_norm"):
             own.extend(_norm(module))
     return Adapted(tuple(added), tuple(own), dtype=dtype)
@@ -129,7 +135,9 @@ def _pair(module: Module, rank: int) -> Iterator[Parameter]:
     halves = 2 if module.leaf in ("gate_up_proj",) else 1
     for half in range(halves):
         suffix = f".{half}" if halves > 1 else ""
-        yield Parameter(f"{module.name}{suffix}.lora_A", (rank, module.inputs), module.part, "linear", module.copies)
+        yield Parameter(
+            f"{module.name}{suffix}.lora_A", (rank, module.inputs), module.part, "linear", module.copies
+        )
         yield Parameter(
             f"{module.name}{suffix}.lora_B", (outputs // halves, rank), module.part, "linear", module.copies
         )

@@ -1,6 +1,6 @@
 """LoRA and what is built on it: DoRA, rsLoRA, LoRA-FA, MiCA, BD-LoRA, QA-LoRA, AdaLoRA; experts in one parameter.
 
-PEFT: tuners/lora/layer.py, dora.py, variants.py; tuners/adalora/layer.py; optimizers/lorafa.py. Read in 0.5.0 to 0.21.2.
+PEFT: tuners/lora/layer.py, dora.py, variants.py; tuners/adalora/layer.py; optimizers/lorafa.py (0.5.0 to 0.21.2).
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ def _shapes(ask: Ask, module: Module) -> dict[str, tuple[int, ...]]:
     if _pools(ask):
         group = ask.integer("qalora_group_size")
         if module.inputs % group:
-            raise BadInput(f"qalora_group_size {group} does not divide the {module.inputs} inputs of {module.name}")
+            raise BadInput(
+                f"qalora_group_size {group} does not divide the {module.inputs} inputs of {module.name}"
+            )
         first = (rank, module.inputs // group)
     blocks: Any = ask.options.get("use_bdlora")
     if blocks:
@@ -112,7 +114,9 @@ def lora_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     return to.finish(to.cast(result, to.model))
 
 
-def _delta_on_parameter(ask: Ask, module: Module, to: Recorder, first: Value, second: Value) -> AdapterForward:
+def _delta_on_parameter(
+    ask: Ask, module: Module, to: Recorder, first: Value, second: Value
+) -> AdapterForward:
     """Before its module runs, the parameter becomes W + scaled BA: weights of all experts at once."""
     size = module.inputs * module.outputs * module.stacked
     own = to.frozen("W", size, to.model)
@@ -121,7 +125,9 @@ def _delta_on_parameter(ask: Ask, module: Module, to: Recorder, first: Value, se
     return to.finish(to.hold(to.linear(to.x, weight, module.outputs)))
 
 
-def _dora(ask: Ask, module: Module, to: Recorder, result: Value, first: Value, second: Value) -> AdapterForward:
+def _dora(
+    ask: Ask, module: Module, to: Recorder, result: Value, first: Value, second: Value
+) -> AdapterForward:
     """DoRA: the product BA (by an identity of in x in), W + BA and its norm are made in each forward.
 
     Only the norm is needed after; none of the three is kept, because the norm counts as a constant.

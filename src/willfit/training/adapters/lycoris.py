@@ -36,8 +36,9 @@ def loha_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     result = to.base(to.x)
     products = tuple(Value(f"w{index}", fixed=size, dtype=to.compute) for index in range(2))
     # at most: the scaled gradient, an old and a new product with it, the other product; half of the factors' gradients
-    again = (*(Value(f"b{index}", fixed=size, dtype=to.compute) for index in range(3)),
-             Value("rest", fixed=size - rank * (module.inputs + module.outputs), dtype=to.compute))  # fmt: skip
+    again = (Value("scaled", fixed=size, dtype=to.compute),
+             *(Value(f"b{index}", fixed=size, dtype=to.adapter) for index in range(2)),
+             Value("rest", fixed=size - rank * (module.inputs + module.outputs), dtype=to.adapter))  # fmt: skip
     delta = to.solve(factors, size, extras=products, backward=again, dtype=to.compute)
     return apply_delta(to, module, result, delta)
 
@@ -96,7 +97,7 @@ def lokr_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
             values = [to.hold(to.product(values[0], values[1], rows * columns))]
         sides.append(values[0])
     both = Value("both", fixed=size, dtype=to.adapter)
-    rebuilt = to.solve((sides[0], sides[1]), size, keeps=(sides[0], sides[1]), backward=(both,))
+    rebuilt = to.solve((sides[0], sides[1]), size, keeps=(sides[0], sides[1]), backward=(both, both))
     return apply_delta(to, module, result, to.scale(rebuilt))
 
 

@@ -17,7 +17,25 @@ ALL_LINEAR = "all-linear"
 #: Part names that stand for several modules, whatever their names are.
 GROUPS = {"attention": ("attention", "mixer"), "mlp": ("mlp", "experts")}
 QKV_LEAVES = frozenset(
-    "q_proj k_proj v_proj qkv_proj query_key_value c_attn Wqkv in_proj q k v query key value qkv wqkv W_pack".split()
+    [
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "qkv_proj",
+        "query_key_value",
+        "c_attn",
+        "Wqkv",
+        "in_proj",
+        "q",
+        "k",
+        "v",
+        "query",
+        "key",
+        "value",
+        "qkv",
+        "wqkv",
+        "W_pack",
+    ]
 )
 
 #: Outputs that `all-linear` leaves out: `get_output_embeddings()`, and classification heads.

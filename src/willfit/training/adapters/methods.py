@@ -10,8 +10,8 @@ from willfit.architectures.model import Architecture
 from willfit.errors import BadInput
 from willfit.training.adapters.forward import AdapterForward
 from willfit.training.adapters.modules import Module
-from willfit.training.adapters.records import Added
 from willfit.training.adapters.recording import Recorder
+from willfit.training.adapters.records import Added
 from willfit.training.settings import AdapterSettings
 
 

@@ -13,8 +13,8 @@ from typing import Literal
 from willfit.architectures.model import Architecture, Layer, Part, Tensor
 
 #: What a module is in the model's code. `conv1d` is transformers' transposed linear layer, `experts` one parameter
-#: of all routed experts of a layer and `router` its router's (transformers 5), `weight` a two-dimensional parameter that
-#: a library calls by name.
+#: of all routed experts of a layer and `router` its router's (transformers 5), `weight` a two-dimensional parameter
+#: that a library calls by name.
 ModuleKind = Literal["linear", "conv1d", "embedding", "norm", "experts", "router", "weight", "other"]
 
 #: Linear layers of these models are `Conv1D`, shape (in, out). transformers: models/gpt2/modeling_gpt2.py.

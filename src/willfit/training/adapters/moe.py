@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from willfit.errors import BadInput
 from willfit.training.adapters.matching import ALL_LINEAR, is_pattern
@@ -16,9 +17,32 @@ from willfit.training.adapters.matching import ALL_LINEAR, is_pattern
 CONVERTS = (0, 19)
 
 _QWEN_LIKE = frozenset(
-    "afmoe deepseek_v2 deepseek_v3 deepseek_v32 dots1 ernie4_5_moe glm4_moe glm4_moe_lite glm_moe_dsa glm4v_moe "
-    "longcat_flash solar_open mellum qwen2_moe qwen3_moe qwen3_omni_moe qwen3_omni_moe_thinker qwen3_omni_moe_text "
-    "qwen3_next hunyuan_v1_moe flex_olmo olmoe exaone_moe cohere2_moe".split()
+    [
+        "afmoe",
+        "deepseek_v2",
+        "deepseek_v3",
+        "deepseek_v32",
+        "dots1",
+        "ernie4_5_moe",
+        "glm4_moe",
+        "glm4_moe_lite",
+        "glm_moe_dsa",
+        "glm4v_moe",
+        "longcat_flash",
+        "solar_open",
+        "mellum",
+        "qwen2_moe",
+        "qwen3_moe",
+        "qwen3_omni_moe",
+        "qwen3_omni_moe_thinker",
+        "qwen3_omni_moe_text",
+        "qwen3_next",
+        "hunyuan_v1_moe",
+        "flex_olmo",
+        "olmoe",
+        "exaone_moe",
+        "cohere2_moe",
+    ]
 )
 _MIXTRAL_LIKE = frozenset({"mixtral", "minimax", "minimax_m2"})
 #: Name of a module -> parameter that holds it.
@@ -31,8 +55,8 @@ _NAMES: dict[str, dict[str, str]] = {
 
 
 def remap(
-    model_type: str, targets: Sequence[str], options: Mapping[str, object], peft: tuple[int, ...]
-) -> tuple[tuple[str, ...], dict[str, object], tuple[str, ...]]:
+    model_type: str, targets: Sequence[str], options: Mapping[str, Any], peft: tuple[int, ...]
+) -> tuple[tuple[str, ...], dict[str, Any], tuple[str, ...]]:
     """Targets, options and names that are no longer modules, as PEFT changes them.
 
     Gate and up become one parameter with both their ranks. Older versions of PEFT, and models that are not in the
@@ -57,7 +81,7 @@ def remap(
         rest = tuple(one for one in targets if one.rpartition(".")[2] not in names)
     if not hit:
         return rest, changed, ()
-    parameters = set(options.get("target_parameters") or ()) | {names[old] for old in hit}  # type: ignore[call-overload]
+    parameters = set(options.get("target_parameters") or ()) | {names[old] for old in hit}
     fused = [old for old, new in names.items() if new == "gate_up_proj"]
     both = [old for old in fused if old in hit]
     if len(both) == 1:
@@ -65,7 +89,7 @@ def remap(
             f"{both[0]} is one parameter with {' and '.join(set(fused) - set(both))} in transformers 5: target both"
         )
     if both:
-        pattern = dict(options.get("rank_pattern") or {})  # type: ignore[call-overload]
+        pattern = dict(options.get("rank_pattern") or {})
         rank = options["r"]
         assert isinstance(rank, int)
         pattern[rf".*\.{re.escape('gate_up_proj')}"] = rank * len(fused)

@@ -7,6 +7,7 @@ config.py, layer.py; utils/other.py: _prepare_prompt_learning_config (0.5.0 to 0
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any
 
 from willfit.architectures.mixers import Attention
@@ -20,7 +21,20 @@ from willfit.training.parameters import Parameter
 _GROUPED_PREFIX = (0, 13)
 #: Their configs have no `num_key_value_heads`, by which PEFT knows grouped attention.
 _UNGROUPED = frozenset(
-    "gpt2 gpt_bigcode bloom falcon RefinedWeb RefinedWebModel gptj gpt_neo gpt_neox opt mpt codegen".split()
+    [
+        "gpt2",
+        "gpt_bigcode",
+        "bloom",
+        "falcon",
+        "RefinedWeb",
+        "RefinedWebModel",
+        "gptj",
+        "gpt_neo",
+        "gpt_neox",
+        "opt",
+        "mpt",
+        "codegen",
+    ]
 )
 #: CPT's embeddings were trained too before (CPTEmbedding.__init__).
 _FREEZES_CPT = (0, 18)
@@ -126,8 +140,12 @@ def p_tuning(ask: Ask) -> Adapted:
         for level in range(int(ask.options.get("encoder_num_layers", 2))):
             inputs = width if level == 0 else 2 * hidden
             for side in ("", "_reverse"):
-                trained.append(_parameter(f"lstm_head.weight_ih_l{level}{side}", (4 * hidden, inputs), "linear"))
-                trained.append(_parameter(f"lstm_head.weight_hh_l{level}{side}", (4 * hidden, hidden), "linear"))
+                trained.append(
+                    _parameter(f"lstm_head.weight_ih_l{level}{side}", (4 * hidden, inputs), "linear")
+                )
+                trained.append(
+                    _parameter(f"lstm_head.weight_hh_l{level}{side}", (4 * hidden, hidden), "linear")
+                )
                 trained += [
                     _parameter(f"lstm_head.bias_{part}_l{level}{side}", (4 * hidden,), "bias")
                     for part in ("ih", "hh")
@@ -135,7 +153,7 @@ def p_tuning(ask: Ask) -> Adapted:
         trained += [*_linear("mlp_head.0", 2 * hidden, 2 * hidden), *_linear("mlp_head.2", 2 * hidden, width)]
     else:
         sizes = (width, hidden, hidden, width)
-        for level, (inputs, outputs) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        for level, (inputs, outputs) in enumerate(pairwise(sizes)):
             trained += _linear(f"mlp_head.{2 * level}", inputs, outputs)
     return Adapted(tuple(trained), virtual_tokens=tokens)
 
@@ -183,11 +201,15 @@ def adaption_prompt(ask: Ask) -> Adapted:
     if architecture.model_type not in ADAPTION_TYPES:
         raise BadInput(f"adaption_prompt knows {', '.join(ADAPTION_TYPES)}, not {architecture.model_type}")
     if layers > len(architecture.layers):
-        raise BadInput(f"adapter_layers {layers} is more than the {len(architecture.layers)} layers of the model")
+        raise BadInput(
+            f"adapter_layers {layers} is more than the {len(architecture.layers)} layers of the model"
+        )
     name = "layers.{layer}.self_attn."
     return Adapted(
         (
-            Parameter(name + "adaption_prompt", (1, length, architecture.hidden_size), "attention", "other", layers),
+            Parameter(
+                name + "adaption_prompt", (1, length, architecture.hidden_size), "attention", "other", layers
+            ),
             Parameter(name + "adaption_gate", (1,), "attention", "other", layers),
         ),
         dtype="model",

@@ -79,7 +79,23 @@ def footprint(
     kept = sum(live.values())
     if not saved[result]:
         live.pop(result, None)
-    return Footprint(kept, peak, _backward(forward, values, sizes, live, saved, alias, outside, input_gradient, adds_in_place, tokens, samples))
+    return Footprint(
+        kept,
+        peak,
+        _backward(
+            forward,
+            values,
+            sizes,
+            live,
+            saved,
+            alias,
+            outside,
+            input_gradient,
+            adds_in_place,
+            tokens,
+            samples,
+        ),
+    )
 
 
 def _backward(
@@ -108,23 +124,17 @@ def _backward(
         own = gradient_of.pop(step.output.name, None)
         if own is None:
             continue
+        made: list[tuple[str, str]] = []
         for position, name in enumerate(step.gradients):
             if name == "x" and not input_gradient:
                 continue
-            if step.hands_gradient_on and _alike(values[name], step.output):
-                new = own
-            else:
+            new = own
+            if not (step.hands_gradient_on and _alike(values[name], step.output)):
                 new = f"{number}.{position}"
                 buffers[new] = sizes[name]
                 if step.kind in ("linear", "base", "reduce") and values[name].per_token:
                     views.add(new)
-            first = gradient_of.setdefault(name, new)
-            if first != new:
-                if not adds_in_place or first in views or first == "given" or list(gradient_of.values()).count(first) > 1:
-                    gradient_of[name] = f"{number}.{position}+"
-                    buffers[gradient_of[name]] = sizes[name]
-                else:
-                    gradient_of[name] = first
+            made.append((name, new))
         scratch = sum(value.bytes(tokens, samples) for value in step.backward)
         peak = max(peak, sum(live.values()) + sum(buffers.values()) + scratch)
         for name in step.saves:
@@ -132,6 +142,17 @@ def _backward(
             saved[kept] -= 1
             if not saved[kept] and kept not in outside:
                 live.pop(kept, None)
+        for name, new in made:  # what the operation kept is gone when its gradients are added to others
+            first = gradient_of.setdefault(name, new)
+            if first == new:
+                continue
+            users = [*gradient_of.values(), *(later for _, later in made)].count(first)
+            if not adds_in_place or first in views or first == "given" or users > 1:
+                gradient_of[name] = f"{new}+{name}"
+                buffers[gradient_of[name]] = sizes[name]
+            used = {*gradient_of.values(), *(later for _, later in made), first}
+            buffers = {one: size for one, size in buffers.items() if one in used}
+            peak = max(peak, sum(live.values()) + sum(buffers.values()))
         used = set(gradient_of.values())
         buffers = {name: size for name, size in buffers.items() if name in used}
     return peak

@@ -32,7 +32,9 @@ def _frequencies(ask: Ask, module: Module) -> int:
         return max(1, round(cells[module.name] / total * ask.integer("n_frequency") * count))
     number = ask.rank_of(module, "n_frequency", "n_frequency_pattern")
     if number > module.inputs * module.outputs:
-        raise BadInput(f"n_frequency {number} is above the {module.inputs * module.outputs} cells of {module.name}")
+        raise BadInput(
+            f"n_frequency {number} is above the {module.inputs * module.outputs} cells of {module.name}"
+        )
     return number
 
 
@@ -66,8 +68,8 @@ def wave_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     index = to.hold(to.constant(2 * number, dtype="int64"))
     dense = to.hold(to.solve((spectrum, index), size, keeps=(index,)))
     if ask.options["use_idwt"]:
-        two = tuple(Value(f"slice{index}", fixed=size, dtype=to.adapter) for index in range(2))
-        stacked = to.copy(dense, fixed=size, backward=two)
+        slices = tuple(Value(f"slice{index}", fixed=size, dtype=to.adapter) for index in range(3))
+        stacked = to.cast(to.copy(dense, fixed=size, backward=slices), to.compute)
         dense = to.solve((stacked,), size, keeps=(stacked,))
     return apply_delta(to, module, result, to.scale(dense))
 
@@ -76,7 +78,9 @@ def c3a_added(ask: Ask, module: Module) -> Added:
     """Kernels of circulant blocks."""
     size = ask.rank_of(module, "block_size", "block_size_pattern")
     if module.inputs % size or module.outputs % size:
-        raise BadInput(f"C3A: block_size {size} does not divide {module.inputs} and {module.outputs} of {module.name}")
+        raise BadInput(
+            f"C3A: block_size {size} does not divide {module.inputs} and {module.outputs} of {module.name}"
+        )
     return Added({"c3a_kernel": (module.outputs // size, module.inputs // size, size)})
 
 
@@ -118,7 +122,8 @@ def shira_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     wide = Value("indices64", fixed=2 * number, dtype="int64")
     scaled = to.scale(cells)
     dense = Value("dense", fixed=size, dtype=to.adapter)
-    sparse = to.solve((scaled, index), 0, keeps=(wide, scaled), extras=(wide,), backward=(dense,))
+    incoming = () if to.model == to.adapter else (Value("incoming", fixed=size, dtype=to.model),)
+    sparse = to.solve((scaled, index), 0, keeps=(wide, scaled), extras=(wide,), backward=(dense, *incoming))
     total = to.hold(to.add_into(weight, sparse))
     return to.finish(to.linear(to.x, total, module.outputs))
 

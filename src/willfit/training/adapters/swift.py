@@ -43,7 +43,13 @@ def llama_pro(architecture: Architecture, settings: AdapterSettings) -> Adapted:
         raise BadInput(f"LLaMA Pro: num_groups must divide the model's {layers} layers, got {groups!r}")
     stride = layers // groups
     own = [
-        Parameter(tensor.name.replace("{layer}", f"new.{index}"), tensor.shape, tensor.part, tensor.kind, tensor.copies)
+        Parameter(
+            tensor.name.replace("{layer}", f"new.{index}"),
+            tensor.shape,
+            tensor.part,
+            tensor.kind,
+            tensor.copies,
+        )
         for index in range(stride - 1, layers, stride)
         for tensor in architecture.layers[index].tensors
         if tensor.kind != "buffer"

@@ -82,7 +82,7 @@ LN_TUNING: dict[str, tuple[str, ...]] = {
     "qwen2": ("post_attention_layernorm",), "qwen3": ("post_attention_layernorm",),
 }  # fmt: skip
 
-_V = ("v_proj",)
+_V: tuple[str, ...] = ("v_proj",)
 BEFT: dict[str, tuple[str, ...]] = {
     "t5": ("v",), "mt5": ("v",), "roberta": ("value",), "bert": ("value",), "deberta-v2": ("value_proj",),
 } | dict.fromkeys(

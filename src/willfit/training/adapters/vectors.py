@@ -53,7 +53,7 @@ def beft_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     """y plus the bias."""
     del ask
     bias = to.trained("beft_bias", module.outputs)
-    result = to.add(to.base(to.x), bias)
+    result = to.add(to.hold(to.base(to.x)), bias)
     return to.finish(to.cast(result, to.model))
 
 
