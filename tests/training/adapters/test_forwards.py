@@ -135,6 +135,18 @@ def test_dora_keeps_no_weight() -> None:
     assert footprint(forward, 1).forward > 4 * 4096 * 4096 * 4
 
 
+def test_fused_experts_are_folded() -> None:
+    """Experts of a layer in one parameter: from PEFT 0.21 one weight of all of them, before three at once."""
+    module = Module("experts.down_proj", "experts", 96, 64, "experts", stacked=8)
+    weights = 8 * 96 * 64
+    for version, most in (((0, 21), 2 * weights), ((0, 20), 2 * 4 * weights)):
+        ask = Ask(LLAMA, AdapterSettings("lora"), {"r": 8, "rank_pattern": None}, version, (module,))
+        forward = methods()["lora"].forward(ask, module, Recorder(96, 64, "bfloat16", "float32"))
+        small = 4 * 8 * 8 * (96 + 64)  # both factors and their copies
+        assert most <= footprint(forward, 1).forward <= most + small, version
+        assert sum(value.bytes(1) for value in forward.saved if value.fixed == weights) == 2 * weights
+
+
 def test_every_method_describes_its_forward() -> None:
     module = Module("fc", "linear", 256, 512, "mlp", True)
     for kind, method in methods().items():

@@ -6,6 +6,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -147,3 +148,22 @@ def test_dtype_by_version() -> None:
     assert adapt(llama, lora, peft=(0, 10)).dtype == "bfloat16"
     assert adapt(llama, lora, peft=(0, 10), quantized=True).dtype == "float32"
     assert adapt(llama, lora, peft=(0, 12)).dtype == "float32"
+
+
+def test_x_lora() -> None:
+    """Two LoRAs of rank 4 on q and v of two layers (counted in PEFT 0.21.2), and a classifier over 64 features."""
+    settings = AdapterSettings("xlora", rank=4, targets=("q_proj", "v_proj"), options={"adapters": 2})
+    adapted = adapt(MODELS["llama"], settings)
+    lora = 2 * 2 * 4 * ((64 + 64) + (64 + 32))
+    assert adapted.parameters == 2 * 64 + 2 == 130
+    assert sum(held.elements for held in adapted.held) == lora == 3584
+    deeper = {"adapters": 2, "layerwise_scalings": True, "xlora_depth": 3, "xlora_size": 32}
+    assert (
+        adapt(MODELS["llama"], _with(settings, deeper)).parameters == 64 * 33 - 32 + 32 * 33 + 8 * 33 == 3400
+    )
+    trained = {"adapters": 2, "use_trainable_adapters": True}
+    assert adapt(MODELS["llama"], _with(settings, trained)).parameters == 130 + lora
+
+
+def _with(settings: AdapterSettings, options: dict[str, Any]) -> AdapterSettings:
+    return replace(settings, options=options)

@@ -10,8 +10,10 @@ from typing import Any
 
 from willfit.architectures.model import Architecture, Kind
 from willfit.errors import BadInput
+from willfit.training.adapters import xlora
+from willfit.training.adapters.dtypes import adapter_dtype
 from willfit.training.adapters.forward import AdapterForward
-from willfit.training.adapters.matching import ALL_LINEAR, matches, select
+from willfit.training.adapters.matching import matches, select
 from willfit.training.adapters.methods import Ask, Method
 from willfit.training.adapters.modules import Module, find_modules
 from willfit.training.adapters.moe import remap
@@ -26,12 +28,6 @@ from willfit.training.settings import AdapterSettings
 NEWEST_PEFT = (0, 21, 2)
 #: Routed experts are one parameter from this version of transformers.
 FUSED_EXPERTS = (5, 0)
-#: PEFT turns adapters into float32 on a 16-bit model from this version (get_peft_model: autocast_adapter_dtype).
-AUTOCAST_ADAPTER = (0, 12)
-#: Up to this version adapters were float32 whatever the model (LoraLayer.update_layer: `.to(weight.device)`).
-ALWAYS_FLOAT32 = (0, 5)
-#: LN tuning keeps the norms' dtype from here on, OSF leaves the model's before this.
-KEEPS_NORMS, CASTS_OSF = (0, 18), (0, 19)
 
 _MODULES = (
     "lora", "lycoris", "orthogonal", "rotations", "projections", "shared", "spectral", "vectors", "deltas", "low_rank",
@@ -56,35 +52,6 @@ def methods() -> Mapping[str, Method]:
         for method in import_module(f"{package}.{name}").METHODS:
             found[method.kind] = method
     return found
-
-
-def adapter_dtype(
-    model: str, quantized: bool, peft: tuple[int, ...], asked: str | None = None, kind: str = "lora"
-) -> str:
-    """Dtype of an adapter's parameters.
-
-    Parameters
-    ----------
-    model
-        Dtype of the model's weights.
-    quantized
-        The adapted weights are stored in integers: adapters are made, and stay, in float32.
-    peft
-        PEFT's version.
-    asked
-        What was asked for; None for PEFT's rule.
-    kind
-        The method: some always had a dtype of their own.
-    """
-    if asked is not None:
-        return asked
-    if (kind == "ln_tuning" and peft[:2] >= KEEPS_NORMS) or (kind == "osf" and peft[:2] < CASTS_OSF):
-        return model
-    if kind in ("adalora", "ia3"):
-        return "float32"
-    if quantized or peft[:2] <= ALWAYS_FLOAT32 or peft[:2] >= AUTOCAST_ADAPTER:
-        return "float32"
-    return model
 
 
 def adapt(
@@ -126,6 +93,14 @@ def adapt(
     dtype = adapter_dtype(model_dtype, quantized, peft, settings.dtype, kind)
     fused = transformers[: len(FUSED_EXPERTS)] >= FUSED_EXPERTS
     found = find_modules(architecture, fused)
+    if kind == "xlora":
+        mine = {name: value for name, value in settings.options.items() if name in xlora.DEFAULTS}
+        rest = {name: value for name, value in settings.options.items() if name not in mine}
+        single = adapt(
+            architecture, replace(settings, kind="lora", options=rest), peft=peft, transformers=transformers,
+            model_dtype=model_dtype, quantized=quantized, autocast=autocast, forwards=forwards,
+        )  # fmt: skip
+        return xlora.combine(single, {**xlora.DEFAULTS, **mine}, architecture.hidden_size)
     if kind not in methods():
         return _prompt(kind, architecture, settings, implied, peft, model_dtype, found)
     method = methods()[kind]
@@ -220,7 +195,7 @@ def _prompt(
 
     method = PROMPTS.get(kind)
     if method is None:
-        known = ", ".join(sorted({*methods(), *PROMPTS, *ALIASES}))
+        known = ", ".join(sorted({*methods(), *PROMPTS, *ALIASES, "xlora"}))
         raise BadInput(f"adapter {settings.kind!r} is not known; known are {known}")
     options = {**PROMPT_OPTIONS, **implied, **settings.options}
     ask = Ask(architecture, settings, options, peft)
@@ -239,14 +214,3 @@ def _by_parameter(found: tuple[Module, ...], named: tuple[str, ...]) -> tuple[Mo
         elif module.kind in ("linear", "router") and matches(module.name + ".weight", named):
             hits.append(replace(module, kind="weight"))
     return tuple(hits)
-
-
-__all__ = [
-    "ALL_LINEAR",
-    "AUTOCAST_ADAPTER",
-    "FUSED_EXPERTS",
-    "NEWEST_PEFT",
-    "adapt",
-    "adapter_dtype",
-    "methods",
-]

@@ -3,7 +3,8 @@
 A step makes one tensor from named ones, and says what autograd keeps for its backward. Sizes are numbers of a given
 module: elements a token, elements a sequence, and elements whatever the batch (weight-sized tensors, `fixed`).
 `x` is the module's input, `y` what the module returns without the adapter: the step of kind `base`, which the tape
-replaces by the products (and dequantization) of the module itself.
+replaces by the products (and dequantization) of the module itself; a second input is the weight that it uses instead of
+its own.
 
 Kinds
 -----

@@ -16,6 +16,8 @@ from willfit.training.adapters.records import Added, Held
 
 #: Experts' factors were on the other sides before (ParamWrapper.update_layer).
 _SWAPS_EXPERTS = (0, 19)
+#: First version with _LoraFactorsProxy.
+_FOLDS_EXPERTS = (0, 21)
 
 
 def _frozen_factor(ask: Ask) -> str | None:
@@ -117,12 +119,20 @@ def lora_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
 def _delta_on_parameter(
     ask: Ask, module: Module, to: Recorder, first: Value, second: Value
 ) -> AdapterForward:
-    """Before its module runs, the parameter becomes W + scaled BA: weights of all experts at once."""
+    """Before its module runs, the parameter becomes W + scaled BA: weights of all experts at once.
+
+    From 0.21 one batched product folds both into W; before, BA was made and scaled in the adapter's dtype, and its
+    copy in W's dtype stayed until the module returned (ParamWrapper._activate_lora).
+    """
     size = module.inputs * module.outputs * module.stacked
     own = to.frozen("W", size, to.model)
-    delta = to.scale(to.product(second, first, size))
-    weight = to.add(own, to.cast(delta, to.model))
-    return to.finish(to.hold(to.linear(to.x, weight, module.outputs)))
+    if ask.peft[:2] >= _FOLDS_EXPERTS and module.stacked > 1:
+        left, right = to.cast(second, to.model), to.cast(first, to.model)
+        weight = to.product(left, right, size)
+    else:
+        delta = to.hold(to.cast(to.scale(to.product(second, first, size)), to.model))
+        weight = to.add(own, delta)
+    return to.finish(to.base(to.x, to.hold(weight)))
 
 
 def _dora(

@@ -17,11 +17,12 @@ class Recorder(Trace):
 
     __slots__ = ()
 
-    def base(self, value: Value) -> Value:
-        """The wrapped module."""
+    def base(self, value: Value, weight: Value | None = None) -> Value:
+        """The wrapped module, with a `weight` made for it instead of its own."""
         made = Value("y", per_token=self.outputs, dtype=self.autocast or self.model)
-        self._put("base", (value,), made)
-        return made
+        if weight is None:
+            return self._put("base", (value,), made)
+        return self._put("base", (value, weight), made, self._factors(value, weight))
 
     def linear(self, value: Value, weight: Value, features: int) -> Value:
         """`F.linear(value, weight)`; under autocast both are cast first, a parameter's copy once."""
