@@ -13,7 +13,7 @@ from willfit.architectures.build import build
 from willfit.architectures.model import Architecture
 from willfit.checkpoints.catalogue import find
 from willfit.checkpoints.config import Config
-from willfit.training.adapters import adapt
+from willfit.training.adapters import adapt, unsloth
 from willfit.training.adapters.adapt import methods
 from willfit.training.adapters.forward import AdapterForward
 from willfit.training.adapters.methods import Ask
@@ -125,6 +125,19 @@ def test_lora_by_hand() -> None:
     dropped = adapt(LLAMA, AdapterSettings("lora", dropout=0.05), transformers=(4, 44))
     masks = [v for v in dropped.forwards["model.layers.{layer}.self_attn.q_proj"].saved if v.dtype == "bool"]
     assert [mask.bytes(1000) for mask in masks] == [1000 * 4096]
+
+
+def test_unsloth_by_hand() -> None:
+    """Llama-2-7B, rank 16, all seven: q, k, v keep only x; the MLP keeps gate and up, 2 x 11008 numbers a token."""
+    settings = AdapterSettings("lora", rank=16, targets=("all-linear",))
+    qkv, mlp, output = unsloth.fused(adapt(LLAMA, settings, forwards=False).modules, 16, "bfloat16")
+    assert [len(group.modules) for group in (qkv, mlp, output)] == [3, 3, 1]
+    assert qkv.saves == output.saves == ()
+    assert sum(value.bytes(1000) for value in mlp.saves) == 2 * 11008 * 2 * 1000
+    assert qkv.input_gradient_in_place
+    assert not output.input_gradient_in_place
+    assert unsloth.fuses(settings)
+    assert not unsloth.fuses(AdapterSettings("lora", dropout=0.1))
 
 
 def test_dora_keeps_no_weight() -> None:
