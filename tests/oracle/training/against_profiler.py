@@ -18,7 +18,7 @@ from torch.profiler import ProfilerActivity, profile
 
 import answers
 import models
-import trace as program
+import worker as program
 from tracer import Tracer
 
 

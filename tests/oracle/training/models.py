@@ -9,6 +9,9 @@ import torch
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
+#: peft's word for what a class of transformers is for.
+TASKS = {"AutoModelForCausalLM": "CAUSAL_LM", "AutoModelForSeq2SeqLM": "SEQ_2_SEQ_LM"}
+
 
 def build(scenario: dict[str, Any]) -> torch.nn.Module:
     """The model of a scenario on the meta device, with adapters and checkpointing, ready to train."""
@@ -30,15 +33,14 @@ def build(scenario: dict[str, Any]) -> torch.nn.Module:
     adapter = settings.get("adapter")
     if adapter:
         with torch.device("meta"):
-            model = adapted(model, adapter)
+            model = adapted(model, adapter, TASKS.get(kind))
     return model.train()
 
 
-def adapted(model: torch.nn.Module, adapter: dict[str, Any]) -> torch.nn.Module:
+def adapted(model: torch.nn.Module, adapter: dict[str, Any], task: str | None) -> torch.nn.Module:
     """With adapters, as `peft.get_peft_model` adds them."""
     import peft
 
-    task = "CAUSAL_LM"
     kind = adapter["kind"]
     targets: Any = list(adapter.get("targets", ())) or None
     if targets == ["all-linear"]:

@@ -42,7 +42,8 @@ class Place:
     """Where in a step something happened.
 
     `phase` is `build`, `input`, `forward`, `backward`, `clip`, `optimizer` or `between`; `module` the innermost module
-    whose code runs, or ran forward for the autograd `node` that runs; `again` says that it is a checkpoint's second forward.
+    whose code runs, or ran forward for the autograd `node` that runs; `again` says that it is a checkpoint's second
+    forward pass.
     """
 
     step: int

@@ -1,8 +1,8 @@
 """Run two training steps of a scenario on fake tensors and print what they allocate, as one line of JSON.
 
-    python tests/oracle/training/trace.py < scenario.json
+    python tests/oracle/training/worker.py < scenario.json
 
-One process is one scenario: the shims (`shims.py`) are for good.
+One process is one scenario: the shims (`shims.py`) stay.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import answers
 import attention
 import figures
+import flash
 import models
 import optimizers
 import shims
@@ -33,6 +34,8 @@ def trace(scenario: dict[str, Any]) -> dict[str, Any]:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     answers.install(padded=bool(scenario["settings"].get("padded")))
+    if scenario["settings"].get("attention") == "flash_attention_2":
+        flash.install()
     model = models.build(scenario)
     tracer = Tracer(DEVICE)
     with FakeTensorMode(allow_non_fake_inputs=True):
@@ -81,6 +84,7 @@ def run(scenario: dict[str, Any], model: torch.nn.Module, tracer: Tracer) -> dic
             for parameter in trained:
                 if parameter.grad is not None:
                     tracer.label(parameter.grad, "gradient")
+        tracer.micro = 0
         if also.get("clipping", True):
             tracer.phase = "clip"
             torch.nn.utils.clip_grad_norm_(trained, CLIP, foreach=True)
