@@ -18,7 +18,10 @@ TOGETHER = {
 }  # fmt: skip
 GROUPED = {**TOGETHER, "num_key_value_heads": 2}
 #: In the words of GPT-2's time.
-OLD = {"n_embd": 192, "n_inner": 776, "n_layer": LAYERS, "n_head": HEADS, "vocab_size": VOCABULARY, "n_positions": POSITIONS}  # fmt: skip
+OLD = {
+    "n_embd": 192, "n_inner": 776, "n_layer": LAYERS, "n_head": HEADS, "vocab_size": VOCABULARY,
+    "n_positions": POSITIONS,
+}  # fmt: skip
 
 MODELS: dict[str, dict[str, Any]] = {
     "llama": {"model_type": "llama", **APART},
@@ -37,16 +40,21 @@ MODELS: dict[str, dict[str, Any]] = {
     },
     "phi": {"model_type": "phi", **TOGETHER},
     "phi3": {"model_type": "phi3", **GROUPED},
-    "falcon": {"model_type": "falcon", **TOGETHER, "ffn_hidden_size": 776, "multi_query": True, "parallel_attn": True, "alibi": False},
+    "falcon": {
+        "model_type": "falcon", **TOGETHER, "ffn_hidden_size": 776, "multi_query": True, "parallel_attn": True,
+        "alibi": False,
+    },
     "falcon new": {
-        "model_type": "falcon", **TOGETHER, "ffn_hidden_size": 776, "new_decoder_architecture": True, "num_kv_heads": 2, "alibi": False,
+        "model_type": "falcon", **TOGETHER, "ffn_hidden_size": 776, "new_decoder_architecture": True,
+        "num_kv_heads": 2, "alibi": False,
     },
     "gpt_neox": {"model_type": "gpt_neox", **TOGETHER},
     "gptj": {"model_type": "gptj", **OLD, "rotary_dim": 16},
     "gpt2": {"model_type": "gpt2", **OLD},
     "gpt2 without dropout": {"model_type": "gpt2", **OLD, "resid_pdrop": 0, "embd_pdrop": 0, "attn_pdrop": 0},
     "opt": {
-        "model_type": "opt", "hidden_size": 192, "word_embed_proj_dim": 192, "ffn_dim": 776, "num_hidden_layers": LAYERS,
+        "model_type": "opt", "hidden_size": 192, "word_embed_proj_dim": 192, "ffn_dim": 776,
+        "num_hidden_layers": LAYERS,
         "num_attention_heads": HEADS, "vocab_size": VOCABULARY, "max_position_embeddings": POSITIONS,
     },
     "bloom": {"model_type": "bloom", "hidden_size": 192, "n_layer": LAYERS, "n_head": HEADS, "vocab_size": VOCABULARY},
@@ -87,7 +95,8 @@ MODELS: dict[str, dict[str, Any]] = {
     },
     "bert": {"model_type": "bert", **TOGETHER, "auto": "AutoModelForMaskedLM"},
     "t5": {
-        "model_type": "t5", "auto": "AutoModelForSeq2SeqLM", "d_model": 176, "d_ff": 464, "d_kv": 24, "num_layers": LAYERS,
+        "model_type": "t5", "auto": "AutoModelForSeq2SeqLM", "d_model": 176, "d_ff": 464, "d_kv": 24,
+        "num_layers": LAYERS,
         "num_heads": HEADS, "vocab_size": VOCABULARY, "decoder_start_token_id": 0,
     },
 }  # fmt: skip

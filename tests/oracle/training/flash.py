@@ -1,8 +1,8 @@
 """A stand-in for the package `flash_attn`, whose kernels cannot be built here: PyTorch carries the same kernels.
 
 `flash_attn_func` keeps queries, keys, values, the output, log-sum-exps and the state of the random numbers, and its
-backward pass makes the three gradients (flash_attn 2.8: `FlashAttnFunc`), as PyTorch's own operation does, but for 8 bytes
-of an unused value. Batches with padding are not supported: unpadding depends on the values of the mask.
+backward pass makes the three gradients (flash_attn 2.8: `FlashAttnFunc`), as PyTorch's own operation does, but for 8
+bytes of an unused value. Batches with padding are not supported: unpadding depends on the values of the mask.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ import os
 import pathlib
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,15 +21,25 @@ LINES = {line["name"]: line for line in map(json.loads, (ROOT / "tests/data/trai
 
 #: Traced anew: each has something that the others have not.
 PLAIN = (
-    "llama bf16", "llama fp32 checkpointed", "llama amp reentrant", "llama bf16 padded", "gemma2 amp", "gpt2 bf16",
-    "mixtral amp", "deepseek_v3 bf16 flash_attention_2", "qwen3_next bf16", "Llama-3.1-8B bf16",
+    "llama bf16", "llama fp32 checkpointed", "llama amp reentrant", "llama bf16 padded", "gpt2 bf16", "mixtral amp",
+    "deepseek_v3 bf16 flash_attention_2", "qwen3_next bf16", "falcon bf16 checkpointed",
 )  # fmt: skip
 ADAPTED = ("llama bf16 lora dropout", "llama amp dora", "llama bf16 prefix", "gpt2 lora")
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux", reason="the shims know PyTorch's libraries on Linux only"
-)
 has_adapters = ADAPTERS.exists() or importlib.util.find_spec("peft") is not None
+
+
+def traces(function: Callable[..., None]) -> Callable[..., None]:
+    """Mark a test that runs steps."""
+    for mark in (
+        pytest.mark.oracle,
+        pytest.mark.skipif(
+            sys.platform != "linux", reason="the shims know PyTorch's libraries on Linux only"
+        ),
+        pytest.mark.skipif("PYTEST_XDIST_WORKER" in os.environ, reason="in one run only: `.ci/run oracle`"),
+    ):
+        function = mark(function)
+    return function
 
 
 def run(program: str, scenario: dict[str, Any]) -> dict[str, Any]:
@@ -51,18 +62,20 @@ def said(name: str) -> dict[str, Any]:
     return {key: LINES[name][key] for key in ("name", "model", "settings", "also") if key in LINES[name]}
 
 
+@traces
 @pytest.mark.parametrize("name", PLAIN)
 def test_recorded(name: str) -> None:
     assert run("worker.py", said(name)) == LINES[name]
 
 
-@pytest.mark.oracle
+@traces
 @pytest.mark.skipif(not has_adapters, reason="no .oracle-training: `.ci/run oracle` makes it")
 @pytest.mark.parametrize("name", ADAPTED)
 def test_recorded_with_adapters(name: str) -> None:
     assert run("worker.py", said(name)) == LINES[name]
 
 
+@traces
 @pytest.mark.parametrize("name", ["llama fp32", "llama amp", "llama bf16 checkpointed"])
 def test_tracer_sees_what_the_profiler_sees(name: str) -> None:
     # On the CPU, where a step can run. The profiler also sees a few scalars inside kernels, and the state of the

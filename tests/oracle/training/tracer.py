@@ -72,10 +72,16 @@ class Tracer(TorchDispatchMode):
         self._spans: dict[int, tuple[list[int], list[str]]] = {}
         self._inside = threading.local()  # depth of reentrant checkpoints' backward
         self._main = threading.get_ident()
+        self._threads = {self._main}
 
     # What happens
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        if threading.get_ident() not in self._threads:
+            # Fake mode sets this where it is entered; a list as an index would else be put on a device in autograd's
+            # thread.
+            self._threads.add(threading.get_ident())
+            torch._C._set_only_lift_cpu_tensors(True)
         result = func(*args, **(kwargs or {}))
         name = func._schema.name.removeprefix("aten::")
         before = len(self.totals)
