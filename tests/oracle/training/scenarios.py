@@ -70,6 +70,10 @@ FACTORS: dict[str, Settings] = {
     "accumulated lora": {"gradient_accumulation": 2, "adapter": LORA},
     "cache": {"use_cache": True},
     "cache checkpointed": {"use_cache": True, "checkpointing": CHECKPOINTED},
+    "every second layer checkpointed": {"checkpointing": {**CHECKPOINTED, "every": 2}},
+    "checkpoints offloaded": {"checkpointing": {**CHECKPOINTED, "offload": True}},
+    "embedding frozen": {"frozen": ["embedding"]},
+    "lower layers frozen": {"frozen": ["embedding", "layers.0-1"]},
     "logits kept": {"loss": {"keeps_logits": True}},
 }
 
@@ -168,6 +172,10 @@ def of_families() -> list[Settings]:
                 targets = ["c_attn"] if word == "lora" else ["all-linear"]
                 settings = {"adapter": {**LORA, "targets": targets}}
             found.append(scenario(f"{family} {word}", family, **settings))
+    for family in ("llama", "bert"):
+        named = scenario(f"{family} classification", family, objective="classification", classes=5)
+        named["model"] = {**named["model"], "auto": "AutoModelForSequenceClassification"}
+        found.append(named)
     for family in ("qwen3", "gpt2", "mixtral", "bert", "phi3", "opt"):
         found.append(scenario(f"{family} bf16 eager", family, attention="eager"))
     for family in ("qwen3", "gpt2", "bert", "mistral sliding", "gemma3"):

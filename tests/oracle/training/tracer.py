@@ -19,9 +19,6 @@ import workspaces
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-#: What peft puts before the names of a model's modules.
-ADAPTED = "base_model.model."
-
 
 @dataclass(slots=True)
 class Block:
@@ -182,9 +179,13 @@ class Tracer(TorchDispatchMode):
 
     def watch(self, model: torch.nn.Module) -> None:
         """Follow the modules of a model, by hooks that return nothing, and its loss."""
+        inner = (
+            model.get_base_model() if hasattr(model, "get_base_model") else model
+        )  # peft's names are longer
+        names = {module: name for name, module in inner.named_modules()}
         for path, module in model.named_modules():
-            name = path.removeprefix(ADAPTED)
-            if name and path != ADAPTED.rstrip("."):
+            name = names.get(module, path)
+            if name:
                 module.register_forward_pre_hook(lambda *_, name=name: self.enter(name))
                 module.register_forward_hook(lambda *_: self.leave(), always_call=True)
 

@@ -63,7 +63,7 @@ def run(scenario: dict[str, Any], model: torch.nn.Module, tracer: Tracer) -> dic
 
     for step in range(1, STEPS + 1):
         tracer.step, tracer.micro, tracer.phase = step, 0, "input"
-        batches = [answers.batch(scenario, DEVICE, model) for _ in range(micros)]
+        batches = [answers.batch(settings, DEVICE) for _ in range(micros)]
         for batch in batches:
             for tensor in batch.values():
                 tracer.label(tensor, "input")
