@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from willfit.architectures.mixers import Attention
+from willfit.architectures.mixers import Attention, LatentAttention
 from willfit.architectures.model import Layer
 from willfit.architectures.traits import Traits
 from willfit.training.modelling.attention import attention
 from willfit.training.modelling.builder import Builder
 from willfit.training.modelling.experts import experts
 from willfit.training.modelling.feed_forward import feed_forward
+from willfit.training.modelling.latent import latent_attention
 from willfit.training.modelling.roles import Norm, Roles, roles_of
 from willfit.training.tape import Value
 
@@ -99,6 +100,8 @@ def _mix(builder: Builder, value: Value, layer: Layer, roles: Roles, traits: Tra
     mixer = layer.mixers[0] if layer.mixers else None
     if isinstance(mixer, Attention):
         return attention(builder, value, roles.attention, mixer, traits)
+    if isinstance(mixer, LatentAttention):
+        return latent_attention(builder, value, roles.attention, mixer, traits)
     return value
 
 

@@ -13,7 +13,7 @@ _FLASH_HEAD, _FLASH_FROM = 256, 8.0
 def chosen_sdpa(step: Step, mixer: Attention, dtype: str) -> str:
     """Which backend `scaled_dot_product_attention` takes: `flash`, `efficient` or `math`.
 
-    Flash takes 16-bit inputs without a mask and heads of up to 256 on compute capability 8.0 and later; the
+    Flash takes 16-bit inputs without a mask and heads of up to 256, as wide for values as for keys, on compute capability 8.0 and later; the
     memory-efficient kernel takes masks and float32, but no grouped heads unless these were repeated (torch
     `aten/src/ATen/native/transformers/cuda/sdp_utils.cpp`, priority order flash, efficient, math).
     """
@@ -22,7 +22,8 @@ def chosen_sdpa(step: Step, mixer: Attention, dtype: str) -> str:
     )
     narrow = dtype in ("fp16", "bf16")
     masked = step.masked or bool(mixer.window and step.length > mixer.window)
-    if narrow and not masked and mixer.head_dim <= _FLASH_HEAD and capability >= _FLASH_FROM:
+    alike = mixer.head_dim == mixer.value_dim
+    if narrow and not masked and alike and mixer.head_dim <= _FLASH_HEAD and capability >= _FLASH_FROM:
         return "flash"
     if masked or step.repeats_keys or mixer.heads == mixer.kv_heads:
         return "efficient"
