@@ -9,6 +9,7 @@ from willfit.architectures.mixers import Attention
 from willfit.architectures.model import Tensor
 from willfit.architectures.traits import Traits
 from willfit.training.modelling.builder import Builder
+from willfit.training.modelling.norms import normed
 from willfit.training.modelling.rotary import rotated
 from willfit.training.modelling.scores import attend, rank_heads, repeated
 from willfit.training.tape import Value
@@ -61,14 +62,14 @@ def attention(
     queries, keys, values, gate = _projected(builder, value, parts, mixer)
     late = builder.manner.norms_late
     if not late:
-        queries, keys = _normed(builder, queries, keys, parts.norms, traits)
+        queries, keys = _normed(builder, queries, keys, parts.norms, mixer, traits)
     by_head = False
-    if traits.rotary:
+    if builder.manner.rope != "none":
         queries, by_head = rotated(builder, queries)
         if not mixer.shares_cache:
             keys, _ = rotated(builder, keys)
     if late:
-        queries, keys = _normed(builder, queries, keys, parts.norms, traits)
+        queries, keys = _normed(builder, queries, keys, parts.norms, mixer, traits)
     mixed = attend(builder, queries, keys, values, mixer, traits, by_head)
     if parts.gate is not None:
         gate = builder.linear(value, parts.gate, parts.bias(parts.gate))
@@ -144,20 +145,27 @@ def _copied(
 
 
 def _normed(
-    builder: Builder, queries: Value, keys: Value, norms: Sequence[Tensor], traits: Traits
+    builder: Builder, queries: Value, keys: Value, norms: Sequence[Tensor], mixer: Attention, traits: Traits
 ) -> tuple[Value, Value]:
-    kind = "rms" if traits.norm == "layer_norm" and not builder.manner.head_norm else traits.norm
-    kind = builder.manner.head_norm or kind
-    for tensor in norms:
-        if "k_" in tensor.name or "key" in tensor.name:
-            keys = builder.norm(keys, tensor, kind, rows=_rows(builder, keys, tensor))
-        else:
-            queries = builder.norm(queries, tensor, kind, rows=_rows(builder, queries, tensor))
-    return queries, keys
+    """Norms of queries and keys: of each head, or of all heads at once."""
+    plain = traits.qk_norm_kind == "rms_plain"
+    if traits.qk_norm == "none" or not (norms or plain):
+        return queries, keys
+    found = []
+    for value, own in ((queries, _first(norms, keys=False)), (keys, _first(norms, keys=True))):
+        rows = builder.step.tokens if traits.qk_norm == "whole" else value.elements // mixer.head_dim
+        if own is None:
+            found.append(normed(builder, value, None, None, rows, "rms_plain") if plain else value)
+            continue
+        done = builder.norm(value, own, traits.qk_norm_kind, rows=rows)
+        # Heads with norms of their own are put together again (`StableLmLayerNormPerHead`).
+        found.append(builder.tape.copy(done) if ".norms." in own.name else done)
+    return found[0], found[1]
 
 
-def _rows(builder: Builder, value: Value, tensor: Tensor) -> int:
-    return value.elements // (builder.stored(tensor).weight.elements or 1)
+def _first(norms: Sequence[Tensor], keys: bool) -> Tensor | None:
+    """The norm of queries, or of keys; the first, if each head has its own."""
+    return next((t for t in norms if (".k_" in t.name or "key" in t.name) == keys), None)
 
 
 def module_of(tensor: Tensor) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from willfit.architectures.mixers import Attention, LatentAttention
-from willfit.architectures.model import Layer
+from willfit.architectures.model import FeedForward, Layer, Tensor
 from willfit.architectures.traits import Traits
 from willfit.training.modelling.attention import attention
 from willfit.training.modelling.builder import Builder
@@ -34,17 +37,37 @@ def block(builder: Builder, value: Value, layer: Layer, traits: Traits) -> Value
     roles = roles_of(layer)
     if traits.block in ("parallel", "parallel_shared_norm"):
         return _parallel(builder, value, layer, roles, traits)
-    norms = list(roles.norms)
-    if traits.block == "sandwich" and len(norms) >= 4:
-        places: list[Norm | None] = [norms[0], norms[1], norms[2], norms[3]]
-    elif traits.block == "post":
-        places = [None, norms[0], None, norms[-1]]
-    else:
-        places = [norms[0] if norms else None, None, norms[-1] if norms else None, None]
-    value = _branch(builder, value, layer, roles, traits, "attention", places[0], places[1])
+    places = _places(roles.norms, traits.block, bool(layer.mixers))
+    if layer.mixers:
+        value = _branch(builder, value, layer, roles, traits, "attention", places)
     if layer.feed_forward is None:
         return value
-    return _branch(builder, value, layer, roles, traits, "mlp", places[2], places[3])
+    return _branch(builder, value, layer, roles, traits, "mlp", places)
+
+
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Norms before a branch, behind what it does, and behind its sum with the stream; for attention and MLP."""
+
+    before: dict[str, Norm]
+    behind: dict[str, Norm]
+    summed: dict[str, Norm]
+
+
+def _places(norms: Sequence[Norm], block: str, mixes: bool) -> _Places:
+    first, last = (norms[0], norms[-1]) if norms else (None, None)
+    pair = {part: norm for part, norm in (("attention", first), ("mlp", last)) if norm is not None}
+    if block == "sandwich" and len(norms) >= 4:
+        return _Places(
+            {"attention": norms[0], "mlp": norms[2]}, {"attention": norms[1], "mlp": norms[3]}, {}
+        )
+    if block == "post_branch":
+        return _Places({}, pair, {})
+    if block == "post":
+        return _Places({}, {}, pair)
+    if len(norms) == 1 and mixes:
+        pair.pop("mlp")
+    return _Places(pair, {}, {})
 
 
 def _branch(
@@ -54,23 +77,28 @@ def _branch(
     roles: Roles,
     traits: Traits,
     part: str,
-    before: Norm | None,
-    after: Norm | None,
+    places: _Places,
 ) -> Value:
     """One residual branch: norm, what it does, perhaps a norm behind it, dropout, and the sum."""
     tape = builder.tape
-    normed = _norm(builder, value, before, traits)
+    given = _norm(builder, value, places.before.get(part), traits)
+    if traits.block == "normed_residual":
+        value = given
     tape.module = part
     done = (
-        _mix(builder, normed, layer, roles, traits)
+        _mix(builder, given, layer, roles, traits)
         if part == "attention"
-        else _feed(builder, normed, layer, roles, traits)
+        else _feed(builder, given, layer, roles, traits)
     )
     tape.module = "residual"
     done = tape.dropout(done, traits.hidden_dropout if builder.step.training else 0.0)
-    done = _norm(builder, done, after, traits)
+    done = _norm(builder, done, places.behind.get(part), traits)
     tape.module = "residual"
-    return tape.add(value, done)
+    if traits.residual_multiplier is not None:
+        done = tape.scale(done)
+    if traits.block == "normed_residual":
+        value, done = tape.scale(value), tape.scale(done)
+    return _norm(builder, tape.add(value, done), places.summed.get(part), traits)
 
 
 def _parallel(builder: Builder, value: Value, layer: Layer, roles: Roles, traits: Traits) -> Value:
@@ -114,4 +142,18 @@ def _feed(builder: Builder, value: Value, layer: Layer, roles: Roles, traits: Tr
     if not shape.width:
         return routed
     builder.tape.module = "mlp"
-    return builder.tape.add(routed, feed_forward(builder, value, roles.mlp, shape.gated, traits.activation))
+    return builder.tape.add(routed, _shared(builder, value, roles.mlp, shape, traits))
+
+
+def _shared(
+    builder: Builder, value: Value, tensors: Sequence[Tensor], shape: FeedForward, traits: Traits
+) -> Value:
+    """Experts that every token visits, times the sigmoid of a gate where there is one (`Qwen2MoeSparseMoeBlock`)."""
+    gate = next((tensor for tensor in tensors if tensor.name.endswith("shared_expert_gate.weight")), None)
+    matrices = [tensor for tensor in tensors if tensor is not gate]
+    done = feed_forward(builder, value, matrices, shape.gated, traits.activation)
+    if gate is None:
+        return done
+    opened = builder.linear(value, gate)
+    opened = builder.tape.run("sigmoid", (opened,), opened.elements, opened.dtype, saves_output=True)
+    return builder.tape.multiply(opened, done)

@@ -9,7 +9,7 @@ from willfit.architectures.model import Tensor
 from willfit.quantities import DTYPE_BYTES
 from willfit.training.modelling.activations import activated
 from willfit.training.modelling.manners import Manner
-from willfit.training.modelling.norms import layer_norm, rms_norm, wide_layer_norm
+from willfit.training.modelling.norms import normed
 from willfit.training.modelling.step import Step
 from willfit.training.tape import Tape, Value, Weight
 
@@ -149,22 +149,11 @@ class Builder:
     ) -> Value:
         """A normalisation of rows; `kind` as in `Traits.norm`.
 
-        Composite RMS norms (transformers `LlamaRMSNorm`, `GemmaRMSNorm`) keep a float32 copy of their input and the
-        normalised one; layer norms and fused kernels keep the input and statistics.
+        See `norms.py`. `rows` of 0 are the tokens of the residual stream.
         """
         weight = self.stored(tensor).weight
         rows = rows or self.step.stream_tokens
-        kind = self.manner.norm or kind
-        if kind == "layer_norm_wide":
-            return wide_layer_norm(self, value, weight, rows)
-        if kind.startswith("layer_norm"):
-            return layer_norm(self, value, weight, self._trained_bias(bias), rows)
-        if "rms_norm" in self.step.kernels:
-            return self.tape.run(
-                "rms_norm", (value,), value.elements, value.dtype, saves=(value,), kept_bytes=4 * rows,
-                weights=(weight,),
-            )  # fmt: skip
-        return rms_norm(self, value, weight, rows, kind)
+        return normed(self, value, weight, self._trained_bias(bias), rows, self.manner.norm or kind)
 
     def activation(self, value: Value, name: str) -> Value:
         """An activation function by its name in transformers' `ACT2FN`."""

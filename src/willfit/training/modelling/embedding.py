@@ -28,6 +28,6 @@ def embedding(builder: Builder, architecture: Architecture) -> Value:
         found = looked if found is None else tape.add(found, looked)
     if found is None:
         found = tape.new(size, step.compute, grad=False)
-    if architecture.traits.scales_embedding:
+    if architecture.traits.embedding_multiplier is not None:
         found = tape.scale(found)
     return tape.dropout(found, architecture.traits.embedding_dropout if step.training else 0.0)

@@ -38,7 +38,7 @@ def experts(
     hidden = next(tensor for tensor in router if tensor.kind == "linear").shape[-1]
     tokens = value.elements // hidden
     tape.module = "router"
-    weights = routed(builder, value, router, shape, tokens)
+    weights = routed(builder, value, router, shape, traits, tokens)
     tape.module = "experts"
     inward, outward = _halves(builder, tensors)
     biased = any(tensor.kind == "bias" for tensor in tensors)
@@ -86,7 +86,7 @@ def _expert(
 
 def _gated(builder: Builder, gate: Value, up: Value, activation: str) -> Value:
     tape = builder.tape
-    if builder.manner.experts != "clamped":
+    if activation != "swiglu_clamped":
         return tape.multiply(builder.activation(gate, activation), up)
     # Both halves are clamped, the gate is bent by a sigmoid of itself, and one is added to the other half
     # (`GptOssExperts._apply_gate`).

@@ -36,6 +36,7 @@ def latent_attention(
     parts = parts_of([t for t in tensors if ".indexer." not in t.name])
     heads, rows = max(1, mixer.heads // step.tensor_ranks), step.tokens
     width = mixer.nope_dim + mixer.rope_dim
+    turns = bool(mixer.rope_dim) and builder.manner.rope != "none"
 
     queries = value
     if mixer.query_rank:
@@ -43,7 +44,7 @@ def latent_attention(
         queries = builder.norm(latent, norms["q_a_layernorm"], traits.norm, rows=rows)
         _index(builder, mixer)
     queries = builder.linear(queries, named["q_b_proj" if mixer.query_rank else "q_proj"])
-    if mixer.rope_dim and traits.rotary:
+    if turns:
         still, turned = tape.split(queries, (rows * heads * mixer.nope_dim, rows * heads * mixer.rope_dim))
         turned, _ = rotated(builder, turned)
         queries = tape.run("cat", (still, turned), rows * heads * width, queries.dtype)
@@ -52,7 +53,7 @@ def latent_attention(
     compressed = builder.linear(value, down, parts.bias(down))
     latent, turned = tape.split(compressed, (rows * mixer.kv_rank, rows * mixer.rope_dim))
     latent = builder.norm(latent, norms["kv_a_layernorm"], traits.norm, rows=rows)
-    if mixer.rope_dim and traits.rotary:
+    if turns:
         turned, _ = rotated(builder, turned)
     expanded = builder.linear(latent, named["kv_b_proj"])
     still, values = tape.split(expanded, (rows * heads * mixer.nope_dim, rows * heads * mixer.value_dim))
@@ -60,7 +61,7 @@ def latent_attention(
     keys = tape.run("cat", (still, turned), rows * heads * width, still.dtype)
 
     shape = Attention(mixer.heads, mixer.heads, width, mixer.value_dim, window=mixer.window)
-    mixed = attend(builder, queries, keys, values, shape, traits, by_head=traits.rotary)
+    mixed = attend(builder, queries, keys, values, shape, traits, by_head=turns)
     if parts.gate is not None:
         mixed = gated(builder, mixed, builder.linear(value, parts.gate, parts.bias(parts.gate)))
     return builder.linear(mixed, parts.outward, parts.bias(parts.outward))

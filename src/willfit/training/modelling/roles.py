@@ -41,8 +41,9 @@ def roles_of(layer: Layer) -> Roles:
     """Sort a layer's tensors."""
     mixing = [t for t in layer.tensors if t.part in ("attention", "mixer")]
     inside = {_module(_module(tensor.name)) for tensor in mixing if tensor.kind == "linear"}
-    stream = [t for t in layer.tensors if t.part == "norm" and not _lies_in(t.name, inside)]
-    heads = [t for t in layer.tensors if t.part == "norm" and _lies_in(t.name, inside)]
+    norms = [t for t in layer.tensors if t.part == "norm" and t.kind == "norm"]
+    stream = [t for t in norms if not _lies_in(t.name, inside)]
+    heads = [t for t in norms if _lies_in(t.name, inside)]
     return Roles(
         norms_of(stream),
         tuple(mixing + heads),

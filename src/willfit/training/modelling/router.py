@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from willfit.architectures.model import FeedForward, Tensor
+from willfit.architectures.traits import Router, Traits
 from willfit.training.modelling.builder import Builder
 from willfit.training.tape import Value
 
 
 def routed(
-    builder: Builder, value: Value, router: Sequence[Tensor], shape: FeedForward, tokens: int
+    builder: Builder,
+    value: Value,
+    router: Sequence[Tensor],
+    shape: FeedForward,
+    traits: Traits,
+    tokens: int,
 ) -> Value:
     """The weights of each token's experts, one for each row that an expert will compute.
-
-    The manner's `router` names what transformers' code does: `softmax` over all experts in float32, then the best
-    (`Qwen3MoeTopKRouter`); `sigmoid` instead, where a bias decides which are best, so that weights are gathered
-    (`MiniMaxM2TopKRouter`); `_wide` behind either: the product is float32 as well (`DeepseekV3TopkRouter`);
-    `best` first, then a softmax over these (`GraniteMoeTopKRouter`), `best_narrow`: in the model's dtype
-    (`GptOssTopKRouter`).
 
     Parameters
     ----------
@@ -30,31 +30,36 @@ def routed(
         The router's tensors.
     shape
         Numbers of experts.
+    traits
+        How the family routes.
     tokens
         Rows of the input.
     """
-    tape, manner = builder.tape, builder.manner
+    tape, manner, way = builder.tape, builder.manner, traits.router or Router()
     matrix = next(tensor for tensor in router if tensor.kind == "linear")
     rows, scores = tokens * shape.top_k, tokens * shape.experts
-    kind = manner.router
-    if kind.startswith("best"):
-        logits = builder.linear(value, matrix, rows=tokens)
-        logits = logits if kind == "best_narrow" else tape.cast(logits, "fp32")
+    logits = (
+        _wide_product(builder, value, matrix, scores)
+        if way.float32
+        else builder.linear(value, matrix, rows=tokens)
+    )
+    if not manner.narrow_scores:
+        logits = tape.cast(logits, "fp32")
+    if not way.before_top_k:
         best = tape.run("topk", (logits,), rows, logits.dtype, kept_bytes=8 * rows)
-        return tape.cast(tape.run("softmax", (best,), rows, best.dtype, saves_output=True), value.dtype)
-    wide = kind.endswith("_wide")
-    logits = _wide_product(builder, value, matrix, scores) if wide else builder.linear(value, matrix, rows=tokens)
-    logits = logits if kind == "sigmoid_narrow" else tape.cast(logits, "fp32")
-    score = "sigmoid" if kind.startswith("sigmoid") else "softmax"
-    shares = tape.run(score, (logits,), scores, logits.dtype, saves_output=True)
-    if score == "softmax":
-        best = tape.run("topk", (shares,), rows, shares.dtype, kept_bytes=8 * rows)
-    else:
-        best = tape.run("gather", (shares,), rows, shares.dtype, saves=(shares,), kept_bytes=8 * rows)
+        shares = tape.run(way.score, (best,), rows, best.dtype, saves_output=True)
+        return shares if manner.wide_weights else tape.cast(shares, value.dtype)
+    shares = tape.run(way.score, (logits,), scores, logits.dtype, saves_output=True)
+    # A stored correction decides which are best, so that their own scores are gathered; numbers of experts are int64.
+    saves = (shares,) if way.corrected else ()
+    name = "gather" if way.corrected else "topk"
+    best = tape.run(name, (shares,), rows, shares.dtype, saves=saves, kept_bytes=8 * rows)
+    if not way.normalised:
+        return best if manner.wide_weights else tape.cast(best, value.dtype)
     # Divided by their sum, one a token.
     total = tape.run("sum", (best,), tokens, best.dtype)
     best = tape.run("div", (best, total), rows, best.dtype, saves=(best, total))
-    return best if manner.wide_routing else tape.cast(best, value.dtype)
+    return best if manner.wide_weights else tape.cast(best, value.dtype)
 
 
 def _wide_product(builder: Builder, value: Value, matrix: Tensor, elements: int) -> Value:
