@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from willfit.architectures.mixers import Attention, LatentAttention
+from willfit.architectures.mixers import Attention, LatentAttention, Recurrent
 from willfit.architectures.model import FeedForward, Layer, Tensor
 from willfit.architectures.traits import Traits
 from willfit.training.modelling.attention import attention
@@ -13,6 +13,7 @@ from willfit.training.modelling.builder import Builder
 from willfit.training.modelling.experts import experts
 from willfit.training.modelling.feed_forward import feed_forward
 from willfit.training.modelling.latent import latent_attention
+from willfit.training.modelling.recurrent import recurrent
 from willfit.training.modelling.roles import Norm, Roles, roles_of
 from willfit.training.tape import Value
 
@@ -125,11 +126,13 @@ def _norm(builder: Builder, value: Value, norm: Norm | None, traits: Traits) -> 
 
 
 def _mix(builder: Builder, value: Value, layer: Layer, roles: Roles, traits: Traits) -> Value:
-    mixer = layer.mixers[0] if layer.mixers else None
+    mixer = layer.mixers[0]
     if isinstance(mixer, Attention):
         return attention(builder, value, roles.attention, mixer, traits)
     if isinstance(mixer, LatentAttention):
         return latent_attention(builder, value, roles.attention, mixer, traits)
+    if isinstance(mixer, Recurrent):
+        return recurrent(builder, value, roles.attention, mixer)
     return value
 
 

@@ -145,15 +145,21 @@ class Builder:
         return tape.cast(tape.add(result, added), dtype)
 
     def norm(
-        self, value: Value, tensor: Tensor, kind: str, bias: Tensor | None = None, rows: int = 0
+        self,
+        value: Value,
+        tensor: Tensor,
+        kind: str,
+        bias: Tensor | None = None,
+        rows: int = 0,
+        fixed: bool = False,
     ) -> Value:
         """A normalisation of rows; `kind` as in `Traits.norm`.
 
-        See `norms.py`. `rows` of 0 are the tokens of the residual stream.
+        See `norms.py`. `rows` of 0 are the tokens of the residual stream; a `fixed` kind is not the family's to change.
         """
         weight = self.stored(tensor).weight
         rows = rows or self.step.stream_tokens
-        return normed(self, value, weight, self._trained_bias(bias), rows, self.manner.norm or kind)
+        return normed(self, value, weight, self._trained_bias(bias), rows, kind if fixed else self.manner.norm or kind)
 
     def activation(self, value: Value, name: str) -> Value:
         """An activation function by its name in transformers' `ACT2FN`."""

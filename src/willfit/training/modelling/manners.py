@@ -34,6 +34,10 @@ class Manner:
         Norms of queries and keys follow the rotation.
     narrow_scores, wide_weights
         Experts' scores are made in the model's dtype, and their weights stay float32.
+    scales_mixer
+        Input and projection of the state-space mixer are multiplied by factors.
+    gated_norm
+        Kind of the norm behind a recurrent mixer's gate.
     """
 
     norm: str = ""
@@ -44,6 +48,8 @@ class Manner:
     splits: str = "views"
     norms_late: bool = False
     narrow_scores: bool = False
+    scales_mixer: bool = False
+    gated_norm: str = "rms"
     wide_weights: bool = False
 
 
@@ -73,6 +79,7 @@ _MANNERS = {
     "ernie4_5_moe": _WIDE_ROPE,
     "exaone_moe": _WIDE_WEIGHTS,
     "falcon": Manner(softmax="narrow", always_masked=True, splits="copies"),
+    "falcon_h1": Manner(scales_mixer=True),
     "gemma2": Manner(sdpa=False),
     "gemma3n_text": Manner(norm="rms_power"),
     "gemma4_text": Manner(norm="rms_power"),
