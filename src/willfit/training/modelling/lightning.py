@@ -42,7 +42,8 @@ def linear_attention(builder: Builder, value: Value, tensors: Sequence[Tensor], 
     # Each block's product of weights and values keeps both, so do those of queries with the state and of keys with
     # values, and each state but the first is kept by the next block.
     state = step.batch * heads * width * width
-    copies = 6 * rows * inner
+    # The last block makes no state, and the first reads one of zeros.
+    copies = 6 * rows * inner - step.batch * inner * (2 * ends[-1] + ends[0])
     kept = size * (pairs + copies) + size * state * blocks
     mixed = tape.run(
         "blocks", (joined,), rows * inner, joined.dtype, kept_bytes=kept, backward_temp=joined.bytes,

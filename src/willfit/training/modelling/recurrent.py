@@ -8,6 +8,7 @@ from willfit.architectures.mixers import Recurrent
 from willfit.architectures.model import Tensor
 from willfit.training.modelling.builder import Builder
 from willfit.training.modelling.delta import gated_delta
+from willfit.training.modelling.kimi_delta import kimi_delta
 from willfit.training.modelling.lightning import linear_attention
 from willfit.training.modelling.mamba import mamba
 from willfit.training.modelling.mamba2 import mamba2
@@ -16,6 +17,7 @@ from willfit.training.tape import Value
 
 _KINDS: dict[str, Callable[[Builder, Value, Sequence[Tensor], Recurrent], Value]] = {
     "gated delta": gated_delta,
+    "kimi delta": kimi_delta,
     "linear attention": linear_attention,
     "mamba": mamba,
     "mamba2": mamba2,
