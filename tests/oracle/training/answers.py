@@ -29,4 +29,4 @@ def batch(scenario: dict[str, Any], device: str, model: torch.nn.Module) -> dict
     settings = scenario["settings"]
     shape = (settings["micro_batch"], settings["seq_len"])
     names = scenario.get("also", {}).get("inputs", ("input_ids", "attention_mask", "labels"))
-    return {name: torch.empty(shape, dtype=torch.int64, device=device) for name in names}
+    return {name: torch.ones(shape, dtype=torch.int64, device=device) for name in names}

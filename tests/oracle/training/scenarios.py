@@ -9,21 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from families import EAGER, MODELS
+
 BF16 = {"weights": "bfloat16"}
 FP32 = {"weights": "float32"}
 AMP = {"weights": "float32", "compute": "bfloat16", "autocast": True}
-
-#: Hidden width, MLP width and so on: multiples of 8 that no small numbers connect.
-SMALL = {
-    "hidden_size": 176, "intermediate_size": 464, "num_hidden_layers": 3, "num_attention_heads": 8, "vocab_size": 1009,
-    "max_position_embeddings": 4096,
-}  # fmt: skip
-GROUPED = {**SMALL, "num_key_value_heads": 2, "head_dim": 24}
-
-MODELS: dict[str, dict[str, Any]] = {
-    "llama": {"model_type": "llama", **GROUPED},
-}
-
 
 def base(**settings: Any) -> dict[str, Any]:
     """Settings of a base scenario, with changes."""
@@ -69,4 +59,8 @@ def all_scenarios() -> list[dict[str, Any]]:
                 checkpointing=CHECKPOINTED,
             )
         )
+    for family in MODELS:
+        attention = "eager" if family in EAGER else "sdpa"
+        if family != "llama":
+            found.append(scenario(f"{family} bf16", family, attention=attention))
     return found

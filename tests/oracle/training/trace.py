@@ -22,7 +22,7 @@ import torch
 import torch.utils.checkpoint
 from tracer import Tracer
 
-DEVICE = "cuda"
+DEVICE = "cuda:0"
 STEPS = 2
 #: `max_grad_norm` of `TrainingArguments`.
 CLIP = 1.0
@@ -32,18 +32,15 @@ def trace(scenario: dict[str, Any]) -> dict[str, Any]:
     """Figures of a scenario in bytes (`figures.py`)."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    settings = scenario["settings"]
-    answers.install(padded=bool(settings.get("padded")))
+    answers.install(padded=bool(scenario["settings"].get("padded")))
     model = models.build(scenario)
     tracer = Tracer(DEVICE)
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-        held = models.place(model, f"{DEVICE}:0")
-        for label, name, tensor in held:
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        for label, name, tensor in models.place(model, DEVICE):
             tracer.adopt(tensor, label, name)
         tracer.watch(model)
         with tracer:
             marks = run(scenario, model, tracer)
-    del mode
     return figures.of(scenario, model, tracer, marks)
 
 
@@ -63,7 +60,7 @@ def run(scenario: dict[str, Any], model: torch.nn.Module, tracer: Tracer) -> dic
 
     for step in range(1, STEPS + 1):
         tracer.step, tracer.micro, tracer.phase = step, 0, "input"
-        batches = [answers.batch(scenario, f"{DEVICE}:0", model) for _ in range(micros)]
+        batches = [answers.batch(scenario, DEVICE, model) for _ in range(micros)]
         for batch in batches:
             for tensor in batch.values():
                 tracer.label(tensor, "input")
@@ -108,7 +105,7 @@ def forward_of(model: torch.nn.Module, precision: dict[str, Any]):  # type: igno
         return model
 
     def forward(**batch: torch.Tensor) -> dict[str, Any]:
-        with torch.autocast("cuda", models.DTYPES[precision["compute"]]):
+        with torch.autocast(torch.device(DEVICE).type, models.DTYPES[precision["compute"]]):
             output = model(**batch)
         return raised(output)
 

@@ -19,6 +19,9 @@ import workspaces
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+#: What peft puts before the names of a model's modules.
+ADAPTED = "base_model.model."
+
 
 @dataclass(slots=True)
 class Block:
@@ -55,7 +58,7 @@ class Tracer(TorchDispatchMode):
 
     def __init__(self, device: str) -> None:
         super().__init__()
-        self.device = device
+        self.device = torch.device(device).type
         self.blocks: list[Block] = []
         self.totals: list[int] = []  # bytes alive after each event
         self.extra: dict[int, int] = {}  # an event's workspace
@@ -172,8 +175,9 @@ class Tracer(TorchDispatchMode):
 
     def watch(self, model: torch.nn.Module) -> None:
         """Follow the modules of a model, by hooks that return nothing, and its loss."""
-        for name, module in model.named_modules():
-            if name:
+        for path, module in model.named_modules():
+            name = path.removeprefix(ADAPTED)
+            if name and path != ADAPTED.rstrip("."):
                 module.register_forward_pre_hook(lambda *_, name=name: self.enter(name))
                 module.register_forward_hook(lambda *_: self.leave(), always_call=True)
 
