@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from willfit.architectures.mixers import Attention
 from willfit.architectures.model import Tensor
@@ -60,16 +60,19 @@ def attention(
     """
     parts = parts_of(tensors)
     queries, keys, values, gate = _projected(builder, value, parts, mixer)
+    if builder.manner.splits == "copies" and mixer.kv_heads > 1:
+        # Keys and values are there for every head now.
+        mixer = replace(mixer, kv_heads=mixer.heads)
     late = builder.manner.norms_late
     if not late:
-        queries, keys = _normed(builder, queries, keys, parts.norms, mixer, traits)
+        queries, keys = head_norms(builder, queries, keys, parts.norms, mixer, traits)
     by_head = False
     if builder.manner.rope != "none":
-        queries, by_head = rotated(builder, queries)
+        queries, by_head = rotated(builder, queries, mixer.head_dim)
         if not mixer.shares_cache:
             keys, _ = rotated(builder, keys)
     if late:
-        queries, keys = _normed(builder, queries, keys, parts.norms, mixer, traits)
+        queries, keys = head_norms(builder, queries, keys, parts.norms, mixer, traits)
     mixed = attend(builder, queries, keys, values, mixer, traits, by_head)
     if parts.gate is not None:
         gate = builder.linear(value, parts.gate, parts.bias(parts.gate))
@@ -123,7 +126,7 @@ def _projected(
         gate = tape.copy(gate)
     if mixer.shares_cache:
         # Keys and values of an earlier layer, which that layer holds.
-        keys, values = (tape.new(size, queries.dtype, True) for size in sizes[1:])
+        keys, values = (tape.held(size, queries.dtype, True) for size in sizes[1:])
         return queries, keys, values, gate
     if len(found) == 2:
         # Keys and values in one matrix, or values made from the keys' projection.
@@ -144,7 +147,7 @@ def _copied(
     return tape.copy(queries), repeated(builder, keys, times), repeated(builder, values, times)
 
 
-def _normed(
+def head_norms(
     builder: Builder, queries: Value, keys: Value, norms: Sequence[Tensor], mixer: Attention, traits: Traits
 ) -> tuple[Value, Value]:
     """Norms of queries and keys: of each head, or of all heads at once."""

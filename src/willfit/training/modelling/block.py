@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from willfit.architectures.mixers import Attention, LatentAttention, Recurrent
+from willfit.architectures.mixers import Attention, CrossAttention, LatentAttention, Mixer, Recurrent
 from willfit.architectures.model import FeedForward, Layer, Tensor
 from willfit.architectures.traits import Traits
 from willfit.training.modelling.attention import attention
 from willfit.training.modelling.builder import Builder
+from willfit.training.modelling.cross import cross_attention
 from willfit.training.modelling.experts import experts
 from willfit.training.modelling.feed_forward import feed_forward
 from willfit.training.modelling.latent import latent_attention
+from willfit.training.modelling.norms import normed
 from willfit.training.modelling.recurrent import recurrent
-from willfit.training.modelling.roles import Norm, Roles, roles_of
+from willfit.training.modelling.roles import Norm, Roles, mixer_groups, roles_of
 from willfit.training.tape import Value
 
 
@@ -38,12 +40,25 @@ def block(builder: Builder, value: Value, layer: Layer, traits: Traits) -> Value
     roles = roles_of(layer)
     if traits.block in ("parallel", "parallel_shared_norm"):
         return _parallel(builder, value, layer, roles, traits)
-    places = _places(roles.norms, traits.block, bool(layer.mixers))
-    if layer.mixers:
-        value = _branch(builder, value, layer, roles, traits, "attention", places)
-    if layer.feed_forward is None:
-        return value
-    return _branch(builder, value, layer, roles, traits, "mlp", places)
+    branches = [part for part in ("attention", "cross", "mlp") if _has(layer, part)]
+    norms = roles.norms or _unweighted(traits, len(branches))
+    places = _places(norms, traits.block, branches)
+    for part in branches:
+        value = _branch(builder, value, layer, roles, traits, part, places)
+    return value
+
+
+def _unweighted(traits: Traits, count: int) -> tuple[Norm, ...]:
+    """Norms that have no parameters (OLMo)."""
+    return (Norm(None),) * count if traits.norm == "layer_norm_plain" else ()
+
+
+def _has(layer: Layer, part: str) -> bool:
+    """Whether a layer has a residual branch."""
+    if part == "mlp":
+        return layer.feed_forward is not None
+    looks_across = [isinstance(mixer, CrossAttention) for mixer in layer.mixers]
+    return any(looks_across) if part == "cross" else not all(looks_across)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,20 +70,19 @@ class _Places:
     summed: dict[str, Norm]
 
 
-def _places(norms: Sequence[Norm], block: str, mixes: bool) -> _Places:
-    first, last = (norms[0], norms[-1]) if norms else (None, None)
-    pair = {part: norm for part, norm in (("attention", first), ("mlp", last)) if norm is not None}
-    if block == "sandwich" and len(norms) >= 4:
+def _places(norms: Sequence[Norm], block: str, branches: Sequence[str]) -> _Places:
+    if block == "sandwich" and len(norms) >= 2 * len(branches):
+        pairs = {part: norms[2 * index : 2 * index + 2] for index, part in enumerate(branches)}
         return _Places(
-            {"attention": norms[0], "mlp": norms[2]}, {"attention": norms[1], "mlp": norms[3]}, {}
+            {part: pair[0] for part, pair in pairs.items()}, {part: pair[1] for part, pair in pairs.items()}, {}
         )
+    alone = dict(zip(branches, norms, strict=False))
     if block == "post_branch":
-        return _Places({}, pair, {})
+        return _Places({}, alone, {})
     if block == "post":
-        return _Places({}, {}, pair)
-    if len(norms) == 1 and mixes:
-        pair.pop("mlp")
-    return _Places(pair, {}, {})
+        return _Places({}, {}, alone)
+    behind = {"mlp": norms[-1]} if len(norms) == len(branches) + 1 else {}
+    return _Places(alone, behind, {})
 
 
 def _branch(
@@ -87,9 +101,9 @@ def _branch(
         value = given
     tape.module = part
     done = (
-        _mix(builder, given, layer, roles, traits)
-        if part == "attention"
-        else _feed(builder, given, layer, roles, traits)
+        _feed(builder, given, layer, roles, traits)
+        if part == "mlp"
+        else _mix(builder, given, layer, roles, traits, part == "cross")
     )
     tape.module = "residual"
     done = tape.dropout(done, traits.hidden_dropout if builder.step.training else 0.0)
@@ -122,17 +136,34 @@ def _norm(builder: Builder, value: Value, norm: Norm | None, traits: Traits) -> 
     if norm is None:
         return value
     builder.tape.module = "norm"
+    if norm.weight is None:
+        return normed(builder, value, None, None, builder.step.stream_tokens, traits.norm)
     return builder.norm(value, norm.weight, traits.norm, norm.bias)
 
 
-def _mix(builder: Builder, value: Value, layer: Layer, roles: Roles, traits: Traits) -> Value:
-    mixer = layer.mixers[0]
+def _mix(
+    builder: Builder, value: Value, layer: Layer, roles: Roles, traits: Traits, across: bool = False
+) -> Value:
+    """What mixes tokens; several kinds side by side are added up."""
+    groups = mixer_groups(roles.attention, len(layer.mixers))
+    found: Value | None = None
+    for mixer, tensors in zip(layer.mixers, groups, strict=False):
+        if isinstance(mixer, CrossAttention) != across:
+            continue
+        done = _mixed(builder, value, mixer, tensors, traits)
+        found = done if found is None else builder.tape.add(found, done)
+    return value if found is None else found
+
+
+def _mixed(builder: Builder, value: Value, mixer: Mixer, tensors: Sequence[Tensor], traits: Traits) -> Value:
+    if isinstance(mixer, CrossAttention):
+        return cross_attention(builder, value, tensors, mixer, traits)
     if isinstance(mixer, Attention):
-        return attention(builder, value, roles.attention, mixer, traits)
+        return attention(builder, value, tensors, mixer, traits)
     if isinstance(mixer, LatentAttention):
-        return latent_attention(builder, value, roles.attention, mixer, traits)
+        return latent_attention(builder, value, tensors, mixer, traits)
     if isinstance(mixer, Recurrent):
-        return recurrent(builder, value, roles.attention, mixer)
+        return recurrent(builder, value, tensors, mixer)
     return value
 
 
@@ -140,23 +171,36 @@ def _feed(builder: Builder, value: Value, layer: Layer, roles: Roles, traits: Tr
     shape = layer.feed_forward
     assert shape is not None
     if not shape.experts:
-        return feed_forward(builder, value, roles.mlp, shape.gated, traits.activation)
-    routed = experts(builder, value, roles.router, roles.experts, shape, traits)
+        return feed_forward(
+            builder, value, roles.mlp, shape.gated, traits.activation, traits.activation_dropout
+        )
     if not shape.width:
-        return routed
+        return experts(builder, value, roles.router, roles.experts, shape, traits)
+    early = _shared(builder, value, roles.mlp, shape, traits) if builder.manner.shared_first else None
+    routed = experts(builder, value, roles.router, roles.experts, shape, traits)
     builder.tape.module = "mlp"
-    return builder.tape.add(routed, _shared(builder, value, roles.mlp, shape, traits))
+    shared = early or _shared(builder, value, roles.mlp, shape, traits)
+    return builder.tape.add(routed, _opened(builder, value, shared, roles.mlp))
 
 
 def _shared(
     builder: Builder, value: Value, tensors: Sequence[Tensor], shape: FeedForward, traits: Traits
 ) -> Value:
-    """Experts that every token visits, times the sigmoid of a gate where there is one (`Qwen2MoeSparseMoeBlock`)."""
-    gate = next((tensor for tensor in tensors if tensor.name.endswith("shared_expert_gate.weight")), None)
-    matrices = [tensor for tensor in tensors if tensor is not gate]
-    done = feed_forward(builder, value, matrices, shape.gated, traits.activation)
+    """Experts that every token visits."""
+    builder.tape.module = "mlp"
+    matrices = [tensor for tensor in tensors if tensor is not _gate_of(tensors)]
+    return feed_forward(builder, value, matrices, shape.gated, traits.activation)
+
+
+def _opened(builder: Builder, value: Value, done: Value, tensors: Sequence[Tensor]) -> Value:
+    """Their output times the sigmoid of a gate, where there is one (`Qwen2MoeSparseMoeBlock`)."""
+    gate = _gate_of(tensors)
     if gate is None:
         return done
     opened = builder.linear(value, gate)
     opened = builder.tape.run("sigmoid", (opened,), opened.elements, opened.dtype, saves_output=True)
     return builder.tape.multiply(opened, done)
+
+
+def _gate_of(tensors: Sequence[Tensor]) -> Tensor | None:
+    return next((tensor for tensor in tensors if tensor.name.endswith("shared_expert_gate.weight")), None)

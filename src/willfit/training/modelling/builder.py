@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 
 from willfit.architectures.model import Tensor
@@ -76,6 +77,12 @@ class Builder:
         self.step = step
         self.manner = manner or Manner()
         self._storing = storing
+
+    def stepping(self, step: Step) -> Builder:
+        """A builder of the same tape for a part that runs otherwise."""
+        part = copy(self)
+        part.step = step
+        return part
 
     def stored(self, tensor: Tensor) -> Stored:
         """How a tensor lies on the rank."""

@@ -10,7 +10,12 @@ from willfit.training.tape import Value
 
 
 def feed_forward(
-    builder: Builder, value: Value, tensors: Sequence[Tensor], gated: bool, activation: str
+    builder: Builder,
+    value: Value,
+    tensors: Sequence[Tensor],
+    gated: bool,
+    activation: str,
+    dropout: float = 0.0,
 ) -> Value:
     """Run an MLP (transformers `LlamaMLP`, `Phi3MLP`, `GPT2MLP` and their kin).
 
@@ -22,8 +27,8 @@ def feed_forward(
         The normed input.
     tensors
         The MLP's tensors: matrices (the last one on their way is the one that is divided along its inputs) and biases.
-    gated, activation
-        As in the architecture.
+    gated, activation, dropout
+        As in the architecture; dropout of the inner values.
     """
     inward, outward = _matrices(tensors)
     biases = _biases(tensors)
@@ -44,6 +49,7 @@ def feed_forward(
         inner = builder.activation(
             builder.linear(value, inward[0], biases.get(_module(inward[0]))), activation
         )
+    inner = tape.dropout(inner, dropout if builder.step.training else 0.0)
     return builder.linear(inner, outward, biases.get(_module(outward)))
 
 

@@ -58,7 +58,8 @@ def head(builder: Builder, value: Value, architecture: Architecture, path: LossP
     norms = norms_of([tensor for tensor in architecture.head if tensor.kind == "norm"])
     tape.module = "norm"
     for norm in norms[-1:]:
-        value = builder.norm(value, norm.weight, architecture.traits.norm, norm.bias)
+        if norm.weight is not None:
+            value = builder.norm(value, norm.weight, architecture.traits.norm, norm.bias)
     tape.module = "logits"
     projection = output_projection(architecture)
     if path.kind in ("liger", "cut", "chunked-head"):

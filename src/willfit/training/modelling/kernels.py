@@ -21,11 +21,10 @@ def chosen_sdpa(step: Step, mixer: Attention, dtype: str) -> str:
         float(step.compute_capability) if step.compute_capability.replace(".", "", 1).isdigit() else 8.0
     )
     narrow = dtype in ("fp16", "bf16")
-    masked = step.masked or bool(mixer.window and step.length > mixer.window)
     alike = mixer.head_dim == mixer.value_dim
-    if narrow and not masked and alike and mixer.head_dim <= _FLASH_HEAD and capability >= _FLASH_FROM:
+    if narrow and not step.masked and alike and mixer.head_dim <= _FLASH_HEAD and capability >= _FLASH_FROM:
         return "flash"
-    if masked or step.repeats_keys or mixer.heads == mixer.kv_heads:
+    if step.masked or step.repeats_keys or mixer.heads == mixer.kv_heads:
         return "efficient"
     return "math"
 

@@ -21,6 +21,8 @@ class Manner:
     rope
         `half`: products with cosine and sine; `wide`: the same in float32; `complex`: products of complex numbers in
         float32; `cat`: on a part of each head, which is put together with the rest; `none`.
+    own_angles
+        Each layer makes and keeps cosine and sine of its own.
     softmax
         Of eager attention. `wide`: in float32, then cast; `narrow`: in the dtype of the scores; `sinks`: narrow, with
         one more column, which is cut off again.
@@ -34,6 +36,8 @@ class Manner:
         Norms of queries and keys follow the rotation.
     narrow_scores, wide_weights
         Experts' scores are made in the model's dtype, and their weights stay float32.
+    shared_first
+        Experts that every token visits run before the others.
     scales_mixer
         Input and projection of the state-space mixer are multiplied by factors.
     gated_norm
@@ -42,12 +46,14 @@ class Manner:
 
     norm: str = ""
     rope: str = "half"
+    own_angles: bool = False
     softmax: str = "wide"
     sdpa: bool = True
     always_masked: bool = False
     splits: str = "views"
     norms_late: bool = False
     narrow_scores: bool = False
+    shared_first: bool = False
     scales_mixer: bool = False
     gated_norm: str = "rms"
     wide_weights: bool = False
@@ -62,6 +68,7 @@ def manner_of(architecture: Architecture) -> Manner:
 
 _CAT = Manner(rope="cat")
 _WIDE_ROPE = Manner(rope="wide")
+_WIDE_OWN = Manner(rope="wide", own_angles=True)
 _WIDE_WEIGHTS = Manner(wide_weights=True)
 _CAT_AND_WIDE_WEIGHTS = Manner(rope="cat", wide_weights=True)
 
@@ -69,14 +76,20 @@ _MANNERS = {
     "afmoe": _WIDE_WEIGHTS,
     "axk1": _WIDE_WEIGHTS,
     "bailing_hybrid": _WIDE_WEIGHTS,
+    "bert": Manner(softmax="narrow"),
+    "bloom": Manner(sdpa=False),
+    "camembert": Manner(softmax="narrow"),
+    "codegen": Manner(sdpa=False),
     "cohere": _WIDE_ROPE,
     "cohere2": _WIDE_ROPE,
+    "deberta-v2": Manner(softmax="narrow", sdpa=False),
     "deepseek_v2": Manner(rope="complex", wide_weights=True),
     "deepseek_v3": _WIDE_WEIGHTS,
     "deepseek_v32": _WIDE_WEIGHTS,
+    "distilbert": Manner(softmax="narrow"),
     "dots1": _WIDE_WEIGHTS,
-    "ernie4_5": _WIDE_ROPE,
-    "ernie4_5_moe": _WIDE_ROPE,
+    "ernie4_5": _WIDE_OWN,
+    "ernie4_5_moe": _WIDE_OWN,
     "exaone_moe": _WIDE_WEIGHTS,
     "falcon": Manner(softmax="narrow", always_masked=True, splits="copies"),
     "falcon_h1": Manner(scales_mixer=True),
@@ -92,8 +105,12 @@ _MANNERS = {
     "glm5_next_text": _WIDE_WEIGHTS,
     "glm_moe_dsa": _WIDE_WEIGHTS,
     "gpt2": Manner(softmax="narrow"),
+    "gpt_neo": Manner(sdpa=False),
     "gpt_neox": _CAT,
     "gpt_oss": Manner(softmax="sinks", sdpa=False, narrow_scores=True),
+    "gptj": Manner(sdpa=False),
+    "helium": Manner(norm="rms_copied", own_angles=True),
+    "hunyuan_v1_moe": Manner(norms_late=True, shared_first=True),
     "hy_v3": _WIDE_WEIGHTS,
     "kimi_k2": _WIDE_WEIGHTS,
     "kimi_linear": _WIDE_WEIGHTS,
@@ -106,15 +123,19 @@ _MANNERS = {
     "minimax_m2": _CAT_AND_WIDE_WEIGHTS,
     "minimax_m3_vl_text": _CAT_AND_WIDE_WEIGHTS,
     "mixtral": _WIDE_WEIGHTS,
+    "mpt": Manner(sdpa=False),
     "nemotron": _CAT,
-    "nemotron_h": _WIDE_WEIGHTS,
+    "nemotron_h": Manner(norm="rms_copied", wide_weights=True),
     "phi": _CAT,
     "phi3": _CAT,
-    "qwen3_5_moe_text": _CAT,
+    "qwen2_moe": Manner(shared_first=True),
+    "qwen3_5_moe_text": Manner(rope="cat", shared_first=True),
     "qwen3_5_text": _CAT,
-    "qwen3_next": _CAT,
+    "qwen3_next": Manner(rope="cat", shared_first=True),
+    "roberta": Manner(softmax="narrow"),
     "solar_open": _WIDE_WEIGHTS,
     "stablelm": _CAT,
+    "xlm-roberta": Manner(softmax="narrow"),
     "youtu": _WIDE_WEIGHTS,
 }
 

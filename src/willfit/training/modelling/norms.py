@@ -27,7 +27,8 @@ def normed(
     rows
         Rows that are normalised each for itself.
     kind
-        As in `Traits.norm`, or `rms_power`, which takes the mean square to the power of minus a half.
+        As in `Traits.norm`, or `rms_power`, which takes the mean square to the power of minus a half, or `rms_copied`,
+        which makes a float32 copy of the scale.
     """
     tape, dtype = builder.tape, value.dtype
     if kind == "layer_norm_composed":
@@ -92,8 +93,8 @@ def _rms_norm(builder: Builder, value: Value, weight: Weight, rows: int, kind: s
     tape, dtype = builder.tape, value.dtype
     divided = _divided(builder, tape.cast(value, "fp32"), rows, "pow" if kind == "rms_power" else "rsqrt")
     if kind != "rms":
-        copied = {"rms_offset": "1 + weight", "rms_power": "weight to float"}.get(kind, "")
-        return tape.cast(_scaled_wide(builder, divided, weight, copied), dtype)
+        copied = {"rms_offset": "1 + weight", "rms_power": "weight to float", "rms_copied": "weight to float"}
+        return tape.cast(_scaled_wide(builder, divided, weight, copied.get(kind, "")), dtype)
     return _scaled(builder, tape.cast(divided, dtype), weight)
 
 

@@ -10,9 +10,9 @@ from willfit.architectures.model import Layer, Tensor
 
 @dataclass(frozen=True, slots=True)
 class Norm:
-    """A normalisation: its scale, and its shift if it has one."""
+    """A normalisation: its scale and shift, if it has them."""
 
-    weight: Tensor
+    weight: Tensor | None
     bias: Tensor | None = None
 
 
@@ -53,6 +53,16 @@ def roles_of(layer: Layer) -> Roles:
     )
 
 
+def mixer_groups(tensors: Sequence[Tensor], count: int) -> list[tuple[Tensor, ...]]:
+    """A layer's mixing tensors by module, in the order of its mixers; all in one group if it has one mixer."""
+    if count < 2:
+        return [tuple(tensors)]
+    modules = list(dict.fromkeys(_module(_module(t.name)) for t in tensors if t.kind == "linear"))
+    # A module inside another belongs to it.
+    outer = [one for one in modules if not any(one.startswith(f"{other}.") for other in modules)]
+    return [tuple(t for t in tensors if t.name.startswith(f"{module}.")) for module in outer]
+
+
 def norms_of(tensors: Sequence[Tensor]) -> tuple[Norm, ...]:
     """Scales with their shifts."""
     biases = {_module(tensor.name): tensor for tensor in tensors if tensor.name.endswith(".bias")}
@@ -64,6 +74,9 @@ def norms_of(tensors: Sequence[Tensor]) -> tuple[Norm, ...]:
 
 
 def _lies_in(name: str, modules: set[str]) -> bool:
+    if _module(name).endswith(".LayerNorm"):
+        # BERT's norm of the stream lies beside the projection whose output it norms.
+        return False
     # A mixer that is written without a module of its own would hold the whole layer.
     return any(name.startswith(f"{module}.") for module in modules if not module.endswith("{layer}"))
 

@@ -7,7 +7,7 @@ from willfit.training.modelling.builder import Builder
 from willfit.training.tape import Value
 
 
-def rotated(builder: Builder, value: Value) -> tuple[Value, bool]:
+def rotated(builder: Builder, value: Value, width: int = 0) -> tuple[Value, bool]:
     """Queries or keys with their positions.
 
     Parameters
@@ -16,6 +16,8 @@ def rotated(builder: Builder, value: Value) -> tuple[Value, bool]:
         Writes the tape; its manner says how the family turns.
     value
         Queries or keys of all heads.
+    width
+        Of a head, where the layer makes its own angles.
 
     Returns
     -------
@@ -32,10 +34,11 @@ def rotated(builder: Builder, value: Value) -> tuple[Value, bool]:
         # The turned part of each head is put together with what is left as it was.
         turned = _sum(builder, value, value.dtype)
         return builder.tape.run("cat", (turned,), value.elements, turned.dtype), True
-    return _turned(builder, value, way), False
+    angles = 2 * builder.step.length * width if builder.manner.own_angles else 0
+    return _turned(builder, value, way, angles), False
 
 
-def _turned(builder: Builder, value: Value, way: str) -> Value:
+def _turned(builder: Builder, value: Value, way: str, angles: int) -> Value:
     """x cos + rotate_half(x) sin: two products and a half turned around (transformers `apply_rotary_pos_emb`).
 
     Under autocast the angles are float32, and so is the result; some families go to float32 and back in any case.
@@ -43,12 +46,13 @@ def _turned(builder: Builder, value: Value, way: str) -> Value:
     tape, step = builder.tape, builder.step
     if way in ("wide", "complex"):
         wide = tape.cast(value, "fp32")
-        return tape.cast(_sum(builder, wide, "fp32"), value.dtype)
-    return _sum(builder, value, "fp32" if step.autocast and step.wide_angles else value.dtype)
+        return tape.cast(_sum(builder, wide, "fp32", 4 * angles), value.dtype)
+    dtype = "fp32" if step.autocast and step.wide_angles else value.dtype
+    return _sum(builder, value, dtype, DTYPE_BYTES[dtype] * angles)
 
 
-def _sum(builder: Builder, value: Value, dtype: str) -> Value:
+def _sum(builder: Builder, value: Value, dtype: str, kept: int = 0) -> Value:
     size = value.elements * DTYPE_BYTES[dtype]
     return builder.tape.run(
-        "rope", (value,), value.elements, dtype, forward_temp=2 * size, backward_temp=2 * size
+        "rope", (value,), value.elements, dtype, kept_bytes=kept, forward_temp=2 * size, backward_temp=2 * size
     )

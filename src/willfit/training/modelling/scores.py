@@ -48,6 +48,10 @@ def attend(
     if step.autocast:
         queries, keys, values = (tape.cast(one, step.compute) for one in (queries, keys, values))
     kind = step.attention
+    if traits.position_bias != "none" and not step.flash:
+        # A bias of each head and pair takes the mask's place; without a mask to join it with, all layers share it.
+        step = replace(step, masked=True)
+        builder = builder.stepping(step)
     if kind == "sdpa":
         kind = chosen_sdpa(step, mixer, queries.dtype) if builder.manner.sdpa else "eager"
     if traits.attention_softcap and kind not in ("flex_attention",) and not step.flash:
@@ -63,12 +67,29 @@ def attend(
         shape = replace(mixer, value_dim=mixer.head_dim)
         mixed = tape.part(_fused(builder, queries, keys, values, shape, kind), 0)
         return tape.run("copy", (mixed,), step.tokens * mixer.output_width // step.tensor_ranks, values.dtype)
-    mixed = _fused(builder, queries, keys, values, mixer, kind)
+    mixed = _fused(builder, queries, keys, values, mixer, kind, _mask_bytes(builder, mixer, traits, kind))
     return tape.copy(mixed) if by_head and kind != "efficient" else mixed
 
 
+def _mask_bytes(builder: Builder, mixer: Attention, traits: Traits, kind: str) -> int:
+    """Bytes of the additive mask that the memory-efficient kernel keeps: one for all heads, or a bias of each."""
+    step = builder.step
+    if kind != "efficient" or not step.masked:
+        return 0
+    if traits.position_bias != "none":
+        heads = rank_heads(builder, mixer)[0]
+        return heads * step.length * step.keys * step.width if step.attends_back else 0
+    return step.batch * step.length * step.keys * step.width
+
+
 def _fused(
-    builder: Builder, queries: Value, keys: Value, values: Value, mixer: Attention, kind: str
+    builder: Builder,
+    queries: Value,
+    keys: Value,
+    values: Value,
+    mixer: Attention,
+    kind: str,
+    mask: int = 0,
 ) -> Value:
     """A kernel that never holds scores: it keeps queries, keys, values, output and log-sum-exp."""
     step, tape = builder.step, builder.tape
@@ -78,7 +99,6 @@ def _fused(
         values = repeated(builder, values, heads // kv_heads)
     rows = step.length if kind != "efficient" else round_up(step.length, 32)
     statistics = 4 * step.batch * heads * rows
-    mask = step.batch * step.length * step.keys * step.width if kind == "efficient" and step.masked else 0
     out = step.tokens * heads * mixer.value_dim
     return tape.run(
         kind,
@@ -124,7 +144,7 @@ def _eager(
     if traits.attention_softcap:
         bent = tape.run("tanh", (tape.scale(scores),), size, scores.dtype, saves_output=True)
         scores = tape.scale(bent)
-    if step.masked or step.length > 1:
+    if step.masked or step.attends_back or traits.position_bias != "none":
         scores = tape.run("add mask", (scores,), size, scores.dtype, passes=True)
     if builder.manner.softmax == "sinks":
         shares = _with_sinks(builder, scores, heads)

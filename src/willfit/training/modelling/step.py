@@ -27,6 +27,8 @@ class Step:
         Fused kernels that replace composite operations: `rms_norm`, `rope`, `swiglu`, `cross_entropy`, `lora`.
     masked
         An explicit mask reaches attention.
+    source
+        Tokens of each sequence that cross attention looks at; 0 for as many as its own.
     repeats_keys
         Keys and values are repeated for all query heads before SDPA.
     tensor_ranks, sequence_parallel
@@ -37,6 +39,8 @@ class Step:
         Ranks among which experts are spread, and ranks that divide one.
     grouped_experts
         Experts run as grouped products over sorted tokens; else in a loop.
+    attends_back
+        A token sees itself and those before it; else all.
     training
         Dropout is on.
     wide_angles
@@ -51,6 +55,7 @@ class Step:
     attention: str = "sdpa"
     kernels: frozenset[str] = frozenset()
     masked: bool = False
+    source: int = 0
     repeats_keys: bool = False
     tensor_ranks: int = 1
     sequence_parallel: bool = False
@@ -58,6 +63,7 @@ class Step:
     expert_ranks: int = 1
     expert_tensor_ranks: int = 1
     grouped_experts: bool = True
+    attends_back: bool = True
     training: bool = True
     wide_angles: bool = True
 
