@@ -66,7 +66,9 @@ def attention(
     late = builder.manner.norms_late
     if not late:
         queries, keys = head_norms(builder, queries, keys, parts.norms, mixer, traits)
-    by_head = False
+    by_head = builder.manner.by_head
+    if by_head:
+        queries, keys, values = (builder.tape.copy(one) for one in (queries, keys, values))
     if builder.manner.rope != "none":
         queries, by_head = rotated(builder, queries, mixer.head_dim)
         if not mixer.shares_cache:

@@ -74,7 +74,9 @@ def _places(norms: Sequence[Norm], block: str, branches: Sequence[str]) -> _Plac
     if block == "sandwich" and len(norms) >= 2 * len(branches):
         pairs = {part: norms[2 * index : 2 * index + 2] for index, part in enumerate(branches)}
         return _Places(
-            {part: pair[0] for part, pair in pairs.items()}, {part: pair[1] for part, pair in pairs.items()}, {}
+            {part: pair[0] for part, pair in pairs.items()},
+            {part: pair[1] for part, pair in pairs.items()},
+            {},
         )
     alone = dict(zip(branches, norms, strict=False))
     if block == "post_branch":

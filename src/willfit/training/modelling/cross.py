@@ -41,5 +41,8 @@ def cross_attention(
     shape = Attention(mixer.heads, mixer.kv_heads, mixer.head_dim, mixer.head_dim)
     queries, keys = head_norms(builder, queries, keys, parts.norms, shape, traits)
     looking = builder.stepping(replace(step, keys=length, masked=False, attends_back=False))
-    mixed = attend(looking, queries, keys, values, shape, traits)
+    by_head = builder.manner.by_head
+    if by_head:
+        queries, keys, values = (tape.copy(one) for one in (queries, keys, values))
+    mixed = attend(looking, queries, keys, values, shape, traits, by_head, own_bias=False)
     return builder.linear(mixed, parts.outward, parts.bias(parts.outward))

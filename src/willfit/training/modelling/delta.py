@@ -118,9 +118,7 @@ def _in_order(tensors: Sequence[Tensor], names: Sequence[tuple[str, ...]]) -> li
     return [tensor for group in names if (tensor := named(tensors, *group)) is not None]
 
 
-def prepared(
-    builder: Builder, value: Value, heads: int, widths: Widths, normed: bool
-) -> Value:
+def prepared(builder: Builder, value: Value, heads: int, widths: Widths, normed: bool) -> Value:
     """Queries or keys in float32 for every head, divided by their length (`l2norm`)."""
     tape = builder.tape
     repeated = heads * value.elements // (builder.step.tokens * widths.key) // widths.key_heads

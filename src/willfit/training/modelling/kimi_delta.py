@@ -81,7 +81,10 @@ def _scanned(
     pairs = keyed * CHUNK
     query, key = (prepared(builder, one, heads, widths, True) for one in (query, key))
     own, wide, beta = (tape.cast(one, "fp32") for one in (own, decay, beta))
-    inputs = [tape.run("pad", (one,), size, "fp32") for one, size in zip((query, key, own), (keyed, keyed, carried), strict=True)]
+    inputs = [
+        tape.run("pad", (one,), size, "fp32")
+        for one, size in zip((query, key, own), (keyed, keyed, carried), strict=True)
+    ]
     padded = tape.run("cumsum", (wide,), keyed, "fp32")
     between = tape.run("exp", (padded,), pairs, "fp32", saves_output=True)
     product = tape.run("mul", (inputs[1],), pairs, "fp32")
@@ -89,7 +92,12 @@ def _scanned(
     triangle = sum(row * row + row for row in range(1, CHUNK))
     inverse = widths.rows * heads * CHUNK
     attn = tape.run(
-        "rows", (likeness,), inverse, "fp32", saves_output=True, kept_bytes=4 * widths.rows * heads // CHUNK * triangle
+        "rows",
+        (likeness,),
+        inverse,
+        "fp32",
+        saves_output=True,
+        kept_bytes=4 * widths.rows * heads // CHUNK * triangle,
     )
     # Each chunk: pairs of queries and keys in every channel, five products with decays, its new values and state.
     states = 4 * widths.state * widths.chunks

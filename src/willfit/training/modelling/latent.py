@@ -76,4 +76,6 @@ def _index(builder: Builder, mixer: LatentAttention) -> None:
         step = builder.step
         scores = step.batch * mixer.index_heads * step.length * step.keys
         queries = step.tokens * mixer.index_heads * mixer.index_dim
-        builder.tape.run("index", (), step.tokens * step.keys, "fp32", forward_temp=4 * (2 * scores + queries))
+        builder.tape.run(
+            "index", (), step.tokens * step.keys, "fp32", forward_temp=4 * (2 * scores + queries)
+        )

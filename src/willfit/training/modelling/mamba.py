@@ -47,7 +47,14 @@ def mamba(builder: Builder, value: Value, tensors: Sequence[Tensor], mixer: Recu
             builder.norm(part, norm, "rms", rows=rows)
             for part, norm in zip((times, first, second), norms, strict=False)
         )
-    times = tape.run("mm", (times,), rows * inner, step.compute, saves=(times,), weights=_weights(builder, tensors, "dt_proj", "dt_proj_weight"))
+    times = tape.run(
+        "mm",
+        (times,),
+        rows * inner,
+        step.compute,
+        saves=(times,),
+        weights=_weights(builder, tensors, "dt_proj", "dt_proj_weight"),
+    )
     if "mamba_ssm" in step.kernels:
         scanned = _kernel(builder, (mixed, times, first, second, gate), inner, state)
         return builder.linear(tape.copy(scanned), outward)
@@ -64,7 +71,12 @@ def _small(builder: Builder, mixed: Value, tensors: Sequence[Tensor], width: int
     if matrix is not None and matrix.kind == "linear":
         return builder.linear(given, matrix)
     return tape.run(
-        "mm", (given,), rows * width, given.dtype, saves=(given,), weights=_weights(builder, tensors, "x_proj_weight")
+        "mm",
+        (given,),
+        rows * width,
+        given.dtype,
+        saves=(given,),
+        weights=_weights(builder, tensors, "x_proj_weight"),
     )
 
 
@@ -106,9 +118,7 @@ def _kernel(builder: Builder, inputs: tuple[Value, ...], inner: int, state: int)
     )  # fmt: skip
 
 
-def _fused(
-    builder: Builder, projected: Value, inner: int, state: int, rank: int, outward: Tensor
-) -> Value:
+def _fused(builder: Builder, projected: Value, inner: int, state: int, rank: int, outward: Tensor) -> Value:
     """`mamba_inner_fn`: from the projection in to the projection out in one.
 
     It keeps the projected input, time steps with B and C (the latter two once more, in the order of the kernel), the

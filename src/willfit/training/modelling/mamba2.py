@@ -118,7 +118,9 @@ def _scanned(builder: Builder, mixed: Value, times: Value, sizes: _Sizes, rows: 
     total = tape.run("cumsum", (decay,), sizes.rows * sizes.heads, "fp32")
     # Decays between any two tokens of a chunk.
     masks = 2 * sizes.chunk * sizes.chunk
-    between = tape.run("segment sum", (decay,), sizes.pairs, "fp32", kept_bytes=masks, forward_temp=4 * sizes.pairs)
+    between = tape.run(
+        "segment sum", (decay,), sizes.pairs, "fp32", kept_bytes=masks, forward_temp=4 * sizes.pairs
+    )
     between = tape.run("exp", (between,), sizes.pairs, "fp32", saves_output=True)
     likeness = _einsum(builder, queries, keys, sizes.pairs)
     weights = tape.multiply(likeness, between)
@@ -130,7 +132,9 @@ def _scanned(builder: Builder, mixed: Value, times: Value, sizes: _Sizes, rows: 
     joined = tape.run("cat", (states,), ends, "fp32")
     passed = tape.copy(joined)
     through = sizes.batch * sizes.heads * (sizes.chunks + 1) ** 2
-    states = tape.run("bmm", (passed,), ends, "fp32", saves=(passed,), kept_bytes=4 * through + 2 * (sizes.chunks + 1) ** 2)
+    states = tape.run(
+        "bmm", (passed,), ends, "fp32", saves=(passed,), kept_bytes=4 * through + 2 * (sizes.chunks + 1) ** 2
+    )
     states = tape.part(states, sizes.states)
     rising = tape.run("exp", (total,), sizes.rows * sizes.heads, "fp32", saves_output=True)
     across = tape.multiply(_einsum(builder, queries, states, sizes.values), rising)
@@ -151,9 +155,7 @@ def gated_norm(builder: Builder, value: Value, gate: Value, norm: Tensor, rows: 
     return builder.norm(value, norm, "rms", rows=rows)
 
 
-def _fused(
-    builder: Builder, projected: Value, sizes: _Sizes, outward: Tensor, norm: Tensor | None
-) -> Value:
+def _fused(builder: Builder, projected: Value, sizes: _Sizes, outward: Tensor, norm: Tensor | None) -> Value:
     """`mamba_split_conv1d_scan_combined`: from the projection in to the projection out in one.
 
     It keeps the projected input, the scan's output before the gate, and a statistic a row and group; the backward pass

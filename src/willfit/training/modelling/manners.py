@@ -26,12 +26,16 @@ class Manner:
     softmax
         Of eager attention. `wide`: in float32, then cast; `narrow`: in the dtype of the scores; `sinks`: narrow, with
         one more column, which is cut off again.
+    disentangled
+        Scores are those of DeBERTa; see `disentangled.py`.
     sdpa
         Whether the class can run SDPA; if not, its default is eager.
     always_masked
         A mask is always made, so that SDPA never sees `is_causal`.
     splits
         Of a fused projection: `views`, or `copies` of each part.
+    by_head
+        Queries are copied so that each head lies by itself.
     norms_late
         Norms of queries and keys follow the rotation.
     narrow_scores, wide_weights
@@ -48,9 +52,11 @@ class Manner:
     rope: str = "half"
     own_angles: bool = False
     softmax: str = "wide"
+    disentangled: bool = False
     sdpa: bool = True
     always_masked: bool = False
     splits: str = "views"
+    by_head: bool = False
     norms_late: bool = False
     narrow_scores: bool = False
     shared_first: bool = False
@@ -76,13 +82,14 @@ _MANNERS = {
     "afmoe": _WIDE_WEIGHTS,
     "axk1": _WIDE_WEIGHTS,
     "bailing_hybrid": _WIDE_WEIGHTS,
+    "bart": Manner(softmax="narrow"),
     "bert": Manner(softmax="narrow"),
     "bloom": Manner(sdpa=False),
     "camembert": Manner(softmax="narrow"),
     "codegen": Manner(sdpa=False),
     "cohere": _WIDE_ROPE,
     "cohere2": _WIDE_ROPE,
-    "deberta-v2": Manner(softmax="narrow", sdpa=False),
+    "deberta-v2": Manner(softmax="narrow", sdpa=False, disentangled=True),
     "deepseek_v2": Manner(rope="complex", wide_weights=True),
     "deepseek_v3": _WIDE_WEIGHTS,
     "deepseek_v32": _WIDE_WEIGHTS,
@@ -117,6 +124,7 @@ _MANNERS = {
     "lfm2_moe": Manner(narrow_scores=True),
     "llama4_text": Manner(rope="complex", softmax="narrow"),
     "longcat_flash": _WIDE_WEIGHTS,
+    "mbart": Manner(softmax="narrow"),
     "mimo_v2": _WIDE_WEIGHTS,
     "mimo_v2_flash": _CAT_AND_WIDE_WEIGHTS,
     "minimax": _WIDE_WEIGHTS,
@@ -124,6 +132,7 @@ _MANNERS = {
     "minimax_m3_vl_text": _CAT_AND_WIDE_WEIGHTS,
     "mixtral": _WIDE_WEIGHTS,
     "mpt": Manner(sdpa=False),
+    "mt5": Manner(softmax="narrow"),
     "nemotron": _CAT,
     "nemotron_h": Manner(norm="rms_copied", wide_weights=True),
     "phi": _CAT,
@@ -135,6 +144,9 @@ _MANNERS = {
     "roberta": Manner(softmax="narrow"),
     "solar_open": _WIDE_WEIGHTS,
     "stablelm": _CAT,
+    "t5": Manner(softmax="narrow"),
+    "umt5": Manner(softmax="narrow"),
+    "whisper": Manner(softmax="narrow", by_head=True),
     "xlm-roberta": Manner(softmax="narrow"),
     "youtu": _WIDE_WEIGHTS,
 }

@@ -45,7 +45,13 @@ def normed(
         return tape.cast(_divided(builder, tape.cast(value, "fp32"), rows, "rsqrt"), dtype)
     if "rms_norm" in builder.step.kernels:
         return tape.run(
-            "rms_norm", (value,), value.elements, dtype, saves=(value,), kept_bytes=4 * rows, weights=(weight,)
+            "rms_norm",
+            (value,),
+            value.elements,
+            dtype,
+            saves=(value,),
+            kept_bytes=4 * rows,
+            weights=(weight,),
         )
     if kind.startswith("rms_mixed"):
         return _mixed(builder, value, weight, rows, kind)

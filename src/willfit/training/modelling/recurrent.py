@@ -49,7 +49,11 @@ def _any_other(builder: Builder, value: Value, tensors: Sequence[Tensor], mixer:
     tape, rows = builder.tape, builder.step.tokens
     matrices = [tensor for tensor in tensors if tensor.kind == "linear"]
     outward = next((t for t in reversed(matrices) if t.split is not None and t.split.axis == 1), None)
-    found = [builder.linear(value, t) for t in matrices if t is not outward and t.shape[-1] == value.elements // rows]
+    found = [
+        builder.linear(value, t)
+        for t in matrices
+        if t is not outward and t.shape[-1] == value.elements // rows
+    ]
     if not found or outward is None:
         return value
     mixed = tape.run(

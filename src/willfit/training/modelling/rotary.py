@@ -54,5 +54,11 @@ def _turned(builder: Builder, value: Value, way: str, angles: int) -> Value:
 def _sum(builder: Builder, value: Value, dtype: str, kept: int = 0) -> Value:
     size = value.elements * DTYPE_BYTES[dtype]
     return builder.tape.run(
-        "rope", (value,), value.elements, dtype, kept_bytes=kept, forward_temp=2 * size, backward_temp=2 * size
+        "rope",
+        (value,),
+        value.elements,
+        dtype,
+        kept_bytes=kept,
+        forward_temp=2 * size,
+        backward_temp=2 * size,
     )

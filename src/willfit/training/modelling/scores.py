@@ -8,6 +8,7 @@ from willfit.architectures.mixers import Attention
 from willfit.architectures.traits import Traits
 from willfit.quantities import round_up
 from willfit.training.modelling.builder import Builder
+from willfit.training.modelling.disentangled import disentangled_scores
 from willfit.training.modelling.kernels import chosen_sdpa, flash_workspace
 from willfit.training.tape import Value
 
@@ -30,6 +31,7 @@ def attend(
     mixer: Attention,
     traits: Traits,
     by_head: bool = False,
+    own_bias: bool = True,
 ) -> Value:
     """From queries, keys and values to the input of the output projection.
 
@@ -43,6 +45,8 @@ def attend(
         Shape, and soft cap and dropout.
     by_head
         Queries lie in memory head by head, and so does what a kernel gives, which is then copied.
+    own_bias
+        A bias of positions is joined with a mask anew in each layer.
     """
     step, tape = builder.step, builder.tape
     if step.autocast:
@@ -67,18 +71,22 @@ def attend(
         shape = replace(mixer, value_dim=mixer.head_dim)
         mixed = tape.part(_fused(builder, queries, keys, values, shape, kind), 0)
         return tape.run("copy", (mixed,), step.tokens * mixer.output_width // step.tensor_ranks, values.dtype)
-    mixed = _fused(builder, queries, keys, values, mixer, kind, _mask_bytes(builder, mixer, traits, kind))
+    mixed = _fused(
+        builder, queries, keys, values, mixer, kind, _mask_bytes(builder, mixer, traits, kind, own_bias)
+    )
     return tape.copy(mixed) if by_head and kind != "efficient" else mixed
 
 
-def _mask_bytes(builder: Builder, mixer: Attention, traits: Traits, kind: str) -> int:
+def _mask_bytes(builder: Builder, mixer: Attention, traits: Traits, kind: str, own_bias: bool) -> int:
     """Bytes of the additive mask that the memory-efficient kernel keeps: one for all heads, or a bias of each."""
     step = builder.step
     if kind != "efficient" or not step.masked:
         return 0
     if traits.position_bias != "none":
-        heads = rank_heads(builder, mixer)[0]
-        return heads * step.length * step.keys * step.width if step.attends_back else 0
+        pairs = step.length * step.keys
+        # Where what lies ahead is masked, a byte for each pair says so.
+        ahead = pairs if step.attends_back else 0
+        return rank_heads(builder, mixer)[0] * pairs * step.width + ahead if own_bias else 0
     return step.batch * step.length * step.keys * step.width
 
 
@@ -139,12 +147,17 @@ def _eager(
     if times > 1 or not (by_head or single):
         keys = repeated(builder, keys, times)
     size = step.batch * heads * step.length * step.keys
-    scores = tape.run("scores", (queries, keys), size, queries.dtype, saves=(queries, keys))
-    scores = tape.scale(scores)
+    if builder.manner.disentangled:
+        scores = disentangled_scores(builder, queries, keys, heads, mixer.head_dim)
+    else:
+        scores = tape.run("scores", (queries, keys), size, queries.dtype, saves=(queries, keys))
+        scores = tape.scale(scores)
     if traits.attention_softcap:
         bent = tape.run("tanh", (tape.scale(scores),), size, scores.dtype, saves_output=True)
         scores = tape.scale(bent)
-    if step.masked or step.attends_back or traits.position_bias != "none":
+    if not builder.manner.disentangled and (
+        step.masked or step.attends_back or traits.position_bias != "none"
+    ):
         scores = tape.run("add mask", (scores,), size, scores.dtype, passes=True)
     if builder.manner.softmax == "sinks":
         shares = _with_sinks(builder, scores, heads)
