@@ -70,7 +70,7 @@ def attention(
     if by_head:
         queries, keys, values = (builder.tape.copy(one) for one in (queries, keys, values))
     if builder.manner.rope != "none":
-        queries, by_head = rotated(builder, queries, mixer.head_dim)
+        queries, by_head = rotated(builder, queries, first=True)
         if not mixer.shares_cache:
             keys, _ = rotated(builder, keys)
     if late:

@@ -23,8 +23,11 @@ class Manner:
         float32; `cat`: on a part of each head, which is put together with the rest; `none`.
     own_angles
         Each layer makes and keeps cosine and sine of its own.
+    turned
+        Elements of a head that are turned.
     softmax
-        Of eager attention. `wide`: in float32, then cast; `narrow`: in the dtype of the scores; `sinks`: narrow, with
+        Of eager attention. `wide`: in float32, then cast; `float`: queries and keys are float32 already; `narrow`: in
+        the dtype of the scores; `sinks`: narrow, with
         one more column, which is cut off again.
     disentangled
         Scores are those of DeBERTa; see `disentangled.py`.
@@ -51,6 +54,7 @@ class Manner:
     norm: str = ""
     rope: str = "half"
     own_angles: bool = False
+    turned: int = 0
     softmax: str = "wide"
     disentangled: bool = False
     sdpa: bool = True
@@ -69,10 +73,13 @@ def manner_of(architecture: Architecture) -> Manner:
     """How the code of a model writes a layer; as most do if nothing else is known."""
     kind = architecture.model_type
     manner = _MANNERS.get(_TEXT_MODELS.get(kind, kind), Manner())
-    return manner if architecture.ropes else replace(manner, rope="none")
+    if not architecture.ropes:
+        return replace(manner, rope="none")
+    return replace(manner, turned=architecture.ropes[0].dim)
 
 
 _CAT = Manner(rope="cat")
+_CAT_OWN = Manner(rope="cat", own_angles=True)
 _WIDE_ROPE = Manner(rope="wide")
 _WIDE_OWN = Manner(rope="wide", own_angles=True)
 _WIDE_WEIGHTS = Manner(wide_weights=True)
@@ -86,7 +93,7 @@ _MANNERS = {
     "bert": Manner(softmax="narrow"),
     "bloom": Manner(sdpa=False),
     "camembert": Manner(softmax="narrow"),
-    "codegen": Manner(sdpa=False),
+    "codegen": Manner(softmax="float", sdpa=False),
     "cohere": _WIDE_ROPE,
     "cohere2": _WIDE_ROPE,
     "deberta-v2": Manner(softmax="narrow", sdpa=False, disentangled=True),
@@ -103,8 +110,8 @@ _MANNERS = {
     "gemma2": Manner(sdpa=False),
     "gemma3n_text": Manner(norm="rms_power"),
     "gemma4_text": Manner(norm="rms_power"),
-    "glm": _CAT,
-    "glm4": _CAT,
+    "glm": _CAT_OWN,
+    "glm4": _CAT_OWN,
     "glm4_moe": _CAT_AND_WIDE_WEIGHTS,
     "glm4_moe_lite": _WIDE_WEIGHTS,
     "glm4v": _CAT,
@@ -112,10 +119,10 @@ _MANNERS = {
     "glm5_next_text": _WIDE_WEIGHTS,
     "glm_moe_dsa": _WIDE_WEIGHTS,
     "gpt2": Manner(softmax="narrow"),
-    "gpt_neo": Manner(sdpa=False),
+    "gpt_neo": Manner(softmax="float", sdpa=False),
     "gpt_neox": _CAT,
     "gpt_oss": Manner(softmax="sinks", sdpa=False, narrow_scores=True),
-    "gptj": Manner(sdpa=False),
+    "gptj": Manner(softmax="float", sdpa=False),
     "helium": Manner(norm="rms_copied", own_angles=True),
     "hunyuan_v1_moe": Manner(norms_late=True, shared_first=True),
     "hy_v3": _WIDE_WEIGHTS,

@@ -7,7 +7,7 @@ from willfit.training.modelling.builder import Builder
 from willfit.training.tape import Value
 
 
-def rotated(builder: Builder, value: Value, width: int = 0) -> tuple[Value, bool]:
+def rotated(builder: Builder, value: Value, first: bool = False) -> tuple[Value, bool]:
     """Queries or keys with their positions.
 
     Parameters
@@ -16,8 +16,8 @@ def rotated(builder: Builder, value: Value, width: int = 0) -> tuple[Value, bool
         Writes the tape; its manner says how the family turns.
     value
         Queries or keys of all heads.
-    width
-        Of a head, where the layer makes its own angles.
+    first
+        The layer's first rotation, which makes its angles where the layer has its own.
 
     Returns
     -------
@@ -30,11 +30,11 @@ def rotated(builder: Builder, value: Value, width: int = 0) -> tuple[Value, bool
     way = builder.manner.rope
     if "rope" in builder.step.kernels:
         return builder.tape.run("rope", (value,), value.elements, value.dtype, reuses=True), False
+    angles = 2 * builder.step.length * builder.manner.turned if builder.manner.own_angles and first else 0
     if way == "cat":
         # The turned part of each head is put together with what is left as it was.
-        turned = _sum(builder, value, value.dtype)
+        turned = _sum(builder, value, value.dtype, DTYPE_BYTES[value.dtype] * angles)
         return builder.tape.run("cat", (turned,), value.elements, turned.dtype), True
-    angles = 2 * builder.step.length * width if builder.manner.own_angles else 0
     return _turned(builder, value, way, angles), False
 
 

@@ -58,6 +58,9 @@ def attend(
         builder = builder.stepping(step)
     if kind == "sdpa":
         kind = chosen_sdpa(step, mixer, queries.dtype) if builder.manner.sdpa else "eager"
+        if builder.manner.splits == "copies" and mixer.heads != mixer.kv_heads:
+            # Falcon leaves one key for all heads to be broadcast, which no fused kernel does.
+            kind = "math"
     if traits.attention_softcap and kind not in ("flex_attention",) and not step.flash:
         kind = "eager"
     if kind == "eager":
@@ -147,6 +150,8 @@ def _eager(
     if times > 1 or not (by_head or single):
         keys = repeated(builder, keys, times)
     size = step.batch * heads * step.length * step.keys
+    if builder.manner.softmax == "float":
+        queries, keys = tape.cast(queries, "fp32"), tape.cast(keys, "fp32")
     if builder.manner.disentangled:
         scores = disentangled_scores(builder, queries, keys, heads, mixer.head_dim)
     else:
@@ -175,7 +180,7 @@ def _shares(builder: Builder, scores: Value) -> Value:
     `aten/src/ATen/native/SoftMax.cpp: softmax`: on a GPU half to float in one.
     """
     tape, step = builder.tape, builder.step
-    wide = builder.manner.softmax == "wide" or step.autocast
+    wide = builder.manner.softmax in ("wide", "float") or step.autocast
     if wide and scores.dtype != "fp16":
         scores = tape.cast(scores, "fp32")
     return tape.run(
@@ -195,17 +200,22 @@ def _with_sinks(builder: Builder, scores: Value, heads: int) -> Value:
 
 
 def _math(builder: Builder, queries: Value, keys: Value, values: Value, mixer: Attention) -> Value:
-    """SDPA written out (`_scaled_dot_product_attention_math`): scaled queries and keys, softmax, values."""
-    step, tape = builder.step, builder.tape
+    """SDPA written out: scaled queries and keys, softmax, values.
+
+    16-bit inputs are float32 inside (`aten/src/ATen/native/transformers/attention.cpp:
+    _scaled_dot_product_attention_math`, unless `allow_fp16_bf16_reduction_math_sdp` says otherwise).
+    """
+    step, tape, dtype = builder.step, builder.tape, queries.dtype
     heads, kv_heads = rank_heads(builder, mixer)
+    queries, keys, values = (tape.cast(one, "fp32") for one in (queries, keys, values))
+    queries, keys = tape.scale(queries), tape.scale(keys)
     if heads != kv_heads:
         keys = repeated(builder, keys, heads // kv_heads)
         values = repeated(builder, values, heads // kv_heads)
-    queries, keys = tape.scale(queries), tape.scale(keys)
     size = step.batch * heads * step.length * step.keys
-    scores = tape.run("scores", (queries, keys), size, queries.dtype, saves=(queries, keys))
-    scores = tape.run("add mask", (scores,), size, scores.dtype, passes=True)
-    shares = tape.run("softmax", (scores,), size, scores.dtype, saves_output=True)
+    scores = tape.run("scores", (queries, keys), size, "fp32", saves=(queries, keys))
+    scores = tape.run("add mask", (scores,), size, "fp32", passes=True)
+    shares = tape.run("softmax", (scores,), size, "fp32", saves_output=True)
     out = step.tokens * heads * mixer.value_dim
-    mixed = tape.run("mix", (shares, values), out, values.dtype, saves=(shares, values))
-    return tape.copy(mixed)
+    mixed = tape.run("mix", (shares, values), out, "fp32", saves=(shares, values))
+    return tape.copy(tape.cast(mixed, dtype))
