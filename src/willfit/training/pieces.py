@@ -11,7 +11,8 @@ from willfit.training.modelling.head import LossPath, head
 from willfit.training.modelling.manners import manner_of
 from willfit.training.modelling.masks import masked_step
 from willfit.training.modelling.step import Step
-from willfit.training.objectives import sequences
+from willfit.training.before import encoder_pieces, tower_pieces
+from willfit.training.objectives import scores, sequences
 from willfit.training.run import Run
 from willfit.training.selective import SELECTIONS
 from willfit.training.sharding.base import Unit
@@ -62,12 +63,15 @@ def pieces_of(run: Run, holding: Holding, step: Step, layers: range) -> list[Pie
     checkpointing = settings.checkpointing
     added = settings.gradient_accumulation > 1 or run.habits.gradient_buffers
     temporary = added or (settings.layout.data or "").startswith("zero")
-    found, dtype, entering = [], step.compute if not step.autocast else "fp32", True
-    if layers.start == 0:
-        piece, dtype, trained = _bottom(holding, step, temporary)
-        found.append(piece)
-        entering = trained or (settings.adapter is not None and checkpointing.kind not in (None, "none"))
+    found: list[Piece] = []
+    dtype, entering = step.compute if not step.autocast else "fp32", True
     selects = SELECTIONS.get(checkpointing.kind or "none")
+    if layers.start == 0:
+        seen = tower_pieces(holding, step, checkpointing, temporary)
+        piece, dtype, trained = _bottom(holding, step, temporary)
+        found += [*seen, piece, *encoder_pieces(holding, step, checkpointing, temporary)]
+        entering = trained or any(piece.replay.gradients for piece in seen)
+        entering = entering or (settings.adapter is not None and checkpointing.kind not in (None, "none"))
     known: dict[tuple[int, bool], tuple[Replay, Unit]] = {}
     for index in layers:
         layer = architecture.layers[index]
@@ -137,4 +141,6 @@ def _loss_path(run: Run, step: Step, architecture: Architecture) -> LossPath:
         run.habits.upcasts_logits,
         run.habits.shifts_logits and step.batch > 1,
         loss.keeps_logits,
+        scores(run.settings),
+        run.settings.objective == "embedding",
     )
