@@ -76,6 +76,8 @@ def attention(
     if late:
         queries, keys = head_norms(builder, queries, keys, parts.norms, mixer, traits)
     mixed = attend(builder, queries, keys, values, mixer, traits, by_head)
+    if builder.manner.gathers_output and not builder.step.flash:
+        mixed = builder.tape.copy(mixed)
     if parts.gate is not None:
         gate = builder.linear(value, parts.gate, parts.bias(parts.gate))
     if gate is not None:

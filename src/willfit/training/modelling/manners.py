@@ -39,6 +39,8 @@ class Manner:
         Of a fused projection: `views`, or `copies` of each part.
     by_head
         Queries are copied so that each head lies by itself.
+    gathers_output
+        Attention's outputs of several windows are put together.
     norms_late
         Norms of queries and keys follow the rotation.
     narrow_scores, wide_weights
@@ -61,6 +63,7 @@ class Manner:
     always_masked: bool = False
     splits: str = "views"
     by_head: bool = False
+    gathers_output: bool = False
     norms_late: bool = False
     narrow_scores: bool = False
     shared_first: bool = False

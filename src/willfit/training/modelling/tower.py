@@ -58,25 +58,28 @@ def tiled(tower: Tower) -> Tiled:
     """Take a tower apart.
 
     A layer's matrices are its MLP's if they lead to or from the MLP's width, else its attention's. Norms without shifts
-    are RMS norms; gated MLPs are bent by `silu`; CLIP's towers, which have a norm in front, by `quick_gelu`.
+    are RMS norms; gated MLPs are bent by `silu`, those of CLIP, whose towers have a norm in front, and of Qwen2-VL by
+    `quick_gelu`. Qwen's towers turn positions, and put the outputs of several items or windows together.
     """
-    own = {t.name: t for t in tower.tensors if "{layer}" in t.name and t.copies > 1}
+    own = {t.name: t for t in tower.tensors if "{layer}" in t.name and t.copies == tower.layers}
     parts = tuple(_part(tensor, tower) for tensor in own.values())
     gated = sum(1 for t in parts if t.part == "mlp" and t.kind == "linear") > 2
     norms = [t for t in parts if t.part == "norm"]
     shifted = any(t.name.endswith(".bias") for t in norms)
-    clip = any("pre_layrnorm" in t.name for t in tower.tensors)
+    turns = any("visual.blocks" in name for name in own)
+    quick = any("pre_layrnorm" in t.name for t in tower.tensors) or (
+        turns and any(name.endswith("mlp.fc1.weight") for name in own)
+    )
     heads = max(1, tower.heads)
     mixer = Attention(heads, heads, tower.hidden_size // heads, tower.hidden_size // heads, keeps_cache=False)
-    activation = "silu" if gated else "quick_gelu" if clip else "gelu"
-    turns = any(name.startswith(("visual.blocks", "model.visual.blocks")) for name in own)
+    activation = "silu" if gated else "quick_gelu" if quick else "gelu"
     return Tiled(
         tower,
         Layer(parts, (mixer,), FeedForward(tower.width, gated)),
         own,
         tuple(t for t in tower.tensors if t.name not in own),
         Traits(activation=activation, norm="layer_norm" if shifted else "rms"),
-        Manner(rope="wide" if turns else "none"),
+        Manner(rope="wide" if turns else "none", gathers_output=turns),
     )
 
 
