@@ -28,6 +28,25 @@ def activated(builder: Builder, value: Value, name: str) -> Value:
     return builder.tape.run(name, (value,), value.elements, value.dtype, saves=(value,))
 
 
+def gate_product(builder: Builder, gate: Value, up: Value, activation: str, gate_first: bool = True) -> Value:
+    """A bent gate times what it gates.
+
+    `swiglu_clamped`: both are clamped, the gate is multiplied by a sigmoid of itself, and one is added to the other
+    (`GptOssExperts._apply_gate`).
+    """
+    tape = builder.tape
+    if activation != "swiglu_clamped":
+        bent = activated(builder, gate, activation)
+        return tape.multiply(bent, up) if gate_first else tape.multiply(up, bent)
+    gate, up = (
+        tape.run("clamp", (one,), one.elements, one.dtype, saves=(one,), backward_temp=one.elements)
+        for one in (gate, up)
+    )
+    scaled = tape.scale(gate)
+    bent = tape.run("sigmoid", (scaled,), gate.elements, gate.dtype, saves_output=True)
+    return tape.multiply(_plus_one(builder, up), tape.multiply(gate, bent))
+
+
 def _gelu_new(builder: Builder, value: Value) -> Value:
     """0.5 x (1 + tanh(c (x + 0.044715 x^3))): half of x, the polynomial, tanh, and tanh plus one."""
     tape, size = builder.tape, value.elements
@@ -82,7 +101,7 @@ def _xielu(builder: Builder, value: Value) -> Value:
     `XIELUActivation._xielu_python`. The scales are single numbers.
     """
     tape, size = builder.tape, value.elements
-    first = tape.run("mul", (value,), size, value.dtype, saves=(value,))
+    first = tape.run("mul", (value,), size, value.dtype, saves=(value,), backward_temp=value.bytes)
     square = tape.multiply(first, value)
     rising = tape.add(square, tape.scale(value))
     least = tape.run("min", (value,), size, value.dtype, saves=(value,))

@@ -27,8 +27,8 @@ class Parts:
         The matrix of a gate on the output, if it has one of its own.
     biases
         By the name of the module.
-    norms
-        Of queries and keys.
+    norms, inner
+        Of queries and keys, and of the output before it is projected back.
     """
 
     inward: tuple[Tensor, ...]
@@ -36,6 +36,7 @@ class Parts:
     gate: Tensor | None
     biases: dict[str, Tensor]
     norms: tuple[Tensor, ...]
+    inner: tuple[Tensor, ...] = ()
 
     def bias(self, tensor: Tensor) -> Tensor | None:
         """The bias of a matrix's module."""
@@ -73,6 +74,9 @@ def attention(
         queries, by_head = rotated(builder, queries, first=True)
         if not mixer.shares_cache:
             keys, _ = rotated(builder, keys)
+    if builder.manner.value_norm and not mixer.shares_cache:
+        rows = values.elements // mixer.value_dim
+        values = normed(builder, values, None, None, rows, builder.manner.value_norm)
     if late:
         queries, keys = head_norms(builder, queries, keys, parts.norms, mixer, traits)
     mixed = attend(builder, queries, keys, values, mixer, traits, by_head)
@@ -82,6 +86,8 @@ def attention(
         gate = builder.linear(value, parts.gate, parts.bias(parts.gate))
     if gate is not None:
         mixed = gated(builder, mixed, gate)
+    for norm in parts.inner:
+        mixed = builder.norm(mixed, norm, traits.norm, rows=builder.step.tokens)
     return builder.linear(mixed, parts.outward, parts.bias(parts.outward))
 
 
@@ -90,12 +96,14 @@ def parts_of(tensors: Sequence[Tensor]) -> Parts:
     matrices = [tensor for tensor in tensors if tensor.kind == "linear"]
     outward = next((t for t in reversed(matrices) if t.split is not None and t.split.axis == 1), matrices[-1])
     gate = next((t for t in matrices if t.name.rpartition(".")[0].endswith((".gate_proj", ".g_proj"))), None)
+    norms = [tensor for tensor in tensors if tensor.kind == "norm" and not tensor.name.endswith(".bias")]
     return Parts(
         tuple(tensor for tensor in matrices if tensor is not outward and tensor is not gate),
         outward,
         gate,
         {module_of(tensor): tensor for tensor in tensors if tensor.kind == "bias"},
-        tuple(tensor for tensor in tensors if tensor.kind == "norm" and not tensor.name.endswith(".bias")),
+        tuple(tensor for tensor in norms if "sub_norm" not in tensor.name),
+        tuple(tensor for tensor in norms if "sub_norm" in tensor.name),
     )
 
 

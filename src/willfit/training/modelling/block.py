@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from willfit.training.modelling.builder import Builder
 from willfit.training.modelling.cross import cross_attention
 from willfit.training.modelling.experts import experts
 from willfit.training.modelling.feed_forward import feed_forward
+from willfit.training.modelling.gemma import experts_beside, with_own_input
 from willfit.training.modelling.latent import latent_attention
 from willfit.training.modelling.norms import normed
 from willfit.training.modelling.recurrent import recurrent
@@ -45,6 +47,8 @@ def block(builder: Builder, value: Value, layer: Layer, traits: Traits) -> Value
     places = _places(norms, traits.block, branches)
     for part in branches:
         value = _branch(builder, value, layer, roles, traits, part, places)
+    if any("per_layer_input_gate" in tensor.name for tensor in layer.tensors):
+        value = with_own_input(builder, value, layer, roles, traits)
     return value
 
 
@@ -61,6 +65,9 @@ def _has(layer: Layer, part: str) -> bool:
     return any(looks_across) if part == "cross" else not all(looks_across)
 
 
+_NUMBERED = re.compile(r"_[12]\.weight$|per_layer")
+
+
 @dataclass(frozen=True, slots=True)
 class _Places:
     """Norms before a branch, behind what it does, and behind its sum with the stream; for attention and MLP."""
@@ -72,6 +79,8 @@ class _Places:
 
 def _places(norms: Sequence[Norm], block: str, branches: Sequence[str]) -> _Places:
     if block == "sandwich" and len(norms) >= 2 * len(branches):
+        # Norms with numbers, and of a layer's own input, belong to neither branch.
+        norms = [n for n in norms if n.weight is None or not _NUMBERED.search(n.weight.name)]
         pairs = {part: norms[2 * index : 2 * index + 2] for index, part in enumerate(branches)}
         return _Places(
             {part: pair[0] for part, pair in pairs.items()},
@@ -107,6 +116,8 @@ def _branch(
         if part == "mlp"
         else _mix(builder, given, layer, roles, traits, part == "cross")
     )
+    if part == "mlp" and builder.manner.experts_beside and roles.experts and layer.feed_forward is not None:
+        done = experts_beside(builder, value, done, roles, layer.feed_forward, traits)
     tape.module = "residual"
     done = tape.dropout(done, traits.hidden_dropout if builder.step.training else 0.0)
     done = _norm(builder, done, places.behind.get(part), traits)
@@ -172,7 +183,7 @@ def _mixed(builder: Builder, value: Value, mixer: Mixer, tensors: Sequence[Tenso
 def _feed(builder: Builder, value: Value, layer: Layer, roles: Roles, traits: Traits) -> Value:
     shape = layer.feed_forward
     assert shape is not None
-    if not shape.experts:
+    if not shape.experts or builder.manner.experts_beside:
         return feed_forward(
             builder, value, roles.mlp, shape.gated, traits.activation, traits.activation_dropout
         )

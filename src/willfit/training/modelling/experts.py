@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from willfit.architectures.model import FeedForward, Tensor
 from willfit.architectures.traits import Traits
 from willfit.quantities import DTYPE_BYTES
+from willfit.training.modelling.activations import gate_product
 from willfit.training.modelling.builder import Builder, Stored
+from willfit.training.modelling.dense_experts import dense_experts
 from willfit.training.modelling.router import routed
 from willfit.training.tape import Value, Weight
 from willfit.training.tape.tape import promoted
@@ -20,6 +22,7 @@ def experts(
     tensors: Sequence[Tensor],
     shape: FeedForward,
     traits: Traits,
+    seen: Value | None = None,
 ) -> Value:
     """Route tokens, run the experts on them, and add up their weighted outputs.
 
@@ -33,12 +36,16 @@ def experts(
         The router's and the experts' tensors.
     shape, traits
         Widths, and the activation.
+    seen
+        What the router looks at, if that is another value.
     """
     tape, step = builder.tape, builder.step
     hidden = next(tensor for tensor in router if tensor.kind == "linear").shape[-1]
     tokens = value.elements // hidden
+    if builder.manner.dense_experts:
+        return dense_experts(builder, value, router, _halves(builder, tensors), shape, traits)
     tape.module = "router"
-    weights = routed(builder, value, router, shape, traits, tokens)
+    weights = routed(builder, value if seen is None else seen, router, shape, traits, tokens)
     tape.module = "experts"
     inward, outward = _halves(builder, tensors)
     biased = any(tensor.kind == "bias" for tensor in tensors)
@@ -78,26 +85,10 @@ def _expert(
     if shape.gated:
         both = _product(builder, chosen, inward, rows * 2 * width, numbers)
         gate, up = tape.split(both, (rows * width,) * 2)
-        inner = _gated(builder, gate, up, traits.activation)
+        inner = gate_product(builder, gate, up, traits.activation)
     else:
         inner = builder.activation(_product(builder, chosen, inward, rows * width), traits.activation)
     return _product(builder, inner, outward, rows * (chosen.elements // rows))
-
-
-def _gated(builder: Builder, gate: Value, up: Value, activation: str) -> Value:
-    tape = builder.tape
-    if activation != "swiglu_clamped":
-        return tape.multiply(builder.activation(gate, activation), up)
-    # Both halves are clamped, the gate is bent by a sigmoid of itself, and one is added to the other half
-    # (`GptOssExperts._apply_gate`).
-    gate, up = (
-        tape.run("clamp", (one,), one.elements, one.dtype, saves=(one,), backward_temp=one.elements)
-        for one in (gate, up)
-    )
-    scaled = tape.scale(gate)
-    bent = tape.run("sigmoid", (scaled,), gate.elements, gate.dtype, saves_output=True)
-    shifted = tape.run("add 1", (up,), up.elements, up.dtype, passes=True)
-    return tape.multiply(shifted, tape.multiply(gate, bent))
 
 
 def _weighed(builder: Builder, given: Value, weights: Value) -> Value:

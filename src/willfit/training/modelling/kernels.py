@@ -14,7 +14,8 @@ def chosen_sdpa(step: Step, mixer: Attention, dtype: str) -> str:
     """Which backend `scaled_dot_product_attention` takes: `flash`, `efficient` or `math`.
 
     Flash takes 16-bit inputs without a mask and heads of up to 256, as wide for values as for keys, on compute capability 8.0 and later; the
-    memory-efficient kernel takes masks and float32, but no grouped heads unless these were repeated (torch
+    memory-efficient kernel takes masks and float32, but no grouped heads unless these were
+    repeated, as they are for masks and wide heads (transformers 5.23 `use_gqa_in_sdpa`; torch
     `aten/src/ATen/native/transformers/cuda/sdp_utils.cpp`, priority order flash, efficient, math).
     """
     capability = (
@@ -24,7 +25,7 @@ def chosen_sdpa(step: Step, mixer: Attention, dtype: str) -> str:
     alike = mixer.head_dim == mixer.value_dim
     if narrow and not step.masked and alike and mixer.head_dim <= _FLASH_HEAD and capability >= _FLASH_FROM:
         return "flash"
-    if step.masked or step.repeats_keys or mixer.heads == mixer.kv_heads:
+    if step.masked or step.repeats_keys or mixer.heads == mixer.kv_heads or mixer.head_dim > _FLASH_HEAD:
         return "efficient"
     return "math"
 

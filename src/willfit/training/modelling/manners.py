@@ -39,12 +39,18 @@ class Manner:
         Of a fused projection: `views`, or `copies` of each part.
     by_head
         Queries are copied so that each head lies by itself.
+    value_norm
+        Kind of a norm of values, which has no scale.
     gathers_output
         Attention's outputs of several windows are put together.
     norms_late
         Norms of queries and keys follow the rotation.
     narrow_scores, wide_weights
         Experts' scores are made in the model's dtype, and their weights stay float32.
+    experts_beside
+        Experts run beside the MLP, on the residual stream; see `gemma.py`.
+    dense_experts
+        Every expert runs on every token.
     shared_first
         Experts that every token visits run before the others.
     scales_mixer
@@ -63,9 +69,12 @@ class Manner:
     always_masked: bool = False
     splits: str = "views"
     by_head: bool = False
+    value_norm: str = ""
     gathers_output: bool = False
     norms_late: bool = False
     narrow_scores: bool = False
+    experts_beside: bool = False
+    dense_experts: bool = False
     shared_first: bool = False
     scales_mixer: bool = False
     gated_norm: str = "rms"
@@ -112,7 +121,7 @@ _MANNERS = {
     "falcon_h1": Manner(scales_mixer=True),
     "gemma2": Manner(sdpa=False),
     "gemma3n_text": Manner(norm="rms_power"),
-    "gemma4_text": Manner(norm="rms_power"),
+    "gemma4_text": Manner(norm="rms_power", value_norm="rms_power_plain", experts_beside=True, wide_weights=True),
     "glm": _CAT_OWN,
     "glm4": _CAT_OWN,
     "glm4_moe": _CAT_AND_WIDE_WEIGHTS,
@@ -132,11 +141,11 @@ _MANNERS = {
     "kimi_k2": _WIDE_WEIGHTS,
     "kimi_linear": _WIDE_WEIGHTS,
     "lfm2_moe": Manner(narrow_scores=True),
-    "llama4_text": Manner(rope="complex", softmax="narrow"),
+    "llama4_text": Manner(rope="complex", softmax="narrow", norms_late=True, dense_experts=True),
     "longcat_flash": _WIDE_WEIGHTS,
     "mbart": Manner(softmax="narrow"),
     "mimo_v2": _WIDE_WEIGHTS,
-    "mimo_v2_flash": _CAT_AND_WIDE_WEIGHTS,
+    "mimo_v2_flash": Manner(rope="cat", softmax="sinks", sdpa=False, wide_weights=True),
     "minimax": _WIDE_WEIGHTS,
     "minimax_m2": _CAT_AND_WIDE_WEIGHTS,
     "minimax_m3_vl_text": _CAT_AND_WIDE_WEIGHTS,
@@ -166,6 +175,8 @@ _TEXT_MODELS = {
     "gemma3": "gemma3_text",
     "gemma3n": "gemma3n_text",
     "gemma4": "gemma4_text",
+    "gemma4_unified": "gemma4_text",
+    "gemma4_unified_text": "gemma4_text",
     "kimi_k25": "kimi_k2",
     "kimi_vl": "deepseek_v3",
     "llama4": "llama4_text",

@@ -28,7 +28,7 @@ def normed(
         Rows that are normalised each for itself.
     kind
         As in `Traits.norm`, or `rms_power`, which takes the mean square to the power of minus a half, or `rms_copied`,
-        which makes a float32 copy of the scale.
+        which makes a float32 copy of the scale; `rms_power_plain` has none.
     """
     tape, dtype = builder.tape, value.dtype
     if kind == "layer_norm_composed":
@@ -41,8 +41,9 @@ def normed(
         return _layer_norm(builder, value, None, bias, rows, shifted)
     if kind.startswith("layer_norm"):
         return _layer_norm(builder, value, weight, bias, rows)
-    if kind == "rms_plain" or weight is None:
-        return tape.cast(_divided(builder, tape.cast(value, "fp32"), rows, "rsqrt"), dtype)
+    if kind.endswith("_plain") or weight is None:
+        root = "pow" if kind.startswith("rms_power") else "rsqrt"
+        return tape.cast(_divided(builder, tape.cast(value, "fp32"), rows, root), dtype)
     if "rms_norm" in builder.step.kernels:
         return tape.run(
             "rms_norm",
