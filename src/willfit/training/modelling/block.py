@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from willfit.architectures.mixers import Attention, CrossAttention, LatentAttention, Mixer, Recurrent
+from willfit.architectures.mixers import Attention, CrossAttention, IndexedAttention, LatentAttention, Mixer, Recurrent
 from willfit.architectures.model import FeedForward, Layer, Tensor
 from willfit.architectures.traits import Traits
 from willfit.training.modelling.attention import attention
@@ -44,7 +44,11 @@ def block(builder: Builder, value: Value, layer: Layer, traits: Traits) -> Value
         return _parallel(builder, value, layer, roles, traits)
     branches = [part for part in ("attention", "cross", "mlp") if _has(layer, part)]
     norms = roles.norms or _unweighted(traits, len(branches))
-    places = _places(norms, traits.block, branches)
+    kind = traits.block
+    if kind == "post_branch" and any(isinstance(mixer, Recurrent) for mixer in layer.mixers):
+        # OLMo-Hybrid norms the input of its recurrent layers, and the output of attention.
+        kind = "sequential"
+    places = _places(norms, kind, branches)
     for part in branches:
         value = _branch(builder, value, layer, roles, traits, part, places)
     if any("per_layer_input_gate" in tensor.name for tensor in layer.tensors):
@@ -160,7 +164,8 @@ def _mix(
     """What mixes tokens; several kinds side by side are added up."""
     groups = mixer_groups(roles.attention, len(layer.mixers))
     found: Value | None = None
-    for mixer, tensors in zip(layer.mixers, groups, strict=False):
+    # Tensors that several layers share are not among the layer's own, nor is what uses them (Zamba).
+    for mixer, tensors in zip(layer.mixers[-len(groups) :] if groups else (), groups, strict=False):
         if isinstance(mixer, CrossAttention) != across:
             continue
         done = _mixed(builder, value, mixer, tensors, traits)
@@ -173,11 +178,28 @@ def _mixed(builder: Builder, value: Value, mixer: Mixer, tensors: Sequence[Tenso
         return cross_attention(builder, value, tensors, mixer, traits)
     if isinstance(mixer, Attention):
         return attention(builder, value, tensors, mixer, traits)
+    if isinstance(mixer, IndexedAttention):
+        return _indexed(builder, value, mixer, tensors, traits)
     if isinstance(mixer, LatentAttention):
         return latent_attention(builder, value, tensors, mixer, traits)
     if isinstance(mixer, Recurrent):
         return recurrent(builder, value, tensors, mixer)
     return value
+
+
+def _indexed(
+    builder: Builder, value: Value, mixer: IndexedAttention, tensors: Sequence[Tensor], traits: Traits
+) -> Value:
+    """Attention to blocks that an indexer chooses for each head, which masks what it leaves out (MiniMax-M3).
+
+    The indexer runs with the model but no gradient passes it: a choice has none.
+    """
+    step = builder.step
+    shape = Attention(mixer.heads, mixer.kv_heads, mixer.head_dim, mixer.value_dim)
+    heads = max(1, mixer.heads // step.tensor_ranks)
+    masked = step if step.flash else replace(step, masked=True, mask_heads=heads)
+    own = [tensor for tensor in tensors if ".index_" not in tensor.name and ".indexer." not in tensor.name]
+    return attention(builder.stepping(masked), value, own, shape, traits)
 
 
 def _feed(builder: Builder, value: Value, layer: Layer, roles: Roles, traits: Traits) -> Value:

@@ -58,6 +58,7 @@ def mixer_groups(tensors: Sequence[Tensor], count: int) -> list[tuple[Tensor, ..
     if count < 2:
         return [tuple(tensors)]
     modules = list(dict.fromkeys(_module(_module(t.name)) for t in tensors if t.kind == "linear"))
+    modules = [module for module in modules if not module.endswith("{layer}")]
     # A module inside another belongs to it.
     outer = [one for one in modules if not any(one.startswith(f"{other}.") for other in modules)]
     return [tuple(t for t in tensors if t.name.startswith(f"{module}.")) for module in outer]

@@ -90,7 +90,7 @@ def _mask_bytes(builder: Builder, mixer: Attention, traits: Traits, kind: str, o
         # Where what lies ahead is masked, a byte for each pair says so.
         ahead = pairs if step.attends_back else 0
         return rank_heads(builder, mixer)[0] * pairs * step.width + ahead if own_bias else 0
-    return step.batch * step.length * step.keys * step.width
+    return step.batch * max(1, step.mask_heads) * step.length * step.keys * step.width
 
 
 def _fused(

@@ -27,6 +27,8 @@ class Step:
         Fused kernels that replace composite operations: `rms_norm`, `rope`, `swiglu`, `cross_entropy`, `lora`.
     masked
         An explicit mask reaches attention.
+    mask_heads
+        Heads that have masks of their own; 0 if one serves all.
     source
         Tokens of each sequence that cross attention looks at; 0 for as many as its own.
     repeats_keys
@@ -55,6 +57,7 @@ class Step:
     attention: str = "sdpa"
     kernels: frozenset[str] = frozenset()
     masked: bool = False
+    mask_heads: int = 0
     source: int = 0
     repeats_keys: bool = False
     tensor_ranks: int = 1
