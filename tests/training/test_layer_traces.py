@@ -10,6 +10,7 @@ from willfit.architectures.build import build
 from willfit.checkpoints import catalogue
 from willfit.checkpoints.config import Config
 from willfit.training.modelling import scores
+from willfit.training.modelling.altup import streams_of
 from willfit.training.modelling.block import block
 from willfit.training.modelling.builder import Builder, Stored
 from willfit.training.modelling.manners import manner_of
@@ -35,7 +36,7 @@ def modelled(line):
         line["batch"], line["length"], line["length"], "bf16", attention=line["attention"], source=source
     )
     builder = Builder(masked_step(step, layer, manner), stored, manner)
-    given = builder.entering(step.tokens * architecture.hidden_size, "bf16")
+    given = builder.entering(step.tokens * architecture.hidden_size * streams_of(layer), "bf16")
     return fields["model_type"], replay(builder.tape, given, block(builder, given, layer, architecture.traits))
 
 

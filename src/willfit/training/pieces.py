@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from willfit.architectures.model import Architecture, Layer
 from willfit.training.holding import Holding, expert_tensor_ranks
+from willfit.training.modelling.altup import streams_of
 from willfit.training.modelling.block import block
 from willfit.training.modelling.builder import Builder
 from willfit.training.modelling.embedding import embedding
@@ -113,7 +114,8 @@ def _layer(
     architecture = holding.architecture
     manner = manner_of(architecture)
     builder = Builder(masked_step(step, layer, manner), holding.stored, manner)
-    given = builder.entering(step.stream_tokens * architecture.hidden_size, dtype, entering)
+    size = step.stream_tokens * architecture.hidden_size * streams_of(layer)
+    given = builder.entering(size, dtype, entering)
     result = block(builder, given, layer, architecture.traits)
     return replay(builder.tape, given, result, accumulates, selects), result.dtype
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Mapping
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -73,7 +74,10 @@ def arguments(model, layer, **inputs):
         pass
     finally:
         handle.remove()
-    args, kwargs = found["args"], {k: v for k, v in found["kwargs"].items() if "past" not in k}
+    kwargs = {name: value for name, value in found["kwargs"].items() if "past" not in name}
+    # Mappings of other classes hide what is in them.
+    kwargs = {name: dict(value) if isinstance(value, Mapping) else value for name, value in kwargs.items()}
+    args = found["args"]
     if not args:
         args = (kwargs.pop(next(name for name in kwargs if "hidden" in name)),)
     return args, kwargs

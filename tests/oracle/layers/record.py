@@ -91,7 +91,8 @@ def traced(model):
             if "does not support an attention implementation" not in str(error):
                 raise
             continue
-        tokens = torch.zeros(BATCH, LENGTH, dtype=torch.long, device="meta")
+        length = min(LENGTH, architecture.positions_end - 32) if architecture.positions_end else LENGTH
+        tokens = torch.zeros(BATCH, length, dtype=torch.long, device="meta")
         inputs = {"input_ids": tokens, "use_cache": False}
         if architecture.encoder:
             inputs["decoder_input_ids"] = tokens
@@ -105,7 +106,7 @@ def traced(model):
                 found = live.trace(layers[index], args, kwargs)
                 yield {
                     "model": model, "attention": attention, "part": part, "layer": index, "batch": BATCH,
-                    "length": args[0].shape[1], **found,
+                    "length": length if part == "layers" else args[0].shape[1], **found,
                 }  # fmt: skip
 
 

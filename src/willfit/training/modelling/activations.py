@@ -107,7 +107,7 @@ def _xielu(builder: Builder, value: Value) -> Value:
     least = tape.run("min", (value,), size, value.dtype, saves=(value,))
     bent = tape.run("expm1", (least,), size, value.dtype, saves_output=True)
     falling = tape.run("sub", (bent, value), size, value.dtype)
-    falling = tape.run("mul", (falling,), size, value.dtype, saves=(falling,))
+    falling = tape.run("mul", (falling,), size, value.dtype, saves=(falling,), backward_temp=value.bytes)
     falling = tape.add(falling, tape.scale(value))
     # The condition is one byte an element.
     return tape.run("where", (rising, falling), size, value.dtype, kept_bytes=size)

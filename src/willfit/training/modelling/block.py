@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from willfit.architectures.mixers import Attention, CrossAttention, IndexedAttention, LatentAttention, Mixer, Recurrent
 from willfit.architectures.model import FeedForward, Layer, Tensor
 from willfit.architectures.traits import Traits
+from willfit.training.modelling.altup import altup_layer
 from willfit.training.modelling.attention import attention
 from willfit.training.modelling.builder import Builder
 from willfit.training.modelling.cross import cross_attention
@@ -40,6 +41,12 @@ def block(builder: Builder, value: Value, layer: Layer, traits: Traits) -> Value
         The residual stream behind the layer.
     """
     roles = roles_of(layer)
+    if traits.block == "altup":
+        return altup_layer(
+            builder, value, layer, roles, traits,
+            lambda given: _mix(builder, given, layer, roles, traits),
+            lambda given: _feed(builder, given, layer, roles, traits),
+        )  # fmt: skip
     if traits.block in ("parallel", "parallel_shared_norm"):
         return _parallel(builder, value, layer, roles, traits)
     branches = [part for part in ("attention", "cross", "mlp") if _has(layer, part)]

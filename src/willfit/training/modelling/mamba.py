@@ -14,6 +14,9 @@ from willfit.training.tape import Value
 #: Tokens between two states that the kernel keeps (`mamba_ssm/csrc/selective_scan/selective_scan.cpp`).
 _KERNEL_CHUNK = 2048
 
+#: Norms of the time step, of B and of C (Jamba, Falcon-Mamba).
+_INNER_NORMS = ("dt_layernorm.weight", "b_layernorm.weight", "c_layernorm.weight")
+
 
 def mamba(builder: Builder, value: Value, tensors: Sequence[Tensor], mixer: Recurrent) -> Value:
     """Project, convolve, scan, gate, and project back (transformers `MambaMixer`, `JambaMambaMixer`).
@@ -34,7 +37,7 @@ def mamba(builder: Builder, value: Value, tensors: Sequence[Tensor], mixer: Recu
     state = mixer.recurrent // mixer.output_width
     # The projection to time step, B and C.
     rank = mixer.projected_width - 2 * mixer.output_width - 2 * state
-    norms = [t for t in tensors if t.kind == "norm"]
+    norms = [t for t in tensors if t.kind == "norm" and t.name.endswith(_INNER_NORMS)]
     projected = builder.linear(value, inward)
     if "mamba_ssm" in step.kernels and not norms:
         return _fused(builder, projected, inner, state, rank, outward)

@@ -33,6 +33,8 @@ class Manner:
         Scores are those of DeBERTa; see `disentangled.py`.
     sdpa
         Whether the class can run SDPA; if not, its default is eager.
+    masked_both_ways
+        Layers that look both ways see a mask.
     always_masked
         A mask is always made, so that SDPA never sees `is_causal`.
     splits
@@ -45,6 +47,8 @@ class Manner:
         Attention's outputs of several windows are put together.
     norms_late
         Norms of queries and keys follow the rotation.
+    wide_router
+        The router's weight is float32 itself.
     narrow_scores, wide_weights
         Experts' scores are made in the model's dtype, and their weights stay float32.
     experts_beside
@@ -66,12 +70,14 @@ class Manner:
     softmax: str = "wide"
     disentangled: bool = False
     sdpa: bool = True
+    masked_both_ways: bool = False
     always_masked: bool = False
     splits: str = "views"
     by_head: bool = False
     value_norm: str = ""
     gathers_output: bool = False
     norms_late: bool = False
+    wide_router: bool = False
     narrow_scores: bool = False
     experts_beside: bool = False
     dense_experts: bool = False
@@ -115,12 +121,13 @@ _MANNERS = {
     "distilbert": Manner(softmax="narrow"),
     "dots1": _WIDE_WEIGHTS,
     "ernie4_5": _WIDE_OWN,
-    "ernie4_5_moe": _WIDE_OWN,
+    "ernie4_5_moe": Manner(rope="wide", own_angles=True, wide_router=True),
     "exaone_moe": _WIDE_WEIGHTS,
     "falcon": Manner(softmax="narrow", always_masked=True, splits="copies"),
     "falcon_h1": Manner(scales_mixer=True),
     "gemma2": Manner(sdpa=False),
-    "gemma3n_text": Manner(norm="rms_power"),
+    "gemma3_text": Manner(masked_both_ways=True),
+    "gemma3n_text": Manner(norm="rms_power", value_norm="rms_power_plain"),
     "gemma4_text": Manner(norm="rms_power", value_norm="rms_power_plain", experts_beside=True, wide_weights=True),
     "glm": _CAT_OWN,
     "glm4": _CAT_OWN,
@@ -136,7 +143,7 @@ _MANNERS = {
     "gpt_oss": Manner(softmax="sinks", sdpa=False, narrow_scores=True),
     "gptj": Manner(softmax="float", sdpa=False),
     "helium": Manner(norm="rms_copied", own_angles=True),
-    "hunyuan_v1_moe": Manner(norms_late=True, shared_first=True),
+    "hunyuan_v1_moe": Manner(norms_late=True, shared_first=True, wide_router=True),
     "hy_v3": _WIDE_WEIGHTS,
     "kimi_k2": _WIDE_WEIGHTS,
     "kimi_linear": _WIDE_WEIGHTS,

@@ -47,10 +47,15 @@ def roles_of(layer: Layer) -> Roles:
     return Roles(
         norms_of(stream),
         tuple(mixing + heads),
-        tuple(t for t in layer.tensors if t.part == "mlp" or "ffn_sub_norm" in t.name),
+        tuple(t for t in layer.tensors if (t.part == "mlp" and not _beside(t)) or "ffn_sub_norm" in t.name),
         tuple(t for t in layer.tensors if t.part == "router"),
         tuple(t for t in layer.tensors if t.part == "experts"),
     )
+
+
+def _beside(tensor: Tensor) -> bool:
+    """Whether a tensor counts as MLP but belongs to what Gemma 3n and 4 run around it."""
+    return any(f".{name}" in tensor.name for name in ("altup.", "laurel.", "per_layer_"))
 
 
 def mixer_groups(tensors: Sequence[Tensor], count: int) -> list[tuple[Tensor, ...]]:

@@ -67,5 +67,6 @@ def _wide_product(builder: Builder, value: Value, matrix: Tensor, elements: int)
     tape, weight = builder.tape, builder.stored(matrix).weight
     wide = tape.cast(value, "fp32")
     copied = tape.run("weight to float", (), weight.elements, "fp32", weights=(weight,))
-    saves = (*((wide,) if weight.trained else ()), *((copied,) if value.grad else ()))
+    keeps_copy = value.grad and not builder.manner.wide_router
+    saves = (*((wide,) if weight.trained else ()), *((copied,) if keeps_copy else ()))
     return tape.run("mm", (wide, copied), elements, "fp32", saves=saves)

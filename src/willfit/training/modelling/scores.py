@@ -105,7 +105,8 @@ def _fused(
     """A kernel that never holds scores: it keeps queries, keys, values, output and log-sum-exp."""
     step, tape = builder.step, builder.tape
     heads, kv_heads = rank_heads(builder, mixer)
-    if heads != kv_heads and (kind == "efficient" or (step.repeats_keys and not step.flash)):
+    if heads != kv_heads != 1 and (kind == "efficient" or (step.repeats_keys and not step.flash)):
+        # A single head is repeated as a view.
         keys = repeated(builder, keys, heads // kv_heads)
         values = repeated(builder, values, heads // kv_heads)
     rows = step.length if kind != "efficient" else round_up(step.length, 32)
