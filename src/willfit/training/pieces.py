@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from willfit.architectures.mixers import Attention
 from willfit.architectures.model import Architecture, Layer
+from willfit.training.before import encoder_pieces, tower_pieces
 from willfit.training.holding import Holding, expert_tensor_ranks
+from willfit.training.modelling.altup import streams_of
 from willfit.training.modelling.block import block
 from willfit.training.modelling.builder import Builder
 from willfit.training.modelling.embedding import embedding
 from willfit.training.modelling.head import LossPath, head
+from willfit.training.modelling.manners import manner_of
+from willfit.training.modelling.masks import masked_step
 from willfit.training.modelling.step import Step
-from willfit.training.objectives import sequences
+from willfit.training.objectives import scores, sequences
 from willfit.training.run import Run
 from willfit.training.selective import SELECTIONS, compiled
 from willfit.training.sharding.base import Unit
@@ -64,18 +65,21 @@ def pieces_of(run: Run, holding: Holding, step: Step, layers: range) -> list[Pie
     checkpointing = settings.checkpointing
     added = settings.gradient_accumulation > 1 or run.habits.gradient_buffers
     temporary = added or (settings.layout.data or "").startswith("zero")
-    found, dtype, entering = [], step.compute if not step.autocast else "fp32", True
-    if layers.start == 0:
-        piece, dtype, trained = _bottom(holding, step, temporary)
-        found.append(piece)
-        entering = trained or (settings.adapter is not None and checkpointing.kind not in (None, "none"))
+    found: list[Piece] = []
+    dtype, entering = step.compute if not step.autocast else "fp32", True
     selects = SELECTIONS.get(checkpointing.kind or "none", compiled if step.compiled else None)
+    if layers.start == 0:
+        seen = tower_pieces(holding, step, checkpointing, temporary)
+        piece, dtype, trained = _bottom(holding, step, temporary)
+        found += [*seen, piece, *encoder_pieces(holding, step, checkpointing, temporary)]
+        entering = trained or any(piece.replay.gradients for piece in seen)
+        entering = entering or (settings.adapter is not None and checkpointing.kind not in (None, "none"))
     known: dict[tuple[int, bool], tuple[Replay, Unit]] = {}
     for index in layers:
         layer = architecture.layers[index]
         key = id(layer), entering
         if key not in known:
-            ran, dtype = _layer(holding, _masked(step, layer), layer, dtype, entering, temporary, selects)
+            ran, dtype = _layer(holding, step, layer, dtype, entering, temporary, selects)
             known[key] = ran, holding.unit(layer.tensors)
         chosen = checkpointing.kind not in (None, "none") and index % checkpointing.every == 0
         chosen = chosen and (checkpointing.layers is None or index < checkpointing.layers)
@@ -94,21 +98,12 @@ def pieces_of(run: Run, holding: Holding, step: Step, layers: range) -> list[Pie
 def _bottom(holding: Holding, step: Step, temporary: bool) -> tuple[Piece, str, bool]:
     """The embedding, the dtype of what it gives, and whether that needs a gradient."""
     architecture = holding.architecture
-    builder = Builder(step, holding.stored)
+    builder = Builder(step, holding.stored, manner_of(architecture))
     given = builder.entering(0, step.compute, grad=False)
     stream = embedding(builder, architecture)
     ran = replay(builder.tape, given, stream, temporary)
     unit = holding.unit((*architecture.embeddings, *architecture.shared))
     return Piece("embedding", ran, unit), stream.dtype, stream.grad
-
-
-def _masked(step: Step, layer: Layer) -> Step:
-    """A window that is shorter than the sequence needs an explicit mask, unless a kernel knows windows."""
-    mixer = layer.mixers[0] if layer.mixers else None
-    reach = (mixer.window or mixer.chunk) if isinstance(mixer, Attention) else 0
-    if step.flash or not reach or step.length <= reach:
-        return step
-    return replace(step, masked=True)
 
 
 def _layer(
@@ -121,8 +116,10 @@ def _layer(
     selects: Selection | None,
 ) -> tuple[Replay, str]:
     architecture = holding.architecture
-    builder = Builder(step, holding.stored)
-    given = builder.entering(step.stream_tokens * architecture.hidden_size, dtype, entering)
+    manner = manner_of(architecture)
+    builder = Builder(masked_step(step, layer, manner), holding.stored, manner)
+    size = step.stream_tokens * architecture.hidden_size * streams_of(layer)
+    given = builder.entering(size, dtype, entering)
     result = block(builder, given, layer, architecture.traits)
     return replay(builder.tape, given, result, accumulates, selects), result.dtype
 
@@ -130,7 +127,7 @@ def _layer(
 def _top(
     run: Run, holding: Holding, step: Step, architecture: Architecture, dtype: str, accumulates: bool
 ) -> Replay:
-    builder = Builder(step, holding.stored)
+    builder = Builder(step, holding.stored, manner_of(architecture))
     given = builder.entering(step.tokens * architecture.hidden_size, dtype)
     result = head(builder, given, architecture, _loss_path(run, step, architecture))
     return replay(builder.tape, given, result, accumulates)
@@ -150,4 +147,6 @@ def _loss_path(run: Run, step: Step, architecture: Architecture) -> LossPath:
         run.habits.upcasts_logits,
         run.habits.shifts_logits and step.batch > 1,
         loss.keeps_logits,
+        scores(run.settings),
+        run.settings.objective == "embedding",
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from willfit.architectures.model import Architecture, Tensor
 from willfit.quantities import DTYPE_BYTES, ceil_div
 from willfit.training.modelling.builder import Builder
+from willfit.training.modelling.pooled import pooled_head
 from willfit.training.modelling.roles import norms_of
 from willfit.training.tape import Tape, Value, Weight
 
@@ -31,6 +32,10 @@ class LossPath:
         Rows of a chunk where it goes by chunks.
     keeps_logits
         The caller holds the logits during the backward pass.
+    classes
+        Outputs of a head that scores whole sequences; 0 where the vocabulary is scored.
+    pooled
+        There is no head: the loss compares what is pooled of each sequence.
     """
 
     kind: str
@@ -40,6 +45,8 @@ class LossPath:
     upcasts: bool = True
     shifts: bool = False
     keeps_logits: bool = False
+    classes: int = 0
+    pooled: bool = False
 
 
 def head(builder: Builder, value: Value, architecture: Architecture, path: LossPath) -> Value:
@@ -58,7 +65,11 @@ def head(builder: Builder, value: Value, architecture: Architecture, path: LossP
     norms = norms_of([tensor for tensor in architecture.head if tensor.kind == "norm"])
     tape.module = "norm"
     for norm in norms[-1:]:
-        value = builder.norm(value, norm.weight, architecture.traits.norm, norm.bias)
+        if norm.weight is not None:
+            value = builder.norm(value, norm.weight, architecture.traits.norm, norm.bias)
+    if path.classes or path.pooled:
+        tape.module = "scores"
+        return pooled_head(builder, value, architecture, path.classes)
     tape.module = "logits"
     projection = output_projection(architecture)
     if path.kind == "chunked":

@@ -13,18 +13,19 @@ _FLASH_HEAD, _FLASH_FROM = 256, 8.0
 def chosen_sdpa(step: Step, mixer: Attention, dtype: str) -> str:
     """Which backend `scaled_dot_product_attention` takes: `flash`, `efficient` or `math`.
 
-    Flash takes 16-bit inputs without a mask and heads of up to 256 on compute capability 8.0 and later; the
-    memory-efficient kernel takes masks and float32, but no grouped heads unless these were repeated (torch
+    Flash takes 16-bit inputs without a mask and heads of up to 256, as wide for values as for keys, on compute capability 8.0 and later; the
+    memory-efficient kernel takes masks and float32, but no grouped heads unless these were
+    repeated, as they are for masks and wide heads (transformers 5.23 `use_gqa_in_sdpa`; torch
     `aten/src/ATen/native/transformers/cuda/sdp_utils.cpp`, priority order flash, efficient, math).
     """
     capability = (
         float(step.compute_capability) if step.compute_capability.replace(".", "", 1).isdigit() else 8.0
     )
     narrow = dtype in ("fp16", "bf16")
-    masked = step.masked or bool(mixer.window and step.length > mixer.window)
-    if narrow and not masked and mixer.head_dim <= _FLASH_HEAD and capability >= _FLASH_FROM:
+    alike = mixer.head_dim == mixer.value_dim
+    if narrow and not step.masked and alike and mixer.head_dim <= _FLASH_HEAD and capability >= _FLASH_FROM:
         return "flash"
-    if masked or step.repeats_keys or mixer.heads == mixer.kv_heads:
+    if step.masked or step.repeats_keys or mixer.heads == mixer.kv_heads or mixer.head_dim > _FLASH_HEAD:
         return "efficient"
     return "math"
 

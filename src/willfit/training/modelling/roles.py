@@ -10,9 +10,9 @@ from willfit.architectures.model import Layer, Tensor
 
 @dataclass(frozen=True, slots=True)
 class Norm:
-    """A normalisation: its scale, and its shift if it has one."""
+    """A normalisation: its scale and shift, if it has them."""
 
-    weight: Tensor
+    weight: Tensor | None
     bias: Tensor | None = None
 
 
@@ -41,15 +41,34 @@ def roles_of(layer: Layer) -> Roles:
     """Sort a layer's tensors."""
     mixing = [t for t in layer.tensors if t.part in ("attention", "mixer")]
     inside = {_module(_module(tensor.name)) for tensor in mixing if tensor.kind == "linear"}
-    stream = [t for t in layer.tensors if t.part == "norm" and not _lies_in(t.name, inside)]
-    heads = [t for t in layer.tensors if t.part == "norm" and _lies_in(t.name, inside)]
+    norms = [
+        t for t in layer.tensors if t.part == "norm" and t.kind == "norm" and "ffn_sub_norm" not in t.name
+    ]
+    stream = [t for t in norms if not _lies_in(t.name, inside)]
+    heads = [t for t in norms if _lies_in(t.name, inside)]
     return Roles(
         norms_of(stream),
         tuple(mixing + heads),
-        tuple(t for t in layer.tensors if t.part == "mlp"),
+        tuple(t for t in layer.tensors if (t.part == "mlp" and not _beside(t)) or "ffn_sub_norm" in t.name),
         tuple(t for t in layer.tensors if t.part == "router"),
         tuple(t for t in layer.tensors if t.part == "experts"),
     )
+
+
+def _beside(tensor: Tensor) -> bool:
+    """Whether a tensor counts as MLP but belongs to what Gemma 3n and 4 run around it."""
+    return any(f".{name}" in tensor.name for name in ("altup.", "laurel.", "per_layer_"))
+
+
+def mixer_groups(tensors: Sequence[Tensor], count: int) -> list[tuple[Tensor, ...]]:
+    """A layer's mixing tensors by module, in the order of its mixers; all in one group if it has one mixer."""
+    if count < 2:
+        return [tuple(tensors)]
+    modules = list(dict.fromkeys(_module(_module(t.name)) for t in tensors if t.kind == "linear"))
+    modules = [module for module in modules if not module.endswith("{layer}")]
+    # A module inside another belongs to it.
+    outer = [one for one in modules if not any(one.startswith(f"{other}.") for other in modules)]
+    return [tuple(t for t in tensors if t.name.startswith(f"{module}.")) for module in outer]
 
 
 def norms_of(tensors: Sequence[Tensor]) -> tuple[Norm, ...]:
@@ -63,6 +82,9 @@ def norms_of(tensors: Sequence[Tensor]) -> tuple[Norm, ...]:
 
 
 def _lies_in(name: str, modules: set[str]) -> bool:
+    if _module(name).endswith(".LayerNorm"):
+        # BERT's norm of the stream lies beside the projection whose output it norms.
+        return False
     # A mixer that is written without a module of its own would hold the whole layer.
     return any(name.startswith(f"{module}.") for module in modules if not module.endswith("{layer}"))
 

@@ -27,6 +27,10 @@ class Step:
         Fused kernels that replace composite operations: `rms_norm`, `rope`, `swiglu`, `cross_entropy`, `lora`.
     masked
         An explicit mask reaches attention.
+    mask_heads
+        Heads that have masks of their own; 0 if one serves all.
+    source
+        Tokens of each sequence that cross attention looks at; 0 for as many as its own.
     repeats_keys
         Keys and values are repeated for all query heads before SDPA.
     tensor_ranks, sequence_parallel
@@ -37,6 +41,8 @@ class Step:
         Ranks among which experts are spread, and ranks that divide one.
     grouped_experts
         Experts run as grouped products over sorted tokens; else in a loop.
+    attends_back
+        A token sees itself and those before it; else all.
     training
         Dropout is on.
     compiled
@@ -53,6 +59,8 @@ class Step:
     attention: str = "sdpa"
     kernels: frozenset[str] = frozenset()
     masked: bool = False
+    mask_heads: int = 0
+    source: int = 0
     repeats_keys: bool = False
     tensor_ranks: int = 1
     sequence_parallel: bool = False
@@ -60,6 +68,7 @@ class Step:
     expert_ranks: int = 1
     expert_tensor_ranks: int = 1
     grouped_experts: bool = True
+    attends_back: bool = True
     training: bool = True
     compiled: bool = False
     wide_angles: bool = True

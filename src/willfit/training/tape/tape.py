@@ -137,6 +137,11 @@ class Tape:
         self.sizes.append(elements * DTYPE_BYTES[dtype])
         return self._value(len(self.sizes) - 1, elements, dtype, grad)
 
+    def held(self, elements: int, dtype: str, grad: bool) -> Value:
+        """A value that others hold: what is given to all layers, such as an encoder's output."""
+        self.sizes.append(0)
+        return self._value(len(self.sizes) - 1, elements, dtype, grad)
+
     def _value(self, storage: int, elements: int, dtype: str, grad: bool) -> Value:
         self._values += 1
         return Value(self._values, storage, elements, dtype, grad)

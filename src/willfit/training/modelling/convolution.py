@@ -1,0 +1,51 @@
+"""The short causal convolution in front of recurrent mixers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from willfit.architectures.model import Tensor
+from willfit.training.modelling.builder import Builder
+from willfit.training.tape import Value
+
+
+def named(tensors: Sequence[Tensor], *names: str) -> Tensor | None:
+    """The parameter of a module, or of the mixer itself, by the last part of its name."""
+    for name in names:
+        for tensor in tensors:
+            if tensor.name.endswith((f".{name}.weight", f".{name}")):
+                return tensor
+    return None
+
+
+def convolved(
+    builder: Builder, value: Value, tensors: Sequence[Tensor], kernel: int, activation: str = "silu"
+) -> Value:
+    """Convolve each channel over its last inputs, and bend the result.
+
+    PyTorch pads both ends and cuts the surplus off (`F.conv1d(...)[:, :, :length]`), so that what the activation keeps
+    is a view of the padded output; the kernel of `causal_conv1d` keeps its input alone.
+
+    Parameters
+    ----------
+    builder
+        Writes the tape.
+    value
+        All channels of all tokens.
+    tensors
+        Of the mixer.
+    kernel
+        Taps.
+    activation
+        Behind it; empty for none.
+    """
+    tape, step = builder.tape, builder.step
+    weight = named(tensors, "conv1d", "conv")
+    weights = (builder.stored(weight).weight,) if weight is not None else ()
+    if "causal_conv1d" in step.kernels:
+        return tape.run("conv", (value,), value.elements, value.dtype, saves=(value,), weights=weights)
+    channels = value.elements // step.tokens
+    padded = channels * step.batch * (step.length + kernel - 1)
+    output = tape.run("conv", (value,), padded, value.dtype, saves=(value,), weights=weights)
+    part = tape.part(output, value.elements)
+    return builder.activation(part, activation) if activation else part
