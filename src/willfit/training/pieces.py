@@ -6,11 +6,17 @@ from dataclasses import replace
 
 from willfit.architectures.mixers import Attention
 from willfit.architectures.model import Architecture, Layer
+from willfit.engines.versions import parse_version
 from willfit.training.holding import Holding, expert_tensor_ranks
 from willfit.training.modelling.block import block
 from willfit.training.modelling.builder import Builder
 from willfit.training.modelling.embedding import embedding
 from willfit.training.modelling.head import LossPath, head
+from willfit.training.modelling.litgpt import Code
+from willfit.training.modelling.litgpt import block as litgpt_block
+from willfit.training.modelling.litgpt import head as litgpt_head
+from willfit.training.modelling.litgpt.code import PROMPT_FROM
+from willfit.training.modelling.litgpt.head import held_bytes
 from willfit.training.modelling.step import Step
 from willfit.training.objectives import sequences
 from willfit.training.run import Run
@@ -46,6 +52,9 @@ def step_of(run: Run, compute_capability: str) -> Step:
         expert_ranks=layout.ep,
         expert_tensor_ranks=expert_tensor_ranks(layout),
         grouped_experts=run.habits.grouped_experts,
+        keeps_quantized_input=run.habits.keeps_quantized_input,
+        expands_twice=run.habits.expands_twice,
+        torch=parse_version(torch) if (torch := settings.versions.get("torch")) else (),
     )
 
 
@@ -69,18 +78,22 @@ def pieces_of(run: Run, holding: Holding, step: Step, layers: range) -> list[Pie
         found.append(piece)
         entering = trained or (settings.adapter is not None and checkpointing.kind not in (None, "none"))
     selects = SELECTIONS.get(checkpointing.kind or "none")
-    known: dict[tuple[int, bool], tuple[Replay, Unit]] = {}
+    known: dict[tuple[int, bool, bool], tuple[Replay, Unit, bool]] = {}
+    code = run.habits.code
     for index in layers:
         layer = architecture.layers[index]
-        key = id(layer), entering
+        own = replace(code, prompts=index >= PROMPT_FROM) if code and code.prompts else code
+        key = id(layer), entering, own is not None and own.prompts
         if key not in known:
-            ran, dtype = _layer(holding, _masked(step, layer), layer, dtype, entering, temporary, selects)
-            known[key] = ran, holding.unit(layer.tensors)
+            ran, dtype, passes = _layer(
+                holding, _masked(step, layer), layer, dtype, entering, temporary, selects, own
+            )
+            known[key] = ran, holding.unit(layer.tensors), passes
         chosen = checkpointing.kind not in (None, "none") and index % checkpointing.every == 0
         chosen = chosen and (checkpointing.layers is None or index < checkpointing.layers)
         selective = chosen and checkpointing.kind in SELECTIONS
-        found.append(Piece(f"layer {index}", *known[key], chosen, selective, checkpointing.offload))
-        entering = True
+        found.append(Piece(f"layer {index}", *known[key][:2], chosen, selective, checkpointing.offload))
+        entering = known[key][2]
     if layers.stop == len(architecture.layers):
         top = _top(run, holding, step, architecture, dtype, temporary)
         found.append(Piece("head and loss", top, holding.unit(architecture.head)))
@@ -115,12 +128,17 @@ def _layer(
     entering: bool,
     accumulates: bool,
     selects: Selection | None,
-) -> tuple[Replay, str]:
+    code: Code | None,
+) -> tuple[Replay, str, bool]:
+    """A layer replayed, the dtype of what it gives, and whether that needs a gradient."""
     architecture = holding.architecture
     builder = Builder(step, holding.stored)
     given = builder.entering(step.stream_tokens * architecture.hidden_size, dtype, entering)
-    result = block(builder, given, layer, architecture.traits)
-    return replay(builder.tape, given, result, accumulates, selects), result.dtype
+    if code is None:
+        result = block(builder, given, layer, architecture.traits)
+    else:
+        result = litgpt_block(builder, given, layer, architecture, code)
+    return replay(builder.tape, given, result, accumulates, selects), result.dtype, result.grad
 
 
 def _top(
@@ -128,8 +146,13 @@ def _top(
 ) -> Replay:
     builder = Builder(step, holding.stored)
     given = builder.entering(step.tokens * architecture.hidden_size, dtype)
-    result = head(builder, given, architecture, _loss_path(run, step, architecture))
-    return replay(builder.tape, given, result, accumulates)
+    code = run.habits.code
+    if code is None:
+        result = head(builder, given, architecture, _loss_path(run, step, architecture))
+        return replay(builder.tape, given, result, accumulates)
+    result = litgpt_head(builder, given, architecture, code, run.settings.loss.kind == "chunked-head")
+    held = held_bytes(builder, architecture, code)
+    return replay(builder.tape, given, result, accumulates, held=held)
 
 
 def _loss_path(run: Run, step: Step, architecture: Architecture) -> LossPath:

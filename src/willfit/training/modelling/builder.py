@@ -103,20 +103,20 @@ class Builder:
 
     def product(self, value: Value, stored: Stored, elements: int, bias: Weight | None = None) -> Value:
         """The product alone, with `elements` outputs."""
-        weight, tape = stored.weight, self.tape
+        weight, tape, step = stored.weight, self.tape, self.step
         biases = (bias,) if bias else ()
-        if not self.step.autocast:
-            saves = (value,) if weight.trained else ()
+        keeps = weight.trained or (bool(stored.expanded) and step.keeps_quantized_input)
+        expanded = stored.expanded * (2 if step.expands_twice else 1)
+        if not step.autocast:
             return tape.run(
-                "mm", (value,), elements, value.dtype, saves=saves, weights=(weight, *biases),
-                forward_temp=stored.expanded, backward_temp=stored.expanded,
+                "mm", (value,), elements, value.dtype, saves=(value,) if keeps else (), weights=(weight, *biases),
+                forward_temp=expanded, backward_temp=expanded,
             )  # fmt: skip
-        value = tape.cast(value, self.step.compute)
-        if weight.dtype == self.step.compute or stored.expanded:
-            saves = (value,) if weight.trained else ()
+        value = tape.cast(value, step.compute)
+        if weight.dtype == step.compute or stored.expanded:
             return tape.run(
-                "mm", (value,), elements, value.dtype, saves=saves, weights=(weight, *biases),
-                forward_temp=stored.expanded, backward_temp=stored.expanded,
+                "mm", (value,), elements, value.dtype, saves=(value,) if keeps else (), weights=(weight, *biases),
+                forward_temp=expanded, backward_temp=expanded,
             )  # fmt: skip
         cast = tape.run("cast weight", (), weight.elements, self.step.compute, weights=(weight,))
         saves = (*((value,) if weight.trained else ()), *((cast,) if value.grad else ()))

@@ -41,6 +41,10 @@ class Step:
         Dropout is on.
     wide_angles
         Cosine and sine stay float32 under autocast.
+    keeps_quantized_input, expands_twice
+        See `Habits`.
+    torch
+        Version of torch that decides what SDPA can choose, as numbers; empty for the newest.
     """
 
     batch: int
@@ -60,6 +64,9 @@ class Step:
     grouped_experts: bool = True
     training: bool = True
     wide_angles: bool = True
+    keeps_quantized_input: bool = False
+    expands_twice: bool = False
+    torch: tuple[int, ...] = ()
 
     @property
     def tokens(self) -> int:

@@ -58,6 +58,8 @@ class Replay:
         Bytes kept if only the input and what is costly to compute are, the rest being computed again.
     gradients
         Bytes of the gradients of its parameters.
+    held
+        Bytes of values that its caller holds through the backward pass.
     """
 
     input_bytes: int
@@ -68,10 +70,16 @@ class Replay:
     forward: Moment
     backward: Moment
     gradients: int
+    held: int = 0
 
 
 def replay(
-    tape: Tape, given: Value, result: Value, accumulates: bool = False, selects: Selection | None = None
+    tape: Tape,
+    given: Value,
+    result: Value,
+    accumulates: bool = False,
+    selects: Selection | None = None,
+    held: int = 0,
 ) -> Replay:
     """Run a tape forward and back.
 
@@ -85,12 +93,14 @@ def replay(
         Gradients of parameters exist already, so that new ones are added to them and given back.
     selects
         Says of each operation whether selective checkpointing keeps its outputs.
+    held
+        Bytes of values that the caller holds through the backward pass.
     """
     keepers = _keepers(tape)
     by_module = _kept_by_module(tape)
     total = sum(by_module.values())
     forward = _forward(tape, given, result, keepers)
-    backward = _backward(tape, result, keepers, total, accumulates)
+    backward = _backward(tape, result, keepers, total, accumulates, held)
     gradients = sum(operation.weight_bytes for operation in tape.operations)
     return Replay(
         given.bytes,
@@ -101,6 +111,7 @@ def replay(
         forward,
         backward,
         gradients,
+        held,
     )
 
 
@@ -177,10 +188,12 @@ class _Gradient:
         self.holders = 1
 
 
-def _backward(tape: Tape, result: Value, keepers: Counter[int], kept: int, accumulates: bool) -> Moment:
+def _backward(
+    tape: Tape, result: Value, keepers: Counter[int], kept: int, accumulates: bool, outside: int
+) -> Moment:
     held = dict(keepers)
     gradients = {result.number: _Gradient(result.bytes)}
-    passing, trained = result.bytes, 0
+    passing, trained = result.bytes + outside, 0
     most = Moment("", kept, passing, trained)
     for operation in reversed(tape.operations):
         if not operation.differentiates:
