@@ -95,7 +95,8 @@ def pieces_of(run: Run, holding: Holding, step: Step, layers: range) -> list[Pie
         found.append(Piece(f"layer {index}", *known[key][:2], chosen, selective, checkpointing.offload))
         entering = known[key][2]
     if layers.stop == len(architecture.layers):
-        top = _top(run, holding, step, architecture, dtype, temporary)
+        lingering = sum(piece.replay.lingering for piece in found)
+        top = _top(run, holding, step, architecture, dtype, temporary, lingering)
         found.append(Piece("head and loss", top, holding.unit(architecture.head)))
     return found
 
@@ -142,7 +143,13 @@ def _layer(
 
 
 def _top(
-    run: Run, holding: Holding, step: Step, architecture: Architecture, dtype: str, accumulates: bool
+    run: Run,
+    holding: Holding,
+    step: Step,
+    architecture: Architecture,
+    dtype: str,
+    accumulates: bool,
+    lingering: int,
 ) -> Replay:
     builder = Builder(step, holding.stored)
     given = builder.entering(step.tokens * architecture.hidden_size, dtype)
@@ -150,7 +157,8 @@ def _top(
     if code is None:
         result = head(builder, given, architecture, _loss_path(run, step, architecture))
         return replay(builder.tape, given, result, accumulates)
-    result = litgpt_head(builder, given, architecture, code, run.settings.loss.kind == "chunked-head")
+    chunked = run.settings.loss.kind == "chunked-head"
+    result = litgpt_head(builder, given, architecture, code, chunked, lingering)
     held = held_bytes(builder, architecture, code)
     return replay(builder.tape, given, result, accumulates, held=held)
 

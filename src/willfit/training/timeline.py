@@ -137,7 +137,7 @@ def instants(
             )
         moment = piece.replay.backward
         found.append(_instant(f"backward of {piece.name}", moment, below, held, gradients, sent, index == last))
-        held += piece.replay.held
+        held += piece.replay.held + piece.replay.lingering
         if not accumulates and not steps_in_backward:
             gradients += sharing.left[index]
     if not steps_in_backward:

@@ -60,6 +60,8 @@ class Replay:
         Bytes of the gradients of its parameters.
     held
         Bytes of values that its caller holds through the backward pass.
+    lingering
+        Bytes of what is kept that go with the graph only.
     """
 
     input_bytes: int
@@ -71,6 +73,7 @@ class Replay:
     backward: Moment
     gradients: int
     held: int = 0
+    lingering: int = 0
 
 
 def replay(
@@ -112,6 +115,7 @@ def replay(
         backward,
         gradients,
         held,
+        sum(tape.sizes[storage] for storage in _lingering(tape)),
     )
 
 
@@ -122,6 +126,16 @@ def _keepers(tape: Tape) -> Counter[int]:
         if operation.differentiates:
             keepers.update({value.storage for value in operation.saved})
     return keepers
+
+
+def _lingering(tape: Tape) -> set[int]:
+    """Storages that stay as long as the graph does."""
+    return {
+        value.storage
+        for operation in tape.operations
+        if operation.outlives and operation.differentiates
+        for value in operation.saved
+    }
 
 
 def _selected(tape: Tape, given: Value, selects: Selection | None) -> int:
@@ -192,6 +206,8 @@ def _backward(
     tape: Tape, result: Value, keepers: Counter[int], kept: int, accumulates: bool, outside: int
 ) -> Moment:
     held = dict(keepers)
+    for storage in _lingering(tape):
+        held[storage] += 1
     gradients = {result.number: _Gradient(result.bytes)}
     passing, trained = result.bytes + outside, 0
     most = Moment("", kept, passing, trained)

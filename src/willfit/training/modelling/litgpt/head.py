@@ -24,7 +24,9 @@ def held_bytes(builder: Builder, architecture: Architecture, code: Code) -> int:
     return 4 * builder.step.tokens * architecture.vocab_size
 
 
-def head(builder: Builder, value: Value, architecture: Architecture, code: Code, chunked: bool) -> Value:
+def head(
+    builder: Builder, value: Value, architecture: Architecture, code: Code, chunked: bool, lingering: int = 0
+) -> Value:
     """Final norm, head and loss.
 
     Parameters
@@ -37,14 +39,16 @@ def head(builder: Builder, value: Value, architecture: Architecture, code: Code,
         The model, and the version's code.
     chunked
         The head runs on chunks of positions; else on all, and the loss alone on chunks of rows.
+    lingering
+        Bytes of other pieces that go with the graph, which the held logits keep alive.
     """
     tape, step = builder.tape, builder.step
     norm = norms_of([tensor for tensor in architecture.head if tensor.kind == "norm"])[-1]
     offset = architecture.traits.norm == "rms_offset"
     before = None
     if not code.longest_first and not code.whole_loss:
-        before = tape.new(step.tokens * architecture.vocab_size, "fp32", grad=False)
-        before = tape.run("logits of the last pass", (before,), before.elements, "fp32")
+        size = held_bytes(builder, architecture, code) + lingering
+        before = tape.run("graph of the last pass", (), size, "uint8")
     tape.module = "norm"
     value = normed(builder, value, norm, code, offset)
     tape.module = "logits"
@@ -68,26 +72,33 @@ def _projected(
     """Logits in the model's dtype; temporaries are a chunk's."""
     tape, step = builder.tape, builder.step
     tensor = output_projection(architecture)
+    if not chunked:
+        return builder.linear(value, tensor)
     stored = builder.stored(tensor)
-    if not chunked or (stored.adapter is None and not code.scales):
-        logits = builder.linear(value, tensor)
-        return scaled(builder, logits, tensor.shape[0]) if code.scales else logits
     size, width = step.tokens * architecture.vocab_size, value.bytes // value.elements
-    part = min(CHUNK, step.length) * step.batch * architecture.vocab_size * width
-    if stored.adapter is None:
-        moved = builder.product(value, stored, size)
-        return scaled(builder, moved, tensor.shape[0])
+    rows = min(CHUNK, step.length) * step.batch
+    part = rows * architecture.vocab_size * width
+    forward = builder.expansion(stored, part)
+    backward = builder.expansion(stored, rows * value.bytes // step.tokens)
+    keeps = bool(stored.expanded) and step.keeps_quantized_input
+    inputs, weights, saves = [value], [stored.weight], [value] if keeps else []
     adapter = stored.adapter
-    low = Weight(adapter.rank * adapter.inputs, adapter.dtype, True)
-    high = Weight(adapter.rank * adapter.outputs, adapter.dtype, True)
-    dropped = tape.dropout(value, adapter.dropout)
-    inner = tape.run(
-        "mm", (dropped,), step.tokens * adapter.rank, value.dtype, saves=(dropped,), weights=(low,)
-    )
-    return tape.run(
-        "head by chunks", (value, inner), size, value.dtype, saves=(inner,), weights=(high,),
-        forward_temp=stored.expanded + 3 * part, backward_temp=stored.expanded + part,
+    if adapter is not None:
+        low = Weight(adapter.rank * adapter.inputs, adapter.dtype, True)
+        dropped = tape.dropout(value, adapter.dropout)
+        inner = tape.run(
+            "mm", (dropped,), step.tokens * adapter.rank, value.dtype, saves=(dropped,), weights=(low,)
+        )
+        inputs.append(inner)
+        saves.append(inner)
+        weights.append(Weight(adapter.rank * adapter.outputs, adapter.dtype, True))
+        # What the frozen matrix gives, what the adapter does, and that scaled.
+        forward, backward = max(forward, 3 * part), max(backward, part)
+    logits = tape.run(
+        "head by chunks", inputs, size, value.dtype, saves=saves, weights=weights, forward_temp=forward,
+        backward_temp=backward, outlives=keeps,
     )  # fmt: skip
+    return scaled(builder, logits, tensor.shape[0]) if code.scales else logits
 
 
 def _chunked(builder: Builder, logits: Value, architecture: Architecture) -> Value:
