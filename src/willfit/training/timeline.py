@@ -136,7 +136,9 @@ def instants(
                 _instant(f"recompute of {piece.name}", moment, below, arriving, gradients, sent, False)
             )
         moment = piece.replay.backward
-        found.append(_instant(f"backward of {piece.name}", moment, below, held, gradients, sent, index == last))
+        found.append(
+            _instant(f"backward of {piece.name}", moment, below, held, gradients, sent, index == last)
+        )
         held += piece.replay.held + piece.replay.lingering
         if not accumulates and not steps_in_backward:
             gradients += sharing.left[index]

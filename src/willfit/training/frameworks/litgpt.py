@@ -3,7 +3,8 @@
 What changed, with the commit's date (Lightning-AI/litgpt): RMS norms in float32 (2023-10-24), normed values cast before
 the product with the weight (2024-02-23), the weight in float32 as well (2024-07-23); batches in the order of a loader,
 no longer the longest first (2024-02-29); LoRA's padding in place (2024-05-06); queries, keys and values behind each
-other in the fused matrix (2024-12-26).
+other in the fused matrix (2024-12-26). Indices of adapted rows are made in each pass before 2024-04-29 and again from
+2026-04-07; blocks name and add their parts otherwise from 2024-12-24.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from willfit.errors import BadInput
 from willfit.quantities import DTYPE_BYTES
 from willfit.training.frameworks.base import Defaults, fill
 from willfit.training.modelling.litgpt.code import PROMPT_FROM, PROMPT_LENGTH, Code
+from willfit.training.modelling.litgpt.linear import INDEX_BYTES
+from willfit.training.modelling.litgpt.model import as_litgpt, is_dense
 from willfit.training.modelling.roles import roles_of
 from willfit.training.run import Habits, Run
 from willfit.training.settings import AdapterSettings, PrecisionSettings, TrainingSettings
@@ -57,7 +60,7 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
         The model as its checkpoint has it.
     """
     date = _date(settings.version or settings.versions.get("litgpt"))
-    own = _as_litgpt(architecture)
+    own = as_litgpt(architecture)
     adapter, added = settings.adapter, 0
     if adapter is not None:
         adapter, added = _adapter(adapter, own)
@@ -70,8 +73,11 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
     rotated = own.ropes[0].dim if own.ropes else 0
     width = DTYPE_BYTES[settings.precision.weights or "bf16"]
     kind = adapter.kind if adapter else ""
+    new_indices = date < "2024-04-29" or date >= "2026-04-07"
     habits = Habits(
-        table_bytes=_ANGLE_BYTES * length * rotated + added * width,
+        table_bytes=_ANGLE_BYTES * length * rotated
+        + added * width
+        + (0 if new_indices or adapter is None else _index_bytes(adapter, own)),
         keeps_quantized_input=parse_version(library) < _KEEPS_NO_INPUT,
         # Lightning quantizes from float16, whatever the compute dtype (`plugins/precision/bitsandbytes.py: quantize`).
         expands_twice=settings.quantization is not None and settings.precision.compute != "fp16",
@@ -79,7 +85,10 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
         code=Code(
             norm=_since(_NORMS, date),
             interleaved=date < "2024-12-26",
+            adds_early=date < "2023-10-24" or date >= "2024-12-24",
+            renames=date >= "2024-12-24",
             pads_by_copy=date < "2024-05-06",
+            new_indices=new_indices,
             prompts=kind.startswith("adapter"),
             scales=kind == "adapter_v2",
             whole_loss=thunder,
@@ -98,7 +107,13 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
         padded=False,
         reentrant=False,
     )
-    return replace(fill(settings, defaults, habits), architecture=own)
+    if not is_dense(own):
+        habits = replace(habits, code=None)
+    run = replace(fill(settings, defaults, habits), architecture=own)
+    if habits.code is None:
+        note = "layers of this kind run as transformers would run them: LitGPT's own code for them is not described"
+        run = replace(run, assumed=(*run.assumed, note))
+    return run
 
 
 def _date(version: str | None) -> str:
@@ -110,7 +125,9 @@ def _date(version: str | None) -> str:
     if re.fullmatch(r"\d{4}-\d{2}(-\d{2})?", version):
         return version
     if not re.match(r"v?\d+\.\d+", version):
-        raise BadInput(f"cannot tell how old LitGPT {version!r} is", "give a release (0.5.3) or a date (2024-04-26)")
+        raise BadInput(
+            f"cannot tell how old LitGPT {version!r} is", "give a release (0.5.3) or a date (2024-04-26)"
+        )
     release = parse_version(version)
     return next((date for name, date in _RELEASES if release <= parse_version(name)), _NEWEST)
 
@@ -150,7 +167,9 @@ def _named(targets: tuple[str, ...], layer: Layer) -> list[str]:
         if target.startswith("qkv-fused:"):
             for part in target.partition(":")[2].split(","):
                 if part not in ("q", "k", "v"):
-                    raise BadInput(f"{target!r}: parts of the fused matrix are q, k and v, with commas between")
+                    raise BadInput(
+                        f"{target!r}: parts of the fused matrix are q, k and v, with commas between"
+                    )
                 names.append(_leaf(attention["qkv".index(part)]))
         elif target == "proj":
             names.append(_leaf(attention[-1]))
@@ -163,51 +182,16 @@ def _named(targets: tuple[str, ...], layer: Layer) -> list[str]:
     return names
 
 
+def _index_bytes(adapter: AdapterSettings, architecture: Architecture) -> int:
+    """Bytes of the indices of adapted rows, where some of queries, keys and values are (`lora.py: lora_ind`)."""
+    found = 0
+    for layer in architecture.layers:
+        inward = [t for t in roles_of(layer).attention if t.kind == "linear"][:-1]
+        adapted = [tensor for tensor in inward if _leaf(tensor) in adapter.targets]
+        if len(adapted) < len(inward):
+            found += INDEX_BYTES * sum(tensor.shape[0] for tensor in adapted)
+    return found
+
+
 def _leaf(tensor: Tensor) -> str:
     return tensor.name.split(".")[-2]
-
-
-def _as_litgpt(architecture: Architecture) -> Architecture:
-    """The model as LitGPT has it: a head of its own, and matrices by what they make.
-
-    `litgpt/scripts/convert_hf_checkpoint.py` copies a tied head; `LLaMAMLP` has two matrices inwards.
-    """
-    known: dict[int, Layer] = {}
-    for layer in architecture.layers:
-        known.setdefault(id(layer), _split(layer))
-    head = architecture.head
-    if architecture.tied:
-        table = next(tensor for tensor in architecture.embeddings if tensor.kind == "embedding")
-        head = (*head, replace(table, name="lm_head.weight", part="head", kind="linear"))
-    return replace(
-        architecture, layers=tuple(known[id(layer)] for layer in architecture.layers), head=head, tied=False
-    )
-
-
-def _split(layer: Layer) -> Layer:
-    mixer = layer.mixers[0] if layer.mixers else None
-    if not isinstance(mixer, Attention):
-        return layer
-    query, key = mixer.heads * mixer.head_dim, mixer.kv_heads * mixer.head_dim
-    roles = roles_of(layer)
-    inward = [tensor for tensor in roles.attention if tensor.kind == "linear"]
-    mlp = [tensor for tensor in roles.mlp if tensor.kind == "linear"]
-    gated = layer.feed_forward is not None and layer.feed_forward.gated
-    found: list[Tensor] = []
-    for tensor in layer.tensors:
-        if len(inward) == 2 and tensor is inward[0]:
-            found.extend(_parts(tensor, {"q_proj": query, "k_proj": key, "v_proj": key}))
-        elif gated and len(mlp) == 2 and tensor is mlp[0]:
-            half = tensor.shape[0] // 2
-            found.extend(_parts(tensor, {"gate_proj": half, "up_proj": half}))
-        else:
-            found.append(tensor)
-    return replace(layer, tensors=tuple(found))
-
-
-def _parts(tensor: Tensor, rows: dict[str, int]) -> list[Tensor]:
-    parent = tensor.name.rsplit(".", 2)[0]
-    return [
-        replace(tensor, name=f"{parent}.{name}.weight", shape=(count, *tensor.shape[1:]), split=None)
-        for name, count in rows.items()
-    ]

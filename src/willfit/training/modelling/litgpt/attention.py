@@ -68,7 +68,9 @@ def attention(
         # Flash kernels lay their output out as queries are, heads outside: putting them side by side copies.
         mixed = tape.run("reshape", (mixed,), mixed.elements, mixed.dtype, passes=True)
     bias = next((b for b in biases if _module(b) == _module(outward)), None)
-    return linear(builder, mixed, outward, bias, code)
+    result = linear(builder, mixed, outward, bias, code)
+    tape.hold(mixed)
+    return result
 
 
 def _expanded(builder: Builder, value: Value, size: int) -> Value:
@@ -119,10 +121,13 @@ def _prompted(
     """What the queries find in a trained prompt, times a gate for each head, is added (`adapter.py`)."""
     step, tape, dtype = builder.step, builder.tape, queries.dtype
     hidden = inward[0].shape[-1]
-    prompt = tape.run("prompt", (), PROMPT_LENGTH * hidden, dtype, weights=(Weight(PROMPT_LENGTH * hidden, dtype, True),))
+    prompt = tape.run(
+        "prompt", (), PROMPT_LENGTH * hidden, dtype, weights=(Weight(PROMPT_LENGTH * hidden, dtype, True),)
+    )
     both = fused(builder, prompt, inward, (), code, rows=PROMPT_LENGTH)
     width = PROMPT_LENGTH * mixer.head_dim
     _, keys, values = tape.split(both, (width * mixer.heads, width * mixer.kv_heads, width * mixer.kv_heads))
+    keys, values = (_expanded(builder, one, width * mixer.heads) for one in (keys, values))
     rows = round_up(step.length, 32)
     kept = 4 * step.batch * mixer.heads * rows + step.length * _MASK_KEYS * DTYPE_BYTES[dtype]
     found = tape.run(

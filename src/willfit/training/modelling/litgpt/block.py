@@ -51,10 +51,14 @@ def block(builder: Builder, value: Value, layer: Layer, architecture: Architectu
     mixed = attention(builder, before, roles.attention, mixer, traits, code, rotated)
     if parallel:
         second = before if len(norms) == 1 else norm(value, norms[1])
+        tape.module = "residual"
+        early = tape.add(value, mixed) if code.adds_early else None
         tape.module = "mlp"
         fed = _feed(builder, second, roles.mlp, traits, code)
         tape.module = "residual"
-        return tape.add(tape.add(fed, mixed), value)
+        result = tape.add(early, fed) if early else tape.add(tape.add(fed, mixed), value)
+        tape.hold(second, mixed)
+        return result
     if len(norms) == 4:
         mixed = norm(mixed, norms[1])
     tape.module = "residual"
@@ -65,7 +69,9 @@ def block(builder: Builder, value: Value, layer: Layer, architecture: Architectu
     if len(norms) == 4:
         fed = norm(fed, norms[3])
     tape.module = "residual"
-    return tape.add(fed, value)
+    result = tape.add(fed, value)
+    tape.hold(second if code.renames else before, mixed)
+    return result
 
 
 def _feed(builder: Builder, value: Value, tensors: Sequence[Tensor], traits: Traits, code: Code) -> Value:
@@ -78,13 +84,18 @@ def _feed(builder: Builder, value: Value, tensors: Sequence[Tensor], traits: Tra
         return linear(builder, given, tensor, biases.get(tensor.name.rpartition(".")[0]), code)
 
     if len(matrices) == 2:
-        inner = tape_activation(builder, project(value, matrices[0]), "gelu")
-        return project(inner, matrices[1])
+        inner = _activated(builder, project(value, matrices[0]), "gelu")
+        result = project(inner, matrices[1])
+        tape.hold(value, inner)
+        return result
     gate, up = project(value, matrices[0]), project(value, matrices[1])
     name = "gelu" if traits.activation.startswith("gelu") else "silu"
-    return project(tape.multiply(tape_activation(builder, gate, name), up), matrices[2])
+    inner = tape.multiply(_activated(builder, gate, name), up)
+    result = project(inner, matrices[2])
+    tape.hold(value, gate, up, inner)
+    return result
 
 
-def tape_activation(builder: Builder, value: Value, name: str) -> Value:
+def _activated(builder: Builder, value: Value, name: str) -> Value:
     """`torch.nn.functional`'s own: one kernel, which keeps its input, whatever the approximation."""
     return builder.tape.run(name, (value,), value.elements, value.dtype, saves=(value,))

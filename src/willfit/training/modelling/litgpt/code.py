@@ -17,8 +17,13 @@ class Code:
     interleaved
         Queries, keys and values of a group lie side by side in the fused matrix, so that queries of grouped heads are
         copied, and keys and values are expanded before they are rotated; else they are views, repeated afterwards.
+    adds_early, renames
+        Parallel blocks add attention's output before the MLP runs; a sequential block's variable of the first norm's
+        output then holds the second's.
     pads_by_copy
         LoRA on some of the three is padded with zeros in a tensor that is then copied.
+    new_indices
+        Where to is told by a tensor that each pass makes; else by one that the layer keeps.
     prompts
         Layers attend to a trained prompt as well (LLaMA-Adapter).
     scales
@@ -33,7 +38,10 @@ class Code:
 
     norm: str = "float"
     interleaved: bool = False
+    adds_early: bool = False
+    renames: bool = False
     pads_by_copy: bool = False
+    new_indices: bool = False
     prompts: bool = False
     scales: bool = False
     whole_loss: bool = False

@@ -42,7 +42,7 @@ def head(
     lingering
         Bytes of other pieces that go with the graph, which the held logits keep alive.
     """
-    tape, step = builder.tape, builder.step
+    tape = builder.tape
     norm = norms_of([tensor for tensor in architecture.head if tensor.kind == "norm"])[-1]
     offset = architecture.traits.norm == "rms_offset"
     before = None

@@ -10,7 +10,7 @@ from willfit.training.modelling.litgpt.code import Code
 from willfit.training.tape import Value, Weight
 
 #: Bytes of an index (int64).
-_INDEX = 8
+INDEX_BYTES = 8
 
 
 def linear(builder: Builder, value: Value, tensor: Tensor, bias: Tensor | None, code: Code) -> Value:
@@ -95,14 +95,13 @@ def _low_rank(
     return tape.add(result, tape.scale(raised))
 
 
-def _padded(
-    builder: Builder, value: Value, like: Value, outputs: int, several: bool, code: Code
-) -> Value:
+def _padded(builder: Builder, value: Value, like: Value, outputs: int, several: bool, code: Code) -> Value:
     """Zeros where nothing is adapted; the derivative of `index_copy` keeps what was copied for its shape."""
     tape = builder.tape
     if code.pads_by_copy and several:
         value = tape.run("reshape", (value,), value.elements, value.dtype, passes=True)
     return tape.run(
-        "index_copy", (value,), like.elements, like.dtype, saves=(value,), kept_bytes=_INDEX * outputs,
+        "index_copy", (value,), like.elements, like.dtype, saves=(value,),
+        kept_bytes=INDEX_BYTES * outputs if code.new_indices else 0,
         forward_temp=like.bytes if code.pads_by_copy else 0,
     )  # fmt: skip
