@@ -93,6 +93,15 @@ def test_lora_trains_as_many_parameters_as_the_tutorial_says(
     assert sum(parameter.elements for parameter in holding.trained()) == trained
 
 
+def test_all_linear_is_every_switch_but_the_heads() -> None:
+    adapter = AdapterSettings(targets=("all-linear",))
+    run = resolve(TrainingSettings(framework="litgpt", adapter=adapter), _model("heads"))
+    assert run.settings.adapter is not None
+    assert run.settings.adapter.targets == (
+        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"
+    )  # fmt: skip
+
+
 def test_a_tied_head_is_a_matrix_of_its_own() -> None:
     architecture = find_subject("meta-llama/Llama-3.2-1B", offline=True)[0].architecture
     run = resolve(TrainingSettings(framework="litgpt"), architecture)

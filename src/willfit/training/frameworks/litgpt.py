@@ -163,6 +163,8 @@ def _named(targets: tuple[str, ...], layer: Layer) -> list[str]:
     roles = roles_of(layer)
     attention = [tensor for tensor in roles.attention if tensor.kind == "linear"]
     names: list[str] = []
+    if "all-linear" in targets:
+        targets = ("qkv-fused:q,k,v", "proj", "mlp")
     for target in targets:
         if target.startswith("qkv-fused:"):
             for part in target.partition(":")[2].split(","):
