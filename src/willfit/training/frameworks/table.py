@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from willfit.architectures.model import Architecture
 from willfit.errors import BadInput
-from willfit.training.frameworks import hugging_face, megatron, torchtitan, torchtune, trl
+from willfit.training.frameworks import hugging_face, litgpt, megatron, torchtitan, torchtune, trl
 from willfit.training.run import Run
 from willfit.training.settings import TrainingSettings
 
@@ -23,6 +23,7 @@ FRAMEWORKS: dict[str, _Resolve] = {
     "axolotl": hugging_face.resolve,
     "unsloth": hugging_face.resolve,
     "fsdp_qlora": hugging_face.resolve,
+    "litgpt": litgpt.resolve,
     "torchtitan": torchtitan.resolve,
     "torchtune": torchtune.resolve,
     "megatron": megatron.resolve,

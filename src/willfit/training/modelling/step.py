@@ -49,6 +49,10 @@ class Step:
         Layers and loss run under `torch.compile`, which keeps results of products and makes the rest anew.
     wide_angles
         Cosine and sine stay float32 under autocast.
+    keeps_quantized_input, expands_twice
+        See `Habits`.
+    torch
+        Version of torch that decides what SDPA can choose, as numbers; empty for the newest.
     """
 
     batch: int
@@ -72,6 +76,9 @@ class Step:
     training: bool = True
     compiled: bool = False
     wide_angles: bool = True
+    keeps_quantized_input: bool = False
+    expands_twice: bool = False
+    torch: tuple[int, ...] = ()
 
     @property
     def tokens(self) -> int:
