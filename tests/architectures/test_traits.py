@@ -1,4 +1,4 @@
-"""Traits against what transformers' classes do: what norms keep, what is dropped, where norms stand, how routers score."""
+"""Traits against what classes of transformers do: norms, dropout, places of norms, activations, factors, routers."""
 
 from __future__ import annotations
 
