@@ -37,7 +37,9 @@ def modelled(line):
     )
     builder = Builder(masked_step(step, layer, manner), stored, manner)
     given = builder.entering(step.tokens * architecture.hidden_size * streams_of(layer), "bf16")
-    return fields["model_type"], replay(builder.tape, given, block(builder, given, layer, architecture.traits))
+    return fields["model_type"], replay(
+        builder.tape, given, block(builder, given, layer, architecture.traits)
+    )
 
 
 def stored(tensor):

@@ -9,11 +9,11 @@ from willfit.architectures.mixers import Attention
 from willfit.architectures.model import Tensor
 from willfit.architectures.traits import Traits
 from willfit.quantities import DTYPE_BYTES, round_up
-from willfit.training.modelling.attention import attend
 from willfit.training.modelling.builder import Builder
 from willfit.training.modelling.kernels import chosen_sdpa
 from willfit.training.modelling.litgpt.code import PROMPT_LENGTH, Code
 from willfit.training.modelling.litgpt.linear import fused, linear
+from willfit.training.modelling.scores import attend
 from willfit.training.tape import Value, Weight
 
 #: The mask of a prompt is padded to whole groups of this many keys (torch `attention.cu: pad_bias<16>`).

@@ -24,6 +24,7 @@ def normed(builder: Builder, value: Value, norm: Norm, code: Code, offset: bool,
     rows
         Of the value; 0 for the step's tokens.
     """
+    assert norm.weight is not None
     if norm.bias is not None:
         return builder.norm(value, norm.weight, "layer_norm", norm.bias)
     tape, dtype = builder.tape, value.dtype
