@@ -340,8 +340,8 @@ def ask_command(
 def _with_assumptions(estimate: Estimate, machine: Machine) -> Estimate:
     """Say what was taken where a device's name left a choice, or a version is newer than what is known."""
     notes = _assumptions(machine)
-    newest = newest_version(estimate.engine)
-    if parse_version(estimate.engine_version) > parse_version(newest):
+    newest = newest_version(estimate.engine) if estimate.kind != "train" else estimate.engine_version
+    if estimate.kind != "train" and parse_version(estimate.engine_version) > parse_version(newest):
         notes.append(
             f"{estimate.engine} {estimate.engine_version} is not known; it is taken to behave as {newest} does"
         )
