@@ -57,22 +57,32 @@ def transformers_adafactor(job: Job) -> OptimizerMemory:
 
     Option `beta1`: a first moment as well.
     """
-    states = factored(job, "fp32")
-    first = job.options.get("beta1") is not None
-    if first:
+    states = factored(job, "fp32") + root_mean_squares(job)
+    if job.options.get("beta1") is not None:
         states += state(job, "exp_avg", "fp32")
 
     def loop(parameter: Parameter) -> Sequence[Binding]:
-        size = parameter.elements // parameter.copies * _WIDE
-        copy = 0 if job.width(parameter) == _WIDE else size
-        update = [("square", size), ("update", size), ("square", 0), ("update", size)]
-        last = [("update", 0)] if first else []
-        return [("grad", copy), ("p_data_fp32", copy), *update, *last, ("negative", size), ("negative", 0)]
+        return transformers_loop(job, parameter)
 
     return OptimizerMemory(
         "Adafactor (transformers)", "for-loop", tuple(states), one_by_one(job.parameters, loop),
         reference="transformers optimization.py: Adafactor.step, 4.36 to 5.23",
     )  # fmt: skip
+
+
+def transformers_loop(job: Job, parameter: Parameter) -> Sequence[Binding]:
+    """What its step binds for a tensor; with a first moment the update is another name of that."""
+    size = parameter.elements // parameter.copies * _WIDE
+    copy = 0 if job.width(parameter) == _WIDE else size
+    update = [("square", size), ("update", size), ("square", 0), ("update", size)]
+    last = [("update", 0)] if job.options.get("beta1") is not None else []
+    return [("grad", copy), ("p_data_fp32", copy), *update, *last, ("negative", size), ("negative", 0)]
+
+
+def root_mean_squares(job: Job) -> list[StateBytes]:
+    """The size of each parameter as one number, which the step leaves in its state."""
+    tensors = sum(parameter.copies for parameter in job.parameters)
+    return counted("RMS", "fp32", tensors, tensors, words="tensors")
 
 
 def torch_adafactor(job: Job) -> OptimizerMemory:
@@ -98,6 +108,8 @@ def torch_adafactor(job: Job) -> OptimizerMemory:
 def came(job: Job) -> OptimizerMemory:
     """CAME: Adafactor's sums twice, and a first moment; all in float32."""
     states = factored(job, "fp32", times=2) + state(job, "exp_avg", "fp32")
+    for one in job.parameters:
+        states += counted("RMS", job.weights(one), one.copies, one.copies, words="tensors")
 
     def loop(parameter: Parameter) -> Sequence[Binding]:
         size = parameter.elements // parameter.copies * DTYPE_BYTES["fp32"]

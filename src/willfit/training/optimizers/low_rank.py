@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from willfit.errors import BadInput
 from willfit.quantities import DTYPE_BYTES, ceil_div
-from willfit.training.optimizers.adafactor import factored
+from willfit.training.optimizers.adafactor import factored, root_mean_squares, transformers_loop
 from willfit.training.optimizers.bitsandbytes import bitsandbytes
 from willfit.training.optimizers.passes import Binding, one_by_one
 from willfit.training.optimizers.projection import (
@@ -103,8 +103,7 @@ def apollo(job: Job) -> OptimizerMemory:
             states += counted(
                 "projector", job.weights(one), how.matrix * one.copies, one.copies, words="elements"
             )
-    tensors = sum(one.copies for one in chosen)
-    states += counted("norm", "fp32", tensors, tensors, words="matrices")
+    states += _norms(job, chosen)
     renew = _decomposed("adamw") if decomposes else _drawn
     step = _pass(job, rest, chosen, projected, _apollo_rest, _nothing)
     update = _pass(job, rest, chosen, projected, _apollo_rest, renew)
@@ -125,12 +124,11 @@ def fira(job: Job) -> OptimizerMemory:
     chosen, rest, projected = _split(job, job.count("rank", _RANK), str(job.options.get("proj_type", "std")))
     widths = [job.width(one) for one in chosen]
     states = _base_states(job, "adamw", chosen, rest, projected) + _projectors(job, chosen, projected, widths)
-    tensors = sum(one.copies for one in chosen)
-    states += counted("norm", "fp32", tensors, tensors, words="matrices")
+    states += _norms(job, chosen)
     step = _pass(job, rest, chosen, projected, _fira_rest, _nothing)
     update = _pass(job, rest, chosen, projected, _fira_rest, _decomposed("fira"))
     return OptimizerMemory(
-        f"Fira, rank {job.count('rank', _RANK)}", "for-loop", tuple(states), step,
+        f"Fira, rank {job.count('rank', _RANK)}", "for-loop", tuple(_merged(states)), step,
         _with_decomposition(update, chosen, widths),
         reference="Fira optimizer_torch/fira_adamw.py: step",
     )  # fmt: skip
@@ -161,9 +159,14 @@ def flora(job: Job) -> OptimizerMemory:
     most = (copies + 5) * largest
     return OptimizerMemory(
         f"Flora, rank {rank}", "for-loop", tuple(states),
-        Transient(most, (copies + 2) * largest, most, f"{copies + 5} float32 copies x {largest} B of the largest tensor"),
+        Transient(most, (copies + 2) * largest, most, f"{copies + 5} float32 copies x {largest} B of a tensor"),
         reference="flora-opt flora_opt/optimizers/torch/flora.py: flora_step_",
     )  # fmt: skip
+
+
+def _norms(job: Job, chosen: list[Parameter]) -> list[StateBytes]:
+    """The norm of the last update of each matrix."""
+    return [found for one in chosen for found in counted("norm", job.weights(one), one.copies, one.copies)]
 
 
 def _whole(job: Job, name: str) -> None:
@@ -197,7 +200,7 @@ def _base_states(
     if base == "adamw_8bit":
         return list(bitsandbytes(all_of_them).states)
     if base == "adafactor":
-        return factored(all_of_them, "fp32")
+        return factored(all_of_them, "fp32") + root_mean_squares(job)
     return state(all_of_them, "exp_avg") + state(all_of_them, "exp_avg_sq")
 
 
@@ -234,17 +237,21 @@ def _pass(
     """One step over all parameters; one after the other on its own where the step is part of the backward pass."""
     how = {id(one): found for one, found in zip(chosen, projected, strict=True)}
 
+    def plain(parameter: Parameter) -> Sequence[Binding]:
+        if script is _adafactor_rest:
+            return transformers_loop(job, parameter)
+        size = job.size(parameter) if script is not _narrow_rest else 0
+        return (("grad", 0), ("denom", size), ("norm_grad", size))
+
     def loop(parameter: Parameter) -> Sequence[Binding]:
         if id(parameter) not in how:
-            size = job.size(parameter)
-            return (("grad", 0), ("denom", size), ("norm_grad", size))
+            return plain(parameter)
         found = how[id(parameter)]
-        return [*renew(job, parameter, found), *script(job, parameter, found)]
+        # The variable is the whole gradient at first, whatever it was for the tensor before.
+        return [("grad", 0), *renew(job, parameter, found), *script(job, parameter, found)]
 
     if job.flag("layerwise"):
-        single = [
-            one_by_one([replace(one, copies=1)], lambda _, one=one: loop(one)) for one in (*rest, *chosen)
-        ]  # type: ignore[misc]
+        single = [one_by_one([parameter], loop) for parameter in (*rest, *chosen)]
         return max(single, key=lambda one: one.bytes, default=NOTHING)
     return one_by_one([*rest, *chosen], loop)
 

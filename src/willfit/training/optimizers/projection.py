@@ -154,7 +154,8 @@ def drawn(one: Projection, width: int) -> list[Binding]:
     """What drawing a random projector binds (apollo-torch `random_projector.py: get_orthogonal_matrix`)."""
     wide = one.matrix * WIDE
     found: list[Binding] = [
-        ("matrix", 0 if width == WIDE else one.rows * one.columns * WIDE), ("randn", wide), ("proj", wide), ("randn", 0),
+        ("matrix", 0 if width == WIDE else one.rows * one.columns * WIDE),
+        ("randn", wide), ("proj", wide), ("randn", 0),
     ]  # fmt: skip
     if width != WIDE:
         found += [("projector", one.matrix * width)]

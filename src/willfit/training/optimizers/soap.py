@@ -14,6 +14,9 @@ _LONGEST = 10_000
 #: Preconditioners and bases are float32.
 _WIDE = 4
 
+#: Bytes of an index.
+_INDEX = 8
+
 
 def soap(job: Job) -> OptimizerMemory:
     """SOAP as its authors published it: two moments, and for each side a preconditioner and its basis.
@@ -55,37 +58,35 @@ def _sides(parameter: Parameter, longest: int) -> list[int]:
 def _step(job: Job, parameter: Parameter, longest: int, renews: bool) -> list[Binding]:
     size = job.size(parameter)
     sides = _sides(parameter, longest)
-    projections = len(sides)
-
-    def projected(name: str) -> list[Binding]:
-        """Multiplied with the basis of each side in turn."""
-        return [(name, size)] * projections
-
+    turned = [("turned", size)] * len(sides)
+    past = [("exp_avg of before", 0), ("exp_avg_sq of before", 0)]
+    if not sides:
+        return [
+            ("grad_projected", 0), *past, ("square", size), ("square", 0), ("denom", size), ("quotient", size),
+            ("quotient", 0), ("norm_grad", size),
+        ]  # fmt: skip
     found: list[Binding] = [
-        *projected("grad_projected"), ("square", size), ("square", 0), ("denom", size), ("quotient", size),
-        *projected("norm_grad"), ("quotient", 0),
+        *turned, ("turned", 0), ("grad_projected", size), *past, ("square", size), ("square", 0), ("denom", size),
+        ("quotient", size), *turned, ("turned", 0), ("norm_grad", size), ("quotient", 0),
     ]  # fmt: skip
-    if not projections:
-        found = [("grad_projected", 0), ("square", size), ("square", 0), ("denom", size), ("norm_grad", size)]
-        return found
     # The moment is turned back and, after the bases have moved, forth again; the loop still holds the one before.
-    found += [("back", size)] * projections + [("exp_avg of before", size), ("back", 0)]
+    found += [*turned, ("turned", 0), ("exp_avg of before", size)]
     for side in sides:
-        found += [("outer", side * side * _WIDE), ("outer", 0)]
+        found.append(("outer", side * side * _WIDE))
     if renews:
-        found += _qr(sides, size)
-    found += [("forth", size)] * projections + [("forth", 0)]
-    return found
+        found += [*_qr(sides, size), ("exp_avg_sq of before", size)]
+    return [*found, *turned, ("turned", 0), ("outer", 0)]
 
 
 def _qr(sides: Sequence[int], size: int) -> list[Binding]:
     """`get_orthogonal_matrix_QR`: one power iteration for each side; the bases before live until all are made."""
     found: list[Binding] = []
     for index, side in enumerate(sides):
-        square = side * side * _WIDE
+        square, numbers = side * side * _WIDE, side * _WIDE
         found += [
-            ("product", square), ("estimate", square), ("product", 0), ("est_eig", side * _WIDE), ("estimate", 0),
-            ("sorted moment", size), ("o", square), ("power_iter", square), (f"Q{index}", square), ("R", square),
+            ("o", 0), ("product", square), ("estimate", square), ("product", 0), ("est_eig", numbers), ("estimate", 0),
+            ("sorted", numbers), ("sort_idx", side * _INDEX), ("sorted", 0), ("sorted moment", size), ("o", square),
+            ("power_iter", square), (f"Q{index}", square), ("R", square),
         ]  # fmt: skip
-    found += [(name, 0) for name in ("est_eig", "o", "power_iter", "R")]
+    found += [(name, 0) for name in ("est_eig", "sort_idx", "o", "power_iter", "R")]
     return [*found, *((f"Q{index}", 0) for index in range(len(sides))), ("sorted moment", 0)]

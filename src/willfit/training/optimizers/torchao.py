@@ -46,7 +46,8 @@ def torchao(job: Job) -> OptimizerMemory:
     kinds = [("exp_avg", True), ("exp_avg_sq", False)]
     if job.flag("amsgrad"):
         kinds.append(("max_exp_avg_sq", False))
-    narrow, plain = [], []
+    narrow: list[Parameter] = []
+    plain: list[Parameter] = []
     for parameter in job.parameters:
         each = parameter.elements // parameter.copies
         (narrow if each >= _LEAST and each % block == 0 else plain).append(parameter)
