@@ -91,6 +91,9 @@ def optimizer_memory(
         masters = state(job, "master", master, since=CONSTRUCTION)
         job = in_dtype(job, master)
     found = named.rule(job)
+    if sharding == "zero3":
+        # Stage 3 steps over one sub-group after the other (deepspeed `runtime/zero/stage3.py: _optimizer_step`).
+        found = replace(found, step=_one_at_a_time(job, named.rule), update=None)
     if in_backward:
         found = replace(found, step=_one_at_a_time(job, named.rule), update=None, gradients="one parameter")
     found = replace(found, states=(*masters, *found.states))

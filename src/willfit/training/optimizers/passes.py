@@ -31,8 +31,12 @@ def one_by_one(parameters: Iterable[Parameter], script: Script) -> Transient:
     live: dict[str, int] = {}
     total = peak = 0
     parts: dict[str, int] = {}
+    written: dict[int, Sequence[Binding]] = {}
     for parameter in visited(parameters):
-        for name, size in script(parameter):
+        bindings = written.get(id(parameter))
+        if bindings is None:
+            bindings = written[id(parameter)] = script(parameter)
+        for name, size in bindings:
             total += size
             before = live.get(name, 0)
             if total > peak:
