@@ -96,7 +96,8 @@ LIBRARIES = (
          lambda module, kind, way=way: lambda named: getattr(module, kind)(
              plain(named), lr=1e-3, weight_decay=0.0,
              **({"foreach": True} if way == "foreach" else {"triton": False})), kind)
-        for name, kind in (("stable_adamw", "StableAdamW"), ("optimi_adamw", "AdamW")) for way in ("for-loop", "foreach")
+        for name, kind in (("stable_adamw", "StableAdamW"), ("optimi_adamw", "AdamW"))
+        for way in ("for-loop", "foreach")
     ),
     *(
         ("schedulefree-1.4.1", "schedulefree", f"schedule_free_{base}", {}, way,

@@ -22,9 +22,10 @@ from willfit.training.optimizers.adam import (
     transformers_adamw,
 )
 from willfit.training.optimizers.adam_mini import adam_mini
-from willfit.training.optimizers.averaged import dion, grokadamw, optimi, prodigy, schedule_free
+from willfit.training.optimizers.averaged import grokadamw, optimi, prodigy, schedule_free
 from willfit.training.optimizers.bitsandbytes import bitsandbytes
 from willfit.training.optimizers.blocks import badam, lisa
+from willfit.training.optimizers.dion import dion
 from willfit.training.optimizers.lion import fused_lion, lion
 from willfit.training.optimizers.lomo import adalomo, lomo
 from willfit.training.optimizers.low_rank import apollo, fira, flora, galore
