@@ -30,6 +30,12 @@ FILES = {
     "litgpt": (
         "litgpt/args.py", "litgpt/finetune/*.py", "litgpt/pretrain.py",
     ),
+    "accelerate": ("accelerate/commands/launch.py",),
+    "deepspeed": ("deepspeed/launcher/runner.py", "deepspeed-*/deepspeed/launcher/runner.py"),
+    "trl": (
+        "trl/trainer/*_config.py", "trl/trainer/utils.py", "trl/experimental/*/*_config.py", "trl/scripts/utils.py",
+        "trl/commands/cli_utils.py", "trl/utils.py",
+    ),
     "trainer_arguments": ("transformers/training_args.py", "transformers/training_args_seq2seq.py"),
     "llamafactory": ("src/llamafactory/hparams/*.py", "llamafactory/hparams/*.py", "llmtuner/hparams/*.py"),
     "axolotl": (
@@ -51,6 +57,9 @@ ROOTS = {
     "torchtitan": ("JobConfig", "Trainer.Config"),
     "megatron": (),
     "litgpt": (),
+    "accelerate": (),
+    "deepspeed": (),
+    "trl": (),
     "trainer_arguments": ("TrainingArguments", "Seq2SeqTrainingArguments"),
     "llamafactory": (
         "ModelArguments", "DataArguments", "FinetuningArguments", "GeneratingArguments", "TrainingArguments",
@@ -58,6 +67,17 @@ ROOTS = {
     "axolotl": ("AxolotlInputConfig", "AxolotlConfigWCapabilities"),
     "swift": ("SftArguments", "TrainArguments", "RLHFArguments", "PtArguments", "PretrainArguments", "DPOArguments"),
     "swift_megatron": ("MegatronTrainArguments", "MegatronSftArguments", "MegatronRLHFArguments", "MegatronArguments"),
+}  # fmt: skip
+
+#: Classes of TRL whose fields are flags, by the names of its scripts; those of all scripts have no name.
+SCRIPTS = {
+    "": ("ScriptArguments", "DatasetMixtureConfig", "ModelConfig"),
+    "sft": ("SFTConfig", "SFTScriptArguments"), "dpo": ("DPOConfig", "DPOScriptArguments"), "kto": ("KTOConfig",),
+    "reward": ("RewardConfig", "RewardScriptArguments"), "grpo": ("GRPOConfig", "GRPOScriptArguments"),
+    "rloo": ("RLOOConfig", "RLOOScriptArguments"), "ppo": ("PPOConfig", "PPOv2Config"), "orpo": ("ORPOConfig",),
+    "cpo": ("CPOConfig",), "bco": ("BCOConfig",), "gkd": ("GKDConfig",), "online_dpo": ("OnlineDPOConfig",),
+    "nash_md": ("NashMDConfig",), "xpo": ("XPOConfig",), "prm": ("PRMConfig",),
+    "distillation": ("DistillationConfig",),
 }  # fmt: skip
 
 #: Integrations of axolotl are classes of their own, whose keys a config may have.
@@ -79,8 +99,14 @@ def _plain(takes: str, kind: str, annotation: ast.expr) -> tuple[str, str]:
     return (takes, "str" + "?" * kind.endswith("?")) if mixed else (takes, kind)
 
 
+#: Fields of `TrainingArguments` that the parser is told more of (`metadata`): `--fsdp` stands alone, or with words.
+TAKES = {("trainer_arguments", "--fsdp"): "any"}
+
+#: Programs that add flags one by one.
+PARSED = ("torchtitan", "megatron", "swift_megatron", "accelerate", "deepspeed")
+
 #: Programs whose booleans take a word (jsonargparse; transformers' `HfArgumentParser`).
-BOOLEANS = ("litgpt", "llamafactory", "trainer_arguments", "swift", "swift_megatron")
+BOOLEANS = ("trl", "litgpt", "llamafactory", "trainer_arguments", "swift", "swift_megatron")
 
 
 class Classes(Source):
@@ -95,6 +121,7 @@ class Classes(Source):
         self.defaults: dict[tuple[str, str], ast.expr | None] = {}
         self.functions: list[ast.FunctionDef] = []
         self.plugins: list[str] = []
+        self.scripts: dict[str, set[str]] = {}
         for pattern in FILES[program]:
             for path in sorted(tree.glob(pattern)):
                 module = ast.parse(path.read_text(encoding="utf-8"))
@@ -160,6 +187,7 @@ class Classes(Source):
     def all(self) -> Iterator[Flag]:
         """All flags of the version; some parsers let `true` or `false` follow those of booleans."""
         for flag in self.fields_and_calls():
+            flag = flag._replace(takes=TAKES.get((self.program, flag.names[0]), flag.takes))
             yield (
                 flag._replace(takes="boolean")
                 if flag.takes == "toggle" and self.program in BOOLEANS
@@ -168,14 +196,15 @@ class Classes(Source):
 
     def fields_and_calls(self) -> Iterator[Flag]:
         """Flags as their sources say."""
-        for module in self.parsers if self.program in ("torchtitan", "megatron", "swift_megatron") else ():
+        for module in self.parsers if self.program in PARSED else ():
             for call in _calls(module):
                 names = tuple(
                     argument.value
                     for argument in call.args
                     if isinstance(argument, ast.Constant) and str(argument.value).startswith("-")
                 )
-                names = tuple(name for name in names if len(name) > 2)
+                short = self.program in ("accelerate", "deepspeed")
+                names = tuple(name for name in names if short or len(name) > 2)
                 if names:
                     keywords = {one.arg: one.value for one in call.keywords if one.arg}
                     yield Flag(names, *self.of_call(keywords, None))
@@ -188,6 +217,11 @@ class Classes(Source):
             yield from self.nested(name)
         for name in self.plugins:
             yield from self.nested(name)
+        for script, names in SCRIPTS.items() if self.program == "trl" else ():
+            for name in names:
+                for flag in self.nested(name):
+                    self.scripts.setdefault(flag.names[0].replace("_", "-"), set()).add(script)
+                    yield flag
         for function in self.functions:
             arguments = [*function.args.args, *function.args.kwonlyargs]
             for argument in arguments:
@@ -241,23 +275,29 @@ def flag_table(program: str, trees: list[Path]) -> str:
     """The table of a program's flags."""
     versions = [tree.name.partition("-")[2] for tree in trees]
     found: dict[str, tuple[Flag, list[str]]] = {}
+    scripts: dict[str, set[str]] = {}
     for tree, version in zip(trees, versions, strict=True):
         seen: dict[str, Flag] = {}
-        for flag in Classes(program, tree).all():
+        classes = Classes(program, tree)
+        for flag in classes.all():
             key = flag.names[0].replace("_", "-")
             seen[key] = merged(seen[key], flag) if key in seen else flag
         for key, flag in seen.items():
             was, present = found.get(key, (flag, []))
             found[key] = (merged(was, flag), [*present, version])
+            scripts.setdefault(key, set()).update(classes.scripts.get(key, ()))
     judged = _judged(DATA / f"{program}_flags.txt")
     rows = []
-    for flag, present in found.values():
+    for key, (flag, present) in found.items():
         names = [
             name.replace("_", "-") if name.startswith("--") else name for name in dict.fromkeys(flag.names)
         ]
+        names.sort(key=lambda name: not name.startswith("--"))
         effect, about = next((judged[name] for name in names if name in judged), ("memory", ""))
         row = f"{','.join(dict.fromkeys(names))} {flag.takes} {flag.kind or 'str'} {effect}"
-        rows.append(row + _between(sorted(set(present), key=versions.index), versions) + about)
+        having = scripts.get(key, set())
+        only = f" @{','.join(sorted(having))}" if having and "" not in having else ""
+        rows.append(row + _between(sorted(set(present), key=versions.index), versions) + only + about)
     return "\n".join([f"# versions {' '.join(versions)}", *sorted(rows)])
 
 

@@ -7,9 +7,10 @@ from typing import Any
 from willfit.errors import BadInput
 from willfit.launch.training import trainer_arguments as trainer
 from willfit.launch.training import zero_config
+from willfit.launch.training.fsdp_config import truth
 from willfit.launch.training.keys import Keys
 from willfit.launch.training.processes import Processes
-from willfit.launch.training.zero_config import Zero
+from willfit.launch.training.sharing import Sharing
 from willfit.training.settings import (
     AdapterSettings,
     CheckpointingSettings,
@@ -109,7 +110,7 @@ def settings_of(
         trained=keys.words("unfrozen_parameters"),
         attention=_attention(keys),
         kernels=_kernels(keys),
-        compile=trainer.truth(keys.get("torch_compile")),
+        compile=truth(keys.get("torch_compile")),
         classes=keys.whole("num_labels") or 0,
         precompute_reference=bool(keys.flag("precompute_ref_log_probs")),
         expandable_segments=expandable,
@@ -118,7 +119,7 @@ def settings_of(
     return model, settings, devices, notes
 
 
-def _sharing(keys: Keys, start: Processes) -> Zero | None:
+def _sharing(keys: Keys, start: Processes) -> Sharing | None:
     value = keys.get("deepspeed")
     if value:
         return zero_config.read(value, keys.program, "axolotl")
@@ -159,7 +160,7 @@ def _precision(keys: Keys) -> PrecisionSettings:
 
 
 def _on(value: Any) -> bool:
-    return value in ("auto", "full") or trainer.truth(value)
+    return value in ("auto", "full") or truth(value)
 
 
 def _quantization(keys: Keys) -> QuantizationSettings | None:
@@ -219,15 +220,15 @@ def _optimizer(keys: Keys) -> OptimizerSettings:
     return found
 
 
-def _checkpointing(keys: Keys, sharing: Zero | None) -> CheckpointingSettings:
+def _checkpointing(keys: Keys, sharing: Sharing | None) -> CheckpointingSettings:
     value = keys.get("gradient_checkpointing")
     inside = trainer.mapping(keys, "gradient_checkpointing_kwargs")
     reentrant = inside.get("use_reentrant")
     reentrant = reentrant if isinstance(reentrant, bool) else None
     offloading = keys.get("activation_offloading")
     moved = value in ("unsloth", "offload", "offload_disk") or bool(offloading)
-    on = value in ("unsloth", "offload", "offload_disk") or trainer.truth(value)
-    on = on or bool(sharing and sharing.precision.get("checkpointing"))
+    on = value in ("unsloth", "offload", "offload_disk") or truth(value)
+    on = on or bool(sharing and sharing.checkpointing)
     if not on and not moved:
         return CheckpointingSettings("none" if value is not None else None)
     if keys.flag("selective_checkpointing") or keys.has("selective_checkpointing.ops"):
@@ -289,7 +290,7 @@ def _rollout(keys: Keys) -> RolloutSettings:
     return found
 
 
-def _layout(keys: Keys, sharing: Zero | None, devices: int | None) -> tuple[dict[str, Any], int | None]:
+def _layout(keys: Keys, sharing: Sharing | None, devices: int | None) -> tuple[dict[str, Any], int | None]:
     layout: dict[str, Any] = dict(sharing.layout) if sharing else {}
     tp = keys.whole("tensor_parallel_size") or 1
     cp = keys.whole("context_parallel_size") or keys.whole("sequence_parallel_degree") or 1

@@ -10,7 +10,7 @@ from willfit.launch.training import trainer_arguments as trainer
 from willfit.launch.training import zero_config
 from willfit.launch.training.keys import Keys
 from willfit.launch.training.processes import Processes
-from willfit.launch.training.zero_config import Zero
+from willfit.launch.training.sharing import Sharing
 from willfit.training.settings import (
     AdapterSettings,
     CheckpointingSettings,
@@ -110,7 +110,7 @@ def settings_of(
     return model, settings, [*notes, *_further(keys, stage)]
 
 
-def _sharing(keys: Keys, start: Processes) -> Zero | None:
+def _sharing(keys: Keys, start: Processes) -> Sharing | None:
     value = keys.get("deepspeed")
     inside = keys.under("deepspeed")
     if value or inside:
@@ -143,7 +143,7 @@ def _half(keys: Keys, start: Processes) -> str | None:
     return {"bf16": "bfloat16", "fp16": "float16"}.get(start.mixed_precision or "")
 
 
-def _precision(keys: Keys, start: Processes, sharing: Zero | None) -> PrecisionSettings:
+def _precision(keys: Keys, start: Processes, sharing: Sharing | None) -> PrecisionSettings:
     half = _half(keys, start)
     pure = bool(keys.flag("pure_bf16"))
     float8 = "tensorwise" if keys.flag("fp8") else None
@@ -255,7 +255,7 @@ def _optimizer(keys: Keys) -> OptimizerSettings:
     return found
 
 
-def _checkpointing(keys: Keys, sharing: Zero | None) -> CheckpointingSettings:
+def _checkpointing(keys: Keys, sharing: Sharing | None) -> CheckpointingSettings:
     keys.see("gradient_checkpointing", "gradient_checkpointing_kwargs")
     off = keys.flag("disable_gradient_checkpointing")
     reentrant = keys.flag("use_reentrant_gc")

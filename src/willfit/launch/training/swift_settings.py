@@ -15,7 +15,7 @@ from willfit.launch.training import trainer_arguments as trainer
 from willfit.launch.training import zero_config
 from willfit.launch.training.keys import Keys, path_of
 from willfit.launch.training.processes import Processes
-from willfit.launch.training.zero_config import Zero
+from willfit.launch.training.sharing import Sharing
 from willfit.training.settings import (
     AdapterSettings,
     CheckpointingSettings,
@@ -155,7 +155,7 @@ def _length(keys: Keys) -> int | None:
     return None if length is None or length < 1 else length
 
 
-def _sharing(keys: Keys, start: Processes) -> Zero | None:
+def _sharing(keys: Keys, start: Processes) -> Sharing | None:
     value = keys.get("deepspeed") or keys.get("deepspeed_config_path")
     keys.see("deepspeed_config_path")
     if value:
@@ -173,7 +173,7 @@ def _sharing(keys: Keys, start: Processes) -> Zero | None:
         # `swift/config/fsdp2.json`: it also checkpoints by itself.
         keys.see("fsdp_config")
         layout = {"data": "fsdp2", "strategy": "full_shard", "reshard": True}
-        return Zero(layout, {}, {"checkpointing": True})
+        return Sharing(layout, {}, {}, checkpointing=True)
     if len(named) == 1 and named[0].endswith(".json"):
         settings = read_json_settings(path_of(named[0]))
         if settings is None:
@@ -181,14 +181,12 @@ def _sharing(keys: Keys, start: Processes) -> Zero | None:
                 f"{keys.program}: {named[0][:80]} (fsdp) is not here", "give the path of a file that is"
             )
         inside = Keys(keys.program, {name: settings.get(name) for name in ("fsdp", "fsdp_config")})
-        said = trainer.fsdp(inside)
-        offload = trainer.truth(inside.get("fsdp_config.activation_cpu_offload"))
-        return said and said._replace(precision=said.precision | {"activation_offload": offload})
+        return trainer.fsdp(inside)
     return trainer.fsdp(keys) or start.sharing
 
 
 def _layout(
-    keys: Keys, sharing: Zero | None, devices: int | None, alone: bool
+    keys: Keys, sharing: Sharing | None, devices: int | None, alone: bool
 ) -> tuple[dict[str, Any], list[str]]:
     layout: dict[str, Any] = dict(sharing.layout) if sharing else {}
     ulysses = keys.whole("sequence_parallel_size") or 1
@@ -305,10 +303,10 @@ def _optimizer(keys: Keys) -> OptimizerSettings:
     return found
 
 
-def _checkpointing(keys: Keys, sharing: Zero | None) -> CheckpointingSettings:
+def _checkpointing(keys: Keys, sharing: Sharing | None) -> CheckpointingSettings:
     keys.see("vit_gradient_checkpointing", "vit_use_gc")
-    moved = bool(sharing and sharing.precision.get("activation_offload"))
-    if sharing and sharing.precision.get("checkpointing"):
+    moved = bool(sharing and sharing.activation_offload)
+    if sharing and sharing.checkpointing:
         return CheckpointingSettings("full", offload=moved)
     return replace(trainer.checkpointing(keys), offload=moved)
 
