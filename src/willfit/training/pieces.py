@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from willfit.architectures.model import Architecture, Layer
+from willfit.training.before import encoder_pieces, tower_pieces
 from willfit.training.holding import Holding, expert_tensor_ranks
 from willfit.training.modelling.altup import streams_of
 from willfit.training.modelling.block import block
@@ -12,7 +13,6 @@ from willfit.training.modelling.head import LossPath, head
 from willfit.training.modelling.manners import manner_of
 from willfit.training.modelling.masks import masked_step
 from willfit.training.modelling.step import Step
-from willfit.training.before import encoder_pieces, tower_pieces
 from willfit.training.objectives import scores, sequences
 from willfit.training.run import Run
 from willfit.training.selective import SELECTIONS

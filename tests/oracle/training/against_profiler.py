@@ -13,12 +13,11 @@ import sys
 from contextlib import nullcontext
 from typing import Any
 
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.profiler import ProfilerActivity, profile
-
 import answers
 import models
-import trace as program
+import worker as program
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.profiler import ProfilerActivity, profile
 from tracer import Tracer
 
 

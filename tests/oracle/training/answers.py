@@ -24,9 +24,13 @@ def install(padded: bool) -> None:
     masking_utils.is_tracing = lambda tensor=None: False
 
 
-def batch(scenario: dict[str, Any], device: str, model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """A batch as transformers' collators make it: tokens, labels and the mask of padding, in int64."""
-    settings = scenario["settings"]
+def batch(settings: dict[str, Any], device: str) -> dict[str, torch.Tensor]:
+    """A batch as transformers' collators make it: tokens, the mask of padding, and a label for each token or, to
+    classify, each sequence, in int64."""
     shape = (settings["micro_batch"], settings["seq_len"])
-    names = scenario.get("also", {}).get("inputs", ("input_ids", "attention_mask", "labels"))
-    return {name: torch.ones(shape, dtype=torch.int64, device=device) for name in names}
+    shapes = {
+        "input_ids": shape,
+        "attention_mask": shape,
+        "labels": shape[:1] if settings.get("classes") else shape,
+    }
+    return {name: torch.ones(size, dtype=torch.int64, device=device) for name, size in shapes.items()}

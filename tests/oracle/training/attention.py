@@ -2,7 +2,8 @@
 
 Without a card PyTorch silently takes the plain products (`math`) for `cuda` tensors. The choice here follows
 `sdp::select_sdp_backend` and what surrounds the kernels follows `at::native::scaled_dot_product_attention`
-(ATen/native/transformers, 2.13.0). cuDNN's kernel, which newer cards may prefer, keeps the same tensors as flash attention.
+(ATen/native/transformers, 2.13.0). cuDNN's kernel, which newer cards may prefer, keeps the same tensors as flash
+attention.
 """
 
 from __future__ import annotations
@@ -70,9 +71,9 @@ def choose(query, key, value, mask, enable_gqa, causal) -> str:  # type: ignore[
     square = not causal or query.shape[-2] == key.shape[-2]
     grouped = enable_gqa and key.shape[1] == value.shape[1] and query.shape[1] % key.shape[1] == 0
     same_heads = len(heads) == 1
-    if mask is None and half and len(set(widths)) == 1 and widths[0] <= FLASH_HEAD_DIM and square:
-        if same_heads or grouped:
-            return "flash"
+    flash = half and len(set(widths)) == 1 and widths[0] <= FLASH_HEAD_DIM
+    if flash and mask is None and square and (same_heads or grouped):
+        return "flash"
     step = EFFICIENT_ALIGNMENT // query.element_size()
     if same_heads and widths[0] == widths[1] and all(width % step == 0 for width in widths):
         return "efficient"

@@ -12,6 +12,10 @@ from tracer import Block, Tracer
 #: How many of the largest groups of storages a line lists.
 LISTED = 25
 PHASES = ("forward", "backward", "clip", "optimizer")
+#: What is there whatever the step does.
+STATES = ("parameter", "buffer", "optimizer", "gradient", "input")
+#: `kMinBlockSize` of c10/core/AllocatorConfig.h.
+BLOCK = 512
 #: A layer: the path up to the first number behind a list of modules.
 LAYER = re.compile(r"^(.*?\.?(?:layers|h|block|blocks|layer)\.\d+)(?:\.|$)")
 
@@ -36,9 +40,11 @@ def of(
     line["trained"] = sum(p.nbytes for p in parameters if p.requires_grad)
     line["buffers"] = sum(b.nbytes for b in tracer.blocks if b.label == "buffer")
     line["saved"] = saved(tracer, marks)
-    line["steps"] = [step(tracer, marks, number) for number in sorted({key[0] for key in marks})]
+    numbers = sorted({key[0] for key in marks})
+    line["steps"] = [step(tracer, marks, number, brief=number < numbers[-1]) for number in numbers]
     line["peak"] = peak(tracer, range(len(tracer.totals)))
-    last = [i for i, place in enumerate(tracer.places) if place.step == line["steps"][-1]["step"]]
+    line["peak"]["in_blocks"] = in_blocks(tracer)
+    last = [i for i, place in enumerate(tracer.places) if place.step == numbers[-1]]
     backward = [i for i in last if tracer.places[i].phase == "backward"]
     line["backward_live"] = listed(tracer, peak_event(tracer, backward))
     layers = [i for i in backward if LAYER.match(tracer.places[i].module)]
@@ -59,23 +65,26 @@ def label_rest(tracer: Tracer, marks: dict[tuple[int, int, str], int]) -> None:
 
 
 def saved(tracer: Tracer, marks: dict[tuple[int, int, str], int]) -> dict[str, Any]:
-    """What the first forward pass keeps for the backward pass, by where it was made; one layer's in detail."""
+    """What the first forward pass keeps for the backward pass, by where it was made; in detail for one layer of each
+    amount."""
     end = marks[1, 1, "forward"]
-    kept = [b for b in tracer.alive_at(end) if b.place.phase == "forward"]
-    regions: dict[str, int] = defaultdict(int)
-    for block in kept:
-        regions[region(block.place.module)] += block.nbytes
-    layers = [name for name in regions if LAYER.match(name)]
-    result: dict[str, Any] = {"total": sum(regions.values()), "regions": dict(regions)}
-    if layers:
-        shown = layers[len(layers) // 2]
-        result["layer"] = shown
-        result["storages"] = [
-            [b.nbytes, b.op, b.place.module.removeprefix(shown).strip("."), list(b.shape), b.dtype]
-            for b in kept
-            if region(b.place.module) == shown
-        ]
-    return result
+    kept: dict[str, list[Block]] = defaultdict(list)
+    for block in tracer.alive_at(end):
+        if block.place.phase == "forward":
+            kept[region(block.place.module)].append(block)
+    sums = {name: sum(block.nbytes for block in blocks) for name, blocks in kept.items()}
+    shown = {amount: name for name, amount in sums.items() if LAYER.match(name)}
+    return {
+        "total": sum(sums.values()),
+        "regions": sums,
+        "layers": {
+            name: [
+                [b.nbytes, b.op, b.place.module.removeprefix(name).strip("."), list(b.shape), b.dtype]
+                for b in kept[name]
+            ]
+            for name in shown.values()
+        },
+    }
 
 
 def region(module: str) -> str:
@@ -84,25 +93,27 @@ def region(module: str) -> str:
     return found.group(1) if found else module
 
 
-def step(tracer: Tracer, marks: dict[tuple[int, int, str], int], number: int) -> dict[str, Any]:
-    """A step: what is allocated at its marks, and the peaks of its phases."""
+def step(tracer: Tracer, marks: dict[tuple[int, int, str], int], number: int, brief: bool) -> dict[str, Any]:
+    """A step: what is allocated at its marks, and the peaks of its phases; only their bytes, if brief."""
     events = [i for i, place in enumerate(tracer.places) if place.step == number]
-    result: dict[str, Any] = {"step": number}
-    result["allocated"] = {
-        f"{name}" if micro in (0, 1) else f"{name} {micro}": tracer.totals[event]
-        for (at, micro, name), event in marks.items()
-        if at == number
+    phases = {phase: [i for i in events if tracer.places[i].phase == phase] for phase in PHASES}
+    phases["loss"] = [i for i in events if tracer.places[i].module == "loss"]
+    result: dict[str, Any] = {
+        "step": number,
+        "allocated": {
+            name if micro < 2 else f"{name} {micro}": tracer.totals[event]
+            for (at, micro, name), event in marks.items()
+            if at == number
+        },
     }
-    for phase in PHASES:
-        inside = [i for i in events if tracer.places[i].phase == phase]
-        if inside:
+    for phase, inside in phases.items():
+        if inside and brief:
+            result[phase] = max(tracer.totals[i] for i in inside)
+        elif inside:
             result[phase] = peak(tracer, inside)
-    loss = [i for i in events if tracer.places[i].module == "loss"]
-    if loss:
-        result["loss"] = peak(tracer, loss)
-    for phase in ("forward", "backward"):
-        result[phase]["regions"] = regions(tracer, [i for i in events if tracer.places[i].phase == phase])
-    result["peak"] = peak(tracer, events)
+    if not brief:
+        for phase in ("forward", "backward"):
+            result[phase]["regions"] = regions(tracer, phases[phase])
     return result
 
 
@@ -144,15 +155,29 @@ def peak(tracer: Tracer, events: Any) -> dict[str, Any]:
     return result
 
 
+def in_blocks(tracer: Tracer) -> int:
+    """The highest sum of storages, each in whole blocks of the caching allocator."""
+    changes: dict[int, int] = defaultdict(int)
+    for block in tracer.blocks:
+        size = -(-block.nbytes // BLOCK) * BLOCK
+        changes[block.born] += size
+        if block.died is not None:
+            changes[block.died] -= size
+    now = most = 0
+    for event in sorted(changes):
+        now += changes[event]
+        most = max(most, now)
+    return most
+
+
 def listed(tracer: Tracer, event: int) -> list[list[Any]]:
-    """The largest groups of like storages at an event: bytes in all, how many, label, operation, module, shape, dtype."""
+    """The largest groups of like storages at an event, but for states: bytes in all, how many, label, phase, operation,
+    module, shape, dtype."""
     groups: dict[tuple[Any, ...], list[Block]] = defaultdict(list)
     for block in tracer.alive_at(event):
-        module = re.sub(
-            r"\.\d+(?=\.|$)", ".*", block.op if block.place.phase == "build" else block.place.module
-        )
-        op = "" if block.place.phase == "build" else block.op
-        groups[block.label, op, module, block.shape, block.dtype, block.place.phase].append(block)
+        if block.label not in STATES:
+            module = re.sub(r"\.\d+(?=\.|$)", ".*", block.place.module)
+            groups[block.label, block.op, module, block.shape, block.dtype, block.place.phase].append(block)
     rows = [
         [sum(b.nbytes for b in blocks), len(blocks), label, phase, op, module, list(shape), dtype]
         for (label, op, module, shape, dtype, phase), blocks in groups.items()

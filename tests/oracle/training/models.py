@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+#: peft's word for what a class of transformers is for.
+TASKS = {"AutoModelForCausalLM": "CAUSAL_LM", "AutoModelForSeq2SeqLM": "SEQ_2_SEQ_LM"}
 
 
 def build(scenario: dict[str, Any]) -> torch.nn.Module:
@@ -18,6 +22,8 @@ def build(scenario: dict[str, Any]) -> torch.nn.Module:
     fields = copy.deepcopy(scenario["model"])
     kind = fields.pop("auto", "AutoModelForCausalLM")
     config = transformers.AutoConfig.for_model(**fields)
+    if settings.get("classes"):
+        config.num_labels = settings["classes"]
     config.use_cache = settings.get("use_cache", False)
     weights = DTYPES[settings["precision"]["weights"]]
     with torch.device("meta"):
@@ -26,19 +32,34 @@ def build(scenario: dict[str, Any]) -> torch.nn.Module:
         )
     checkpointing = settings.get("checkpointing", {})
     if checkpointing.get("kind") == "full":
-        model.gradient_checkpointing_enable({"use_reentrant": bool(checkpointing.get("reentrant"))})
+        model.activation_checkpointing_enable(
+            {"use_reentrant": bool(checkpointing.get("reentrant"))},
+            every_n_layers=checkpointing.get("every", 1),
+            offload=checkpointing.get("offload", False),
+        )
+    freeze(model, settings.get("frozen", ()))
     adapter = settings.get("adapter")
     if adapter:
         with torch.device("meta"):
-            model = adapted(model, adapter)
+            model = adapted(model, adapter, TASKS.get(kind))
     return model.train()
 
 
-def adapted(model: torch.nn.Module, adapter: dict[str, Any]) -> torch.nn.Module:
+def freeze(model: torch.nn.Module, patterns: Iterable[str]) -> None:
+    """Train no parameter of the parts named: `embedding`, or the first layers as `layers.0-1`."""
+    for pattern in patterns:
+        parts = [model.get_input_embeddings()]
+        if pattern != "embedding":
+            first, last = map(int, pattern.removeprefix("layers.").split("-"))
+            parts = list(model.base_model.layers[first : last + 1])
+        for part in parts:
+            part.requires_grad_(False)
+
+
+def adapted(model: torch.nn.Module, adapter: dict[str, Any], task: str | None) -> torch.nn.Module:
     """With adapters, as `peft.get_peft_model` adds them."""
     import peft
 
-    task = "CAUSAL_LM"
     kind = adapter["kind"]
     targets: Any = list(adapter.get("targets", ())) or None
     if targets == ["all-linear"]:

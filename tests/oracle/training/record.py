@@ -30,7 +30,7 @@ def traced(scenario: dict[str, Any], python: str = sys.executable) -> dict[str, 
         If it fails, with the end of what it printed.
     """
     done = subprocess.run(
-        [python, str(HERE / "trace.py")],
+        [python, str(HERE / "worker.py")],
         input=json.dumps(scenario),
         capture_output=True,
         text=True,

@@ -1,8 +1,8 @@
 """What lets PyTorch without a GPU run a step on fake `cuda` tensors as a CUDA build would.
 
-Each function is one shim and says why it is needed. `install` puts all of them in place, once in a process; such a process
-should do nothing else (`trace.py` is one). Read in and tested with torch 2.13.0; `install` checks what it did, since the
-layout of two C++ objects is assumed.
+Each function is one shim and says why it is needed. `install` puts all of them in place, once in a process; such a
+process should do nothing else (`worker.py` is one). Read in and tested with torch 2.13.0; `install` checks what it did,
+since the layout of two C++ objects is assumed.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ def install() -> None:
     hooks_of_accelerator()
     autocast()
     kernels_of_cuda()
+    products_of_experts()
     torch.cuda.get_device_capability = lambda device=None: CAPABILITY
     found = torch.accelerator.current_accelerator()
     if found is None or found.type != "cuda":
@@ -101,3 +102,20 @@ def kernels_of_cuda() -> None:
 
 def _not_run(*arguments: object) -> None:
     raise RuntimeError("a kernel was run on a fake tensor")
+
+
+def products_of_experts() -> None:
+    """Let fake grouped products have float32 operands, as CUDA's kernel does one by one (native/cuda/GroupedBlas.cpp).
+
+    The fake one refuses all but bfloat16.
+    """
+    from torch import _meta_registrations
+
+    original = _meta_registrations._meta_grouped_mm_common
+
+    def common(mat_a: torch.Tensor, mat_b: torch.Tensor, *rest: object, **named: object) -> torch.Tensor:
+        if mat_a.dtype is mat_b.dtype is torch.float32:
+            return _meta_registrations._create_grouped_mm_output_tensor(mat_a, mat_b, named["offs"], None)
+        return original(mat_a, mat_b, *rest, **named)
+
+    _meta_registrations._meta_grouped_mm_common = common

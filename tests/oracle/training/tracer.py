@@ -19,9 +19,6 @@ import workspaces
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-#: What peft puts before the names of a model's modules.
-ADAPTED = "base_model.model."
-
 
 @dataclass(slots=True)
 class Block:
@@ -42,7 +39,8 @@ class Place:
     """Where in a step something happened.
 
     `phase` is `build`, `input`, `forward`, `backward`, `clip`, `optimizer` or `between`; `module` the innermost module
-    whose code runs, or ran forward for the autograd `node` that runs; `again` says that it is a checkpoint's second forward.
+    whose code runs, or ran forward for the autograd `node` that runs; `again` says that it is a checkpoint's second
+    forward pass.
     """
 
     step: int
@@ -71,10 +69,16 @@ class Tracer(TorchDispatchMode):
         self._spans: dict[int, tuple[list[int], list[str]]] = {}
         self._inside = threading.local()  # depth of reentrant checkpoints' backward
         self._main = threading.get_ident()
+        self._threads = {self._main}
 
     # What happens
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        if threading.get_ident() not in self._threads:
+            # Fake mode sets this where it is entered; a list as an index would else be put on a device in autograd's
+            # thread.
+            self._threads.add(threading.get_ident())
+            torch._C._set_only_lift_cpu_tensors(True)
         result = func(*args, **(kwargs or {}))
         name = func._schema.name.removeprefix("aten::")
         before = len(self.totals)
@@ -175,9 +179,13 @@ class Tracer(TorchDispatchMode):
 
     def watch(self, model: torch.nn.Module) -> None:
         """Follow the modules of a model, by hooks that return nothing, and its loss."""
+        inner = (
+            model.get_base_model() if hasattr(model, "get_base_model") else model
+        )  # peft's names are longer
+        names = {module: name for name, module in inner.named_modules()}
         for path, module in model.named_modules():
-            name = path.removeprefix(ADAPTED)
-            if name and path != ADAPTED.rstrip("."):
+            name = names.get(module, path)
+            if name:
                 module.register_forward_pre_hook(lambda *_, name=name: self.enter(name))
                 module.register_forward_hook(lambda *_: self.leave(), always_call=True)
 

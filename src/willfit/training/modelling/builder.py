@@ -7,7 +7,6 @@ from copy import copy
 from dataclasses import dataclass
 
 from willfit.architectures.model import Tensor
-from willfit.quantities import DTYPE_BYTES
 from willfit.training.modelling.activations import activated
 from willfit.training.modelling.manners import Manner
 from willfit.training.modelling.norms import normed

@@ -34,7 +34,9 @@ def disentangled_scores(builder: Builder, queries: Value, keys: Value, heads: in
     for one in (queries, keys):
         # Embeddings of positions after dropout, and its mask, are kept once.
         own = 3 * _SPAN * heads * width if one is queries else 0
-        positions = tape.run("positions", (one,), step.batch * heads * _SPAN * width, one.dtype, kept_bytes=own)
+        positions = tape.run(
+            "positions", (one,), step.batch * heads * _SPAN * width, one.dtype, kept_bytes=own
+        )
         both = tape.run("bmm", (one,), far, one.dtype, saves=(one, positions))
         found = tape.run("gather", (both,), pairs, one.dtype, saves=(both,), kept_bytes=numbers)
         bias = found if bias is None else tape.add(bias, found)

@@ -28,8 +28,8 @@ def encoder_front(builder: Builder, architecture: Architecture) -> Value:
     convolutions = [t for t in architecture.embeddings if t.kind == "conv"]
     if not convolutions:
         weight = builder.stored(architecture.embeddings[0]).weight
-        value = tape.run("embedding", (), size, weight.dtype, weights=(replace(weight, trained=False),))
-        return tape.dropout(value, architecture.traits.embedding_dropout if step.training else 0.0)
+        looked = tape.run("embedding", (), size, weight.dtype, weights=(replace(weight, trained=False),))
+        return tape.dropout(looked, architecture.traits.embedding_dropout if step.training else 0.0)
     value: Value | None = None
     for index, tensor in enumerate(convolutions):
         weight = builder.stored(tensor).weight

@@ -69,7 +69,9 @@ def _separate(
 ) -> Value:
     """A bent gate times another projection, which is made behind the activation."""
     if activation == "swiglu_clamped":
-        return gate_product(builder, gate, builder.linear(value, matrix, biases.get(_module(matrix))), activation)
+        return gate_product(
+            builder, gate, builder.linear(value, matrix, biases.get(_module(matrix))), activation
+        )
     bent = builder.activation(gate, activation)
     return builder.tape.multiply(bent, builder.linear(value, matrix, biases.get(_module(matrix))))
 

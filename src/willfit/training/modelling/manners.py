@@ -128,7 +128,9 @@ _MANNERS = {
     "gemma2": Manner(sdpa=False),
     "gemma3_text": Manner(masked_both_ways=True),
     "gemma3n_text": Manner(norm="rms_power", value_norm="rms_power_plain"),
-    "gemma4_text": Manner(norm="rms_power", value_norm="rms_power_plain", experts_beside=True, wide_weights=True),
+    "gemma4_text": Manner(
+        norm="rms_power", value_norm="rms_power_plain", experts_beside=True, wide_weights=True
+    ),
     "glm": _CAT_OWN,
     "glm4": _CAT_OWN,
     "glm4_moe": _CAT_AND_WIDE_WEIGHTS,

@@ -30,5 +30,10 @@ def masked_step(step: Step, layer: Layer, manner: Manner) -> Step:
         return step
     reach = mixer.window or (mixer.chunk if isinstance(mixer, Attention) else 0)
     looks_both_ways = manner.masked_both_ways and not step.attends_back
-    masked = manner.always_masked or looks_both_ways or bool(mixer.index_dim) or bool(reach and step.length > reach)
+    masked = (
+        manner.always_masked
+        or looks_both_ways
+        or bool(mixer.index_dim)
+        or bool(reach and step.length > reach)
+    )
     return replace(step, masked=True) if masked else step

@@ -10,9 +10,9 @@ from willfit.training.tape import Value, Weight
 def pooled_head(builder: Builder, value: Value, architecture: Architecture, classes: int) -> Value:
     """Scores of sequences, or sequences as vectors; gives the loss.
 
-    Decoders score every token and take the last one's (`GenericForSequenceClassification.forward`); encoders pool first:
-    the first token goes through a dense layer and a tanh (`BertPooler`), then dropout and the classifier. Embeddings are
-    means over tokens, or one token's.
+    Decoders score every token and take the last one's (`GenericForSequenceClassification.forward`); encoders pool
+    first: the first token goes through a dense layer and a tanh (`BertPooler`), then dropout and the classifier.
+    Embeddings are means over tokens, or one token's.
 
     Parameters
     ----------

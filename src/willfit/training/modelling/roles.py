@@ -41,7 +41,9 @@ def roles_of(layer: Layer) -> Roles:
     """Sort a layer's tensors."""
     mixing = [t for t in layer.tensors if t.part in ("attention", "mixer")]
     inside = {_module(_module(tensor.name)) for tensor in mixing if tensor.kind == "linear"}
-    norms = [t for t in layer.tensors if t.part == "norm" and t.kind == "norm" and "ffn_sub_norm" not in t.name]
+    norms = [
+        t for t in layer.tensors if t.part == "norm" and t.kind == "norm" and "ffn_sub_norm" not in t.name
+    ]
     stream = [t for t in norms if not _lies_in(t.name, inside)]
     heads = [t for t in norms if _lies_in(t.name, inside)]
     return Roles(
