@@ -128,7 +128,6 @@ MODELS: tuple[str | dict, ...] = (
     "Qwen/Qwen3.8-2.4T-A95B",
     "Qwen/QwQ-32B",
     "rednote-hilab/dots.llm1.inst",
-    "RWKV/rwkv-4-14b-pile",
     "skt/A.X-K1",
     "stabilityai/stablelm-2-12b",
     "state-spaces/mamba-1.4b-hf",

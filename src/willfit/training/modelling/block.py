@@ -78,7 +78,8 @@ def _unweighted(traits: Traits, count: int) -> tuple[Norm, ...]:
 def _has(layer: Layer, part: str) -> bool:
     """Whether a layer has a residual branch."""
     if part == "mlp":
-        return layer.feed_forward is not None
+        # Zamba's hybrid layers have an MLP that all of them share, which is not among their own tensors.
+        return layer.feed_forward is not None and any(t.part in ("mlp", "experts") for t in layer.tensors)
     looks_across = [isinstance(mixer, CrossAttention) for mixer in layer.mixers]
     return any(looks_across) if part == "cross" else not all(looks_across)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from willfit.architectures.model import Tensor
+from willfit.errors import BadInput
 from willfit.training.modelling.builder import Builder
 from willfit.training.tape import Value
 
@@ -16,6 +17,23 @@ def named(tensors: Sequence[Tensor], *names: str) -> Tensor | None:
             if tensor.name.endswith((f".{name}.weight", f".{name}")):
                 return tensor
     return None
+
+
+def needed(tensors: Sequence[Tensor], *names: str) -> Tensor:
+    """A parameter that the mixer cannot do without.
+
+    Raises
+    ------
+    BadInput
+        If it is not there.
+    """
+    found = named(tensors, *names)
+    if found is None:
+        raise BadInput(
+            f"a recurrent layer has no parameter named {' or '.join(names)}",
+            "its checkpoint is written in a way that is not known for training",
+        )
+    return found
 
 
 def convolved(

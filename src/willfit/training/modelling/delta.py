@@ -9,7 +9,7 @@ from willfit.architectures.mixers import Recurrent
 from willfit.architectures.model import Tensor
 from willfit.quantities import DTYPE_BYTES, round_up
 from willfit.training.modelling.builder import Builder
-from willfit.training.modelling.convolution import convolved, named
+from willfit.training.modelling.convolution import convolved, named, needed
 from willfit.training.tape import Value
 
 #: Tokens of a chunk (`torch_chunk_gated_delta_rule`, `fla/ops/gated_delta_rule/chunk.py`).
@@ -62,9 +62,7 @@ def gated_delta(builder: Builder, value: Value, tensors: Sequence[Tensor], mixer
         scanned = _fused(builder, (query, key, own, decay, beta), widths)
     else:
         scanned = _scanned(builder, query, key, own, decay, beta, widths)
-    norm, outward = named(tensors, "norm", "o_norm"), named(tensors, "out_proj", "o_proj")
-    assert norm is not None
-    assert outward is not None
+    norm, outward = needed(tensors, "norm", "o_norm"), needed(tensors, "out_proj", "o_proj")
     return builder.linear(normed_behind_gate(builder, scanned, gate, norm, rows * widths.heads), outward)
 
 
@@ -181,7 +179,7 @@ def _fused(builder: Builder, inputs: tuple[Value, Value, Value, Value, Value], w
     and head, values, summed decays, rates, and a matrix of a chunk's width for each row and head.
     """
     tape, step = builder.tape, builder.step
-    query, key, own, _decay, beta = inputs
+    query, key, own, _, beta = inputs
     width = DTYPE_BYTES[step.compute]
     single = step.tokens * widths.heads
     inverse = width * single * CHUNK

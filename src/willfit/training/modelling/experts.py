@@ -122,8 +122,8 @@ def _loop(
     mask = tape.new(2 * rows * shape.experts, "fp32", False)
     one = [_part(half, 1, count) for half in halves]
     rest = [_part(half, count - 1, count) for half in halves]
-    # Of each row: its token and its choice (int64), its output and its weight.
-    numbers = 16 + value.bytes // tokens + weights.bytes // weights.elements
+    # Of each row: its token and its choice (int64), its output, that times its weight, and its weight.
+    numbers = 16 + 2 * value.bytes // tokens + weights.bytes // weights.elements
     kept = _kept_by_one(builder, one, shape, traits, mine, hidden, value.dtype) + mine * numbers
     before = tape.run(
         "other experts", (value, weights), value.elements, value.dtype, kept_bytes=(count - 1) * kept,
@@ -135,7 +135,8 @@ def _loop(
     given = _expert(builder, chosen, one[0], one[1], shape, traits, mine)
     share = tape.run("select weights", (weights,), mine, weights.dtype)
     added = tape.cast(_weighed(builder, given, share), value.dtype)
-    result = tape.run("index_add", (before, added), value.elements, value.dtype, passes=True)
+    # The sum in place keeps what it adds (`IndexAddBackward0`).
+    result = tape.run("index_add", (before, added), value.elements, value.dtype, saves=(added,), passes=True)
     tape.hold(mask)
     return result
 

@@ -8,7 +8,7 @@ from willfit.architectures.mixers import Recurrent
 from willfit.architectures.model import Tensor
 from willfit.quantities import DTYPE_BYTES
 from willfit.training.modelling.builder import Builder
-from willfit.training.modelling.convolution import convolved, named
+from willfit.training.modelling.convolution import convolved, named, needed
 from willfit.training.modelling.delta import CHUNK, Widths, prepared, widths_of
 from willfit.training.tape import Value
 
@@ -40,9 +40,7 @@ def kimi_delta(builder: Builder, value: Value, tensors: Sequence[Tensor], mixer:
     else:
         scanned = _scanned(builder, query, key, own, decay, beta, widths)
     gate = _projected(builder, value, tensors, "g_proj", "g_a_proj", "g_b_proj")
-    norm, outward = named(tensors, "o_norm"), named(tensors, "o_proj")
-    assert norm is not None
-    assert outward is not None
+    norm, outward = needed(tensors, "o_norm"), needed(tensors, "o_proj")
     done = builder.norm(scanned, norm, "rms_float32", rows=size // widths.value, fixed=True)
     bent = tape.cast(gate, "fp32")
     bent = tape.run("sigmoid", (bent,), size, "fp32", saves_output=True)

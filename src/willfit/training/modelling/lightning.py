@@ -8,7 +8,7 @@ from willfit.architectures.mixers import Recurrent
 from willfit.architectures.model import Tensor
 from willfit.quantities import DTYPE_BYTES
 from willfit.training.modelling.builder import Builder
-from willfit.training.modelling.convolution import named
+from willfit.training.modelling.convolution import needed
 from willfit.training.tape import Value
 
 #: Tokens of a block (`MiniMaxConfig.block_size`).
@@ -28,12 +28,8 @@ def linear_attention(builder: Builder, value: Value, tensors: Sequence[Tensor], 
         Of the mixer.
     """
     tape, step = builder.tape, builder.step
-    inward, gate = named(tensors, "qkv_proj"), named(tensors, "output_gate")
-    norm, outward = named(tensors, "norm"), named(tensors, "out_proj")
-    assert inward is not None
-    assert gate is not None
-    assert norm is not None
-    assert outward is not None
+    inward, gate = needed(tensors, "qkv_proj"), needed(tensors, "output_gate")
+    norm, outward = needed(tensors, "norm"), needed(tensors, "out_proj")
     heads = max(1, mixer.heads // step.tensor_ranks)
     inner = mixer.output_width // step.tensor_ranks
     rows, width = step.tokens, inner // heads

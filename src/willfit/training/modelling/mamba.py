@@ -8,8 +8,8 @@ from willfit.architectures.mixers import Recurrent
 from willfit.architectures.model import Tensor
 from willfit.quantities import DTYPE_BYTES, ceil_div
 from willfit.training.modelling.builder import Builder
-from willfit.training.modelling.convolution import convolved, named
-from willfit.training.tape import Value
+from willfit.training.modelling.convolution import convolved, named, needed
+from willfit.training.tape import Value, Weight
 
 #: Tokens between two states that the kernel keeps (`mamba_ssm/csrc/selective_scan/selective_scan.cpp`).
 _KERNEL_CHUNK = 2048
@@ -31,9 +31,7 @@ def mamba(builder: Builder, value: Value, tensors: Sequence[Tensor], mixer: Recu
         Of the mixer.
     """
     tape, step = builder.tape, builder.step
-    inward, outward = named(tensors, "in_proj"), named(tensors, "out_proj")
-    assert inward is not None
-    assert outward is not None
+    inward, outward = needed(tensors, "in_proj"), needed(tensors, "out_proj")
     inner, rows = mixer.output_width // step.tensor_ranks, step.tokens
     state = mixer.recurrent // mixer.output_width
     # The projection to time step, B and C.
@@ -84,7 +82,7 @@ def _small(builder: Builder, mixed: Value, tensors: Sequence[Tensor], width: int
     )
 
 
-def _weights(builder: Builder, tensors: Sequence[Tensor], *names: str) -> tuple:  # type: ignore[type-arg]
+def _weights(builder: Builder, tensors: Sequence[Tensor], *names: str) -> tuple[Weight, ...]:
     tensor = named(tensors, *names)
     return (builder.stored(tensor).weight,) if tensor is not None else ()
 

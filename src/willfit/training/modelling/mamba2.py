@@ -9,7 +9,7 @@ from willfit.architectures.mixers import Recurrent
 from willfit.architectures.model import Tensor
 from willfit.quantities import DTYPE_BYTES, round_up
 from willfit.training.modelling.builder import Builder
-from willfit.training.modelling.convolution import convolved, named
+from willfit.training.modelling.convolution import convolved, named, needed
 from willfit.training.tape import Value
 
 #: Tokens of a chunk if a config does not say (`Mamba2Config.chunk_size`).
@@ -63,9 +63,7 @@ def mamba2(builder: Builder, value: Value, tensors: Sequence[Tensor], mixer: Rec
         Of the mixer.
     """
     tape, step = builder.tape, builder.step
-    inward, outward = named(tensors, "in_proj"), named(tensors, "out_proj")
-    assert inward is not None
-    assert outward is not None
+    inward, outward = needed(tensors, "in_proj"), needed(tensors, "out_proj")
     ranks = step.tensor_ranks
     inner, heads = mixer.output_width // ranks, max(1, mixer.heads // ranks)
     state = mixer.recurrent // mixer.output_width

@@ -15,7 +15,8 @@ from willfit.training.modelling.mamba2 import mamba2
 from willfit.training.modelling.short_convolution import short_convolution
 from willfit.training.tape import Value
 
-_KINDS: dict[str, Callable[[Builder, Value, Sequence[Tensor], Recurrent], Value]] = {
+#: By `Recurrent.kind`.
+KINDS: dict[str, Callable[[Builder, Value, Sequence[Tensor], Recurrent], Value]] = {
     "gated delta": gated_delta,
     "kimi delta": kimi_delta,
     "linear attention": linear_attention,
@@ -37,7 +38,7 @@ def recurrent(builder: Builder, value: Value, tensors: Sequence[Tensor], mixer: 
     tensors, mixer
         Of the mixer.
     """
-    written = _KINDS.get(mixer.kind, _any_other)
+    written = KINDS.get(mixer.kind, _any_other)
     return written(builder, value, tensors, mixer)
 
 

@@ -72,8 +72,8 @@ def attend(
         width = step.tokens * rank_heads(builder, mixer)[1] * mixer.head_dim
         values = tape.run("pad", (values,), width, values.dtype)
         shape = replace(mixer, value_dim=mixer.head_dim)
-        mixed = tape.part(_fused(builder, queries, keys, values, shape, kind), 0)
-        return tape.run("copy", (mixed,), step.tokens * mixer.output_width // step.tensor_ranks, values.dtype)
+        mixed = _fused(builder, queries, keys, values, shape, kind)
+        return tape.run("cut", (mixed,), step.tokens * mixer.output_width // step.tensor_ranks, values.dtype)
     mixed = _fused(
         builder, queries, keys, values, mixer, kind, _mask_bytes(builder, mixer, traits, kind, own_bias)
     )
@@ -165,9 +165,8 @@ def _eager(
         step.masked or step.attends_back or traits.position_bias != "none"
     ):
         scores = tape.run("add mask", (scores,), size, scores.dtype, passes=True)
-    shares = (
-        _with_sinks(builder, scores, heads) if builder.manner.softmax == "sinks" else _shares(builder, scores)
-    )
+    sinks = builder.manner.softmax == "sinks"
+    shares = _with_sinks(builder, scores, heads) if sinks else _shares(builder, scores)
     shares = tape.dropout(tape.cast(shares, values.dtype), traits.attention_dropout if step.training else 0.0)
     out = step.tokens * heads * mixer.value_dim
     mixed = tape.run("mix", (shares, values), out, values.dtype, saves=(shares, values))

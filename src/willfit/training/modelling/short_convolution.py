@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from willfit.architectures.mixers import Recurrent
 from willfit.architectures.model import Tensor
 from willfit.training.modelling.builder import Builder
-from willfit.training.modelling.convolution import convolved, named
+from willfit.training.modelling.convolution import convolved, needed
 from willfit.training.tape import Value
 
 
@@ -24,9 +24,7 @@ def short_convolution(builder: Builder, value: Value, tensors: Sequence[Tensor],
         Of the mixer.
     """
     tape = builder.tape
-    inward, outward = named(tensors, "in_proj"), named(tensors, "out_proj")
-    assert inward is not None
-    assert outward is not None
+    inward, outward = needed(tensors, "in_proj"), needed(tensors, "out_proj")
     projected = builder.linear(value, inward)
     before, behind, given = tape.split(projected, (projected.elements // 3,) * 3)
     mixed = convolved(builder, tape.multiply(before, given), tensors, mixer.conv_kernel, "")
