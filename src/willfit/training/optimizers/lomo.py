@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from willfit.training.optimizers.adafactor import factored
-from willfit.training.optimizers.passes import Binding, larger, one_by_one
-from willfit.training.optimizers.records import CONSTRUCTION, NOTHING, Job, OptimizerMemory
+from willfit.training.optimizers.passes import Binding, Script, larger, one_by_one
+from willfit.training.optimizers.records import CONSTRUCTION, NOTHING, Job, OptimizerMemory, Transient
 from willfit.training.parameters import Parameter
 
 #: Both work on float32 copies of a tensor.
@@ -48,7 +48,7 @@ def _copy(job: Job, parameter: Parameter) -> int:
     return 0 if job.width(parameter) == _WIDE else parameter.elements // parameter.copies * _WIDE
 
 
-def _each(job: Job, loop):  # type: ignore[no-untyped-def]
+def _each(job: Job, loop: Script) -> Transient:
     """The largest of steps that are each on their own."""
     steps = [one_by_one([replace(parameter, copies=1)], loop) for parameter in job.parameters]
     return larger(*steps) if steps else NOTHING

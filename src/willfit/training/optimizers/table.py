@@ -22,9 +22,10 @@ from willfit.training.optimizers.adam import (
     transformers_adamw,
 )
 from willfit.training.optimizers.adam_mini import adam_mini
-from willfit.training.optimizers.averaged import dion, grokadamw, optimi, prodigy, schedule_free
+from willfit.training.optimizers.averaged import grokadamw, optimi, prodigy, schedule_free
 from willfit.training.optimizers.bitsandbytes import bitsandbytes
 from willfit.training.optimizers.blocks import badam, lisa
+from willfit.training.optimizers.dion import dion
 from willfit.training.optimizers.lion import fused_lion, lion
 from willfit.training.optimizers.lomo import adalomo, lomo
 from willfit.training.optimizers.low_rank import apollo, fira, flora, galore
@@ -33,7 +34,7 @@ from willfit.training.optimizers.records import Job, OptimizerMemory
 from willfit.training.optimizers.sgd import adadelta, adagrad, rmsprop, sgd
 from willfit.training.optimizers.shampoo import shampoo
 from willfit.training.optimizers.soap import soap
-from willfit.training.optimizers.torchao import cpu_offload, flash, torchao
+from willfit.training.optimizers.torchao import cpu_offload, flash, sinkgd, torchao
 
 Rule = Callable[[Job], OptimizerMemory]
 
@@ -112,6 +113,7 @@ _AXOLOTL = {
     "came_pytorch": Named(came),
     "muon": Named(muon),
     "dion": Named(dion),
+    "sinkgd": Named(sinkgd),
     "flash_adamw": Named(flash),
     "flash_adam": Named(flash),
     "flash_sgd": Named(flash, {"moments": 1}),
