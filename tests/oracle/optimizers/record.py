@@ -120,13 +120,29 @@ LIBRARIES = (
 )  # fmt: skip
 
 
-def stub_bitsandbytes():
-    """galore-torch imports it for classes that are not used here."""
-    names = ("bitsandbytes", "bitsandbytes.functional", "bitsandbytes.optim", "bitsandbytes.optim.optimizer")
-    for name in names:
-        sys.modules[name] = types.ModuleType(name)
-    sys.modules["bitsandbytes.optim.optimizer"].Optimizer2State = object
-    sys.modules["bitsandbytes"].functional = sys.modules["bitsandbytes.functional"]
+#: willfit's name and the class; kernels are left away, since states are made before they run.
+OF_BITSANDBYTES = (("adamw_8bit", "AdamW8bit"), ("adamw_32bit", "AdamW"), ("ademamix_8bit", "AdEMAMix8bit"))
+OF_TORCHAO = (
+    ("adamw_torch_8bit", "AdamW8bit"),
+    ("adamw_torch_4bit", "AdamW4bit"),
+    ("ao_adamw_fp8", "AdamWFp8"),
+)
+
+
+def states_only(folder, home, module, classes):
+    """Rows without a step: its kernels run on a device, or are compiled."""
+    sys.path.insert(0, str(folder / home))
+    loaded = importlib.import_module(module)
+    if module == "bitsandbytes.optim":
+        kernels = importlib.import_module("bitsandbytes.functional")
+        kernels.optimizer_update_8bit_blockwise = kernels.optimizer_update_32bit = lambda *_, **__: None
+        importlib.import_module("bitsandbytes.optim.optimizer").sync_gpu = lambda _: None
+    library, _, version = home.rpartition("-")
+    for name, kind in classes:
+        for dtype in DTYPES:
+            make = getattr(loaded, kind)
+            found = row(library, version, name, {}, None, dtype, lambda named, make=make: make(plain(named)))
+            yield {**found, "first": None, "later": None}
 
 
 def row(library, version, name, options, implementation, dtype, make):
@@ -178,8 +194,11 @@ def of_torch(folder):
 
 def main(folder):
     warnings.simplefilter("ignore")
-    stub_bitsandbytes()
-    for found in (*of_libraries(folder), *of_torch(folder)):
+    rows = [*states_only(folder, "bitsandbytes-0.50.2", "bitsandbytes.optim", OF_BITSANDBYTES)]
+    rows += [*of_libraries(folder), *of_torch(folder)]
+    torch.compile = lambda function=None, **_: function or (lambda given: given)
+    rows += states_only(folder, "torchao-0.18.0", "torchao.optim", OF_TORCHAO)
+    for found in rows:
         print(json.dumps(found))
 
 

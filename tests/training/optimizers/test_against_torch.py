@@ -93,8 +93,10 @@ def test_recorded(run):
     found = optimizer_memory(
         run["name"], SMALL, run["dtype"], run["implementation"], run["options"], versions
     )
-    # optimi and Prodigy keep a counter for all parameters together.
+    # optimi keeps a counter for all parameters together, torchao the learning rate as a tensor.
     assert abs(everything(found) - run["stays"]) <= 4
+    if run["later"] is None:
+        return
     # A decomposition's matrices are counted; what CUDA takes inside of it was not run here.
     later = max(found.step.low, found.update.low if found.update else 0)
     assert abs(later - run["later"]) <= SCALARS

@@ -170,6 +170,12 @@ def test_flashoptim():
     assert found.held() == 2 * (ELEMENTS + 2 * ELEMENTS // 32) + ELEMENTS
 
 
+def test_sinkgd_keeps_vectors():
+    found = kinds(optimizer_memory("sinkgd", SMALL, "bf16"))
+    assert found["norm's vector"] == 4 * 2 * (5 * 64 + 160)
+    assert found["exp_avg"] == 2 * (2 * 97 * 64 + 3 * 64)
+
+
 def test_quantized_projector():
     matrix = [Parameter("q_proj.weight", (512, 256), "attention", "linear")]
     found = kinds(optimizer_memory("q_galore", matrix, "bf16", options={"rank": 64}))

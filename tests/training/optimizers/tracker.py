@@ -30,7 +30,8 @@ class Tracker(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         made = function(*args, **(kwargs or {}))
         for leaf in tree_leaves(made):
-            if isinstance(leaf, torch.Tensor) and leaf.device.type != "meta":
+            # A tensor that wraps others has no storage of its own.
+            if type(leaf) in (torch.Tensor, torch.nn.Parameter):
                 self._count(leaf.untyped_storage())
         return made
 

@@ -45,7 +45,7 @@ def badam(job: Job) -> OptimizerMemory:
 def lisa(job: Job) -> OptimizerMemory:
     """LISA: embedding, head and some layers, which are drawn anew every few steps.
 
-    Options: `lisa_activated_layers` (2). What is drawn keeps its states when others are drawn.
+    Option `lisa_activated_layers` (2).
     """
     active = job.count("lisa_activated_layers", _ACTIVE)
     block, layers = _one_layer(job, active)
@@ -55,9 +55,9 @@ def lisa(job: Job) -> OptimizerMemory:
     return replace(
         inner, name="LISA", gradients="one block",
         trained=sum(one.elements for one in (*outer, *block)) / total if total else 1.0,
-        reference="LMFlow lmflow/pipeline/finetuner.py: DynamicLayerActivationCallback; ms-swift lisa callback",
-        notes=(f"{active} of {layers} layers are trained at a time; states of layers that had their turn are counted "
-               "only while they have it",),
+        reference="ms-swift swift/llm/train/callback.py: DynamicLayerActivationCallback, 3.0",
+        notes=(f"{active} of {layers} layers are trained at a time; nothing drops the states of those whose turn is "
+               "over: where the optimizer was given all layers, all have states in the end, which is not counted",),
     )  # fmt: skip
 
 

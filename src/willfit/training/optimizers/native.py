@@ -62,8 +62,8 @@ class Native:
         Version from which there is a fused kernel for CUDA.
     decay
         Coupled weight decay that holds where nothing is said.
-    steps_since
-        Version from which steps are counted in a tensor for each parameter.
+    counters, counted_since
+        What is counted in a float32 tensor for each parameter, and the version from which it is.
     """
 
     name: str

@@ -34,7 +34,7 @@ from willfit.training.optimizers.records import Job, OptimizerMemory
 from willfit.training.optimizers.sgd import adadelta, adagrad, rmsprop, sgd
 from willfit.training.optimizers.shampoo import shampoo
 from willfit.training.optimizers.soap import soap
-from willfit.training.optimizers.torchao import cpu_offload, flash, torchao
+from willfit.training.optimizers.torchao import cpu_offload, flash, sinkgd, torchao
 
 Rule = Callable[[Job], OptimizerMemory]
 
@@ -113,6 +113,7 @@ _AXOLOTL = {
     "came_pytorch": Named(came),
     "muon": Named(muon),
     "dion": Named(dion),
+    "sinkgd": Named(sinkgd),
     "flash_adamw": Named(flash),
     "flash_adam": Named(flash),
     "flash_sgd": Named(flash, {"moments": 1}),

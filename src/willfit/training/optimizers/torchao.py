@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from willfit.engines.versions import Version
+from willfit.training.optimizers.muon import is_hidden_matrix
 from willfit.training.optimizers.records import (
     CONSTRUCTION,
     Job,
@@ -112,6 +114,18 @@ def cpu_offload(job: Job) -> OptimizerMemory:
         "torchao CPUOffloadOptimizer", "fused", tuple(states),
         gradients="one parameter" if job.flag("offload_gradients") else "all",
         reference="torchao optim/cpu_offload.py: CPUOffloadOptimizer",
+    )  # fmt: skip
+
+
+def sinkgd(job: Job) -> OptimizerMemory:
+    """axolotl's SinkGD: matrices between embedding and head keep a vector each, the rest torchao's 8-bit states."""
+    matrices = [one for one in job.parameters if is_hidden_matrix(one)]
+    rest = torchao(job.only([one for one in job.parameters if not is_hidden_matrix(one)]))
+    vectors = sum(one.elements // one.shape[-2] for one in matrices)
+    states = counted("norm's vector", "fp32", vectors, sum(one.copies for one in matrices), words="elements")
+    return replace(
+        torchao(job), name="SinkGD", states=(*states, *rest.states),
+        reference="axolotl utils/optimizers/sinkgd.py: SinkGD, 0.19",
     )  # fmt: skip
 
 
