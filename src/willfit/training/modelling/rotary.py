@@ -30,7 +30,9 @@ def rotated(builder: Builder, value: Value, first: bool = False) -> tuple[Value,
     way = builder.manner.rope
     if "rope" in builder.step.kernels:
         return builder.tape.run("rope", (value,), value.elements, value.dtype, reuses=True), False
-    angles = 2 * builder.step.length * builder.manner.turned if builder.manner.own_angles and first else 0
+    manner = builder.manner
+    makes = manner.own_angles > 1 or (manner.own_angles and first)
+    angles = 2 * builder.step.length * manner.turned if makes else 0
     if way == "cat":
         # The turned part of each head is put together with what is left as it was.
         turned = _sum(builder, value, value.dtype, DTYPE_BYTES[value.dtype] * angles)
