@@ -38,7 +38,8 @@ _T5 = Style(
     embedding_dropout=Field("dropout_rate", 0.1), position_bias="relative",
 )  # fmt: skip
 _PARALLEL_LAYER_NORM = replace(_GELU, acts=("activation", "hidden_act"), block="parallel_shared_norm")
-_FALCON = replace(_PARALLEL_LAYER_NORM, hidden_dropout=Field("hidden_dropout"))
+# Without ALiBi the code drops nothing of attention.
+_FALCON = replace(_PARALLEL_LAYER_NORM, attention_dropout=Field(), hidden_dropout=Field("hidden_dropout"))
 _GEMMA = Style(
     activation="gelu_pytorch_tanh", norm="rms_offset",
     embeds=Field("sqrt"),
@@ -123,7 +124,7 @@ _GROUPS: tuple[tuple[str, Style], ...] = (
     ("olmo2 olmo3 flex_olmo olmo_hybrid", _OLMO2),
     ("exaone4", Style(block="post_branch", qk_norm="head")),
     ("cohere cohere2", _COHERE),
-    ("mllama mllama_text_model", Style(attention_dropout=Field("dropout"))),
+    ("mllama", Style(attention_dropout=Field("dropout"))),
     ("nemotron", Style(activation="relu2", norm="layer_norm_offset")),
     ("jais2", Style(activation="relu2", norm="layer_norm")),
     ("starcoder2", replace(
@@ -171,7 +172,7 @@ _GROUPS: tuple[tuple[str, Style], ...] = (
     ("orion", Style(norm="layer_norm")),
     ("internlm2 iquestcoder solar xverse", LLAMA),
     ("minicpm", _MINICPM),
-    ("minicpm3", replace(_MINICPM, norm="rms", attention_dropout=Field("attention_dropout"))),
+    ("minicpm3", replace(_MINICPM, norm="rms", embeds=Field("scale_emb", 12.0))),
     ("bailing_moe", Style(qk_norm="head", qk_norm_field="use_qk_norm", routing=Routing(
         Router(normalised=True), normalises="norm_topk_prob", corrects="moe_router_enable_expert_bias"))),
     ("bailing_moe_v2", Style(qk_norm="head", qk_norm_field="use_qk_norm", routing=Routing(
@@ -187,8 +188,7 @@ _GROUPS: tuple[tuple[str, Style], ...] = (
     )),
     ("dbrx", Style(
         acts=("ffn_config.ffn_act_fn.name",), norm="layer_norm", attention_dropout=Field("attn_config.attn_pdrop"),
-        hidden_dropout=Field("resid_pdrop"), embedding_dropout=Field("emb_pdrop"),
-        qkv_clip=Field("attn_config.clip_qkv"),
+        hidden_dropout=Field("resid_pdrop"), qkv_clip=Field("attn_config.clip_qkv"),
         routing=Routing(Router(normalised=True), jitters="ffn_config.moe_jitter_eps"),
     )),
     ("qwen3_moe", _QWEN3_MOE),
@@ -210,7 +210,10 @@ _GROUPS: tuple[tuple[str, Style], ...] = (
     ("ernie4_5_moe ernie4_5_vl_moe_text", _ERNIE),
     ("deepseek_v2", Style(routing=Routing(Router(float32=True)))),
     ("deepseek_v3 deepseek_v32 kimi_k2 glm4_moe_lite glm_moe_dsa axk1 youtu mimo_v2_flash mimo_v2", _DEEPSEEK3),
-    ("dots1 exaone_moe", replace(_DEEPSEEK3, qk_norm="head")),
+    ("dots1", Style(
+        qk_norm="head", routing=Routing(replace(_SIGMOID, normalised=False), normalises="norm_topk_prob"),
+    )),
+    ("exaone_moe", replace(_DEEPSEEK3, qk_norm="head")),
     ("glm4_moe glm4v_moe_text solar_open", replace(_DEEPSEEK3, qk_norm="head", qk_norm_field="use_qk_norm")),
     ("hy_v3", replace(_HEADS, routing=Routing(_SIGMOID))),
     ("mistral4", Style(routing=Routing(Router(normalised=True), normalises="norm_topk_prob"))),

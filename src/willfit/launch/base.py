@@ -54,6 +54,9 @@ class Launch:
         What was understood but is not counted, and what was assumed.
     draft
         The model that drafts; None without.
+    config
+        Config of the model, as Hugging Face would write it, where the command gives the model's sizes and
+        no checkpoint; None otherwise. `model` is then what to call it.
     """
 
     engine: str
@@ -66,6 +69,7 @@ class Launch:
     draft: DraftModel | None = None
     other_files: bool = False
     visible: tuple[int, ...] = ()
+    config: Mapping[str, Any] | None = None
 
 
 class OnlyServes(BadInput):

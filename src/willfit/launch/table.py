@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from os.path import basename
+from types import ModuleType
 
 from willfit.errors import BadInput
 from willfit.launch.base import Launch, OnlyServes
 from willfit.launch.images import known_image
 from willfit.launch.llama_names import PUBLISHED, is_koboldcpp, is_llama_program, llama_program
 from willfit.launch.shell import SHELLS, VARIABLE, commands_of, script_of
+from willfit.launch.training.table import PROGRAMS as TRAINING_PROGRAMS
+from willfit.launch.training.table import launcher_of
 from willfit.launch.values import numbers_of
 
 #: Modules of this folder, asked in turn whether a command is theirs.
@@ -44,7 +47,7 @@ _TOOLS = frozenset({"lms"})
 _DOTTED = re.compile(r"mlx_v?lm(\.\w+)?")
 
 #: First words of commands, so that a model's name is not taken for one.
-PROGRAMS: frozenset[str] = _WRAPPERS | _CONTAINERS | _ENGINES | _TOOLS | SHELLS
+PROGRAMS: frozenset[str] = _WRAPPERS | _CONTAINERS | _ENGINES | _TOOLS | SHELLS | TRAINING_PROGRAMS
 
 _SUBCOMMANDS = frozenset(
     {"serve", "bench", "run-batch", "chat", "complete", "generate", "server", "benchmark", "run", "webui"}
@@ -126,13 +129,19 @@ def parse_command(
         If no launcher knows the program, or the command is wrong.
     """
     # A backslash at the end of a line is left over where a command was pasted.
-    words = [word for word in words if word.strip(" \\\n\t")]
+    words = [word for word in words if not word or word.strip(" \\\n\t")]
     before, command = variables_before(words)
     given = {**(variables or {}), **before}
     name = basename(command[0]) if command else ""
-    if name in SHELLS:
+    trainer = launcher_of(command)
+    if name in SHELLS and trainer is None:
         return _parse_script(command, version, given)
-    launch = None if name in _WRAPPERS or _in_container(command) else _parse_plain(command, version, given)
+    launch: Launch | None
+    if trainer is not None:
+        launch = _parse_with(trainer, command, version, given)
+    else:
+        wrapped = name in _WRAPPERS or _in_container(command)
+        launch = None if wrapped else _parse_plain(command, version, given)
     if launch is None:
         launch = _parse_wrapped(command, version, given)
     visible = devices_of(given)
@@ -167,13 +176,20 @@ def _parse_plain(command: Sequence[str], version: str | None, variables: Mapping
     for name in LAUNCHERS if command else ():
         module = import_module(f"willfit.launch.{name}")
         if module.recognises(command):
-            launch: Launch
-            if getattr(module, "READS_VARIABLES", False):
-                launch = module.parse(command, version, variables)
-            else:
-                launch = module.parse(command, version)
-            return launch
+            return _parse_with(module, command, version, variables)
     return None
+
+
+def _parse_with(
+    module: ModuleType, command: Sequence[str], version: str | None, variables: Mapping[str, str]
+) -> Launch:
+    """What a launcher reads in a command that is its own."""
+    launch: Launch
+    if getattr(module, "READS_VARIABLES", False):
+        launch = module.parse(command, version, variables)
+    else:
+        launch = module.parse(command, version)
+    return launch
 
 
 def _parse_wrapped(command: list[str], version: str | None, variables: Mapping[str, str]) -> Launch:
@@ -220,6 +236,8 @@ def _pinned(words: Sequence[str], command: Sequence[str]) -> str | None:
 def starts(words: Sequence[str]) -> bool:
     """Whether an engine's command, a container or a shell's script begins here, behind other programs."""
     name, following = basename(words[0]), list(words[1:5])
+    if launcher_of(words) is not None:
+        return True
     if _PINNED.fullmatch(name):
         name = name.partition("@")[0]
     if (

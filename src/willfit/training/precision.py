@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from typing import Any
 
 from willfit.errors import BadInput
+from willfit.quantities import dtype_name
 from willfit.training.settings import PrecisionSettings
 
 #: Bytes for a parameter that is trained, as `weights + gradients + states (+ copies)`, without sharding:
@@ -58,12 +60,25 @@ def filled(asked: PrecisionSettings) -> PrecisionSettings:
     BadInput
         If there is no such recipe.
     """
+    asked = _named(asked)
     if asked.recipe is None:
         return asked
     recipe = RECIPES.get(asked.recipe)
     if recipe is None:
         raise BadInput(f"there is no precision recipe {asked.recipe!r}", f"known: {', '.join(RECIPES)}")
     return completed(asked, recipe)
+
+
+def _named(asked: PrecisionSettings) -> PrecisionSettings:
+    """Dtypes by the names that are used here, however a framework writes them."""
+    names: dict[str, Any] = {
+        name: dtype_name(text)
+        for name in ("weights", "compute", "trainable", "gradients", "states", "reduce")
+        if (text := getattr(asked, name)) is not None
+    }
+    if asked.master not in (None, "none"):
+        names["master"] = dtype_name(str(asked.master))
+    return replace(asked, **names)
 
 
 def completed(asked: PrecisionSettings, otherwise: PrecisionSettings) -> PrecisionSettings:

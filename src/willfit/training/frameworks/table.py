@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from willfit.architectures.model import Architecture
 from willfit.errors import BadInput
-from willfit.training.frameworks import hugging_face, megatron, torchtitan, torchtune, trl
+from willfit.quantities import dtype_name
+from willfit.training.frameworks import hugging_face, litgpt, megatron, torchtitan, torchtune, trl
+from willfit.training.precision import filled
 from willfit.training.run import Run
 from willfit.training.settings import TrainingSettings
 
@@ -23,6 +26,7 @@ FRAMEWORKS: dict[str, _Resolve] = {
     "axolotl": hugging_face.resolve,
     "unsloth": hugging_face.resolve,
     "fsdp_qlora": hugging_face.resolve,
+    "litgpt": litgpt.resolve,
     "torchtitan": torchtitan.resolve,
     "torchtune": torchtune.resolve,
     "megatron": megatron.resolve,
@@ -42,4 +46,7 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
         raise BadInput(
             f"there is no training framework {settings.framework!r}", f"known: {', '.join(FRAMEWORKS)}"
         )
-    return found(settings, architecture)
+    adapter = settings.adapter
+    if adapter is not None and adapter.dtype is not None:
+        adapter = replace(adapter, dtype=dtype_name(adapter.dtype))
+    return found(replace(settings, precision=filled(settings.precision), adapter=adapter), architecture)

@@ -115,24 +115,33 @@ class Builder:
 
     def product(self, value: Value, stored: Stored, elements: int, bias: Weight | None = None) -> Value:
         """The product alone, with `elements` outputs."""
-        weight, tape = stored.weight, self.tape
+        weight, tape, step = stored.weight, self.tape, self.step
         biases = (bias,) if bias else ()
-        if not self.step.autocast:
-            saves = (value,) if weight.trained else ()
+        keeps = weight.trained or (bool(stored.expanded) and step.keeps_quantized_input)
+        backward, forward = self.expansion(stored, value.bytes), self.expansion(stored, elements * step.width)
+        if not step.autocast:
             return tape.run(
-                "mm", (value,), elements, value.dtype, saves=saves, weights=(weight, *biases),
-                forward_temp=stored.expanded, backward_temp=stored.expanded,
+                "mm", (value,), elements, value.dtype, saves=(value,) if keeps else (), weights=(weight, *biases),
+                forward_temp=forward, backward_temp=backward, outlives=bool(stored.expanded),
             )  # fmt: skip
-        value = tape.cast(value, self.step.compute)
-        if weight.dtype == self.step.compute or stored.expanded:
-            saves = (value,) if weight.trained else ()
+        value = tape.cast(value, step.compute)
+        if weight.dtype == step.compute or stored.expanded:
             return tape.run(
-                "mm", (value,), elements, value.dtype, saves=saves, weights=(weight, *biases),
-                forward_temp=stored.expanded, backward_temp=stored.expanded,
+                "mm", (value,), elements, value.dtype, saves=(value,) if keeps else (), weights=(weight, *biases),
+                forward_temp=forward, backward_temp=backward, outlives=bool(stored.expanded),
             )  # fmt: skip
         cast = tape.run("cast weight", (), weight.elements, self.step.compute, weights=(weight,))
         saves = (*((value,) if weight.trained else ()), *((cast,) if value.grad else ()))
         return tape.run("mm", (value, cast), elements, self.step.compute, saves=saves, weights=biases)
+
+    def expansion(self, stored: Stored, output: int) -> int:
+        """Bytes of a quantized matrix in full precision beside a product's output, or the gradient of its input.
+
+        Where it is made in one dtype and cast to another, both are alive before there is an output.
+        """
+        if not self.step.expands_twice:
+            return stored.expanded
+        return max(stored.expanded, 2 * stored.expanded - output)
 
     def _trained_bias(self, bias: Tensor | None) -> Weight | None:
         if bias is None:

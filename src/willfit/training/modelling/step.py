@@ -45,8 +45,14 @@ class Step:
         A token sees itself and those before it; else all.
     training
         Dropout is on.
+    compiled
+        Layers and loss run under `torch.compile`, which keeps results of products and makes the rest anew.
     wide_angles
         Cosine and sine stay float32 under autocast.
+    keeps_quantized_input, expands_twice
+        See `Habits`.
+    torch
+        Version of torch that decides what SDPA can choose, as numbers; empty for the newest.
     """
 
     batch: int
@@ -68,7 +74,11 @@ class Step:
     grouped_experts: bool = True
     attends_back: bool = True
     training: bool = True
+    compiled: bool = False
     wide_angles: bool = True
+    keeps_quantized_input: bool = False
+    expands_twice: bool = False
+    torch: tuple[int, ...] = ()
 
     @property
     def tokens(self) -> int:

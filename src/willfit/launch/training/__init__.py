@@ -1,0 +1,1 @@
+"""Reading what training programs are asked to do: commands and config files."""
