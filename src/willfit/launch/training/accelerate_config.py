@@ -134,7 +134,9 @@ def read_file(name: str) -> tuple[dict[str, Any], list[str]]:
     if found is None:
         found = _shipped().get(path.stem)
         if found is None:
-            raise BadInput(f"{PROGRAM}: {name[:80]} (--config_file) is not here", "give the path of a file that is")
+            raise BadInput(
+                f"{PROGRAM}: {name[:80]} (--config_file) is not here", "give the path of a file that is"
+            )
         if path.suffix:
             notes.append(f"{name[:80]} is not here: read as TRL's own file of that name")
     settings: dict[str, Any] = {}
@@ -158,7 +160,9 @@ def _kind(flags: Mapping[str, Any], keys: Keys) -> str:
         raise BadInput(f"{PROGRAM}: --{said[0]} and --{said[1]} exclude each other", "give one of them")
     kind = keys.word("distributed_type")
     if kind is not None and kind.upper() not in _TYPES:
-        raise BadInput(f"{keys.program}: there is no distributed_type {kind[:40]}", f"known: {', '.join(_TYPES)}")
+        raise BadInput(
+            f"{keys.program}: there is no distributed_type {kind[:40]}", f"known: {', '.join(_TYPES)}"
+        )
     return said[0] if said else _TYPES[(kind or "NO").upper()]
 
 
@@ -234,7 +238,15 @@ def _not_counted(keys: Keys, kind: str) -> list[str]:
             continue
         if kind != "use_deepspeed" and ("offload_" in name or "zero" in name or "deepspeed" in name):
             continue
-        if (flag is None or not flag.quiet) and keys.values[name] not in (False, "no", "none", [], {}, "", "false"):
+        if (flag is None or not flag.quiet) and keys.values[name] not in (
+            False,
+            "no",
+            "none",
+            [],
+            {},
+            "",
+            "false",
+        ):
             notes.append(f"{name[:60]}: {str(keys.values[name])[:40]} of accelerate is not counted")
     return notes
 

@@ -12,9 +12,7 @@ from willfit.launch.scanning import Dialect, scan
 _DIALECT = Dialect(abbreviations=False, underscores=True)
 
 
-def launcher_flags(
-    words: Sequence[str], table: FlagTable, program: str
-) -> tuple[dict[str, Any], list[str]]:
+def launcher_flags(words: Sequence[str], table: FlagTable, program: str) -> tuple[dict[str, Any], list[str]]:
     """The launcher's flags by name, with underscores, and what it starts with what is behind it.
 
     Parameters
@@ -41,7 +39,5 @@ def launcher_flags(
     if end > len(words):
         raise BadInput(f"{program}: {words[-1]} needs a value")
     scanned = scan(words[:end], table, program, _DIALECT)
-    said = {
-        name.lstrip("-").replace("-", "_"): scanned.options[name] for name in scanned.flags
-    }
+    said = {name.lstrip("-").replace("-", "_"): scanned.options[name] for name in scanned.flags}
     return said, list(words[end:])

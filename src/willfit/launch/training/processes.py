@@ -94,7 +94,9 @@ def _deepspeed(words: list[str]) -> Processes:
             hosts = _filtered(hosts, str(keys.get(flag)), drop, flag)
     if hosts:
         counts = list(hosts.values())[: nodes if nodes and nodes > 0 else None]
-        return Processes(sum(min(one, each) if each and each > 0 else one for one in counts), rest, notes=notes)
+        return Processes(
+            sum(min(one, each) if each and each > 0 else one for one in counts), rest, notes=notes
+        )
     devices = each * (nodes if nodes and nodes > 0 else 1) if each and each > 0 else None
     return Processes(devices, rest, notes=notes)
 

@@ -23,6 +23,7 @@ _SAME: dict[str, tuple[str, str | None]] = {
     "adamw_torch_npu_fused": ("adamw", "fused"), "adamw_bnb_8bit": ("adamw_8bit", None), "lion": ("lion_32bit", None),
 }  # fmt: skip
 
+
 def optimizer(name: str | None, arguments: Any = None) -> OptimizerSettings:
     """The optimizer that `optim` and `optim_args` ask for.
 
@@ -99,7 +100,9 @@ def mapping(keys: Keys, name: str) -> dict[str, Any]:
     if isinstance(value, str) and not value.lstrip().startswith("{"):
         found = read_json_settings(path_of(value))
         if found is None:
-            raise BadInput(f"{keys.program}: {value[:80]} ({name}) is not here", "give the path of a JSON file")
+            raise BadInput(
+                f"{keys.program}: {value[:80]} ({name}) is not here", "give the path of a JSON file"
+            )
     elif isinstance(value, str):
         try:
             found = json.loads(value)

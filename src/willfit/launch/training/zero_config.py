@@ -159,7 +159,9 @@ def _offload(keys: Keys, stage: int) -> dict[str, Any]:
         ("offload_optimizer", "optimizer", "cpu_offload"),
         ("offload_param", "params", "cpu_offload_params"),
     ):
-        device = keys.word(f"{where}{part}.device", _DEVICES) or ("cpu" if keys.get(where + old) is True else "")
+        device = keys.word(f"{where}{part}.device", _DEVICES) or (
+            "cpu" if keys.get(where + old) is True else ""
+        )
         if device in ("cpu", "nvme"):
             offload[field] = True
             offload |= {"nvme": True} if device == "nvme" else {}
