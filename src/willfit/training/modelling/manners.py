@@ -47,8 +47,8 @@ class Manner:
         Attention's outputs of several windows are put together.
     norms_late
         Norms of queries and keys follow the rotation.
-    wide_router
-        The router's weight is float32 itself.
+    wide_router, outside_autocast
+        The router's weight is float32 itself; its product is left alone by autocast.
     narrow_scores, wide_weights
         Experts' scores are made in the model's dtype, and their weights stay float32.
     experts_beside
@@ -78,6 +78,7 @@ class Manner:
     gathers_output: bool = False
     norms_late: bool = False
     wide_router: bool = False
+    outside_autocast: bool = False
     narrow_scores: bool = False
     experts_beside: bool = False
     dense_experts: bool = False
@@ -121,7 +122,7 @@ _MANNERS = {
     "distilbert": Manner(softmax="narrow"),
     "dots1": _WIDE_WEIGHTS,
     "ernie4_5": _WIDE_OWN,
-    "ernie4_5_moe": Manner(rope="wide", own_angles=1, wide_router=True),
+    "ernie4_5_moe": Manner(rope="wide", own_angles=1, wide_router=True, outside_autocast=True),
     "exaone_moe": _WIDE_WEIGHTS,
     "falcon": Manner(softmax="narrow", always_masked=True, splits="copies"),
     "falcon_h1": Manner(scales_mixer=True),
