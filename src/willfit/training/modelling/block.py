@@ -16,6 +16,7 @@ from willfit.training.modelling.gemma import experts_beside, with_own_input
 from willfit.training.modelling.mixing import mix
 from willfit.training.modelling.norms import normed
 from willfit.training.modelling.roles import Norm, Roles, roles_of
+from willfit.training.modelling.sequence import gathered, scattered
 from willfit.training.tape import Value
 
 
@@ -119,11 +120,13 @@ def _branch(
     if traits.block == "normed_residual":
         value = given
     tape.module = part
+    whole = gathered(builder, given)
     done = (
-        feed(builder, given, layer, roles, traits)
+        feed(builder, whole, layer, roles, traits)
         if part == "mlp"
-        else mix(builder, given, layer, roles, traits, part == "cross")
+        else mix(builder, whole, layer, roles, traits, part == "cross")
     )
+    done = scattered(builder, done)
     if part == "mlp" and builder.manner.experts_beside and roles.experts and layer.feed_forward is not None:
         done = experts_beside(builder, value, done, roles, layer.feed_forward, traits)
     tape.module = "residual"
@@ -142,11 +145,11 @@ def _parallel(builder: Builder, value: Value, layer: Layer, roles: Roles, traits
     tape = builder.tape
     given = _norm(builder, value, roles.norms[0], traits)
     tape.module = "attention"
-    mixed = mix(builder, given, layer, roles, traits)
+    mixed = scattered(builder, mix(builder, gathered(builder, given), layer, roles, traits))
     if traits.block == "parallel" and len(roles.norms) > 1:
         given = _norm(builder, value, roles.norms[1], traits)
     tape.module = "mlp"
-    fed = feed(builder, given, layer, roles, traits)
+    fed = scattered(builder, feed(builder, gathered(builder, given), layer, roles, traits))
     tape.module = "residual"
     probability = traits.hidden_dropout if builder.step.training else 0.0
     together = tape.add(tape.dropout(mixed, probability), tape.dropout(fed, probability))

@@ -40,12 +40,13 @@ def experts(
         What the router looks at, if that is another value.
     """
     tape, step = builder.tape, builder.step
-    hidden = next(tensor for tensor in router if tensor.kind == "linear").shape[-1]
-    tokens = value.elements // hidden
+    looking = value if seen is None else seen
+    tokens = looking.elements // next(tensor for tensor in router if tensor.kind == "linear").shape[-1]
+    hidden = value.elements // tokens
     if builder.manner.dense_experts:
         return dense_experts(builder, value, router, _halves(builder, tensors), shape, traits)
     tape.module = "router"
-    weights = routed(builder, value if seen is None else seen, router, shape, traits, tokens)
+    weights = routed(builder, looking, router, shape, traits, tokens)
     tape.module = "experts"
     inward, outward = _halves(builder, tensors)
     biased = any(tensor.kind == "bias" for tensor in tensors)

@@ -33,12 +33,23 @@ def feed(builder: Builder, value: Value, layer: Layer, roles: Roles, traits: Tra
             builder, value, roles.mlp, shape.gated, traits.activation, traits.activation_dropout
         )
     if not shape.width:
-        return experts(builder, value, roles.router, roles.experts, shape, traits)
+        return _routed(builder, value, roles, shape, traits)
     early = _shared(builder, value, roles.mlp, shape, traits) if builder.manner.shared_first else None
-    routed = experts(builder, value, roles.router, roles.experts, shape, traits)
+    routed = _routed(builder, value, roles, shape, traits)
     builder.tape.module = "mlp"
     shared = early or _shared(builder, value, roles.mlp, shape, traits)
     return builder.tape.add(routed, _opened(builder, value, shared, roles.mlp))
+
+
+def _routed(builder: Builder, value: Value, roles: Roles, shape: FeedForward, traits: Traits) -> Value:
+    """Routed experts, which may be narrower than the stream (Nemotron 3 Super, Kimi K3)."""
+    if len(roles.latents) < 2:
+        return experts(builder, value, roles.router, roles.experts, shape, traits)
+    inward, outward = roles.latents[0], roles.latents[-1]
+    builder.tape.module = "experts"
+    narrow = builder.linear(value, inward)
+    done = experts(builder, narrow, roles.router, roles.experts, shape, traits, value)
+    return builder.linear(done, outward)
 
 
 def _shared(
