@@ -170,6 +170,8 @@ def _halves(builder: Builder, tensors: Sequence[Tensor]) -> tuple[Stored, Stored
     """All matrices into the experts, and all out of them, as one each."""
     matrices = [tensor for tensor in tensors if tensor.kind == "linear"]
     outward = [t for t in matrices if t.split is not None and t.split.axis == len(t.shape) - 1]
+    # DBRX stores the last one as the others.
+    outward = outward or matrices[-1:]
     inward = [t for t in matrices if t not in outward]
     return _joined(builder, inward), _joined(builder, outward)
 
