@@ -146,7 +146,7 @@ _MANNERS = {
     "gpt_oss": Manner(softmax="sinks", sdpa=False, narrow_scores=True),
     "gptj": Manner(rope="cat", own_angles=2, softmax="float", sdpa=False),
     "helium": Manner(norm="rms_copied", own_angles=1),
-    "hunyuan_v1_moe": Manner(norms_late=True, shared_first=True, wide_router=True),
+    "hunyuan_v1_moe": Manner(norms_late=True, shared_first=True),
     "hy_v3": _WIDE_WEIGHTS,
     "kimi_k2": _WIDE_WEIGHTS,
     "kimi_linear": _WIDE_WEIGHTS,
