@@ -195,7 +195,7 @@ _GROUPS: tuple[tuple[str, Style], ...] = (
     ("qwen3_vl_moe_text",
      replace(_HEADS, routing=_ALWAYS_NORMED)),
     ("olmoe", Style(qk_norm="whole", qkv_clip=Field("clip_qkv"))),
-    ("hunyuan_v1_moe", replace(_HEADS, routing=Routing(Router(normalised=True, float32=True)))),
+    ("hunyuan_v1_moe", replace(_HEADS, routing=_ALWAYS_NORMED)),
     ("gpt_oss", Style(
         activation="swiglu_clamped", acts=(), norm="rms_float32", routing=Routing(Router(before_top_k=False)),
     )),

@@ -4,29 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from willfit.architectures.mixers import (
-    Attention,
-    CrossAttention,
-    IndexedAttention,
-    LatentAttention,
-    Mixer,
-    Recurrent,
-)
-from willfit.architectures.model import FeedForward, Layer, Tensor
+from willfit.architectures.mixers import CrossAttention, Recurrent
+from willfit.architectures.model import Layer
 from willfit.architectures.traits import Traits
 from willfit.training.modelling.altup import altup_layer
-from willfit.training.modelling.attention import attention
 from willfit.training.modelling.builder import Builder
-from willfit.training.modelling.cross import cross_attention
-from willfit.training.modelling.experts import experts
-from willfit.training.modelling.feed_forward import feed_forward
+from willfit.training.modelling.feeding import feed
 from willfit.training.modelling.gemma import experts_beside, with_own_input
-from willfit.training.modelling.latent import latent_attention
+from willfit.training.modelling.mixing import mix
 from willfit.training.modelling.norms import normed
-from willfit.training.modelling.recurrent import recurrent
-from willfit.training.modelling.roles import Norm, Roles, mixer_groups, roles_of
+from willfit.training.modelling.roles import Norm, Roles, roles_of
+from willfit.training.modelling.sequence import gathered, scattered
 from willfit.training.tape import Value
 
 
@@ -51,8 +41,8 @@ def block(builder: Builder, value: Value, layer: Layer, traits: Traits) -> Value
     if traits.block == "altup":
         return altup_layer(
             builder, value, layer, roles, traits,
-            lambda given: _mix(builder, given, layer, roles, traits),
-            lambda given: _feed(builder, given, layer, roles, traits),
+            lambda given: mix(builder, given, layer, roles, traits),
+            lambda given: feed(builder, given, layer, roles, traits),
         )  # fmt: skip
     if traits.block in ("parallel", "parallel_shared_norm"):
         return _parallel(builder, value, layer, roles, traits)
@@ -130,11 +120,13 @@ def _branch(
     if traits.block == "normed_residual":
         value = given
     tape.module = part
+    whole = gathered(builder, given)
     done = (
-        _feed(builder, given, layer, roles, traits)
+        feed(builder, whole, layer, roles, traits)
         if part == "mlp"
-        else _mix(builder, given, layer, roles, traits, part == "cross")
+        else mix(builder, whole, layer, roles, traits, part == "cross")
     )
+    done = scattered(builder, done)
     if part == "mlp" and builder.manner.experts_beside and roles.experts and layer.feed_forward is not None:
         done = experts_beside(builder, value, done, roles, layer.feed_forward, traits)
     tape.module = "residual"
@@ -151,13 +143,13 @@ def _branch(
 def _parallel(builder: Builder, value: Value, layer: Layer, roles: Roles, traits: Traits) -> Value:
     """Attention and MLP side by side on the same residual stream."""
     tape = builder.tape
-    normed = _norm(builder, value, roles.norms[0], traits)
+    given = _norm(builder, value, roles.norms[0], traits)
     tape.module = "attention"
-    mixed = _mix(builder, normed, layer, roles, traits)
+    mixed = scattered(builder, mix(builder, gathered(builder, given), layer, roles, traits))
     if traits.block == "parallel" and len(roles.norms) > 1:
-        normed = _norm(builder, value, roles.norms[1], traits)
+        given = _norm(builder, value, roles.norms[1], traits)
     tape.module = "mlp"
-    fed = _feed(builder, normed, layer, roles, traits)
+    fed = scattered(builder, feed(builder, gathered(builder, given), layer, roles, traits))
     tape.module = "residual"
     probability = traits.hidden_dropout if builder.step.training else 0.0
     together = tape.add(tape.dropout(mixed, probability), tape.dropout(fed, probability))
@@ -171,86 +163,3 @@ def _norm(builder: Builder, value: Value, norm: Norm | None, traits: Traits) -> 
     if norm.weight is None:
         return normed(builder, value, None, None, builder.step.stream_tokens, traits.norm)
     return builder.norm(value, norm.weight, traits.norm, norm.bias)
-
-
-def _mix(
-    builder: Builder, value: Value, layer: Layer, roles: Roles, traits: Traits, across: bool = False
-) -> Value:
-    """What mixes tokens; several kinds side by side are added up."""
-    groups = mixer_groups(roles.attention, len(layer.mixers))
-    found: Value | None = None
-    # Tensors that several layers share are not among the layer's own, nor is what uses them (Zamba).
-    for mixer, tensors in zip(layer.mixers[-len(groups) :] if groups else (), groups, strict=False):
-        if isinstance(mixer, CrossAttention) != across:
-            continue
-        done = _mixed(builder, value, mixer, tensors, traits)
-        found = done if found is None else builder.tape.add(found, done)
-    return value if found is None else found
-
-
-def _mixed(builder: Builder, value: Value, mixer: Mixer, tensors: Sequence[Tensor], traits: Traits) -> Value:
-    if isinstance(mixer, CrossAttention):
-        return cross_attention(builder, value, tensors, mixer, traits)
-    if isinstance(mixer, Attention):
-        return attention(builder, value, tensors, mixer, traits)
-    if isinstance(mixer, IndexedAttention):
-        return _indexed(builder, value, mixer, tensors, traits)
-    if isinstance(mixer, LatentAttention):
-        return latent_attention(builder, value, tensors, mixer, traits)
-    if isinstance(mixer, Recurrent):
-        return recurrent(builder, value, tensors, mixer)
-    return value
-
-
-def _indexed(
-    builder: Builder, value: Value, mixer: IndexedAttention, tensors: Sequence[Tensor], traits: Traits
-) -> Value:
-    """Attention to blocks that an indexer chooses for each head, which masks what it leaves out (MiniMax-M3).
-
-    The indexer runs with the model but no gradient passes it: a choice has none.
-    """
-    step = builder.step
-    shape = Attention(mixer.heads, mixer.kv_heads, mixer.head_dim, mixer.value_dim)
-    heads = max(1, mixer.heads // step.tensor_ranks)
-    masked = step if step.flash else replace(step, masked=True, mask_heads=heads)
-    own = [tensor for tensor in tensors if ".index_" not in tensor.name and ".indexer." not in tensor.name]
-    return attention(builder.stepping(masked), value, own, shape, traits)
-
-
-def _feed(builder: Builder, value: Value, layer: Layer, roles: Roles, traits: Traits) -> Value:
-    shape = layer.feed_forward
-    assert shape is not None
-    if not shape.experts or builder.manner.experts_beside:
-        return feed_forward(
-            builder, value, roles.mlp, shape.gated, traits.activation, traits.activation_dropout
-        )
-    if not shape.width:
-        return experts(builder, value, roles.router, roles.experts, shape, traits)
-    early = _shared(builder, value, roles.mlp, shape, traits) if builder.manner.shared_first else None
-    routed = experts(builder, value, roles.router, roles.experts, shape, traits)
-    builder.tape.module = "mlp"
-    shared = early or _shared(builder, value, roles.mlp, shape, traits)
-    return builder.tape.add(routed, _opened(builder, value, shared, roles.mlp))
-
-
-def _shared(
-    builder: Builder, value: Value, tensors: Sequence[Tensor], shape: FeedForward, traits: Traits
-) -> Value:
-    """Experts that every token visits."""
-    builder.tape.module = "mlp"
-    matrices = [tensor for tensor in tensors if tensor is not _gate_of(tensors)]
-    return feed_forward(builder, value, matrices, shape.gated, traits.activation)
-
-
-def _opened(builder: Builder, value: Value, done: Value, tensors: Sequence[Tensor]) -> Value:
-    """Their output times the sigmoid of a gate, where there is one (`Qwen2MoeSparseMoeBlock`)."""
-    gate = _gate_of(tensors)
-    if gate is None:
-        return done
-    opened = builder.linear(value, gate)
-    opened = builder.tape.run("sigmoid", (opened,), opened.elements, opened.dtype, saves_output=True)
-    return builder.tape.multiply(opened, done)
-
-
-def _gate_of(tensors: Sequence[Tensor]) -> Tensor | None:
-    return next((tensor for tensor in tensors if tensor.name.endswith("shared_expert_gate.weight")), None)

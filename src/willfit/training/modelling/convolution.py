@@ -63,7 +63,14 @@ def convolved(
     if "causal_conv1d" in step.kernels:
         return tape.run("conv", (value,), value.elements, value.dtype, saves=(value,), weights=weights)
     channels = value.elements // step.tokens
+    copied = 0
+    if step.autocast:
+        # The input takes the weight's dtype first; both are then cast for the convolution, which keeps the casts.
+        value = tape.cast(tape.cast(value, "fp32"), step.compute)
+        copied = sum(one.elements * step.width for one in weights)
     padded = channels * step.batch * (step.length + kernel - 1)
-    output = tape.run("conv", (value,), padded, value.dtype, saves=(value,), weights=weights)
+    output = tape.run(
+        "conv", (value,), padded, value.dtype, saves=(value,), weights=weights, kept_bytes=copied
+    )
     part = tape.part(output, value.elements)
     return builder.activation(part, activation) if activation else part

@@ -158,18 +158,37 @@ def _scanned(
     query = tape.multiply(query, again)
     left = tape.run("exp", (decay,), single, "fp32", saves_output=True)
     key = tape.multiply(key, left)
-    # Each chunk keeps its new values, the state before it, and the decay over it.
-    states = 4 * widths.chunks * (widths.state + widths.batch * heads)
+    saves, kept = _kept_by_chunks(builder, (decayed, query, within, key), widths)
     output = tape.run(
-        "chunks", (values, decayed, query, within, key), carried, "fp32",
-        saves=(decayed, query, within, key), kept_bytes=states + 4 * carried,
+        "chunks", (values, decayed, query, within, key), carried, "fp32", saves=saves, kept_bytes=kept,
         backward_temp=4 * max(keyed, carried),
     )  # fmt: skip
     return tape.run("cut", (output,), builder.step.tokens * heads * widths.value, builder.step.compute)
 
 
+def _kept_by_chunks(
+    builder: Builder, factors: tuple[Value, ...], widths: Widths
+) -> tuple[tuple[Value, ...], int]:
+    """What products of chunks keep: views of their factors, new values, the state before each and the decay over it.
+
+    Autocast casts each chunk's factors apart, new values and states twice, as two products take them.
+    """
+    narrow = builder.step.width if builder.step.autocast else 0
+    carried = widths.rows * widths.heads * widths.value
+    states = 4 * widths.chunks * (widths.state + widths.batch * widths.heads)
+    if not narrow:
+        return factors, states + 4 * carried
+    decayed, query, within, key = (factor.elements for factor in factors)
+    # The first state has no gradient, and the last chunk makes none.
+    most = widths.chunks - 1
+    sums = (decayed + query + key + carried) * most // widths.chunks + within + carried
+    return (), states - 4 * widths.state + narrow * (sums + 2 * widths.chunks * widths.state)
+
+
 def _product(builder: Builder, one: Value, other: Value, elements: int) -> Value:
-    return builder.tape.run("bmm", (one, other), elements, "fp32", saves=(one, other))
+    if builder.step.autocast:
+        one, other = (builder.tape.cast(value, builder.step.compute) for value in (one, other))
+    return builder.tape.run("bmm", (one, other), elements, one.dtype, saves=(one, other))
 
 
 def _fused(builder: Builder, inputs: tuple[Value, Value, Value, Value, Value], widths: Widths) -> Value:

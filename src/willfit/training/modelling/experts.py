@@ -40,12 +40,13 @@ def experts(
         What the router looks at, if that is another value.
     """
     tape, step = builder.tape, builder.step
-    hidden = next(tensor for tensor in router if tensor.kind == "linear").shape[-1]
-    tokens = value.elements // hidden
+    looking = value if seen is None else seen
+    tokens = looking.elements // next(tensor for tensor in router if tensor.kind == "linear").shape[-1]
+    hidden = value.elements // tokens
     if builder.manner.dense_experts:
         return dense_experts(builder, value, router, _halves(builder, tensors), shape, traits)
     tape.module = "router"
-    weights = routed(builder, value if seen is None else seen, router, shape, traits, tokens)
+    weights = routed(builder, looking, router, shape, traits, tokens)
     tape.module = "experts"
     inward, outward = _halves(builder, tensors)
     biased = any(tensor.kind == "bias" for tensor in tensors)
@@ -169,6 +170,8 @@ def _halves(builder: Builder, tensors: Sequence[Tensor]) -> tuple[Stored, Stored
     """All matrices into the experts, and all out of them, as one each."""
     matrices = [tensor for tensor in tensors if tensor.kind == "linear"]
     outward = [t for t in matrices if t.split is not None and t.split.axis == len(t.shape) - 1]
+    # DBRX stores the last one as the others.
+    outward = outward or matrices[-1:]
     inward = [t for t in matrices if t not in outward]
     return _joined(builder, inward), _joined(builder, outward)
 

@@ -17,11 +17,10 @@ _SMALL, _SMALL_HEAD_BEFORE, _SMALL_HEAD = (8.6, 8.9), 64, 192
 def chosen_sdpa(step: Step, mixer: Attention, dtype: str) -> str:
     """Which backend `scaled_dot_product_attention` takes: `flash`, `efficient` or `math`.
 
-    Flash takes 16-bit inputs without a mask and heads of up to 256, as wide for values as for keys, on
-    compute capability 8.0 and later; the
-    memory-efficient kernel takes masks and float32, but no grouped heads unless these were
-    repeated, as they are for masks and wide heads (transformers 5.23 `use_gqa_in_sdpa`; torch
-    `aten/src/ATen/native/transformers/cuda/sdp_utils.cpp`, priority order flash, efficient, math).
+    Flash takes 16-bit inputs without a mask and heads of up to 256, as wide for values as for keys, on compute
+    capability 8.0 and later; the memory-efficient kernel takes masks and float32, but no grouped heads unless these
+    were repeated, as they are for masks and wide heads (transformers 5.23 `use_gqa_in_sdpa`). The order is flash,
+    efficient, math (torch `aten/src/ATen/native/transformers/cuda/sdp_utils.cpp`).
     """
     capability = (
         float(step.compute_capability) if step.compute_capability.replace(".", "", 1).isdigit() else 8.0

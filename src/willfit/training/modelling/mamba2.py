@@ -99,8 +99,10 @@ def _scanned(builder: Builder, mixed: Value, times: Value, sizes: _Sizes, rows: 
     own, shared = rows * sizes.heads * sizes.width, rows * sizes.groups * sizes.state
     carried, first, second = tape.split(mixed, (own, shared, shared))
     shifted = tape.run("dt + bias", (times,), times.elements, times.dtype)
-    bent = tape.run("softplus", (shifted,), times.elements, times.dtype, saves=(shifted,))
-    bounded = tape.run("clamp", (bent,), times.elements, times.dtype, saves=(bent,))
+    if builder.step.autocast:
+        shifted = tape.cast(shifted, "fp32")
+    bent = tape.run("softplus", (shifted,), times.elements, shifted.dtype, saves=(shifted,))
+    bounded = tape.run("clamp", (bent,), times.elements, bent.dtype, saves=(bent,))
     carried = tape.cast(carried, "fp32")
     keys, queries = (
         tape.run("repeat", (tape.cast(one, "fp32"),), rows * sizes.heads * sizes.state, "fp32")
@@ -129,10 +131,15 @@ def _scanned(builder: Builder, mixed: Value, times: Value, sizes: _Sizes, rows: 
     # States behind chunks, with one of zeros in front.
     ends = sizes.states // sizes.chunks * (sizes.chunks + 1)
     joined = tape.run("cat", (states,), ends, "fp32")
-    passed = tape.copy(joined)
+    passed = _factor(builder, joined)
     through = sizes.batch * sizes.heads * (sizes.chunks + 1) ** 2
     states = tape.run(
-        "bmm", (passed,), ends, "fp32", saves=(passed,), kept_bytes=4 * through + 2 * (sizes.chunks + 1) ** 2
+        "bmm",
+        (passed,),
+        ends,
+        passed.dtype,
+        saves=(passed,),
+        kept_bytes=4 * through + 2 * (sizes.chunks + 1) ** 2,
     )
     states = tape.part(states, sizes.states)
     rising = tape.run("exp", (total,), sizes.rows * sizes.heads, "fp32", saves_output=True)
@@ -143,8 +150,14 @@ def _scanned(builder: Builder, mixed: Value, times: Value, sizes: _Sizes, rows: 
 
 def _einsum(builder: Builder, one: Value, other: Value, elements: int) -> Value:
     tape = builder.tape
-    one, other = tape.copy(one), tape.copy(other)
-    return tape.run("bmm", (one, other), elements, "fp32", saves=(one, other))
+    one, other = _factor(builder, one), _factor(builder, other)
+    return tape.run("bmm", (one, other), elements, one.dtype, saves=(one, other))
+
+
+def _factor(builder: Builder, value: Value) -> Value:
+    """A factor in the order of the product, which autocast takes in its own dtype."""
+    copied = builder.tape.copy(value)
+    return builder.tape.cast(copied, builder.step.compute) if builder.step.autocast else copied
 
 
 def gated_norm(builder: Builder, value: Value, gate: Value, norm: Tensor, rows: int) -> Value:

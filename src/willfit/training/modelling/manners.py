@@ -22,7 +22,7 @@ class Manner:
         `half`: products with cosine and sine; `wide`: the same in float32; `complex`: products of complex numbers in
         float32; `cat`: on a part of each head, which is put together with the rest; `none`.
     own_angles
-        Each layer makes and keeps cosine and sine of its own.
+        How often each layer makes and keeps cosine and sine of its own: 1, or 2 for queries and keys each.
     turned
         Elements of a head that are turned.
     softmax
@@ -47,8 +47,8 @@ class Manner:
         Attention's outputs of several windows are put together.
     norms_late
         Norms of queries and keys follow the rotation.
-    wide_router
-        The router's weight is float32 itself.
+    wide_router, outside_autocast
+        The router's weight is float32 itself; its product is left alone by autocast.
     narrow_scores, wide_weights
         Experts' scores are made in the model's dtype, and their weights stay float32.
     experts_beside
@@ -65,7 +65,7 @@ class Manner:
 
     norm: str = ""
     rope: str = "half"
-    own_angles: bool = False
+    own_angles: int = 0
     turned: int = 0
     softmax: str = "wide"
     disentangled: bool = False
@@ -78,6 +78,7 @@ class Manner:
     gathers_output: bool = False
     norms_late: bool = False
     wide_router: bool = False
+    outside_autocast: bool = False
     narrow_scores: bool = False
     experts_beside: bool = False
     dense_experts: bool = False
@@ -97,9 +98,9 @@ def manner_of(architecture: Architecture) -> Manner:
 
 
 _CAT = Manner(rope="cat")
-_CAT_OWN = Manner(rope="cat", own_angles=True)
+_CAT_OWN = Manner(rope="cat", own_angles=1)
 _WIDE_ROPE = Manner(rope="wide")
-_WIDE_OWN = Manner(rope="wide", own_angles=True)
+_WIDE_OWN = Manner(rope="wide", own_angles=1)
 _WIDE_WEIGHTS = Manner(wide_weights=True)
 _CAT_AND_WIDE_WEIGHTS = Manner(rope="cat", wide_weights=True)
 
@@ -111,7 +112,7 @@ _MANNERS = {
     "bert": Manner(softmax="narrow"),
     "bloom": Manner(sdpa=False),
     "camembert": Manner(softmax="narrow"),
-    "codegen": Manner(softmax="float", sdpa=False),
+    "codegen": Manner(rope="cat", own_angles=2, softmax="float", sdpa=False),
     "cohere": _WIDE_ROPE,
     "cohere2": _WIDE_ROPE,
     "deberta-v2": Manner(softmax="narrow", sdpa=False, disentangled=True),
@@ -121,7 +122,7 @@ _MANNERS = {
     "distilbert": Manner(softmax="narrow"),
     "dots1": _WIDE_WEIGHTS,
     "ernie4_5": _WIDE_OWN,
-    "ernie4_5_moe": Manner(rope="wide", own_angles=True, wide_router=True),
+    "ernie4_5_moe": Manner(rope="wide", own_angles=1, wide_router=True, outside_autocast=True),
     "exaone_moe": _WIDE_WEIGHTS,
     "falcon": Manner(softmax="narrow", always_masked=True, splits="copies"),
     "falcon_h1": Manner(scales_mixer=True),
@@ -143,9 +144,9 @@ _MANNERS = {
     "gpt_neo": Manner(softmax="float", sdpa=False),
     "gpt_neox": _CAT,
     "gpt_oss": Manner(softmax="sinks", sdpa=False, narrow_scores=True),
-    "gptj": Manner(softmax="float", sdpa=False),
-    "helium": Manner(norm="rms_copied", own_angles=True),
-    "hunyuan_v1_moe": Manner(norms_late=True, shared_first=True, wide_router=True),
+    "gptj": Manner(rope="cat", own_angles=2, softmax="float", sdpa=False),
+    "helium": Manner(norm="rms_copied", own_angles=1),
+    "hunyuan_v1_moe": Manner(norms_late=True, shared_first=True),
     "hy_v3": _WIDE_WEIGHTS,
     "kimi_k2": _WIDE_WEIGHTS,
     "kimi_linear": _WIDE_WEIGHTS,

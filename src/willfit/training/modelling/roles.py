@@ -28,6 +28,8 @@ class Roles:
         Of the token mixer, norms of heads and latents included.
     mlp, router, experts
         Of the dense MLP or shared experts, of the router, of the routed experts.
+    latents
+        Matrices from the stream to narrower experts, and back.
     """
 
     norms: tuple[Norm, ...]
@@ -35,6 +37,7 @@ class Roles:
     mlp: tuple[Tensor, ...]
     router: tuple[Tensor, ...]
     experts: tuple[Tensor, ...]
+    latents: tuple[Tensor, ...] = ()
 
 
 def roles_of(layer: Layer) -> Roles:
@@ -52,12 +55,28 @@ def roles_of(layer: Layer) -> Roles:
         tuple(t for t in layer.tensors if (t.part == "mlp" and not _beside(t)) or "ffn_sub_norm" in t.name),
         tuple(t for t in layer.tensors if t.part == "router"),
         tuple(t for t in layer.tensors if t.part == "experts"),
+        tuple(
+            t
+            for t in layer.tensors
+            if t.kind == "linear" and ("routed_expert_" in t.name or "latent_proj" in t.name)
+        ),
     )
 
 
+#: Gemma 3n's and 4's surroundings of the MLP; Kimi K3's weights of residuals; what leads into experts that are narrower
+#: than the stream, and back (`Roles.latents`).
+_AROUND = (
+    ".altup.", ".laurel.", ".per_layer_", "_res_proj", "_res_norm", "routed_expert_", "latent_proj",
+)  # fmt: skip
+
+
 def _beside(tensor: Tensor) -> bool:
-    """Whether a tensor counts as MLP but belongs to what Gemma 3n and 4 run around it."""
-    return any(f".{name}" in tensor.name for name in ("altup.", "laurel.", "per_layer_"))
+    """Whether a tensor counts as MLP or norm but belongs to what a family runs around them."""
+    return any(name in tensor.name for name in _AROUND)
+
+
+def _residual(tensor: Tensor) -> bool:
+    return "_res_norm" in tensor.name or "routed_expert_" in tensor.name
 
 
 def mixer_groups(tensors: Sequence[Tensor], count: int) -> list[tuple[Tensor, ...]]:

@@ -30,10 +30,12 @@ def rotated(builder: Builder, value: Value, first: bool = False) -> tuple[Value,
     way = builder.manner.rope
     if "rope" in builder.step.kernels:
         return builder.tape.run("rope", (value,), value.elements, value.dtype, reuses=True), False
-    angles = 2 * builder.step.length * builder.manner.turned if builder.manner.own_angles and first else 0
+    manner = builder.manner
+    makes = manner.own_angles > 1 or (manner.own_angles and first)
+    angles = 2 * builder.step.length * manner.turned if makes else 0
     if way == "cat":
         # The turned part of each head is put together with what is left as it was.
-        turned = _sum(builder, value, value.dtype, DTYPE_BYTES[value.dtype] * angles)
+        turned = _turned(builder, value, "half", angles)
         return builder.tape.run("cat", (turned,), value.elements, turned.dtype), True
     return _turned(builder, value, way, angles), False
 
@@ -48,7 +50,9 @@ def _turned(builder: Builder, value: Value, way: str, angles: int) -> Value:
         wide = tape.cast(value, "fp32")
         return tape.cast(_sum(builder, wide, "fp32", 4 * angles), value.dtype)
     dtype = "fp32" if step.autocast and step.wide_angles else value.dtype
-    return _sum(builder, value, dtype, DTYPE_BYTES[dtype] * angles)
+    # GPT-J's code makes angles in the dtype of its keys.
+    narrow = value.dtype if builder.manner.own_angles > 1 else dtype
+    return _sum(builder, value, dtype, DTYPE_BYTES[narrow] * angles)
 
 
 def _sum(builder: Builder, value: Value, dtype: str, kept: int = 0) -> Value:

@@ -38,12 +38,15 @@ def routed(
     tape, manner, way = builder.tape, builder.manner, traits.router or Router()
     matrix = next(tensor for tensor in router if tensor.kind == "linear")
     rows, scores = tokens * shape.top_k, tokens * shape.experts
+    # Autocast takes the product back to its own dtype, but where the code turns it off.
+    narrowed = builder.step.autocast and not manner.outside_autocast
     logits = (
         _wide_product(builder, value, matrix, scores)
-        if way.float32
+        if way.float32 and not narrowed
         else builder.linear(value, matrix, rows=tokens)
     )
-    if not manner.narrow_scores:
+    narrow = manner.narrow_scores or (narrowed and way.float32 and way.score == "sigmoid")
+    if not narrow:
         logits = tape.cast(logits, "fp32")
     if not way.before_top_k:
         best = tape.run("topk", (logits,), rows, logits.dtype, kept_bytes=8 * rows)

@@ -151,7 +151,7 @@ def _eager(
     if times > 1 or not (by_head or single):
         keys = repeated(builder, keys, times)
     size = step.batch * heads * step.length * step.keys
-    if builder.manner.softmax == "float":
+    if builder.manner.softmax == "float" and not step.autocast:
         queries, keys = tape.cast(queries, "fp32"), tape.cast(keys, "fp32")
     if builder.manner.disentangled:
         scores = disentangled_scores(builder, queries, keys, heads, mixer.head_dim)
@@ -191,10 +191,12 @@ def _with_sinks(builder: Builder, scores: Value, heads: int) -> Value:
     """A column more for each head's sink, and its share cut off afterwards (`gpt_oss: eager_attention_forward`)."""
     tape, step = builder.tape, builder.step
     size = scores.elements + step.batch * heads * step.length
-    joined = tape.run("cat", (scores,), size, scores.dtype)
+    # Under autocast the sinks are float32, and so is what they are put together with.
+    dtype = "fp32" if step.autocast else scores.dtype
+    joined = tape.run("cat", (scores,), size, dtype)
     rows = step.batch * heads * step.length
-    shifted = tape.run("sub max", (joined,), size, scores.dtype, kept_bytes=8 * rows, passes=True)
-    shares = tape.run("softmax", (shifted,), size, scores.dtype, saves_output=True)
+    shifted = tape.run("sub max", (joined,), size, dtype, kept_bytes=8 * rows, passes=True)
+    shares = tape.run("softmax", (shifted,), size, dtype, saves_output=True)
     return tape.part(shares, scores.elements)
 
 

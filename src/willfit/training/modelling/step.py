@@ -35,6 +35,8 @@ class Step:
         Keys and values are repeated for all query heads before SDPA.
     tensor_ranks, sequence_parallel
         Tensor-parallel ranks, and whether norms and residuals are divided along the sequence among them.
+    regathers
+        Sequence-parallel ranks keep their share of a product's input, and gather it again in the backward pass.
     compute_capability
         Of the device, which decides what SDPA can choose.
     expert_ranks, expert_tensor_ranks
@@ -68,6 +70,7 @@ class Step:
     repeats_keys: bool = False
     tensor_ranks: int = 1
     sequence_parallel: bool = False
+    regathers: bool = False
     compute_capability: str = "8.0"
     expert_ranks: int = 1
     expert_tensor_ranks: int = 1

@@ -61,7 +61,11 @@ def tiled(tower: Tower) -> Tiled:
     are RMS norms; gated MLPs are bent by `silu`, those of CLIP, whose towers have a norm in front, and of Qwen2-VL by
     `quick_gelu`. Qwen's towers turn positions, and put the outputs of several items or windows together.
     """
-    own = {t.name: t for t in tower.tensors if "{layer}" in t.name and t.copies == tower.layers}
+    repeated = [tensor for tensor in tower.tensors if "{layer}" in tensor.name]
+    # Where layers are of several kinds, those of the most numerous stand for all.
+    usual = any(tensor.copies == tower.layers for tensor in repeated)
+    count = tower.layers if usual else max((tensor.copies for tensor in repeated), default=0)
+    own = {tensor.name: tensor for tensor in repeated if tensor.copies == count}
     parts = tuple(_part(tensor, tower) for tensor in own.values())
     gated = sum(1 for t in parts if t.part == "mlp" and t.kind == "linear") > 2
     norms = [t for t in parts if t.part == "norm"]
