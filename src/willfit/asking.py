@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from willfit.architectures.drafts import as_draft
+from willfit.checkpoints.config import Config
 from willfit.checkpoints.locate import locate
 from willfit.engines.base import Machine, Question, Subject
-from willfit.engines.subject import made_for_mlx, subject_of
+from willfit.engines.subject import made_for_mlx, subject_from_config, subject_of
 from willfit.engines.table import (
     FALLBACK_ENGINE,
     GGUF_ENGINES,
@@ -255,13 +256,21 @@ def answer_command(
     visible = _visible(machine, launch)
     hidden = len(machine.devices) - len(visible)
     machine = replace(machine, devices=visible)
-    subject, _ = find_subject(launch.model, None, launch.revision, offline, launch.engine)
+    if launch.config is not None:
+        subject = subject_from_config(launch.model, Config(dict(launch.config), "the command"))
+    else:
+        subject, _ = find_subject(launch.model, None, launch.revision, offline, launch.engine)
     if launch.format_name is not None and (launch.other_files or subject.recipe.rule is None):
         # Engines quantize while loading only what is not quantized yet.
         subject, _ = find_subject(launch.model, launch.format_name, launch.revision, offline)
     if launch.draft is not None:
         subject = _with_draft(subject, launch.draft, offline)
-    estimate: Estimate = engine_module(launch.engine).estimate(subject, machine, launch.settings, users)
+    if launch.engine == "training":
+        from willfit.training.estimate import estimate as training_estimate
+
+        estimate = training_estimate(subject, machine, launch.settings)
+    else:
+        estimate = engine_module(launch.engine).estimate(subject, machine, launch.settings, users)
     unseen = (f"the command sees {len(visible)} of {len(visible) + hidden} devices",) if hidden else ()
     estimate = replace(estimate, notes=(*unseen, *launch.notes, *estimate.notes))
     return Answer(subject, _with_assumptions(estimate, machine))
@@ -331,8 +340,8 @@ def ask_command(
 def _with_assumptions(estimate: Estimate, machine: Machine) -> Estimate:
     """Say what was taken where a device's name left a choice, or a version is newer than what is known."""
     notes = _assumptions(machine)
-    newest = newest_version(estimate.engine)
-    if parse_version(estimate.engine_version) > parse_version(newest):
+    newest = newest_version(estimate.engine) if estimate.kind != "train" else estimate.engine_version
+    if estimate.kind != "train" and parse_version(estimate.engine_version) > parse_version(newest):
         notes.append(
             f"{estimate.engine} {estimate.engine_version} is not known; it is taken to behave as {newest} does"
         )

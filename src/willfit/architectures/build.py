@@ -13,6 +13,8 @@ from inspect import signature
 from willfit.architectures.drafts import is_head
 from willfit.architectures.mixers import Attention
 from willfit.architectures.model import Architecture, Layer
+from willfit.architectures.traits import UNREAD
+from willfit.architectures.traits_of import traits_of
 from willfit.checkpoints.config import Config
 from willfit.errors import BadInput
 
@@ -262,7 +264,16 @@ def build(config: Config, **names: str) -> Architecture:
     class_names = tuple(config.strings("architectures"))
     if _looks_both_ways(config, class_names) and architecture.causal and not architecture.towers:
         architecture = _as_encoder(architecture)
-    return replace(architecture, class_names=class_names)
+    return _with_traits(replace(architecture, class_names=class_names), config, family)
+
+
+def _with_traits(architecture: Architecture, config: Config, family: str) -> Architecture:
+    """The architecture with its traits, unless a language model inside was built by a call of its own."""
+    if architecture.traits is not UNREAD:
+        return architecture
+    layers = (*architecture.blocks, *architecture.encoder_blocks)
+    routed = any(layer.feed_forward is not None and layer.feed_forward.experts > 0 for layer, _ in layers)
+    return replace(architecture, traits=traits_of(config, family, routed=routed))
 
 
 def _looks_both_ways(config: Config, class_names: tuple[str, ...]) -> bool:

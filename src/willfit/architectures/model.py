@@ -13,13 +13,13 @@ indices: `model.layers.{layer}.mlp.experts.{expert}.up_proj.weight`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from typing import Literal
 
 from willfit.architectures.mixers import Mixer
-from willfit.architectures.traits import Traits
+from willfit.architectures.traits import UNREAD, Traits
 
 #: Where a tensor belongs. `experts` are the routed experts only: shared experts run for every token and
 #: count as `mlp`. `mixer` is a state-space, linear-attention, recurrent or convolution token mixer.
@@ -242,6 +242,8 @@ class Architecture:
         Positions of an encoder-decoder's encoder (1500 for Whisper); 0 if not fixed.
     class_names
         The config's `architectures`, by which engines choose their implementation; empty if it has none.
+    traits
+        What training depends on beside tensors: norms, activation, dropout (of the language model).
     notes
         What a reader should know: assumptions, fields that were not understood.
     """
@@ -266,8 +268,8 @@ class Architecture:
     causal: bool = True
     encoder_tokens: int = 0
     class_names: tuple[str, ...] = ()
+    traits: Traits = UNREAD
     notes: tuple[str, ...] = ()
-    traits: Traits = field(default_factory=Traits)
 
     def tensors(self, mtp: bool = True) -> Iterator[tuple[str, Tensor]]:
         """Every tensor of the checkpoint with its name, `{layer}` filled in; `{expert}` stays.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from willfit.engines.base import Subject
 from willfit.formats.recipe import Recipe, plain_recipe
+from willfit.formats.recipes.select import Uniform
 from willfit.formats.recognise import recipe_named
 from willfit.training.settings import QuantizationSettings
 
@@ -11,7 +14,9 @@ from willfit.training.settings import QuantizationSettings
 _NAMES = {"int8": "bnb-int8", "llm.int8": "bnb-int8"}
 
 
-def base_recipe(subject: Subject, quantization: QuantizationSettings | None, weights: str) -> Recipe:
+def base_recipe(
+    subject: Subject, quantization: QuantizationSettings | None, weights: str, head: bool = False
+) -> Recipe:
     """How the model's tensors lie in memory.
 
     Parameters
@@ -22,6 +27,8 @@ def base_recipe(subject: Subject, quantization: QuantizationSettings | None, wei
         What the run does to it; None to load it as it is.
     weights
         Dtype of what is not quantized.
+    head
+        The framework quantizes the head as well.
 
     Raises
     ------
@@ -35,4 +42,7 @@ def base_recipe(subject: Subject, quantization: QuantizationSettings | None, wei
         return subject.recipe
     if quantization.double_quant:
         name += "-double"
-    return recipe_named(name, weights, subject.architecture)
+    found = recipe_named(name, weights, subject.architecture)
+    if head and isinstance(found.rule, Uniform):
+        return replace(found, rule=replace(found.rule, head=True))
+    return found

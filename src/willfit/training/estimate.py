@@ -107,14 +107,16 @@ def prepared(subject: Subject, machine: Machine, settings: TrainingSettings) -> 
 def accounts_of(run: Run, subject: Subject, machine: Machine, ranks: Ranks) -> list[Account]:
     """The account of a rank of each pipeline stage."""
     settings = run.settings
-    recipe = base_recipe(subject, settings.quantization, settings.precision.weights or "bf16")
-    holding = Holding(subject.architecture, recipe, settings)
+    weights = settings.precision.weights or "bf16"
+    recipe = base_recipe(subject, settings.quantization, weights, run.habits.quantizes_head)
+    architecture = run.architecture or subject.architecture
+    holding = Holding(architecture, recipe, settings)
     found = []
     layout = settings.layout
     if layout.device_map:
         # One process: layers lie on its devices one after the other, and one micro-batch runs at a time.
         layout = replace(layout, pp=len(machine.devices), schedule="gpipe")
-    for stage, layers in enumerate(stages_of(layout, len(subject.architecture.layers))):
+    for stage, layers in enumerate(stages_of(layout, len(architecture.layers))):
         alive = 1.0 if layout.device_map else in_flight(layout, stage, settings.gradient_accumulation)
         capability = machine.devices[0].compute_capability
         found.append(account(run, holding, capability, ranks, layers, ceil(alive)))

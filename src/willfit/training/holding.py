@@ -187,7 +187,7 @@ class Holding:
             return None
         if not adapts(adapter, tensor):
             return None
-        return LowRank(adapter.rank, shape[-1], shape[-2], adapter.dtype or "fp32", adapter.dropout)
+        return LowRank(adapter.rank or 8, shape[-1], shape[-2], adapter.dtype or "fp32", adapter.dropout)
 
 
 def expert_tensor_ranks(layout: LayoutSettings) -> int:

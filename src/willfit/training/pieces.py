@@ -4,17 +4,26 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from willfit.architectures.mixers import Attention
 from willfit.architectures.model import Architecture, Layer
+from willfit.engines.versions import parse_version
+from willfit.training.before import encoder_pieces, tower_pieces
 from willfit.training.holding import Holding, expert_tensor_ranks
+from willfit.training.modelling.altup import streams_of
 from willfit.training.modelling.block import block
 from willfit.training.modelling.builder import Builder
 from willfit.training.modelling.embedding import embedding
 from willfit.training.modelling.head import LossPath, head
+from willfit.training.modelling.litgpt import Code
+from willfit.training.modelling.litgpt import block as litgpt_block
+from willfit.training.modelling.litgpt import head as litgpt_head
+from willfit.training.modelling.litgpt.code import PROMPT_FROM
+from willfit.training.modelling.litgpt.head import held_bytes
+from willfit.training.modelling.manners import manner_of
+from willfit.training.modelling.masks import masked_step
 from willfit.training.modelling.step import Step
-from willfit.training.objectives import sequences
+from willfit.training.objectives import scores, sequences
 from willfit.training.run import Run
-from willfit.training.selective import SELECTIONS
+from willfit.training.selective import SELECTIONS, compiled
 from willfit.training.sharding.base import Unit
 from willfit.training.tape import Replay, replay
 from willfit.training.tape.replay import Selection
@@ -46,6 +55,10 @@ def step_of(run: Run, compute_capability: str) -> Step:
         expert_ranks=layout.ep,
         expert_tensor_ranks=expert_tensor_ranks(layout),
         grouped_experts=run.habits.grouped_experts,
+        compiled=settings.compile,
+        keeps_quantized_input=run.habits.keeps_quantized_input,
+        expands_twice=run.habits.expands_twice,
+        torch=parse_version(torch) if (torch := settings.versions.get("torch")) else (),
     )
 
 
@@ -63,26 +76,34 @@ def pieces_of(run: Run, holding: Holding, step: Step, layers: range) -> list[Pie
     checkpointing = settings.checkpointing
     added = settings.gradient_accumulation > 1 or run.habits.gradient_buffers
     temporary = added or (settings.layout.data or "").startswith("zero")
-    found, dtype, entering = [], step.compute if not step.autocast else "fp32", True
+    found: list[Piece] = []
+    dtype, entering = step.compute if not step.autocast else "fp32", True
+    selects = SELECTIONS.get(checkpointing.kind or "none", compiled if step.compiled else None)
     if layers.start == 0:
+        seen = tower_pieces(holding, step, checkpointing, temporary)
         piece, dtype, trained = _bottom(holding, step, temporary)
-        found.append(piece)
-        entering = trained or (settings.adapter is not None and checkpointing.kind not in (None, "none"))
-    selects = SELECTIONS.get(checkpointing.kind or "none")
-    known: dict[tuple[int, bool], tuple[Replay, Unit]] = {}
+        found += [*seen, piece, *encoder_pieces(holding, step, checkpointing, temporary)]
+        entering = trained or any(piece.replay.gradients for piece in seen)
+        entering = entering or (settings.adapter is not None and checkpointing.kind not in (None, "none"))
+    known: dict[tuple[int, bool, bool], tuple[Replay, Unit, bool]] = {}
+    code = run.habits.code
     for index in layers:
         layer = architecture.layers[index]
-        key = id(layer), entering
+        own = replace(code, prompts=index >= PROMPT_FROM) if code and code.prompts else code
+        key = id(layer), entering, own is not None and own.prompts
         if key not in known:
-            ran, dtype = _layer(holding, _masked(step, layer), layer, dtype, entering, temporary, selects)
-            known[key] = ran, holding.unit(layer.tensors)
+            ran, dtype, passes = _layer(holding, step, layer, dtype, entering, temporary, selects, own)
+            known[key] = ran, holding.unit(layer.tensors), passes
         chosen = checkpointing.kind not in (None, "none") and index % checkpointing.every == 0
         chosen = chosen and (checkpointing.layers is None or index < checkpointing.layers)
         selective = chosen and checkpointing.kind in SELECTIONS
-        found.append(Piece(f"layer {index}", *known[key], chosen, selective, checkpointing.offload))
-        entering = True
+        ran, unit, entering = known[key]
+        if step.compiled and not chosen:
+            ran = ran.kept_as_selected()
+        found.append(Piece(f"layer {index}", ran, unit, chosen, selective, checkpointing.offload))
     if layers.stop == len(architecture.layers):
-        top = _top(run, holding, step, architecture, dtype, temporary)
+        lingering = sum(piece.replay.lingering for piece in found)
+        top = _top(run, holding, step, architecture, dtype, temporary, lingering)
         found.append(Piece("head and loss", top, holding.unit(architecture.head)))
     return found
 
@@ -90,21 +111,12 @@ def pieces_of(run: Run, holding: Holding, step: Step, layers: range) -> list[Pie
 def _bottom(holding: Holding, step: Step, temporary: bool) -> tuple[Piece, str, bool]:
     """The embedding, the dtype of what it gives, and whether that needs a gradient."""
     architecture = holding.architecture
-    builder = Builder(step, holding.stored)
+    builder = Builder(step, holding.stored, manner_of(architecture))
     given = builder.entering(0, step.compute, grad=False)
     stream = embedding(builder, architecture)
     ran = replay(builder.tape, given, stream, temporary)
     unit = holding.unit((*architecture.embeddings, *architecture.shared))
     return Piece("embedding", ran, unit), stream.dtype, stream.grad
-
-
-def _masked(step: Step, layer: Layer) -> Step:
-    """A window that is shorter than the sequence needs an explicit mask, unless a kernel knows windows."""
-    mixer = layer.mixers[0] if layer.mixers else None
-    reach = (mixer.window or mixer.chunk) if isinstance(mixer, Attention) else 0
-    if step.flash or not reach or step.length <= reach:
-        return step
-    return replace(step, masked=True)
 
 
 def _layer(
@@ -115,21 +127,41 @@ def _layer(
     entering: bool,
     accumulates: bool,
     selects: Selection | None,
-) -> tuple[Replay, str]:
+    code: Code | None,
+) -> tuple[Replay, str, bool]:
+    """A layer replayed, the dtype of what it gives, and whether that needs a gradient."""
     architecture = holding.architecture
-    builder = Builder(step, holding.stored)
-    given = builder.entering(step.stream_tokens * architecture.hidden_size, dtype, entering)
-    result = block(builder, given, layer, architecture.traits)
-    return replay(builder.tape, given, result, accumulates, selects), result.dtype
+    manner = manner_of(architecture)
+    own = step if code is not None else masked_step(step, layer, manner)
+    builder = Builder(own, holding.stored, manner)
+    size = step.stream_tokens * architecture.hidden_size * streams_of(layer)
+    given = builder.entering(size, dtype, entering)
+    if code is None:
+        result = block(builder, given, layer, architecture.traits)
+    else:
+        result = litgpt_block(builder, given, layer, architecture, code)
+    return replay(builder.tape, given, result, accumulates, selects), result.dtype, result.grad
 
 
 def _top(
-    run: Run, holding: Holding, step: Step, architecture: Architecture, dtype: str, accumulates: bool
+    run: Run,
+    holding: Holding,
+    step: Step,
+    architecture: Architecture,
+    dtype: str,
+    accumulates: bool,
+    lingering: int,
 ) -> Replay:
-    builder = Builder(step, holding.stored)
+    builder = Builder(step, holding.stored, manner_of(architecture))
     given = builder.entering(step.tokens * architecture.hidden_size, dtype)
-    result = head(builder, given, architecture, _loss_path(run, step, architecture))
-    return replay(builder.tape, given, result, accumulates)
+    code = run.habits.code
+    if code is None:
+        result = head(builder, given, architecture, _loss_path(run, step, architecture))
+        return replay(builder.tape, given, result, accumulates)
+    chunked = run.settings.loss.kind == "chunked-head"
+    result = litgpt_head(builder, given, architecture, code, chunked, lingering)
+    held = held_bytes(builder, architecture, code)
+    return replay(builder.tape, given, result, accumulates, held=held)
 
 
 def _loss_path(run: Run, step: Step, architecture: Architecture) -> LossPath:
@@ -146,4 +178,6 @@ def _loss_path(run: Run, step: Step, architecture: Architecture) -> LossPath:
         run.habits.upcasts_logits,
         run.habits.shifts_logits and step.batch > 1,
         loss.keeps_logits,
+        scores(run.settings),
+        run.settings.objective == "embedding",
     )

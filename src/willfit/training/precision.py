@@ -7,7 +7,7 @@ from typing import Any
 
 from willfit.errors import BadInput
 from willfit.quantities import dtype_name
-from willfit.training.settings import PrecisionSettings, TrainingSettings
+from willfit.training.settings import PrecisionSettings
 
 #: Bytes for a parameter that is trained, as `weights + gradients + states (+ copies)`, without sharding:
 #: fp32 4+4+8; amp 4+4+8 and 2 of cast copies while layers run; pure 2+2+4; deepspeed 2+2+12; megatron-bf16 2+4+12;
@@ -60,12 +60,25 @@ def filled(asked: PrecisionSettings) -> PrecisionSettings:
     BadInput
         If there is no such recipe.
     """
+    asked = _named(asked)
     if asked.recipe is None:
         return asked
     recipe = RECIPES.get(asked.recipe)
     if recipe is None:
         raise BadInput(f"there is no precision recipe {asked.recipe!r}", f"known: {', '.join(RECIPES)}")
     return completed(asked, recipe)
+
+
+def _named(asked: PrecisionSettings) -> PrecisionSettings:
+    """Dtypes by the names that are used here, however a framework writes them."""
+    names: dict[str, Any] = {
+        name: dtype_name(text)
+        for name in ("weights", "compute", "trainable", "gradients", "states", "reduce")
+        if (text := getattr(asked, name)) is not None
+    }
+    if asked.master not in (None, "none"):
+        names["master"] = dtype_name(str(asked.master))
+    return replace(asked, **names)
 
 
 def completed(asked: PrecisionSettings, otherwise: PrecisionSettings) -> PrecisionSettings:
@@ -76,36 +89,3 @@ def completed(asked: PrecisionSettings, otherwise: PrecisionSettings) -> Precisi
         if getattr(asked, field.name) is None
     }
     return replace(asked, **open_fields)
-
-
-def spelled(settings: TrainingSettings, checkpoint: str) -> TrainingSettings:
-    """The settings with dtypes by their names here, however they were written.
-
-    Parameters
-    ----------
-    settings
-        What was asked.
-    checkpoint
-        The checkpoint's dtype, which `auto` is.
-
-    Raises
-    ------
-    BadInput
-        If no dtype is called so.
-    """
-
-    def named(text: str | None) -> str | None:
-        if text is None or text == "none":
-            return text
-        return checkpoint if text == "auto" else dtype_name(text)
-
-    asked = settings.precision
-    dtypes = ("weights", "compute", "trainable", "gradients", "states", "master", "reduce")
-    names: dict[str, Any] = {name: named(getattr(asked, name)) for name in dtypes}
-    precision = replace(asked, **names)
-    adapter, quantization = settings.adapter, settings.quantization
-    if adapter is not None:
-        adapter = replace(adapter, dtype=named(adapter.dtype))
-    if quantization is not None:
-        quantization = replace(quantization, storage=named(quantization.storage))
-    return replace(settings, precision=precision, adapter=adapter, quantization=quantization)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from willfit.architectures.model import Architecture
+from willfit.training.modelling.litgpt.code import Code
 from willfit.training.settings import TrainingSettings
 
 
@@ -27,6 +29,14 @@ class Habits:
         Gradients lie in buffers that are there from the beginning: each is made and then added to its buffer.
     table_bytes
         Rotary tables and masks that the model keeps.
+    keeps_quantized_input
+        Products with 4-bit matrices keep their input, though no gradient needs it (bitsandbytes before 0.43.2).
+    expands_twice
+        4-bit matrices are expanded to float16 and cast from there.
+    quantizes_head
+        The head is quantized like any linear layer.
+    code
+        LitGPT's model code, if that runs.
     """
 
     shifts_logits: bool = False
@@ -36,6 +46,10 @@ class Habits:
     upcasts_logits: bool = False
     gradient_buffers: bool = False
     table_bytes: int = 0
+    keeps_quantized_input: bool = False
+    expands_twice: bool = False
+    quantizes_head: bool = False
+    code: Code | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +64,11 @@ class Run:
         See `Habits`.
     assumed
         What was filled in, for the reader.
+    architecture
+        The model as the framework has it, where that differs from the checkpoint.
     """
 
     settings: TrainingSettings
     habits: Habits
     assumed: tuple[str, ...] = ()
+    architecture: Architecture | None = None

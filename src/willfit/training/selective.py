@@ -39,6 +39,15 @@ def all_products(operations: Sequence[Operation]) -> list[Operation]:
     return [operation for operation in operations if operation.name in (*_PRODUCTS, *_ATTENTION)]
 
 
+def compiled(operations: Sequence[Operation]) -> list[Operation]:
+    """What `torch.compile` keeps of a layer: results of products and of attention, from which the rest is made anew.
+
+    The last product's result is the layer's own (torch `_functorch/partitioners.py`).
+    """
+    chosen = all_products(operations)
+    return chosen[:-1] if chosen and chosen[-1].name in _PRODUCTS else chosen
+
+
 def all_but(*modules: str) -> Selection:
     """What a layer keeps, but for some of its parts, which run again (Megatron-LM's `selective`)."""
 

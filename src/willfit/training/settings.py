@@ -34,7 +34,8 @@ class AdapterSettings:
         PEFT's name: `lora`, `adalora`, `ia3`, `prefix`, `prompt`, `p_tuning`, `loha`, `lokr`,
         `oft`, `boft`, `vera`, ...
     rank, alpha, dropout
-        Of low-rank adapters. `dropout` decides whether a copy of the input is kept.
+        Of low-rank adapters. `rank` is None for the method's own default (LoRA 8, VeRA 256, ...). `dropout`
+        decides whether a copy of the input is kept.
     targets
         Names of modules (`q_proj`), or one of `all-linear`, `attention`, `mlp`, `qkv`; empty for
         PEFT's default of the model type.
@@ -54,7 +55,7 @@ class AdapterSettings:
     """
 
     kind: str = "lora"
-    rank: int = 8
+    rank: int | None = None
     alpha: float | None = None
     dropout: float = 0.0
     targets: tuple[str, ...] = ()

@@ -125,22 +125,25 @@ def instants(
             )
         )
         kept += piece.kept
-    gradients = resident
+    gradients, held = resident, 0
     for index in range(last, -1, -1):
         piece, sent = pieces[index], sharing.backward[index]
         kept -= piece.kept
         below = kept + (piece.replay.input_bytes if piece.checkpointed and not piece.offloaded else 0)
         if piece.checkpointed:
-            moment, arriving = piece.replay.forward, piece.replay.output_bytes
+            moment, arriving = piece.replay.forward, piece.replay.output_bytes + held
             found.append(
                 _instant(f"recompute of {piece.name}", moment, below, arriving, gradients, sent, False)
             )
         moment = piece.replay.backward
-        found.append(_instant(f"backward of {piece.name}", moment, below, 0, gradients, sent, index == last))
+        found.append(
+            _instant(f"backward of {piece.name}", moment, below, held, gradients, sent, index == last)
+        )
+        held += piece.replay.held + piece.replay.lingering
         if not accumulates and not steps_in_backward:
             gradients += sharing.left[index]
     if not steps_in_backward:
-        found.append(Instant("optimizer step", 0, transient, sharing.gradients, sharing.step))
+        found.append(Instant("optimizer step", 0, transient + held, sharing.gradients, sharing.step))
     return found
 
 

@@ -119,8 +119,10 @@ def settings_of(case: Case) -> TrainingSettings:
 
 def _versions(case: Case) -> dict[str, str]:
     versions = {str(name): str(text) for name, text in dict(case.fields.get("versions") or {}).items()}
+    date = str(case.fields.get("date") or "")
+    if case.engine == "litgpt" and date:
+        versions.setdefault("litgpt", date)
     if "transformers" not in versions:
-        date = str(case.fields.get("date") or "")
         reached = [release for since, release in _RELEASES if since <= date]
         versions["transformers"] = reached[-1] if reached else _RELEASES[0][1]
     return versions

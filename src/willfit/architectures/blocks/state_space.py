@@ -109,6 +109,7 @@ def hybrid_mamba2(
     )
     groups = config.integer("mamba_n_groups", default=1)
     state = config.integer("mamba_d_state")
+    chunk = config.integer("mamba_chunk_size", default=256)
     kernel = config.integer("mamba_d_conv", default=4)
     tensors = mamba2_tensors(
         prefix,
@@ -122,7 +123,7 @@ def hybrid_mamba2(
         bias=config.boolean("mamba_proj_bias", default=False),
         norm=norm,
     )
-    return tensors, mamba2(heads, head_dim, groups, state, kernel, state_dtype_of(config))
+    return tensors, mamba2(heads, head_dim, groups, state, kernel, state_dtype_of(config), chunk)
 
 
 def state_dtype_of(config: Config) -> str:

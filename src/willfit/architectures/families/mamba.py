@@ -69,6 +69,7 @@ def _mamba2_layer(config: Config, hidden: int) -> Layer:
     groups = config.integer("n_groups", default=1)
     state = config.integer("state_size", default=128)
     kernel = config.integer("conv_kernel", default=4)
+    chunk = config.integer("chunk_size", default=256)
     tensors = mamba2_tensors(
         "backbone.layers.{layer}.mixer",
         hidden,
@@ -82,5 +83,5 @@ def _mamba2_layer(config: Config, hidden: int) -> Layer:
     )
     return Layer(
         rms_norm("backbone.layers.{layer}.norm", hidden) + tensors,
-        (mamba2(heads, head_dim, groups, state, kernel, state_dtype_of(config)),),
+        (mamba2(heads, head_dim, groups, state, kernel, state_dtype_of(config), chunk),),
     )

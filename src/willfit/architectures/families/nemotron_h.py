@@ -77,7 +77,8 @@ def _layer(config: Config, hidden: int, kind: str, block: str) -> Layer:
         heads, head_dim = config.integer("mamba_num_heads"), config.integer("mamba_head_dim")
         groups, state = config.integer("n_groups", default=8), config.integer("ssm_state_size", default=128)
         kernel = config.integer("conv_kernel", default=4)
-        mixers = (mamba2(heads, head_dim, groups, state, kernel, state_dtype_of(config)),)
+        chunk = config.integer("chunk_size", default=128)
+        mixers = (mamba2(heads, head_dim, groups, state, kernel, state_dtype_of(config), chunk),)
         tensors = mamba2_tensors(
             prefix,
             hidden,

@@ -36,7 +36,7 @@ def build(config: Config) -> Architecture:
         config.integer("mamba_d_state", default=64),
         config.integer("mamba_d_conv", default=4),
     )
-    recurrent = mamba2(*sizes, state_dtype_of(config))
+    recurrent = mamba2(*sizes, state_dtype_of(config), config.integer("chunk_size", default=256))
     bias = config.boolean("add_bias_linear", default=False)
     conv_bias = config.boolean("use_conv_bias", default=True)
 

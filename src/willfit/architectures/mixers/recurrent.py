@@ -30,6 +30,8 @@ class Recurrent:
         See `Mixer`.
     state_dtype
         The dtype that the config states for the recurrent state; empty if the engine decides.
+    chunk
+        Tokens that are computed at once while a whole sequence is scanned; 0 if the code decides.
     """
 
     kind: str
@@ -40,6 +42,7 @@ class Recurrent:
     projected_width: int = 0
     output_width: int = 0
     state_dtype: str = ""
+    chunk: int = 0
 
     def cached_elements(self, tokens: Any, source_tokens: Any = 0) -> Any:
         """See `Mixer.cached_elements`: nothing grows."""
@@ -62,13 +65,19 @@ def mamba(inner: int, state: int, kernel: int, rank: int) -> Recurrent:
 
 
 def mamba2(
-    heads: int, head_dim: int, groups: int, state: int, kernel: int, state_dtype: str = ""
+    heads: int,
+    head_dim: int,
+    groups: int,
+    state: int,
+    kernel: int,
+    state_dtype: str = "",
+    chunk: int = 0,
 ) -> Recurrent:
     """Mamba-2: a (head_dim, state) matrix per head; the convolution also runs over B and C of each group."""
     inner = heads * head_dim
     channels = inner + 2 * groups * state
     return Recurrent(
-        "mamba2", channels, kernel, inner * state, heads, inner + channels + heads, inner, state_dtype
+        "mamba2", channels, kernel, inner * state, heads, inner + channels + heads, inner, state_dtype, chunk
     )
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from willfit.architectures.model import Architecture
 from willfit.errors import BadInput
-from willfit.training.frameworks import hugging_face, megatron, torchtitan, torchtune, trl
-from willfit.training.precision import spelled
+from willfit.quantities import dtype_name
+from willfit.training.frameworks import hugging_face, litgpt, megatron, torchtitan, torchtune, trl
+from willfit.training.precision import filled
 from willfit.training.run import Run
 from willfit.training.settings import TrainingSettings
 
@@ -24,6 +26,7 @@ FRAMEWORKS: dict[str, _Resolve] = {
     "axolotl": hugging_face.resolve,
     "unsloth": hugging_face.resolve,
     "fsdp_qlora": hugging_face.resolve,
+    "litgpt": litgpt.resolve,
     "torchtitan": torchtitan.resolve,
     "torchtune": torchtune.resolve,
     "megatron": megatron.resolve,
@@ -43,4 +46,10 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
         raise BadInput(
             f"there is no training framework {settings.framework!r}", f"known: {', '.join(FRAMEWORKS)}"
         )
-    return found(spelled(settings, architecture.dtype), architecture)
+    adapter = settings.adapter
+    if adapter is not None and adapter.dtype is not None:
+        adapter = replace(adapter, dtype=dtype_name(adapter.dtype))
+    precision = settings.precision
+    if precision.weights == "auto":
+        precision = replace(precision, weights=architecture.dtype)
+    return found(replace(settings, precision=filled(precision), adapter=adapter), architecture)

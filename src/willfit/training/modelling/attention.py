@@ -1,20 +1,46 @@
-"""Softmax attention with its projections, by the implementation that runs it."""
+"""Softmax attention with its projections: norms of heads, positions, gates."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from willfit.architectures.mixers import Attention
 from willfit.architectures.model import Tensor
 from willfit.architectures.traits import Traits
-from willfit.quantities import DTYPE_BYTES, round_up
 from willfit.training.modelling.builder import Builder
-from willfit.training.modelling.kernels import chosen_sdpa, flash_workspace
+from willfit.training.modelling.norms import normed
+from willfit.training.modelling.rotary import rotated
+from willfit.training.modelling.scores import attend, rank_heads, repeated
 from willfit.training.tape import Value
 
-#: State of the random generator that kernels keep (`_scaled_dot_product_flash_attention`, `_efficient_attention`).
-_PHILOX = {"efficient": 16}
-_FLASH_PHILOX = 24
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """An attention's tensors by what they do.
+
+    Attributes
+    ----------
+    inward, outward
+        Matrices that project the input, and the one that projects back.
+    gate
+        The matrix of a gate on the output, if it has one of its own.
+    biases
+        By the name of the module.
+    norms, inner
+        Of queries and keys, and of the output before it is projected back.
+    """
+
+    inward: tuple[Tensor, ...]
+    outward: Tensor
+    gate: Tensor | None
+    biases: dict[str, Tensor]
+    norms: tuple[Tensor, ...]
+    inner: tuple[Tensor, ...] = ()
+
+    def bias(self, tensor: Tensor) -> Tensor | None:
+        """The bias of a matrix's module."""
+        return self.biases.get(module_of(tensor))
 
 
 def attention(
@@ -33,158 +59,130 @@ def attention(
     mixer, traits
         Its shape, and what belongs to the family: norms of heads, soft caps, dropout.
     """
+    parts = parts_of(tensors)
+    queries, keys, values, gate = _projected(builder, value, parts, mixer)
+    if builder.manner.splits == "copies" and mixer.kv_heads > 1:
+        # Keys and values are there for every head now.
+        mixer = replace(mixer, kv_heads=mixer.heads)
+    late = builder.manner.norms_late
+    if not late:
+        queries, keys = head_norms(builder, queries, keys, parts.norms, mixer, traits)
+    by_head = builder.manner.by_head
+    if by_head:
+        queries, keys, values = (builder.tape.copy(one) for one in (queries, keys, values))
+    if builder.manner.rope != "none":
+        queries, by_head = rotated(builder, queries, first=True)
+        if not mixer.shares_cache:
+            keys, _ = rotated(builder, keys)
+    if builder.manner.value_norm and not mixer.shares_cache:
+        rows = values.elements // mixer.value_dim
+        values = normed(builder, values, None, None, rows, builder.manner.value_norm)
+    if late:
+        queries, keys = head_norms(builder, queries, keys, parts.norms, mixer, traits)
+    mixed = attend(builder, queries, keys, values, mixer, traits, by_head)
+    if builder.manner.gathers_output and not builder.step.flash:
+        mixed = builder.tape.copy(mixed)
+    if parts.gate is not None:
+        gate = builder.linear(value, parts.gate, parts.bias(parts.gate))
+    if gate is not None:
+        mixed = gated(builder, mixed, gate)
+    for norm in parts.inner:
+        mixed = builder.norm(mixed, norm, traits.norm, rows=builder.step.tokens)
+    return builder.linear(mixed, parts.outward, parts.bias(parts.outward))
+
+
+def parts_of(tensors: Sequence[Tensor]) -> Parts:
+    """Sort an attention's tensors."""
     matrices = [tensor for tensor in tensors if tensor.kind == "linear"]
-    biases = {_module(tensor): tensor for tensor in tensors if tensor.kind == "bias"}
-    norms = [tensor for tensor in tensors if tensor.kind == "norm"]
     outward = next((t for t in reversed(matrices) if t.split is not None and t.split.axis == 1), matrices[-1])
-    inward = [tensor for tensor in matrices if tensor is not outward]
-    queries, keys, values = _projected(builder, value, inward, biases, mixer)
-    norm = "rms" if traits.norm == "layer_norm" else traits.norm
-    for tensor in norms:
-        if "k_" in tensor.name or "key" in tensor.name:
-            keys = builder.norm(keys, tensor, norm, rows=_norm_rows(builder, keys, tensor))
-        else:
-            queries = builder.norm(queries, tensor, norm, rows=_norm_rows(builder, queries, tensor))
-    if traits.rotary:
-        queries, keys = _rotated(builder, queries), _rotated(builder, keys)
-    mixed = attend(builder, queries, keys, values, mixer, traits)
-    return builder.linear(mixed, outward, biases.get(_module(outward)))
+    gate = next((t for t in matrices if t.name.rpartition(".")[0].endswith((".gate_proj", ".g_proj"))), None)
+    norms = [tensor for tensor in tensors if tensor.kind == "norm" and not tensor.name.endswith(".bias")]
+    return Parts(
+        tuple(tensor for tensor in matrices if tensor is not outward and tensor is not gate),
+        outward,
+        gate,
+        {module_of(tensor): tensor for tensor in tensors if tensor.kind == "bias"},
+        tuple(tensor for tensor in norms if "sub_norm" not in tensor.name),
+        tuple(tensor for tensor in norms if "sub_norm" in tensor.name),
+    )
+
+
+def gated(builder: Builder, mixed: Value, gate: Value) -> Value:
+    """The output times the sigmoid of a gate: per element, or per head."""
+    tape = builder.tape
+    opened = tape.run("sigmoid", (gate,), gate.elements, gate.dtype, saves_output=True)
+    return tape.multiply(mixed, opened)
 
 
 def _projected(
-    builder: Builder, value: Value, inward: Sequence[Tensor], biases: dict[str, Tensor], mixer: Attention
-) -> tuple[Value, Value, Value]:
+    builder: Builder, value: Value, parts: Parts, mixer: Attention
+) -> tuple[Value, Value, Value, Value | None]:
     heads, kv_heads = rank_heads(builder, mixer)
-    tokens = builder.step.tokens
+    tape, tokens = builder.tape, builder.step.tokens
     sizes = (
         tokens * heads * mixer.head_dim,
         tokens * kv_heads * mixer.head_dim,
         tokens * kv_heads * mixer.value_dim,
     )
-    if len(inward) == 1:
-        fused = builder.linear(value, inward[0], biases.get(_module(inward[0])))
-        queries, keys, values = builder.tape.split(fused, sizes)
-        return queries, keys, values
-    found = [builder.linear(value, tensor, biases.get(_module(tensor))) for tensor in inward]
+    if len(parts.inward) == 1 and not mixer.shares_cache:
+        fused = builder.linear(value, parts.inward[0], parts.bias(parts.inward[0]))
+        queries, keys, values = tape.split(fused, sizes)
+        if builder.manner.splits == "copies":
+            queries, keys, values = _copied(builder, queries, keys, values, heads, kv_heads)
+        return queries, keys, values, None
+    found = [builder.linear(value, tensor, parts.bias(tensor)) for tensor in parts.inward]
+    queries, gate = found[0], None
+    if mixer.gated and queries.elements == 2 * sizes[0]:
+        # Each head's gate lies behind its queries, so that all gates together are a copy.
+        queries, gate = tape.split(queries, (sizes[0], sizes[0]))
+        gate = tape.copy(gate)
+    if mixer.shares_cache:
+        # Keys and values of an earlier layer, which that layer holds.
+        keys, values = (tape.held(size, queries.dtype, True) for size in sizes[1:])
+        return queries, keys, values, gate
     if len(found) == 2:
         # Keys and values in one matrix, or values made from the keys' projection.
-        keys, values = (found[1], found[1]) if mixer.value_is_key else builder.tape.split(found[1], sizes[1:])
-        return found[0], keys, values
-    return found[0], found[1], found[2]
+        keys, values = (found[1], found[1]) if mixer.value_is_key else tape.split(found[1], sizes[1:])
+        return queries, keys, values, gate
+    return queries, found[1], found[2], gate
 
 
-def rank_heads(builder: Builder, mixer: Attention) -> tuple[int, int]:
-    """Query heads and key/value heads of one tensor-parallel rank."""
-    ranks = builder.step.tensor_ranks
-    return max(1, mixer.heads // ranks), max(1, mixer.kv_heads // ranks)
-
-
-def _norm_rows(builder: Builder, value: Value, tensor: Tensor) -> int:
-    return value.elements // (builder.stored(tensor).weight.elements or 1)
-
-
-def _rotated(builder: Builder, value: Value) -> Value:
-    """x cos + rotate_half(x) sin: two products and a half turned around (transformers `apply_rotary_pos_emb`).
-
-    Under autocast the angles are float32, and so is the result.
-    """
-    if "rope" in builder.step.kernels:
-        return builder.tape.run("rope", (value,), value.elements, value.dtype, reuses=True)
-    dtype = "fp32" if builder.step.autocast and builder.step.wide_angles else value.dtype
-    size = value.elements * DTYPE_BYTES[dtype]
-    return builder.tape.run(
-        "rope", (value,), value.elements, dtype, forward_temp=2 * size, backward_temp=2 * size
-    )
-
-
-def attend(
-    builder: Builder, queries: Value, keys: Value, values: Value, mixer: Attention, traits: Traits
-) -> Value:
-    """Attention proper: from queries, keys and values to the input of the output projection."""
-    step, tape = builder.step, builder.tape
-    if step.autocast:
-        queries, keys, values = (tape.cast(one, step.compute) for one in (queries, keys, values))
-    kind = step.attention
-    if kind == "sdpa":
-        kind = chosen_sdpa(step, mixer, queries.dtype)
-    if traits.attention_softcap and kind not in ("flex_attention",) and not step.flash:
-        kind = "eager"
-    if kind == "eager":
-        return _eager(builder, queries, keys, values, mixer, traits)
-    if kind == "math":
-        return _math(builder, queries, keys, values, mixer)
-    return _fused(builder, queries, keys, values, mixer, kind)
-
-
-def _fused(
-    builder: Builder, queries: Value, keys: Value, values: Value, mixer: Attention, kind: str
-) -> Value:
-    """A kernel that never holds scores: it keeps queries, keys, values, output and log-sum-exp."""
-    step, tape = builder.step, builder.tape
-    heads, kv_heads = rank_heads(builder, mixer)
-    if heads != kv_heads and (kind == "efficient" or (step.repeats_keys and not step.flash)):
-        keys = _repeated(builder, keys, heads // kv_heads)
-        values = _repeated(builder, values, heads // kv_heads)
-    rows = step.length if kind != "efficient" else round_up(step.length, 32)
-    statistics = 4 * step.batch * heads * rows
-    mask = step.batch * step.length * step.keys * step.width if kind == "efficient" and step.masked else 0
-    out = step.tokens * heads * mixer.value_dim
-    return tape.run(
-        kind,
-        (queries, keys, values),
-        out,
-        values.dtype,
-        saves=(queries, keys, values),
-        saves_output=True,
-        kept_bytes=statistics + mask + _PHILOX.get(kind, _FLASH_PHILOX),
-        backward_temp=flash_workspace(step, heads, kv_heads, mixer, kind),
-    )
-
-
-def _repeated(builder: Builder, value: Value, times: int) -> Value:
-    return builder.tape.run("repeat", (value,), value.elements * times, value.dtype)
-
-
-def _eager(
-    builder: Builder, queries: Value, keys: Value, values: Value, mixer: Attention, traits: Traits
-) -> Value:
-    """Scores, softmax in float32, dropout, and a product with the values (`eager_attention_forward`)."""
-    step, tape = builder.step, builder.tape
-    heads, kv_heads = rank_heads(builder, mixer)
+def _copied(
+    builder: Builder, queries: Value, keys: Value, values: Value, heads: int, kv_heads: int
+) -> tuple[Value, Value, Value]:
+    """Falcon's split: keys and values are chosen by index, which copies, and repeated for all heads of their group."""
+    tape = builder.tape
+    keys, values = tape.copy(keys), tape.copy(values)
+    if kv_heads == 1:
+        return queries, keys, values
     times = heads // kv_heads
-    queries = tape.copy(queries)
-    keys, values = _repeated(builder, keys, times), _repeated(builder, values, times)
-    size = step.batch * heads * step.length * step.keys
-    scores = tape.run("scores", (queries, keys), size, queries.dtype, saves=(queries, keys))
-    scores = tape.scale(scores)
-    if traits.attention_softcap:
-        bent = tape.run("tanh", (tape.scale(scores),), size, scores.dtype, saves_output=True)
-        scores = tape.scale(bent)
-    if step.masked or step.length > 1:
-        scores = tape.run("add mask", (scores,), size, scores.dtype, passes=True)
-    shares = tape.cast(tape.run("softmax", (scores,), size, "fp32", saves_output=True), values.dtype)
-    shares = tape.dropout(shares, traits.attention_dropout if step.training else 0.0)
-    out = step.tokens * heads * mixer.value_dim
-    mixed = tape.run("mix", (shares, values), out, values.dtype, saves=(shares, values))
-    return tape.copy(mixed)
+    return tape.copy(queries), repeated(builder, keys, times), repeated(builder, values, times)
 
 
-def _math(builder: Builder, queries: Value, keys: Value, values: Value, mixer: Attention) -> Value:
-    """SDPA written out (`_scaled_dot_product_attention_math`): scaled queries and keys, softmax, values."""
-    step, tape = builder.step, builder.tape
-    heads, kv_heads = rank_heads(builder, mixer)
-    if heads != kv_heads:
-        keys = _repeated(builder, keys, heads // kv_heads)
-        values = _repeated(builder, values, heads // kv_heads)
-    queries, keys = tape.scale(queries), tape.scale(keys)
-    size = step.batch * heads * step.length * step.keys
-    scores = tape.run("scores", (queries, keys), size, queries.dtype, saves=(queries, keys))
-    scores = tape.run("add mask", (scores,), size, scores.dtype, passes=True)
-    shares = tape.run("softmax", (scores,), size, scores.dtype, saves_output=True)
-    out = step.tokens * heads * mixer.value_dim
-    mixed = tape.run("mix", (shares, values), out, values.dtype, saves=(shares, values))
-    return tape.copy(mixed)
+def head_norms(
+    builder: Builder, queries: Value, keys: Value, norms: Sequence[Tensor], mixer: Attention, traits: Traits
+) -> tuple[Value, Value]:
+    """Norms of queries and keys: of each head, or of all heads at once."""
+    plain = traits.qk_norm_kind == "rms_plain"
+    if traits.qk_norm == "none" or not (norms or plain):
+        return queries, keys
+    found = []
+    for value, own in ((queries, _first(norms, keys=False)), (keys, _first(norms, keys=True))):
+        rows = builder.step.tokens if traits.qk_norm == "whole" else value.elements // mixer.head_dim
+        if own is None:
+            found.append(normed(builder, value, None, None, rows, "rms_plain") if plain else value)
+            continue
+        done = builder.norm(value, own, traits.qk_norm_kind, rows=rows)
+        # Heads with norms of their own are put together again (`StableLmLayerNormPerHead`).
+        found.append(builder.tape.copy(done) if ".norms." in own.name else done)
+    return found[0], found[1]
 
 
-def _module(tensor: Tensor) -> str:
+def _first(norms: Sequence[Tensor], keys: bool) -> Tensor | None:
+    """The norm of queries, or of keys; the first, if each head has its own."""
+    return next((t for t in norms if (".k_" in t.name or "key" in t.name) == keys), None)
+
+
+def module_of(tensor: Tensor) -> str:
+    """Name of the module that a parameter belongs to."""
     return tensor.name.rpartition(".")[0]

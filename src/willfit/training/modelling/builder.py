@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 
 from willfit.architectures.model import Tensor
-from willfit.quantities import DTYPE_BYTES
+from willfit.training.modelling.activations import activated
+from willfit.training.modelling.manners import Manner
+from willfit.training.modelling.norms import normed
 from willfit.training.modelling.step import Step
 from willfit.training.tape import Tape, Value, Weight
 
@@ -64,12 +67,21 @@ class Builder:
         What has been written.
     step
         How the pass runs.
+    manner
+        How the family's code writes what it does.
     """
 
-    def __init__(self, step: Step, storing: Storing) -> None:
+    def __init__(self, step: Step, storing: Storing, manner: Manner | None = None) -> None:
         self.tape = Tape()
         self.step = step
+        self.manner = manner or Manner()
         self._storing = storing
+
+    def stepping(self, step: Step) -> Builder:
+        """A builder of the same tape for a part that runs otherwise."""
+        part = copy(self)
+        part.step = step
+        return part
 
     def stored(self, tensor: Tensor) -> Stored:
         """How a tensor lies on the rank."""
@@ -103,24 +115,33 @@ class Builder:
 
     def product(self, value: Value, stored: Stored, elements: int, bias: Weight | None = None) -> Value:
         """The product alone, with `elements` outputs."""
-        weight, tape = stored.weight, self.tape
+        weight, tape, step = stored.weight, self.tape, self.step
         biases = (bias,) if bias else ()
-        if not self.step.autocast:
-            saves = (value,) if weight.trained else ()
+        keeps = weight.trained or (bool(stored.expanded) and step.keeps_quantized_input)
+        backward, forward = self.expansion(stored, value.bytes), self.expansion(stored, elements * step.width)
+        if not step.autocast:
             return tape.run(
-                "mm", (value,), elements, value.dtype, saves=saves, weights=(weight, *biases),
-                forward_temp=stored.expanded, backward_temp=stored.expanded,
+                "mm", (value,), elements, value.dtype, saves=(value,) if keeps else (), weights=(weight, *biases),
+                forward_temp=forward, backward_temp=backward, outlives=bool(stored.expanded),
             )  # fmt: skip
-        value = tape.cast(value, self.step.compute)
-        if weight.dtype == self.step.compute or stored.expanded:
-            saves = (value,) if weight.trained else ()
+        value = tape.cast(value, step.compute)
+        if weight.dtype == step.compute or stored.expanded:
             return tape.run(
-                "mm", (value,), elements, value.dtype, saves=saves, weights=(weight, *biases),
-                forward_temp=stored.expanded, backward_temp=stored.expanded,
+                "mm", (value,), elements, value.dtype, saves=(value,) if keeps else (), weights=(weight, *biases),
+                forward_temp=forward, backward_temp=backward, outlives=bool(stored.expanded),
             )  # fmt: skip
         cast = tape.run("cast weight", (), weight.elements, self.step.compute, weights=(weight,))
         saves = (*((value,) if weight.trained else ()), *((cast,) if value.grad else ()))
         return tape.run("mm", (value, cast), elements, self.step.compute, saves=saves, weights=biases)
+
+    def expansion(self, stored: Stored, output: int) -> int:
+        """Bytes of a quantized matrix in full precision beside a product's output, or the gradient of its input.
+
+        Where it is made in one dtype and cast to another, both are alive before there is an output.
+        """
+        if not self.step.expands_twice:
+            return stored.expanded
+        return max(stored.expanded, 2 * stored.expanded - output)
 
     def _trained_bias(self, bias: Tensor | None) -> Weight | None:
         if bias is None:
@@ -139,74 +160,24 @@ class Builder:
         return tape.cast(tape.add(result, added), dtype)
 
     def norm(
-        self, value: Value, tensor: Tensor, kind: str, bias: Tensor | None = None, rows: int = 0
+        self,
+        value: Value,
+        tensor: Tensor,
+        kind: str,
+        bias: Tensor | None = None,
+        rows: int = 0,
+        fixed: bool = False,
     ) -> Value:
         """A normalisation of rows; `kind` as in `Traits.norm`.
 
-        Composite RMS norms (transformers `LlamaRMSNorm`, `GemmaRMSNorm`) keep a float32 copy of their input and the
-        normalised one; layer norms and fused kernels keep the input and statistics.
+        See `norms.py`. `rows` of 0 are the tokens of the residual stream; a `fixed` kind is not the family's to change.
         """
         weight = self.stored(tensor).weight
         rows = rows or self.step.stream_tokens
-        if kind.startswith("layer_norm"):
-            return self._layer_norm(value, weight, self._trained_bias(bias), rows)
-        if "rms_norm" in self.step.kernels:
-            return self.tape.run(
-                "rms_norm", (value,), value.elements, value.dtype, saves=(value,), kept_bytes=4 * rows,
-                weights=(weight,),
-            )  # fmt: skip
-        return self._rms_norm(value, weight, rows, offset=kind == "rms_offset")
-
-    def _layer_norm(self, value: Value, weight: Weight, bias: Weight | None, rows: int) -> Value:
-        if self.step.autocast:
-            value = self.tape.cast(value, "fp32")
-        return self.tape.run(
-            "layer_norm", (value,), value.elements, value.dtype, saves=(value,), kept_bytes=2 * 4 * rows,
-            weights=(weight, *((bias,) if bias else ())),
-        )  # fmt: skip
-
-    def _rms_norm(self, value: Value, weight: Weight, rows: int, offset: bool) -> Value:
-        tape, dtype = self.tape, value.dtype
-        wide = tape.cast(value, "fp32")
-        squares = tape.run("pow", (wide,), wide.elements, "fp32", saves=(wide,), backward_temp=2 * wide.bytes)
-        scales = tape.run("rsqrt", (squares,), rows, "fp32", saves_output=True)
-        # The gradient of the scale is made for every element and then summed.
-        normed = tape.run(
-            "mul", (wide, scales), wide.elements, "fp32", saves=(wide, scales), backward_temp=wide.bytes
+        return normed(
+            self, value, weight, self._trained_bias(bias), rows, kind if fixed else self.manner.norm or kind
         )
-        if offset:
-            shifted = tape.run("1 + weight", (), weight.elements, "fp32", weights=(weight,))
-            saves = (*((normed,) if weight.trained else ()), *((shifted,) if value.grad else ()))
-            scaled = tape.run(
-                "mul", (normed, shifted), wide.elements, "fp32", saves=saves,
-                backward_temp=wide.bytes if weight.trained else 0,
-            )  # fmt: skip
-            return tape.cast(scaled, dtype)
-        normed = tape.cast(normed, dtype)
-        wider = max(dtype, weight.dtype, key=lambda name: DTYPE_BYTES[name])
-        return tape.run(
-            "mul", (normed,), normed.elements, wider, saves=(normed,) if weight.trained else (),
-            weights=(weight,), backward_temp=normed.bytes if weight.trained else 0,
-        )  # fmt: skip
 
     def activation(self, value: Value, name: str) -> Value:
         """An activation function by its name in transformers' `ACT2FN`."""
-        tape, size, dtype = self.tape, value.elements, value.dtype
-        if name in ("gelu_new", "gelu_fast", "gelu_python", "gelu_10", "gelu_accurate"):
-            # 0.5 x (1 + tanh(...)), written out: half of x, the polynomial, tanh, and tanh plus one.
-            half = tape.scale(value)
-            # Autocast runs powers in float32, and what follows with them.
-            wide = tape.cast(value, "fp32") if self.step.autocast else value
-            cubed = tape.run("pow", (wide,), size, wide.dtype, saves=(wide,), backward_temp=2 * wide.bytes)
-            inner = tape.scale(tape.add(value, tape.scale(cubed)))
-            bent = tape.run("tanh", (inner,), size, wide.dtype, saves_output=True)
-            return tape.multiply(half, tape.run("add 1", (bent,), size, wide.dtype, passes=True))
-        if name == "quick_gelu":
-            bent = tape.run("sigmoid", (tape.scale(value),), size, dtype, saves_output=True)
-            return tape.multiply(value, bent)
-        if name == "relu":
-            return tape.run("relu", (value,), size, dtype, saves_output=True)
-        if name in ("relu2", "relu_squared"):
-            bent = tape.run("relu", (value,), size, dtype, saves_output=True)
-            return tape.run("pow", (bent,), size, dtype, saves=(bent,), backward_temp=2 * bent.bytes)
-        return tape.run(name, (value,), size, dtype, saves=(value,))
+        return activated(self, value, name)

@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from willfit.architectures.model import Tensor
+from willfit.training.modelling.activations import gate_product
 from willfit.training.modelling.builder import Builder
 from willfit.training.tape import Value
 
 
 def feed_forward(
-    builder: Builder, value: Value, tensors: Sequence[Tensor], gated: bool, activation: str
+    builder: Builder,
+    value: Value,
+    tensors: Sequence[Tensor],
+    gated: bool,
+    activation: str,
+    dropout: float = 0.0,
 ) -> Value:
     """Run an MLP (transformers `LlamaMLP`, `Phi3MLP`, `GPT2MLP` and their kin).
 
@@ -22,8 +28,8 @@ def feed_forward(
         The normed input.
     tensors
         The MLP's tensors: matrices (the last one on their way is the one that is divided along its inputs) and biases.
-    gated, activation
-        As in the architecture.
+    gated, activation, dropout
+        As in the architecture; dropout of the inner values.
     """
     inward, outward = _matrices(tensors)
     biases = _biases(tensors)
@@ -38,12 +44,14 @@ def feed_forward(
             up = builder.linear(value, inward[1], biases.get(_module(inward[1])))
             inner = _gate(builder, gate, up, activation)
         else:
-            bent = builder.activation(gate, activation)
-            inner = tape.multiply(bent, builder.linear(value, inward[1], biases.get(_module(inward[1]))))
+            inner = _separate(builder, value, gate, inward[1], biases, activation)
     else:
         inner = builder.activation(
             builder.linear(value, inward[0], biases.get(_module(inward[0]))), activation
         )
+    for norm in (tensor for tensor in tensors if "sub_norm" in tensor.name):
+        inner = builder.norm(inner, norm, "rms", rows=builder.step.tokens)
+    inner = tape.dropout(inner, dropout if builder.step.training else 0.0)
     return builder.linear(inner, outward, biases.get(_module(outward)))
 
 
@@ -53,7 +61,19 @@ def _gate(builder: Builder, gate: Value, up: Value, activation: str) -> Value:
         return builder.tape.run(
             "swiglu", (gate, up), gate.elements, gate.dtype, saves=(gate, up), reuses=True
         )
-    return builder.tape.multiply(up, builder.activation(gate, activation))
+    return gate_product(builder, gate, up, activation, gate_first=False)
+
+
+def _separate(
+    builder: Builder, value: Value, gate: Value, matrix: Tensor, biases: dict[str, Tensor], activation: str
+) -> Value:
+    """A bent gate times another projection, which is made behind the activation."""
+    if activation == "swiglu_clamped":
+        return gate_product(
+            builder, gate, builder.linear(value, matrix, biases.get(_module(matrix))), activation
+        )
+    bent = builder.activation(gate, activation)
+    return builder.tape.multiply(bent, builder.linear(value, matrix, biases.get(_module(matrix))))
 
 
 def _matrices(tensors: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from willfit.architectures.model import Architecture, Tensor
 from willfit.quantities import DTYPE_BYTES, ceil_div
 from willfit.training.modelling.builder import Builder
+from willfit.training.modelling.pooled import pooled_head
 from willfit.training.modelling.roles import norms_of
 from willfit.training.tape import Tape, Value, Weight
 
@@ -31,6 +32,10 @@ class LossPath:
         Rows of a chunk where it goes by chunks.
     keeps_logits
         The caller holds the logits during the backward pass.
+    classes
+        Outputs of a head that scores whole sequences; 0 where the vocabulary is scored.
+    pooled
+        There is no head: the loss compares what is pooled of each sequence.
     """
 
     kind: str
@@ -40,6 +45,8 @@ class LossPath:
     upcasts: bool = True
     shifts: bool = False
     keeps_logits: bool = False
+    classes: int = 0
+    pooled: bool = False
 
 
 def head(builder: Builder, value: Value, architecture: Architecture, path: LossPath) -> Value:
@@ -58,9 +65,15 @@ def head(builder: Builder, value: Value, architecture: Architecture, path: LossP
     norms = norms_of([tensor for tensor in architecture.head if tensor.kind == "norm"])
     tape.module = "norm"
     for norm in norms[-1:]:
-        value = builder.norm(value, norm.weight, architecture.traits.norm, norm.bias)
+        if norm.weight is not None:
+            value = builder.norm(value, norm.weight, architecture.traits.norm, norm.bias)
+    if path.classes or path.pooled:
+        tape.module = "scores"
+        return pooled_head(builder, value, architecture, path.classes)
     tape.module = "logits"
     projection = output_projection(architecture)
+    if path.kind == "chunked":
+        return _by_chunks(builder, value, projection, path)
     if path.kind in ("liger", "cut", "chunked-head"):
         return _without_logits(builder, value, projection, path)
     logits = builder.linear(value, projection)
@@ -92,15 +105,25 @@ def _cross_entropy(tape: Tape, logits: Value, path: LossPath) -> Value:
             "fused cross entropy", (wide,), 1, "fp32", saves=(wide,), kept_bytes=8 * rows, reuses=True
         )
     wide = tape.cast(wide, "fp32")
-    if path.kind == "chunked":
-        # Chunk by chunk: each keeps its log softmax, and needs its own gradients alone.
-        share = ceil_div(size * 4, max(1, ceil_div(rows, path.chunk_rows or rows)))
-        return tape.run(
-            "cross entropy by chunks", (logits,), 1, "fp32", kept_bytes=4 * size, forward_temp=share,
-            backward_temp=2 * share,
-        )  # fmt: skip
     logarithms = tape.run("log_softmax", (wide,), size, "fp32", saves_output=True)
     return tape.run("nll_loss", (logarithms,), 1, "fp32", saves=(logarithms,))
+
+
+def _by_chunks(builder: Builder, value: Value, projection: Tensor, path: LossPath) -> Value:
+    """Logits chunk by chunk, all kept; their float32 copies and gradients exist for one chunk at a time.
+
+    torchtune `modules/transformer.py: chunked_output`. Uncompiled, each chunk's
+    log softmax is kept as well.
+    """
+    step = builder.step
+    weight = builder.stored(projection).weight
+    size, narrow = path.rows * path.vocabulary, DTYPE_BYTES[value.dtype]
+    part = ceil_div(size, max(1, ceil_div(path.rows, path.chunk_rows or path.rows)))
+    kept = size * (narrow if step.compiled else narrow + 4)
+    return builder.tape.run(
+        "loss by chunks", (value,), 1, "fp32", saves=(value,), kept_bytes=kept, forward_temp=4 * part,
+        backward_temp=part * (4 + 4 + narrow), weights=(weight,),
+    )  # fmt: skip
 
 
 def _without_logits(builder: Builder, value: Value, projection: Tensor, path: LossPath) -> Value:

@@ -9,22 +9,30 @@ from willfit.training.modelling.step import Step
 #: Widest head of flash kernels, and the compute capability from which they run (torch `sdp_utils.cpp`).
 _FLASH_HEAD, _FLASH_FROM = 256, 8.0
 
+#: Capabilities whose shared memory is too small for the backward kernel of wide heads, and the widest that they serve:
+#: of FlashAttention 1 (torch 2.1 and before), of 2 (`check_requires_grad_and_head_dim_gt192_constraints_on_sm86_89`).
+_SMALL, _SMALL_HEAD_BEFORE, _SMALL_HEAD = (8.6, 8.9), 64, 192
+
 
 def chosen_sdpa(step: Step, mixer: Attention, dtype: str) -> str:
     """Which backend `scaled_dot_product_attention` takes: `flash`, `efficient` or `math`.
 
-    Flash takes 16-bit inputs without a mask and heads of up to 256 on compute capability 8.0 and later; the
-    memory-efficient kernel takes masks and float32, but no grouped heads unless these were repeated (torch
-    `aten/src/ATen/native/transformers/cuda/sdp_utils.cpp`, priority order flash, efficient, math).
+    Flash takes 16-bit inputs without a mask and heads of up to 256, as wide for values as for keys, on compute
+    capability 8.0 and later; the memory-efficient kernel takes masks and float32, but no grouped heads unless these
+    were repeated, as they are for masks and wide heads (transformers 5.23 `use_gqa_in_sdpa`). The order is flash,
+    efficient, math (torch `aten/src/ATen/native/transformers/cuda/sdp_utils.cpp`).
     """
     capability = (
         float(step.compute_capability) if step.compute_capability.replace(".", "", 1).isdigit() else 8.0
     )
     narrow = dtype in ("fp16", "bf16")
-    masked = step.masked or bool(mixer.window and step.length > mixer.window)
-    if narrow and not masked and mixer.head_dim <= _FLASH_HEAD and capability >= _FLASH_FROM:
+    widest = _FLASH_HEAD
+    if step.training and _SMALL[0] <= capability <= _SMALL[1]:
+        widest = _SMALL_HEAD_BEFORE if step.torch and step.torch < (2, 2) else _SMALL_HEAD
+    alike = mixer.head_dim == mixer.value_dim
+    if narrow and not step.masked and alike and mixer.head_dim <= widest and capability >= _FLASH_FROM:
         return "flash"
-    if masked or step.repeats_keys or mixer.heads == mixer.kv_heads:
+    if step.masked or step.repeats_keys or mixer.heads == mixer.kv_heads or mixer.head_dim > _FLASH_HEAD:
         return "efficient"
     return "math"
 

@@ -10,9 +10,9 @@ from willfit.architectures.model import Layer, Tensor
 
 @dataclass(frozen=True, slots=True)
 class Norm:
-    """A normalisation: its scale, and its shift if it has one."""
+    """A normalisation: its scale and shift, if it has them."""
 
-    weight: Tensor
+    weight: Tensor | None
     bias: Tensor | None = None
 
 
@@ -28,6 +28,8 @@ class Roles:
         Of the token mixer, norms of heads and latents included.
     mlp, router, experts
         Of the dense MLP or shared experts, of the router, of the routed experts.
+    latents
+        Matrices from the stream to narrower experts, and back.
     """
 
     norms: tuple[Norm, ...]
@@ -35,21 +37,57 @@ class Roles:
     mlp: tuple[Tensor, ...]
     router: tuple[Tensor, ...]
     experts: tuple[Tensor, ...]
+    latents: tuple[Tensor, ...] = ()
 
 
 def roles_of(layer: Layer) -> Roles:
     """Sort a layer's tensors."""
     mixing = [t for t in layer.tensors if t.part in ("attention", "mixer")]
     inside = {_module(_module(tensor.name)) for tensor in mixing if tensor.kind == "linear"}
-    stream = [t for t in layer.tensors if t.part == "norm" and not _lies_in(t.name, inside)]
-    heads = [t for t in layer.tensors if t.part == "norm" and _lies_in(t.name, inside)]
+    norms = [
+        t for t in layer.tensors if t.part == "norm" and t.kind == "norm" and "ffn_sub_norm" not in t.name
+    ]
+    stream = [t for t in norms if not _lies_in(t.name, inside)]
+    heads = [t for t in norms if _lies_in(t.name, inside)]
     return Roles(
         norms_of(stream),
         tuple(mixing + heads),
-        tuple(t for t in layer.tensors if t.part == "mlp"),
+        tuple(t for t in layer.tensors if (t.part == "mlp" and not _beside(t)) or "ffn_sub_norm" in t.name),
         tuple(t for t in layer.tensors if t.part == "router"),
         tuple(t for t in layer.tensors if t.part == "experts"),
+        tuple(
+            t
+            for t in layer.tensors
+            if t.kind == "linear" and ("routed_expert_" in t.name or "latent_proj" in t.name)
+        ),
     )
+
+
+#: Gemma 3n's and 4's surroundings of the MLP; Kimi K3's weights of residuals; what leads into experts that are narrower
+#: than the stream, and back (`Roles.latents`).
+_AROUND = (
+    ".altup.", ".laurel.", ".per_layer_", "_res_proj", "_res_norm", "routed_expert_", "latent_proj",
+)  # fmt: skip
+
+
+def _beside(tensor: Tensor) -> bool:
+    """Whether a tensor counts as MLP or norm but belongs to what a family runs around them."""
+    return any(name in tensor.name for name in _AROUND)
+
+
+def _residual(tensor: Tensor) -> bool:
+    return "_res_norm" in tensor.name or "routed_expert_" in tensor.name
+
+
+def mixer_groups(tensors: Sequence[Tensor], count: int) -> list[tuple[Tensor, ...]]:
+    """A layer's mixing tensors by module, in the order of its mixers; all in one group if it has one mixer."""
+    if count < 2:
+        return [tuple(tensors)]
+    modules = list(dict.fromkeys(_module(_module(t.name)) for t in tensors if t.kind == "linear"))
+    modules = [module for module in modules if not module.endswith("{layer}")]
+    # A module inside another belongs to it.
+    outer = [one for one in modules if not any(one.startswith(f"{other}.") for other in modules)]
+    return [tuple(t for t in tensors if t.name.startswith(f"{module}.")) for module in outer]
 
 
 def norms_of(tensors: Sequence[Tensor]) -> tuple[Norm, ...]:
@@ -63,6 +101,9 @@ def norms_of(tensors: Sequence[Tensor]) -> tuple[Norm, ...]:
 
 
 def _lies_in(name: str, modules: set[str]) -> bool:
+    if _module(name).endswith(".LayerNorm"):
+        # BERT's norm of the stream lies beside the projection whose output it norms.
+        return False
     # A mixer that is written without a module of its own would hold the whole layer.
     return any(name.startswith(f"{module}.") for module in modules if not module.endswith("{layer}"))
 

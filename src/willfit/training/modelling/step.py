@@ -27,20 +27,34 @@ class Step:
         Fused kernels that replace composite operations: `rms_norm`, `rope`, `swiglu`, `cross_entropy`, `lora`.
     masked
         An explicit mask reaches attention.
+    mask_heads
+        Heads that have masks of their own; 0 if one serves all.
+    source
+        Tokens of each sequence that cross attention looks at; 0 for as many as its own.
     repeats_keys
         Keys and values are repeated for all query heads before SDPA.
     tensor_ranks, sequence_parallel
         Tensor-parallel ranks, and whether norms and residuals are divided along the sequence among them.
+    regathers
+        Sequence-parallel ranks keep their share of a product's input, and gather it again in the backward pass.
     compute_capability
         Of the device, which decides what SDPA can choose.
     expert_ranks, expert_tensor_ranks
         Ranks among which experts are spread, and ranks that divide one.
     grouped_experts
         Experts run as grouped products over sorted tokens; else in a loop.
+    attends_back
+        A token sees itself and those before it; else all.
     training
         Dropout is on.
+    compiled
+        Layers and loss run under `torch.compile`, which keeps results of products and makes the rest anew.
     wide_angles
         Cosine and sine stay float32 under autocast.
+    keeps_quantized_input, expands_twice
+        See `Habits`.
+    torch
+        Version of torch that decides what SDPA can choose, as numbers; empty for the newest.
     """
 
     batch: int
@@ -51,15 +65,23 @@ class Step:
     attention: str = "sdpa"
     kernels: frozenset[str] = frozenset()
     masked: bool = False
+    mask_heads: int = 0
+    source: int = 0
     repeats_keys: bool = False
     tensor_ranks: int = 1
     sequence_parallel: bool = False
+    regathers: bool = False
     compute_capability: str = "8.0"
     expert_ranks: int = 1
     expert_tensor_ranks: int = 1
     grouped_experts: bool = True
+    attends_back: bool = True
     training: bool = True
+    compiled: bool = False
     wide_angles: bool = True
+    keeps_quantized_input: bool = False
+    expands_twice: bool = False
+    torch: tuple[int, ...] = ()
 
     @property
     def tokens(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from willfit.training.tape.tape import Operation, Tape, Value
 
@@ -58,6 +58,10 @@ class Replay:
         Bytes kept if only the input and what is costly to compute are, the rest being computed again.
     gradients
         Bytes of the gradients of its parameters.
+    held
+        Bytes of values that its caller holds through the backward pass.
+    lingering
+        Bytes of what is kept that go with the graph only.
     """
 
     input_bytes: int
@@ -68,10 +72,23 @@ class Replay:
     forward: Moment
     backward: Moment
     gradients: int
+    held: int = 0
+    lingering: int = 0
+
+    def kept_as_selected(self) -> Replay:
+        """The same where only what is selected is kept, and the rest is made anew without room of its own."""
+        backward = replace(self.backward, kept=min(self.backward.kept, self.selected))
+        forward = replace(self.forward, kept=min(self.forward.kept, self.selected))
+        return replace(self, kept=self.selected, forward=forward, backward=backward)
 
 
 def replay(
-    tape: Tape, given: Value, result: Value, accumulates: bool = False, selects: Selection | None = None
+    tape: Tape,
+    given: Value,
+    result: Value,
+    accumulates: bool = False,
+    selects: Selection | None = None,
+    held: int = 0,
 ) -> Replay:
     """Run a tape forward and back.
 
@@ -85,12 +102,14 @@ def replay(
         Gradients of parameters exist already, so that new ones are added to them and given back.
     selects
         Says of each operation whether selective checkpointing keeps its outputs.
+    held
+        Bytes of values that the caller holds through the backward pass.
     """
     keepers = _keepers(tape)
     by_module = _kept_by_module(tape)
     total = sum(by_module.values())
     forward = _forward(tape, given, result, keepers)
-    backward = _backward(tape, result, keepers, total, accumulates)
+    backward = _backward(tape, result, keepers, total, accumulates, held)
     gradients = sum(operation.weight_bytes for operation in tape.operations)
     return Replay(
         given.bytes,
@@ -101,6 +120,8 @@ def replay(
         forward,
         backward,
         gradients,
+        held,
+        sum(tape.sizes[storage] for storage in _lingering(tape)),
     )
 
 
@@ -111,6 +132,16 @@ def _keepers(tape: Tape) -> Counter[int]:
         if operation.differentiates:
             keepers.update({value.storage for value in operation.saved})
     return keepers
+
+
+def _lingering(tape: Tape) -> set[int]:
+    """Storages that stay as long as the graph does."""
+    return {
+        value.storage
+        for operation in tape.operations
+        if operation.outlives and operation.differentiates
+        for value in operation.saved
+    }
 
 
 def _selected(tape: Tape, given: Value, selects: Selection | None) -> int:
@@ -177,10 +208,14 @@ class _Gradient:
         self.holders = 1
 
 
-def _backward(tape: Tape, result: Value, keepers: Counter[int], kept: int, accumulates: bool) -> Moment:
+def _backward(
+    tape: Tape, result: Value, keepers: Counter[int], kept: int, accumulates: bool, outside: int
+) -> Moment:
     held = dict(keepers)
+    for storage in _lingering(tape):
+        held[storage] += 1
     gradients = {result.number: _Gradient(result.bytes)}
-    passing, trained = result.bytes, 0
+    passing, trained = result.bytes + outside, 0
     most = Moment("", kept, passing, trained)
     for operation in reversed(tape.operations):
         if not operation.differentiates:

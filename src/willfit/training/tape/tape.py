@@ -93,6 +93,9 @@ class Operation:
         Gradients of inputs are the output's gradient itself (additions, views).
     reuses
         Gradients of inputs are written over what was saved, or were made in the forward pass, as fused kernels do.
+    outlives
+        What is saved hangs on the graph itself (an attribute of a Python function's context), so that it goes with the
+        graph and not when the operation has been differentiated.
     """
 
     name: str
@@ -106,6 +109,7 @@ class Operation:
     weight_bytes: int = 0
     passes: bool = False
     reuses: bool = False
+    outlives: bool = False
 
     @property
     def differentiates(self) -> bool:
@@ -137,6 +141,11 @@ class Tape:
         self.sizes.append(elements * DTYPE_BYTES[dtype])
         return self._value(len(self.sizes) - 1, elements, dtype, grad)
 
+    def held(self, elements: int, dtype: str, grad: bool) -> Value:
+        """A value that others hold: what is given to all layers, such as an encoder's output."""
+        self.sizes.append(0)
+        return self._value(len(self.sizes) - 1, elements, dtype, grad)
+
     def _value(self, storage: int, elements: int, dtype: str, grad: bool) -> Value:
         self._values += 1
         return Value(self._values, storage, elements, dtype, grad)
@@ -156,6 +165,7 @@ class Tape:
         backward_temp: int = 0,
         passes: bool = False,
         reuses: bool = False,
+        outlives: bool = False,
     ) -> Value:
         """An operation with one new output.
 
@@ -171,7 +181,7 @@ class Tape:
             What its derivative needs: values, its own output, other bytes.
         weights
             Parameters that it uses; trained ones get gradients.
-        forward_temp, backward_temp, passes, reuses
+        forward_temp, backward_temp, passes, reuses, outlives
             See `Operation`.
         """
         grad = any(value.grad for value in inputs) or any(weight.trained for weight in weights)
@@ -189,6 +199,7 @@ class Tape:
                 sum(weight.gradient_bytes for weight in weights),
                 passes,
                 reuses,
+                outlives,
             )
         )
         return output

@@ -1,0 +1,55 @@
+"""What runs in front of an encoder's layers and behind them, in an encoder-decoder."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from willfit.architectures.model import Architecture
+from willfit.training.modelling.builder import Builder
+from willfit.training.modelling.roles import norms_of
+from willfit.training.modelling.step import Step
+from willfit.training.tape import Value
+
+
+def encoder_step(step: Step, architecture: Architecture) -> Step:
+    """How the encoder runs: on as many positions as it always has, or as the decoder's sequence."""
+    length = architecture.encoder_tokens or step.source or step.length
+    return replace(step, length=length, keys=length, attends_back=False, sequence_parallel=False)
+
+
+def encoder_front(builder: Builder, architecture: Architecture) -> Value:
+    """Two convolutions over the spectrum, the second of which halves its length, or a look-up of tokens.
+
+    transformers `WhisperEncoder.forward`; the look-up's gradient is that of the shared table.
+    """
+    tape, step = builder.tape, builder.step
+    tape.module = "encoder"
+    size, dtype = step.tokens * architecture.hidden_size, step.compute
+    convolutions = [t for t in architecture.embeddings if t.kind == "conv"]
+    if not convolutions:
+        weight = builder.stored(architecture.embeddings[0]).weight
+        looked = tape.run("embedding", (), size, weight.dtype, weights=(replace(weight, trained=False),))
+        return tape.dropout(looked, architecture.traits.embedding_dropout if step.training else 0.0)
+    value: Value | None = None
+    for index, tensor in enumerate(convolutions):
+        weight = builder.stored(tensor).weight
+        elements = size * 2 if index + 1 < len(convolutions) else size
+        given = (value,) if value is not None else ()
+        value = tape.run(
+            "conv", given, elements, dtype, saves=given if weight.trained else (), weights=(weight,)
+        )
+        value = builder.activation(value, architecture.traits.activation)
+    assert value is not None
+    return value
+
+
+def encoder_output(builder: Builder, value: Value, architecture: Architecture) -> Value:
+    """The encoder's last norm. Every layer of the decoder keeps what it gives."""
+    tape = builder.tape
+    norms = norms_of([t for t in architecture.shared if t.kind == "norm"])
+    for norm in norms[:1]:
+        if norm.weight is not None:
+            tape.module = "norm"
+            value = builder.norm(value, norm.weight, architecture.traits.norm, norm.bias)
+    tape.module = "encoder"
+    return tape.run("output", (value,), value.elements, value.dtype, saves=(value,), passes=True)

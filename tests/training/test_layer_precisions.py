@@ -1,0 +1,87 @@
+"""What layers keep by precision, attention and adapter, against steps of real training code (tests/oracle/training)."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from willfit.architectures.build import build
+from willfit.checkpoints.config import Config
+from willfit.training.holding import adapts
+from willfit.training.modelling.block import block
+from willfit.training.modelling.builder import Builder, LowRank, Stored
+from willfit.training.modelling.manners import manner_of
+from willfit.training.modelling.masks import masked_step
+from willfit.training.modelling.step import Step
+from willfit.training.settings import AdapterSettings
+from willfit.training.tape import Weight, replay
+
+TRACES = Path(__file__).parents[1] / "data" / "training_traces.jsonl"
+SHORT = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
+READ = {
+    "framework", "micro_batch", "seq_len", "precision", "optimizer", "attention", "adapter", "padded", "objective",
+    "classes", "gradient_accumulation", "max_grad_norm", "loss",
+}  # fmt: skip
+_LAYER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?)\.(\d+)$")
+
+
+def readable(line):
+    said = line["settings"]
+    adapter = said.get("adapter") or {}
+    plain = adapter.keys() <= {"kind", "rank", "targets"} and adapter.get("kind", "lora") == "lora"
+    # peft adapts whole experts by a parametrization of its own.
+    plain = plain and not ("all-linear" in adapter.get("targets", ()) and _experts(line["model"]))
+    # Layers of T5 stand in two stacks, and their first makes biases for the others.
+    return said.keys() <= READ and plain and line["model"]["model_type"] != "t5"
+
+
+def _experts(fields):
+    return any("experts" in name for name in fields)
+
+
+LINES = [line for line in map(json.loads, TRACES.read_text().splitlines()) if readable(line)]
+
+
+def kept(line, index):
+    said = line["settings"]
+    precision = said["precision"]
+    weights, autocast = SHORT[precision["weights"]], bool(precision.get("autocast"))
+    compute = SHORT[precision.get("compute") or precision["weights"]]
+    adapter = said.get("adapter")
+    targets = AdapterSettings("lora", targets=tuple(adapter["targets"])) if adapter else None
+
+    def stored(tensor):
+        low = None
+        # Experts are parameters of one module, which `all-linear` does not see.
+        if targets and tensor.kind == "linear" and tensor.part != "experts" and adapts(targets, tensor):
+            low = LowRank(adapter["rank"], tensor.shape[-1], tensor.shape[-2], "fp32")
+        dtype = "fp32" if tensor.kind == "buffer" else weights
+        return Stored(Weight(tensor.elements, dtype, not adapter and tensor.kind != "buffer"), 0, low)
+
+    architecture = build(Config({k: v for k, v in line["model"].items() if k != "auto"}))
+    layer, manner = architecture.layers[index], manner_of(architecture)
+    length, padded = said["seq_len"], bool(said.get("padded"))
+    step = Step(
+        said["micro_batch"], length, length, compute, autocast=autocast, attention=said["attention"],
+        masked=padded, repeats_keys=padded,
+    )  # fmt: skip
+    builder = Builder(masked_step(step, layer, manner), stored, manner)
+    size = step.tokens * architecture.hidden_size
+    given = builder.entering(size, weights)
+    return replay(builder.tape, given, block(builder, given, layer, architecture.traits)).kept
+
+
+@pytest.mark.parametrize("line", LINES, ids=lambda line: line["name"])
+def test_layers_keep_what_was_traced(line):
+    found = {
+        int(match[1]): size
+        for name, size in line["saved"]["regions"].items()
+        if (match := _LAYER.search(name)) and "encoder.embed" not in name
+    }
+    # The first layer's input is what the embedding made, and the last one's output what the final norm keeps.
+    between = {index: size for index, size in found.items() if 0 < index < max(found)}
+    assert between
+    for index, traced in between.items():
+        # Scalars that the code multiplies with are tensors of a few bytes each.
+        assert kept(line, index) == pytest.approx(traced, rel=1e-3, abs=128), index
