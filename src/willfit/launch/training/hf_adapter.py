@@ -16,9 +16,6 @@ _GIVEN = ("lora_r", "lora_rank", "lora_alpha", "lora_target_modules", "lora_modu
 
 _RANKS = ("lora_r", "lora_rank", "lora_dim")
 
-#: PEFT's default.
-_RANK = 8
-
 _FOUR = ("load_in_4bit", "use_4bit_quantization", "use_4bit_qunatization", "use_qlora")
 _EIGHT = ("load_in_8bit", "use_8bit_quantization", "use_8bit_qunatization")
 _DOUBLE = (
@@ -62,7 +59,7 @@ def adapter_of(keys: Keys, script: Script, half: str | None) -> tuple[AdapterSet
         values["dtype"] = half
     if not on:
         return None, notes
-    rank = first_whole(keys, _RANKS, 0) or _RANK
+    rank = first_whole(keys, _RANKS, 0) or None
     targets = names_of(keys, "lora_target_modules") or names_of(keys, "lora_modules")
     if keys.word("lora_module_name") is not None:
         # All linear layers whose names have it inside: those of the blocks (`convert_linear_layer_to_lora`).
