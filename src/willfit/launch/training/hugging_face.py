@@ -19,7 +19,8 @@ from willfit.launch.config_files import read_json_settings, read_settings
 from willfit.launch.flags import FlagTable, flag_table
 from willfit.launch.scanning import Dialect
 from willfit.launch.training.commands import allocator, newest_with, not_counted, read
-from willfit.launch.training.hf_settings import Asked, settings_of
+from willfit.launch.training.hf_settings import settings_of
+from willfit.launch.training.hf_sharing import Asked
 from willfit.launch.training.keys import Keys, path_of
 from willfit.launch.training.own_words import flag_of, told_apart
 from willfit.launch.training.processes import Processes, processes_of, script_words

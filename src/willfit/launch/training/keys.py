@@ -134,6 +134,18 @@ class Keys:
         return BadInput(f"{self.program}: {name} is {str(self.values.get(name))[:40]!r}, expected {expected}")
 
 
+def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Names with dots as mappings inside each other."""
+    found: dict[str, Any] = {}
+    for name, value in flat.items():
+        *outer, last = name.split(".")
+        inside = found
+        for part in outer:
+            inside = inside.setdefault(part, {})
+        inside[last] = value
+    return found
+
+
 def path_of(text: str) -> Path:
     """A path as a shell would read it; `~` stays where it means nobody's home."""
     try:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from willfit.errors import BadInput
 from willfit.launch.training import trainer_arguments as trainer
 from willfit.launch.training import zero_config
-from willfit.launch.training.keys import Keys
+from willfit.launch.training.keys import Keys, nested
 from willfit.launch.training.processes import Processes
 from willfit.launch.training.sharing import Sharing
 from willfit.training.settings import (
@@ -114,20 +113,8 @@ def _sharing(keys: Keys, start: Processes) -> Sharing | None:
     value = keys.get("deepspeed")
     inside = keys.under("deepspeed")
     if value or inside:
-        return zero_config.read(value or _nested(inside), keys.program, "llamafactory")
+        return zero_config.read(value or nested(inside), keys.program, "llamafactory")
     return trainer.fsdp(keys) or start.sharing
-
-
-def _nested(flat: dict[str, Any]) -> dict[str, Any]:
-    """Names with dots as mappings inside each other."""
-    found: dict[str, Any] = {}
-    for name, value in flat.items():
-        *outer, last = name.split(".")
-        inside = found
-        for part in outer:
-            inside = inside.setdefault(part, {})
-        inside[last] = value
-    return found
 
 
 def _bucket(keys: Keys) -> int | None:
