@@ -303,6 +303,20 @@ def test_trl_reads_its_file_and_hands_the_rest_to_accelerate(folder):
     assert launch.notes == ()
 
 
+def test_a_version_that_is_installed_for_the_command():
+    launch = read("uv run --with trl==0.21.0 trl sft --model_name_or_path a/b")
+    assert (launch.settings.version, launch.devices) == ("0.21.0", None)
+
+
+def test_arguments_with_dots_and_pure_dtypes():
+    line = "torchrun --nproc_per_node 4 finetuning.py --enable_fsdp --model_name a/b --batch_size_training 2 "
+    settings = read(line + "--fsdp_config.pure_bf16 --fsdp_config.hsdp True").settings
+    assert (settings.layout.data, settings.layout.strategy) == ("fsdp1", "hybrid_shard")
+    assert (settings.precision.weights, settings.precision.compute) == ("bf16", "bf16")
+    assert settings.precision.autocast is False
+    assert read(line + "--use_fp16").settings.precision.compute == "fp16"
+
+
 @pytest.mark.parametrize(
     ("words", "version", "expected"),
     [

@@ -67,7 +67,7 @@ _COMMON_SCRIPTS = re.compile(r"(main|start|chat)\.py|start\.(sh|bat)")
 
 #: `vllm==0.11.0`, `vllm[flashinfer]==0.11.0`, `vllm@0.11.0`: the version that is installed for the command.
 _PINNED = re.compile(
-    r"(vllm|sglang|lmdeploy|llama-cpp-python|mlx-lm)(?:\[[^\]]*\])?(?:==|@)v?(\d+(?:\.\w+)*)"
+    r"(vllm|sglang|lmdeploy|llama-cpp-python|mlx-lm|trl)(?:\[[^\]]*\])?(?:==|@)v?(\d+(?:\.\w+)*)"
 )
 
 #: Packages whose modules have another name.

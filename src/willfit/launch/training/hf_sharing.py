@@ -11,7 +11,7 @@ from willfit.launch.training import trainer_arguments as trainer
 from willfit.launch.training import zero_config
 from willfit.launch.training.accelerate_config import parallelism
 from willfit.launch.training.fsdp_config import truth
-from willfit.launch.training.hf_values import dtype
+from willfit.launch.training.hf_values import any_flag, dtype
 from willfit.launch.training.keys import Keys, nested
 from willfit.launch.training.processes import Processes
 from willfit.launch.training.scripts import Script
@@ -91,7 +91,9 @@ def _cookbook(keys: Keys) -> Sharing:
     on_host = truth(keys.get("fsdp_config.fsdp_cpu_offload")) or truth(keys.get("fsdp_cpu_offload"))
     offload = {"params": True, "gradients": True, "optimizer": True} if on_host else {}
     checkpointing = keys.get("fsdp_config.fsdp_activation_checkpointing")
-    return Sharing(layout, offload, {}, checkpointing=checkpointing is None or truth(checkpointing))
+    mixed = keys.flag("mixed_precision") is not False and keys.flag("fsdp_config.pure_bf16") is not True
+    half = {"compute": "fp16" if keys.flag("use_fp16") else "bf16"} if mixed else {}
+    return Sharing(layout, offload, half, checkpointing=checkpointing is None or truth(checkpointing))
 
 
 def half_of(keys: Keys, start: Processes, sharing: Sharing | None) -> str | None:
@@ -123,7 +125,7 @@ def precision_of(asked: Asked, sharing: Sharing | None, half: str | None) -> Pre
     for name in ("dtype", "torch_dtype"):
         if inside.get(name) is not None:
             weights = dtype(Keys(f"{keys.program}: model_init_kwargs", inside), name)
-    pure = bool(keys.flag("pure_bf16"))
+    pure = bool(any_flag(keys, ("pure_bf16", "fsdp_config.pure_bf16")))
     if script.weights in ("bf16", "fp16"):
         weights = weights or script.weights
     elif script.weights == "half":
