@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from willfit.engines.caching_allocator import cublas_workspace
-from willfit.quantities import DTYPE_BYTES
 from willfit.training.holding import Holding
 from willfit.training.layout import Ranks
+from willfit.training.optimizers import OptimizerMemory, optimizer_memory
 from willfit.training.pieces import pieces_of, step_of
 from willfit.training.run import Run
 from willfit.training.sharding import Communication, communication_of
@@ -22,8 +22,8 @@ class Account:
     ----------
     weights, states, buffers, workspace
         Bytes that stay: weights, optimizer states with masters, tables and resident buckets, libraries' workspaces.
-    state_elements
-        Elements whose states are kept here.
+    optimizer
+        What the optimizer keeps and needs, here and elsewhere.
     sharing
         What data-parallel ranks make of weights and gradients.
     instants
@@ -36,7 +36,7 @@ class Account:
     states: int
     buffers: int
     workspace: int
-    state_elements: int
+    optimizer: OptimizerMemory
     sharing: Communication
     instants: tuple[Instant, ...]
     pieces: tuple[Piece, ...]
@@ -76,33 +76,64 @@ def account(
         Micro-batches whose activations the stage keeps at once.
     """
     settings = run.settings
-    pieces = pieces_of(run, holding, step_of(run, capability), layers)
+    added = holding.adapting.found if holding.adapting else None
+    step = (
+        step_of(run, capability, added.virtual_tokens, added.prefix_tokens)
+        if added
+        else step_of(run, capability)
+    )
+    pieces = pieces_of(run, holding, step, layers)
     units = [piece.unit for piece in pieces]
     sharing = communication_of(units, settings, ranks, holding.architecture.hidden_size)
-    width = DTYPE_BYTES[settings.precision.states or "fp32"]
-    on_host = settings.offload.optimizer
-    master = sharing.master or (4 * sharing.state_elements if settings.precision.master == "fp32" else 0)
-    states = 0 if on_host else 2 * sharing.state_elements * width + master
-    transient = (
-        sharing.state_elements * width
-        if settings.optimizer.implementation == "foreach" and not on_host
-        else 0
-    )
+    stepping = optimizer_of(run, holding, ranks, layers, sharing.master > 0)
     found = instants(
         pieces,
         sharing,
         settings.gradient_accumulation > 1 or run.habits.gradient_buffers,
-        settings.optimizer.in_backward,
+        stepping.gradients != "all",
         in_flight,
-        transient,
+        stepping.step.bytes,
     )
     return Account(
         weights=sharing.weights,
-        states=states,
+        states=stepping.held("device"),
         buffers=run.habits.table_bytes + sharing.resident,
         workspace=2 * cublas_workspace(capability),
-        state_elements=sharing.state_elements,
+        optimizer=stepping,
         sharing=sharing,
         instants=tuple(found),
         pieces=tuple(pieces),
+    )
+
+
+def optimizer_of(run: Run, holding: Holding, ranks: Ranks, layers: range, masters: bool) -> OptimizerMemory:
+    """What the run's optimizer keeps on a rank of a stage, and what its step needs.
+
+    Parameters
+    ----------
+    masters
+        The sharing scheme keeps float32 copies of what is trained.
+
+    Raises
+    ------
+    BadInput
+        If there is no such optimizer, or it cannot work on shards.
+    """
+    settings, asked = run.settings, run.settings.optimizer
+    options = dict(asked.options)
+    if asked.rank is not None:
+        options["rank"] = asked.rank
+    return optimizer_memory(
+        asked.name or "adamw",
+        holding.trained(layers),
+        settings.precision.states or "fp32",
+        asked.implementation,
+        options,
+        settings.versions,
+        sharding=settings.layout.data or "none",
+        ranks=ranks.states,
+        expert_ranks=ranks.experts,
+        master="fp32" if masters or settings.precision.master == "fp32" else None,
+        in_backward=asked.in_backward,
+        offload=("disk" if settings.offload.nvme else "host") if settings.offload.optimizer else None,
     )

@@ -20,7 +20,7 @@ from willfit.training.remedies import remedies
 from willfit.training.rollout import Rollout, colocated, shared_with
 from willfit.training.run import Run
 from willfit.training.settings import TrainingSettings
-from willfit.training.terms import inside, others
+from willfit.training.terms import inside, others, paged
 from willfit.training.timeline import Instant
 
 
@@ -71,7 +71,7 @@ def _answer(subject: Subject, machine: Machine, run: Run, ranks: Ranks) -> Estim
         "train",
         tuple(devices),
         DeviceEstimate("host", 0, machine.host_bytes, host_terms(run, worst, len(machine.devices))),
-        notes=(*run.assumed, *subject.notes),
+        notes=(*run.assumed, *worst.optimizer.notes, *subject.notes),
         refusal=rollout.refusal if rollout is not None else "",
         details=_details(worst, by_stage[accounts.index(worst)][0]),
     )
@@ -81,7 +81,7 @@ def _terms(
     one: Account, run: Run, ranks: Ranks, rollout: Rollout | None
 ) -> tuple[tuple[Term, ...], tuple[int, int]]:
     """The terms of a rank, and the interval of their sum."""
-    terms = [*inside(one, run), *others(one, run), *_beside(one, run, ranks)]
+    terms = [*inside(one, run), *others(one, run), *paged(one), *_beside(one, run, ranks)]
     if rollout is not None:
         terms = shared_with(rollout, terms)
     return tuple(terms), _interval(terms)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from fnmatch import fnmatch
 
 from willfit.architectures.model import Architecture, Tensor
@@ -12,6 +13,7 @@ from willfit.formats.plain import Plain
 from willfit.formats.recipe import Recipe
 from willfit.formats.weights import rank_shape
 from willfit.quantities import DTYPE_BYTES
+from willfit.training.adapting import Adapting, adapted
 from willfit.training.modelling.builder import LowRank, Stored
 from willfit.training.parameters import Parameter
 from willfit.training.settings import AdapterSettings, LayoutSettings, TrainingSettings
@@ -23,29 +25,6 @@ from willfit.training.tape import Weight
 _EXPANDING = ("nf4", "fp4", "awq", "hqq", "aqlm")
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A tensor of the model as a rank holds it.
-
-    Attributes
-    ----------
-    tensor, times
-        The tensor, and how many of it the rank holds.
-    shape
-        On the rank.
-    stored
-        What products see of it.
-    bytes
-        Of all its copies and layers.
-    """
-
-    tensor: Tensor
-    times: int
-    shape: tuple[int, ...]
-    stored: Stored
-    bytes: int
-
-
 class Holding:
     """How a run holds a model's tensors.
 
@@ -55,9 +34,17 @@ class Holding:
         The model, and the formats of its frozen base.
     settings
         The run's, filled in.
+
+    Attributes
+    ----------
+    adapting
+        What an adapter adds; None without one, or where the framework's model code counts its own.
     """
 
     def __init__(self, architecture: Architecture, recipe: Recipe, settings: TrainingSettings) -> None:
+        found = adapted(architecture, settings, recipe.rule is not None)
+        weights = settings.precision.weights or "bf16"
+        self.adapting = None if found is None else Adapting(found, architecture, weights)
         self.architecture = architecture
         self._recipe = recipe
         self._settings = settings
@@ -77,13 +64,6 @@ class Holding:
         if key not in self._formats:
             self._formats[key] = self._format(tensor)
         return self._formats[key]
-
-    def held(self) -> Iterator[Held]:
-        """All tensors, equal layers together."""
-        for tensor, times in weighted(self.architecture):
-            shape, copies = self._on_rank(tensor)
-            size = self.format_of(tensor).bytes(shape) * copies * times
-            yield Held(tensor, copies * times, shape, self.stored(tensor), size)
 
     def unit(self, tensors: Iterable[Tensor]) -> Unit:
         """The parameters of one piece of the model."""
@@ -109,22 +89,32 @@ class Holding:
                 gradients += added * DTYPE_BYTES[adapter.dtype]
         return Unit(size, gathered, trained, gradients, largest, experts)
 
-    def trained(self) -> list[Parameter]:
-        """Parameters that get gradients: the model's own, then those of adapters."""
-        own, added = [], []
-        for held in self.held():
-            tensor = held.tensor
-            copies = held.times
-            if held.stored.weight.trained:
-                own.append(Parameter(tensor.name, held.shape, tensor.part, tensor.kind, copies))
-            adapter = held.stored.adapter
+    def trained(self, layers: range) -> list[Parameter]:
+        """Parameters of some layers, and of what stands before and behind, that get gradients."""
+        found = []
+        for tensor, times in weighted(self.architecture, layers):
+            shape, copies = self._on_rank(tensor)
+            stored = self.stored(tensor)
+            copies *= times
+            if stored.weight.trained:
+                found.append(Parameter(tensor.name, shape, tensor.part, tensor.kind, copies))
+            adapter = stored.adapter
             if adapter is not None:
-                for name, shape in (
-                    ("lora_A", (adapter.rank, adapter.inputs)),
-                    ("lora_B", (adapter.outputs, adapter.rank)),
-                ):
-                    added.append(Parameter(f"{tensor.name}.{name}", shape, tensor.part, "linear", copies))
-        return own + added
+                matrices = {
+                    "lora_A": (adapter.rank, adapter.inputs),
+                    "lora_B": (adapter.outputs, adapter.rank),
+                }
+                found += [
+                    Parameter(f"{tensor.name}.{name}", matrix, tensor.part, "linear", copies)
+                    for name, matrix in matrices.items()
+                ]
+        if self.adapting is not None:
+            whole = len(self.architecture.layers) or 1
+            found += [
+                replace(one, copies=one.copies * len(layers) // whole) if one.copies >= whole else one
+                for one in self.adapting.parameters
+            ]
+        return found
 
     def _on_rank(self, tensor: Tensor) -> tuple[tuple[int, ...], int]:
         """Shape and copies of a tensor on a rank: experts are divided among expert-parallel ranks first."""
@@ -158,6 +148,7 @@ class Holding:
         for size in shape:
             elements *= size
         adapter = self._adapter(tensor, shape)
+        forward = None if self.adapting is None else self.adapting.forward(tensor)
         compute = settings.precision.compute or "bf16"
         if isinstance(stored, Plain):
             # FSDP gathers parameters in the compute dtype, and their gradients have it until they are scattered.
@@ -166,15 +157,17 @@ class Holding:
             ) and settings.precision.weights != compute
             dtype = compute if gathered else stored.dtype
             gradient = compute if gathered else settings.precision.gradients or ""
-            return Stored(Weight(elements, dtype, self._is_trained(tensor), gradient), 0, adapter)
+            return Stored(Weight(elements, dtype, self._is_trained(tensor), gradient), 0, adapter, forward)
         method = settings.quantization.method if settings.quantization else self._recipe.method
         expanded = elements * DTYPE_BYTES[compute] if method in _EXPANDING else 0
-        return Stored(Weight(elements, compute, False), expanded, adapter)
+        return Stored(Weight(elements, compute, False), expanded, adapter, forward)
 
     def _is_trained(self, tensor: Tensor) -> bool:
         settings = self._settings
         if tensor.kind == "buffer":
             return False
+        if self.adapting is not None and self.adapting.trains(tensor):
+            return True
         if settings.adapter is not None:
             return any(_named(tensor.name, name) for name in settings.adapter.modules_to_save)
         if settings.trained:
@@ -185,7 +178,7 @@ class Holding:
         adapter = self._settings.adapter
         if adapter is None or adapter.kind not in ("lora", "dora") or tensor.kind != "linear":
             return None
-        if not adapts(adapter, tensor):
+        if self._settings.framework != "litgpt" or not adapts(adapter, tensor):
             return None
         return LowRank(adapter.rank or 8, shape[-1], shape[-2], adapter.dtype or "fp32", adapter.dropout)
 
@@ -197,16 +190,23 @@ def expert_tensor_ranks(layout: LayoutSettings) -> int:
     return layout.tp if layout.ep == 1 else 1
 
 
-def weighted(architecture: Architecture) -> Iterator[tuple[Tensor, int]]:
-    """Distinct tensors of the model proper, with how often each occurs."""
-    for tensor in (*architecture.embeddings, *architecture.shared, *architecture.head):
-        yield tensor, 1
-    for blocks in (architecture.encoder_blocks, architecture.blocks):
-        for layer, times in blocks:
+def weighted(architecture: Architecture, layers: range) -> Iterator[tuple[Tensor, int]]:
+    """Distinct tensors of a pipeline stage, in the model's order, with how often each occurs."""
+    if layers.start == 0:
+        for tower in architecture.towers:
+            for tensor in tower.tensors:
+                yield tensor, 1
+        for tensor in (*architecture.embeddings, *architecture.shared):
+            yield tensor, 1
+        for layer, times in architecture.encoder_blocks:
             for tensor in layer.tensors:
                 yield tensor, times
-    for tower in architecture.towers:
-        for tensor in tower.tensors:
+    counts = Counter(id(architecture.layers[index]) for index in layers)
+    for layer, _ in architecture.blocks:
+        for tensor in layer.tensors if counts[id(layer)] else ():
+            yield tensor, counts[id(layer)]
+    if layers.stop == len(architecture.layers):
+        for tensor in architecture.head:
             yield tensor, 1
 
 

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from willfit.calibration import constant
 from willfit.estimate import Term, between, exact
-from willfit.quantities import DTYPE_BYTES
 from willfit.training.account import Account
 from willfit.training.run import Run
-
-#: Adam on the host keeps a float32 copy and two moments (deepspeed `ops/adam/cpu_adam.py`).
-_OFFLOADED_STATES = 4 + 4 + 4
 
 
 def host_terms(run: Run, account: Account, ranks: int) -> tuple[Term, ...]:
@@ -49,18 +45,10 @@ def host_terms(run: Run, account: Account, ranks: int) -> tuple[Term, ...]:
 def _offloaded(run: Run, account: Account, ranks: int) -> list[Term]:
     """What lies on the host while the model trains."""
     offload, found = run.settings.offload, []
-    if offload.optimizer:
-        size = (
-            ranks
-            * account.state_elements
-            * (_OFFLOADED_STATES + DTYPE_BYTES[run.settings.precision.compute or "bf16"])
-        )
-        found.append(
-            exact(
-                "offloaded_states", size, f"{size} B of states and gradients of {ranks} ranks",
-                "deepspeed ops/adam/cpu_adam.py",
-            )
-        )  # fmt: skip
+    size = ranks * account.optimizer.held("host")
+    if size:
+        formula = f"{ranks} ranks x {account.optimizer.held('host')} B of optimizer states"
+        found.append(exact("offloaded_states", size, formula, account.optimizer.reference))
     if offload.params:
         size = ranks * sum(piece.unit.bytes for piece in account.pieces)
         found.append(

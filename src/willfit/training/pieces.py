@@ -24,17 +24,17 @@ from willfit.training.modelling.step import Step
 from willfit.training.objectives import scores, sequences
 from willfit.training.run import Run
 from willfit.training.selective import SELECTIONS, compiled
-from willfit.training.sharding.base import Unit
+from willfit.training.sharding.base import Unit, joined
 from willfit.training.tape import Replay, replay
 from willfit.training.tape.replay import Selection
 from willfit.training.timeline import Piece
 
 
-def step_of(run: Run, compute_capability: str) -> Step:
-    """How a micro-batch runs on a rank."""
+def step_of(run: Run, compute_capability: str, virtual_tokens: int = 0, prefix_tokens: int = 0) -> Step:
+    """How a micro-batch runs on a rank, with tokens that an adapter puts in front of sequences, or of keys alone."""
     settings = run.settings
     layout = settings.layout
-    length = settings.seq_len or 0
+    length = (settings.seq_len or 0) + virtual_tokens
     batch = settings.micro_batch * sequences(settings.objective)
     if settings.padding_free:
         batch, length = 1, batch * length
@@ -42,12 +42,13 @@ def step_of(run: Run, compute_capability: str) -> Step:
     return Step(
         batch=batch,
         length=own,
-        keys=length if layout.ulysses > 1 else own * layout.cp,
+        keys=(length if layout.ulysses > 1 else own * layout.cp) + prefix_tokens,
+        prefix_tokens=prefix_tokens,
         compute=settings.precision.compute or settings.precision.weights or "bf16",
         autocast=bool(settings.precision.autocast),
         attention=settings.attention or "sdpa",
         kernels=frozenset(settings.kernels),
-        masked=bool(settings.padded),
+        masked=bool(settings.padded) or prefix_tokens > 0,
         repeats_keys=run.habits.repeats_keys,
         tensor_ranks=layout.tp,
         sequence_parallel=layout.sp,
@@ -84,6 +85,7 @@ def pieces_of(run: Run, holding: Holding, step: Step, layers: range) -> list[Pie
         piece, dtype, trained = _bottom(holding, step, temporary)
         found += [*seen, piece, *encoder_pieces(holding, step, checkpointing, temporary)]
         entering = trained or any(piece.replay.gradients for piece in seen)
+        entering = entering or (holding.adapting is not None and holding.adapting.found.virtual_tokens > 0)
         entering = entering or (settings.adapter is not None and checkpointing.kind not in (None, "none"))
     known: dict[tuple[int, bool, bool], tuple[Replay, Unit, bool]] = {}
     code = run.habits.code
@@ -93,7 +95,10 @@ def pieces_of(run: Run, holding: Holding, step: Step, layers: range) -> list[Pie
         key = id(layer), entering, own is not None and own.prompts
         if key not in known:
             ran, dtype, passes = _layer(holding, step, layer, dtype, entering, temporary, selects, own)
-            known[key] = ran, holding.unit(layer.tensors), passes
+            unit = holding.unit(layer.tensors)
+            if holding.adapting is not None:
+                unit = joined(unit, holding.adapting.in_layer())
+            known[key] = ran, unit, passes
         chosen = checkpointing.kind not in (None, "none") and index % checkpointing.every == 0
         chosen = chosen and (checkpointing.layers is None or index < checkpointing.layers)
         selective = chosen and checkpointing.kind in SELECTIONS
@@ -116,6 +121,8 @@ def _bottom(holding: Holding, step: Step, temporary: bool) -> tuple[Piece, str, 
     stream = embedding(builder, architecture)
     ran = replay(builder.tape, given, stream, temporary)
     unit = holding.unit((*architecture.embeddings, *architecture.shared))
+    if holding.adapting is not None:
+        unit = joined(unit, holding.adapting.outside())
     return Piece("embedding", ran, unit), stream.dtype, stream.grad
 
 

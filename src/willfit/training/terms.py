@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from willfit.engines.caching_allocator import REFERENCE as ALLOCATOR
-from willfit.estimate import Term, exact
+from willfit.estimate import Term, between, exact
 from willfit.training.account import Account
 from willfit.training.objectives import companions
 from willfit.training.run import Run
@@ -16,7 +16,7 @@ _AUTOGRAD = "torch csrc/autograd/engine.cpp, tools/autograd/derivatives.yaml"
 def inside(account: Account, run: Run) -> list[Term]:
     """What torch's counters see: weights, states, and what is alive at the fullest instant."""
     worst, sharing = account.worst, account.sharing
-    precision, optimizer = run.settings.precision, run.settings.optimizer
+    precision, stepping = run.settings.precision, account.optimizer
     passing = "logits" if worst.head else "temporaries"
     terms = [
         exact(
@@ -28,8 +28,8 @@ def inside(account: Account, run: Run) -> list[Term]:
         exact(
             "optimizer_state",
             account.states,
-            f"{account.states} B of {optimizer.name} states of {account.state_elements} parameters",
-            f"torch optim: {optimizer.name}",
+            " + ".join(f"{one.bytes} B of {one.kind}" for one in stepping.states if one.place == "device"),
+            stepping.reference,
         ),
         exact("gradients", worst.gradients, f"{worst.gradients} B of gradients at this instant", _AUTOGRAD),
         exact("activations", worst.kept, _kept_formula(account), _AUTOGRAD),
@@ -49,6 +49,15 @@ def inside(account: Account, run: Run) -> list[Term]:
         ),
     ]
     return [term for term in terms if term.bytes]
+
+
+def paged(account: Account) -> list[Term]:
+    """Optimizer states in unified memory: on the device while it has room, in no counter of torch."""
+    size = account.optimizer.held("managed")
+    if not size:
+        return []
+    formula = f"{size} B of paged states, which the driver moves to the host where the device has no room"
+    return [between("paged_states", size, 0, size, formula, account.optimizer.reference)]
 
 
 def others(account: Account, run: Run) -> list[Term]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -33,6 +34,12 @@ _LOSSES = {
 
 #: Kernels by the cases' names.
 _KERNELS = {"fast_rope": "rope", "fast_rmsnorm": "rms_norm", "fused_lora": "lora"}
+
+#: What cases say of an adapter that is no option of PEFT's by its name, or has a field of its own.
+_NO_OPTIONS = ("rank", "targets", "alpha", "dropout", "num_virtual_tokens", "num_blocks")
+
+#: A release: `2.4`, `0.41.1`, `2.1.0+cu121`; not a commit.
+_RELEASE = re.compile(r"\d+\.\d")
 
 #: Targets by the cases' names.
 _TARGETS: dict[str, tuple[str, ...]] = {
@@ -118,7 +125,9 @@ def settings_of(case: Case) -> TrainingSettings:
 
 
 def _versions(case: Case) -> dict[str, str]:
-    versions = {str(name): str(text) for name, text in dict(case.fields.get("versions") or {}).items()}
+    stated = {str(name): str(text) for name, text in dict(case.fields.get("versions") or {}).items()}
+    # A commit says nothing about the order of releases.
+    versions = {name: text for name, text in stated.items() if _RELEASE.match(text)}
     date = str(case.fields.get("date") or "")
     if case.engine == "litgpt" and date:
         versions.setdefault("litgpt", date)
@@ -167,7 +176,7 @@ def _adapter(said: dict[str, Any], precision: dict[str, Any]) -> AdapterSettings
         targets = _TARGETS.get(targets, (targets,))
     return AdapterSettings(
         kind="lora" if low and method in ("lora", "qlora") else method,
-        rank=int(given.get("rank") or 8),
+        rank=int(given["rank"]) if given.get("rank") else None,
         alpha=given.get("alpha"),
         dropout=float(given.get("dropout") or 0.0),
         targets=tuple(str(target) for target in targets),
@@ -176,7 +185,7 @@ def _adapter(said: dict[str, Any], precision: dict[str, Any]) -> AdapterSettings
         use_rslora=bool(low.get("use_rslora")),
         dtype=_dtype(precision.get("trainable")),
         virtual_tokens=int(other.get("num_virtual_tokens") or 0),
-        options=other,
+        options={name: value for name, value in other.items() if name not in _NO_OPTIONS},
     )
 
 

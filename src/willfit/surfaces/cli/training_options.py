@@ -46,6 +46,13 @@ def declare_training(parser: Parser) -> None:
         "--modules-to-save", help="modules that are trained whole beside adapters: embed_tokens,lm_head"
     )
     what.add_argument(
+        "--virtual-tokens",
+        metavar="N",
+        type=whole("--virtual-tokens"),
+        default=20,
+        help="of prefix and prompt tuning (20)",
+    )
+    what.add_argument(
         "--quantize", metavar="METHOD", help="a frozen base stored so: nf4, fp4, int8, gptq, awq, ..."
     )
     what.add_argument("--train-only", help="parts or patterns of names that alone are trained")
@@ -163,11 +170,12 @@ def _adapter(given: Namespace, method: str) -> AdapterSettings | None:
     low = method in ("lora", "qlora", "dora")
     return AdapterSettings(
         kind="lora" if low else method,
-        rank=given.rank or _RANK,
+        rank=given.rank or (_RANK if low else None),
         dropout=given.lora_dropout,
         targets=_words(given.targets) or (("all-linear",) if low else ()),
         modules_to_save=_words(given.modules_to_save),
         use_dora=method == "dora",
+        virtual_tokens=given.virtual_tokens if not low else 0,
     )
 
 

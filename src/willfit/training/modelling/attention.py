@@ -79,6 +79,7 @@ def attention(
         values = normed(builder, values, None, None, rows, builder.manner.value_norm)
     if late:
         queries, keys = head_norms(builder, queries, keys, parts.norms, mixer, traits)
+    keys, values = (_behind_prefix(builder, one) for one in (keys, values))
     mixed = attend(builder, queries, keys, values, mixer, traits, by_head)
     if builder.manner.gathers_output and not builder.step.flash:
         mixed = builder.tape.copy(mixed)
@@ -186,3 +187,13 @@ def _first(norms: Sequence[Tensor], keys: bool) -> Tensor | None:
 def module_of(tensor: Tensor) -> str:
     """Name of the module that a parameter belongs to."""
     return tensor.name.rpartition(".")[0]
+
+
+def _behind_prefix(builder: Builder, value: Value) -> Value:
+    """Keys or values with a trained prefix in front of them, which a cache concatenates (PEFT `get_prompt`)."""
+    step, tape = builder.step, builder.tape
+    if not step.prefix_tokens:
+        return value
+    size = value.elements * step.keys // (step.keys - step.prefix_tokens)
+    prefix = tape.held(size - value.elements, value.dtype, grad=True)
+    return tape.run("prefix", (value, prefix), size, value.dtype)

@@ -7,7 +7,9 @@ from copy import copy
 from dataclasses import dataclass
 
 from willfit.architectures.model import Tensor
+from willfit.training.adapters.forward import AdapterForward
 from willfit.training.modelling.activations import activated
+from willfit.training.modelling.adapted import adapted
 from willfit.training.modelling.manners import Manner
 from willfit.training.modelling.norms import normed
 from willfit.training.modelling.step import Step
@@ -25,12 +27,15 @@ class Stored:
     expanded
         Bytes of the full-precision copy that a product with a quantized matrix makes, forward and back.
     adapter
-        What is added to the product, if it is adapted; see `adapted.py`.
+        What LitGPT adds to the product; see `litgpt/linear.py`.
+    forward
+        What PEFT's forward of the module does around it; see `adapted.py`.
     """
 
     weight: Weight
     expanded: int = 0
     adapter: LowRank | None = None
+    forward: AdapterForward | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +113,14 @@ class Builder:
         stored = self.stored(tensor)
         rows = rows or self.step.tokens
         outputs = rows * (stored.weight.elements * rows // value.elements or 1)
-        result = self.product(value, stored, outputs, self._trained_bias(bias))
-        if stored.adapter is not None:
-            result = self._adapted(value, result, stored.adapter, rows)
-        return result
+        trained = self._trained_bias(bias)
+        if stored.forward is None:
+            return self.product(value, stored, outputs, trained)
+
+        def base(given: Value) -> Value:
+            return self.product(given, stored, outputs, trained)
+
+        return adapted(self.tape, value, base, stored.forward, rows, self.step.batch)
 
     def product(self, value: Value, stored: Stored, elements: int, bias: Weight | None = None) -> Value:
         """The product alone, with `elements` outputs."""
@@ -148,16 +157,6 @@ class Builder:
             return None
         weight = self.stored(bias).weight
         return weight if weight.trained else None
-
-    def _adapted(self, value: Value, result: Value, adapter: LowRank, rows: int) -> Value:
-        """LoRA: the input in the adapter's dtype, two products, a scaled sum in the result's dtype."""
-        tape, dtype = self.tape, result.dtype
-        low = Stored(Weight(adapter.rank * adapter.inputs, adapter.dtype, True))
-        high = Stored(Weight(adapter.rank * adapter.outputs, adapter.dtype, True))
-        cast = tape.dropout(tape.cast(value, adapter.dtype), adapter.dropout)
-        inner = self.product(cast, low, rows * adapter.rank)
-        added = tape.scale(self.product(inner, high, rows * adapter.outputs))
-        return tape.cast(tape.add(result, added), dtype)
 
     def norm(
         self,

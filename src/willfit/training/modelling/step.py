@@ -17,6 +17,8 @@ class Step:
         Sequences, and tokens of each that this rank computes.
     keys
         Tokens of each that its queries attend to (all of them, where context-parallel ranks share a sequence).
+    prefix_tokens
+        Of `keys`, those that a trained prefix puts in front of every layer's keys and values.
     compute
         Dtype of products.
     autocast
@@ -65,6 +67,7 @@ class Step:
     attention: str = "sdpa"
     kernels: frozenset[str] = frozenset()
     masked: bool = False
+    prefix_tokens: int = 0
     mask_heads: int = 0
     source: int = 0
     repeats_keys: bool = False

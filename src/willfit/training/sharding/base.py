@@ -34,6 +34,18 @@ class Unit:
     experts: int = 0
 
 
+def joined(one: Unit, other: Unit) -> Unit:
+    """Two units that run, and are gathered, together."""
+    return Unit(
+        one.bytes + other.bytes,
+        one.gathered_bytes + other.gathered_bytes,
+        one.trained + other.trained,
+        one.gradient_bytes + other.gradient_bytes,
+        max(one.largest, other.largest),
+        one.experts + other.experts,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Communication:
     """What sharing makes of weights and gradients, and the buffers that it needs.

@@ -210,6 +210,13 @@ class Tape:
         self.operations.append(Operation("split", self.module, (value,), parts))
         return parts
 
+    def rewritten(self, value: Value, others: Sequence[Value]) -> Value:
+        """The same storage after something was added to it in place; gradients of all are the sum's."""
+        inputs = (value, *others)
+        found = self._value(value.storage, value.elements, value.dtype, any(one.grad for one in inputs))
+        self.operations.append(Operation("add in place", self.module, inputs, (found,), passes=True))
+        return found
+
     def part(self, value: Value, elements: int) -> Value:
         """A slice of a value as a view: its gradient is copied into zeros of the whole's size."""
         return self.split(value, (elements,))[0]

@@ -11,7 +11,7 @@ from willfit.architectures.model import Architecture
 from willfit.training.modelling.builder import Builder
 from willfit.training.modelling.head import output_projection
 from willfit.training.modelling.litgpt.code import CHUNK, Code
-from willfit.training.modelling.litgpt.linear import scaled
+from willfit.training.modelling.litgpt.linear import scaled, with_low_rank
 from willfit.training.modelling.litgpt.norms import normed
 from willfit.training.modelling.roles import norms_of
 from willfit.training.tape import Value, Weight
@@ -73,7 +73,7 @@ def _projected(
     tape, step = builder.tape, builder.step
     tensor = output_projection(architecture)
     if not chunked:
-        return builder.linear(value, tensor)
+        return with_low_rank(builder, value, tensor)
     stored = builder.stored(tensor)
     size, width = step.tokens * architecture.vocab_size, value.bytes // value.elements
     rows = min(CHUNK, step.length) * step.batch

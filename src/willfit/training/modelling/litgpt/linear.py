@@ -15,8 +15,23 @@ INDEX_BYTES = 8
 
 def linear(builder: Builder, value: Value, tensor: Tensor, bias: Tensor | None, code: Code) -> Value:
     """One linear layer with what is added to it (`LoRALinear`, `AdapterV2Linear`)."""
-    result = builder.linear(value, tensor, bias)
+    result = with_low_rank(builder, value, tensor, bias)
     return scaled(builder, result, tensor.shape[0]) if code.scales else result
+
+
+def with_low_rank(builder: Builder, value: Value, tensor: Tensor, bias: Tensor | None = None) -> Value:
+    """A product, and that of a low-rank adapter beside it (`lora.py: LoRALinear`)."""
+    tape, adapter = builder.tape, builder.stored(tensor).adapter
+    result = builder.linear(value, tensor, bias)
+    if adapter is None:
+        return result
+    dtype, rows = result.dtype, builder.step.tokens
+    low = Stored(Weight(adapter.rank * adapter.inputs, adapter.dtype, True))
+    high = Stored(Weight(adapter.rank * adapter.outputs, adapter.dtype, True))
+    dropped = tape.dropout(tape.cast(value, adapter.dtype), adapter.dropout)
+    inner = builder.product(dropped, low, rows * adapter.rank)
+    added = tape.scale(builder.product(inner, high, rows * adapter.outputs))
+    return tape.cast(tape.add(result, added), dtype)
 
 
 def scaled(builder: Builder, value: Value, width: int) -> Value:
