@@ -73,7 +73,7 @@ def test_what_cannot_be_predicted_is_skipped_with_its_reason() -> None:
     score = score_cases([_case("x", {"weights_gib": 1.0})], lambda case: refuse)
     assert score.as_json()["skipped"] == [{"id": "x", "reason": "no config"}]
     with pytest.raises(Unpredictable, match="no predictor"):
-        predictor_for(Case("y", {"id": "y", "kind": "train", "engine": "trl"}))
+        predictor_for(Case("y", {"id": "y", "kind": "serve", "engine": "nobody"}))
 
 
 @pytest.mark.parametrize(

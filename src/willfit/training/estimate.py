@@ -15,12 +15,13 @@ from willfit.training.frameworks.table import resolve
 from willfit.training.holding import Holding
 from willfit.training.host import host_terms
 from willfit.training.layout import Ranks, in_flight, ranks_of, stages_of, with_data
+from willfit.training.modelling.known import roughly_modelled
 from willfit.training.outside import communicators, context, fragmentation
 from willfit.training.remedies import remedies
 from willfit.training.rollout import Rollout, colocated, shared_with
 from willfit.training.run import Run
 from willfit.training.settings import TrainingSettings
-from willfit.training.terms import inside, others, paged
+from willfit.training.terms import inside, others, paged, unwritten
 from willfit.training.timeline import Instant
 
 
@@ -58,7 +59,8 @@ def estimate(subject: Subject, machine: Machine, settings: TrainingSettings) -> 
 def _answer(subject: Subject, machine: Machine, run: Run, ranks: Ranks) -> Estimate:
     accounts = accounts_of(run, subject, machine, ranks)
     rollout = _rollout(run, subject, machine)
-    by_stage = [_terms(one, run, ranks, rollout) for one in accounts]
+    rough = roughly_modelled(run.architecture or subject.architecture)
+    by_stage = [_terms(one, run, ranks, rollout, rough) for one in accounts]
     devices = []
     for index, device in enumerate(machine.devices):
         terms, interval = by_stage[index * len(accounts) // len(machine.devices)]
@@ -71,17 +73,31 @@ def _answer(subject: Subject, machine: Machine, run: Run, ranks: Ranks) -> Estim
         "train",
         tuple(devices),
         DeviceEstimate("host", 0, machine.host_bytes, host_terms(run, worst, len(machine.devices))),
-        notes=(*run.assumed, *worst.optimizer.notes, *subject.notes),
+        notes=(*run.assumed, *_rough_note(rough), *worst.optimizer.notes, *subject.notes),
         refusal=rollout.refusal if rollout is not None else "",
         details=_details(worst, by_stage[accounts.index(worst)][0]),
     )
 
 
+def _rough_note(parts: Sequence[str]) -> tuple[str, ...]:
+    if not parts:
+        return ()
+    return (
+        f"what {' and '.join(parts)} keep for the backward pass is not known well: it may be several times more",
+    )
+
+
 def _terms(
-    one: Account, run: Run, ranks: Ranks, rollout: Rollout | None
+    one: Account, run: Run, ranks: Ranks, rollout: Rollout | None, rough: Sequence[str]
 ) -> tuple[tuple[Term, ...], tuple[int, int]]:
     """The terms of a rank, and the interval of their sum."""
-    terms = [*inside(one, run), *others(one, run), *paged(one), *_beside(one, run, ranks)]
+    terms = [
+        *inside(one, run),
+        *others(one, run),
+        *paged(one),
+        *unwritten(one, rough),
+        *_beside(one, run, ranks),
+    ]
     if rollout is not None:
         terms = shared_with(rollout, terms)
     return tuple(terms), _interval(terms)

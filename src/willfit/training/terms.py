@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from willfit.engines.caching_allocator import REFERENCE as ALLOCATOR
 from willfit.estimate import Term, between, exact
 from willfit.training.account import Account
 from willfit.training.objectives import companions
 from willfit.training.run import Run
+
+#: How much more than what is written a layer may keep that is written roughly (`tests/oracle/layers`: DeepSeek-V4).
+_UNWRITTEN = 4
 
 _AUTOGRAD = "torch csrc/autograd/engine.cpp, tools/autograd/derivatives.yaml"
 
@@ -49,6 +53,14 @@ def inside(account: Account, run: Run) -> list[Term]:
         ),
     ]
     return [term for term in terms if term.bytes]
+
+
+def unwritten(account: Account, parts: Sequence[str]) -> list[Term]:
+    """Activations of parts whose operations are not written out; traced layers kept up to five times as much."""
+    if not parts:
+        return []
+    most = _UNWRITTEN * sum(piece.kept for piece in account.pieces)
+    return [between("unwritten", 0, 0, most, f"0 B known of {' and '.join(parts)}", _AUTOGRAD)]
 
 
 def paged(account: Account) -> list[Term]:

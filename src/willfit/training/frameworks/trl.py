@@ -12,8 +12,8 @@ from willfit.training.settings import LossSettings, TrainingSettings
 
 NEWEST = "1.16.0"
 
-#: From these versions on: checkpointing and bf16 are the default; SFT, and preferences, never make whole logits.
-_CHECKPOINTS, _CHUNKED_SFT, _CHUNKED_OTHERS = (0, 22), (1, 7), (1, 14)
+#: From these versions on: bf16 is the default, checkpointing is; SFT, and preferences, never make whole logits.
+_HALF, _CHECKPOINTS, _CHUNKED_SFT, _CHUNKED_OTHERS = (0, 19), (0, 22), (1, 7), (1, 14)
 
 #: Tokens whose logits exist at once (`trainer/utils.py`).
 _CHUNK = 256
@@ -23,13 +23,12 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
     """Fill in what TRL's trainers do (`trainer/base_config.py`, `sft_config.py`, `sft_trainer.py`)."""
     version = parse_version(settings.version or _version_beside(settings))
     checkpointing, precision, loss = settings.checkpointing, settings.precision, settings.loss
-    if version >= _CHECKPOINTS:
-        if checkpointing.kind is None:
-            checkpointing = replace(checkpointing, kind="full")
-        if precision.compute is None and precision.recipe is None:
-            # A model that is named by its id is loaded in float32, and runs under autocast.
-            held = precision.weights or ("fp32" if settings.quantization is None else "bf16")
-            precision = replace(precision, weights=held, compute="bf16")
+    if version >= _CHECKPOINTS and checkpointing.kind is None:
+        checkpointing = replace(checkpointing, kind="full")
+    if version >= _HALF and precision.compute is None and precision.recipe is None:
+        # A model that is named by its id is loaded in float32, and runs under autocast.
+        held = precision.weights or ("fp32" if settings.quantization is None else "bf16")
+        precision = replace(precision, weights=held, compute="bf16")
     if loss.kind is None and version >= (_CHUNKED_SFT if settings.objective == "sft" else _CHUNKED_OTHERS):
         loss = LossSettings("chunked-head", chunk_tokens=_CHUNK)
     adapter = settings.adapter
