@@ -23,7 +23,7 @@ from willfit.training.modelling.masks import masked_step
 from willfit.training.modelling.step import Step
 from willfit.training.objectives import scores, sequences
 from willfit.training.run import Run
-from willfit.training.selective import SELECTIONS, compiled
+from willfit.training.selective import compiled, selection_of
 from willfit.training.sharding.base import Unit, joined
 from willfit.training.tape import Replay, replay
 from willfit.training.tape.replay import Selection
@@ -79,7 +79,8 @@ def pieces_of(run: Run, holding: Holding, step: Step, layers: range) -> list[Pie
     temporary = added or (settings.layout.data or "").startswith("zero")
     found: list[Piece] = []
     dtype, entering = step.compute if not step.autocast else "fp32", True
-    selects = SELECTIONS.get(checkpointing.kind or "none", compiled if step.compiled else None)
+    chosen_by = selection_of(checkpointing.kind, checkpointing.modules)
+    selects = chosen_by or (compiled if step.compiled else None)
     if layers.start == 0:
         seen = tower_pieces(holding, step, checkpointing, temporary)
         piece, dtype, trained = _bottom(holding, step, temporary)
@@ -101,7 +102,7 @@ def pieces_of(run: Run, holding: Holding, step: Step, layers: range) -> list[Pie
             known[key] = ran, unit, passes
         chosen = checkpointing.kind not in (None, "none") and index % checkpointing.every == 0
         chosen = chosen and (checkpointing.layers is None or index < checkpointing.layers)
-        selective = chosen and checkpointing.kind in SELECTIONS
+        selective = chosen and chosen_by is not None
         ran, unit, entering = known[key]
         if step.compiled and not chosen:
             ran = ran.kept_as_selected()

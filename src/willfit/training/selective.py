@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from willfit.training.tape import Operation
 from willfit.training.tape.replay import Selection
@@ -48,13 +49,39 @@ def compiled(operations: Sequence[Operation]) -> list[Operation]:
     return chosen[:-1] if chosen and chosen[-1].name in _PRODUCTS else chosen
 
 
-def all_but(*modules: str) -> Selection:
-    """What a layer keeps, but for some of its parts, which run again (Megatron-LM's `selective`)."""
+def all_but(operations: Sequence[Operation], modules: Sequence[str]) -> list[Operation]:
+    """What a layer keeps anyway, but for some of its parts, which run again (Megatron-LM's `selective`).
 
-    def chosen(operations: Sequence[Operation]) -> list[Operation]:
-        return [operation for operation in operations if operation.module not in modules]
+    `core_attn` is attention without its projections; the others are parts of a layer.
+    """
+    kept = {value.storage for operation in operations for value in operation.saved}
+    dropped = {_PARTS[name] for name in modules if name in _PARTS}
 
-    return chosen
+    def runs_again(operation: Operation) -> bool:
+        core = "core_attn" in modules and operation.module == "attention" and operation.name in _CORE
+        return core or operation.module in dropped
+
+    return [
+        operation
+        for operation in operations
+        if not runs_again(operation) and any(value.storage in kept for value in operation.outputs)
+    ]
+
+
+#: Parts of a layer by Megatron's names (`transformer_config.py: recompute_modules`); operations of attention proper.
+_PARTS = {"mlp": "mlp", "moe": "experts", "layernorm": "norm"}
+_CORE = ("scores", "scale", "tanh", "add mask", "softmax", "cast", "dropout")
+
+
+def selection_of(kind: str | None, modules: Sequence[str]) -> Selection | None:
+    """Which outputs a kind of checkpointing keeps of a layer; None if it keeps the input alone, or everything."""
+    if kind == "selective-core-attn":
+        return partial(all_but, modules=("core_attn",))
+    if kind == "selective-mlp":
+        return partial(all_but, modules=("mlp",))
+    if kind == "selective-modules":
+        return partial(all_but, modules=tuple(modules))
+    return SELECTIONS.get(kind or "none")
 
 
 #: By the name of the checkpointing kind.

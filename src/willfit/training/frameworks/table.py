@@ -8,6 +8,7 @@ from dataclasses import replace
 from willfit.architectures.model import Architecture
 from willfit.errors import BadInput
 from willfit.quantities import dtype_name
+from willfit.training.checking import checked, uncounted
 from willfit.training.frameworks import hugging_face, litgpt, megatron, torchtitan, torchtune, trl
 from willfit.training.precision import filled
 from willfit.training.run import Run
@@ -52,4 +53,5 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
     precision = settings.precision
     if precision.weights == "auto":
         precision = replace(precision, weights=architecture.dtype)
-    return found(replace(settings, precision=filled(precision), adapter=adapter), architecture)
+    run = found(checked(replace(settings, precision=filled(precision), adapter=adapter)), architecture)
+    return replace(run, assumed=(*run.assumed, *uncounted(run.settings)))
