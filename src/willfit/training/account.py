@@ -120,7 +120,7 @@ def optimizer_of(run: Run, holding: Holding, ranks: Ranks, layers: range, master
         If there is no such optimizer, or it cannot work on shards.
     """
     settings, asked = run.settings, run.settings.optimizer
-    options = dict(asked.options)
+    options = {name: value for name, value in asked.options.items() if value is not None}
     if asked.rank is not None:
         options["rank"] = asked.rank
     return optimizer_memory(

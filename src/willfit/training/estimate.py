@@ -131,7 +131,7 @@ def accounts_of(run: Run, subject: Subject, machine: Machine, ranks: Ranks) -> l
     layout = settings.layout
     if layout.device_map:
         # One process: layers lie on its devices one after the other, and one micro-batch runs at a time.
-        layout = replace(layout, pp=len(machine.devices), schedule="gpipe")
+        layout = replace(layout, pp=min(len(machine.devices), len(architecture.layers)), schedule="gpipe")
     for stage, layers in enumerate(stages_of(layout, len(architecture.layers))):
         alive = 1.0 if layout.device_map else in_flight(layout, stage, settings.gradient_accumulation)
         capability = machine.devices[0].compute_capability

@@ -65,6 +65,8 @@ def stages_of(layout: LayoutSettings, layers: int) -> tuple[range, ...]:
     BadInput
         If stages are named that do not add up.
     """
+    if layout.pp > max(1, layers):
+        raise BadInput(f"pp {layout.pp} is more than the model's {layers} layers")
     if layout.stages:
         if sum(layout.stages) != layers or len(layout.stages) != layout.pp:
             raise BadInput(f"stages of {layout.stages} layers are not pp {layout.pp} of {layers} layers")

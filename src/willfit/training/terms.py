@@ -40,11 +40,21 @@ def inside(account: Account, run: Run) -> list[Term]:
         exact(
             passing,
             worst.passing,
-            f"{worst.passing} B alive in: {worst.name}".replace(", ", " / "),
+            f"{worst.passing} B alive ({worst.name})",
             _AUTOGRAD,
         ),
-        exact("communication", worst.communication, sharing.formula, sharing.reference),
-        exact("buffers", account.buffers, f"{account.buffers} B of tables and buckets", sharing.reference),
+        exact(
+            "communication",
+            worst.communication,
+            f"{worst.communication} B at this instant ({sharing.formula})",
+            sharing.reference,
+        ),
+        exact(
+            "buffers",
+            account.buffers,
+            f"{account.buffers} B of tables and buckets",
+            sharing.reference or _AUTOGRAD,
+        ),
         exact(
             "workspace",
             account.workspace,

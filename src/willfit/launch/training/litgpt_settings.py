@@ -211,9 +211,9 @@ def _adapter(keys: Keys, method: str) -> AdapterSettings | None:
         short for short, name in (("q", "lora_query"), ("k", "lora_key"), ("v", "lora_value")) if on(name)
     ]
     targets = ["qkv-fused:" + ",".join(sections)] if sections else []
-    targets += ["o_proj"] if on("lora_projection") else []
-    targets += ["gate_proj", "up_proj", "down_proj"] if on("lora_mlp") else []
-    targets += ["lm_head"] if on("lora_head") else []
+    targets += ["proj"] if on("lora_projection") else []
+    targets += ["mlp"] if on("lora_mlp") else []
+    targets += ["head"] if on("lora_head") else []
     alpha, dropout = keys.number("lora_alpha"), keys.number("lora_dropout")
     return AdapterSettings(
         rank=keys.whole("lora_r") or int(_LORA["lora_r"]),
