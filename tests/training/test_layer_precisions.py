@@ -8,14 +8,15 @@ import pytest
 
 from willfit.architectures.build import build
 from willfit.checkpoints.config import Config
-from willfit.training.holding import adapts
+from willfit.formats.recipe import plain_recipe
+from willfit.training.holding import Holding
 from willfit.training.modelling.block import block
-from willfit.training.modelling.builder import Builder, LowRank, Stored
+from willfit.training.modelling.builder import Builder
 from willfit.training.modelling.manners import manner_of
 from willfit.training.modelling.masks import masked_step
 from willfit.training.modelling.step import Step
-from willfit.training.settings import AdapterSettings
-from willfit.training.tape import Weight, replay
+from willfit.training.settings import AdapterSettings, PrecisionSettings, TrainingSettings
+from willfit.training.tape import replay
 
 TRACES = Path(__file__).parents[1] / "data" / "training_traces.jsonl"
 SHORT = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
@@ -48,18 +49,13 @@ def kept(line, index):
     precision = said["precision"]
     weights, autocast = SHORT[precision["weights"]], bool(precision.get("autocast"))
     compute = SHORT[precision.get("compute") or precision["weights"]]
-    adapter = said.get("adapter")
-    targets = AdapterSettings("lora", targets=tuple(adapter["targets"])) if adapter else None
-
-    def stored(tensor):
-        low = None
-        # Experts are parameters of one module, which `all-linear` does not see.
-        if targets and tensor.kind == "linear" and tensor.part != "experts" and adapts(targets, tensor):
-            low = LowRank(adapter["rank"], tensor.shape[-1], tensor.shape[-2], "fp32")
-        dtype = "fp32" if tensor.kind == "buffer" else weights
-        return Stored(Weight(tensor.elements, dtype, not adapter and tensor.kind != "buffer"), 0, low)
-
     architecture = build(Config({k: v for k, v in line["model"].items() if k != "auto"}))
+    adapter = said.get("adapter")
+    settings = TrainingSettings(
+        precision=PrecisionSettings(weights=weights, compute=compute, autocast=autocast),
+        adapter=AdapterSettings(rank=adapter["rank"], targets=tuple(adapter["targets"])) if adapter else None,
+    )
+    stored = Holding(architecture, plain_recipe(weights), settings).stored
     layer, manner = architecture.layers[index], manner_of(architecture)
     length, padded = said["seq_len"], bool(said.get("padded"))
     step = Step(

@@ -104,7 +104,7 @@ def lora_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     if module.kind == "embedding":
         picked = to.copy(first, per_token=rank)
         result = to.add(result, to.scale(to.linear(picked, second, module.outputs)))
-        return to.finish(to.cast(result, to.model))
+        return to.finish(to.cast(result, to.autocast or to.model))
     if ask.options.get("use_dora"):
         return _dora(ask, module, to, result, first, second)
     x = to.hold(to.cast(to.x, to.adapter))
@@ -113,7 +113,7 @@ def lora_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
         dropped = to.scale(to.reduce(dropped, per_token=module.inputs // ask.integer("qalora_group_size")))
     low = to.linear(dropped, first, rank)
     result = to.add(result, to.scale(to.linear(low, second, module.outputs)))
-    return to.finish(to.cast(result, to.model))
+    return to.finish(to.cast(result, to.autocast or to.model))
 
 
 def _delta_on_parameter(
@@ -163,7 +163,7 @@ def _dora(
     left = to.multiply(to.scale(factor), result_base)
     right = to.scale(to.multiply(factor, lora))
     result = to.add(result, to.add(left, right))
-    return to.finish(to.cast(result, to.model))
+    return to.finish(to.cast(result, to.autocast or to.model))
 
 
 def adalora_added(ask: Ask, module: Module) -> Added:

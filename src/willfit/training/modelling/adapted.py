@@ -34,13 +34,21 @@ def adapted(
     tokens, samples
         Tokens in all, in how many sequences.
     """
-    made: dict[str, Value] = {forward.input.name: value}
+    made: dict[str, Value] = {}
+    written = dtype_name(forward.input.dtype)
+    # Under autocast a product may hand on fewer bits than the adapter has, which casts them up before anything else.
+    wider = DTYPE_BYTES[written] > DTYPE_BYTES[value.dtype]
+    made[forward.input.name] = tape.cast(value, written) if wider else value
     for one in forward.parameters:
         dtype, elements = _sized(one, 0, 0)
         made[one.name] = tape.held(elements, dtype, one.name in forward.trained)
     for step in forward.steps:
         if step.kind == "base":
-            made[step.output.name] = base(made[step.inputs[0]])
+            given = made[step.inputs[0]]
+            made[step.output.name] = base(value if step.inputs[0] == forward.input.name else given)
+        elif step.kind == "cast" and step.inputs[0] in made:
+            # What stands before the module may have given it a narrower dtype already.
+            made[step.output.name] = tape.cast(made[step.inputs[0]], dtype_name(step.output.dtype))
         elif step.in_place:
             others = [made[name] for name in step.gradients if name in made and name != step.inputs[0]]
             made[step.output.name] = tape.rewritten(made[step.inputs[0]], others)
