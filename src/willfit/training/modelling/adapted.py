@@ -46,7 +46,7 @@ def adapted(
         if step.kind == "base":
             given = made[step.inputs[0]]
             made[step.output.name] = base(value if step.inputs[0] == forward.input.name else given)
-        elif step.kind == "cast" and step.inputs[0] in made:
+        elif step.kind == "cast" and step.inputs[0] in made and step.output.dtype != "complex64":
             # What stands before the module may have given it a narrower dtype already.
             made[step.output.name] = tape.cast(made[step.inputs[0]], dtype_name(step.output.dtype))
         elif step.in_place:
