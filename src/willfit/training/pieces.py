@@ -24,6 +24,7 @@ from willfit.training.modelling.step import Step
 from willfit.training.objectives import scores, sequences
 from willfit.training.run import Run
 from willfit.training.selective import compiled, selection_of
+from willfit.training.settings import TrainingSettings
 from willfit.training.sharding.base import Unit, joined
 from willfit.training.tape import Replay, replay
 from willfit.training.tape.replay import Selection
@@ -106,12 +107,33 @@ def pieces_of(run: Run, holding: Holding, step: Step, layers: range) -> list[Pie
         ran, unit, entering = known[key]
         if step.compiled and not chosen:
             ran = ran.kept_as_selected()
-        found.append(Piece(f"layer {index}", ran, unit, chosen, selective, checkpointing.offload))
+        found.append(
+            Piece(
+                f"layer {index}",
+                ran,
+                unit,
+                chosen,
+                selective,
+                checkpointing.offload,
+                chosen and _hooked(settings),
+            )
+        )
     if layers.stop == len(architecture.layers):
         lingering = sum(piece.replay.lingering for piece in found)
         top = _top(run, holding, step, architecture, dtype, temporary, lingering)
         found.append(Piece("head and loss", top, holding.unit(architecture.head)))
     return found
+
+
+def _hooked(settings: TrainingSettings) -> bool:
+    """Whether a checkpointed layer's input outlives its backward pass.
+
+    FSDP1 frees a unit that is frozen as a whole through a hook on its inputs' gradients
+    (`_runtime_utils.py: _register_post_backward_reshard_only_hook`), as PEFT wraps it, and the hook stays until the
+    backward pass is over. The older checkpoints enter a layer by a leaf: hook, leaf and its gradient hold one another.
+    """
+    adapted = settings.adapter is not None and settings.framework != "litgpt"
+    return adapted and settings.layout.data == "fsdp1" and bool(settings.checkpointing.reentrant)
 
 
 def _bottom(holding: Holding, step: Step, temporary: bool) -> tuple[Piece, str, bool]:

@@ -80,15 +80,15 @@ class QuantizationSettings:
         Block constants are quantized too.
     storage
         Dtype in which 4-bit values are packed (FSDP needs that of the weights); None for uint8.
-    upcast_others
-        `prepare_model_for_kbit_training`: norms, embeddings and head in float32; None for the
-        framework's rule.
+    upcast
+        What of the rest is held in float32: `all` (`prepare_model_for_kbit_training`), `norms` or `none`;
+        None for the framework's rule.
     """
 
     method: str
     double_quant: bool = False
     storage: str | None = None
-    upcast_others: bool | None = None
+    upcast: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

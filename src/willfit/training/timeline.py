@@ -27,6 +27,8 @@ class Piece:
         What is costly to compute is kept as well.
     offloaded
         What is kept of it lies on the host until it is needed.
+    hooked
+        Its input and the gradient of that stay until the backward pass is over.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Piece:
     checkpointed: bool = False
     selective: bool = False
     offloaded: bool = False
+    hooked: bool = False
 
     @property
     def kept(self) -> int:
@@ -140,6 +143,8 @@ def instants(
             _instant(f"backward of {piece.name}", moment, below, held, gradients, sent, index == last)
         )
         held += piece.replay.held + piece.replay.lingering
+        if piece.hooked:
+            held += 2 * piece.replay.input_bytes
         if not accumulates and not steps_in_backward:
             gradients += sharing.left[index]
     if not steps_in_backward:

@@ -197,9 +197,8 @@ def _quantization(said: dict[str, Any], framework: str) -> QuantizationSettings 
     if double is None:
         # fms-acceleration's plugins quantize block constants as well (`framework_plugin_bnb.py`).
         double = framework.startswith("fms") and given["method"] == "nf4"
-    return QuantizationSettings(
-        str(given["method"]), bool(double), given.get("storage"), given.get("kbit_upcast")
-    )
+    upcast = {True: "all", False: "none", None: None}[given.get("kbit_upcast")]
+    return QuantizationSettings(str(given["method"]), bool(double), given.get("storage"), upcast)
 
 
 def _optimizer(said: dict[str, Any]) -> OptimizerSettings:

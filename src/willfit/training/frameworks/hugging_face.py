@@ -11,12 +11,10 @@ from willfit.engines.transformers.loading import buffer_bytes
 from willfit.engines.versions import parse_version
 from willfit.quantities import DTYPE_BYTES
 from willfit.training.frameworks.base import Defaults, fill
+from willfit.training.frameworks.kbit import bitsandbytes, upcasting
 from willfit.training.precision import RECIPES
 from willfit.training.run import Habits, Run
 from willfit.training.settings import PrecisionSettings, TrainingSettings
-
-#: Methods whose models PEFT prepares, with checkpoints (`peft/utils/other.py: prepare_model_for_kbit_training`).
-_BITSANDBYTES = ("nf4", "fp4", "int8")
 
 #: From this version on the loss function of `loss/loss_utils.py` upcasts, not the model.
 _UPCASTING_LOSS = (4, 46)
@@ -46,10 +44,11 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
         # Quantizers load what they leave alone in float16 (`quantizers/quantizer_bnb_4bit.py: update_dtype`).
         weights = "fp16" if era.loads_fp32 else architecture.dtype
     precision = _precision(settings, weights)
-    kbit = settings.quantization is not None and settings.quantization.method in _BITSANDBYTES
+    # Scripts call `prepare_model_for_kbit_training`, which turns checkpoints on as well.
+    settings = upcasting(settings, "all")
     defaults = Defaults(
         precision,
-        checkpointing="full" if kbit else "none",
+        checkpointing="full" if bitsandbytes(settings) else "none",
         attention="sdpa" if era.sdpa else "eager",
         reentrant=version < _NON_REENTRANT,
     )
