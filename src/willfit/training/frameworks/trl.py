@@ -45,7 +45,8 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
 def _upcast(settings: TrainingSettings, version: tuple[int, ...]) -> str:
     """What is held in float32 beside a quantized base (`sft_trainer.py`, `models/utils.py: prepare_peft_model`).
 
-    After `prepare_model_for_kbit_training`, `peft_module_casting_to_bf16` takes embedding and head of a 4-bit base back.
+    After `prepare_model_for_kbit_training`, `peft_module_casting_to_bf16` takes embedding and head of a 4-bit base
+    back.
     """
     if version >= _HALF_ADAPTERS:
         return "none"
