@@ -75,7 +75,7 @@ def _answer(subject: Subject, machine: Machine, run: Run, ranks: Ranks) -> Estim
         DeviceEstimate("host", 0, machine.host_bytes, host_terms(run, worst, len(machine.devices))),
         notes=(*run.assumed, *_rough_note(rough), *worst.optimizer.notes, *subject.notes),
         refusal=rollout.refusal if rollout is not None else "",
-        details=_details(worst, by_stage[accounts.index(worst)][0]),
+        details=_details(worst, run, by_stage[accounts.index(worst)][0]),
     )
 
 
@@ -159,7 +159,7 @@ def _interval(terms: Sequence[Term]) -> tuple[int, int]:
     return low, high
 
 
-def _details(one: Account, terms: Sequence[Term]) -> dict[str, object]:
+def _details(one: Account, run: Run, terms: Sequence[Term]) -> dict[str, object]:
     """Figures that tools print: allocated is a point, reserved and what the driver shows are ranges."""
     inner, shown = constant("training.reserved_ratio"), constant("training.shown_ratio")
     beside = sum(term.bytes for term in terms if term.name in ("context", "nccl"))
@@ -174,7 +174,7 @@ def _details(one: Account, terms: Sequence[Term]) -> dict[str, object]:
         "allocated": figures["allocated"],
         "reserved": figures["reserved"],
         "shown": figures["shown"],
-        "resident": one.resident,
+        "between_steps": one.resident + _left_gradients(one, run),
         "training": {
             "instant": one.worst.name,
             **{
@@ -184,6 +184,15 @@ def _details(one: Account, terms: Sequence[Term]) -> dict[str, object]:
             "instants": [_instant(one.resident, instant) for instant in one.instants],
         },
     }
+
+
+def _left_gradients(one: Account, run: Run) -> int:
+    """Bytes of gradients that outlive `zero_grad`.
+
+    FSDP1's flat parameters keep theirs until the next forward pass, where the original parameters are what an optimizer
+    sees (`_runtime_utils.py: _root_pre_forward`), which is accelerate's default.
+    """
+    return one.sharing.gradients if run.settings.layout.data == "fsdp1" else 0
 
 
 def _instant(resident: int, instant: Instant) -> dict[str, object]:

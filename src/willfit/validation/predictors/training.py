@@ -40,7 +40,7 @@ def predict(case: Case) -> dict[str, Any]:
         if key in case.measured:
             result[key] = _prediction(found, low, name)
     if "allocated_after_train_gib" in case.measured:
-        size = found.details["resident"] / GIB
+        size = found.details["between_steps"] / GIB
         result["allocated_after_train_gib"] = Prediction(size, 0.98 * size, 1.02 * size)
     if case.fields.get("ambiguous"):
         result["ambiguous_gib"] = _prediction(
