@@ -44,16 +44,15 @@ def host_terms(run: Run, account: Account, ranks: int) -> tuple[Term, ...]:
 
 def _offloaded(run: Run, account: Account, ranks: int) -> list[Term]:
     """What lies on the host while the model trains."""
-    offload, found = run.settings.offload, []
+    found = []
     size = ranks * account.optimizer.held("host")
     if size:
         formula = f"{ranks} ranks x {account.optimizer.held('host')} B of optimizer states"
         found.append(exact("offloaded_states", size, formula, account.optimizer.reference))
-    if offload.params:
-        size = ranks * sum(piece.unit.bytes for piece in account.pieces)
-        found.append(
-            exact("offloaded_weights", size, f"{size} B of weights", "torch distributed/fsdp: CPUOffload")
-        )
+    if account.sharing.host:
+        size = ranks * account.sharing.host
+        formula = f"{ranks} ranks x {account.sharing.host} B of weights and gradients"
+        found.append(exact("offloaded_weights", size, formula, "torch distributed/fsdp: CPUOffload"))
     if run.settings.checkpointing.offload:
         size = ranks * sum(
             piece.replay.input_bytes if piece.checkpointed else piece.replay.kept

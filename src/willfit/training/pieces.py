@@ -121,7 +121,7 @@ def pieces_of(run: Run, holding: Holding, step: Step, layers: range) -> list[Pie
     if layers.stop == len(architecture.layers):
         lingering = sum(piece.replay.lingering for piece in found)
         top = _top(run, holding, step, architecture, dtype, temporary, lingering)
-        found.append(Piece("head and loss", top, holding.unit(architecture.head)))
+        found.append(Piece("head and loss", top, holding.unit(architecture.head), head=True))
     return found
 
 

@@ -29,6 +29,8 @@ class Piece:
         What is kept of it lies on the host until it is needed.
     hooked
         Its input and the gradient of that stay until the backward pass is over.
+    head
+        It is head and loss.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Piece:
     selective: bool = False
     offloaded: bool = False
     hooked: bool = False
+    head: bool = False
 
     @property
     def kept(self) -> int:
@@ -124,7 +127,7 @@ def instants(
                 entering,
                 resident,
                 sharing.forward[index],
-                index == last,
+                piece.head,
             )
         )
         kept += piece.kept
@@ -139,9 +142,7 @@ def instants(
                 _instant(f"recompute of {piece.name}", moment, below, arriving, gradients, sent, False)
             )
         moment = piece.replay.backward
-        found.append(
-            _instant(f"backward of {piece.name}", moment, below, held, gradients, sent, index == last)
-        )
+        found.append(_instant(f"backward of {piece.name}", moment, below, held, gradients, sent, piece.head))
         held += piece.replay.held + piece.replay.lingering
         if piece.hooked:
             held += 2 * piece.replay.input_bytes

@@ -53,5 +53,14 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
     precision = settings.precision
     if precision.weights == "auto":
         precision = replace(precision, weights=architecture.dtype)
+    settings = _whole_offload(settings)
     run = found(checked(replace(settings, precision=filled(precision), adapter=adapter)), architecture)
     return replace(run, assumed=(*run.assumed, *uncounted(run.settings)))
+
+
+def _whole_offload(settings: TrainingSettings) -> TrainingSettings:
+    """FSDP moves weights, gradients and the optimizer's step to the host together, or none of them."""
+    offload = settings.offload
+    if not (settings.layout.data or "").startswith("fsdp") or not (offload.params or offload.optimizer):
+        return settings
+    return replace(settings, offload=replace(offload, params=True, gradients=True, optimizer=True))

@@ -66,6 +66,8 @@ class Communication:
         Bytes of gradients that each piece leaves behind.
     step
         Buffers while the optimizer steps.
+    host
+        Bytes of the rank's weights and gradients that lie on the host instead.
     formula, reference
         Of the buffers, for the reader.
     """
@@ -79,6 +81,7 @@ class Communication:
     left: tuple[int, ...]
     master: int = 0
     step: int = 0
+    host: int = 0
     formula: str = ""
     reference: str = ""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from willfit.quantities import DTYPE_BYTES, ceil_div
 from willfit.training.layout import Ranks
@@ -15,7 +16,12 @@ _IN_FLIGHT = 2
 
 
 def fsdp(
-    units: Sequence[Unit], layout: LayoutSettings, precision: PrecisionSettings, ranks: Ranks, second: bool
+    units: Sequence[Unit],
+    layout: LayoutSettings,
+    precision: PrecisionSettings,
+    ranks: Ranks,
+    second: bool,
+    offloads: bool,
 ) -> Communication:
     """What FSDP leaves on a rank, and what it gathers (torch `distributed/fsdp/_runtime_utils.py`,
     `distributed/fsdp/_fully_shard/_fsdp_collectives.py`).
@@ -33,6 +39,8 @@ def fsdp(
         Sizes of the run's groups.
     second
         FSDP2, which copies what it gathers into the parameters of the unit.
+    offloads
+        Shards lie on the host.
     """
     sharded = layout.strategy not in ("no_shard",)
     shards = ranks.states if sharded else 1
@@ -66,7 +74,7 @@ def fsdp(
         sent = later.trained * reduce if index + 1 < len(units) - 1 else 0
         backward[index] += sent
     wide = [unit.gathered_bytes for unit in units]
-    return Communication(
+    found = Communication(
         weights=weights,
         gradients=sum(left),
         state_elements=sum(_share(unit.trained, unit, shards, experts) for unit in units),
@@ -79,6 +87,16 @@ def fsdp(
         if second
         else "torch distributed/fsdp/_runtime_utils.py: _unshard",
     )
+    return on_host(found) if offloads else found
+
+
+def on_host(found: Communication) -> Communication:
+    """What is left on the device where shards lie on the host: weights, gradients and the step all go there.
+
+    FSDP1's `CPUOffload(offload_params=True)` and FSDP2's `CPUOffloadPolicy` know no half measures.
+    """
+    moved = found.weights + found.gradients
+    return replace(found, weights=0, gradients=0, left=(0,) * len(found.left), step=0, host=moved)
 
 
 def _share(size: int, unit: Unit, shards: int, experts: int) -> int:

@@ -43,7 +43,7 @@ def communication_of(
     if kind == "ddp":
         return ddp(units, layout)
     if kind in ("fsdp1", "fsdp2"):
-        return fsdp(units, layout, precision, ranks, kind == "fsdp2")
+        return fsdp(units, layout, precision, ranks, kind == "fsdp2", settings.offload.params)
     if kind in ("zero1", "zero2", "zero3"):
         return zero(units, layout, precision, settings.offload, shared, int(kind[-1]), hidden)
     if kind == "distributed-optimizer":
