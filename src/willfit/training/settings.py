@@ -248,6 +248,10 @@ class LayoutSettings:
         DeepSpeed's sizes in elements; None for its defaults, 0 for HF's `auto`.
     overlap
         DeepSpeed's `overlap_comm`.
+    loads_once
+        FSDP: one rank reads the weights and sends them to the others (`cpu_ram_efficient_loading`).
+    saves_whole
+        FSDP: weights and states are gathered in one rank's RAM to be saved (`FULL_STATE_DICT`).
     """
 
     data: str | None = None
@@ -276,6 +280,8 @@ class LayoutSettings:
     max_live: int | None = None
     persistence: int | None = None
     overlap: bool | None = None
+    loads_once: bool | None = None
+    saves_whole: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,6 +371,8 @@ class TrainingSettings:
         PYTORCH_ALLOC_CONF; None if not said.
     empties_cache
         The trainer gives cached blocks back every n steps; 0 for never.
+    loader_workers
+        Processes of a rank that prepare batches.
     """
 
     framework: str = "transformers"
@@ -397,3 +405,4 @@ class TrainingSettings:
     precompute_reference: bool = False
     expandable_segments: bool | None = None
     empties_cache: int = 0
+    loader_workers: int = 0

@@ -115,6 +115,7 @@ def settings_of(
         precompute_reference=bool(keys.flag("precompute_ref_log_probs")),
         expandable_segments=expandable,
         empties_cache=_empties(keys),
+        loader_workers=keys.whole("dataloader_num_workers", 0) or 0,
     )
     return model, settings, devices, notes
 

@@ -134,6 +134,7 @@ def settings_of(
         reference_model=True if keys.word("ref_model") or keys.word("ref_model_id_or_path") else None,
         expandable_segments=expandable,
         empties_cache=keys.whole("torch_empty_cache_steps", 0) or 0,
+        loader_workers=keys.whole("dataloader_num_workers", 0) or 0,
     )
     return settings, [*notes, *more, *further(keys)]
 
