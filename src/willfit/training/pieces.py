@@ -88,6 +88,10 @@ def pieces_of(run: Run, holding: Holding, step: Step, layers: range) -> list[Pie
         entering = trained or any(piece.replay.gradients for piece in seen)
         entering = entering or (holding.adapting is not None and holding.adapting.found.virtual_tokens > 0)
         entering = entering or (settings.adapter is not None and checkpointing.kind not in (None, "none"))
+    # FSDP1 hooks the inputs of a frozen unit. A checkpoint that reenters autograd gives it a leaf as input, which the hook
+    # keeps, with its gradient, until all hooks are removed behind the backward pass
+    # (torch `distributed/fsdp/_runtime_utils.py: _register_post_backward_reshard_only_hook`, `_finalize_params`).
+    reenters = bool(checkpointing.reentrant) and settings.layout.data == "fsdp1"
     known: dict[tuple[int, bool, bool], tuple[Replay, Unit, bool]] = {}
     code = run.habits.code
     for index in layers:
@@ -103,10 +107,12 @@ def pieces_of(run: Run, holding: Holding, step: Step, layers: range) -> list[Pie
         chosen = checkpointing.kind not in (None, "none") and index % checkpointing.every == 0
         chosen = chosen and (checkpointing.layers is None or index < checkpointing.layers)
         selective = chosen and chosen_by is not None
-        ran, unit, entering = known[key]
+        ran, unit, passes = known[key]
+        clings = chosen and entering and reenters and (settings.adapter is not None or not unit.trained)
+        entering = passes
         if step.compiled and not chosen:
             ran = ran.kept_as_selected()
-        found.append(Piece(f"layer {index}", ran, unit, chosen, selective, checkpointing.offload))
+        found.append(Piece(f"layer {index}", ran, unit, chosen, selective, checkpointing.offload, clings))
     if layers.stop == len(architecture.layers):
         lingering = sum(piece.replay.lingering for piece in found)
         top = _top(run, holding, step, architecture, dtype, temporary, lingering)

@@ -27,6 +27,8 @@ class Piece:
         What is costly to compute is kept as well.
     offloaded
         What is kept of it lies on the host until it is needed.
+    clings
+        Its input and the gradient of that stay from its backward pass to the end of the whole one.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Piece:
     checkpointed: bool = False
     selective: bool = False
     offloaded: bool = False
+    clings: bool = False
 
     @property
     def kept(self) -> int:
@@ -125,21 +128,25 @@ def instants(
             )
         )
         kept += piece.kept
-    gradients, held = resident, 0
+    gradients, held, clinging, shared = resident, 0, 0, 0
     for index in range(last, -1, -1):
         piece, sent = pieces[index], sharing.backward[index]
         kept -= piece.kept
         below = kept + (piece.replay.input_bytes if piece.checkpointed and not piece.offloaded else 0)
+        # The gradient of its output is that of the next piece's input, which may cling: it is counted once.
+        passing = held + clinging - shared
         if piece.checkpointed:
-            moment, arriving = piece.replay.forward, piece.replay.output_bytes + held
+            moment, arriving = piece.replay.forward, piece.replay.output_bytes + passing
             found.append(
                 _instant(f"recompute of {piece.name}", moment, below, arriving, gradients, sent, False)
             )
         moment = piece.replay.backward
         found.append(
-            _instant(f"backward of {piece.name}", moment, below, held, gradients, sent, index == last)
+            _instant(f"backward of {piece.name}", moment, below, passing, gradients, sent, index == last)
         )
         held += piece.replay.held + piece.replay.lingering
+        shared = piece.replay.input_bytes if piece.clings else 0
+        clinging += 2 * shared
         if not accumulates and not steps_in_backward:
             gradients += sharing.left[index]
     if not steps_in_backward:
