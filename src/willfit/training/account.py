@@ -84,7 +84,10 @@ def account(
     )
     pieces = pieces_of(run, holding, step, layers)
     units = [piece.unit for piece in pieces]
-    sharing = communication_of(units, settings, ranks, holding.architecture.hidden_size)
+    habits = run.habits
+    sharing = communication_of(
+        units, settings, ranks, holding.architecture.hidden_size, habits.postpones_sharing, habits.mixes_units
+    )
     stepping = optimizer_of(run, holding, ranks, layers, sharing.master > 0)
     found = instants(
         pieces,

@@ -76,7 +76,9 @@ def pieces_of(run: Run, holding: Holding, step: Step, layers: range) -> list[Pie
     architecture, settings = holding.architecture, run.settings
     checkpointing = settings.checkpointing
     added = settings.gradient_accumulation > 1 or run.habits.gradient_buffers
-    temporary = added or (settings.layout.data or "").startswith("zero")
+    scheme = settings.layout.data or ""
+    # FSDP makes the gradient of a unit whole before it adds it to another or scatters it.
+    temporary = (added and not scheme.startswith("fsdp")) or scheme.startswith("zero")
     found: list[Piece] = []
     dtype, entering = step.compute if not step.autocast else "fp32", True
     chosen_by = selection_of(checkpointing.kind, checkpointing.modules)
@@ -91,7 +93,7 @@ def pieces_of(run: Run, holding: Holding, step: Step, layers: range) -> list[Pie
     # FSDP1 hooks the inputs of a frozen unit. A checkpoint that reenters autograd gives it a leaf as input, which the hook
     # keeps, with its gradient, until all hooks are removed behind the backward pass
     # (torch `distributed/fsdp/_runtime_utils.py: _register_post_backward_reshard_only_hook`, `_finalize_params`).
-    reenters = bool(checkpointing.reentrant) and settings.layout.data == "fsdp1"
+    reenters = bool(checkpointing.reentrant) and scheme == "fsdp1"
     known: dict[tuple[int, bool, bool], tuple[Replay, Unit, bool]] = {}
     code = run.habits.code
     for index in layers:

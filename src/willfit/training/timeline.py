@@ -110,7 +110,7 @@ def instants(
     transient
         What the optimizer needs while it steps, beside states and gradients.
     """
-    resident = sharing.gradients if accumulates else 0
+    resident = (sharing.whole or sharing.gradients) if accumulates else 0
     kept = (in_flight - 1) * sum(piece.kept for piece in pieces)
     found: list[Instant] = []
     last = len(pieces) - 1

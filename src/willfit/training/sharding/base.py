@@ -64,6 +64,8 @@ class Communication:
         Buffers while each piece runs: gathered weights, and what is sent.
     left
         Bytes of gradients that each piece leaves behind.
+    whole
+        Bytes of gradients that wait whole for the last micro-batch of a step; 0 if they are shared at once.
     step
         Buffers while the optimizer steps.
     formula, reference
@@ -79,6 +81,7 @@ class Communication:
     left: tuple[int, ...]
     master: int = 0
     step: int = 0
+    whole: int = 0
     formula: str = ""
     reference: str = ""
 
