@@ -63,7 +63,12 @@ def _answer(subject: Subject, machine: Machine, run: Run, ranks: Ranks) -> Estim
     by_stage = [_terms(one, run, ranks, rollout, rough) for one in accounts]
     devices = []
     for index, device in enumerate(machine.devices):
-        terms, interval = by_stage[index * len(accounts) // len(machine.devices)]
+        stage = index * len(accounts) // len(machine.devices)
+        terms, interval = by_stage[stage]
+        room = None if device.usable_bytes is None else device.usable_bytes - interval[1]
+        if moving := paged(accounts[stage], room):
+            terms = (*terms, *moving)
+            interval = _interval(terms)
         devices.append(DeviceEstimate(device.name, index, device.usable_bytes, terms, interval))
     worst = max(accounts, key=lambda one: one.peak)
     return Estimate(
@@ -94,7 +99,6 @@ def _terms(
     terms = [
         *inside(one, run),
         *others(one, run),
-        *paged(one),
         *unwritten(one, rough),
         *_beside(one, run, ranks),
     ]

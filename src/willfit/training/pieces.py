@@ -24,7 +24,6 @@ from willfit.training.modelling.step import Step
 from willfit.training.objectives import scores, sequences
 from willfit.training.run import Run
 from willfit.training.selective import compiled, selection_of
-from willfit.training.settings import TrainingSettings
 from willfit.training.sharding.base import Unit, joined
 from willfit.training.tape import Replay, replay
 from willfit.training.tape.replay import Selection
@@ -77,7 +76,9 @@ def pieces_of(run: Run, holding: Holding, step: Step, layers: range) -> list[Pie
     architecture, settings = holding.architecture, run.settings
     checkpointing = settings.checkpointing
     added = settings.gradient_accumulation > 1 or run.habits.gradient_buffers
-    temporary = added or (settings.layout.data or "").startswith("zero")
+    scheme = settings.layout.data or ""
+    # FSDP makes the gradient of a unit whole before it adds it to another or scatters it.
+    temporary = (added and not scheme.startswith("fsdp")) or scheme.startswith("zero")
     found: list[Piece] = []
     dtype, entering = step.compute if not step.autocast else "fp32", True
     chosen_by = selection_of(checkpointing.kind, checkpointing.modules)
@@ -89,6 +90,10 @@ def pieces_of(run: Run, holding: Holding, step: Step, layers: range) -> list[Pie
         entering = trained or any(piece.replay.gradients for piece in seen)
         entering = entering or (holding.adapting is not None and holding.adapting.found.virtual_tokens > 0)
         entering = entering or (settings.adapter is not None and checkpointing.kind not in (None, "none"))
+    # FSDP1 hooks the inputs of a frozen unit. A checkpoint that reenters autograd gives it a leaf as input, which the
+    # hook keeps, with its gradient, until all hooks are removed behind the backward pass
+    # (torch `distributed/fsdp/_runtime_utils.py: _register_post_backward_reshard_only_hook`, `_finalize_params`).
+    reenters = bool(checkpointing.reentrant) and scheme == "fsdp1" and not run.habits.mixes_units
     known: dict[tuple[int, bool, bool], tuple[Replay, Unit, bool]] = {}
     code = run.habits.code
     for index in layers:
@@ -104,36 +109,17 @@ def pieces_of(run: Run, holding: Holding, step: Step, layers: range) -> list[Pie
         chosen = checkpointing.kind not in (None, "none") and index % checkpointing.every == 0
         chosen = chosen and (checkpointing.layers is None or index < checkpointing.layers)
         selective = chosen and chosen_by is not None
-        ran, unit, entering = known[key]
+        ran, unit, passes = known[key]
+        clings = chosen and entering and reenters and (settings.adapter is not None or not unit.trained)
+        entering = passes
         if step.compiled and not chosen:
             ran = ran.kept_as_selected()
-        found.append(
-            Piece(
-                f"layer {index}",
-                ran,
-                unit,
-                chosen,
-                selective,
-                checkpointing.offload,
-                chosen and _hooked(settings),
-            )
-        )
+        found.append(Piece(f"layer {index}", ran, unit, chosen, selective, checkpointing.offload, clings))
     if layers.stop == len(architecture.layers):
         lingering = sum(piece.replay.lingering for piece in found)
         top = _top(run, holding, step, architecture, dtype, temporary, lingering)
         found.append(Piece("head and loss", top, holding.unit(architecture.head), head=True))
     return found
-
-
-def _hooked(settings: TrainingSettings) -> bool:
-    """Whether a checkpointed layer's input outlives its backward pass.
-
-    FSDP1 frees a unit that is frozen as a whole through a hook on its inputs' gradients
-    (`_runtime_utils.py: _register_post_backward_reshard_only_hook`), as PEFT wraps it, and the hook stays until the
-    backward pass is over. The older checkpoints enter a layer by a leaf: hook, leaf and its gradient hold one another.
-    """
-    adapted = settings.adapter is not None and settings.framework != "litgpt"
-    return adapted and settings.layout.data == "fsdp1" and bool(settings.checkpointing.reentrant)
 
 
 def _bottom(holding: Holding, step: Step, temporary: bool) -> tuple[Piece, str, bool]:

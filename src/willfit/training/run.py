@@ -35,6 +35,10 @@ class Habits:
         4-bit matrices are expanded to float16 and cast from there.
     quantizes_head
         The head is quantized like any linear layer.
+    postpones_sharing
+        Ranks share gradients in the last micro-batch of a step only (`no_sync` in the others).
+    mixes_units
+        FSDP wraps a layer with its adapter as one unit.
     code
         LitGPT's model code, if that runs.
     """
@@ -49,6 +53,8 @@ class Habits:
     keeps_quantized_input: bool = False
     expands_twice: bool = False
     quantizes_head: bool = False
+    postpones_sharing: bool = False
+    mixes_units: bool = False
     code: Code | None = None
 
 

@@ -196,7 +196,7 @@ class LossSettings:
     ----------
     kind
         `hf` (whole logits, upcast), `chunked` (whole logits, upcast in chunks), `chunked-head`
-        (logits in chunks too),
+        (logits in chunks too), `chunked-backward` (and each chunk's backward pass before the next chunk),
         `fused` (a fused cross entropy on whole logits), `liger` (fused with the head's product), `cut`,
         `vocab-parallel`.
     chunks, chunk_tokens

@@ -27,8 +27,8 @@ class Piece:
         What is costly to compute is kept as well.
     offloaded
         What is kept of it lies on the host until it is needed.
-    hooked
-        Its input and the gradient of that stay until the backward pass is over.
+    clings
+        Its input and the gradient of that stay from its backward pass to the end of the whole one.
     head
         It is head and loss.
     """
@@ -39,7 +39,7 @@ class Piece:
     checkpointed: bool = False
     selective: bool = False
     offloaded: bool = False
-    hooked: bool = False
+    clings: bool = False
     head: bool = False
 
     @property
@@ -113,7 +113,7 @@ def instants(
     transient
         What the optimizer needs while it steps, beside states and gradients.
     """
-    resident = sharing.gradients if accumulates else 0
+    resident = (sharing.whole or sharing.gradients) if accumulates else 0
     kept = (in_flight - 1) * sum(piece.kept for piece in pieces)
     found: list[Instant] = []
     last = len(pieces) - 1
@@ -131,21 +131,25 @@ def instants(
             )
         )
         kept += piece.kept
-    gradients, held = resident, 0
+    gradients, held, clinging, shared = resident, 0, 0, 0
     for index in range(last, -1, -1):
         piece, sent = pieces[index], sharing.backward[index]
         kept -= piece.kept
         below = kept + (piece.replay.input_bytes if piece.checkpointed and not piece.offloaded else 0)
+        # The gradient of its output is that of the next piece's input, which may cling: it is counted once.
+        passing = held + clinging - shared
         if piece.checkpointed:
-            moment, arriving = piece.replay.forward, piece.replay.output_bytes + held
+            moment, arriving = piece.replay.forward, piece.replay.output_bytes + passing
             found.append(
                 _instant(f"recompute of {piece.name}", moment, below, arriving, gradients, sent, False)
             )
         moment = piece.replay.backward
-        found.append(_instant(f"backward of {piece.name}", moment, below, held, gradients, sent, piece.head))
+        found.append(
+            _instant(f"backward of {piece.name}", moment, below, passing, gradients, sent, piece.head)
+        )
         held += piece.replay.held + piece.replay.lingering
-        if piece.hooked:
-            held += 2 * piece.replay.input_bytes
+        shared = piece.replay.input_bytes if piece.clings else 0
+        clinging += 2 * shared
         if not accumulates and not steps_in_backward:
             gradients += sharing.left[index]
     if not steps_in_backward:

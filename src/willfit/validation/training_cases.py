@@ -129,8 +129,8 @@ def _versions(case: Case) -> dict[str, str]:
     # A commit says nothing about the order of releases.
     versions = {name: text for name, text in stated.items() if _RELEASE.match(text)}
     date = str(case.fields.get("date") or "")
-    if case.engine == "litgpt" and date:
-        versions.setdefault("litgpt", date)
+    if case.engine in ("litgpt", "torchtitan") and date:
+        versions.setdefault(case.engine, date)
     if "transformers" not in versions:
         reached = [release for since, release in _RELEASES if since <= date]
         versions["transformers"] = reached[-1] if reached else _RELEASES[0][1]
@@ -207,12 +207,18 @@ def _optimizer(said: dict[str, Any]) -> OptimizerSettings:
     for suffix in ("foreach", "fused"):
         if name.endswith(f"_{suffix}"):
             name, implementation = name.removesuffix(f"_{suffix}"), suffix
+    galore, lisa = dict(said.get("galore") or {}), dict(said.get("lisa") or {})
+    options: dict[str, object] = dict(galore)
+    if lisa:
+        name, options = "lisa", {"lisa_activated_layers": lisa["activated_layers"]}
+    if galore.get("quantize"):
+        name = "q_galore" if galore.get("proj_quant") else "galore_adamw_8bit"
     return OptimizerSettings(
         name,
         implementation,
         in_backward=bool(said.get("optimizer_in_backward")),
-        rank=dict(said.get("galore") or {}).get("rank"),
-        options=dict(said.get("galore") or said.get("lisa") or {}),
+        rank=galore.get("rank"),
+        options=options,
     )
 
 

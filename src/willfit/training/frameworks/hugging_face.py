@@ -58,6 +58,8 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
         repeats_keys=not era.native_gqa,
         grouped_experts=era.grouped_experts,
         upcasts_logits=version < _UPCASTING_LOSS,
+        # accelerate's `accelerator.py: accumulate, no_sync`; fsdp_qlora's `train.py` only on demand.
+        postpones_sharing=settings.framework != "fsdp_qlora",
         table_bytes=buffer_bytes(architecture, era, DTYPE_BYTES[width]),
     )
     return fill(settings, defaults, habits)

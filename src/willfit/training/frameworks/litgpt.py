@@ -82,6 +82,9 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
         # Lightning quantizes from float16, whatever the compute dtype (`plugins/precision/bitsandbytes.py: quantize`).
         expands_twice=settings.quantization is not None and settings.precision.compute != "fp16",
         quantizes_head=True,
+        # `finetune/full.py, lora.py: fabric.no_backward_sync`; units are blocks (`auto_wrap_policy={Block}`).
+        postpones_sharing=True,
+        mixes_units=True,
         code=Code(
             norm=_since(_NORMS, date),
             interleaved=date < "2024-12-26",

@@ -9,7 +9,7 @@ from willfit.architectures.model import Architecture
 from willfit.errors import BadInput
 from willfit.quantities import dtype_name
 from willfit.training.checking import checked, uncounted
-from willfit.training.frameworks import hugging_face, litgpt, megatron, torchtitan, torchtune, trl
+from willfit.training.frameworks import hugging_face, litgpt, megatron, swift, torchtitan, torchtune, trl
 from willfit.training.precision import filled
 from willfit.training.run import Run
 from willfit.training.settings import TrainingSettings
@@ -22,7 +22,7 @@ FRAMEWORKS: dict[str, _Resolve] = {
     "trl": trl.resolve,
     "accelerate": hugging_face.resolve,
     "deepspeed": hugging_face.resolve,
-    "ms-swift": hugging_face.resolve,
+    "ms-swift": swift.resolve,
     "llamafactory": hugging_face.resolve,
     "axolotl": hugging_face.resolve,
     "unsloth": hugging_face.resolve,

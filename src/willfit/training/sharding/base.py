@@ -64,6 +64,8 @@ class Communication:
         Buffers while each piece runs: gathered weights, and what is sent.
     left
         Bytes of gradients that each piece leaves behind.
+    whole
+        Bytes of gradients that wait whole for the last micro-batch of a step; 0 if they are shared at once.
     step
         Buffers while the optimizer steps.
     host
@@ -82,6 +84,7 @@ class Communication:
     master: int = 0
     step: int = 0
     host: int = 0
+    whole: int = 0
     formula: str = ""
     reference: str = ""
 

@@ -10,13 +10,16 @@ from willfit.validation.cases import Case
 from willfit.validation.fits.base import Fit
 from willfit.validation.scoring import Unpredictable
 from willfit.validation.training_cases import machine_of, settings_of, subject_of
+from willfit.validation.training_readings import is_settled
 
 
 def _found(case: Case) -> Estimate | None:
-    """The estimate of a run whose sequences have the length that its source states."""
-    if case.kind != "train" or case.settings.get("seq_len_kind") == "upper_bound":
+    """The estimate of a run of which its source says everything that memory depends on."""
+    if case.kind != "train":
         return None
     try:
+        if not is_settled(case):
+            return None
         return estimate(subject_of(case), machine_of(case), settings_of(case))
     except (BadInput, Unpredictable):
         return None
