@@ -16,13 +16,13 @@ from willfit.training.holding import Holding
 from willfit.training.host import host_terms
 from willfit.training.layout import Ranks, in_flight, ranks_of, stages_of, with_data
 from willfit.training.modelling.known import roughly_modelled
+from willfit.training.figures import figures
 from willfit.training.outside import communicators, context, fragmentation
 from willfit.training.remedies import remedies
 from willfit.training.rollout import Rollout, colocated, shared_with
 from willfit.training.run import Run
 from willfit.training.settings import TrainingSettings
 from willfit.training.terms import inside, others, paged, unwritten
-from willfit.training.timeline import Instant
 
 
 def estimate(subject: Subject, machine: Machine, settings: TrainingSettings) -> Estimate:
@@ -75,7 +75,10 @@ def _answer(subject: Subject, machine: Machine, run: Run, ranks: Ranks) -> Estim
         DeviceEstimate("host", 0, machine.host_bytes, host_terms(run, worst, len(machine.devices))),
         notes=(*run.assumed, *_rough_note(rough), *worst.optimizer.notes, *subject.notes),
         refusal=rollout.refusal if rollout is not None else "",
-        details=_details(worst, by_stage[accounts.index(worst)][0]),
+        details={
+            "resident": worst.resident,
+            **figures(worst, by_stage[accounts.index(worst)][0], run, ranks.states, machine.devices[0]),
+        },
     )
 
 
@@ -157,45 +160,3 @@ def _interval(terms: Sequence[Term]) -> tuple[int, int]:
     outside = [term for term in terms if term.low_bytes != term.high_bytes]
     _, low, high = combined([whole, *outside])
     return low, high
-
-
-def _details(one: Account, terms: Sequence[Term]) -> dict[str, object]:
-    """Figures that tools print: allocated is a point, reserved and what the driver shows are ranges."""
-    inner, shown = constant("training.reserved_ratio"), constant("training.shown_ratio")
-    beside = sum(term.bytes for term in terms if term.name in ("context", "nccl"))
-    peak = sum(term.bytes for term in terms if term.low_bytes == term.high_bytes)
-    allocated = constant("training.allocated_ratio")
-    figures = {
-        "allocated": _range(peak, allocated.value, allocated.low, allocated.high),
-        "reserved": _range(peak, inner.value, inner.low, inner.high),
-        "shown": _range(peak + beside, shown.value, shown.low, shown.high),
-    }
-    return {
-        "allocated": figures["allocated"],
-        "reserved": figures["reserved"],
-        "shown": figures["shown"],
-        "resident": one.resident,
-        "training": {
-            "instant": one.worst.name,
-            **{
-                name: dict(zip(("bytes", "low_bytes", "high_bytes"), figure, strict=True))
-                for name, figure in figures.items()
-            },
-            "instants": [_instant(one.resident, instant) for instant in one.instants],
-        },
-    }
-
-
-def _instant(resident: int, instant: Instant) -> dict[str, object]:
-    return {
-        "name": instant.name,
-        "bytes": resident + instant.bytes,
-        "kept_bytes": instant.kept,
-        "passing_bytes": instant.passing,
-        "gradient_bytes": instant.gradients,
-        "communication_bytes": instant.communication,
-    }
-
-
-def _range(size: int, value: float, low: float, high: float) -> tuple[int, int, int]:
-    return int(size * value), int(size * low), int(size * high)

@@ -1,0 +1,92 @@
+"""What torch's allocator keeps reserved beyond what is allocated at the fullest instant.
+
+A freed block stays with the allocator until the device is full (`c10/cuda/CUDACachingAllocator.cpp`): another tensor
+gets it if it is of the same stream and not larger, and the best fit is split. So a large block that a smaller tensor
+was cut out of is no longer whole when the next tensor of its size comes, and another segment is made. How many are
+made depends on what a user decides, in this order:
+
+- the cache is emptied every few steps (`torch_empty_cache_steps`), or segments grow as they are needed
+  (`expandable_segments`): what is left are holes in all that comes and goes;
+- batches differ in length: each that is longer than those before needs new blocks for whatever is as large as a batch,
+  logits before all else, and leaves the old ones behind;
+- states are shared between ranks: gathered weights and reduced gradients are allocated on streams of their own
+  (`torch/distributed/fsdp/_fully_shard/_fsdp_collectives.py`), whose blocks other streams never get;
+- else each step asks for the same sizes, and blocks that layers cut up are made about once more.
+
+How much that comes to is fitted, by these classes. As a request that finds no room is tried again after all wholly free
+segments were given back (`release_cached_blocks`), nothing is reserved beyond the device, and on one that becomes full
+less may be.
+"""
+
+from __future__ import annotations
+
+from willfit.calibration import Constant, constant
+from willfit.training.account import Account
+from willfit.training.run import Run
+
+#: Beginnings of the names of what shares states between ranks (`LayoutSettings.data`).
+_SHARING = ("fsdp", "zero", "distributed")
+
+#: Which class answers where no case shows one.
+_INSTEAD = {"emptied": "expandable", "expandable": "sharded", "sharded": "steady", "steady": "varied"}
+
+
+def class_of(run: Run, ranks: int) -> str:
+    """The class of a run: `emptied`, `expandable`, `varied`, `sharded` or `steady`.
+
+    Parameters
+    ----------
+    ranks
+        Over which states are shared.
+    """
+    settings = run.settings
+    if settings.empties_cache:
+        return "emptied"
+    if settings.expandable_segments:
+        return "expandable"
+    if settings.varied_lengths:
+        return "varied"
+    shares = ranks > 1 and (settings.layout.data or "").startswith(_SHARING)
+    return "sharded" if shares else "steady"
+
+
+def spread_of(kind: str) -> Constant:
+    """How many times more than once a class keeps what `basis` counts."""
+    instead = _INSTEAD.get(kind)
+    return constant(f"training.cached.{kind}", f"training.cached.{instead}" if instead else "")
+
+
+def basis(account: Account, kind: str) -> int:
+    """Bytes that the allocator may keep once more.
+
+    Where lengths or splits decide, these are values that pass through head and layers; where streams or holes do, all
+    that comes and goes.
+    """
+    if kind in ("varied", "steady"):
+        passing = [(instant.head, instant.passing) for instant in account.instants[:-1]]
+        return sum(max((size for head, size in passing if head is of), default=0) for of in (True, False))
+    return account.worst.bytes
+
+
+def reserved(
+    allocated: tuple[int, int], extra: int, spread: Constant, room: tuple[int, int] | None
+) -> tuple[int, int, int]:
+    """What is reserved at most during a run: the size, and its interval.
+
+    Parameters
+    ----------
+    allocated
+        Bytes at the fullest instant, and the least that they may be.
+    extra
+        See `basis`.
+    spread
+        See `spread_of`.
+    room
+        What the device has for segments: as it usually is, and the most. None if the device is not known.
+    """
+    peak, least = allocated
+    size, low, high = (peak + int(extra * share) for share in (spread.value, spread.low, spread.high))
+    if room is None or high <= room[1]:
+        return size, low, high
+    # The device becomes full, and what was cached until then is given back.
+    return max(min(size, room[0]), peak), min(low, least), max(room[1], peak)
