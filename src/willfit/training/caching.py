@@ -20,9 +20,12 @@ less may be.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from willfit.calibration import Constant, constant
 from willfit.training.account import Account
 from willfit.training.run import Run
+from willfit.training.timeline import OPTIMIZER_STEP
 
 #: Beginnings of the names of what shares states between ranks (`LayoutSettings.data`).
 _SHARING = ("fsdp", "zero", "distributed")
@@ -51,42 +54,64 @@ def class_of(run: Run, ranks: int) -> str:
 
 
 def spread_of(kind: str) -> Constant:
-    """How many times more than once a class keeps what `basis` counts."""
+    """The share of `Cached.extra` that a class keeps, with its interval."""
     instead = _INSTEAD.get(kind)
     return constant(f"training.cached.{kind}", f"training.cached.{instead}" if instead else "")
 
 
-def basis(account: Account, kind: str) -> int:
-    """Bytes that the allocator may keep once more.
+@dataclass(frozen=True, slots=True)
+class Cached:
+    """What a class's share is a share of.
 
-    Where lengths or splits decide, these are values that pass through head and layers; where streams or holes do, all
-    that comes and goes.
+    Attributes
+    ----------
+    beside
+        Bytes that are allocated when the cache fills: at the fullest instant, or at that of the passes through the
+        model, if what passes there decides. The optimizer's temporaries are as large as parameters and find room in
+        what the passes left.
+    extra
+        Bytes that the allocator may keep once more.
     """
-    if kind in ("varied", "steady"):
-        passing = [(instant.head, instant.passing) for instant in account.instants[:-1]]
-        return sum(max((size for head, size in passing if head is of), default=0) for of in (True, False))
-    return account.worst.bytes
+
+    beside: int
+    extra: int
+
+
+def cached(account: Account, kind: str) -> Cached:
+    """What fills the cache of a run of this class.
+
+    Where lengths or splits decide, that is what head and loss pass, logits and their gradients; where streams or holes
+    do, all that comes and goes.
+    """
+    if kind not in ("varied", "steady"):
+        return Cached(account.peak, account.worst.bytes)
+    passes = [instant for instant in account.instants if instant.name != OPTIMIZER_STEP]
+    return Cached(
+        account.resident + max(instant.bytes for instant in passes),
+        max(instant.passing for instant in passes if instant.head),
+    )
 
 
 def reserved(
-    allocated: tuple[int, int], extra: int, spread: Constant, room: tuple[int, int] | None
+    peak: int, least: int, filled: Cached, spread: Constant, room: tuple[int, int] | None
 ) -> tuple[int, int, int]:
     """What is reserved at most during a run: the size, and its interval.
 
     Parameters
     ----------
-    allocated
-        Bytes at the fullest instant, and the least that they may be.
-    extra
-        See `basis`.
-    spread
-        See `spread_of`.
+    peak, least
+        Bytes that are allocated at the fullest instant, and the least that they may be.
+    filled, spread
+        See `cached` and `spread_of`.
     room
         What the device has for segments: as it usually is, and the most. None if the device is not known.
     """
-    peak, least = allocated
-    size, low, high = (peak + int(extra * share) for share in (spread.value, spread.low, spread.high))
-    if room is None or high <= room[1]:
+    beside, extra = filled.beside, filled.extra
+    size, low, high = (beside + int(extra * share) for share in (spread.value, spread.low, spread.high))
+    if beside < peak:
+        # The optimizer's step is fuller: it finds room in what the passes left, or none of it.
+        size, low, high = max(size, peak), max(low, least), high + peak - beside
+    if room is None or high <= room[0]:
         return size, low, high
     # The device becomes full, and what was cached until then is given back.
     return max(min(size, room[0]), peak), min(low, least), max(room[1], peak)

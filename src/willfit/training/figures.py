@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from willfit.calibration import constant
+from willfit.engines.transformers.readings import hidden_bytes
 from willfit.estimate import Term, between, combined
 from willfit.hardware.device import Device
 from willfit.training.account import Account
-from willfit.training.caching import basis, class_of, reserved, spread_of
+from willfit.training.caching import cached, class_of, reserved, spread_of
 from willfit.training.run import Run
 from willfit.training.timeline import Instant
 
@@ -32,19 +34,21 @@ def figures(
     peak = peak_of(terms)
     ratio = constant("training.allocated_ratio")
     allocated = tuple(int(peak * share) for share in (ratio.value, ratio.low, ratio.high))
-    extra = basis(one, kind)
-    held = reserved((peak, allocated[1]), extra, spread_of(kind), _room(device, beside))
+    filled = cached(one, kind)
+    # Models beside the trained one are there all the time.
+    filled = replace(filled, beside=filled.beside + peak - one.peak)
+    held = reserved(peak, allocated[1], filled, spread_of(kind), _room(device, beside))
     shown = combined([between("reserved", *held), *beside])
     if device.usable_bytes is not None:
-        most = max(device.usable_bytes, shown[1])
+        # The driver counts what it keeps for itself as used.
+        most = max(device.usable_bytes + hidden_bytes(device), shown[1])
         shown = min(shown[0], most), shown[1], min(shown[2], most)
     found = {"allocated": allocated, "reserved": held, "shown": shown}
     return {
         **found,
         "training": {
             "instant": one.worst.name,
-            "caching": kind,
-            "cached_basis": extra,
+            "caching": {"class": kind, "beside_bytes": filled.beside, "extra_bytes": filled.extra},
             **{
                 name: dict(zip(("bytes", "low_bytes", "high_bytes"), figure, strict=True))
                 for name, figure in found.items()
@@ -67,8 +71,7 @@ def beside_of(terms: Sequence[Term]) -> list[Term]:
 def _room(device: Device, beside: Sequence[Term]) -> tuple[int, int] | None:
     if device.usable_bytes is None:
         return None
-    usual, most = (sum(getattr(term, key) for term in beside) for key in ("bytes", "low_bytes"))
-    return device.usable_bytes - usual, device.usable_bytes - most
+    return device.usable_bytes - sum(term.bytes for term in beside), device.usable_bytes
 
 
 def _instant(resident: int, instant: Instant) -> dict[str, object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from willfit.engines.versions import parse_version
 from willfit.errors import BadInput
 from willfit.estimate import Estimate
 from willfit.quantities import GIB
@@ -19,6 +20,9 @@ _CLASSES = ("varied", "steady", "sharded", "expandable", "emptied")
 
 #: Of a device this share and more is full: blocks may have been given back.
 _FULL = 0.93
+
+#: Before this CUDA all kernels were loaded at once, so that a context took over 1 GiB (pytorch #107667).
+_LAZY_TEXT = "11.7"
 
 
 def _found(case: Case) -> Estimate | None:
@@ -41,26 +45,34 @@ def _allocated(case: Case) -> float | None:
 
 def _cached(kind: str) -> Callable[[Case], float | None]:
     def observe(case: Case) -> float | None:
-        """How many times what comes and goes is reserved beyond the allocated peak."""
-        inside, shown = (case.measured.get(key) for key in ("peak_reserved_gib", "nvidia_smi_gib"))
-        if inside is None and (shown is None or not case.measured.get("fits")):
-            return None
+        """The share that is reserved beyond what is allocated, of a run that leaves the device room for it."""
         # What a cache that is emptied keeps is asked at the longest length that is allowed, which is what is known.
-        if case.settings.get("seq_len_kind") == "upper_bound" and kind != "emptied":
+        if kind != "emptied" and case.settings.get("seq_len_kind") == "upper_bound":
             return None
         found = _found(case)
-        if found is None or found.details["training"]["caching"] != kind:
+        if found is None or found.details["training"]["caching"]["class"] != kind:
             return None
         terms = max((device.terms for device in found.devices), key=peak_of)
-        beside = sum(term.bytes for term in beside_of(terms))
-        held = int(inside * GIB) if inside is not None else int(shown * GIB) - beside
-        usable = found.devices[0].usable_bytes
-        if usable is not None and held + beside > _FULL * usable:
+        usable, beside = found.devices[0].usable_bytes, sum(term.bytes for term in beside_of(terms))
+        held, filled = _held(case, beside), found.details["training"]["caching"]
+        if held is None or usable is not None and held + beside > _FULL * usable:
             return None
-        extra = found.details["training"]["cached_basis"]
-        return (held - peak_of(terms)) / extra if extra else None
+        if not filled["extra_bytes"] or filled["beside_bytes"] < peak_of(terms):
+            return None
+        return (held - filled["beside_bytes"]) / filled["extra_bytes"]
 
     return observe
+
+
+def _held(case: Case, beside: int) -> float | None:
+    """What torch reserved: its own counter, or what the driver shows without what lies beside."""
+    inside, shown = (case.measured.get(key) for key in ("peak_reserved_gib", "nvidia_smi_gib"))
+    if inside is not None:
+        return float(inside) * GIB
+    if shown is None or not case.measured.get("fits"):
+        return None
+    cuda = parse_version(str(dict(case.fields.get("versions") or {}).get("cuda") or _LAZY_TEXT))
+    return float(shown) * GIB - beside if cuda >= parse_version(_LAZY_TEXT) else None
 
 
 FITS = (
