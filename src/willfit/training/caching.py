@@ -20,7 +20,7 @@ less may be.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from willfit.calibration import Constant, constant
 from willfit.training.account import Account
@@ -31,7 +31,12 @@ from willfit.training.timeline import OPTIMIZER_STEP
 _SHARING = ("fsdp", "zero", "distributed")
 
 #: Which class answers where no case shows one.
-_INSTEAD = {"emptied": "expandable", "expandable": "sharded", "sharded": "steady", "steady": "varied"}
+_INSTEAD = {
+    "emptied": "expandable", "expandable": "sharded", "sharded": "expandable", "steady": "varied", "varied": "steady",
+}  # fmt: skip
+
+#: A class that fewer cases show may lie where its neighbour does as well.
+_FEW = 10
 
 
 def class_of(run: Run, ranks: int) -> str:
@@ -55,8 +60,12 @@ def class_of(run: Run, ranks: int) -> str:
 
 def spread_of(kind: str) -> Constant:
     """The share of `Cached.extra` that a class keeps, with its interval."""
-    instead = _INSTEAD.get(kind)
-    return constant(f"training.cached.{kind}", f"training.cached.{instead}" if instead else "")
+    instead = f"training.cached.{_INSTEAD[kind]}"
+    found = constant(f"training.cached.{kind}", instead)
+    if found.cases >= _FEW:
+        return found
+    other = constant(instead)
+    return replace(found, low=min(found.low, other.low), high=max(found.high, other.high))
 
 
 @dataclass(frozen=True, slots=True)

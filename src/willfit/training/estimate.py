@@ -11,12 +11,12 @@ from willfit.engines.base import Machine, Subject
 from willfit.estimate import DeviceEstimate, Estimate, Term, between, combined
 from willfit.training.account import Account, account
 from willfit.training.base_model import base_recipe
+from willfit.training.figures import figures
 from willfit.training.frameworks.table import resolve
 from willfit.training.holding import Holding
 from willfit.training.host import host_terms
 from willfit.training.layout import Ranks, in_flight, ranks_of, stages_of, with_data
 from willfit.training.modelling.known import roughly_modelled
-from willfit.training.figures import figures
 from willfit.training.outside import communicators, context, fragmentation
 from willfit.training.remedies import remedies
 from willfit.training.rollout import Rollout, colocated, shared_with

@@ -15,9 +15,7 @@ from willfit.training.run import Run
 from willfit.training.timeline import Instant
 
 
-def figures(
-    one: Account, terms: Sequence[Term], run: Run, ranks: int, device: Device
-) -> dict[str, object]:
+def figures(one: Account, terms: Sequence[Term], run: Run, ranks: int, device: Device) -> dict[str, object]:
     """Allocated and reserved peak, and the driver's figure, each as a size with its interval; and every instant.
 
     Parameters

@@ -55,11 +55,11 @@ def _cached(kind: str) -> Callable[[Case], float | None]:
         terms = max((device.terms for device in found.devices), key=peak_of)
         usable, beside = found.devices[0].usable_bytes, sum(term.bytes for term in beside_of(terms))
         held, filled = _held(case, beside), found.details["training"]["caching"]
-        if held is None or usable is not None and held + beside > _FULL * usable:
+        if held is None or (usable is not None and held + beside > _FULL * usable):
             return None
         if not filled["extra_bytes"] or filled["beside_bytes"] < peak_of(terms):
             return None
-        return (held - filled["beside_bytes"]) / filled["extra_bytes"]
+        return float((held - filled["beside_bytes"]) / filled["extra_bytes"])
 
     return observe
 
