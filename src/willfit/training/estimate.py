@@ -11,6 +11,7 @@ from willfit.engines.base import Machine, Subject
 from willfit.estimate import DeviceEstimate, Estimate, Term, between, combined
 from willfit.training.account import Account, account
 from willfit.training.base_model import base_recipe
+from willfit.training.figures import figures
 from willfit.training.frameworks.table import resolve
 from willfit.training.holding import Holding
 from willfit.training.host import host_terms
@@ -22,7 +23,6 @@ from willfit.training.rollout import Rollout, colocated, shared_with
 from willfit.training.run import Run
 from willfit.training.settings import TrainingSettings
 from willfit.training.terms import inside, others, paged, unwritten
-from willfit.training.timeline import Instant
 
 
 def estimate(subject: Subject, machine: Machine, settings: TrainingSettings) -> Estimate:
@@ -80,7 +80,10 @@ def _answer(subject: Subject, machine: Machine, run: Run, ranks: Ranks) -> Estim
         DeviceEstimate("host", 0, machine.host_bytes, host_terms(run, worst, len(machine.devices))),
         notes=(*run.assumed, *_rough_note(rough), *worst.optimizer.notes, *subject.notes),
         refusal=rollout.refusal if rollout is not None else "",
-        details=_details(worst, run, by_stage[accounts.index(worst)][0]),
+        details={
+            "between_steps": worst.resident + _left_gradients(worst, run),
+            **figures(worst, by_stage[accounts.index(worst)][0], run, ranks.states, machine.devices[0]),
+        },
     )
 
 
@@ -163,33 +166,6 @@ def _interval(terms: Sequence[Term]) -> tuple[int, int]:
     return low, high
 
 
-def _details(one: Account, run: Run, terms: Sequence[Term]) -> dict[str, object]:
-    """Figures that tools print: allocated is a point, reserved and what the driver shows are ranges."""
-    inner, shown = constant("training.reserved_ratio"), constant("training.shown_ratio")
-    beside = sum(term.bytes for term in terms if term.name in ("context", "nccl"))
-    peak = sum(term.bytes for term in terms if term.low_bytes == term.high_bytes)
-    allocated = constant("training.allocated_ratio")
-    figures = {
-        "allocated": _range(peak, allocated.value, allocated.low, allocated.high),
-        "reserved": _range(peak, inner.value, inner.low, inner.high),
-        "shown": _range(peak + beside, shown.value, shown.low, shown.high),
-    }
-    return {
-        "allocated": figures["allocated"],
-        "reserved": figures["reserved"],
-        "shown": figures["shown"],
-        "between_steps": one.resident + _left_gradients(one, run),
-        "training": {
-            "instant": one.worst.name,
-            **{
-                name: dict(zip(("bytes", "low_bytes", "high_bytes"), figure, strict=True))
-                for name, figure in figures.items()
-            },
-            "instants": [_instant(one.resident, instant) for instant in one.instants],
-        },
-    }
-
-
 def _left_gradients(one: Account, run: Run) -> int:
     """Bytes of gradients that outlive `zero_grad`.
 
@@ -197,18 +173,3 @@ def _left_gradients(one: Account, run: Run) -> int:
     sees (`_runtime_utils.py: _root_pre_forward`), which is accelerate's default.
     """
     return one.sharing.gradients if run.settings.layout.data == "fsdp1" else 0
-
-
-def _instant(resident: int, instant: Instant) -> dict[str, object]:
-    return {
-        "name": instant.name,
-        "bytes": resident + instant.bytes,
-        "kept_bytes": instant.kept,
-        "passing_bytes": instant.passing,
-        "gradient_bytes": instant.gradients,
-        "communication_bytes": instant.communication,
-    }
-
-
-def _range(size: int, value: float, low: float, high: float) -> tuple[int, int, int]:
-    return int(size * value), int(size * low), int(size * high)

@@ -347,6 +347,8 @@ class TrainingSettings:
         Sequences of a batch are laid end to end, without padding.
     padded
         Sequences are padded to the longest, so that an explicit mask is made; None for the framework's rule.
+    varied_lengths
+        Batches differ in length from step to step; None for the framework's rule.
     adapter, quantization, precision, optimizer, checkpointing, loss, layout, offload, rollout
         See their records. `adapter` is None where the model's own parameters are trained.
     frozen, trained
@@ -385,6 +387,7 @@ class TrainingSettings:
     packed: bool = False
     padding_free: bool = False
     padded: bool | None = None
+    varied_lengths: bool | None = None
     adapter: AdapterSettings | None = None
     quantization: QuantizationSettings | None = None
     precision: PrecisionSettings = PrecisionSettings()

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from willfit.training.sharding.base import Communication, Unit
 from willfit.training.tape import Moment, Replay
 
+#: What the instant at which parameters are updated is called.
+OPTIMIZER_STEP = "optimizer step"
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:
@@ -153,7 +156,7 @@ def instants(
         if not accumulates and not steps_in_backward:
             gradients += sharing.left[index]
     if not steps_in_backward:
-        found.append(Instant("optimizer step", 0, transient + held, sharing.gradients, sharing.step))
+        found.append(Instant(OPTIMIZER_STEP, 0, transient + held, sharing.gradients, sharing.step))
     return found
 
 

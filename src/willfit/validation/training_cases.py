@@ -41,6 +41,9 @@ _NO_OPTIONS = ("rank", "targets", "alpha", "dropout", "num_virtual_tokens", "num
 #: A release: `2.4`, `0.41.1`, `2.1.0+cu121`; not a commit.
 _RELEASE = re.compile(r"\d+\.\d")
 
+#: When torchtitan's script began to set `expandable_segments` (pytorch/torchtitan a5e57e4).
+_EXPANDABLE_SINCE = "2024-10-22"
+
 #: Targets by the cases' names.
 _TARGETS: dict[str, tuple[str, ...]] = {
     "default-qkv": ("c_attn", "q_proj", "k_proj", "v_proj", "query_key_value", "W_pack", "qkv_proj"),
@@ -121,7 +124,17 @@ def settings_of(case: Case) -> TrainingSettings:
         kernels=tuple(_KERNELS[name] for name in said.get("kernels") or () if name in _KERNELS),
         compile=bool(said.get("compile")),
         empties_cache=int(said.get("empty_cache_steps") or 0),
+        # Lengths that a source calls longest, or bounded, differ.
+        varied_lengths=said.get("seq_len_kind") != "exact" if said.get("seq_len_kind") else None,
+        expandable_segments=_expandable(case),
     )
+
+
+def _expandable(case: Case) -> bool | None:
+    """Whether segments grow: torchtitan's script of the day says so, where the source does not."""
+    if case.engine != "torchtitan":
+        return None
+    return str(case.fields.get("date") or _EXPANDABLE_SINCE) >= _EXPANDABLE_SINCE
 
 
 def _versions(case: Case) -> dict[str, str]:

@@ -108,6 +108,7 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
         adapter_dtype=settings.precision.weights or "bf16",
         # Padding carries no mask: what is padded comes last, and its targets are ignored.
         padded=False,
+        varied=not pretrains,
         reentrant=False,
     )
     if not is_dense(own):

@@ -37,6 +37,10 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
         seq_len=2048,
         padded=False,
         reentrant=False,
+        # Its data loaders cut texts to the full length (`datasets/hf_datasets.py`), and since 2024-10-22 its
+        # script sets `PYTORCH_CUDA_ALLOC_CONF` (`run_llama_train.sh`, `run_train.sh`).
+        varied=False,
+        expandable=True,
     )
     if settings.loss.kind is None and _chunks(settings.version or settings.versions.get("torchtitan")):
         settings = replace(settings, loss=LossSettings("chunked-backward", chunks=_CHUNKS))
