@@ -188,4 +188,5 @@ def _loss_path(run: Run, step: Step, architecture: Architecture) -> LossPath:
         loss.keeps_logits,
         scores(run.settings),
         run.settings.objective == "embedding",
+        run.habits.narrow_loss and not step.autocast,
     )

@@ -25,6 +25,8 @@ class Habits:
         What a model returns is converted to float32 (accelerate, with mixed precision).
     upcasts_logits
         The model's own code upcasts its logits.
+    narrow_loss
+        The loss takes logits as they are; only autocast upcasts them.
     gradient_buffers
         Gradients lie in buffers that are there from the beginning: each is made and then added to its buffer.
     table_bytes
@@ -44,6 +46,7 @@ class Habits:
     grouped_experts: bool = True
     returns_fp32: bool = False
     upcasts_logits: bool = False
+    narrow_loss: bool = False
     gradient_buffers: bool = False
     table_bytes: int = 0
     keeps_quantized_input: bool = False

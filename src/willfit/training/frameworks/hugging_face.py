@@ -9,8 +9,11 @@ from willfit.engines.transformers.eras import NEWEST
 from willfit.engines.transformers.eras import era_for as model_era_for
 from willfit.engines.transformers.loading import buffer_bytes
 from willfit.engines.versions import parse_version
-from willfit.quantities import DTYPE_BYTES
+from willfit.quantities import DTYPE_BYTES, dtype_name
+from willfit.training.adapters.adapt import NEWEST_PEFT
+from willfit.training.adapters.dtypes import adapter_dtype
 from willfit.training.frameworks.base import Defaults, fill
+from willfit.training.frameworks.remote_code import remote_code
 from willfit.training.precision import RECIPES
 from willfit.training.run import Habits, Run
 from willfit.training.settings import PrecisionSettings, TrainingSettings
@@ -41,7 +44,8 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
         text = settings.version
     version = parse_version(text or NEWEST)
     era = model_era_for(text or NEWEST)
-    weights = "fp32" if era.loads_fp32 else architecture.dtype
+    own = remote_code(architecture.model_type)
+    weights = "fp32" if era.loads_fp32 and not own.loads_half else architecture.dtype
     if settings.quantization is not None:
         # Quantizers load what they leave alone in float16 (`quantizers/quantizer_bnb_4bit.py: update_dtype`).
         weights = "fp16" if era.loads_fp32 else architecture.dtype
@@ -52,14 +56,20 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
         checkpointing="full" if kbit else "none",
         attention="sdpa" if era.sdpa else "eager",
         reentrant=version < _NON_REENTRANT,
+        adapter_dtype=_adapter_dtype(settings, precision),
     )
     width = settings.precision.weights or weights
     habits = Habits(
         shifts_logits=version < _MOVED_LABELS,
         repeats_keys=not era.native_gqa,
         grouped_experts=era.grouped_experts,
-        upcasts_logits=version < _UPCASTING_LOSS,
-        table_bytes=buffer_bytes(architecture, era, DTYPE_BYTES[width]),
+        upcasts_logits=version < _UPCASTING_LOSS and own.upcasts_logits,
+        narrow_loss=not own.upcasts_logits,
+        table_bytes=(
+            own.table_bytes(architecture, settings.seq_len or defaults.seq_len)
+            if own.angles
+            else buffer_bytes(architecture, era, DTYPE_BYTES[width])
+        ),
     )
     return fill(settings, defaults, habits)
 
@@ -76,7 +86,20 @@ def _precision(settings: TrainingSettings, weights: str) -> PrecisionSettings:
         return RECIPES[f"deepspeed-{compute}"]
     if data.startswith("fsdp") and asked.weights is None and settings.adapter is None:
         return replace(RECIPES["fsdp-mixed"], compute=compute)
-    held = asked.weights or weights
-    return PrecisionSettings(
-        weights=weights, autocast=compute is not None and held == "fp32" and compute != "fp32", master="none"
-    )
+    # `--bf16` and `--fp16` turn autocast on whatever the weights are (`accelerator.py: prepare_model`).
+    return PrecisionSettings(weights=weights, autocast=compute in ("bf16", "fp16"), master="none")
+
+
+def _adapter_dtype(settings: TrainingSettings, precision: PrecisionSettings) -> str:
+    """Dtype of an adapter: PEFT's rule of that version, unless DeepSpeed makes everything half as it starts.
+
+    `deepspeed/runtime/engine.py: _configure_distributed_model`.
+    """
+    weights = settings.precision.weights or precision.weights or "bf16"
+    compute = settings.precision.compute or precision.compute or ""
+    if (settings.layout.data or "").startswith("zero") and compute in ("bf16", "fp16"):
+        return compute
+    peft = settings.versions.get("peft")
+    version = parse_version(peft) if peft else NEWEST_PEFT
+    kind = settings.adapter.kind if settings.adapter else "lora"
+    return dtype_name(adapter_dtype(weights, settings.quantization is not None, version, kind=kind))

@@ -22,6 +22,8 @@ class LossPath:
         As in `LossSettings`.
     upcasts
         The model's own code upcasts its logits before the loss sees them.
+    narrow
+        Nothing upcasts them: their logarithms have their dtype.
     shifts
         Logits are copied one position on, to compare them with labels; later versions move the labels.
     rows
@@ -47,6 +49,7 @@ class LossPath:
     keeps_logits: bool = False
     classes: int = 0
     pooled: bool = False
+    narrow: bool = False
 
 
 def head(builder: Builder, value: Value, architecture: Architecture, path: LossPath) -> Value:
@@ -104,8 +107,8 @@ def _cross_entropy(tape: Tape, logits: Value, path: LossPath) -> Value:
         return tape.run(
             "fused cross entropy", (wide,), 1, "fp32", saves=(wide,), kept_bytes=8 * rows, reuses=True
         )
-    wide = tape.cast(wide, "fp32")
-    logarithms = tape.run("log_softmax", (wide,), size, "fp32", saves_output=True)
+    wide = wide if path.narrow else tape.cast(wide, "fp32")
+    logarithms = tape.run("log_softmax", (wide,), size, wide.dtype, saves_output=True)
     return tape.run("nll_loss", (logarithms,), 1, "fp32", saves=(logarithms,))
 
 

@@ -66,6 +66,12 @@ class Communication:
         Bytes of gradients that each piece leaves behind.
     step
         Buffers while the optimizer steps.
+    before_step
+        Gradients and buffers just before it.
+    buffered
+        Gradients have a buffer that is there from the beginning.
+    frees_gradients
+        Gradients are freed before it, for the optimizer works on other copies.
     formula, reference
         Of the buffers, for the reader.
     """
@@ -79,6 +85,9 @@ class Communication:
     left: tuple[int, ...]
     master: int = 0
     step: int = 0
+    before_step: int = 0
+    buffered: bool = False
+    frees_gradients: bool = False
     formula: str = ""
     reference: str = ""
 
