@@ -89,7 +89,7 @@ def account(
     found = instants(
         pieces,
         sharing,
-        settings.gradient_accumulation > 1 or run.habits.gradient_buffers,
+        stepping.gradients == "all" and (settings.gradient_accumulation > 1 or run.habits.gradient_buffers),
         stepping.gradients != "all",
         in_flight,
         stepping.step.bytes,

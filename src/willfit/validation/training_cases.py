@@ -62,6 +62,9 @@ _PEFT_RELEASES = (
     ("2025-08", "0.17.1"), ("2025-12", "0.18.0"), ("2026-05", "0.20.0"), ("2026-09", "0.21.2"),
 )  # fmt: skip
 
+#: Versions of ms-swift by date.
+_SWIFT_RELEASES = (("2023-08", "1.0"), ("2024-05", "2.0"), ("2025", "3.0"), ("2026-02", "4.0"))
+
 
 def subject_of(case: Case) -> Subject:
     """The model of a case.
@@ -137,9 +140,9 @@ def _versions(case: Case) -> dict[str, str]:
     # A commit says nothing about the order of releases.
     versions = {name: text for name, text in stated.items() if _RELEASE.match(text)}
     date = str(case.fields.get("date") or "")
-    if case.engine == "litgpt" and date:
-        versions.setdefault("litgpt", date)
-    for name, releases in (("transformers", _RELEASES), ("peft", _PEFT_RELEASES)):
+    if case.engine in ("litgpt", "torchtitan") and date:
+        versions.setdefault(case.engine, date)
+    for name, releases in (("transformers", _RELEASES), ("peft", _PEFT_RELEASES), ("ms-swift", _SWIFT_RELEASES)):
         if name not in versions:
             reached = [release for since, release in releases if since <= date]
             versions[name] = reached[-1] if reached else releases[0][1]
@@ -206,8 +209,11 @@ def _quantization(said: dict[str, Any], framework: str) -> QuantizationSettings 
     if double is None:
         # fms-acceleration's plugins quantize block constants as well (`framework_plugin_bnb.py`).
         double = framework.startswith("fms") and given["method"] == "nf4"
+    method = str(given["method"])
+    if method == "gptq" and given.get("bits") not in (None, 4):
+        method = f"gptq-int{given['bits']}"
     return QuantizationSettings(
-        str(given["method"]), bool(double), given.get("storage"), given.get("kbit_upcast")
+        method, bool(double), given.get("storage"), given.get("kbit_upcast")
     )
 
 

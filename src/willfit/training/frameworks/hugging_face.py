@@ -13,6 +13,7 @@ from willfit.quantities import DTYPE_BYTES, dtype_name
 from willfit.training.adapters.adapt import NEWEST_PEFT
 from willfit.training.adapters.dtypes import adapter_dtype
 from willfit.training.frameworks.base import Defaults, fill
+from willfit.training.frameworks.lora_targets import framework_targets
 from willfit.training.frameworks.remote_code import remote_code
 from willfit.training.precision import RECIPES
 from willfit.training.run import Habits, Run
@@ -42,6 +43,9 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
     text = settings.versions.get("transformers")
     if text is None and settings.framework == "transformers":
         text = settings.version
+    adapter = settings.adapter
+    if adapter is not None and not adapter.targets:
+        settings = replace(settings, adapter=replace(adapter, targets=framework_targets(settings)))
     version = parse_version(text or NEWEST)
     era = model_era_for(text or NEWEST)
     own = remote_code(architecture.model_type)
@@ -78,7 +82,7 @@ def _precision(settings: TrainingSettings, weights: str) -> PrecisionSettings:
     """Dtypes of a Trainer, with what DeepSpeed and accelerate's FSDP make of them.
 
     DeepSpeed keeps float32 masters of what is trained; accelerate (from 0.30 on) upcasts what FSDP shards where mixed
-    precision is on (#2674); else products run under autocast if weights are wider than asked.
+    precision is on (#2674); else mixed precision is autocast.
     """
     asked, data = settings.precision, settings.layout.data or ""
     compute = asked.compute or ("bf16" if data.startswith(("zero", "fsdp")) else None)
@@ -86,8 +90,14 @@ def _precision(settings: TrainingSettings, weights: str) -> PrecisionSettings:
         return RECIPES[f"deepspeed-{compute}"]
     if data.startswith("fsdp") and asked.weights is None and settings.adapter is None:
         return replace(RECIPES["fsdp-mixed"], compute=compute)
-    # `--bf16` and `--fp16` turn autocast on whatever the weights are (`accelerator.py: prepare_model`).
-    return PrecisionSettings(weights=weights, autocast=compute in ("bf16", "fp16"), master="none")
+    held = asked.weights or weights
+    if compute is None and settings.framework == "ms-swift" and held in ("bf16", "fp16"):
+        # `--bf16` or `--fp16` of its Trainer follows the dtype that the model is loaded in (`select_dtype`).
+        compute = held
+    # `--bf16` and `--fp16` turn autocast on whatever the weights are, but under DeepSpeed, which makes everything half
+    # by itself (accelerate `accelerator.py: prepare_model`, `_prepare_deepspeed`).
+    autocast = compute in ("bf16", "fp16") and not data.startswith("zero")
+    return PrecisionSettings(weights=weights, autocast=autocast, master="none")
 
 
 def _adapter_dtype(settings: TrainingSettings, precision: PrecisionSettings) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 from willfit.architectures.model import Architecture
+from willfit.engines.versions import parse_version
 from willfit.training.frameworks.base import Defaults, fill
 from willfit.training.run import Habits, Run
 from willfit.training.settings import PrecisionSettings, TrainingSettings
@@ -19,8 +22,30 @@ _PRECISION = PrecisionSettings(
 )
 
 
+#: From these dates on (pytorch/torchtitan, commits): the loss is compiled where the model is; cuDNN's attention comes
+#: first on Blackwell (#1196); selective checkpointing keeps its output (#2095). For some weeks the loss was before.
+_COMPILED_LOSS, _CUDNN, _KEEPS_CUDNN = "2025-04-02", "2025-05-14", "2025-12-01"
+_COMPILED_EARLIER = "2024-10-22", "2024-12-18"
+
+#: Dates of releases.
+_RELEASES = (
+    ((0, 1), "2025-06-17"), ((0, 2), "2025-10-17"), ((0, 2, 1), "2025-12-26"), ((0, 2, 2), "2026-02-20"),
+)  # fmt: skip
+_NEWEST = "2026-08"
+
+#: Dates of commits that are cited as versions.
+_COMMITS = {"9dec370": "2024-12-26", "e7c0cae": "2025-06-11", "6fc499f": "2025-08-14"}
+
+
 def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
-    """Fill in what torchtitan does (`torchtitan/config_manager.py`, `models/llama3/infra/parallelize.py`)."""
+    """Fill in what torchtitan does (`torchtitan/config_manager.py`, `models/llama3/infra/parallelize.py`).
+
+    Parameters
+    ----------
+    settings
+        What was asked. `versions["torchtitan"]` or `version` is a release, or a date.
+    """
+    date = _date(settings.version, settings.versions.get("torchtitan"))
     defaults = Defaults(
         _PRECISION,
         implementation="fused",
@@ -30,4 +55,24 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
         padded=False,
         reentrant=False,
     )
-    return fill(settings, defaults, Habits(repeats_keys=True, upcasts_logits=True))
+    compiled = date >= _COMPILED_LOSS or _COMPILED_EARLIER[0] <= date < _COMPILED_EARLIER[1]
+    habits = Habits(
+        repeats_keys=True,
+        upcasts_logits=True,
+        compiles_loss=settings.compile and compiled,
+        cudnn_unkept=_CUDNN <= date < _KEEPS_CUDNN,
+    )
+    return fill(settings, defaults, habits)
+
+
+def _date(version: str | None, dated: str | None) -> str:
+    """The date of a version: of a release, or of a commit that is known; else `dated`, or the newest one."""
+    if version in _COMMITS:
+        return _COMMITS[version]
+    for text in (version, dated):
+        if text and re.match(r"\d{4}-\d\d", text):
+            return text
+        if text and re.match(r"\d+\.\d", text):
+            release = parse_version(text)
+            return next((date for since, date in reversed(_RELEASES) if release >= since), _RELEASES[0][1])
+    return _NEWEST
