@@ -75,7 +75,7 @@ def _answer(subject: Subject, machine: Machine, run: Run, ranks: Ranks) -> Estim
         DeviceEstimate("host", 0, machine.host_bytes, host_terms(run, worst, len(machine.devices))),
         notes=(*run.assumed, *_rough_note(rough), *worst.optimizer.notes, *subject.notes),
         refusal=rollout.refusal if rollout is not None else "",
-        details=_details(worst, by_stage[accounts.index(worst)][0]),
+        details=_details(worst, by_stage[accounts.index(worst)][0], _smallest(machine)),
     )
 
 
@@ -159,16 +159,26 @@ def _interval(terms: Sequence[Term]) -> tuple[int, int]:
     return low, high
 
 
-def _details(one: Account, terms: Sequence[Term]) -> dict[str, object]:
-    """Figures that tools print: allocated is a point, reserved and what the driver shows are ranges."""
+def _smallest(machine: Machine) -> int | None:
+    """Bytes of the smallest device, as the driver's tool counts them, if all are known."""
+    sizes = [device.reported_bytes or device.usable_bytes for device in machine.devices]
+    return min(size for size in sizes if size) if sizes and all(sizes) else None
+
+
+def _details(one: Account, terms: Sequence[Term], usable: int | None) -> dict[str, object]:
+    """Figures that tools print: allocated is a point, reserved and what the driver shows are ranges.
+
+    No more is shown than the device has: the allocator gives blocks back that it only keeps, before it fails (torch
+    `c10/cuda/CUDACachingAllocator.cpp: release_cached_blocks`).
+    """
     inner, shown = constant("training.reserved_ratio"), constant("training.shown_ratio")
     beside = sum(term.bytes for term in terms if term.name in ("context", "nccl"))
     peak = sum(term.bytes for term in terms if term.low_bytes == term.high_bytes)
     allocated = constant("training.allocated_ratio")
     figures = {
         "allocated": _range(peak, allocated.value, allocated.low, allocated.high),
-        "reserved": _range(peak, inner.value, inner.low, inner.high),
-        "shown": _range(peak + beside, shown.value, shown.low, shown.high),
+        "reserved": _range(peak, inner.value, inner.low, inner.high, usable and usable - beside),
+        "shown": _range(peak + beside, shown.value, shown.low, shown.high, usable),
     }
     return {
         "allocated": figures["allocated"],
@@ -197,5 +207,12 @@ def _instant(resident: int, instant: Instant) -> dict[str, object]:
     }
 
 
-def _range(size: int, value: float, low: float, high: float) -> tuple[int, int, int]:
-    return int(size * value), int(size * low), int(size * high)
+def _range(size: int, value: float, low: float, high: float, most: int | None = None) -> tuple[int, int, int]:
+    """A size times three ratios; no more than `most`, unless the size itself is.
+
+    Where that cuts, everything that was only kept may have been given back.
+    """
+    if not most or most >= size * high:
+        return int(size * value), int(size * low), int(size * high)
+    most = max(size, most)
+    return min(most, int(size * value)), min(size, int(size * low)), most

@@ -142,7 +142,11 @@ def _versions(case: Case) -> dict[str, str]:
     date = str(case.fields.get("date") or "")
     if case.engine in ("litgpt", "torchtitan") and date:
         versions.setdefault(case.engine, date)
-    for name, releases in (("transformers", _RELEASES), ("peft", _PEFT_RELEASES), ("ms-swift", _SWIFT_RELEASES)):
+    for name, releases in (
+        ("transformers", _RELEASES),
+        ("peft", _PEFT_RELEASES),
+        ("ms-swift", _SWIFT_RELEASES),
+    ):
         if name not in versions:
             reached = [release for since, release in releases if since <= date]
             versions[name] = reached[-1] if reached else releases[0][1]
@@ -212,9 +216,7 @@ def _quantization(said: dict[str, Any], framework: str) -> QuantizationSettings 
     method = str(given["method"])
     if method == "gptq" and given.get("bits") not in (None, 4):
         method = f"gptq-int{given['bits']}"
-    return QuantizationSettings(
-        method, bool(double), given.get("storage"), given.get("kbit_upcast")
-    )
+    return QuantizationSettings(method, bool(double), given.get("storage"), given.get("kbit_upcast"))
 
 
 def _optimizer(said: dict[str, Any]) -> OptimizerSettings:
