@@ -87,7 +87,10 @@ def pieces_of(run: Run, holding: Holding, step: Step, layers: range) -> list[Pie
         found += [*seen, piece, *encoder_pieces(holding, step, checkpointing, temporary)]
         entering = trained or any(piece.replay.gradients for piece in seen)
         entering = entering or (holding.adapting is not None and holding.adapting.found.virtual_tokens > 0)
-        entering = entering or (settings.adapter is not None and checkpointing.kind not in (None, "none"))
+        # Frameworks make the embedding's result need a gradient where checkpoints would lose it (`enable_input_
+        # require_grads`).
+        part = settings.adapter is not None or bool(settings.trained and checkpointing.reentrant)
+        entering = entering or (part and checkpointing.kind not in (None, "none"))
     known: dict[tuple[int, bool, bool], tuple[Replay, Unit, bool]] = {}
     code = run.habits.code
     for index in layers:

@@ -36,7 +36,7 @@ _LOSSES = {
 _KERNELS = {"fast_rope": "rope", "fast_rmsnorm": "rms_norm", "fused_lora": "lora"}
 
 #: What cases say of an adapter that is no option of PEFT's by its name, or has a field of its own.
-_NO_OPTIONS = ("rank", "targets", "alpha", "dropout", "num_virtual_tokens", "num_blocks")
+_NO_OPTIONS = ("rank", "targets", "alpha", "dropout", "num_virtual_tokens", "options")
 
 #: A release: `2.4`, `0.41.1`, `2.1.0+cu121`; not a commit.
 _RELEASE = re.compile(r"\d+\.\d")
@@ -185,7 +185,10 @@ def _adapter(said: dict[str, Any], precision: dict[str, Any]) -> AdapterSettings
         use_rslora=bool(low.get("use_rslora")),
         dtype=_dtype(precision.get("trainable")),
         virtual_tokens=int(other.get("num_virtual_tokens") or 0),
-        options={name: value for name, value in other.items() if name not in _NO_OPTIONS},
+        options={
+            **{name: value for name, value in other.items() if name not in _NO_OPTIONS},
+            **dict(given.get("options") or {}),
+        },
     )
 
 
