@@ -91,14 +91,16 @@ def pieces_of(run: Run, holding: Holding, step: Step, layers: range) -> list[Pie
         # require_grads`).
         part = settings.adapter is not None or bool(settings.trained and checkpointing.reentrant)
         entering = entering or (part and checkpointing.kind not in (None, "none"))
-    known: dict[tuple[int, bool, bool], tuple[Replay, Unit, bool]] = {}
+    known: dict[tuple[int, bool, bool, int], tuple[Replay, Unit, bool]] = {}
     code = run.habits.code
     for index in layers:
         layer = architecture.layers[index]
         own = replace(code, prompts=index >= PROMPT_FROM) if code and code.prompts else code
-        key = id(layer), entering, own is not None and own.prompts
+        prompt = _prompt_tokens(holding, index)
+        key = id(layer), entering, own is not None and own.prompts, prompt
         if key not in known:
-            ran, dtype, passes = _layer(holding, step, layer, dtype, entering, temporary, selects, own)
+            mine = replace(step, prompt_tokens=prompt) if prompt else step
+            ran, dtype, passes = _layer(holding, mine, layer, dtype, entering, temporary, selects, own)
             unit = holding.unit(layer.tensors)
             if holding.adapting is not None:
                 unit = joined(unit, holding.adapting.in_layer())
@@ -115,6 +117,15 @@ def pieces_of(run: Run, holding: Holding, step: Step, layers: range) -> list[Pie
         top = _top(run, holding, step, architecture, dtype, temporary, lingering)
         found.append(Piece("head and loss", top, holding.unit(architecture.head)))
     return found
+
+
+def _prompt_tokens(holding: Holding, index: int) -> int:
+    """Tokens of a prompt that a layer has of its own."""
+    if holding.adapting is None:
+        return 0
+    found = holding.adapting.found
+    inside = index >= len(holding.architecture.layers) - found.prompted_layers
+    return found.prompt_length if inside else 0
 
 
 def _bottom(holding: Holding, step: Step, temporary: bool) -> tuple[Piece, str, bool]:

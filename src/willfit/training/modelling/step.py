@@ -19,6 +19,8 @@ class Step:
         Tokens of each that its queries attend to (all of them, where context-parallel ranks share a sequence).
     prefix_tokens
         Of `keys`, those that a trained prefix puts in front of every layer's keys and values.
+    prompt_tokens
+        Of a trained prompt that the layer's attention looks at apart from its keys.
     compute
         Dtype of products.
     autocast
@@ -68,6 +70,7 @@ class Step:
     kernels: frozenset[str] = frozenset()
     masked: bool = False
     prefix_tokens: int = 0
+    prompt_tokens: int = 0
     mask_heads: int = 0
     source: int = 0
     repeats_keys: bool = False
