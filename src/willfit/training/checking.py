@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from willfit.errors import BadInput
+from willfit.training.modelling.low_bits import RECIPES as LOW_BITS
 from willfit.training.settings import TrainingSettings
 
 CHECKPOINTING = (
@@ -58,7 +59,7 @@ def checked(settings: TrainingSettings) -> TrainingSettings:
 def uncounted(settings: TrainingSettings) -> tuple[str, ...]:
     """What changes memory and is not counted, for the reader."""
     found = []
-    if settings.precision.float8:
+    if settings.precision.float8 and settings.precision.float8 not in LOW_BITS:
         found.append(f"products in {settings.precision.float8} are counted as 16-bit ones")
     if settings.use_cache:
         found.append("keys and values that the forward pass caches are not counted")

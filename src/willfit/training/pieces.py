@@ -18,6 +18,7 @@ from willfit.training.modelling.litgpt import block as litgpt_block
 from willfit.training.modelling.litgpt import head as litgpt_head
 from willfit.training.modelling.litgpt.code import PROMPT_FROM
 from willfit.training.modelling.litgpt.head import held_bytes
+from willfit.training.modelling.low_bits import low_bits
 from willfit.training.modelling.manners import manner_of
 from willfit.training.modelling.masks import masked_step
 from willfit.training.modelling.step import Step
@@ -59,6 +60,12 @@ def step_of(run: Run, compute_capability: str, virtual_tokens: int = 0, prefix_t
         compiled=settings.compile,
         keeps_quantized_input=run.habits.keeps_quantized_input,
         expands_twice=run.habits.expands_twice,
+        low_bits=low_bits(
+            settings.precision.float8,
+            settings.framework,
+            compute_capability,
+            bool(settings.precision.float8_weights),
+        ),
         torch=parse_version(torch) if (torch := settings.versions.get("torch")) else (),
     )
 

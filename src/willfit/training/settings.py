@@ -112,7 +112,10 @@ class PrecisionSettings:
     autocast
         Layers run under autocast, which casts weights and inputs on the way.
     float8
-        `tensorwise`, `rowwise`, `mxfp8`, `nvfp4`, `te-delayed`, `te-current`, ...: products in 8 or 4 bits.
+        `tensorwise`, `rowwise`, `mxfp8`, `nvfp4` (torchao), `te-delayed`, `te-current`, `te-blockwise`, `te-mxfp8`
+        (Transformer Engine): products in 8 or 4 bits.
+    float8_weights
+        Weights are kept in these bits alone (Megatron's `--fp8-param-gather`).
     """
 
     recipe: str | None = None
@@ -125,6 +128,7 @@ class PrecisionSettings:
     reduce: str | None = None
     autocast: bool | None = None
     float8: str | None = None
+    float8_weights: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,7 +109,7 @@ def settings_of(case: Case) -> TrainingSettings:
         packed=bool(said.get("packed")),
         adapter=adapter,
         quantization=_quantization(said, str(case.fields.get("framework") or "")),
-        precision=_precision(precision, adapter is not None),
+        precision=_precision(precision, adapter is not None, said.get("float8")),
         optimizer=_optimizer(said),
         checkpointing=_checkpointing(said),
         loss=LossSettings(
@@ -150,7 +150,7 @@ def _dtype(name: Any) -> str | None:
     return dtype_name(str(name)) if name else None
 
 
-def _precision(said: dict[str, Any], adapts: bool) -> PrecisionSettings:
+def _precision(said: dict[str, Any], adapts: bool, float8: str | None) -> PrecisionSettings:
     weights, compute = _dtype(said.get("weights")), _dtype(said.get("compute"))
     states = said.get("optimizer_state")
     return PrecisionSettings(
@@ -161,6 +161,7 @@ def _precision(said: dict[str, Any], adapts: bool) -> PrecisionSettings:
         states=None if states == "int8" else _dtype(states),
         master=_dtype(said.get("master")),
         reduce=_dtype(said.get("reduce")),
+        float8=float8,
         autocast=None if weights is None or compute is None else weights == "fp32" and compute != "fp32",
     )
 

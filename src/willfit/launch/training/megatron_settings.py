@@ -129,6 +129,7 @@ def _precision(keys: Keys, notes: list[str]) -> PrecisionSettings:
     if keys.word("fp8_format") or keys.word("fp8"):
         recipe = keys.word("fp8_recipe") or "delayed"
         said["float8"] = _FP8.get(recipe, recipe)
+        said["float8_weights"] = keys.flag("fp8_param_gather") or keys.flag("fp8_param") or None
     if keys.flag("fp4_format") or keys.has("fp4"):
         said["float8"] = "nvfp4"
         keys.see("fp4", "fp4_recipe", "fp4_format")

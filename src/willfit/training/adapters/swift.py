@@ -28,7 +28,10 @@ NEW_LAYERS = "new_layers"
 
 
 def houlsby(
-    architecture: Architecture, settings: AdapterSettings, model_dtype: str = "bfloat16", autocast: str | None = None
+    architecture: Architecture,
+    settings: AdapterSettings,
+    model_dtype: str = "bfloat16",
+    autocast: str | None = None,
 ) -> Adapted:
     """Two linear layers with biases and an activation between them, after each feed-forward part.
 

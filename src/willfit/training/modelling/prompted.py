@@ -11,7 +11,12 @@ from willfit.training.tape import Value
 
 
 def prompted(
-    builder: Builder, attended: Value, given: Value, inward: tuple[Tensor, ...], outward: Tensor, mixer: Attention
+    builder: Builder,
+    attended: Value,
+    given: Value,
+    inward: tuple[Tensor, ...],
+    outward: Tensor,
+    mixer: Attention,
 ) -> Value:
     """What queries find in the layer's prompt, times a gate, is added to what attention gave.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from willfit.quantities import DTYPE_BYTES
+from willfit.training.modelling.low_bits import LowBits
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,8 @@ class Step:
         Cosine and sine stay float32 under autocast.
     keeps_quantized_input, expands_twice
         See `Habits`.
+    low_bits
+        Products of layers are quantized.
     torch
         Version of torch that decides what SDPA can choose, as numbers; empty for the newest.
     """
@@ -87,6 +90,7 @@ class Step:
     wide_angles: bool = True
     keeps_quantized_input: bool = False
     expands_twice: bool = False
+    low_bits: LowBits | None = None
     torch: tuple[int, ...] = ()
 
     @property
