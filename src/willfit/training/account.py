@@ -94,7 +94,7 @@ def account(
     found = instants(
         pieces,
         sharing,
-        settings.gradient_accumulation > 1 or run.habits.gradient_buffers,
+        settings.gradient_accumulation > 1 or run.habits.gradient_buffers or sharing.holds_gradients,
         stepping.gradients != "all",
         in_flight,
         stepping.step.bytes,

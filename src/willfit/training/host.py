@@ -5,6 +5,7 @@ from __future__ import annotations
 from willfit.calibration import constant
 from willfit.estimate import Term, between, exact
 from willfit.training.account import Account
+from willfit.training.offloading import offloaded
 from willfit.training.run import Run
 
 
@@ -23,7 +24,7 @@ def host_terms(run: Run, account: Account, ranks: int) -> tuple[Term, ...]:
     formula = f"{ranks} processes x {int(process.value)} B"
     held = between("process", middle, low, high, formula, "calibration: transformers.host_process")
     whole = sum(piece.unit.bytes for piece in account.pieces)
-    staying = _offloaded(run, account, ranks)
+    staying = offloaded(run, account, ranks)
     layout = run.settings.layout
     # Each rank reads the files through mapped pages; FSDP builds the model in RAM, on the first rank alone.
     loading = exact(
@@ -40,26 +41,3 @@ def host_terms(run: Run, account: Account, ranks: int) -> tuple[Term, ...]:
     if (layout.data or "").startswith("fsdp") or layout.data == "zero3":
         moments.append([held, *staying, saving])
     return tuple(max(moments, key=lambda terms: sum(term.bytes for term in terms)))
-
-
-def _offloaded(run: Run, account: Account, ranks: int) -> list[Term]:
-    """What lies on the host while the model trains."""
-    offload, found = run.settings.offload, []
-    size = ranks * account.optimizer.held("host")
-    if size:
-        formula = f"{ranks} ranks x {account.optimizer.held('host')} B of optimizer states"
-        found.append(exact("offloaded_states", size, formula, account.optimizer.reference))
-    if offload.params:
-        size = ranks * sum(piece.unit.bytes for piece in account.pieces)
-        found.append(
-            exact("offloaded_weights", size, f"{size} B of weights", "torch distributed/fsdp: CPUOffload")
-        )
-    if run.settings.checkpointing.offload:
-        size = ranks * sum(
-            piece.replay.input_bytes if piece.checkpointed else piece.replay.kept
-            for piece in account.pieces[1:-1]
-        )
-        found.append(
-            exact("offloaded_activations", size, f"{size} B of activations of {ranks} ranks", "the layers")
-        )
-    return found

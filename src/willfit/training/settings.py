@@ -227,7 +227,7 @@ class LayoutSettings:
     dp
         Data-parallel ranks; None for what the other sizes leave of the devices.
     shards
-        Ranks over which states are sharded (HSDP, hpZ, or more than `dp` where context-parallel
+        Ranks over which states are sharded (HSDP, MiCS, or more than `dp` where context-parallel
         ranks share); None for all.
     tp, sp, pp, cp, ulysses, ep, etp
         Tensor, sequence (as Megatron means it, with `tp`), pipeline, context, Ulysses, expert and
@@ -248,10 +248,14 @@ class LayoutSettings:
         FSDP: units gathered ahead; None for the default.
     bucket_bytes, bucket_view
         DDP: the bucket's size, and whether gradients are views of it.
-    reduce_bucket, allgather_bucket, prefetch_bucket, max_live, persistence
+    reduce_bucket, allgather_bucket, prefetch_bucket, max_live, max_reuse, persistence
         DeepSpeed's sizes in elements; None for its defaults, 0 for HF's `auto`.
     overlap
         DeepSpeed's `overlap_comm`.
+    contiguous
+        DeepSpeed's `contiguous_gradients`; None for its default, which is on.
+    secondary
+        Ranks that share a second partition of the parameters (ZeRO++'s `zero_hpz_partition_size`).
     """
 
     data: str | None = None
@@ -278,8 +282,11 @@ class LayoutSettings:
     allgather_bucket: int | None = None
     prefetch_bucket: int | None = None
     max_live: int | None = None
+    max_reuse: int | None = None
     persistence: int | None = None
     overlap: bool | None = None
+    contiguous: bool | None = None
+    secondary: int = 0
 
 
 @dataclass(frozen=True, slots=True)

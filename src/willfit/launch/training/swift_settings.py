@@ -164,7 +164,7 @@ def _sharing(keys: Keys, start: Processes) -> Sharing | None:
         tp = keys.whole("deepspeed_autotp_size")
         layout = (
             found.layout
-            | ({"shards": shards} if shards and shards > 1 else {})
+            | ({"secondary": shards} if shards and shards > 1 else {})
             | ({"tp": tp} if tp and tp > 1 else {})
         )
         return found._replace(layout=layout)

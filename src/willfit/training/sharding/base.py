@@ -66,6 +66,8 @@ class Communication:
         Bytes of gradients that each piece leaves behind.
     step
         Buffers while the optimizer steps.
+    holds_gradients
+        `gradients` are there from the beginning, in a buffer.
     formula, reference
         Of the buffers, for the reader.
     """
@@ -79,6 +81,7 @@ class Communication:
     left: tuple[int, ...]
     master: int = 0
     step: int = 0
+    holds_gradients: bool = False
     formula: str = ""
     reference: str = ""
 

@@ -1,4 +1,4 @@
-"""DeepSpeed's ZeRO: optimizer states, gradients and parameters in partitions, and the buckets between them."""
+"""DeepSpeed's ZeRO, stages 1 and 2: optimizer states and gradients in partitions, and the buckets between them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from willfit.quantities import DTYPE_BYTES, ceil_div
 from willfit.training.settings import LayoutSettings, OffloadSettings, PrecisionSettings
 from willfit.training.sharding.base import Communication, Unit
+from willfit.training.sharding.zero3 import zero3
 
-#: DeepSpeed's own defaults in elements (`deepspeed/runtime/zero/config.py`).
-REDUCE_BUCKET = ALLGATHER_BUCKET = 500_000_000
-PREFETCH_BUCKET = 50_000_000
-MAX_LIVE = MAX_REUSE = 1_000_000_000
-PERSISTENCE = 100_000
+#: DeepSpeed's own default in elements (`deepspeed/runtime/zero/config.py`).
+REDUCE_BUCKET = 500_000_000
 
 
 def zero(
@@ -24,7 +22,7 @@ def zero(
     stage: int,
     hidden: int,
 ) -> Communication:
-    """What a ZeRO stage leaves on a rank (`runtime/zero/stage_1_and_2.py`, `runtime/zero/stage3.py`).
+    """What a ZeRO stage leaves on a rank (`runtime/zero/stage_1_and_2.py`, `runtime/zero/stage3.py`, 0.18).
 
     Parameters
     ----------
@@ -40,81 +38,43 @@ def zero(
         Width of the model, from which `auto` makes sizes.
     """
     width = DTYPE_BYTES[precision.compute or "bf16"]
+    bucket = 0
+    if layout.contiguous is not False:
+        bucket = REDUCE_BUCKET if layout.reduce_bucket is None else layout.reduce_bucket or hidden * hidden
+    if stage == 3:
+        return zero3(units, layout, precision, offload, ranks, bucket, hidden)
     trained = sum(unit.trained for unit in units)
     frozen = sum(unit.bytes for unit in units) - trained * DTYPE_BYTES[precision.weights or "bf16"]
-    bucket = _size(layout.reduce_bucket, REDUCE_BUCKET, hidden * hidden)
-    # Contiguous gradients are copied into the bucket; with overlap there are two.
-    buckets = min(bucket, trained) * width * (2 if layout.overlap is not False else 1)
+    # Made whole when the backward pass begins, however little is trained; a second one if communication overlaps
+    # (`backward_prologue`). It does not unless asked for (`config.py: overlap_comm_valid`).
+    buckets = bucket * width * (2 if layout.overlap else 1)
+    if precision.reduce is not None and DTYPE_BYTES[precision.reduce] > width:
+        # What is sent is cast to a wider dtype first.
+        buckets += min(bucket, trained) * DTYPE_BYTES[precision.reduce]
     partition = ceil_div(trained, ranks)
-    gradient = width * trained
-    accumulated = precision.gradients or precision.compute or "bf16"
-    if stage == 3:
-        return _third(units, layout, precision, offload, ranks, buckets, partition, accumulated, hidden)
-    weights = frozen + trained * width
+    accumulated = DTYPE_BYTES[precision.gradients or precision.compute or "bf16"]
     if stage == 1:
         left = tuple(unit.gradient_bytes for unit in units)
-        gradients = gradient
+        gradients = width * trained
     else:
-        left = tuple(ceil_div(unit.trained, ranks) * DTYPE_BYTES[accumulated] for unit in units)
-        gradients = partition * DTYPE_BYTES[accumulated]
+        left = tuple(ceil_div(unit.trained, ranks) * accumulated for unit in units)
+        gradients = partition * accumulated
+    resident = 0
     if offload.optimizer:
         left, gradients = (0,) * len(units), 0
-    zeros = (0,) * len(units)
-    # The step works on a float32 copy of the partition's gradient, and gathers what it updated.
-    step = 0 if offload.optimizer else partition * 4
+        # Gradients pass through a buffer of the largest parameter (`temp_grad_buffer_for_gpu_offload`).
+        resident = min(max((unit.largest for unit in units), default=0), trained) * width
     return Communication(
-        weights=weights,
+        weights=frozen + trained * width,
         gradients=gradients,
         state_elements=partition,
-        resident=0,
-        forward=zeros,
+        resident=resident,
+        forward=(0,) * len(units),
         backward=(buckets,) * len(units),
         left=left,
         master=0 if offload.optimizer else 4 * partition,
-        step=step,
+        # The step works on a float32 copy of the partition's gradient, and gathers what it updated.
+        step=0 if offload.optimizer else partition * 4,
         formula=f"{buckets} B of buckets of {bucket} elements",
-        reference="deepspeed runtime/zero/stage_1_and_2.py",
+        reference="deepspeed runtime/zero/stage_1_and_2.py: backward_prologue, step",
     )
-
-
-def _third(
-    units: Sequence[Unit],
-    layout: LayoutSettings,
-    precision: PrecisionSettings,
-    offload: OffloadSettings,
-    ranks: int,
-    buckets: int,
-    partition: int,
-    accumulated: str,
-    hidden: int,
-) -> Communication:
-    total = sum(unit.gathered_bytes for unit in units)
-    width = DTYPE_BYTES[precision.compute or "bf16"]
-    live = min(total, _size(layout.max_live, MAX_LIVE, MAX_LIVE) * width)
-    ahead = _size(layout.prefetch_bucket, PREFETCH_BUCKET, hidden * hidden * 9 // 10) * width
-    largest = max((unit.gathered_bytes for unit in units), default=0)
-    gathered = min(total, max(live, largest) + ahead)
-    weights = 0 if offload.params else sum(ceil_div(unit.bytes, ranks) for unit in units)
-    stays = 0 if offload.optimizer else partition * DTYPE_BYTES[accumulated]
-    left = tuple(
-        0 if offload.optimizer else ceil_div(unit.trained, ranks) * DTYPE_BYTES[accumulated] for unit in units
-    )
-    return Communication(
-        weights=weights,
-        gradients=stays,
-        state_elements=partition,
-        resident=0,
-        forward=(gathered,) * len(units),
-        backward=(gathered + buckets,) * len(units),
-        left=left,
-        master=0 if offload.optimizer else 4 * partition,
-        step=0 if offload.optimizer else 4 * min(partition, 1_000_000_000),
-        formula=f"{gathered} B of gathered parameters + {buckets} B of buckets",
-        reference="deepspeed runtime/zero/partitioned_param_coordinator.py",
-    )
-
-
-def _size(asked: int | None, default: int, automatic: int) -> int:
-    if asked is None:
-        return default
-    return asked or automatic
