@@ -67,12 +67,8 @@ def uncounted(settings: TrainingSettings) -> tuple[str, ...]:
         found.append("fused LoRA kernels are counted as PEFT's own operations")
     if settings.rollout is not None and settings.rollout.engine == "sglang":
         found.append("the rollout engine is counted as vLLM would allocate")
-    if (
-        settings.checkpointing.kind == "full"
-        and settings.checkpointing.every > 1
-        and settings.framework == "megatron"
-    ):
-        found.append("layers between checkpoints are counted as kept, not computed again together")
+    if settings.layout.schedule == "dualpipe" and settings.layout.pp > 1:
+        found.append("DualPipe's second copy of each stage's parameters is not counted")
     return tuple(found)
 
 

@@ -53,6 +53,7 @@ def step_of(run: Run, compute_capability: str, virtual_tokens: int = 0, prefix_t
         repeats_keys=run.habits.repeats_keys,
         tensor_ranks=layout.tp,
         sequence_parallel=layout.sp,
+        regathers=run.habits.regathers,
         compute_capability=compute_capability,
         expert_ranks=layout.ep,
         expert_tensor_ranks=expert_tensor_ranks(layout),
@@ -112,13 +113,17 @@ def pieces_of(run: Run, holding: Holding, step: Step, layers: range) -> list[Pie
             if holding.adapting is not None:
                 unit = joined(unit, holding.adapting.in_layer())
             known[key] = ran, unit, passes
-        chosen = checkpointing.kind not in (None, "none") and index % checkpointing.every == 0
+        together = checkpointing.every if checkpointing.together else 1
+        chosen = checkpointing.kind not in (None, "none")
+        chosen = chosen and (together > 1 or index % checkpointing.every == 0)
         chosen = chosen and (checkpointing.layers is None or index < checkpointing.layers)
         selective = chosen and chosen_by is not None
         ran, unit, entering = known[key]
         if step.compiled and not chosen:
             ran = ran.kept_as_selected()
-        found.append(Piece(f"layer {index}", ran, unit, chosen, selective, checkpointing.offload))
+        # The first of each group of a stage's layers has its input kept.
+        follows = chosen and (index - layers.start) % together > 0
+        found.append(Piece(f"layer {index}", ran, unit, chosen, selective, checkpointing.offload, follows))
     if layers.stop == len(architecture.layers):
         lingering = sum(piece.replay.lingering for piece in found)
         top = _top(run, holding, step, architecture, dtype, temporary, lingering)

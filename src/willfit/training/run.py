@@ -27,6 +27,8 @@ class Habits:
         The model's own code upcasts its logits.
     gradient_buffers
         Gradients lie in buffers that are there from the beginning: each is made and then added to its buffer.
+    regathers
+        Sequence-parallel ranks keep their share of a product's input, and gather it again in the backward pass.
     table_bytes
         Rotary tables and masks that the model keeps.
     keeps_quantized_input
@@ -45,6 +47,7 @@ class Habits:
     returns_fp32: bool = False
     upcasts_logits: bool = False
     gradient_buffers: bool = False
+    regathers: bool = False
     table_bytes: int = 0
     keeps_quantized_input: bool = False
     expands_twice: bool = False

@@ -172,7 +172,10 @@ class CheckpointingSettings:
         `selective-core-attn`, `selective-mlp`,
         `selective-modules`.
     every
-        Only each n-th layer is checkpointed (`full`), or its input is kept (Megatron's `uniform`).
+        Only each n-th layer is checkpointed (`full`).
+    together
+        `every` layers are one checkpoint: of the first the input is kept, and all run again together (Megatron's
+        `uniform`).
     layers
         How many layers are checkpointed (Megatron's `block`); None for all.
     modules
@@ -186,6 +189,7 @@ class CheckpointingSettings:
 
     kind: str | None = None
     every: int = 1
+    together: bool = False
     layers: int | None = None
     modules: tuple[str, ...] = ()
     reentrant: bool | None = None

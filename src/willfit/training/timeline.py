@@ -27,6 +27,8 @@ class Piece:
         What is costly to compute is kept as well.
     offloaded
         What is kept of it lies on the host until it is needed.
+    follows
+        It is checkpointed together with the piece before it, so that not even its input is kept.
     """
 
     name: str
@@ -35,11 +37,12 @@ class Piece:
     checkpointed: bool = False
     selective: bool = False
     offloaded: bool = False
+    follows: bool = False
 
     @property
     def kept(self) -> int:
         """Bytes kept of it from the forward to the backward pass, on the device."""
-        if self.offloaded:
+        if self.offloaded or self.follows:
             return 0
         if self.selective:
             return self.replay.selected
@@ -129,12 +132,14 @@ def instants(
     for index in range(last, -1, -1):
         piece, sent = pieces[index], sharing.backward[index]
         kept -= piece.kept
-        below = kept + (piece.replay.input_bytes if piece.checkpointed and not piece.offloaded else 0)
-        if piece.checkpointed:
-            moment, arriving = piece.replay.forward, piece.replay.output_bytes + held
-            found.append(
-                _instant(f"recompute of {piece.name}", moment, below, arriving, gradients, sent, False)
-            )
+        own = piece.checkpointed and not piece.offloaded and not piece.follows
+        below = kept + (piece.replay.input_bytes if own else 0)
+        arriving = piece.replay.output_bytes + held
+        for one in _running_again(pieces, index):
+            moment, name = pieces[one].replay.forward, f"recompute of {pieces[one].name}"
+            before = below + _before(pieces, one)
+            found.append(_instant(name, moment, before, arriving, gradients, sent, False))
+        below += _before(pieces, index)
         moment = piece.replay.backward
         found.append(
             _instant(f"backward of {piece.name}", moment, below, held, gradients, sent, index == last)
@@ -144,6 +149,25 @@ def instants(
             gradients += sharing.left[index]
     if not steps_in_backward:
         found.append(Instant("optimizer step", 0, transient + held, sharing.gradients, sharing.step))
+    return found
+
+
+def _running_again(pieces: Sequence[Piece], index: int) -> range:
+    """Pieces that are computed again before the backward pass of one: all of its checkpoint, before the last of it."""
+    if not pieces[index].checkpointed or (index + 1 < len(pieces) and pieces[index + 1].follows):
+        return range(0)
+    first = index
+    while pieces[first].follows:
+        first -= 1
+    return range(first, index + 1)
+
+
+def _before(pieces: Sequence[Piece], index: int) -> int:
+    """Bytes that pieces before one keep as well, because they ran again with it."""
+    found = 0
+    while pieces[index].follows:
+        index -= 1
+        found += pieces[index].replay.kept
     return found
 
 

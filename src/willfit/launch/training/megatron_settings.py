@@ -172,7 +172,7 @@ def _checkpointing(keys: Keys, notes: list[str]) -> CheckpointingSettings:
     if kind == "full":
         if method == "block":
             return CheckpointingSettings("full", layers=count or 1, offload=offload)
-        return CheckpointingSettings("full", every=count or 1, offload=offload)
+        return CheckpointingSettings("full", every=count or 1, together=(count or 1) > 1, offload=offload)
     if kind == "selective":
         if not modules or modules == ("core_attn",):
             return CheckpointingSettings("selective-core-attn", offload=offload)

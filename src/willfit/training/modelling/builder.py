@@ -75,6 +75,8 @@ class Builder:
         How the pass runs.
     manner
         How the family's code writes what it does.
+    gathered
+        Numbers of values that are gathered again in the backward pass.
     """
 
     def __init__(self, step: Step, storing: Storing, manner: Manner | None = None) -> None:
@@ -83,6 +85,7 @@ class Builder:
         self.manner = manner or Manner()
         self._storing = storing
         self._quantized: dict[int, Value] = {}
+        self.gathered: set[int] = set()
 
     def stepping(self, step: Step) -> Builder:
         """A builder of the same tape for a part that runs otherwise."""
@@ -132,7 +135,8 @@ class Builder:
         low, step = self.step.low_bits, self.step
         assert low is not None
         given = self.tape.cast(value, step.compute) if step.autocast else value
-        return multiplied(self.tape, low, given, weight, elements, given.dtype, self._quantized)
+        ranks = step.tensor_ranks if given.number in self.gathered else 1
+        return multiplied(self.tape, low, given, weight, elements, given.dtype, self._quantized, ranks)
 
     def product(self, value: Value, stored: Stored, elements: int, bias: Weight | None = None) -> Value:
         """The product alone, with `elements` outputs."""

@@ -104,6 +104,7 @@ def multiplied(
     elements: int,
     dtype: str,
     shared: dict[int, Value],
+    ranks: int = 1,
 ) -> Value:
     """A product with a weight, in few bits.
 
@@ -117,6 +118,8 @@ def multiplied(
         Of the output.
     shared
         Quantized inputs of products so far, by the number of the input.
+    ranks
+        Among which the input is divided, where it is gathered again in the backward pass.
     """
     given, matrix = (int(size * low.width) for size in (value.elements, weight.elements))
     result = int(elements * low.width)
@@ -126,7 +129,7 @@ def multiplied(
             "mm", (value,), elements, dtype, saves=(value,), weights=(weight,), forward_temp=given + matrix,
             backward_temp=result + max(matrix, given),
         )  # fmt: skip
-    kept = () if not weight.trained else (_quantized(tape, low, value, shared),)
+    kept = () if not weight.trained else (_quantized(tape, low, value, shared, ranks),)
     copies = 0 if low.cached else matrix * low.copies
     return tape.run(
         "mm", (value,), elements, dtype, saves=kept, weights=(weight,), kept_bytes=copies,
@@ -134,8 +137,8 @@ def multiplied(
     )  # fmt: skip
 
 
-def _quantized(tape: Tape, low: LowBits, value: Value, shared: dict[int, Value]) -> Value:
+def _quantized(tape: Tape, low: LowBits, value: Value, shared: dict[int, Value], ranks: int) -> Value:
     if not low.shares or value.number not in shared:
         # Counted in bytes, which is what a value of 8 bits has.
-        shared[value.number] = tape.run("quantize", (), int(value.elements * low.width), "fp8_e4m3")
+        shared[value.number] = tape.run("quantize", (), int(value.elements // ranks * low.width), "fp8_e4m3")
     return shared[value.number]
