@@ -35,9 +35,20 @@ def tower_pieces(
     """
     found: list[Piece] = []
     for tower in holding.architecture.towers:
-        if tower.positions or tower.tokens:
+        if tower.layers and (tower.positions or tower.tokens):
             found += _tower(holding, tower_step(step, tower), step, tower, checkpointing, temporary)
+        else:
+            found.append(_held(holding, step, tower, temporary))
     return found
+
+
+def _held(holding: Holding, step: Step, tower: Tower, temporary: bool) -> Piece:
+    """A tower that nothing is known to run through: its parameters alone."""
+    builder = Builder(step, holding.stored)
+    given = builder.entering(0, step.compute, grad=False)
+    return Piece(
+        f"{tower.modality} tower", replay(builder.tape, given, given, temporary), holding.unit(tower.tensors)
+    )
 
 
 def _tower(

@@ -38,6 +38,9 @@ _KERNELS = {"fast_rope": "rope", "fast_rmsnorm": "rms_norm", "fused_lora": "lora
 #: What cases say of an adapter that is no option of PEFT's by its name, or has a field of its own.
 _NO_OPTIONS = ("rank", "targets", "alpha", "dropout", "num_virtual_tokens", "options")
 
+#: When ms-swift 3 was released, which adapts all linear layers if nothing is said.
+_SWIFT_3 = "2025"
+
 #: A release: `2.4`, `0.41.1`, `2.1.0+cu121`; not a commit.
 _RELEASE = re.compile(r"\d+\.\d")
 
@@ -98,7 +101,7 @@ def settings_of(case: Case) -> TrainingSettings:
     """What was asked for, as far as the source says."""
     said = case.settings
     precision = dict(said.get("precision") or {})
-    adapter = _adapter(said, precision)
+    adapter = _adapter(said, precision, case)
     return TrainingSettings(
         framework=case.engine,
         version=case.fields.get("engine_version"),
@@ -166,13 +169,16 @@ def _precision(said: dict[str, Any], adapts: bool, float8: str | None) -> Precis
     )
 
 
-def _adapter(said: dict[str, Any], precision: dict[str, Any]) -> AdapterSettings | None:
+def _adapter(said: dict[str, Any], precision: dict[str, Any], case: Case) -> AdapterSettings | None:
     method, low = str(said.get("method")), dict(said.get("lora") or {})
     other = dict(said.get("adapter") or {})
     if method in ("full", "galore", "lisa"):
         return None
     given = low or other
     targets = given.get("targets") or ()
+    if not targets and low and case.engine == "ms-swift" and str(case.fields.get("date")) < _SWIFT_3:
+        # `--lora_target_modules DEFAULT`: the matrices of queries, keys and values.
+        targets = "default-qkv"
     if isinstance(targets, str):
         targets = _TARGETS.get(targets, (targets,))
     return AdapterSettings(

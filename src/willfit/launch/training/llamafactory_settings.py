@@ -213,7 +213,7 @@ def _optimizer(keys: Keys) -> OptimizerSettings:
             gap = keys.whole(f"{name}_update_interval")
             target = keys.words(f"{name}_target")
             options |= {"update_proj_gap": gap} if gap else {}
-            options |= {"target": target} if target and target != ("all",) else {}
+            options |= {"target_modules": target} if target and target != ("all",) else {}
             base = "" if found.name is None else found.name.removeprefix("paged_")
             return OptimizerSettings(
                 f"{name}_{base or 'adamw'}",

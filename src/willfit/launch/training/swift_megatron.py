@@ -67,7 +67,7 @@ def megatron_settings(
             seq_len=length,
             packed=packed,
             padding_free=packed or keys.flag("padding_free") is not False,
-            adapter=adapter_of(keys, kind),
+            adapter=adapter_of(keys, kind, megatron=True),
             rollout=rollout_of(keys) if objective == "grpo" or generates(keys) else None,
         ),
         [*notes, *further(keys)],
