@@ -174,3 +174,48 @@ def test_a_remedy_that_a_run_does_not_allow_is_not_proposed():
     answer = estimate(find_subject("meta-llama/Llama-3.1-8B", offline=True)[0], machine("rtx-4090"), settings)
     assert answer.verdict == "does_not_fit"
     assert answer.remedies
+
+
+def test_images_of_a_sequence_pass_through_the_tower():
+    def kept(**images):
+        settings = TrainingSettings(
+            seq_len=4096, checkpointing=CheckpointingSettings("none"), attention="flash_attention_2", **images
+        )
+        pieces = account(settings, "Qwen/Qwen2-VL-2B-Instruct").pieces
+        return next((p.replay.kept for p in pieces if p.name == "vision layer 3"), 0)
+
+    one = kept(image_tokens=256)
+    assert one > 0 == kept(images=0)
+    assert kept(images=4, image_tokens=256) == pytest.approx(4 * one, rel=1e-3)
+    assert kept(image_tokens=1024) == pytest.approx(4 * one, rel=1e-3)
+    # No more than the sequence has room for.
+    assert kept(images=4, image_tokens=4096) == pytest.approx(16 * one, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("framework", "trained", "sees"),
+    [("trl", (), True), ("ms-swift", (), False), ("llamafactory", (), False), ("ms-swift", ("*",), True)],
+)
+def test_towers_are_frozen_where_the_framework_does_so(framework, trained, sees):
+    found = account(TrainingSettings(framework, seq_len=1024, trained=trained), "Qwen/Qwen2-VL-2B-Instruct")
+    tower = [piece.unit.trained for piece in found.pieces if piece.name.startswith("vision")]
+    assert any(tower) is sees
+    assert any(piece.unit.trained for piece in found.pieces if piece.name == "layer 3")
+
+
+def test_what_is_usual_is_assumed_and_said():
+    mamba = find_subject("mistralai/Mamba-Codestral-7B-v0.1", offline=True)[0]
+
+    def run(**asked):
+        return prepared(mamba, machine(), TrainingSettings(seq_len=512, **asked))[0]
+
+    usual = run()
+    assert {"mamba_ssm", "causal_conv1d", "fla"} <= set(usual.settings.kernels)
+    assert any("--kernels torch" in line for line in usual.assumed)
+    assert run(kernels=("torch",)).settings.kernels == ()
+    llama = find_subject(LLAMA, offline=True)[0]
+    old = prepared(llama, machine(), TrainingSettings("trl", version="0.15.2"))[0]
+    assert old.settings.versions["transformers"] == "4.49.0"
+    assert any("transformers 4.49.0" in line for line in old.assumed)
+    said = TrainingSettings("trl", version="0.15.2", versions={"transformers": "4.51.0"})
+    assert prepared(llama, machine(), said)[0].settings.versions["transformers"] == "4.51.0"

@@ -61,6 +61,8 @@ def step_of(run: Run, compute_capability: str, virtual_tokens: int = 0, prefix_t
         compiled=settings.compile,
         keeps_quantized_input=run.habits.keeps_quantized_input,
         expands_twice=run.habits.expands_twice,
+        images=1 if settings.images is None else settings.images,
+        image_tokens=settings.image_tokens or 0,
         low_bits=low_bits(
             settings.precision.float8,
             settings.framework,

@@ -370,6 +370,9 @@ class TrainingSettings:
         `torch.compile` over layers.
     use_cache
         The forward pass also fills a cache of keys and values.
+    images, image_tokens
+        Images (or windows of audio) of a sequence, and tokens that one becomes; None for one of the largest size that
+        the model's settings know.
     classes
         Outputs of a classification head.
     reference_model
@@ -407,6 +410,8 @@ class TrainingSettings:
     kernels: tuple[str, ...] = ()
     compile: bool = False
     use_cache: bool = False
+    images: int | None = None
+    image_tokens: int | None = None
     classes: int = 0
     reference_model: bool | None = None
     precompute_reference: bool = False

@@ -176,7 +176,12 @@ def _adapter(said: dict[str, Any], precision: dict[str, Any], case: Case) -> Ada
         return None
     given = low or other
     targets = given.get("targets") or ()
-    if not targets and low and case.engine == "ms-swift" and str(case.fields.get("date")) < _SWIFT_3:
+    if (
+        not targets
+        and method in ("lora", "qlora")
+        and case.engine == "ms-swift"
+        and str(case.fields.get("date")) < _SWIFT_3
+    ):
         # `--lora_target_modules DEFAULT`: the matrices of queries, keys and values.
         targets = "default-qkv"
     if isinstance(targets, str):

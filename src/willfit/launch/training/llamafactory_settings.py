@@ -98,7 +98,7 @@ def settings_of(
         checkpointing=_checkpointing(keys, sharing),
         layout=LayoutSettings(**({"bucket_bytes": _bucket(keys)} | (sharing.layout if sharing else {}))),
         offload=OffloadSettings(**(sharing.offload if sharing else {})),
-        trained=trained,
+        trained=trained or _towers(keys),
         attention=_ATTENTION.get((keys.word("flash_attn") or "auto").lower()),
         kernels=_kernels(keys),
         compile=bool(keys.flag("torch_compile")),
@@ -107,6 +107,14 @@ def settings_of(
         empties_cache=keys.whole("torch_empty_cache_steps", 0) or 0,
     )
     return model, settings, [*notes, *_further(keys, stage)]
+
+
+def _towers(keys: Keys) -> tuple[str, ...]:
+    """What the flags leave to be trained of a model that sees; empty for the default, its language model alone."""
+    frozen = keys.flag("freeze_language_model")
+    if keys.flag("freeze_vision_tower") is not False:
+        return ()
+    return ("vision", "audio") if frozen else ("*",)
 
 
 def _sharing(keys: Keys, start: Processes) -> Sharing | None:

@@ -139,7 +139,7 @@ def settings_of(
         layout=LayoutSettings(**layout),
         offload=OffloadSettings(**(sharing.offload if sharing else {})),
         rollout=rollout_of(keys) if objective == "grpo" or generates(keys) else None,
-        trained=keys.words("trainable_parameters"),
+        trained=keys.words("trainable_parameters") or towers_of(keys),
         attention=_attention(keys),
         kernels=kernels,
         compile=bool(keys.flag("torch_compile")),
@@ -379,13 +379,20 @@ def rollout_of(keys: Keys) -> RolloutSettings:
     return found
 
 
+def towers_of(keys: Keys) -> tuple[str, ...]:
+    """What `freeze_llm` and `freeze_vit` leave to be trained; empty for the default, which is the language model."""
+    if keys.flag("freeze_vit") is not False:
+        return ()
+    return ("vision", "audio") if keys.flag("freeze_llm") else ("*",)
+
+
 def further(keys: Keys) -> list[str]:
     """What can change memory and is not counted, in words."""
     notes = []
-    frozen = [name for name in ("freeze_llm", "freeze_vit", "freeze_aligner") if keys.get(name) is not None]
-    if frozen:
-        said = ", ".join(f"{name} {str(keys.get(name)).lower()}" for name in frozen)
-        notes.append(f"which parts of a multimodal model are trained ({said}) is not counted")
+    if keys.flag("freeze_aligner") is False and keys.flag("freeze_vit") is not False:
+        notes.append("the aligner is counted as frozen with its tower (freeze_aligner false)")
+    elif keys.flag("freeze_aligner") is True and keys.flag("freeze_vit") is False:
+        notes.append("the aligner is counted as trained with its tower (freeze_aligner true)")
     ratio = keys.number("freeze_parameters_ratio")
     if ratio:
         notes.append(f"freeze_parameters_ratio {ratio} is not counted: all parameters are trained")

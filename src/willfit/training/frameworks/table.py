@@ -11,6 +11,7 @@ from willfit.quantities import dtype_name
 from willfit.training.adapters.swift import NEW_LAYERS, expanded
 from willfit.training.checking import checked, uncounted
 from willfit.training.frameworks import hugging_face, litgpt, megatron, torchtitan, torchtune, trl
+from willfit.training.frameworks.assuming import assumed
 from willfit.training.precision import filled
 from willfit.training.run import Run
 from willfit.training.settings import TrainingSettings
@@ -58,6 +59,7 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
     if precision.weights == "auto":
         precision = replace(precision, weights=architecture.dtype)
     settings = replace(settings, precision=filled(precision), adapter=adapter)
+    settings, notes = assumed(settings, architecture)
     if adapter is not None and adapter.kind in _BLOCK_EXPANSION:
         architecture = expanded(architecture, adapter)
         settings = replace(settings, adapter=None, trained=(f"{NEW_LAYERS}.*",))
@@ -65,4 +67,4 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
         run = replace(run, architecture=run.architecture or architecture)
     else:
         run = found(checked(settings), architecture)
-    return replace(run, assumed=(*run.assumed, *uncounted(run.settings)))
+    return replace(run, assumed=(*run.assumed, *notes, *uncounted(run.settings)))

@@ -58,6 +58,8 @@ class Step:
         Cosine and sine stay float32 under autocast.
     keeps_quantized_input, expands_twice
         See `Habits`.
+    images, image_tokens
+        Items of each sequence that a tower sees, and tokens that one becomes; 0 for the tower's own number.
     low_bits
         Products of layers are quantized.
     torch
@@ -91,6 +93,8 @@ class Step:
     keeps_quantized_input: bool = False
     expands_twice: bool = False
     low_bits: LowBits | None = None
+    images: int = 1
+    image_tokens: int = 0
     torch: tuple[int, ...] = ()
 
     @property
