@@ -219,3 +219,20 @@ def test_what_is_usual_is_assumed_and_said():
     assert any("transformers 4.49.0" in line for line in old.assumed)
     said = TrainingSettings("trl", version="0.15.2", versions={"transformers": "4.51.0"})
     assert prepared(llama, machine(), said)[0].settings.versions["transformers"] == "4.51.0"
+
+
+def test_fused_lora_keeps_inputs_once_and_in_16_bits():
+    adapter = AdapterSettings(rank=16, targets=("all-linear",))
+    kernels = ("rms_norm", "rope", "swiglu")
+
+    def kept(*more):
+        settings = TrainingSettings(
+            seq_len=1024, adapter=adapter, kernels=(*kernels, *more), attention="flash_attention_2",
+            checkpointing=CheckpointingSettings("none"),
+        )  # fmt: skip
+        return next(piece for piece in account(settings).pieces if piece.name == "layer 5").replay.kept
+
+    # PEFT keeps a float32 copy of each module's input, and what A makes of it: Llama-3.2-1B is 2048 and 8192 wide.
+    copies = 4 * 1024 * (6 * 2048 + 8192 + 7 * 16)
+    # Unsloth keeps two normed inputs; attention's output is kept anyway.
+    assert kept("lora") == kept() - copies + 2 * 1024 * 2 * 2048

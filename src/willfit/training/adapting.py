@@ -9,7 +9,7 @@ from willfit.architectures.model import Architecture, Tensor
 from willfit.engines.transformers.eras import NEWEST
 from willfit.engines.versions import parse_version
 from willfit.quantities import DTYPE_BYTES, dtype_name
-from willfit.training.adapters import Adapted, adapt, swift
+from willfit.training.adapters import Adapted, adapt, swift, unsloth
 from willfit.training.adapters.adapt import NEWEST_PEFT
 from willfit.training.adapters.forward import AdapterForward
 from willfit.training.parameters import Parameter
@@ -61,7 +61,7 @@ def adapted(architecture: Architecture, settings: TrainingSettings, quantized: b
         return swift.houlsby(architecture, asked, model_dtype, autocast)
     if settings.optimizer.name == LORA_FA:
         asked = replace(asked, options={**asked.options, LORA_FA: True})
-    return adapt(
+    found = adapt(
         architecture,
         replace(asked, dtype=_TORCH.get(asked.dtype or "")),
         peft=parse_version(peft) if peft else NEWEST_PEFT,
@@ -70,6 +70,19 @@ def adapted(architecture: Architecture, settings: TrainingSettings, quantized: b
         quantized=quantized,
         autocast=autocast,
     )
+    if "lora" in settings.kernels and unsloth.fuses(asked):
+        return replace(found, forwards={**found.forwards, **_fused(found, compute)})
+    return found
+
+
+def _fused(found: Adapted, compute: str) -> dict[str, AdapterForward]:
+    """Forwards by Unsloth's functions, in the compute dtype."""
+    shapes = {
+        one.name.removesuffix(".lora_A.weight"): one.shape for one in found.added if "lora_A" in one.name
+    }
+    modules = [module for module in found.modules if module.name in shapes]
+    ranks = {module.name: shapes[module.name][0] for module in modules}
+    return unsloth.fused(modules, ranks, _TORCH.get(compute, "bfloat16"), found.dtype)
 
 
 class Adapting:

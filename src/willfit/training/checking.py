@@ -73,8 +73,6 @@ def uncounted(settings: TrainingSettings) -> tuple[str, ...]:
         found.append(f"products in {settings.precision.float8} are counted as 16-bit ones")
     if settings.use_cache:
         found.append("keys and values that the forward pass caches are not counted")
-    if "lora" in settings.kernels:
-        found.append("fused LoRA kernels are counted as PEFT's own operations")
     if settings.rollout is not None and settings.rollout.engine == "sglang":
         found.append("the rollout engine is counted as vLLM would allocate")
     if settings.layout.schedule == "dualpipe" and settings.layout.pp > 1:

@@ -212,9 +212,10 @@ def _quantization(said: dict[str, Any], framework: str) -> QuantizationSettings 
     if double is None:
         # fms-acceleration's plugins quantize block constants as well (`framework_plugin_bnb.py`).
         double = framework.startswith("fms") and given["method"] == "nf4"
-    return QuantizationSettings(
-        str(given["method"]), bool(double), given.get("storage"), given.get("kbit_upcast")
-    )
+    method = str(given["method"])
+    if method == "gptq" and given.get("bits") == 8:
+        method = "gptq-int8"
+    return QuantizationSettings(method, bool(double), given.get("storage"), given.get("kbit_upcast"))
 
 
 def _optimizer(said: dict[str, Any]) -> OptimizerSettings:
