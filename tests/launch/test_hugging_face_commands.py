@@ -117,7 +117,7 @@ def test_every_size_of_deepspeed_is_read(folder):
         "deepspeed --num_gpus 8 train.py --model_name_or_path a/b --output_dir o --bf16 --deepspeed ds.json"
     )
     settings, layout, offload = launch.settings, launch.settings.layout, launch.settings.offload
-    assert (layout.data, layout.shards, layout.overlap) == ("zero3", 8, False)
+    assert (layout.data, layout.secondary, layout.overlap) == ("zero3", 8, False)
     assert (layout.reduce_bucket, layout.allgather_bucket, layout.prefetch_bucket) == (
         0,
         200_000_000,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from willfit.engines.caching_allocator import cublas_workspace
+from willfit.quantities import DTYPE_BYTES
 from willfit.training.holding import Holding
 from willfit.training.layout import Ranks
 from willfit.training.optimizers import OptimizerMemory, optimizer_memory
@@ -88,6 +89,10 @@ def account(
     sharing = communication_of(
         units, settings, ranks, holding.architecture.hidden_size, habits.postpones_sharing, habits.mixes_units
     )
+    quantized = 0
+    if step.low_bits is not None and step.low_bits.cached:
+        width = DTYPE_BYTES[settings.precision.weights or "bf16"]
+        quantized = step.low_bits.resident(holding.quantizable(layers), width)
     stepping = optimizer_of(run, holding, ranks, layers, sharing.master > 0)
     one_by_one = stepping.gradients not in ("all", "one block")
     if stepping.gradients == "one block":
@@ -103,7 +108,7 @@ def account(
     return Account(
         weights=sharing.weights,
         states=stepping.held("device"),
-        buffers=run.habits.table_bytes + sharing.resident,
+        buffers=run.habits.table_bytes + sharing.resident + quantized,
         workspace=2 * cublas_workspace(capability),
         optimizer=stepping,
         sharing=sharing,

@@ -9,7 +9,7 @@ from willfit.architectures.model import Architecture, Tensor
 from willfit.engines.transformers.eras import NEWEST
 from willfit.engines.versions import parse_version
 from willfit.quantities import DTYPE_BYTES, dtype_name
-from willfit.training.adapters import Adapted, adapt
+from willfit.training.adapters import Adapted, adapt, swift, unsloth
 from willfit.training.adapters.adapt import NEWEST_PEFT
 from willfit.training.adapters.forward import AdapterForward
 from willfit.training.parameters import Parameter
@@ -18,6 +18,12 @@ from willfit.training.sharding.base import Unit
 
 #: Names by which torch calls dtypes, as adapters have them.
 _TORCH = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+#: Names of Houlsby's adapters, which ms-swift has.
+_BOTTLENECKS = ("adapter", "bottleneck")
+
+#: The optimizer that freezes LoRA's A (PEFT `optimizers/lorafa.py: create_lorafa_optimizer`).
+LORA_FA = "lora_fa"
 
 #: Frameworks whose adapters are their own, and are counted with their model code.
 _OWN = ("litgpt",)
@@ -49,15 +55,34 @@ def adapted(architecture: Architecture, settings: TrainingSettings, quantized: b
     if transformers is None and settings.framework == "transformers":
         transformers = settings.version
     asked = settings.adapter
-    return adapt(
+    model_dtype = _TORCH.get(compute if quantized else precision.weights or compute, "bfloat16")
+    autocast = _TORCH.get(compute) if precision.autocast else None
+    if asked.kind in _BOTTLENECKS:
+        return swift.houlsby(architecture, asked, model_dtype, autocast)
+    if settings.optimizer.name == LORA_FA:
+        asked = replace(asked, options={**asked.options, LORA_FA: True})
+    found = adapt(
         architecture,
         replace(asked, dtype=_TORCH.get(asked.dtype or "")),
         peft=parse_version(peft) if peft else NEWEST_PEFT,
         transformers=parse_version(transformers or NEWEST),
-        model_dtype=_TORCH.get(compute if quantized else precision.weights or compute, "bfloat16"),
+        model_dtype=model_dtype,
         quantized=quantized,
-        autocast=_TORCH.get(compute) if precision.autocast else None,
+        autocast=autocast,
     )
+    if "lora" in settings.kernels and unsloth.fuses(asked):
+        return replace(found, forwards={**found.forwards, **_fused(found, compute)})
+    return found
+
+
+def _fused(found: Adapted, compute: str) -> dict[str, AdapterForward]:
+    """Forwards by Unsloth's functions, in the compute dtype."""
+    shapes = {
+        one.name.removesuffix(".lora_A.weight"): one.shape for one in found.added if "lora_A" in one.name
+    }
+    modules = [module for module in found.modules if module.name in shapes]
+    ranks = {module.name: shapes[module.name][0] for module in modules}
+    return unsloth.fused(modules, ranks, _TORCH.get(compute, "bfloat16"), found.dtype)
 
 
 class Adapting:

@@ -10,7 +10,15 @@ from willfit.training.modelling.encoder import encoder_front, encoder_output, en
 from willfit.training.modelling.manners import manner_of
 from willfit.training.modelling.masks import masked_step
 from willfit.training.modelling.step import Step
-from willfit.training.modelling.tower import Tiled, patches, projector, tiled, tower_layer, tower_step
+from willfit.training.modelling.tower import (
+    Tiled,
+    patches,
+    projector,
+    tiled,
+    tokens_of,
+    tower_layer,
+    tower_step,
+)
 from willfit.training.settings import CheckpointingSettings
 from willfit.training.sharding.base import Unit
 from willfit.training.tape import Replay, replay
@@ -35,9 +43,20 @@ def tower_pieces(
     """
     found: list[Piece] = []
     for tower in holding.architecture.towers:
-        if tower.positions or tower.tokens:
+        if tower.layers and step.images and (tower.positions or tower.tokens):
             found += _tower(holding, tower_step(step, tower), step, tower, checkpointing, temporary)
+        else:
+            found.append(_held(holding, step, tower, temporary))
     return found
+
+
+def _held(holding: Holding, step: Step, tower: Tower, temporary: bool) -> Piece:
+    """A tower that nothing is known to run through: its parameters alone."""
+    builder = Builder(step, holding.stored)
+    given = builder.entering(0, step.compute, grad=False)
+    return Piece(
+        f"{tower.modality} tower", replay(builder.tape, given, given, temporary), holding.unit(tower.tensors)
+    )
 
 
 def _tower(
@@ -65,7 +84,7 @@ def _tower(
         found.append(Piece(f"{name} layer {index}", ran, unit, chosen, offloaded=checkpointing.offload))
     builder = Builder(inside, holding.stored, apart.manner)
     given = builder.entering(inside.tokens * tower.hidden_size, inside.compute, trained)
-    tokens = step.batch * min(tower.tokens or inside.length, step.length)
+    tokens = step.batch * min(step.images * (tokens_of(step, tower) or inside.length), step.length)
     value = projector(builder, given, apart, tokens)
     matrices = [t for t in apart.rest if t.kind == "linear"]
     ran = replay(builder.tape, given, value, temporary)

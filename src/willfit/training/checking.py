@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from willfit.errors import BadInput
+from willfit.training.modelling.low_bits import RECIPES as LOW_BITS
 from willfit.training.settings import TrainingSettings
 
 CHECKPOINTING = (
@@ -23,7 +24,17 @@ ROLLOUTS = ("vllm", "sglang", "transformers")
 
 #: Kernels that replace composite operations one by one, and what packages of them stand for
 #: (liger_kernel `transformers/monkey_patch.py: apply_liger_kernel_to_llama`).
-KERNELS = ("rms_norm", "rope", "swiglu", "cross_entropy", "lora", "mamba_ssm", "causal_conv1d", "fla")
+KERNELS = (
+    "rms_norm",
+    "layer_norm",
+    "rope",
+    "swiglu",
+    "cross_entropy",
+    "lora",
+    "mamba_ssm",
+    "causal_conv1d",
+    "fla",
+)
 _PACKAGES = {
     "liger": ("rms_norm", "rope", "swiglu"),
     "te": ("rms_norm", "rope", "swiglu"),
@@ -58,20 +69,14 @@ def checked(settings: TrainingSettings) -> TrainingSettings:
 def uncounted(settings: TrainingSettings) -> tuple[str, ...]:
     """What changes memory and is not counted, for the reader."""
     found = []
-    if settings.precision.float8:
+    if settings.precision.float8 and settings.precision.float8 not in LOW_BITS:
         found.append(f"products in {settings.precision.float8} are counted as 16-bit ones")
     if settings.use_cache:
         found.append("keys and values that the forward pass caches are not counted")
-    if "lora" in settings.kernels:
-        found.append("fused LoRA kernels are counted as PEFT's own operations")
     if settings.rollout is not None and settings.rollout.engine == "sglang":
         found.append("the rollout engine is counted as vLLM would allocate")
-    if (
-        settings.checkpointing.kind == "full"
-        and settings.checkpointing.every > 1
-        and settings.framework == "megatron"
-    ):
-        found.append("layers between checkpoints are counted as kept, not computed again together")
+    if settings.layout.schedule == "dualpipe" and settings.layout.pp > 1:
+        found.append("DualPipe's second copy of each stage's parameters is not counted")
     return tuple(found)
 
 

@@ -8,6 +8,7 @@ from math import ceil
 
 from willfit.calibration import constant
 from willfit.engines.base import Machine, Subject
+from willfit.errors import BadInput
 from willfit.estimate import DeviceEstimate, Estimate, Term, between, combined
 from willfit.training.account import Account, account
 from willfit.training.base_model import base_recipe
@@ -47,12 +48,17 @@ def estimate(subject: Subject, machine: Machine, settings: TrainingSettings) -> 
     if answer.verdict not in ("does_not_fit", "tight"):
         return answer
 
+    needed = max(device.peak_bytes for device in answer.devices)
+
     def judge(changed: TrainingSettings) -> tuple[int, bool]:
-        one, groups = prepared(subject, machine, changed)
-        other = _answer(subject, machine, one, groups)
+        try:
+            one, groups = prepared(subject, machine, changed)
+            other = _answer(subject, machine, one, groups)
+        except BadInput:
+            # A change that this run does not allow saves nothing.
+            return needed, False
         return max(device.peak_bytes for device in other.devices), other.verdict == "fits"
 
-    needed = max(device.peak_bytes for device in answer.devices)
     return replace(answer, remedies=remedies(settings, ranks.data, needed, judge))
 
 

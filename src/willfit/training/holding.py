@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from fnmatch import fnmatch
+from math import prod
 
 from willfit.architectures.model import Architecture, Tensor
 from willfit.formats.base import Format
@@ -15,6 +16,7 @@ from willfit.formats.weights import rank_shape
 from willfit.quantities import DTYPE_BYTES
 from willfit.training.adapting import Adapting, adapted
 from willfit.training.modelling.builder import LowRank, Stored
+from willfit.training.modelling.low_bits import is_quantized
 from willfit.training.parameters import Parameter
 from willfit.training.settings import AdapterSettings, LayoutSettings, TrainingSettings
 from willfit.training.sharding.base import Unit
@@ -123,6 +125,15 @@ class Holding:
                 replace(one, copies=one.copies * len(layers) // whole) if one.copies >= whole else one
                 for one in self.adapting.parameters
             ]
+        return found
+
+    def quantizable(self, layers: range) -> int:
+        """Elements of some layers' matrices whose products may run in few bits."""
+        found = 0
+        for tensor, times in weighted(self.architecture, layers):
+            if is_quantized(tensor):
+                shape, copies = self._on_rank(tensor)
+                found += prod(shape) * copies * times
         return found
 
     def _on_rank(self, tensor: Tensor) -> tuple[tuple[int, ...], int]:

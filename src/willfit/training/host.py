@@ -6,6 +6,7 @@ from willfit.calibration import constant
 from willfit.estimate import Term, between, exact
 from willfit.quantities import MIB
 from willfit.training.account import Account
+from willfit.training.offloading import offloaded
 from willfit.training.run import Run
 
 #: What a process that prepares batches takes beside what it shares with its parent: a forked one little, a spawned one
@@ -31,7 +32,7 @@ def host_terms(run: Run, account: Account, ranks: int) -> tuple[Term, ...]:
     middle, low, high = (int(ranks * size) for size in (process.value, process.low, process.high))
     formula = f"{ranks} processes x {int(process.value)} B"
     held = [between("process", middle, low, high, formula, "calibration: transformers.host_process")]
-    staying = [*_workers(run, ranks), *_offloaded(run, account, ranks)]
+    staying = [*_workers(run, ranks), *offloaded(run, account, ranks)]
     whole = sum(piece.unit.bytes for piece in account.pieces)
     moments: list[list[Term]] = [
         [*held, *_loading(run, whole, ranks)],
@@ -90,25 +91,3 @@ def _workers(run: Run, ranks: int) -> list[Term]:
             f"{count} workers x {_WORKER} B", "torch utils/data/dataloader.py: num_workers",
         )
     ]  # fmt: skip
-
-
-def _offloaded(run: Run, account: Account, ranks: int) -> list[Term]:
-    """What lies on the host while the model trains."""
-    found = []
-    size = ranks * account.optimizer.held("host")
-    if size > MIB:  # counters of steps lie on the host in any case
-        formula = f"{ranks} ranks x {account.optimizer.held('host')} B of optimizer states"
-        found.append(exact("offloaded_states", size, formula, account.optimizer.reference))
-    if account.sharing.host:
-        size = ranks * account.sharing.host
-        formula = f"{ranks} ranks x {account.sharing.host} B of weights and gradients"
-        found.append(exact("offloaded_weights", size, formula, "torch distributed/fsdp: CPUOffload"))
-    if run.settings.checkpointing.offload:
-        size = ranks * sum(
-            piece.replay.input_bytes if piece.checkpointed else piece.replay.kept
-            for piece in account.pieces[1:-1]
-        )
-        found.append(
-            exact("offloaded_activations", size, f"{size} B of activations of {ranks} ranks", "the layers")
-        )
-    return found

@@ -96,6 +96,9 @@ def in_flight(layout: LayoutSettings, stage: int, micro_batches: int) -> float:
         return micro_batches
     if schedule == "dualpipe":
         return min(micro_batches, pp + 1)
+    if schedule == "zb-v":
+        # Each device has a chunk at either end, so that all keep as much as 1F1B's first (Qi et al. 2024).
+        return float(min(micro_batches, pp))
     kept = float(min(micro_batches, pp - stage))
     if schedule == "zb-h2":
         return min(float(micro_batches), 2.0 * (pp - stage) - 1)

@@ -18,6 +18,7 @@ from willfit.training.modelling.litgpt import block as litgpt_block
 from willfit.training.modelling.litgpt import head as litgpt_head
 from willfit.training.modelling.litgpt.code import PROMPT_FROM
 from willfit.training.modelling.litgpt.head import held_bytes
+from willfit.training.modelling.low_bits import low_bits
 from willfit.training.modelling.manners import manner_of
 from willfit.training.modelling.masks import masked_step
 from willfit.training.modelling.step import Step
@@ -58,6 +59,7 @@ def step_of(run: Run, compute_capability: str, virtual_tokens: int = 0, prefix_t
         repeats_keys=run.habits.repeats_keys,
         tensor_ranks=layout.tp,
         sequence_parallel=layout.sp,
+        regathers=run.habits.regathers,
         compute_capability=compute_capability,
         expert_ranks=layout.ep,
         expert_tensor_ranks=expert_tensor_ranks(layout),
@@ -65,6 +67,14 @@ def step_of(run: Run, compute_capability: str, virtual_tokens: int = 0, prefix_t
         compiled=settings.compile,
         keeps_quantized_input=run.habits.keeps_quantized_input,
         expands_twice=run.habits.expands_twice,
+        images=1 if settings.images is None else settings.images,
+        image_tokens=settings.image_tokens or 0,
+        low_bits=low_bits(
+            settings.precision.float8,
+            settings.framework,
+            compute_capability,
+            bool(settings.precision.float8_weights),
+        ),
         torch=parse_version(torch) if (torch := settings.versions.get("torch")) else (),
     )
 
@@ -95,24 +105,31 @@ def pieces_of(run: Run, holding: Holding, step: Step, layers: range) -> list[Pie
         found += [*seen, piece, *encoder_pieces(holding, step, checkpointing, temporary)]
         entering = trained or any(piece.replay.gradients for piece in seen)
         entering = entering or (holding.adapting is not None and holding.adapting.found.virtual_tokens > 0)
-        entering = entering or (settings.adapter is not None and checkpointing.kind not in (None, "none"))
+        # Frameworks make the embedding's result need a gradient where checkpoints would lose it (`enable_input_
+        # require_grads`).
+        part = settings.adapter is not None or bool(settings.trained and checkpointing.reentrant)
+        entering = entering or (part and checkpointing.kind not in (None, "none"))
     # FSDP1 hooks the inputs of a frozen unit. A checkpoint that reenters autograd gives it a leaf as input, which the
     # hook keeps, with its gradient, until all hooks are removed behind the backward pass
     # (torch `distributed/fsdp/_runtime_utils.py: _register_post_backward_reshard_only_hook`, `_finalize_params`).
     reenters = bool(checkpointing.reentrant) and scheme == "fsdp1" and not run.habits.mixes_units
-    known: dict[tuple[int, bool, bool], tuple[Replay, Unit, bool]] = {}
+    known: dict[tuple[int, bool, bool, int], tuple[Replay, Unit, bool]] = {}
     code = run.habits.code
     for index in layers:
         layer = architecture.layers[index]
         own = replace(code, prompts=index >= PROMPT_FROM) if code and code.prompts else code
-        key = id(layer), entering, own is not None and own.prompts
+        prompt = _prompt_tokens(holding, index)
+        key = id(layer), entering, own is not None and own.prompts, prompt
         if key not in known:
-            ran, dtype, passes = _layer(holding, step, layer, dtype, entering, temporary, selects, own)
+            mine = replace(step, prompt_tokens=prompt) if prompt else step
+            ran, dtype, passes = _layer(holding, mine, layer, dtype, entering, temporary, selects, own)
             unit = holding.unit(layer.tensors)
             if holding.adapting is not None:
                 unit = joined(unit, holding.adapting.in_layer())
             known[key] = ran, unit, passes
-        chosen = checkpointing.kind not in (None, "none") and index % checkpointing.every == 0
+        together = checkpointing.every if checkpointing.together else 1
+        chosen = checkpointing.kind not in (None, "none")
+        chosen = chosen and (together > 1 or index % checkpointing.every == 0)
         chosen = chosen and (checkpointing.layers is None or index < checkpointing.layers)
         selective = chosen and chosen_by is not None
         ran, unit, passes = known[key]
@@ -120,12 +137,27 @@ def pieces_of(run: Run, holding: Holding, step: Step, layers: range) -> list[Pie
         entering = passes
         if step.compiled and not chosen:
             ran = ran.kept_as_selected()
-        found.append(Piece(f"layer {index}", ran, unit, chosen, selective, checkpointing.offload, clings))
+        # The first of each group of a stage's layers has its input kept.
+        follows = chosen and (index - layers.start) % together > 0
+        found.append(
+            Piece(
+                f"layer {index}", ran, unit, chosen, selective, checkpointing.offload, clings, follows=follows
+            )
+        )
     if layers.stop == len(architecture.layers):
         lingering = sum(piece.replay.lingering for piece in found)
         top = _top(run, holding, step, architecture, dtype, temporary, lingering)
         found.append(Piece("head and loss", top, holding.unit(architecture.head), head=True))
     return found
+
+
+def _prompt_tokens(holding: Holding, index: int) -> int:
+    """Tokens of a prompt that a layer has of its own."""
+    if holding.adapting is None:
+        return 0
+    found = holding.adapting.found
+    inside = index >= len(holding.architecture.layers) - found.prompted_layers
+    return found.prompt_length if inside else 0
 
 
 def _bottom(holding: Holding, step: Step, temporary: bool) -> tuple[Piece, str, bool]:

@@ -33,6 +33,8 @@ class Habits:
         SDPA is cuDNN's on Blackwell, and selective checkpointing computes it again.
     gradient_buffers
         Gradients lie in buffers that are there from the beginning: each is made and then added to its buffer.
+    regathers
+        Sequence-parallel ranks keep their share of a product's input, and gather it again in the backward pass.
     table_bytes
         Rotary tables and masks that the model keeps.
     keeps_quantized_input
@@ -58,6 +60,7 @@ class Habits:
     compiles_loss: bool = False
     cudnn_unkept: bool = False
     gradient_buffers: bool = False
+    regathers: bool = False
     table_bytes: int = 0
     keeps_quantized_input: bool = False
     expands_twice: bool = False

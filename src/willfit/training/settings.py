@@ -112,7 +112,10 @@ class PrecisionSettings:
     autocast
         Layers run under autocast, which casts weights and inputs on the way.
     float8
-        `tensorwise`, `rowwise`, `mxfp8`, `nvfp4`, `te-delayed`, `te-current`, ...: products in 8 or 4 bits.
+        `tensorwise`, `rowwise`, `mxfp8`, `nvfp4` (torchao), `te-delayed`, `te-current`, `te-blockwise`, `te-mxfp8`
+        (Transformer Engine): products in 8 or 4 bits.
+    float8_weights
+        Weights are kept in these bits alone (Megatron's `--fp8-param-gather`).
     """
 
     recipe: str | None = None
@@ -125,6 +128,7 @@ class PrecisionSettings:
     reduce: str | None = None
     autocast: bool | None = None
     float8: str | None = None
+    float8_weights: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +172,10 @@ class CheckpointingSettings:
         `selective-core-attn`, `selective-mlp`,
         `selective-modules`.
     every
-        Only each n-th layer is checkpointed (`full`), or its input is kept (Megatron's `uniform`).
+        Only each n-th layer is checkpointed (`full`).
+    together
+        `every` layers are one checkpoint: of the first the input is kept, and all run again together (Megatron's
+        `uniform`).
     layers
         How many layers are checkpointed (Megatron's `block`); None for all.
     modules
@@ -182,6 +189,7 @@ class CheckpointingSettings:
 
     kind: str | None = None
     every: int = 1
+    together: bool = False
     layers: int | None = None
     modules: tuple[str, ...] = ()
     reentrant: bool | None = None
@@ -223,7 +231,7 @@ class LayoutSettings:
     dp
         Data-parallel ranks; None for what the other sizes leave of the devices.
     shards
-        Ranks over which states are sharded (HSDP, hpZ, or more than `dp` where context-parallel
+        Ranks over which states are sharded (HSDP, MiCS, or more than `dp` where context-parallel
         ranks share); None for all.
     tp, sp, pp, cp, ulysses, ep, etp
         Tensor, sequence (as Megatron means it, with `tp`), pipeline, context, Ulysses, expert and
@@ -244,7 +252,7 @@ class LayoutSettings:
         FSDP: units gathered ahead; None for the default.
     bucket_bytes, bucket_view
         DDP: the bucket's size, and whether gradients are views of it.
-    reduce_bucket, allgather_bucket, prefetch_bucket, max_live, persistence
+    reduce_bucket, allgather_bucket, prefetch_bucket, max_live, max_reuse, persistence
         DeepSpeed's sizes in elements; None for its defaults, 0 for HF's `auto`.
     overlap
         DeepSpeed's `overlap_comm`.
@@ -252,6 +260,10 @@ class LayoutSettings:
         FSDP: one rank reads the weights and sends them to the others (`cpu_ram_efficient_loading`).
     saves_whole
         FSDP: weights and states are gathered in one rank's RAM to be saved (`FULL_STATE_DICT`).
+    contiguous
+        DeepSpeed's `contiguous_gradients`; None for its default, which is on.
+    secondary
+        Ranks that share a second partition of the parameters (ZeRO++'s `zero_hpz_partition_size`).
     """
 
     data: str | None = None
@@ -278,10 +290,13 @@ class LayoutSettings:
     allgather_bucket: int | None = None
     prefetch_bucket: int | None = None
     max_live: int | None = None
+    max_reuse: int | None = None
     persistence: int | None = None
     overlap: bool | None = None
     loads_once: bool | None = None
     saves_whole: bool | None = None
+    contiguous: bool | None = None
+    secondary: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,6 +378,9 @@ class TrainingSettings:
         `torch.compile` over layers.
     use_cache
         The forward pass also fills a cache of keys and values.
+    images, image_tokens
+        Images (or windows of audio) of a sequence, and tokens that one becomes; None for one of the largest size that
+        the model's settings know.
     classes
         Outputs of a classification head.
     reference_model
@@ -403,6 +421,8 @@ class TrainingSettings:
     kernels: tuple[str, ...] = ()
     compile: bool = False
     use_cache: bool = False
+    images: int | None = None
+    image_tokens: int | None = None
     classes: int = 0
     reference_model: bool | None = None
     precompute_reference: bool = False

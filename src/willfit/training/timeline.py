@@ -34,6 +34,8 @@ class Piece:
         Its input and the gradient of that stay from its backward pass to the end of the whole one.
     head
         It is head and loss.
+    follows
+        It is checkpointed together with the piece before it, so that not even its input is kept.
     """
 
     name: str
@@ -44,11 +46,12 @@ class Piece:
     offloaded: bool = False
     clings: bool = False
     head: bool = False
+    follows: bool = False
 
     @property
     def kept(self) -> int:
         """Bytes kept of it from the forward to the backward pass, on the device."""
-        if self.offloaded:
+        if self.offloaded or self.follows:
             return 0
         if self.selective:
             return self.replay.selected
@@ -138,14 +141,16 @@ def instants(
     for index in range(last, -1, -1):
         piece, sent = pieces[index], sharing.backward[index]
         kept -= piece.kept
-        below = kept + (piece.replay.input_bytes if piece.checkpointed and not piece.offloaded else 0)
+        own = piece.checkpointed and not piece.offloaded and not piece.follows
+        below = kept + (piece.replay.input_bytes if own else 0)
         # The gradient of its output is that of the next piece's input, which may cling: it is counted once.
         passing = held + clinging - shared
-        if piece.checkpointed:
-            moment, arriving = piece.replay.forward, piece.replay.output_bytes + passing
-            found.append(
-                _instant(f"recompute of {piece.name}", moment, below, arriving, gradients, sent, False)
-            )
+        arriving = piece.replay.output_bytes + passing
+        for one in _running_again(pieces, index):
+            moment, name = pieces[one].replay.forward, f"recompute of {pieces[one].name}"
+            before = below + _before(pieces, one)
+            found.append(_instant(name, moment, before, arriving, gradients, sent, False))
+        below += _before(pieces, index)
         moment = piece.replay.backward
         found.append(
             _instant(f"backward of {piece.name}", moment, below, passing, gradients, sent, piece.head)
@@ -160,6 +165,25 @@ def instants(
             found.append(Instant("before the optimizer step", 0, held, 0, sharing.before_step))
         left = 0 if sharing.frees_gradients else sharing.gradients
         found.append(Instant(OPTIMIZER_STEP, 0, transient + held, left, sharing.step))
+    return found
+
+
+def _running_again(pieces: Sequence[Piece], index: int) -> range:
+    """Pieces that are computed again before the backward pass of one: all of its checkpoint, before the last of it."""
+    if not pieces[index].checkpointed or (index + 1 < len(pieces) and pieces[index + 1].follows):
+        return range(0)
+    first = index
+    while pieces[first].follows:
+        first -= 1
+    return range(first, index + 1)
+
+
+def _before(pieces: Sequence[Piece], index: int) -> int:
+    """Bytes that pieces before one keep as well, because they ran again with it."""
+    found = 0
+    while pieces[index].follows:
+        index -= 1
+        found += pieces[index].replay.kept
     return found
 
 

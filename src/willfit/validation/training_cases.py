@@ -36,7 +36,10 @@ _LOSSES = {
 _KERNELS = {"fast_rope": "rope", "fast_rmsnorm": "rms_norm", "fused_lora": "lora"}
 
 #: What cases say of an adapter that is no option of PEFT's by its name, or has a field of its own.
-_NO_OPTIONS = ("rank", "targets", "alpha", "dropout", "num_virtual_tokens", "num_blocks")
+_NO_OPTIONS = ("rank", "targets", "alpha", "dropout", "num_virtual_tokens", "options")
+
+#: When ms-swift 3 was released, which adapts all linear layers if nothing is said.
+_SWIFT_3 = "2025"
 
 #: A release: `2.4`, `0.41.1`, `2.1.0+cu121`; not a commit.
 _RELEASE = re.compile(r"\d+\.\d")
@@ -112,7 +115,7 @@ def settings_of(case: Case) -> TrainingSettings:
     """What was asked for, as far as the source says."""
     said = case.settings
     precision = dict(said.get("precision") or {})
-    adapter = _adapter(said, precision)
+    adapter = _adapter(said, precision, case)
     return TrainingSettings(
         framework=case.engine,
         version=case.fields.get("engine_version"),
@@ -123,7 +126,7 @@ def settings_of(case: Case) -> TrainingSettings:
         packed=bool(said.get("packed")),
         adapter=adapter,
         quantization=_quantization(said, str(case.fields.get("framework") or "")),
-        precision=_precision(precision, adapter is not None),
+        precision=_precision(precision, adapter is not None, said.get("float8")),
         optimizer=_optimizer(said),
         checkpointing=_checkpointing(said),
         loss=LossSettings(
@@ -179,7 +182,7 @@ def _dtype(name: Any) -> str | None:
     return dtype_name(str(name)) if name else None
 
 
-def _precision(said: dict[str, Any], adapts: bool) -> PrecisionSettings:
+def _precision(said: dict[str, Any], adapts: bool, float8: str | None) -> PrecisionSettings:
     weights, compute = _dtype(said.get("weights")), _dtype(said.get("compute"))
     states = said.get("optimizer_state")
     return PrecisionSettings(
@@ -190,17 +193,26 @@ def _precision(said: dict[str, Any], adapts: bool) -> PrecisionSettings:
         states=None if states == "int8" else _dtype(states),
         master=_dtype(said.get("master")),
         reduce=_dtype(said.get("reduce")),
+        float8=float8,
         autocast=None if weights is None or compute is None else weights == "fp32" and compute != "fp32",
     )
 
 
-def _adapter(said: dict[str, Any], precision: dict[str, Any]) -> AdapterSettings | None:
+def _adapter(said: dict[str, Any], precision: dict[str, Any], case: Case) -> AdapterSettings | None:
     method, low = str(said.get("method")), dict(said.get("lora") or {})
     other = dict(said.get("adapter") or {})
     if method in ("full", "galore", "lisa"):
         return None
     given = low or other
     targets = given.get("targets") or ()
+    if (
+        not targets
+        and method in ("lora", "qlora")
+        and case.engine == "ms-swift"
+        and str(case.fields.get("date")) < _SWIFT_3
+    ):
+        # `--lora_target_modules DEFAULT`: the matrices of queries, keys and values.
+        targets = "default-qkv"
     if isinstance(targets, str):
         targets = _TARGETS.get(targets, (targets,))
     return AdapterSettings(
@@ -214,7 +226,10 @@ def _adapter(said: dict[str, Any], precision: dict[str, Any]) -> AdapterSettings
         use_rslora=bool(low.get("use_rslora")),
         dtype=_dtype(precision.get("trainable")),
         virtual_tokens=int(other.get("num_virtual_tokens") or 0),
-        options={name: value for name, value in other.items() if name not in _NO_OPTIONS},
+        options={
+            **{name: value for name, value in other.items() if name not in _NO_OPTIONS},
+            **dict(given.get("options") or {}),
+        },
     )
 
 

@@ -128,14 +128,18 @@ def test_lora_by_hand() -> None:
 
 
 def test_unsloth_by_hand() -> None:
-    """Llama-2-7B, rank 16, all seven: q, k, v keep only x; the MLP keeps gate and up, 2 x 11008 numbers a token."""
+    """Llama-2-7B: a fused module keeps its input alone; the last of a whole MLP makes it again."""
     settings = AdapterSettings("lora", rank=16, targets=("all-linear",))
-    qkv, mlp, output = unsloth.fused(adapt(LLAMA, settings, forwards=False).modules, 16, "bfloat16")
-    assert [len(group.modules) for group in (qkv, mlp, output)] == [3, 3, 1]
-    assert qkv.saves == output.saves == ()
-    assert sum(value.bytes(1000) for value in mlp.saves) == 2 * 11008 * 2 * 1000
-    assert qkv.input_gradient_in_place
-    assert not output.input_gradient_in_place
+    modules = adapt(LLAMA, settings, forwards=False).modules
+    found = unsloth.fused(modules, dict.fromkeys((one.name for one in modules), 16), "bfloat16", "float32")
+    saved = {
+        name.rpartition(".")[2]: {n for step in one.steps for n in step.saves} for name, one in found.items()
+    }
+    assert saved == {name: {"x"} for name in saved} | {"down_proj": set()}
+    assert len(saved) == 7
+    alone = [one for one in modules if one.leaf == "down_proj"]
+    (kept,) = unsloth.fused(alone, {alone[0].name: 16}, "bfloat16", "float32").values()
+    assert kept.steps[1].saves == ("x",)
     assert unsloth.fuses(settings)
     assert not unsloth.fuses(AdapterSettings("lora", dropout=0.1))
 

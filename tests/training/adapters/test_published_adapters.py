@@ -16,9 +16,6 @@ from willfit.training.adapters import adapt, freezing, litgpt, swift
 from willfit.training.settings import AdapterSettings
 
 DATA = Path(__file__).parents[2] / "data"
-#: What PEFT's comparison says of its configurations beside rank and targets
-#: (huggingface/peft method_comparison/MetaMathQA/results/*.json: run_info.peft_config, and the optimizer of LoRA-FA).
-OPTIONS = json.loads((DATA / "training" / "adapter_options.json").read_text())
 CASES = {
     case["id"]: case
     for line in (DATA / "cases" / "training.jsonl").read_text().splitlines()
@@ -46,7 +43,9 @@ def _settings(case: dict[str, Any]) -> AdapterSettings:
     targets = (targets,) if isinstance(targets, str) else tuple(targets)
     if targets == ("default-qkv",):
         targets = ("qkv",)
-    options = dict(OPTIONS.get(case["id"], {}))
+    options = dict(given.get("options") or {})
+    if own.get("optimizer") == "lora_fa":
+        options["lora_fa"] = True
     if case["engine"] == "ms-swift" and own["method"] == "adalora":
         options["init_r"] = 12  # PEFT's default, which ms-swift passes
     known = {name: given[name] for name in ("num_blocks",) if name in given}

@@ -98,7 +98,7 @@ def settings_of(
         checkpointing=_checkpointing(keys, sharing),
         layout=LayoutSettings(**({"bucket_bytes": _bucket(keys)} | (sharing.layout if sharing else {}))),
         offload=OffloadSettings(**(sharing.offload if sharing else {})),
-        trained=trained,
+        trained=trained or _towers(keys),
         attention=_ATTENTION.get((keys.word("flash_attn") or "auto").lower()),
         kernels=_kernels(keys),
         compile=bool(keys.flag("torch_compile")),
@@ -108,6 +108,14 @@ def settings_of(
         loader_workers=keys.whole("dataloader_num_workers", 0) or 0,
     )
     return model, settings, [*notes, *_further(keys, stage)]
+
+
+def _towers(keys: Keys) -> tuple[str, ...]:
+    """What the flags leave to be trained of a model that sees; empty for the default, its language model alone."""
+    frozen = keys.flag("freeze_language_model")
+    if keys.flag("freeze_vision_tower") is not False:
+        return ()
+    return ("vision", "audio") if frozen else ("*",)
 
 
 def _sharing(keys: Keys, start: Processes) -> Sharing | None:
@@ -214,7 +222,7 @@ def _optimizer(keys: Keys) -> OptimizerSettings:
             gap = keys.whole(f"{name}_update_interval")
             target = keys.words(f"{name}_target")
             options |= {"update_proj_gap": gap} if gap else {}
-            options |= {"target": target} if target and target != ("all",) else {}
+            options |= {"target_modules": target} if target and target != ("all",) else {}
             base = "" if found.name is None else found.name.removeprefix("paged_")
             return OptimizerSettings(
                 f"{name}_{base or 'adamw'}",

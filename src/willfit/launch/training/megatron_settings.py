@@ -129,6 +129,7 @@ def _precision(keys: Keys, notes: list[str]) -> PrecisionSettings:
     if keys.word("fp8_format") or keys.word("fp8"):
         recipe = keys.word("fp8_recipe") or "delayed"
         said["float8"] = _FP8.get(recipe, recipe)
+        said["float8_weights"] = keys.flag("fp8_param_gather") or keys.flag("fp8_param") or None
     if keys.flag("fp4_format") or keys.has("fp4"):
         said["float8"] = "nvfp4"
         keys.see("fp4", "fp4_recipe", "fp4_format")
@@ -171,7 +172,7 @@ def _checkpointing(keys: Keys, notes: list[str]) -> CheckpointingSettings:
     if kind == "full":
         if method == "block":
             return CheckpointingSettings("full", layers=count or 1, offload=offload)
-        return CheckpointingSettings("full", every=count or 1, offload=offload)
+        return CheckpointingSettings("full", every=count or 1, together=(count or 1) > 1, offload=offload)
     if kind == "selective":
         if not modules or modules == ("core_attn",):
             return CheckpointingSettings("selective-core-attn", offload=offload)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from willfit.checkpoints.catalogue import find
 from willfit.launch.training import megatron_settings as megatron
 from willfit.launch.training.keys import Keys
-from willfit.launch.training.swift_settings import adapter_of, further, generates, rollout_of
+from willfit.launch.training.swift_settings import adapter_of, further, generates, rollout_of, towers_of
 from willfit.training.settings import TrainingSettings
 
 #: What ms-swift says where Megatron-LM says something else (`swift/megatron/arguments/megatron_args.py`, 3.0 to 4.6).
@@ -67,7 +67,8 @@ def megatron_settings(
             seq_len=length,
             packed=packed,
             padding_free=packed or keys.flag("padding_free") is not False,
-            adapter=adapter_of(keys, kind),
+            adapter=adapter_of(keys, kind, megatron=True),
+            trained=towers_of(keys),
             rollout=rollout_of(keys) if objective == "grpo" or generates(keys) else None,
         ),
         [*notes, *further(keys)],

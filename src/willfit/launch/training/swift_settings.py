@@ -44,6 +44,19 @@ _ATTENTION = {"flash_attn": "flash_attention_2", "flash_attention_2": "flash_att
 #: Micro-batches of a step if nothing is said: as many as make 16 sequences (`swift/trainers/arguments.py`).
 _SEQUENCES = 16
 
+#: Blocks that LLaMA Pro adds if nothing is said (`tuner_args.py`).
+_NEW_BLOCKS = 4
+
+#: Modules by Megatron-Core's names, and what a checkpoint has in their place.
+_MEGATRON_NAMES = {
+    "linear_qkv": ("q_proj", "k_proj", "v_proj", "qkv_proj", "query_key_value"),
+    "linear_proj": ("o_proj", "dense"),
+    "linear_fc1": ("gate_proj", "up_proj", "gate_up_proj"),
+    "linear_fc2": ("down_proj",),
+    "word_embeddings": ("embed_tokens",),
+    "output_layer": ("lm_head",),
+}
+
 #: `swift/arguments/tuner_args.py`, alike in 1.7 to 4.6.
 _RANK, _ALPHA, _DROPOUT = 8, 32.0, 0.05
 
@@ -126,7 +139,7 @@ def settings_of(
         layout=LayoutSettings(**layout),
         offload=OffloadSettings(**(sharing.offload if sharing else {})),
         rollout=rollout_of(keys) if objective == "grpo" or generates(keys) else None,
-        trained=keys.words("trainable_parameters"),
+        trained=keys.words("trainable_parameters") or towers_of(keys),
         attention=_attention(keys),
         kernels=kernels,
         compile=bool(keys.flag("torch_compile")),
@@ -165,7 +178,7 @@ def _sharing(keys: Keys, start: Processes) -> Sharing | None:
         tp = keys.whole("deepspeed_autotp_size")
         layout = (
             found.layout
-            | ({"shards": shards} if shards and shards > 1 else {})
+            | ({"secondary": shards} if shards and shards > 1 else {})
             | ({"tp": tp} if tp and tp > 1 else {})
         )
         return found._replace(layout=layout)
@@ -223,7 +236,9 @@ def _quantization(keys: Keys) -> QuantizationSettings | None:
     double = keys.flag("bnb_4bit_use_double_quant")
     storage = keys.word("bnb_4bit_quant_storage")
     keys.see("bnb_4bit_compute_dtype", "bnb_4bit_comp_dtype")
-    if method in ("awq", "gptq", "hqq", "fp8"):
+    if method == "hqq":
+        return QuantizationSettings(f"hqq{bits or 4}")
+    if method in ("awq", "gptq", "fp8"):
         return QuantizationSettings(method)
     if bits in (None, "0", "None"):
         return None
@@ -239,26 +254,34 @@ def _adapter(keys: Keys) -> AdapterSettings | None:
     return adapter_of(keys, kind)
 
 
-def adapter_of(keys: Keys, kind: str) -> AdapterSettings | None:
-    """The adapter of a kind, with the flags that say more of it."""
+def adapter_of(keys: Keys, kind: str, megatron: bool = False) -> AdapterSettings | None:
+    """The adapter of a kind, with the flags that say more of it, which may use Megatron-Core's names of modules."""
     rank = keys.whole("lora_rank") or _RANK
     alpha, dropout = keys.number("lora_alpha"), keys.number("lora_dropout")
     old = keys.number("lora_dropout_p")
     targets = keys.words("target_modules") or keys.words("lora_target_modules")
     targets = tuple(part for word in targets for part in word.split())
     modules = keys.words("modules_to_save") or keys.words("lora_modules_to_save")
+    if megatron:
+        targets, modules = (
+            tuple(dict.fromkeys(name for one in names for name in _MEGATRON_NAMES.get(one, (one,))))
+            for names in (targets, modules)
+        )
     dora, rslora = keys.flag("use_dora"), keys.flag("use_rslora")
     bias = keys.word("lora_bias") or keys.word("lora_bias_trainable") or "none"
     if kind == "full":
         return None
     if targets in (("ALL",), ("all-linear",)):
         targets = ("all-linear",)
-    elif targets in (("DEFAULT",), ("AUTO",), ("auto",)):
-        targets = ()
+    elif targets in (("DEFAULT",), ("AUTO",), ("auto",)) or (not targets and keys.word("sft_type")):
+        # Up to 2.6 a table of models: for most of them the matrices of queries, keys and values.
+        targets = ("qkv",)
+    elif not targets:
+        pattern = keys.word("target_regex")
+        targets = (pattern,) if pattern else ("all-linear",)
     kinds = {
         "longlora": "lora",
         "lora_llm": "lora",
-        "llamapro": "full",
         "adapter": "bottleneck",
         "fourierft": "fourierft",
     }
@@ -268,6 +291,13 @@ def adapter_of(keys: Keys, kind: str) -> AdapterSettings | None:
     if named == "vera":
         rank = keys.whole("vera_rank") or 256
     dropout = old if dropout is None else dropout
+    options: dict[str, object] = {}
+    if named == "llamapro":
+        options = {"num_new_blocks": keys.whole("llamapro_num_new_blocks") or _NEW_BLOCKS}
+        groups = keys.whole("llamapro_num_groups")
+        options |= {"num_groups": groups} if groups else {}
+    elif named == "bottleneck" and (length := keys.whole("adapter_length")):
+        options = {"adapter_length": length}
     return AdapterSettings(
         kind=named,
         rank=rank,
@@ -278,6 +308,7 @@ def adapter_of(keys: Keys, kind: str) -> AdapterSettings | None:
         use_dora=bool(dora),
         use_rslora=bool(rslora),
         bias=bias,
+        options=options,
     )
 
 
@@ -345,13 +376,20 @@ def rollout_of(keys: Keys) -> RolloutSettings:
     return found
 
 
+def towers_of(keys: Keys) -> tuple[str, ...]:
+    """What `freeze_llm` and `freeze_vit` leave to be trained; empty for the default, which is the language model."""
+    if keys.flag("freeze_vit") is not False:
+        return ()
+    return ("vision", "audio") if keys.flag("freeze_llm") else ("*",)
+
+
 def further(keys: Keys) -> list[str]:
     """What can change memory and is not counted, in words."""
     notes = []
-    frozen = [name for name in ("freeze_llm", "freeze_vit", "freeze_aligner") if keys.get(name) is not None]
-    if frozen:
-        said = ", ".join(f"{name} {str(keys.get(name)).lower()}" for name in frozen)
-        notes.append(f"which parts of a multimodal model are trained ({said}) is not counted")
+    if keys.flag("freeze_aligner") is False and keys.flag("freeze_vit") is not False:
+        notes.append("the aligner is counted as frozen with its tower (freeze_aligner false)")
+    elif keys.flag("freeze_aligner") is True and keys.flag("freeze_vit") is False:
+        notes.append("the aligner is counted as trained with its tower (freeze_aligner true)")
     ratio = keys.number("freeze_parameters_ratio")
     if ratio:
         notes.append(f"freeze_parameters_ratio {ratio} is not counted: all parameters are trained")

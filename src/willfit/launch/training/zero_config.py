@@ -26,6 +26,7 @@ _SIZES = {
     "allgather_bucket": ("allgather_bucket_size",),
     "prefetch_bucket": ("stage3_prefetch_bucket_size", "prefetch_bucket_size"),
     "max_live": ("stage3_max_live_parameters", "max_live_parameters"),
+    "max_reuse": ("stage3_max_reuse_distance", "max_reuse_distance"),
     "persistence": ("stage3_param_persistence_threshold", "param_persistence_threshold"),
 }
 _STAGES = {0: "ddp", 1: "zero1", 2: "zero2", 3: "zero3"}
@@ -39,7 +40,7 @@ _QUIET = (
     "comms_logger", "flops_profiler", "checkpoint", "prescale_gradients", "gradient_predivide_factor", "timers",
     "sparse_gradients", "memory_breakdown", "disable_allgather", "dataloader_drop_last", "aio", "elasticity",
     "data_efficiency", "curriculum_learning", "monitor_config", "seed", "bf16", "fp16", "compression_training",
-    "use_data_before_expert_parallelism", "nebula", "zero_hpz_partition_size",
+    "use_data_before_expert_parallelism", "nebula",
     "compile", "seq_parallel_communication_data_type",
 )  # fmt: skip
 
@@ -56,13 +57,9 @@ _QUIET_INSIDE = frozenset({
 
 #: Defaults of names that can change memory, so that nothing is said of them (`runtime/zero/config.py`).
 _AS_THEY_ARE = {
-    "zero_optimization.contiguous_gradients": True,
-    "zero_optimization.stage3_max_reuse_distance": 1_000_000_000,
-    "zero_optimization.max_reuse_distance": 1_000_000_000,
     "zero_optimization.offload_optimizer.ratio": 1.0,
     "zero_optimization.offload_optimizer.buffer_count": 4,
     "zero_optimization.offload_param.buffer_count": 5,
-    "zero_optimization.zero_hpz_partition_size": 1,
     "amp.opt_level": "auto",
 }
 
@@ -118,10 +115,13 @@ def _zero(settings: Mapping[str, Any], program: str, notes: tuple[str, ...]) -> 
     overlap = keys.get(where + "overlap_comm")
     if isinstance(overlap, bool):
         layout["overlap"] = overlap
-    for name in ("zero_hpz_partition_size", "mics_shard_size"):
+    contiguous = keys.get(where + "contiguous_gradients")
+    if contiguous is False:
+        layout["contiguous"] = False
+    for name, field in (("zero_hpz_partition_size", "secondary"), ("mics_shard_size", "shards")):
         shards = keys.whole(where + name, -1)
         if shards and shards > 1:
-            layout["shards"] = shards
+            layout[field] = shards
     for name, field in (("tensor_parallel.autotp_size", "tp"), ("sequence_parallel_size", "ulysses")):
         ranks = keys.whole(name, 0)
         if ranks and ranks > 1:

@@ -69,6 +69,12 @@ def declare_training(parser: Parser) -> None:
         "--grad-accum", type=whole("--grad-accum"), default=1, help="micro-batches before a step (1)"
     )
     work.add_argument("--packed", action="store_true", help="sequences are packed, so that nothing is padded")
+    work.add_argument(
+        "--images", type=whole("--images", 0), help="images of a sequence, for models that see (1)"
+    )
+    work.add_argument(
+        "--image-tokens", type=whole("--image-tokens"), help="tokens that an image becomes (the most it can)"
+    )
     numbers = parser.add_argument_group("numbers and kernels")
     numbers.add_argument(
         "--recipe", help="fp32, amp-bf16, amp-fp16, pure-bf16, deepspeed-bf16, megatron-bf16, fsdp-mixed, ..."
@@ -83,7 +89,10 @@ def declare_training(parser: Parser) -> None:
         "--attention", help="eager, sdpa, flash_attention_2, flash_attention_3, flex_attention"
     )
     numbers.add_argument("--loss", help="hf, chunked, chunked-head, fused, liger, cut, vocab-parallel")
-    numbers.add_argument("--kernels", help="fused kernels: liger, unsloth, te, or rms_norm,rope,swiglu")
+    numbers.add_argument(
+        "--kernels",
+        help="fused kernels: liger, unsloth, te, rms_norm,rope,swiglu, mamba_ssm,causal_conv1d,fla; torch: none",
+    )
     numbers.add_argument("--compile", action="store_true", help="layers run under torch.compile")
     numbers.add_argument(
         "--checkpointing", help="none, full, selective-op, selective-core-attn, every-2, ..."
@@ -146,6 +155,8 @@ def training_settings(given: Namespace) -> TrainingSettings:
         layout=_layout(given),
         offload=_offload(given),
         rollout=RolloutSettings(given.rollout) if given.rollout else None,
+        images=given.images,
+        image_tokens=given.image_tokens,
         frozen=_words(given.freeze),
         trained=_words(given.train_only),
         attention=given.attention,

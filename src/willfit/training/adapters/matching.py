@@ -126,8 +126,21 @@ def _by_pattern(module: Module, pattern: str) -> Module | None:
         compiled = re.compile(pattern)
     except re.error as error:
         raise BadInput(f"target_modules {pattern!r} is no regular expression: {error}") from None
-    name = module.name.replace("{expert}", "0")
+    names = _spellings(module)
     if not module.layers:
-        return module if compiled.fullmatch(name) else None
-    kept = tuple(index for index in module.layers if compiled.fullmatch(name.replace("{layer}", str(index))))
+        return module if any(compiled.fullmatch(name) for name in names) else None
+    kept = tuple(
+        index
+        for index in module.layers
+        if any(compiled.fullmatch(name.replace("{layer}", str(index))) for name in names)
+    )
     return replace(module, layers=kept) if kept else None
+
+
+def _spellings(module: Module) -> tuple[str, ...]:
+    """A module's name in the checkpoint, and as transformers calls it in models that see or hear (from 4.52 on)."""
+    name = module.name.replace("{expert}", "0")
+    before, layers, rest = name.partition("layers.{layer}")
+    if not layers or module.part in ("vision", "audio") or before == "model.language_model.":
+        return (name,)
+    return (name, f"model.language_model.{layers}{rest}")

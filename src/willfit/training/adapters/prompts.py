@@ -212,6 +212,8 @@ def adaption_prompt(ask: Ask) -> Adapted:
             ),
             Parameter(name + "adaption_gate", (1,), "attention", "other", layers),
         ),
+        prompted_layers=layers,
+        prompt_length=length,
         dtype="model",
     )
 

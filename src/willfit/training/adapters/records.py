@@ -69,6 +69,8 @@ class Adapted:
         Of `added`.
     virtual_tokens, prefix_tokens
         Tokens that are put in front of every sequence, and of keys and values only.
+    prompted_layers, prompt_length
+        How many of the last layers have a prompt of their own, and tokens of each (LLaMA-Adapter).
     extra_layers
         Whole layers that are added (LLaMA Pro).
     notes
@@ -83,6 +85,8 @@ class Adapted:
     dtype: str = "float32"
     virtual_tokens: int = 0
     prefix_tokens: int = 0
+    prompted_layers: int = 0
+    prompt_length: int = 0
     extra_layers: int = 0
     notes: tuple[str, ...] = ()
 

@@ -24,4 +24,4 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
     )
     if settings.layout.bucket_view is None:
         settings = replace(settings, layout=replace(settings.layout, bucket_view=True))
-    return fill(settings, defaults, Habits(gradient_buffers=True))
+    return fill(settings, defaults, Habits(gradient_buffers=True, regathers=True))

@@ -8,11 +8,16 @@ from dataclasses import replace
 from willfit.architectures.model import Architecture
 from willfit.errors import BadInput
 from willfit.quantities import dtype_name
+from willfit.training.adapters.swift import NEW_LAYERS, expanded
 from willfit.training.checking import checked, uncounted
 from willfit.training.frameworks import hugging_face, litgpt, megatron, swift, torchtitan, torchtune, trl
+from willfit.training.frameworks.assuming import assumed
 from willfit.training.precision import filled
 from willfit.training.run import Run
 from willfit.training.settings import TrainingSettings
+
+#: Methods that put new layers between the model's own, and train these alone.
+_BLOCK_EXPANSION = ("llamapro", "llama_pro")
 
 _Resolve = Callable[[TrainingSettings, Architecture], Run]
 
@@ -53,9 +58,16 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
     precision = settings.precision
     if precision.weights == "auto":
         precision = replace(precision, weights=architecture.dtype)
-    settings = _whole_offload(settings)
-    run = found(checked(replace(settings, precision=filled(precision), adapter=adapter)), architecture)
-    return replace(run, assumed=(*run.assumed, *uncounted(run.settings)))
+    settings = _whole_offload(replace(settings, precision=filled(precision), adapter=adapter))
+    settings, notes = assumed(settings, architecture)
+    if adapter is not None and adapter.kind in _BLOCK_EXPANSION:
+        architecture = expanded(architecture, adapter)
+        settings = replace(settings, adapter=None, trained=(f"{NEW_LAYERS}.*",))
+        run = found(checked(settings), architecture)
+        run = replace(run, architecture=run.architecture or architecture)
+    else:
+        run = found(checked(settings), architecture)
+    return replace(run, assumed=(*run.assumed, *notes, *uncounted(run.settings)))
 
 
 def _whole_offload(settings: TrainingSettings) -> TrainingSettings:

@@ -60,6 +60,17 @@ def adapted(
     return made[forward.result]
 
 
+def remade(tape: Tape, forward: AdapterForward) -> Value:
+    """The weight that a module makes and uses in place of its own, where it does (`TrainableTokensLayer`)."""
+    made: dict[str, Value] = {}
+    for one in forward.parameters:
+        dtype, elements = _sized(one, 0, 0)
+        made[one.name] = tape.held(elements, dtype, one.name in forward.trained)
+    for step in forward.steps[:-1]:
+        made[step.output.name] = _run(tape, step, made, 0, 0)
+    return made[forward.steps[-1].inputs[0]]
+
+
 def _run(tape: Tape, step: AdapterStep, made: dict[str, Value], tokens: int, samples: int) -> Value:
     saved = set(step.saves)
     kept = sum(one.bytes(tokens, samples) for one in step.extras if one.name in saved)

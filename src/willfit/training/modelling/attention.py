@@ -10,6 +10,7 @@ from willfit.architectures.model import Tensor
 from willfit.architectures.traits import Traits
 from willfit.training.modelling.builder import Builder
 from willfit.training.modelling.norms import normed
+from willfit.training.modelling.prompted import prompted
 from willfit.training.modelling.rotary import rotated
 from willfit.training.modelling.scores import attend, rank_heads, repeated
 from willfit.training.tape import Value
@@ -89,7 +90,10 @@ def attention(
         mixed = gated(builder, mixed, gate)
     for norm in parts.inner:
         mixed = builder.norm(mixed, norm, traits.norm, rows=builder.step.tokens)
-    return builder.linear(mixed, parts.outward, parts.bias(parts.outward))
+    found = builder.linear(mixed, parts.outward, parts.bias(parts.outward))
+    if builder.step.prompt_tokens:
+        return prompted(builder, found, value, parts.inward, parts.outward, mixer)
+    return found
 
 
 def parts_of(tensors: Sequence[Tensor]) -> Parts:

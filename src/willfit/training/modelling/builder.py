@@ -10,6 +10,7 @@ from willfit.architectures.model import Tensor
 from willfit.training.adapters.forward import AdapterForward
 from willfit.training.modelling.activations import activated
 from willfit.training.modelling.adapted import adapted
+from willfit.training.modelling.low_bits import is_quantized, multiplied
 from willfit.training.modelling.manners import Manner
 from willfit.training.modelling.norms import normed
 from willfit.training.modelling.step import Step
@@ -74,6 +75,8 @@ class Builder:
         How the pass runs.
     manner
         How the family's code writes what it does.
+    gathered
+        Numbers of values that are gathered again in the backward pass.
     """
 
     def __init__(self, step: Step, storing: Storing, manner: Manner | None = None) -> None:
@@ -81,6 +84,8 @@ class Builder:
         self.step = step
         self.manner = manner or Manner()
         self._storing = storing
+        self._quantized: dict[int, Value] = {}
+        self.gathered: set[int] = set()
 
     def stepping(self, step: Step) -> Builder:
         """A builder of the same tape for a part that runs otherwise."""
@@ -114,13 +119,24 @@ class Builder:
         rows = rows or self.step.tokens
         outputs = rows * (stored.weight.elements * rows // value.elements or 1)
         trained = self._trained_bias(bias)
-        if stored.forward is None:
-            return self.product(value, stored, outputs, trained)
 
         def base(given: Value) -> Value:
+            if self.step.low_bits is not None and is_quantized(tensor) and not stored.expanded:
+                return self.in_low_bits(given, stored.weight, outputs)
             return self.product(given, stored, outputs, trained)
 
+        if stored.forward is None:
+            return base(value)
+
         return adapted(self.tape, value, base, stored.forward, rows, self.step.batch)
+
+    def in_low_bits(self, value: Value, weight: Weight, elements: int) -> Value:
+        """The product alone, in few bits."""
+        low, step = self.step.low_bits, self.step
+        assert low is not None
+        given = self.tape.cast(value, step.compute) if step.autocast else value
+        ranks = step.tensor_ranks if given.number in self.gathered else 1
+        return multiplied(self.tape, low, given, weight, elements, given.dtype, self._quantized, ranks)
 
     def product(self, value: Value, stored: Stored, elements: int, bias: Weight | None = None) -> Value:
         """The product alone, with `elements` outputs."""

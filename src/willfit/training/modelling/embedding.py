@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from willfit.architectures.model import Architecture
+from willfit.architectures.model import Architecture, Tensor
+from willfit.training.modelling.adapted import adapted
 from willfit.training.modelling.builder import Builder
 from willfit.training.modelling.roles import norms_of
 from willfit.training.tape import Value
@@ -24,8 +25,7 @@ def embedding(builder: Builder, architecture: Architecture) -> Value:
     size = step.stream_tokens * architecture.hidden_size
     found: Value | None = None
     for tensor in tables:
-        weight = builder.stored(tensor).weight
-        looked = tape.run("embedding", (), size, weight.dtype, weights=(weight,))
+        looked = _looked_up(builder, tensor, size)
         found = looked if found is None else tape.add(found, looked)
     if found is None:
         found = tape.new(size, step.compute, grad=False)
@@ -35,3 +35,16 @@ def embedding(builder: Builder, architecture: Architecture) -> Value:
         if norm.weight is not None:
             found = builder.norm(found, norm.weight, architecture.traits.norm, norm.bias)
     return tape.dropout(found, architecture.traits.embedding_dropout if step.training else 0.0)
+
+
+def _looked_up(builder: Builder, tensor: Tensor, size: int) -> Value:
+    """Rows of a table, and what adapts it."""
+    tape, stored = builder.tape, builder.stored(tensor)
+
+    def base(_: Value) -> Value:
+        return tape.run("embedding", (), size, stored.weight.dtype, weights=(stored.weight,))
+
+    if stored.forward is None:
+        return base(tape.held(0, stored.weight.dtype, grad=False))
+    tokens = tape.held(builder.step.stream_tokens, stored.weight.dtype, grad=False)
+    return adapted(tape, tokens, base, stored.forward, builder.step.stream_tokens, builder.step.batch)

@@ -190,6 +190,8 @@ def _joined(builder: Builder, tensors: Sequence[Tensor]) -> Stored:
 def _product(builder: Builder, value: Value, stored: Stored, elements: int, numbers: int = 0) -> Value:
     """A grouped product: autocast leaves it alone, and the input takes the weights' dtype (`_grouped_mm`)."""
     value = builder.tape.cast(value, stored.weight.dtype)
+    if builder.step.low_bits is not None and not stored.expanded:
+        return builder.in_low_bits(value, stored.weight, elements)
     return builder.tape.run(
         "grouped mm", (value,), elements, value.dtype, saves=(value,) if stored.weight.trained else (),
         weights=(stored.weight,), forward_temp=stored.expanded, backward_temp=stored.expanded,

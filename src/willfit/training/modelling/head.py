@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from willfit.architectures.model import Architecture, Tensor
 from willfit.quantities import DTYPE_BYTES, ceil_div
+from willfit.training.modelling.adapted import remade
 from willfit.training.modelling.builder import Builder
 from willfit.training.modelling.pooled import pooled_head
 from willfit.training.modelling.roles import norms_of
@@ -82,7 +83,7 @@ def head(builder: Builder, value: Value, architecture: Architecture, path: LossP
         return _by_chunks(builder, value, projection, path)
     if path.kind in ("liger", "cut", "chunked-head", "chunked-backward"):
         return _without_logits(builder, value, projection, path)
-    logits = builder.linear(value, projection)
+    logits = _projected(builder, value, projection)
     if architecture.traits.final_softcap:
         bent = tape.run("tanh", (tape.scale(logits),), logits.elements, logits.dtype, saves_output=True)
         logits = tape.scale(bent)
@@ -90,6 +91,18 @@ def head(builder: Builder, value: Value, architecture: Architecture, path: LossP
     if path.keeps_logits:
         tape.hold(logits)
     return loss
+
+
+def _projected(builder: Builder, value: Value, projection: Tensor) -> Value:
+    """Logits; a table that the head shares with the embedding has no adapter here, but for rows put into a copy."""
+    stored = builder.stored(projection)
+    if projection.kind != "embedding" or stored.forward is None:
+        return builder.linear(value, projection)
+    size = builder.step.tokens * (stored.weight.elements * builder.step.tokens // value.elements)
+    if stored.forward.runs_base:
+        return builder.product(value, stored, size)
+    weight = remade(builder.tape, stored.forward)
+    return builder.tape.run("mm", (value, weight), size, value.dtype, saves=(value, weight))
 
 
 def output_projection(architecture: Architecture) -> Tensor:

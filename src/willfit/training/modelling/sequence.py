@@ -18,11 +18,14 @@ def gathered(builder: Builder, value: Value) -> Value:
     size = value.bytes * step.tensor_ranks
     if not step.regathers:
         return tape.run("gather", (value,), value.elements * step.tensor_ranks, value.dtype)
+    # Products in few bits keep a quantized share instead (`low_bits.py`).
+    quantized = step.low_bits is not None and step.low_bits.keeps
     whole = tape.run(
-        "gather", (value,), value.elements * step.tensor_ranks, value.dtype, saves=(value,), forward_temp=size,
-        backward_temp=size,
+        "gather", (value,), value.elements * step.tensor_ranks, value.dtype, saves=() if quantized else (value,),
+        forward_temp=size, backward_temp=size,
     )  # fmt: skip
     tape.sizes[whole.storage] = 0
+    builder.gathered.add(whole.number)
     return whole
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from willfit.quantities import DTYPE_BYTES
+from willfit.training.modelling.low_bits import LowBits
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,8 @@ class Step:
         Tokens of each that its queries attend to (all of them, where context-parallel ranks share a sequence).
     prefix_tokens
         Of `keys`, those that a trained prefix puts in front of every layer's keys and values.
+    prompt_tokens
+        Of a trained prompt that the layer's attention looks at apart from its keys.
     compute
         Dtype of products.
     autocast
@@ -55,6 +58,10 @@ class Step:
         Cosine and sine stay float32 under autocast.
     keeps_quantized_input, expands_twice
         See `Habits`.
+    images, image_tokens
+        Items of each sequence that a tower sees, and tokens that one becomes; 0 for the tower's own number.
+    low_bits
+        Products of layers are quantized.
     torch
         Version of torch that decides what SDPA can choose, as numbers; empty for the newest.
     """
@@ -68,6 +75,7 @@ class Step:
     kernels: frozenset[str] = frozenset()
     masked: bool = False
     prefix_tokens: int = 0
+    prompt_tokens: int = 0
     mask_heads: int = 0
     source: int = 0
     repeats_keys: bool = False
@@ -84,6 +92,9 @@ class Step:
     wide_angles: bool = True
     keeps_quantized_input: bool = False
     expands_twice: bool = False
+    low_bits: LowBits | None = None
+    images: int = 1
+    image_tokens: int = 0
     torch: tuple[int, ...] = ()
 
     @property

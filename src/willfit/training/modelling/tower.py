@@ -96,13 +96,20 @@ def _part(tensor: Tensor, tower: Tower) -> Tensor:
 
 
 def tower_step(step: Step, tower: Tower) -> Step:
-    """How a tower runs: one item with each sequence, no more of it than the sequence has room for its tokens."""
-    positions, tokens = tower.positions or tower.tokens, tower.tokens
-    if tokens > step.length:
-        positions = positions * step.length // tokens
+    """How a tower runs: the items of all sequences, no more of them than sequences have room for their tokens."""
+    positions = tower.positions or tower.tokens
+    room, tokens = step.length // step.images, tokens_of(step, tower)
+    if tower.tokens:
+        positions = positions * min(tokens, room) // tower.tokens
     return replace(
-        step, length=positions, keys=positions, attends_back=False, masked=False, sequence_parallel=False
-    )
+        step, batch=step.batch * step.images, length=positions, keys=positions, attends_back=False, masked=False,
+        sequence_parallel=False,
+    )  # fmt: skip
+
+
+def tokens_of(step: Step, tower: Tower) -> int:
+    """Tokens that one item becomes; 0 if that is not known."""
+    return step.image_tokens or tower.tokens
 
 
 def tower_layer(builder: Builder, value: Value, apart: Tiled) -> Value:

@@ -106,6 +106,23 @@ def transformers_adamw(job: Job) -> OptimizerMemory:
     )
 
 
+def lora_fa(job: Job) -> OptimizerMemory:
+    """PEFT's LoRA-FA: two moments of each B. A's gradient is solved for, so that the step makes B's anew in float32.
+
+    The loop holds the projected gradient and the root of the second moment (`LoraFAOptimizer.step`).
+    """
+    states = state(job, "exp_avg") + state(job, "exp_avg_sq")
+
+    def loop(parameter: Parameter) -> Sequence[Binding]:
+        size = job.size(parameter)
+        return (("projected", size), ("scaled", size), ("projected", 0), ("denom", size))
+
+    return OptimizerMemory(
+        "LoRA-FA", "for-loop", tuple(states), one_by_one(job.parameters, loop),
+        reference="peft optimizers/lorafa.py: LoraFAOptimizer.step, 0.21.2",
+    )  # fmt: skip
+
+
 def any_precision(job: Job) -> OptimizerMemory:
     """torchdistx's AnyPrecisionAdamW, with the dtypes that the Trainer gives it (float32 moments)."""
     first = str(job.options.get("momentum_dtype", "fp32"))

@@ -61,7 +61,8 @@ def split(
 ) -> tuple[list[Parameter], list[Parameter], list[Projection]]:
     """Projected matrices, the other parameters, and how the former are projected."""
     chosen = targets(job)
-    if not chosen:
+    # A step within the backward pass sees one parameter at a time, of which many are not projected.
+    if not chosen and len(job.parameters) > 1:
         raise BadInput(
             f"no linear layer matches target_modules {job.options.get('target_modules')!r}",
             "write all-linear",
@@ -189,7 +190,7 @@ def adamw_rest(job: Job, parameter: Parameter, one: Projection) -> Sequence[Bind
 
 def with_decomposition(update: Transient, chosen: list[Parameter], widths: list[int]) -> Transient:
     """The step in which projectors are renewed, with what a decomposition takes inside."""
-    inside = max(one.elements // one.copies for one in chosen) * WIDE
+    inside = max((one.elements // one.copies for one in chosen), default=0) * WIDE
     return Transient(
         update.bytes + _INSIDE_LIKELY * inside,
         update.low,

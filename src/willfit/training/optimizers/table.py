@@ -17,6 +17,7 @@ from willfit.training.optimizers.adam import (
     deepspeed_adam,
     fused,
     lamb,
+    lora_fa,
     nadam,
     radam,
     transformers_adamw,
@@ -171,6 +172,7 @@ _PLAIN = {
     "badam": Named(badam),
     "lisa": Named(lisa),
     "prodigy": Named(prodigy),
+    "lora_fa": Named(lora_fa),
     "adopt": Named(adopt),
 }
 
@@ -200,6 +202,7 @@ _SPELLINGS = {
     "cpuadam": "deepspeed_cpu_adam",
     "cpu_adam": "deepspeed_cpu_adam",
     "adammini": "adam_mini",
+    "lorafa": "lora_fa",
     "ada_lomo": "adalomo",
     "q_galore_adamw_8bit": "q_galore",
     "schedulefree_adamw": "schedule_free_adamw",
