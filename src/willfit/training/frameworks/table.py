@@ -9,7 +9,19 @@ from willfit.architectures.model import Architecture
 from willfit.errors import BadInput
 from willfit.quantities import dtype_name
 from willfit.training.checking import checked, uncounted
-from willfit.training.frameworks import hugging_face, litgpt, megatron, torchtitan, torchtune, trl
+from willfit.training.frameworks import (
+    axolotl,
+    fsdp_qlora,
+    hugging_face,
+    litgpt,
+    llamafactory,
+    megatron,
+    swift,
+    torchtitan,
+    torchtune,
+    trl,
+    unsloth,
+)
 from willfit.training.precision import filled
 from willfit.training.run import Run
 from willfit.training.settings import TrainingSettings
@@ -22,11 +34,11 @@ FRAMEWORKS: dict[str, _Resolve] = {
     "trl": trl.resolve,
     "accelerate": hugging_face.resolve,
     "deepspeed": hugging_face.resolve,
-    "ms-swift": hugging_face.resolve,
-    "llamafactory": hugging_face.resolve,
-    "axolotl": hugging_face.resolve,
-    "unsloth": hugging_face.resolve,
-    "fsdp_qlora": hugging_face.resolve,
+    "ms-swift": swift.resolve,
+    "llamafactory": llamafactory.resolve,
+    "axolotl": axolotl.resolve,
+    "unsloth": unsloth.resolve,
+    "fsdp_qlora": fsdp_qlora.resolve,
     "litgpt": litgpt.resolve,
     "torchtitan": torchtitan.resolve,
     "torchtune": torchtune.resolve,
