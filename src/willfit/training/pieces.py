@@ -60,8 +60,16 @@ def step_of(run: Run, compute_capability: str, virtual_tokens: int = 0, prefix_t
         compiled=settings.compile,
         keeps_quantized_input=run.habits.keeps_quantized_input,
         expands_twice=run.habits.expands_twice,
+        wide_angles=_wide_stream(settings),
         torch=parse_version(torch) if (torch := settings.versions.get("torch")) else (),
     )
+
+
+def _wide_stream(settings: TrainingSettings) -> bool:
+    """Whether layers are given float32, in whose dtype angles are made: by a token table in it."""
+    upcast = settings.quantization.upcast if settings.quantization is not None else None
+    dtype = settings.precision.weights if settings.adapter is not None else settings.precision.trainable
+    return dtype == "fp32" or upcast == "all"
 
 
 def pieces_of(run: Run, holding: Holding, step: Step, layers: range) -> list[Piece]:

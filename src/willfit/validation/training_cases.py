@@ -202,7 +202,8 @@ def _quantization(said: dict[str, Any], framework: str) -> QuantizationSettings 
 
 
 def _optimizer(said: dict[str, Any]) -> OptimizerSettings:
-    name = str(said.get("optimizer") or "adamw")
+    lisa = dict(said.get("lisa") or {})
+    name = str(said.get("optimizer") or ("lisa" if lisa else "adamw"))
     implementation = None
     for suffix in ("foreach", "fused"):
         if name.endswith(f"_{suffix}"):
@@ -212,7 +213,9 @@ def _optimizer(said: dict[str, Any]) -> OptimizerSettings:
         implementation,
         in_backward=bool(said.get("optimizer_in_backward")),
         rank=dict(said.get("galore") or {}).get("rank"),
-        options=dict(said.get("galore") or said.get("lisa") or {}),
+        options={"lisa_activated_layers": lisa["activated_layers"]}
+        if lisa
+        else dict(said.get("galore") or {}),
     )
 
 

@@ -44,9 +44,6 @@ _ATTENTION = {"flash_attn": "flash_attention_2", "flash_attention_2": "flash_att
 #: Micro-batches of a step if nothing is said: as many as make 16 sequences (`swift/trainers/arguments.py`).
 _SEQUENCES = 16
 
-#: `swift/arguments/tuner_args.py`, alike in 1.7 to 4.6.
-_RANK, _ALPHA, _DROPOUT = 8, 32.0, 0.05
-
 
 @cache
 def models() -> dict[str, str]:
@@ -230,7 +227,7 @@ def _quantization(keys: Keys) -> QuantizationSettings | None:
         return QuantizationSettings("int8")
     if bits != "4":
         raise BadInput(f"{keys.program}: quant_bits {bits} is not known for bitsandbytes", "known: 4, 8")
-    return QuantizationSettings(kind, double_quant=double is not False, storage=storage)
+    return QuantizationSettings(kind, double_quant=double, storage=storage)
 
 
 def _adapter(keys: Keys) -> AdapterSettings | None:
@@ -240,7 +237,7 @@ def _adapter(keys: Keys) -> AdapterSettings | None:
 
 def adapter_of(keys: Keys, kind: str) -> AdapterSettings | None:
     """The adapter of a kind, with the flags that say more of it."""
-    rank = keys.whole("lora_rank") or _RANK
+    rank = keys.whole("lora_rank")
     alpha, dropout = keys.number("lora_alpha"), keys.number("lora_dropout")
     old = keys.number("lora_dropout_p")
     targets = keys.words("target_modules") or keys.words("lora_target_modules")
@@ -270,8 +267,8 @@ def adapter_of(keys: Keys, kind: str) -> AdapterSettings | None:
     return AdapterSettings(
         kind=named,
         rank=rank,
-        alpha=_ALPHA if alpha is None else alpha,
-        dropout=_DROPOUT if dropout is None else dropout,
+        alpha=alpha,
+        dropout=dropout,
         targets=targets,
         modules_to_save=modules,
         use_dora=bool(dora),
@@ -298,7 +295,7 @@ def _optimizer(keys: Keys) -> OptimizerSettings:
     layers = keys.whole("lisa_activated_layers", 0)
     if layers:
         return OptimizerSettings(
-            found.name or "adamw", found.implementation, options={**found.options, "lisa_layers": layers}
+            "lisa", found.implementation, options={**found.options, "lisa_activated_layers": layers}
         )
     return found
 

@@ -29,9 +29,7 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
     version, settings = dated(settings, _RELEASES)
     settings = adapting(settings, dropout=0.0)
     # `normalize_config`: reentrant unless an RL objective runs.
-    settings = checkpointing(
-        settings, "none", reentrant=None if settings.objective in _PREFERENCES else True
-    )
+    settings = checkpointing(settings, "none", reentrant=None if settings.objective in _PREFERENCES else True)
     settings = mixed(settings, "bf16", "bf16")
     settings = quantizing(settings, double=True, storage=settings.precision.weights)
     if settings.optimizer.name is None and settings.optimizer.implementation is None:

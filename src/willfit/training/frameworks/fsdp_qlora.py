@@ -7,7 +7,7 @@ from dataclasses import replace
 from willfit.architectures.model import Architecture
 from willfit.training.frameworks import hugging_face
 from willfit.training.frameworks.kbit import upcasting
-from willfit.training.frameworks.opened import adapting, checkpointing, mixed, quantizing
+from willfit.training.frameworks.opened import adapting, added_dtype, checkpointing, mixed, quantizing
 from willfit.training.run import Run
 from willfit.training.settings import TrainingSettings
 
@@ -24,10 +24,9 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
     settings = adapting(settings, _RANK, _ALPHA, _DROPOUT, _TARGETS)
     precision = settings.precision
     settings = mixed(settings, precision.compute or "bf16", None, trainable=precision.compute or "bf16")
-    weights = settings.precision.weights
-    if settings.adapter is not None:
-        # 4-bit values are packed in the dtype of the weights, and adapters follow what they find.
-        settings = replace(settings, adapter=replace(settings.adapter, dtype=settings.adapter.dtype or weights))
+    weights = settings.precision.weights or "bf16"
+    # 4-bit values are packed in the dtype of the weights, and adapters follow what they find.
+    settings = added_dtype(settings, weights)
     # `Linear4bit`'s `compress_statistics` is on.
     settings = quantizing(settings, double=True, storage=weights)
     settings = checkpointing(settings, "full", reentrant=False)

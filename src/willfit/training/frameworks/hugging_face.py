@@ -98,8 +98,8 @@ def _compute(settings: TrainingSettings) -> str | None:
 def _prepared(settings: TrainingSettings) -> TrainingSettings:
     """The settings, with dtypes that DeepSpeed and accelerate's FSDP change in a model that was loaded already.
 
-    DeepSpeed casts all of it (`runtime/engine.py: _configure_distributed_model`). accelerate makes float32 shards of what
-    is trained if mixed precision is on (`accelerator.py: prepare_model`); a unit of FSDP1 that PEFT froze stays.
+    DeepSpeed casts all of it (`runtime/engine.py: _configure_distributed_model`). accelerate makes float32 shards of
+    what is trained if mixed precision is on (`accelerator.py: prepare_model`); a unit of FSDP1 that PEFT froze stays.
     """
     asked, data = settings.precision, settings.layout.data or ""
     compute = _compute(settings)

@@ -8,7 +8,7 @@ from willfit.architectures.model import Architecture
 from willfit.training.frameworks import hugging_face
 from willfit.training.frameworks.eras import dated
 from willfit.training.frameworks.kbit import upcasting
-from willfit.training.frameworks.opened import adapting, checkpointing, frozen, quantizing
+from willfit.training.frameworks.opened import adapting, added_dtype, checkpointing, frozen, quantizing
 from willfit.training.run import Run
 from willfit.training.settings import TrainingSettings
 
@@ -27,7 +27,7 @@ _RANK = 8
 
 
 def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
-    """Fill in what LLaMA-Factory does (`model/patcher.py`, `model/adapter.py`, `model/model_utils/checkpointing.py`)."""
+    """Fill in what LLaMA-Factory does (`model/patcher.py`, `adapter.py`, `model_utils/checkpointing.py`)."""
     version, settings = dated(settings, _RELEASES)
     rank = settings.adapter.rank if settings.adapter is not None else None
     settings = adapting(settings, _RANK, 2.0 * (rank or _RANK), 0.0, ("all-linear",))
@@ -58,14 +58,12 @@ def _dtypes(settings: TrainingSettings, version: tuple[int, ...], stored: str) -
     else:
         weights = asked.weights or stored
     leaves = shards or settings.optimizer.name == "badam"
-    trainable = asked.trainable or (None if leaves else "fp32")
-    adapter = settings.adapter
-    if adapter is not None:
-        adapter = replace(adapter, dtype=adapter.dtype or trainable)
-        trainable = None if asked.trainable is None else asked.trainable
-    compute = asked.compute
-    if compute is None and adapter is None and trainable == "fp32" and not data:
-        # Without --bf16 there is no autocast, and float32 weights compute in float32.
-        compute = "fp32"
-    filled = replace(asked, weights=weights, compute=compute, trainable=trainable)
-    return replace(settings, precision=filled, adapter=adapter)
+    trainable, compute = asked.trainable, asked.compute
+    if settings.adapter is not None and (trainable is not None or not leaves):
+        settings = added_dtype(settings, trainable or "fp32")
+    elif settings.adapter is None and not leaves:
+        trainable = trainable or "fp32"
+        if compute is None and trainable == "fp32" and not data:
+            # Without --bf16 there is no autocast, and float32 weights compute in float32.
+            compute = "fp32"
+    return replace(settings, precision=replace(asked, weights=weights, compute=compute, trainable=trainable))

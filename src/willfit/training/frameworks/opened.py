@@ -6,6 +6,12 @@ from dataclasses import replace
 
 from willfit.training.settings import TrainingSettings
 
+#: Frameworks that have a rank and targets of their own.
+ADAPTING = ("ms-swift", "llamafactory", "unsloth", "fsdp_qlora")
+
+#: Kinds of adapters that take LoRA's arguments.
+_LOW_RANK = ("lora", "dora", "adalora")
+
 
 def adapting(
     settings: TrainingSettings,
@@ -24,7 +30,7 @@ def adapting(
         The framework's; None and empty for PEFT's.
     """
     asked = settings.adapter
-    if asked is None or asked.kind != "lora":
+    if asked is None or asked.kind not in _LOW_RANK:
         return settings
     filled = replace(
         asked,
@@ -34,6 +40,14 @@ def adapting(
         targets=asked.targets or targets,
     )
     return replace(settings, adapter=filled)
+
+
+def added_dtype(settings: TrainingSettings, dtype: str) -> TrainingSettings:
+    """The settings with the dtype that a framework makes added parameters in, unless DeepSpeed casts them."""
+    asked = settings.adapter
+    if asked is None or asked.dtype is not None or (settings.layout.data or "").startswith("zero"):
+        return settings
+    return replace(settings, adapter=replace(asked, dtype=dtype))
 
 
 def checkpointing(

@@ -8,7 +8,7 @@ from willfit.architectures.model import Architecture
 from willfit.training.frameworks import hugging_face
 from willfit.training.frameworks.eras import dated
 from willfit.training.frameworks.kbit import upcasting
-from willfit.training.frameworks.opened import adapting, checkpointing, frozen, mixed, quantizing
+from willfit.training.frameworks.opened import adapting, added_dtype, checkpointing, frozen, mixed, quantizing
 from willfit.training.run import Run
 from willfit.training.settings import TrainingSettings
 
@@ -21,8 +21,8 @@ _RELEASES = (
 #: From these versions on: PEFT makes adapters; arguments are those of the Trainer; a float32 checkpoint stays one.
 _PEFT, _TRAINER, _KEEPS_WIDE = (2, 0), (3, 0), (3, 4)
 
-#: `swift/arguments/tuner_args.py`, alike in 1.7 to 4.6.
-_RANK, _ALPHA, _DROPOUT = 8, 32.0, 0.05
+#: Rank, alpha and dropout of LoRA (`swift/arguments/tuner_args.py`, alike in 1.7 to 4.6).
+ADAPTERS = (8, 32.0, 0.05)
 
 #: `max_length` before 3.0; afterwards it is the model's.
 _LENGTH = 2048
@@ -32,10 +32,10 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
     """Fill in what ms-swift does (`swift/llm/utils/argument.py`, from 3.0 on `swift/trainers/arguments.py`)."""
     version, settings = dated(settings, _RELEASES)
     trainer = version >= _TRAINER
-    settings = adapting(settings, _RANK, _ALPHA, _DROPOUT, ("all-linear",) if trainer else ())
-    if settings.adapter is not None and version < _PEFT:
+    settings = adapting(settings, *ADAPTERS, targets=("all-linear",) if trainer else ())
+    if version < _PEFT:
         # `lora_dtype` of swift's own adapters.
-        settings = replace(settings, adapter=replace(settings.adapter, dtype=settings.adapter.dtype or "fp32"))
+        settings = added_dtype(settings, "fp32")
     settings = quantizing(settings, double=True)
     # `_fix_gradient_checkpointing`; since transformers 5 it follows them (`trainers/mixin.py`).
     settings = checkpointing(settings, "full")

@@ -19,6 +19,8 @@ _RELEASES = (
     ("1.14.2", "5.16.0"), ("1.16.0", "5.23.0"),
 )  # fmt: skip
 
+NEWEST = _RELEASES[-1][0]
+
 #: From these versions on: bf16 is the default, checkpointing is; SFT, and preferences, never make whole logits.
 _HALF, _CHECKPOINTS, _CHUNKED_SFT, _CHUNKED_OTHERS = (0, 19), (0, 22), (1, 7), (1, 14)
 
@@ -51,7 +53,8 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
 def _upcast(settings: TrainingSettings, version: tuple[int, ...]) -> str:
     """What is held in float32 beside a quantized base (`sft_trainer.py`, `models/utils.py: prepare_peft_model`).
 
-    After `prepare_model_for_kbit_training`, `peft_module_casting_to_bf16` takes embedding and head of a 4-bit base back.
+    After `prepare_model_for_kbit_training`, `peft_module_casting_to_bf16` takes embedding and head of a 4-bit base
+    back.
     """
     if version >= _HALF_ADAPTERS:
         return "none"

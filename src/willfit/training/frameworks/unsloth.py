@@ -8,7 +8,7 @@ from willfit.architectures.model import Architecture
 from willfit.training.frameworks import hugging_face
 from willfit.training.frameworks.eras import dated
 from willfit.training.frameworks.kbit import upcasting
-from willfit.training.frameworks.opened import adapting, checkpointing, mixed, quantizing
+from willfit.training.frameworks.opened import adapting, added_dtype, checkpointing, mixed, quantizing
 from willfit.training.run import Run
 from willfit.training.settings import LossSettings, TrainingSettings
 
@@ -35,9 +35,7 @@ _LENGTH = 2048
 def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
     """Fill in what Unsloth does (`models/loader.py`, `models/llama.py`, `unsloth_zoo/training_utils.py`)."""
     version, settings = dated(settings, _RELEASES)
-    settings = adapting(settings, _RANK, _ALPHA, 0.0, _TARGETS)
-    if settings.adapter is not None:
-        settings = replace(settings, adapter=replace(settings.adapter, dtype=settings.adapter.dtype or "fp32"))
+    settings = added_dtype(adapting(settings, _RANK, _ALPHA, 0.0, _TARGETS), "fp32")
     settings = quantizing(settings, double=True)
     # `use_gradient_checkpointing="unsloth"`: layers' inputs go to the host.
     settings = checkpointing(settings, "full", reentrant=True, offload=True)
