@@ -175,7 +175,7 @@ def _adapter(said: dict[str, Any], precision: dict[str, Any]) -> AdapterSettings
     if isinstance(targets, str):
         targets = _TARGETS.get(targets, (targets,))
     return AdapterSettings(
-        kind="lora" if low and method in ("lora", "qlora") else method,
+        kind="lora" if method in ("lora", "qlora") else method,
         rank=int(given["rank"]) if given.get("rank") else None,
         alpha=given.get("alpha"),
         dropout=given.get("dropout"),
