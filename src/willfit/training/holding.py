@@ -203,7 +203,8 @@ class Holding:
             return None
         if self._settings.framework != "litgpt" or not adapts(adapter, tensor):
             return None
-        return LowRank(adapter.rank or 8, shape[-1], shape[-2], adapter.dtype or "fp32", adapter.dropout)
+        dropout = adapter.dropout or 0.0
+        return LowRank(adapter.rank or 8, shape[-1], shape[-2], adapter.dtype or "fp32", dropout)
 
 
 def expert_tensor_ranks(layout: LayoutSettings) -> int:

@@ -25,6 +25,7 @@ from willfit.training.modelling.step import Step
 from willfit.training.objectives import scores, sequences
 from willfit.training.run import Run
 from willfit.training.selective import compiled, selection_of
+from willfit.training.settings import TrainingSettings
 from willfit.training.sharding.base import Unit, joined
 from willfit.training.tape import Replay, replay
 from willfit.training.tape.replay import Selection
@@ -75,8 +76,16 @@ def step_of(run: Run, compute_capability: str, virtual_tokens: int = 0, prefix_t
             compute_capability,
             bool(settings.precision.float8_weights),
         ),
+        wide_angles=_wide_stream(settings),
         torch=parse_version(torch) if (torch := settings.versions.get("torch")) else (),
     )
+
+
+def _wide_stream(settings: TrainingSettings) -> bool:
+    """Whether layers are given float32, in whose dtype angles are made: by a token table in it."""
+    upcast = settings.quantization.upcast if settings.quantization is not None else None
+    dtype = settings.precision.weights if settings.adapter is not None else settings.precision.trainable
+    return dtype == "fp32" or upcast == "all"
 
 
 def pieces_of(run: Run, holding: Holding, step: Step, layers: range) -> list[Piece]:

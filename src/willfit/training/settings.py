@@ -35,7 +35,7 @@ class AdapterSettings:
         `oft`, `boft`, `vera`, ...
     rank, alpha, dropout
         Of low-rank adapters. `rank` is None for the method's own default (LoRA 8, VeRA 256, ...). `dropout`
-        decides whether a copy of the input is kept.
+        decides whether a copy of the input is kept; None for the framework's default, which is mostly none.
     targets
         Names of modules (`q_proj`), or one of `all-linear`, `attention`, `mlp`, `qkv`; empty for
         PEFT's default of the model type.
@@ -57,7 +57,7 @@ class AdapterSettings:
     kind: str = "lora"
     rank: int | None = None
     alpha: float | None = None
-    dropout: float = 0.0
+    dropout: float | None = None
     targets: tuple[str, ...] = ()
     modules_to_save: tuple[str, ...] = ()
     use_dora: bool = False
@@ -77,7 +77,7 @@ class QuantizationSettings:
     method
         `nf4`, `fp4`, `int8` (LLM.int8), `gptq`, `awq`, `hqq`, `fp8`, `mxfp4`.
     double_quant
-        Block constants are quantized too.
+        Block constants are quantized too; None for the framework's rule (bitsandbytes in transformers: no).
     storage
         Dtype in which 4-bit values are packed (FSDP needs that of the weights); None for uint8.
     upcast
@@ -86,7 +86,7 @@ class QuantizationSettings:
     """
 
     method: str
-    double_quant: bool = False
+    double_quant: bool | None = None
     storage: str | None = None
     upcast: str | None = None
 

@@ -216,10 +216,10 @@ def _adapter(said: dict[str, Any], precision: dict[str, Any], case: Case) -> Ada
     if isinstance(targets, str):
         targets = _TARGETS.get(targets, (targets,))
     return AdapterSettings(
-        kind="lora" if low and method in ("lora", "qlora") else method,
+        kind="lora" if method in ("lora", "qlora") else method,
         rank=int(given["rank"]) if given.get("rank") else None,
         alpha=given.get("alpha"),
-        dropout=float(given.get("dropout") or 0.0),
+        dropout=given.get("dropout"),
         targets=tuple(str(target) for target in targets),
         modules_to_save=tuple(low.get("modules_to_save") or ()),
         use_dora=method == "dora",
@@ -240,12 +240,12 @@ def _quantization(said: dict[str, Any], framework: str) -> QuantizationSettings 
     double = given.get("double_quant")
     if double is None:
         # fms-acceleration's plugins quantize block constants as well (`framework_plugin_bnb.py`).
-        double = framework.startswith("fms") and given["method"] == "nf4"
+        double = True if framework.startswith("fms") and given["method"] == "nf4" else None
     upcast = {True: "all", False: "none", None: None}[given.get("kbit_upcast")]
     method = str(given["method"])
     if method == "gptq" and given.get("bits") not in (None, 4):
         method = f"gptq-int{given['bits']}"
-    return QuantizationSettings(method, bool(double), given.get("storage"), upcast)
+    return QuantizationSettings(method, double, given.get("storage"), upcast)
 
 
 def _optimizer(said: dict[str, Any]) -> OptimizerSettings:

@@ -172,13 +172,8 @@ def _quantization(keys: Keys) -> QuantizationSettings | None:
         return QuantizationSettings("gptq") if keys.flag("gptq") else None
     options = trainer.mapping(keys, "bnb_config_kwargs")
     kind = str(options.get("bnb_4bit_quant_type", "nf4"))
-    # `loaders/model.py`: values are packed in bfloat16, constants quantized too.
-    double = options.get("bnb_4bit_use_double_quant", True) is not False
-    return QuantizationSettings(
-        kind,
-        double_quant=double,
-        storage="bfloat16",
-    )
+    double = options.get("bnb_4bit_use_double_quant")
+    return QuantizationSettings(kind, double_quant=None if double is None else truth(double))
 
 
 def _adapter(keys: Keys) -> AdapterSettings | None:
@@ -198,7 +193,7 @@ def _adapter(keys: Keys) -> AdapterSettings | None:
     return AdapterSettings(
         rank=rank,
         alpha=alpha,
-        dropout=dropout or 0.0,
+        dropout=dropout,
         targets=("all-linear",) if linear else targets,
         modules_to_save=modules,
         use_dora=bool(dora),

@@ -155,6 +155,7 @@ def _quantization(keys: Keys, method: str, start: Processes) -> tuple[Quantizati
     kind = keys.word("quantization_type", ("nf4", "fp4")) or "nf4"
     double = keys.flag("double_quantization")
     by = (keys.word("quantization_method") or "bnb").lower()
+    upcast = "norms" if keys.flag("upcast_layernorm") else None
     keys.see("quantization_device_map")
     if bits is None:
         return None, []
@@ -165,10 +166,10 @@ def _quantization(keys: Keys, method: str, start: Processes) -> tuple[Quantizati
         )
     if by in ("bnb", "bitsandbytes"):
         if bits == 8:
-            return QuantizationSettings("int8"), []
+            return QuantizationSettings("int8", upcast=upcast), []
         if bits != 4:
             raise BadInput(f"{keys.program}: quantization_bit is {bits}, bitsandbytes has 4 and 8")
-        return QuantizationSettings(kind, double_quant=double is not False, storage=_half(keys, start)), []
+        return QuantizationSettings(kind, double, _half(keys, start), upcast), []
     if by == "hqq":
         return QuantizationSettings("hqq"), [f"{bits} bits of HQQ are counted as its default"]
     return QuantizationSettings("int8"), [f"{by} is counted as LLM.int8"]
@@ -177,14 +178,12 @@ def _quantization(keys: Keys, method: str, start: Processes) -> tuple[Quantizati
 def _adapter(keys: Keys, method: str) -> tuple[AdapterSettings | None, tuple[str, ...]]:
     modules = keys.words("additional_target")
     if method == "lora":
-        rank = keys.whole("lora_rank") or 8
-        alpha = keys.number("lora_alpha")
         targets = keys.words("lora_target")
         return AdapterSettings(
-            rank=rank,
-            alpha=2.0 * rank if alpha is None else alpha,
-            dropout=keys.number("lora_dropout") or 0.0,
-            targets=("all-linear",) if targets in ((), ("all",)) else targets,
+            rank=keys.whole("lora_rank"),
+            alpha=keys.number("lora_alpha"),
+            dropout=keys.number("lora_dropout"),
+            targets=("all-linear",) if targets == ("all",) else targets,
             modules_to_save=modules,
             use_dora=bool(keys.flag("use_dora")),
             use_rslora=bool(keys.flag("use_rslora")),

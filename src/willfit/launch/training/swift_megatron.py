@@ -8,6 +8,8 @@ from willfit.checkpoints.catalogue import find
 from willfit.launch.training import megatron_settings as megatron
 from willfit.launch.training.keys import Keys
 from willfit.launch.training.swift_settings import adapter_of, further, generates, rollout_of, towers_of
+from willfit.training.frameworks.opened import adapting
+from willfit.training.frameworks.swift import ADAPTERS
 from willfit.training.settings import TrainingSettings
 
 #: What ms-swift says where Megatron-LM says something else (`swift/megatron/arguments/megatron_args.py`, 3.0 to 4.6).
@@ -58,16 +60,16 @@ def megatron_settings(
     length = keys.whole("max_length", -1) or settings.seq_len
     packed = bool(keys.flag("packing"))
     keys.see("padding_free", "model_type", "load", "mcore_model", "vit_gradient_checkpointing")
+    settings = replace(settings, adapter=adapter_of(keys, kind, megatron=True))
     return (
         replace(
-            settings,
+            adapting(settings, *ADAPTERS, targets=("all-linear",)),
             version=None,
             versions={"ms-swift": version} if version else {},
             objective=objective,
             seq_len=length,
             packed=packed,
             padding_free=packed or keys.flag("padding_free") is not False,
-            adapter=adapter_of(keys, kind, megatron=True),
             trained=towers_of(keys),
             rollout=rollout_of(keys) if objective == "grpo" or generates(keys) else None,
         ),

@@ -57,9 +57,6 @@ _MEGATRON_NAMES = {
     "output_layer": ("lm_head",),
 }
 
-#: `swift/arguments/tuner_args.py`, alike in 1.7 to 4.6.
-_RANK, _ALPHA, _DROPOUT = 8, 32.0, 0.05
-
 
 @cache
 def models() -> dict[str, str]:
@@ -246,7 +243,7 @@ def _quantization(keys: Keys) -> QuantizationSettings | None:
         return QuantizationSettings("int8")
     if bits != "4":
         raise BadInput(f"{keys.program}: quant_bits {bits} is not known for bitsandbytes", "known: 4, 8")
-    return QuantizationSettings(kind, double_quant=double is not False, storage=storage)
+    return QuantizationSettings(kind, double_quant=double, storage=storage)
 
 
 def _adapter(keys: Keys) -> AdapterSettings | None:
@@ -256,7 +253,7 @@ def _adapter(keys: Keys) -> AdapterSettings | None:
 
 def adapter_of(keys: Keys, kind: str, megatron: bool = False) -> AdapterSettings | None:
     """The adapter of a kind, with the flags that say more of it, which may use Megatron-Core's names of modules."""
-    rank = keys.whole("lora_rank") or _RANK
+    rank = keys.whole("lora_rank")
     alpha, dropout = keys.number("lora_alpha"), keys.number("lora_dropout")
     old = keys.number("lora_dropout_p")
     targets = keys.words("target_modules") or keys.words("lora_target_modules")
@@ -301,8 +298,8 @@ def adapter_of(keys: Keys, kind: str, megatron: bool = False) -> AdapterSettings
     return AdapterSettings(
         kind=named,
         rank=rank,
-        alpha=_ALPHA if alpha is None else alpha,
-        dropout=_DROPOUT if dropout is None else dropout,
+        alpha=alpha,
+        dropout=dropout,
         targets=targets,
         modules_to_save=modules,
         use_dora=bool(dora),
@@ -327,7 +324,9 @@ def _optimizer(keys: Keys) -> OptimizerSettings:
         return OptimizerSettings("muon")
     layers = keys.whole("lisa_activated_layers", 0)
     if layers:
-        return OptimizerSettings("lisa", options={"lisa_activated_layers": layers})
+        return OptimizerSettings(
+            "lisa", found.implementation, options={**found.options, "lisa_activated_layers": layers}
+        )
     return found
 
 

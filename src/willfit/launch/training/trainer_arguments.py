@@ -18,7 +18,7 @@ from willfit.training.settings import CheckpointingSettings, OptimizerSettings
 
 #: Names of optimizers that mean another one (`OptimizerNames`), and how torch runs it.
 _SAME: dict[str, tuple[str, str | None]] = {
-    "adamw_torch": ("adamw", None), "adamw_hf": ("adamw", "for-loop"), "adamw_torch_fused": ("adamw", "fused"),
+    "adamw_torch": ("adamw", "foreach"), "adamw_hf": ("adamw", "for-loop"), "adamw_torch_fused": ("adamw", "fused"),
     "adamw_apex_fused": ("adamw", "fused"), "adamw_torch_xla": ("adamw", None), "adamw": ("adamw", None),
     "adamw_torch_npu_fused": ("adamw", "fused"), "adamw_bnb_8bit": ("adamw_8bit", None), "lion": ("lion_32bit", None),
 }  # fmt: skip

@@ -7,6 +7,7 @@ from argparse import Namespace
 from willfit.errors import BadInput
 from willfit.quantities import parse_tokens
 from willfit.surfaces.cli.parsing import Parser, if_given, whole
+from willfit.training.frameworks.opened import ADAPTING
 from willfit.training.settings import (
     OBJECTIVES,
     AdapterSettings,
@@ -38,10 +39,12 @@ def declare_training(parser: Parser) -> None:
         help="full, lora, qlora, dora, ia3, prefix, prompt, ... (PEFT's names); galore, apollo, badam, lisa, lomo",
     )
     what.add_argument(
-        "--rank", type=whole("--rank"), help=f"rank of low-rank adapters ({_RANK}) and of GaLore, APOLLO"
+        "--rank",
+        type=whole("--rank"),
+        help=f"rank of low-rank adapters ({_RANK}, or the engine's own) and of GaLore, APOLLO",
     )
     what.add_argument("--targets", help="modules that are adapted, with commas: q_proj,v_proj (all-linear)")
-    what.add_argument("--lora-dropout", type=float, default=0.0, help="dropout of adapters (0)")
+    what.add_argument("--lora-dropout", type=float, help="dropout of adapters (0, or the engine's own)")
     what.add_argument(
         "--modules-to-save", help="modules that are trained whole beside adapters: embed_tokens,lm_head"
     )
@@ -198,7 +201,8 @@ def _quantization(given: Namespace, method: str) -> QuantizationSettings | None:
         raise BadInput(
             f"a base in {name} is frozen, so --method {method} cannot train it", "use --method lora"
         )
-    return QuantizationSettings(name, double_quant=method == "qlora" and name in ("nf4", "fp4"))
+    double = None if given.engine in ADAPTING else method == "qlora" and name in ("nf4", "fp4")
+    return QuantizationSettings(name, double_quant=double)
 
 
 def _adapter(given: Namespace, method: str) -> AdapterSettings | None:
@@ -208,11 +212,12 @@ def _adapter(given: Namespace, method: str) -> AdapterSettings | None:
                 raise BadInput(f"{option} belongs to adapters, and --method {method} has none")
         return None
     low = method in ("lora", "qlora", "dora")
+    usual = low and given.engine not in ADAPTING
     return AdapterSettings(
         kind="lora" if low else method,
-        rank=given.rank or (_RANK if low else None),
+        rank=given.rank or (_RANK if usual else None),
         dropout=given.lora_dropout,
-        targets=_words(given.targets) or (("all-linear",) if low else ()),
+        targets=_words(given.targets) or (("all-linear",) if usual else ()),
         modules_to_save=_words(given.modules_to_save),
         use_dora=method == "dora",
         virtual_tokens=given.virtual_tokens if not low else 0,

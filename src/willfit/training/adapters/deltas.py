@@ -56,7 +56,7 @@ def _miss_sum(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     if module.inputs % rank:
         x = to.hold(to.copy(x, per_token=ceil_div(module.inputs, rank) * rank))
     x = to.hold(to.cast(x, to.adapter))
-    summed = to.reduce(to.dropout(x, ask.settings.dropout), per_token=rank)
+    summed = to.reduce(to.dropout(x, ask.dropout), per_token=rank)
     result = to.add(result, to.linear(summed, block, module.outputs))
     return to.finish(to.cast(result, to.model))
 
@@ -135,7 +135,7 @@ def hira_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     second = to.trained("hira_B", module.outputs * rank)
     result = to.base(to.x)
     delta = to.hold(to.product(first, second, size))
-    x = to.hold(to.dropout(to.hold(to.cast(to.x, to.adapter)), ask.settings.dropout))
+    x = to.hold(to.dropout(to.hold(to.cast(to.x, to.adapter)), ask.dropout))
     weight = to.multiply(to.weight(), delta)
     result = to.add(result, to.hold(to.linear(x, weight, module.outputs)))
     return to.finish(to.cast(result, to.model))

@@ -108,7 +108,7 @@ def lora_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     if ask.options.get("use_dora"):
         return _dora(ask, module, to, result, first, second)
     x = to.hold(to.cast(to.x, to.adapter))
-    dropped = to.dropout(x, ask.settings.dropout)
+    dropped = to.dropout(x, ask.dropout)
     if _pools(ask):
         dropped = to.scale(to.reduce(dropped, per_token=module.inputs // ask.integer("qalora_group_size")))
     low = to.linear(dropped, first, rank)
@@ -147,7 +147,7 @@ def _dora(
     magnitude = to.trained("lora_magnitude_vector.weight", outputs)
     own = to.weight()
     x = to.hold(to.cast(to.x, to.adapter))
-    dropped = to.dropout(x, ask.settings.dropout)
+    dropped = to.dropout(x, ask.dropout)
     eye = to.constant(inputs * inputs)
     low = to.linear(eye, first, inputs * rank)
     delta = to.hold(to.detach(to.cast(to.linear(low, second, size), dropped.dtype)))
@@ -186,7 +186,7 @@ def adalora_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     number = to.trained("ranknum", 1) if _trains_rank_number(ask) else to.frozen("ranknum", 1)
     result = to.base(to.x)
     x = to.hold(to.cast(to.x, to.adapter))
-    low = to.linear(to.dropout(x, ask.settings.dropout), to.multiply(first, values), rank)
+    low = to.linear(to.dropout(x, ask.dropout), to.multiply(first, values), rank)
     scaled = to.scale(to.linear(low, second, module.outputs))
     divisor = to.hold(to.shift(number))
     return to.finish(to.add_into(result, to.divide(scaled, divisor)))

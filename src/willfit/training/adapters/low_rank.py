@@ -34,7 +34,7 @@ def gralora_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     first = to.trained("gralora_A", module.inputs * rank)
     second = to.trained("gralora_B", module.outputs * rank)
     result = to.base(to.x)
-    x = to.dropout(to.cast(to.x, to.adapter), ask.settings.dropout)
+    x = to.dropout(to.cast(to.x, to.adapter), ask.dropout)
     low = to.linear(x, first, blocks * rank)
     mixed = to.copy(low, per_token=blocks * rank)
     wide = to.linear(mixed, second, module.outputs)
@@ -43,7 +43,7 @@ def gralora_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     if hybrid:
         a = to.trained("gralora_A_general.weight", hybrid * module.inputs)
         b = to.trained("gralora_B_general.weight", module.outputs * hybrid)
-        again = to.dropout(to.cast(to.x, to.adapter), ask.settings.dropout)
+        again = to.dropout(to.cast(to.x, to.adapter), ask.dropout)
         extra = to.hold(to.linear(to.linear(again, a, hybrid), b, module.outputs))
         result = to.add_into(result, to.scale(to.cast(extra, to.model)))
     return to.finish(result)

@@ -46,6 +46,11 @@ class Ask:
         """The rank that was asked for, or the method's default."""
         return self.integer("r")
 
+    @property
+    def dropout(self) -> float:
+        """The probability that was asked for; none by default."""
+        return self.settings.dropout or 0.0
+
     def integer(self, name: str) -> int:
         """An option that is a whole number."""
         value = self.options.get(name)

@@ -52,7 +52,7 @@ def vera_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     b = to.trained("vera_lambda_b", module.outputs)
     result = to.base(to.x)
     x = to.hold(to.cast(to.x, to.adapter))
-    low = to.multiply(d, to.linear(to.dropout(x, ask.settings.dropout), first, ask.rank))
+    low = to.multiply(d, to.linear(to.dropout(x, ask.dropout), first, ask.rank))
     result = to.add(result, to.multiply(b, to.linear(low, second, module.outputs)))
     return to.finish(to.cast(result, to.model))
 
@@ -81,7 +81,7 @@ def pvera_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     b = to.trained("pvera_lambda_b", module.outputs)
     result = to.base(to.x)
     x = to.hold(to.cast(to.x, to.adapter))
-    both = to.hold(to.multiply(d, to.linear(to.dropout(x, ask.settings.dropout), first, 2 * rank)))
+    both = to.hold(to.multiply(d, to.linear(to.dropout(x, ask.dropout), first, 2 * rank)))
     mean, log_variance = to.view_of(both, rank), to.view_of(both, rank)
     deviation = to.hold(to.function(to.scale(log_variance), "output"))
     noise = to.hold(to.constant(per_token=rank))
@@ -131,7 +131,7 @@ def randlora_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     made = to.hold(to.solve((base_a, weights, scales), width * small, extras=(scratch,), backward=(scratch,)))
     x = to.hold(to.cast(to.x, to.adapter))
     first, second = (made, fixed) if module.inputs <= module.outputs else (fixed, made)
-    low = to.linear(to.dropout(x, ask.settings.dropout), first, width)
+    low = to.linear(to.dropout(x, ask.dropout), first, width)
     result = to.add(result, to.scale(to.linear(low, second, module.outputs)))
     return to.finish(to.cast(result, to.model))
 

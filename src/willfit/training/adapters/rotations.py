@@ -102,7 +102,7 @@ def psoft_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     down = to.frozen("_psoft_A_cache", rank * module.inputs, "float32")
     up = to.frozen("_psoft_B_cache", module.outputs * rank, "float32")
     result = to.base(to.x)
-    x = to.hold(to.dropout(to.hold(to.cast(to.x, "float32")), ask.settings.dropout))
+    x = to.hold(to.dropout(to.hold(to.cast(to.x, "float32")), ask.dropout))
     low = to.hold(to.linear(x, down, rank))
     shape = added.trained["psoft_R.weight"]
     weight = to.trained("psoft_R.weight", shape[0] if len(shape) == 1 else square)

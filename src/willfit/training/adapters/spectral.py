@@ -151,7 +151,7 @@ def super_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     if "supertuning_lora_A.weight" in added.trained:
         first = to.trained("supertuning_lora_A.weight", ask.rank * module.inputs, "float32")
         second = to.trained("supertuning_lora_B.weight", module.outputs * ask.rank, "float32")
-        x = to.hold(to.cast(to.dropout(to.x, ask.settings.dropout), "float32"))
+        x = to.hold(to.cast(to.dropout(to.x, ask.dropout), "float32"))
         low = to.hold(to.linear(to.linear(x, first, ask.rank), second, module.outputs))
         result = to.add(result, to.cast(to.scale(low), to.model))
     return to.finish(result)

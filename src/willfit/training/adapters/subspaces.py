@@ -50,7 +50,7 @@ def deft_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     if not ask.options["para"]:
         second = to.trained("deft_R", rank * module.inputs)
         scaled = to.hold(to.scale(second))
-        low = to.linear(to.dropout(x, ask.settings.dropout), scaled, rank)
+        low = to.linear(to.dropout(x, ask.dropout), scaled, rank)
         result = to.add(result, to.linear(low, left, module.outputs))
     return to.finish(to.cast(result, to.model))
 

@@ -1,4 +1,4 @@
-"""What is usual and nobody says: kernels of recurrent layers, towers that stay frozen, versions side by side."""
+"""What is usual and nobody says: kernels of recurrent layers, towers that stay frozen."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from willfit.architectures.mixers import Recurrent
 from willfit.architectures.model import Architecture
-from willfit.engines.versions import parse_version
 from willfit.training.settings import TrainingSettings
 
 #: Packages whose kernels models with recurrent layers run where they are installed. Their instructions name them, and
@@ -22,13 +21,6 @@ NO_KERNELS = "torch"
 #: freeze_multi_modal_projector`; Megatron-LM's are ms-swift's).
 _FREEZES_TOWERS = ("ms-swift", "llamafactory", "megatron")
 
-#: TRL up to a version, and the transformers that was newest when it was released.
-_BESIDE_TRL = (
-    ((0, 8), "4.38.0"), ((0, 9), "4.40.0"), ((0, 11), "4.44.0"), ((0, 13), "4.46.0"), ((0, 15), "4.48.0"),
-    ((0, 16), "4.49.0"), ((0, 18), "4.51.0"), ((0, 20), "4.53.0"), ((0, 22), "4.55.0"), ((0, 24), "4.56.0"),
-    ((0, 27), "4.57.0"), ((1, 0), "5.2.0"), ((1, 5), "5.8.0"), ((1, 10), "5.15.0"),
-)  # fmt: skip
-
 
 def assumed(
     settings: TrainingSettings, architecture: Architecture
@@ -43,24 +35,10 @@ def assumed(
         The model.
     """
     notes: list[str] = []
-    for fill in (_version_beside, _frozen_towers, _kernels):
+    for fill in (_frozen_towers, _kernels):
         settings, note = fill(settings, architecture)
         notes += [note] if note else []
     return settings, tuple(notes)
-
-
-def _version_beside(settings: TrainingSettings, _: Architecture) -> tuple[TrainingSettings, str]:
-    """A version of TRL alone implies a version of transformers of that time."""
-    if settings.framework != "trl" or settings.version is None or "transformers" in settings.versions:
-        return settings, ""
-    version = parse_version(settings.version)
-    found = next((release for until, release in _BESIDE_TRL if version < until), None)
-    if found is None:
-        return settings, ""
-    versions = {**settings.versions, "transformers": found}
-    return replace(
-        settings, versions=versions
-    ), f"transformers {found}, the newest when trl {settings.version} was"
 
 
 def _frozen_towers(settings: TrainingSettings, architecture: Architecture) -> tuple[TrainingSettings, str]:

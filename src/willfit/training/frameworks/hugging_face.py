@@ -9,12 +9,11 @@ from willfit.engines.transformers.eras import NEWEST
 from willfit.engines.transformers.eras import era_for as model_era_for
 from willfit.engines.transformers.loading import buffer_bytes
 from willfit.engines.versions import parse_version
-from willfit.quantities import DTYPE_BYTES, dtype_name
-from willfit.training.adapters.adapt import NEWEST_PEFT
+from willfit.quantities import DTYPE_BYTES
 from willfit.training.adapters.dtypes import adapter_dtype
 from willfit.training.frameworks.base import Defaults, fill
+from willfit.training.frameworks.eras import surrounded
 from willfit.training.frameworks.kbit import bitsandbytes, upcasting
-from willfit.training.frameworks.lora_targets import framework_targets
 from willfit.training.frameworks.remote_code import remote_code
 from willfit.training.precision import RECIPES
 from willfit.training.run import Habits, Run
@@ -29,6 +28,18 @@ _MOVED_LABELS = (4, 49)
 #: From this version on checkpoints run again without reentering autograd (transformers #43203).
 _NON_REENTRANT = (5, 0)
 
+#: From these versions of transformers and torch on AdamW is torch's fused one (`training_args.py: default_optim`).
+_FUSED, _FUSED_TORCH = (4, 54), (2, 8)
+
+#: accelerate, from which on FSDP's shards of what is trained are float32 with mixed precision (#2674).
+_UPCASTS = (0, 30)
+
+#: accelerate with FSDP2: from the first to before the second, what is frozen is float32 as well
+#: (`utils/fsdp_utils.py: fsdp2_prepare_model`).
+_SECOND, _SECOND_TRAINED_ONLY = (1, 6), (1, 13)
+
+_HALF = ("bf16", "fp16")
+
 
 def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
     """Fill in what a Trainer would.
@@ -41,27 +52,28 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
     text = settings.versions.get("transformers")
     if text is None and settings.framework == "transformers":
         text = settings.version
-    adapter = settings.adapter
-    if adapter is not None and not adapter.targets:
-        settings = replace(settings, adapter=replace(adapter, targets=framework_targets(settings)))
-    version = parse_version(text or NEWEST)
-    era = model_era_for(text or NEWEST)
+    text = text or NEWEST
+    version = parse_version(text)
+    era = model_era_for(text)
+    settings = surrounded(settings, text)
     own = remote_code(architecture.model_type)
     weights = "fp32" if era.loads_fp32 and not own.loads_half else architecture.dtype
     if settings.quantization is not None:
         # Quantizers load what they leave alone in float16 (`quantizers/quantizer_bnb_4bit.py: update_dtype`).
         weights = "fp16" if era.loads_fp32 else architecture.dtype
+    settings = _prepared(settings)
     precision = _precision(settings, weights)
     # Scripts call `prepare_model_for_kbit_training`, which turns checkpoints on as well.
     settings = upcasting(settings, "all")
+    width = settings.precision.weights or weights
     defaults = Defaults(
         precision,
+        implementation=_implementation(settings, version),
         checkpointing="full" if bitsandbytes(settings) else "none",
         attention="sdpa" if era.sdpa else "eager",
+        adapter_dtype=_adapter_dtype(settings, width),
         reentrant=version < _NON_REENTRANT,
-        adapter_dtype=_adapter_dtype(settings, precision),
     )
-    width = settings.precision.weights or weights
     habits = Habits(
         shifts_logits=version < _MOVED_LABELS,
         repeats_keys=not era.native_gqa,
@@ -79,38 +91,63 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
     return fill(settings, defaults, habits)
 
 
+def _implementation(settings: TrainingSettings, version: tuple[int, ...]) -> str:
+    torch = settings.versions.get("torch")
+    recent = torch is None or parse_version(torch) >= _FUSED_TORCH
+    return "fused" if version >= _FUSED and recent else "foreach"
+
+
+def _compute(settings: TrainingSettings) -> str | None:
+    """Dtype of mixed precision, which sharded runs are taken to have where nothing is said."""
+    asked, data = settings.precision, settings.layout.data or ""
+    shares = data.startswith("zero") or (data.startswith("fsdp") and asked.weights is None)
+    return asked.compute or ("bf16" if shares else None)
+
+
+def _prepared(settings: TrainingSettings) -> TrainingSettings:
+    """The settings, with dtypes that DeepSpeed and accelerate's FSDP change in a model that was loaded already.
+
+    DeepSpeed casts all of it (`runtime/engine.py: _configure_distributed_model`). accelerate makes float32 shards of
+    what is trained if mixed precision is on (`accelerator.py: prepare_model`); a unit of FSDP1 that PEFT froze stays.
+    """
+    asked, data = settings.precision, settings.layout.data or ""
+    compute = _compute(settings)
+    if asked.recipe is not None or compute not in _HALF:
+        return settings
+    if data.startswith("zero"):
+        return replace(settings, precision=replace(asked, weights=compute, trainable=compute, autocast=False))
+    if not data.startswith("fsdp") or asked.trainable is not None:
+        return settings
+    accelerate = parse_version(settings.versions["accelerate"])
+    all_of_it = data == "fsdp2" and accelerate < _SECOND_TRAINED_ONLY and settings.quantization is None
+    if (settings.adapter is None and accelerate >= _UPCASTS) or all_of_it:
+        return replace(settings, precision=replace(asked, weights="fp32", autocast=False))
+    return settings
+
+
 def _precision(settings: TrainingSettings, weights: str) -> PrecisionSettings:
     """Dtypes of a Trainer, with what DeepSpeed and accelerate's FSDP make of them.
 
-    DeepSpeed keeps float32 masters of what is trained; accelerate (from 0.30 on) upcasts what FSDP shards where mixed
-    precision is on (#2674); else mixed precision is autocast.
+    DeepSpeed keeps float32 masters of what is trained; else products run under autocast if a 16-bit dtype is asked for.
     """
     asked, data = settings.precision, settings.layout.data or ""
-    compute = asked.compute or ("bf16" if data.startswith(("zero", "fsdp")) else None)
-    if data.startswith("zero") and asked.weights is None and compute in ("bf16", "fp16"):
+    compute = _compute(settings)
+    if data.startswith("zero") and compute in _HALF:
         return RECIPES[f"deepspeed-{compute}"]
-    if data.startswith("fsdp") and asked.weights is None and settings.adapter is None:
-        return replace(RECIPES["fsdp-mixed"], compute=compute)
     held = asked.weights or weights
-    if compute is None and settings.framework == "ms-swift" and held in ("bf16", "fp16"):
-        # `--bf16` or `--fp16` of its Trainer follows the dtype that the model is loaded in (`select_dtype`).
-        compute = held
-    # `--bf16` and `--fp16` turn autocast on whatever the weights are, but under DeepSpeed, which makes everything half
-    # by itself (accelerate `accelerator.py: prepare_model`, `_prepare_deepspeed`).
-    autocast = compute in ("bf16", "fp16") and not data.startswith("zero")
-    return PrecisionSettings(weights=weights, autocast=autocast, master="none")
+    if data.startswith("fsdp") and held == "fp32" and compute in _HALF and settings.quantization is None:
+        # accelerate reduces in the dtype of mixed precision (`utils/dataclasses.py: set_mixed_precision`).
+        return replace(RECIPES["fsdp-mixed"], compute=compute, reduce=compute)
+    return PrecisionSettings(weights=weights, autocast=compute in _HALF, master="none")
 
 
-def _adapter_dtype(settings: TrainingSettings, precision: PrecisionSettings) -> str:
-    """Dtype of an adapter: PEFT's rule of that version, unless DeepSpeed makes everything half as it starts.
-
-    `deepspeed/runtime/engine.py: _configure_distributed_model`.
-    """
-    weights = settings.precision.weights or precision.weights or "bf16"
-    compute = settings.precision.compute or precision.compute or ""
-    if (settings.layout.data or "").startswith("zero") and compute in ("bf16", "fp16"):
-        return compute
-    peft = settings.versions.get("peft")
-    version = parse_version(peft) if peft else NEWEST_PEFT
-    kind = settings.adapter.kind if settings.adapter else "lora"
-    return dtype_name(adapter_dtype(weights, settings.quantization is not None, version, kind=kind))
+def _adapter_dtype(settings: TrainingSettings, weights: str) -> str:
+    """Dtype of what PEFT adds; DeepSpeed casts it with the model."""
+    compute = _compute(settings)
+    if (settings.layout.data or "").startswith("zero") and compute in _HALF:
+        return str(compute)
+    quantized = settings.quantization is not None
+    kind = settings.adapter.kind if settings.adapter is not None else "lora"
+    peft = parse_version(settings.versions["peft"])
+    made = adapter_dtype(weights, quantized, peft, kind=kind)
+    return "fp32" if made == "float32" else made

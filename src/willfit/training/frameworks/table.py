@@ -10,7 +10,19 @@ from willfit.errors import BadInput
 from willfit.quantities import dtype_name
 from willfit.training.adapters.swift import NEW_LAYERS, expanded
 from willfit.training.checking import checked, uncounted
-from willfit.training.frameworks import hugging_face, litgpt, megatron, swift, torchtitan, torchtune, trl
+from willfit.training.frameworks import (
+    axolotl,
+    fsdp_qlora,
+    hugging_face,
+    litgpt,
+    llamafactory,
+    megatron,
+    swift,
+    torchtitan,
+    torchtune,
+    trl,
+    unsloth,
+)
 from willfit.training.frameworks.assuming import assumed
 from willfit.training.precision import filled
 from willfit.training.run import Run
@@ -28,10 +40,10 @@ FRAMEWORKS: dict[str, _Resolve] = {
     "accelerate": hugging_face.resolve,
     "deepspeed": hugging_face.resolve,
     "ms-swift": swift.resolve,
-    "llamafactory": hugging_face.resolve,
-    "axolotl": hugging_face.resolve,
-    "unsloth": hugging_face.resolve,
-    "fsdp_qlora": hugging_face.resolve,
+    "llamafactory": llamafactory.resolve,
+    "axolotl": axolotl.resolve,
+    "unsloth": unsloth.resolve,
+    "fsdp_qlora": fsdp_qlora.resolve,
     "litgpt": litgpt.resolve,
     "torchtitan": torchtitan.resolve,
     "torchtune": torchtune.resolve,

@@ -5,13 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 
 from willfit.architectures.model import Architecture
-from willfit.engines.versions import parse_version
 from willfit.training.frameworks import hugging_face
+from willfit.training.frameworks.eras import dated
 from willfit.training.frameworks.kbit import bitsandbytes, upcasting
 from willfit.training.run import Run
 from willfit.training.settings import LossSettings, TrainingSettings
 
-NEWEST = "1.16.0"
+#: Releases, with transformers' of their time.
+_RELEASES = (
+    ("0.7.11", "4.36.0"), ("0.8.6", "4.40.0"), ("0.9.6", "4.42.0"), ("0.11.4", "4.44.0"), ("0.12.2", "4.46.0"),
+    ("0.14.0", "4.48.0"), ("0.16.1", "4.50.0"), ("0.18.2", "4.52.0"), ("0.20.0", "4.54.0"), ("0.22.2", "4.56.0"),
+    ("0.25.1", "4.57.0"), ("0.27.2", "5.0.0"), ("1.0.0", "5.4.0"), ("1.5.1", "5.8.0"), ("1.9.0", "5.12.0"),
+    ("1.14.2", "5.16.0"), ("1.16.0", "5.23.0"),
+)  # fmt: skip
+
+NEWEST = _RELEASES[-1][0]
 
 #: From these versions on: bf16 is the default, checkpointing is; SFT, and preferences, never make whole logits.
 _HALF, _CHECKPOINTS, _CHUNKED_SFT, _CHUNKED_OTHERS = (0, 19), (0, 22), (1, 7), (1, 14)
@@ -25,7 +33,7 @@ _CHUNK = 256
 
 def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
     """Fill in what TRL's trainers do (`trainer/base_config.py`, `sft_config.py`, `sft_trainer.py`)."""
-    version = parse_version(settings.version or _version_beside(settings))
+    version, settings = dated(settings, _RELEASES)
     checkpointing, precision, loss = settings.checkpointing, settings.precision, settings.loss
     if version >= _CHECKPOINTS and checkpointing.kind is None:
         checkpointing = replace(checkpointing, kind="full")
@@ -53,19 +61,3 @@ def _upcast(settings: TrainingSettings, version: tuple[int, ...]) -> str:
     quantization, compute = settings.quantization, settings.precision.compute
     four_bits = quantization is not None and quantization.method in ("nf4", "fp4")
     return "norms" if four_bits and compute == "bf16" else "all"
-
-
-def _version_beside(settings: TrainingSettings) -> str:
-    """The version that was current with a version of transformers, where only that is known."""
-    beside = settings.versions.get("transformers")
-    if beside is None:
-        return NEWEST
-    era = parse_version(beside)
-    releases = (
-        ((4, 45), "0.11.0"),
-        ((4, 50), "0.16.0"),
-        ((4, 55), "0.21.0"),
-        ((5, 0), "0.25.0"),
-        ((5, 15), "1.5.0"),
-    )
-    return next((release for until, release in releases if era < until), NEWEST)
