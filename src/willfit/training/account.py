@@ -58,7 +58,7 @@ class Account:
 
 
 def account(
-    run: Run, holding: Holding, capability: str, ranks: Ranks, layers: range, in_flight: int
+    run: Run, holding: Holding, capability: str, ranks: Ranks, layers: range, in_flight: float
 ) -> Account:
     """Account for one rank of a pipeline stage.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import ceil
 
 from willfit.calibration import constant
 from willfit.engines.base import Machine, Subject
@@ -135,7 +134,7 @@ def accounts_of(run: Run, subject: Subject, machine: Machine, ranks: Ranks) -> l
     for stage, layers in enumerate(stages_of(layout, len(architecture.layers))):
         alive = 1.0 if layout.device_map else in_flight(layout, stage, settings.gradient_accumulation)
         capability = machine.devices[0].compute_capability
-        found.append(account(run, holding, capability, ranks, layers, ceil(alive)))
+        found.append(account(run, holding, capability, ranks, layers, alive))
     return found
 
 

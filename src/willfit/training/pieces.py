@@ -52,6 +52,7 @@ def step_of(run: Run, compute_capability: str, virtual_tokens: int = 0, prefix_t
         repeats_keys=run.habits.repeats_keys,
         tensor_ranks=layout.tp,
         sequence_parallel=layout.sp,
+        regathers=run.habits.regathers,
         compute_capability=compute_capability,
         expert_ranks=layout.ep,
         expert_tensor_ranks=expert_tensor_ranks(layout),
@@ -161,7 +162,7 @@ def _top(
     lingering: int,
 ) -> Replay:
     builder = Builder(step, holding.stored, manner_of(architecture))
-    given = builder.entering(step.tokens * architecture.hidden_size, dtype)
+    given = builder.entering(step.stream_tokens * architecture.hidden_size, dtype)
     code = run.habits.code
     if code is None:
         result = head(builder, given, architecture, _loss_path(run, step, architecture))

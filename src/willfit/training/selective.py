@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from willfit.training.tape import Operation
@@ -55,6 +56,7 @@ def all_but(operations: Sequence[Operation], modules: Sequence[str]) -> list[Ope
     `core_attn` is attention without its projections; the others are parts of a layer.
     """
     kept = {value.storage for operation in operations for value in operation.saved}
+    # What is kept of an operation beside values (a mask of dropout) is kept even if its output is not.
     dropped = {_PARTS[name] for name in modules if name in _PARTS}
 
     def runs_again(operation: Operation) -> bool:
@@ -62,9 +64,9 @@ def all_but(operations: Sequence[Operation], modules: Sequence[str]) -> list[Ope
         return core or operation.module in dropped
 
     return [
-        operation
+        replace(operation, outputs=tuple(value for value in operation.outputs if value.storage in kept))
         for operation in operations
-        if not runs_again(operation) and any(value.storage in kept for value in operation.outputs)
+        if not runs_again(operation)
     ]
 
 

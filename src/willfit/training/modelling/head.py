@@ -9,6 +9,7 @@ from willfit.quantities import DTYPE_BYTES, ceil_div
 from willfit.training.modelling.builder import Builder
 from willfit.training.modelling.pooled import pooled_head
 from willfit.training.modelling.roles import norms_of
+from willfit.training.modelling.sequence import gathered
 from willfit.training.tape import Tape, Value, Weight
 
 
@@ -57,7 +58,7 @@ def head(builder: Builder, value: Value, architecture: Architecture, path: LossP
     builder
         Writes the tape.
     value
-        The residual stream behind the last layer.
+        The residual stream behind the last layer; this rank's tokens of it with sequence parallelism.
     architecture, path
         The model, and how its loss is computed.
     """
@@ -67,6 +68,7 @@ def head(builder: Builder, value: Value, architecture: Architecture, path: LossP
     for norm in norms[-1:]:
         if norm.weight is not None:
             value = builder.norm(value, norm.weight, architecture.traits.norm, norm.bias)
+    value = gathered(builder, value)
     if path.classes or path.pooled:
         tape.module = "scores"
         return pooled_head(builder, value, architecture, path.classes)
@@ -80,7 +82,11 @@ def head(builder: Builder, value: Value, architecture: Architecture, path: LossP
     if architecture.traits.final_softcap:
         bent = tape.run("tanh", (tape.scale(logits),), logits.elements, logits.dtype, saves_output=True)
         logits = tape.scale(bent)
-    loss = _cross_entropy(tape, logits, path)
+    loss = (
+        _divided_cross_entropy(tape, logits, path)
+        if path.kind == "vocab-parallel"
+        else _cross_entropy(tape, logits, path)
+    )
     if path.keeps_logits:
         tape.hold(logits)
     return loss
@@ -107,6 +113,20 @@ def _cross_entropy(tape: Tape, logits: Value, path: LossPath) -> Value:
     wide = tape.cast(wide, "fp32")
     logarithms = tape.run("log_softmax", (wide,), size, "fp32", saves_output=True)
     return tape.run("nll_loss", (logarithms,), 1, "fp32", saves=(logarithms,))
+
+
+def _divided_cross_entropy(tape: Tape, logits: Value, path: LossPath) -> Value:
+    """Cross entropy on a rank's part of the vocabulary, which works in one float32 tensor from logits to gradient.
+
+    Megatron-LM `core/tensor_parallel/cross_entropy.py: _VocabParallelCrossEntropy`: beside exponentials, a mask and an
+    index of 8 bytes a row are kept. Autograd casts the gradient to the dtype of the logits.
+    """
+    narrow = logits.dtype != "fp32"
+    kept = 4 * logits.elements if narrow else 0
+    return tape.run(
+        "vocab-parallel cross entropy", (logits,), 1, "fp32", saves=() if narrow else (logits,),
+        kept_bytes=kept + 9 * path.rows, reuses=not narrow,
+    )  # fmt: skip
 
 
 def _by_chunks(builder: Builder, value: Value, projection: Tensor, path: LossPath) -> Value:

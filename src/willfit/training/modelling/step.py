@@ -26,7 +26,8 @@ class Step:
     attention
         `eager`, `sdpa`, `flash_attention_2`, ... as in `TrainingSettings`.
     kernels
-        Fused kernels that replace composite operations: `rms_norm`, `rope`, `swiglu`, `cross_entropy`, `lora`.
+        Fused kernels that replace composite operations: `rms_norm`, `rope`, `swiglu`, `gelu`, `softmax` (scale, mask and
+        softmax of eager attention in one), `cross_entropy`, `lora`.
     masked
         An explicit mask reaches attention.
     mask_heads
@@ -38,7 +39,7 @@ class Step:
     tensor_ranks, sequence_parallel
         Tensor-parallel ranks, and whether norms and residuals are divided along the sequence among them.
     regathers
-        Sequence-parallel ranks keep their share of a product's input, and gather it again in the backward pass.
+        See `Habits`.
     compute_capability
         Of the device, which decides what SDPA can choose.
     expert_ranks, expert_tensor_ranks
