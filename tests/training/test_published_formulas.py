@@ -43,7 +43,9 @@ def model(shape: tuple[int, ...], layers: int | None = None) -> Subject:
     return subject_from_config("gpt", Config(config, "the paper"))
 
 
-def first_stage(subject: Subject, layout: LayoutSettings, kind: str = "none", micro_batches: int = 1) -> Account:
+def first_stage(
+    subject: Subject, layout: LayoutSettings, kind: str = "none", micro_batches: int = 1
+) -> Account:
     settings = TrainingSettings(
         framework="megatron",
         seq_len=LENGTH,
@@ -89,7 +91,9 @@ def test_what_selective_recomputation_saves(shape) -> None:
     """Section 5: 70 % of GPT-3's activations, 65 % of MT-NLG's."""
     layout = LayoutSettings(tp=RANKS, sp=True)
     whole, less = (
-        sum(piece.kept for piece in first_stage(model(shape, 8), layout, kind).pieces if "layer" in piece.name)
+        sum(
+            piece.kept for piece in first_stage(model(shape, 8), layout, kind).pieces if "layer" in piece.name
+        )
         for kind in ("none", "selective-core-attn")
     )
     assert 100 * (1 - less / whole) == pytest.approx(70 if shape is GPT3 else 65, abs=0.5)

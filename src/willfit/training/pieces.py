@@ -187,6 +187,7 @@ def _loss_path(run: Run, step: Step, architecture: Architecture) -> LossPath:
         run.habits.upcasts_logits,
         run.habits.shifts_logits and step.batch > 1,
         loss.keeps_logits,
+        run.habits.loss_inside,
         scores(run.settings),
         run.settings.objective == "embedding",
     )

@@ -35,6 +35,8 @@ class Habits:
         4-bit matrices are expanded to float16 and cast from there.
     quantizes_head
         The head is quantized like any linear layer.
+    loss_inside
+        The model's own forward computes the loss, and holds what its head was given until it returns.
     regathers
         Sequence-parallel ranks keep their share of a product's input, and gather it again in the backward pass.
     code
@@ -51,6 +53,7 @@ class Habits:
     keeps_quantized_input: bool = False
     expands_twice: bool = False
     quantizes_head: bool = False
+    loss_inside: bool = False
     regathers: bool = False
     code: Code | None = None
 

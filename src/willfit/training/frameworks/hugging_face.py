@@ -58,6 +58,7 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
         shifts_logits=version < _MOVED_LABELS,
         repeats_keys=not era.native_gqa,
         grouped_experts=era.grouped_experts,
+        loss_inside=True,
         upcasts_logits=version < _UPCASTING_LOSS,
         table_bytes=buffer_bytes(architecture, era, DTYPE_BYTES[width]),
     )

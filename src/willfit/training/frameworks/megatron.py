@@ -26,7 +26,7 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
     )
     if settings.layout.bucket_view is None:
         settings = replace(settings, layout=replace(settings.layout, bucket_view=True))
-    run = fill(settings, defaults, Habits(gradient_buffers=True, regathers=True))
+    run = fill(settings, defaults, Habits(gradient_buffers=True, loss_inside=True, regathers=True))
     return replace(run, habits=replace(run.habits, table_bytes=_score_buffer(run.settings, architecture)))
 
 
@@ -39,9 +39,19 @@ def _score_buffer(settings: TrainingSettings, architecture: Architecture) -> int
         return 0
     layout = settings.layout
     heads = max(
-        (mixer.heads for layer in architecture.layers for mixer in layer.mixers if isinstance(mixer, Attention)),
+        (
+            mixer.heads
+            for layer in architecture.layers
+            for mixer in layer.mixers
+            if isinstance(mixer, Attention)
+        ),
         default=0,
     )
     length = (settings.seq_len or 0) // layout.ulysses
     pairs = (length // layout.cp) * length
-    return settings.micro_batch * (heads // layout.tp) * pairs * DTYPE_BYTES[settings.precision.compute or "bf16"]
+    return (
+        settings.micro_batch
+        * (heads // layout.tp)
+        * pairs
+        * DTYPE_BYTES[settings.precision.compute or "bf16"]
+    )

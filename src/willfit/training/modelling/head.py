@@ -33,6 +33,9 @@ class LossPath:
         Rows of a chunk where it goes by chunks.
     keeps_logits
         The caller holds the logits during the backward pass.
+    inside
+        The loss is computed in the model's own forward, whose local variables hold what the head was given until it
+        returns.
     classes
         Outputs of a head that scores whole sequences; 0 where the vocabulary is scored.
     pooled
@@ -46,6 +49,7 @@ class LossPath:
     upcasts: bool = True
     shifts: bool = False
     keeps_logits: bool = False
+    inside: bool = False
     classes: int = 0
     pooled: bool = False
 
@@ -73,7 +77,17 @@ def head(builder: Builder, value: Value, architecture: Architecture, path: LossP
         tape.module = "scores"
         return pooled_head(builder, value, architecture, path.classes)
     tape.module = "logits"
-    projection = output_projection(architecture)
+    loss = _loss(builder, value, output_projection(architecture), architecture, path)
+    if path.inside:
+        tape.hold(value)
+    return loss
+
+
+def _loss(
+    builder: Builder, value: Value, projection: Tensor, architecture: Architecture, path: LossPath
+) -> Value:
+    """From the normed stream to the loss."""
+    tape = builder.tape
     if path.kind == "chunked":
         return _by_chunks(builder, value, projection, path)
     if path.kind in ("liger", "cut", "chunked-head"):
@@ -100,19 +114,23 @@ def output_projection(architecture: Architecture) -> Tensor:
 
 
 def _cross_entropy(tape: Tape, logits: Value, path: LossPath) -> Value:
-    """Cross entropy on whole logits."""
+    """Cross entropy on whole logits, which the caller holds until it has the loss."""
     size, rows = logits.elements, path.rows
-    wide = tape.cast(logits, "fp32") if path.upcasts else logits
+    given = wide = tape.cast(logits, "fp32") if path.upcasts else logits
     if path.shifts:
         wide = tape.run("shift", (wide,), size, wide.dtype)
     if path.kind == "fused":
         # One kernel: it keeps the logits with a statistic a row, and writes the gradient over them (Unsloth, Liger).
-        return tape.run(
+        loss = tape.run(
             "fused cross entropy", (wide,), 1, "fp32", saves=(wide,), kept_bytes=8 * rows, reuses=True
         )
+        tape.hold(given)
+        return loss
     wide = tape.cast(wide, "fp32")
     logarithms = tape.run("log_softmax", (wide,), size, "fp32", saves_output=True)
-    return tape.run("nll_loss", (logarithms,), 1, "fp32", saves=(logarithms,))
+    loss = tape.run("nll_loss", (logarithms,), 1, "fp32", saves=(logarithms,))
+    tape.hold(given, wide)
+    return loss
 
 
 def _divided_cross_entropy(tape: Tape, logits: Value, path: LossPath) -> Value:
