@@ -53,6 +53,7 @@ def step_of(run: Run, compute_capability: str, virtual_tokens: int = 0, prefix_t
         tensor_ranks=layout.tp,
         sequence_parallel=layout.sp,
         regathers=run.habits.regathers,
+        norm=run.habits.norm,
         compute_capability=compute_capability,
         expert_ranks=layout.ep,
         expert_tensor_ranks=expert_tensor_ranks(layout),

@@ -37,6 +37,8 @@ class Habits:
         The head is quantized like any linear layer.
     loss_inside
         The model's own forward computes the loss, and holds what its head was given until it returns.
+    norm
+        Kind of RMS norms, where the framework's own code writes them otherwise than transformers' does.
     regathers
         Sequence-parallel ranks keep their share of a product's input, and gather it again in the backward pass.
     code
@@ -54,6 +56,7 @@ class Habits:
     expands_twice: bool = False
     quantizes_head: bool = False
     loss_inside: bool = False
+    norm: str = ""
     regathers: bool = False
     code: Code | None = None
 

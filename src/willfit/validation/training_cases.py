@@ -129,8 +129,8 @@ def _versions(case: Case) -> dict[str, str]:
     # A commit says nothing about the order of releases.
     versions = {name: text for name, text in stated.items() if _RELEASE.match(text)}
     date = str(case.fields.get("date") or "")
-    if case.engine == "litgpt" and date:
-        versions.setdefault("litgpt", date)
+    if case.engine in ("litgpt", "torchtune") and date:
+        versions.setdefault(case.engine, date)
     if "transformers" not in versions:
         reached = [release for since, release in _RELEASES if since <= date]
         versions["transformers"] = reached[-1] if reached else _RELEASES[0][1]

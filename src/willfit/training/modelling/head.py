@@ -150,17 +150,18 @@ def _divided_cross_entropy(tape: Tape, logits: Value, path: LossPath) -> Value:
 def _by_chunks(builder: Builder, value: Value, projection: Tensor, path: LossPath) -> Value:
     """Logits chunk by chunk, all kept; their float32 copies and gradients exist for one chunk at a time.
 
-    torchtune `modules/transformer.py: chunked_output`. Uncompiled, each chunk's
-    log softmax is kept as well.
+    torchtune `modules/transformer.py: chunked_output`, `modules/loss/ce_chunked_output_loss.py`. Each chunk's log
+    softmax is kept in float32, and the logits go once the loss is there; a compiled loss keeps the logits instead, and
+    makes its gradient from one float32 tensor (torch `_functorch/partitioners.py`).
     """
     step = builder.step
     weight = builder.stored(projection).weight
     size, narrow = path.rows * path.vocabulary, DTYPE_BYTES[value.dtype]
     part = ceil_div(size, max(1, ceil_div(path.rows, path.chunk_rows or path.rows)))
-    kept = size * (narrow if step.compiled else narrow + 4)
+    held = 0 if step.compiled else size * narrow
     return builder.tape.run(
-        "loss by chunks", (value,), 1, "fp32", saves=(value,), kept_bytes=kept, forward_temp=4 * part,
-        backward_temp=part * (4 + 4 + narrow), weights=(weight,),
+        "loss by chunks", (value,), 1, "fp32", saves=(value,), kept_bytes=size * (narrow if step.compiled else 4),
+        forward_temp=held + 4 * part, backward_temp=part * (4 + (narrow if step.compiled else 4)), weights=(weight,),
     )  # fmt: skip
 
 

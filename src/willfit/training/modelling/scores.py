@@ -178,7 +178,7 @@ def _eager(
 def _fused_softmax(
     builder: Builder, queries: Value, keys: Value, values: Value, mixer: Attention, traits: Traits
 ) -> Value:
-    """Scores, a kernel that scales, masks and normalises them in their own dtype, dropout, and a product with the values.
+    """Scores, a kernel that scales, masks and normalises them in their own dtype, dropout, a product with the values.
 
     Megatron-LM `core/transformer/dot_product_attention.py`, `core/fusions/fused_softmax.py`: the backward pass of the
     kernel writes over the gradient that it is given. Sequences come first in memory, so that no head is copied.
