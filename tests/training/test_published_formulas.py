@@ -102,7 +102,7 @@ def test_what_selective_recomputation_saves(shape) -> None:
 @MODELS
 @pytest.mark.parametrize("interleaved", [False, True])
 def test_the_first_stage_of_a_pipeline(shape, interleaved) -> None:
-    """Section 4.2.3: all layers' activations of one micro-batch whatever p is, times 1 + (p - 1) / (p v) if interleaved."""
+    """Section 4.2.3: a micro-batch of all layers whatever p is, times 1 + (p - 1) / (p v) if interleaved."""
     layers, hidden, heads, stages, chunks = shape
     layout = LayoutSettings(tp=RANKS, sp=True, pp=stages)
     if interleaved:
