@@ -8,7 +8,7 @@ from willfit.engines.caching_allocator import cublas_workspace
 from willfit.training.holding import Holding
 from willfit.training.layout import Ranks
 from willfit.training.optimizers import OptimizerMemory, optimizer_memory
-from willfit.training.pieces import pieces_of, step_of
+from willfit.training.pieces import Replayed, pieces_of, step_of
 from willfit.training.run import Run
 from willfit.training.sharding import Communication, communication_of
 from willfit.training.timeline import Instant, Piece, fullest, instants
@@ -58,7 +58,13 @@ class Account:
 
 
 def account(
-    run: Run, holding: Holding, capability: str, ranks: Ranks, layers: range, in_flight: float
+    run: Run,
+    holding: Holding,
+    capability: str,
+    ranks: Ranks,
+    layers: range,
+    in_flight: float,
+    known: Replayed | None = None,
 ) -> Account:
     """Account for one rank of a pipeline stage.
 
@@ -74,6 +80,8 @@ def account(
         Layers of the stage.
     in_flight
         Micro-batches whose activations the stage keeps at once.
+    known
+        Layers that other stages have replayed.
     """
     settings = run.settings
     added = holding.adapting.found if holding.adapting else None
@@ -82,7 +90,7 @@ def account(
         if added
         else step_of(run, capability)
     )
-    pieces = pieces_of(run, holding, step, layers)
+    pieces = pieces_of(run, holding, step, layers, known)
     units = [piece.unit for piece in pieces]
     sharing = communication_of(units, settings, ranks, holding.architecture.hidden_size)
     stepping = optimizer_of(run, holding, ranks, layers, sharing.master > 0)

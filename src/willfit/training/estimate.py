@@ -16,6 +16,7 @@ from willfit.training.host import host_terms
 from willfit.training.layout import Ranks, in_flight, ranks_of, stages_of, with_data
 from willfit.training.modelling.known import roughly_modelled
 from willfit.training.outside import communicators, context, fragmentation
+from willfit.training.pieces import Replayed
 from willfit.training.remedies import remedies
 from willfit.training.rollout import Rollout, colocated, shared_with
 from willfit.training.run import Run
@@ -127,6 +128,7 @@ def accounts_of(run: Run, subject: Subject, machine: Machine, ranks: Ranks) -> l
     architecture = run.architecture or subject.architecture
     holding = Holding(architecture, recipe, settings)
     found = []
+    known: Replayed = {}
     layout = settings.layout
     if layout.device_map:
         # One process: layers lie on its devices one after the other, and one micro-batch runs at a time.
@@ -134,7 +136,7 @@ def accounts_of(run: Run, subject: Subject, machine: Machine, ranks: Ranks) -> l
     for stage, layers in enumerate(stages_of(layout, len(architecture.layers))):
         alive = 1.0 if layout.device_map else in_flight(layout, stage, settings.gradient_accumulation)
         capability = machine.devices[0].compute_capability
-        found.append(account(run, holding, capability, ranks, layers, alive))
+        found.append(account(run, holding, capability, ranks, layers, alive, known))
     return found
 
 

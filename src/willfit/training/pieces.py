@@ -65,7 +65,14 @@ def step_of(run: Run, compute_capability: str, virtual_tokens: int = 0, prefix_t
     )
 
 
-def pieces_of(run: Run, holding: Holding, step: Step, layers: range) -> list[Piece]:
+#: Layers that were replayed: by identity, the dtype of the stream, whether it needs a gradient, whether prompts join;
+#: with the layer's parameters, and dtype and need of a gradient of what it gives.
+Replayed = dict[tuple[int, str, bool, bool], tuple[Replay, Unit, str, bool]]
+
+
+def pieces_of(
+    run: Run, holding: Holding, step: Step, layers: range, known: Replayed | None = None
+) -> list[Piece]:
     """The pieces of a pipeline stage, in the order of the forward pass; of the whole model, if that is one stage.
 
     Parameters
@@ -74,7 +81,10 @@ def pieces_of(run: Run, holding: Holding, step: Step, layers: range) -> list[Pie
         The run, how it holds the model, and how a micro-batch runs.
     layers
         Which layers the stage has.
+    known
+        Layers that other stages of the same run have replayed; those of this one are added.
     """
+    known = {} if known is None else known
     architecture, settings = holding.architecture, run.settings
     checkpointing = settings.checkpointing
     added = settings.gradient_accumulation > 1 or run.habits.gradient_buffers
@@ -90,22 +100,21 @@ def pieces_of(run: Run, holding: Holding, step: Step, layers: range) -> list[Pie
         entering = trained or any(piece.replay.gradients for piece in seen)
         entering = entering or (holding.adapting is not None and holding.adapting.found.virtual_tokens > 0)
         entering = entering or (settings.adapter is not None and checkpointing.kind not in (None, "none"))
-    known: dict[tuple[int, bool, bool], tuple[Replay, Unit, bool]] = {}
     code = run.habits.code
     for index in layers:
         layer = architecture.layers[index]
         own = replace(code, prompts=index >= PROMPT_FROM) if code and code.prompts else code
-        key = id(layer), entering, own is not None and own.prompts
+        key = id(layer), dtype, entering, own is not None and own.prompts
         if key not in known:
-            ran, dtype, passes = _layer(holding, step, layer, dtype, entering, temporary, selects, own)
+            ran, given, passes = _layer(holding, step, layer, dtype, entering, temporary, selects, own)
             unit = holding.unit(layer.tensors)
             if holding.adapting is not None:
                 unit = joined(unit, holding.adapting.in_layer())
-            known[key] = ran, unit, passes
+            known[key] = ran, unit, given, passes
         chosen = checkpointing.kind not in (None, "none") and index % checkpointing.every == 0
         chosen = chosen and (checkpointing.layers is None or index < checkpointing.layers)
         selective = chosen and chosen_by is not None
-        ran, unit, entering = known[key]
+        ran, unit, dtype, entering = known[key]
         if step.compiled and not chosen:
             ran = ran.kept_as_selected()
         found.append(Piece(f"layer {index}", ran, unit, chosen, selective, checkpointing.offload))

@@ -45,7 +45,7 @@ def all_products(operations: Sequence[Operation]) -> list[Operation]:
 
 
 def compiled(operations: Sequence[Operation]) -> list[Operation]:
-    """What `torch.compile` keeps of a layer (torch `_functorch/partitioners.py: solve_min_cut`, `_functorch/config.py`).
+    """What `torch.compile` keeps of a layer (torch `_functorch/partitioners.py: solve_min_cut`).
 
     Products and attention are never computed again, nor are reductions; what they read in the backward pass would
     have to be written out there (`ban_recompute_materialized_backward`), so it is kept as it is. What other operations
