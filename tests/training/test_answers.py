@@ -210,3 +210,13 @@ def test_published_commands_are_answered_or_refused(monkeypatch: pytest.MonkeyPa
             answer_command(words, machine, offline=True)
             answered += 1
     assert answered > 70
+
+
+@pytest.mark.parametrize(
+    ("framework", "checkpoints"),
+    [("llamafactory", True), ("ms-swift", True), ("trl", True), ("transformers", False)],
+)
+def test_programs_that_checkpoint_unless_told_otherwise(framework: str, checkpoints: bool) -> None:
+    settings = TrainingSettings(framework=framework, adapter=AdapterSettings(), seq_len=2048)
+    told = replace(settings, checkpointing=CheckpointingSettings("full"))
+    assert (allocated(ask(settings)) == allocated(ask(told))) is checkpoints

@@ -18,6 +18,10 @@ from willfit.training.settings import PrecisionSettings, TrainingSettings
 #: Methods whose models PEFT prepares, with checkpoints (`peft/utils/other.py: prepare_model_for_kbit_training`).
 _BITSANDBYTES = ("nf4", "fp4", "int8")
 
+#: Programs on top of the Trainer that checkpoint layers unless told otherwise (LLaMA-Factory
+#: `model/model_utils/checkpointing.py: prepare_model_for_training`, ms-swift `trainers/arguments.py`).
+_CHECKPOINTING = ("llamafactory", "ms-swift")
+
 #: From this version on the loss function of `loss/loss_utils.py` upcasts, not the model.
 _UPCASTING_LOSS = (4, 46)
 
@@ -49,7 +53,7 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
     kbit = settings.quantization is not None and settings.quantization.method in _BITSANDBYTES
     defaults = Defaults(
         precision,
-        checkpointing="full" if kbit else "none",
+        checkpointing="full" if kbit or settings.framework in _CHECKPOINTING else "none",
         attention="sdpa" if era.sdpa else "eager",
         reentrant=version < _NON_REENTRANT,
     )
