@@ -220,3 +220,12 @@ def test_programs_that_checkpoint_unless_told_otherwise(framework: str, checkpoi
     settings = TrainingSettings(framework=framework, adapter=AdapterSettings(), seq_len=2048)
     told = replace(settings, checkpointing=CheckpointingSettings("full"))
     assert (allocated(ask(settings)) == allocated(ask(told))) is checkpoints
+
+
+def test_a_quantized_checkpoint_is_converted_where_the_model_itself_is_trained() -> None:
+    model, settings = "openai/gpt-oss-20b", TrainingSettings(seq_len=1024, precision=PURE)
+    whole, adapted = ask(settings, model), ask(replace(settings, adapter=AdapterSettings()), model)
+    assert terms(whole)["optimizer_state"] == pytest.approx(2 * terms(whole)["weights"], rel=1e-3)
+    assert terms(adapted)["weights"] < 0.4 * terms(whole)["weights"]
+    assert any("mxfp4 numbers cannot be trained" in note for note in whole.notes)
+    assert not any("cannot be trained" in note for note in adapted.notes)

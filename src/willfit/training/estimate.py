@@ -9,7 +9,7 @@ from willfit.calibration import constant
 from willfit.engines.base import Machine, Subject
 from willfit.estimate import DeviceEstimate, Estimate, Term, between, combined
 from willfit.training.account import Account, account
-from willfit.training.base_model import base_recipe
+from willfit.training.base_model import base_recipe, converted_note
 from willfit.training.frameworks.table import resolve
 from willfit.training.holding import Holding
 from willfit.training.host import host_terms
@@ -73,7 +73,13 @@ def _answer(subject: Subject, machine: Machine, run: Run, ranks: Ranks) -> Estim
         "train",
         tuple(devices),
         DeviceEstimate("host", 0, machine.host_bytes, host_terms(run, worst, len(machine.devices))),
-        notes=(*run.assumed, *_rough_note(rough), *worst.optimizer.notes, *subject.notes),
+        notes=(
+            *run.assumed,
+            *converted_note(subject, run.settings.adapter is not None),
+            *_rough_note(rough),
+            *worst.optimizer.notes,
+            *subject.notes,
+        ),
         refusal=rollout.refusal if rollout is not None else "",
         details=_details(worst, by_stage[accounts.index(worst)][0]),
     )
@@ -124,7 +130,8 @@ def accounts_of(run: Run, subject: Subject, machine: Machine, ranks: Ranks) -> l
     """The account of a rank of each pipeline stage."""
     settings = run.settings
     weights = settings.precision.weights or "bf16"
-    recipe = base_recipe(subject, settings.quantization, weights, run.habits.quantizes_head)
+    adapted = settings.adapter is not None
+    recipe = base_recipe(subject, settings.quantization, weights, run.habits.quantizes_head, adapted)
     architecture = run.architecture or subject.architecture
     holding = Holding(architecture, recipe, settings)
     found = []
