@@ -9,6 +9,7 @@ import pytest
 
 from willfit.checkpoints import catalogue
 from willfit.checkpoints.catalogue import catalogue_ids, find, similar_ids
+from willfit.checkpoints.locate import locate
 from willfit.errors import BadInput
 
 LINES = [json.loads(line) for line in catalogue._FILE.read_bytes().splitlines()]
@@ -56,6 +57,29 @@ def test_of_copies_under_one_name_the_original_is_meant():
         find("meta-llama-3.1-8b-instruct").id == "meta-llama/Llama-3.1-8B-Instruct"
     )  # copies alone have this name
     assert find("meta-llama-3.1-8b").id == "meta-llama/Meta-Llama-3.1-8B"
+
+
+def test_an_organisation_under_its_former_name():
+    assert find("THUDM/chatglm3-6b").id == "zai-org/chatglm3-6b"
+    assert find("CohereForAI/c4ai-command-r-v01").id == "CohereLabs/c4ai-command-r-v01"
+    assert not {line["key"].split("/")[0].encode() for line in LINES} & set(catalogue._MOVED)
+
+
+#: Models of training cases of which no config could be found: OpenBuddy's vocabulary is its own, of unknown size.
+NOT_FOUND = {"OpenBuddy/openbuddy-zephyr-7b-v14.1"}
+
+
+def test_which_models_of_training_cases_are_found_without_a_network():
+    lines = (ROOT / "tests" / "data" / "cases" / "training.jsonl").read_text().splitlines()
+    cases = [json.loads(line) for line in lines]
+    assert len(cases) > 500
+    missing = set()
+    for name in {case[key] for case in cases for key in ("model", "catalogue") if case.get(key)}:
+        try:
+            assert locate(name, offline=True).source == "catalogue"
+        except BadInput:
+            missing.add(name)
+    assert missing == NOT_FOUND
 
 
 def test_ids_can_be_narrowed_and_misspelt():

@@ -17,7 +17,7 @@ NAMES = {
     "mistral-7b-instruct-v0.2.Q4_K_M.gguf": "mistralai/Mistral-7B-Instruct-v0.2:Q4_K_M",
     "openhermes-2.5-mistral-7b.Q5_K_M.gguf": "teknium/OpenHermes-2.5-Mistral-7B:Q5_K_M",
     "tinyllama-1.1b-chat-v1.0.Q4_K_M.gguf": "TinyLlama/TinyLlama-1.1B-Chat-v1.0:Q4_K_M",
-    "Meta-Llama-3.1-8B-Instruct-Q4_K_M.gguf": "NousResearch/Meta-Llama-3.1-8B-Instruct:Q4_K_M",
+    "Meta-Llama-3.1-8B-Instruct-Q4_K_M.gguf": "meta-llama/Meta-Llama-3.1-8B-Instruct:Q4_K_M",
     "Meta-Llama-3-8B-Instruct-Q4_K_M.gguf": "meta-llama/Meta-Llama-3-8B-Instruct:Q4_K_M",
     "Meta-Llama-3-70B-Instruct-IQ2_XS.gguf": "meta-llama/Meta-Llama-3-70B-Instruct:IQ2_XS",
     "Llama-3.3-70B-Instruct-Q4_K_M.gguf": "meta-llama/Llama-3.3-70B-Instruct:Q4_K_M",

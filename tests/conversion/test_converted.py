@@ -84,8 +84,9 @@ MODELS = [name for name in catalogue_ids() if architecture_name(config_of(name))
 
 
 def test_nearly_all_bundled_models_are_read() -> None:
-    assert len(MODELS) >= 1070
-    assert len(MODELS) >= 0.94 * len(catalogue_ids())
+    # llama.cpp has no converter for the others: CodeGen, DeBERTa, BART, the first InternLM, ...
+    assert len(MODELS) >= 1200
+    assert len(MODELS) >= 0.93 * len(catalogue_ids())
     assert len({architecture_name(config_of(name)) for name in MODELS}) >= 100
 
 

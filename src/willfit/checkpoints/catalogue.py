@@ -18,6 +18,8 @@ from willfit.errors import BadInput
 
 _FILE = Path(__file__).parent / "data" / "catalogue.jsonl"
 _START = re.compile(rb'^\{"key":"([^"]+)","id":"([^"]+)"', re.MULTILINE)
+#: Organisations that the hub knows under another name now; it sends the old one on.
+_MOVED = {b"thudm": b"zai-org", b"cohereforai": b"coherelabs"}
 _NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 
 
@@ -45,7 +47,8 @@ class CatalogueEntry:
 def find(name: str) -> CatalogueEntry | None:
     """Look a model up by its id, or by the part after the slash, in any case. None if it is not there.
 
-    Of copies that several organisations hold under one name the original is meant.
+    Of copies that several organisations hold under one name the original is meant. An organisation's former name
+    serves as well.
 
     Raises
     ------
@@ -55,6 +58,9 @@ def find(name: str) -> CatalogueEntry | None:
     if not _NAME.fullmatch(name):
         return None
     data, key = _data(), name.lower().encode()
+    organisation, slash, rest = key.partition(b"/")
+    if slash:
+        key = b"%b/%b" % (_MOVED.get(organisation, organisation), rest)
     at = data.find(b'{"key":"%b",' % key)
     if at < 0 and b"/" not in key:
         places = [match.start() for match in re.finditer(rb'/%b","id":' % re.escape(key), data)]

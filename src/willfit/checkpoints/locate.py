@@ -125,7 +125,8 @@ def _from_hub(name: str, revision: str | None, tag: str, offline: bool) -> Check
             return _from_catalogue(entry, asked, (note,))
         stored = stored_as(name, revision) if isinstance(error, Unreachable) and not tag else None
         if stored is not None:
-            note = f"{name} could not be read: taken for {stored.entry.id}, stored as {stored.format_name}"
+            kept = f", stored as {stored.format_name}" if stored.format_name else ""
+            note = f"{name} could not be read: taken for {stored.entry.id}{kept}"
             return replace(_from_catalogue(stored.entry, "", (note,)), format_name=stored.format_name)
         similar = catalogue.similar_ids(name) if revision is None and not tag else []
         if not similar and "/" not in name:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from willfit.checkpoints.catalogue import CatalogueEntry
+from willfit.checkpoints.catalogue import CatalogueEntry, find
 from willfit.checkpoints.gguf_names import based_on
+from willfit.errors import BadInput
 
 #: Ends of names, with the format that they stand for; `{}` is what is in the pattern's group `bits`.
 _ENDS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
@@ -25,16 +26,19 @@ _ENDS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     )
 )
 
+#: Organisations that publish copies under the models' own names.
+_COPIERS = ("unsloth", "nousresearch")
+
 
 class Stored(NamedTuple):
-    """The model of the catalogue that a repository holds, and how its weights are stored."""
+    """The model of the catalogue that a repository holds, and how its weights are stored (empty: as the model's)."""
 
     entry: CatalogueEntry
     format_name: str
 
 
 def stored_as(repository: str, revision: str | None = None) -> Stored | None:
-    """What a repository's name says; None if it does not say both.
+    """What a repository's name says; None unless it names a model, and a format if it is not a plain copy.
 
     Parameters
     ----------
@@ -52,4 +56,12 @@ def stored_as(repository: str, revision: str | None = None) -> Stored | None:
         if entry is not None:
             bits = found.groupdict().get("bits") or "4"
             return Stored(entry, meant.format(bits.lower().replace("_", "-")))
-    return None
+    return _copied(name) if organisation.lower() in _COPIERS and not revision else None
+
+
+def _copied(name: str) -> Stored | None:
+    try:
+        entry = find(name)
+    except BadInput:  # several organisations have a model of that name
+        return None
+    return Stored(entry, "") if entry else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from willfit.engines.caching_allocator import cublas_workspace
 from willfit.training.holding import Holding
@@ -92,13 +92,19 @@ def account(
     )
     pieces = pieces_of(run, holding, step, layers, known)
     units = [piece.unit for piece in pieces]
-    sharing = communication_of(units, settings, ranks, holding.architecture.hidden_size)
+    habits = run.habits
+    sharing = communication_of(
+        units, settings, ranks, holding.architecture.hidden_size, habits.postpones_sharing, habits.mixes_units
+    )
     stepping = optimizer_of(run, holding, ranks, layers, sharing.master > 0)
+    one_by_one = stepping.gradients not in ("all", "one block")
+    if stepping.gradients == "one block":
+        sharing = _of_block(sharing, stepping.trained)
     found = instants(
         pieces,
         sharing,
-        settings.gradient_accumulation > 1 or run.habits.gradient_buffers,
-        stepping.gradients != "all",
+        (settings.gradient_accumulation > 1 or habits.gradient_buffers) and not one_by_one,
+        one_by_one,
         in_flight,
         stepping.step.bytes,
     )
@@ -111,6 +117,16 @@ def account(
         sharing=sharing,
         instants=tuple(found),
         pieces=tuple(pieces),
+    )
+
+
+def _of_block(sharing: Communication, share: float) -> Communication:
+    """Gradients of the block alone that is trained in its turn, wherever it lies."""
+    return replace(
+        sharing,
+        gradients=int(sharing.gradients * share),
+        left=tuple(int(left * share) for left in sharing.left),
+        whole=int(sharing.whole * share),
     )
 
 

@@ -12,7 +12,7 @@ CHECKPOINTING = (
     "none", "full", "selective", "selective-op", "selective-graph", "selective-products", "selective-core-attn",
     "selective-mlp", "selective-modules",
 )  # fmt: skip
-LOSSES = ("hf", "chunked", "chunked-head", "fused", "liger", "cut", "vocab-parallel")
+LOSSES = ("hf", "chunked", "chunked-head", "chunked-backward", "fused", "liger", "cut", "vocab-parallel")
 ATTENTION = (
     "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention", "te", "xformers",
 )  # fmt: skip

@@ -10,6 +10,7 @@ from willfit.engines.base import Machine, Subject
 from willfit.estimate import DeviceEstimate, Estimate, Term, between, combined
 from willfit.training.account import Account, account
 from willfit.training.base_model import base_recipe, converted_note
+from willfit.training.figures import figures
 from willfit.training.frameworks.table import resolve
 from willfit.training.holding import Holding
 from willfit.training.host import host_terms
@@ -22,7 +23,6 @@ from willfit.training.rollout import Rollout, colocated, shared_with
 from willfit.training.run import Run
 from willfit.training.settings import TrainingSettings
 from willfit.training.terms import inside, others, paged, unwritten
-from willfit.training.timeline import Instant
 
 
 def estimate(subject: Subject, machine: Machine, settings: TrainingSettings) -> Estimate:
@@ -63,7 +63,12 @@ def _answer(subject: Subject, machine: Machine, run: Run, ranks: Ranks) -> Estim
     by_stage = [_terms(one, run, ranks, rollout, rough) for one in accounts]
     devices = []
     for index, device in enumerate(machine.devices):
-        terms, interval = by_stage[index * len(accounts) // len(machine.devices)]
+        stage = index * len(accounts) // len(machine.devices)
+        terms, interval = by_stage[stage]
+        room = None if device.usable_bytes is None else device.usable_bytes - interval[1]
+        if moving := paged(accounts[stage], room):
+            terms = (*terms, *moving)
+            interval = _interval(terms)
         devices.append(DeviceEstimate(device.name, index, device.usable_bytes, terms, interval))
     worst = max(accounts, key=lambda one: one.peak)
     return Estimate(
@@ -81,7 +86,10 @@ def _answer(subject: Subject, machine: Machine, run: Run, ranks: Ranks) -> Estim
             *subject.notes,
         ),
         refusal=rollout.refusal if rollout is not None else "",
-        details=_details(worst, by_stage[accounts.index(worst)][0]),
+        details={
+            "between_steps": worst.resident + _left_gradients(worst, run),
+            **figures(worst, by_stage[accounts.index(worst)][0], run, ranks.states, machine.devices[0]),
+        },
     )
 
 
@@ -100,7 +108,6 @@ def _terms(
     terms = [
         *inside(one, run),
         *others(one, run),
-        *paged(one),
         *unwritten(one, rough),
         *_beside(one, run, ranks),
     ]
@@ -167,43 +174,10 @@ def _interval(terms: Sequence[Term]) -> tuple[int, int]:
     return low, high
 
 
-def _details(one: Account, terms: Sequence[Term]) -> dict[str, object]:
-    """Figures that tools print: allocated is a point, reserved and what the driver shows are ranges."""
-    inner, shown = constant("training.reserved_ratio"), constant("training.shown_ratio")
-    beside = sum(term.bytes for term in terms if term.name in ("context", "nccl"))
-    peak = sum(term.bytes for term in terms if term.low_bytes == term.high_bytes)
-    allocated = constant("training.allocated_ratio")
-    figures = {
-        "allocated": _range(peak, allocated.value, allocated.low, allocated.high),
-        "reserved": _range(peak, inner.value, inner.low, inner.high),
-        "shown": _range(peak + beside, shown.value, shown.low, shown.high),
-    }
-    return {
-        "allocated": figures["allocated"],
-        "reserved": figures["reserved"],
-        "shown": figures["shown"],
-        "resident": one.resident,
-        "training": {
-            "instant": one.worst.name,
-            **{
-                name: dict(zip(("bytes", "low_bytes", "high_bytes"), figure, strict=True))
-                for name, figure in figures.items()
-            },
-            "instants": [_instant(one.resident, instant) for instant in one.instants],
-        },
-    }
+def _left_gradients(one: Account, run: Run) -> int:
+    """Bytes of gradients that outlive `zero_grad`.
 
-
-def _instant(resident: int, instant: Instant) -> dict[str, object]:
-    return {
-        "name": instant.name,
-        "bytes": resident + instant.bytes,
-        "kept_bytes": instant.kept,
-        "passing_bytes": instant.passing,
-        "gradient_bytes": instant.gradients,
-        "communication_bytes": instant.communication,
-    }
-
-
-def _range(size: int, value: float, low: float, high: float) -> tuple[int, int, int]:
-    return int(size * value), int(size * low), int(size * high)
+    FSDP1's flat parameters keep theirs until the next forward pass, where the original parameters are what an optimizer
+    sees (`_runtime_utils.py: _root_pre_forward`), which is accelerate's default.
+    """
+    return one.sharing.gradients if run.settings.layout.data == "fsdp1" else 0

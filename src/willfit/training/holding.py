@@ -135,7 +135,8 @@ class Holding:
         if tensor.kind == "buffer":
             return Plain("fp32")
         quantization = self._settings.quantization
-        if quantization is not None and quantization.upcast_others:
+        upcast = quantization.upcast if quantization is not None else None
+        if upcast == "all" or (upcast == "norms" and tensor.kind == "norm"):
             return Plain("fp32")
         if self._is_trained(tensor) and precision.trainable:
             return Plain(precision.trainable)

@@ -88,7 +88,9 @@ def pieces_of(
     architecture, settings = holding.architecture, run.settings
     checkpointing = settings.checkpointing
     added = settings.gradient_accumulation > 1 or run.habits.gradient_buffers
-    temporary = added or (settings.layout.data or "").startswith("zero")
+    scheme = settings.layout.data or ""
+    # FSDP makes the gradient of a unit whole before it adds it to another or scatters it.
+    temporary = (added and not scheme.startswith("fsdp")) or scheme.startswith("zero")
     found: list[Piece] = []
     dtype, entering = step.compute if not step.autocast else "fp32", True
     chosen_by = selection_of(checkpointing.kind, checkpointing.modules)
@@ -100,6 +102,10 @@ def pieces_of(
         entering = trained or any(piece.replay.gradients for piece in seen)
         entering = entering or (holding.adapting is not None and holding.adapting.found.virtual_tokens > 0)
         entering = entering or (settings.adapter is not None and checkpointing.kind not in (None, "none"))
+    # FSDP1 hooks the inputs of a frozen unit. A checkpoint that reenters autograd gives it a leaf as input, which the
+    # hook keeps, with its gradient, until all hooks are removed behind the backward pass
+    # (torch `distributed/fsdp/_runtime_utils.py: _register_post_backward_reshard_only_hook`, `_finalize_params`).
+    reenters = bool(checkpointing.reentrant) and scheme == "fsdp1" and not run.habits.mixes_units
     code = run.habits.code
     for index in layers:
         layer = architecture.layers[index]
@@ -114,14 +120,16 @@ def pieces_of(
         chosen = checkpointing.kind not in (None, "none") and index % checkpointing.every == 0
         chosen = chosen and (checkpointing.layers is None or index < checkpointing.layers)
         selective = chosen and chosen_by is not None
-        ran, unit, dtype, entering = known[key]
+        ran, unit, dtype, passes = known[key]
+        clings = chosen and entering and reenters and (settings.adapter is not None or not unit.trained)
+        entering = passes
         if step.compiled and not chosen:
             ran = ran.kept_as_selected()
-        found.append(Piece(f"layer {index}", ran, unit, chosen, selective, checkpointing.offload))
+        found.append(Piece(f"layer {index}", ran, unit, chosen, selective, checkpointing.offload, clings))
     if layers.stop == len(architecture.layers):
         lingering = sum(piece.replay.lingering for piece in found)
         top = _top(run, holding, step, architecture, dtype, temporary, lingering)
-        found.append(Piece("head and loss", top, holding.unit(architecture.head)))
+        found.append(Piece("head and loss", top, holding.unit(architecture.head), head=True))
     return found
 
 

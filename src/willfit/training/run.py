@@ -41,6 +41,10 @@ class Habits:
         Kind of RMS norms, where the framework's own code writes them otherwise than transformers' does.
     regathers
         Sequence-parallel ranks keep their share of a product's input, and gather it again in the backward pass.
+    postpones_sharing
+        Ranks share gradients in the last micro-batch of a step only (`no_sync` in the others).
+    mixes_units
+        FSDP wraps a layer with its adapter as one unit.
     code
         LitGPT's model code, if that runs.
     """
@@ -58,6 +62,8 @@ class Habits:
     loss_inside: bool = False
     norm: str = ""
     regathers: bool = False
+    postpones_sharing: bool = False
+    mixes_units: bool = False
     code: Code | None = None
 
 

@@ -80,15 +80,15 @@ class QuantizationSettings:
         Block constants are quantized too.
     storage
         Dtype in which 4-bit values are packed (FSDP needs that of the weights); None for uint8.
-    upcast_others
-        `prepare_model_for_kbit_training`: norms, embeddings and head in float32; None for the
-        framework's rule.
+    upcast
+        What of the rest is held in float32: `all` (`prepare_model_for_kbit_training`), `norms` or `none`;
+        None for the framework's rule.
     """
 
     method: str
     double_quant: bool = False
     storage: str | None = None
-    upcast_others: bool | None = None
+    upcast: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +196,7 @@ class LossSettings:
     ----------
     kind
         `hf` (whole logits, upcast), `chunked` (whole logits, upcast in chunks), `chunked-head`
-        (logits in chunks too),
+        (logits in chunks too), `chunked-backward` (and each chunk's backward pass before the next chunk),
         `fused` (a fused cross entropy on whole logits), `liger` (fused with the head's product), `cut`,
         `vocab-parallel`.
     chunks, chunk_tokens
@@ -248,6 +248,10 @@ class LayoutSettings:
         DeepSpeed's sizes in elements; None for its defaults, 0 for HF's `auto`.
     overlap
         DeepSpeed's `overlap_comm`.
+    loads_once
+        FSDP: one rank reads the weights and sends them to the others (`cpu_ram_efficient_loading`).
+    saves_whole
+        FSDP: weights and states are gathered in one rank's RAM to be saved (`FULL_STATE_DICT`).
     """
 
     data: str | None = None
@@ -276,6 +280,8 @@ class LayoutSettings:
     max_live: int | None = None
     persistence: int | None = None
     overlap: bool | None = None
+    loads_once: bool | None = None
+    saves_whole: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,6 +347,8 @@ class TrainingSettings:
         Sequences of a batch are laid end to end, without padding.
     padded
         Sequences are padded to the longest, so that an explicit mask is made; None for the framework's rule.
+    varied_lengths
+        Batches differ in length from step to step; None for the framework's rule.
     adapter, quantization, precision, optimizer, checkpointing, loss, layout, offload, rollout
         See their records. `adapter` is None where the model's own parameters are trained.
     frozen, trained
@@ -365,6 +373,8 @@ class TrainingSettings:
         PYTORCH_ALLOC_CONF; None if not said.
     empties_cache
         The trainer gives cached blocks back every n steps; 0 for never.
+    loader_workers
+        Processes of a rank that prepare batches.
     """
 
     framework: str = "transformers"
@@ -377,6 +387,7 @@ class TrainingSettings:
     packed: bool = False
     padding_free: bool = False
     padded: bool | None = None
+    varied_lengths: bool | None = None
     adapter: AdapterSettings | None = None
     quantization: QuantizationSettings | None = None
     precision: PrecisionSettings = PrecisionSettings()
@@ -397,3 +408,4 @@ class TrainingSettings:
     precompute_reference: bool = False
     expandable_segments: bool | None = None
     empties_cache: int = 0
+    loader_workers: int = 0

@@ -73,13 +73,23 @@ def unwritten(account: Account, parts: Sequence[str]) -> list[Term]:
     return [between("unwritten", 0, 0, most, f"0 B known of {' and '.join(parts)}", _AUTOGRAD)]
 
 
-def paged(account: Account) -> list[Term]:
-    """Optimizer states in unified memory: on the device while it has room, in no counter of torch."""
+def paged(account: Account, room: int | None) -> list[Term]:
+    """Optimizer states in unified memory: on the device while it has room, in no counter of torch.
+
+    Parameters
+    ----------
+    room
+        What the device has left for certain; None if that is not known. The driver moves the rest to the host, so that
+        they never are the reason why a run fails there.
+    """
     size = account.optimizer.held("managed")
     if not size:
         return []
-    formula = f"{size} B of paged states, which the driver moves to the host where the device has no room"
-    return [between("paged_states", size, 0, size, formula, account.optimizer.reference)]
+    here = size if room is None else min(size, max(0, room))
+    formula = (
+        f"{here} B of {size} B of paged states, which the driver moves to the host where there is no room"
+    )
+    return [between("paged_states", here, 0, here, formula, account.optimizer.reference)]
 
 
 def others(account: Account, run: Run) -> list[Term]:

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from willfit.training.sharding.base import Communication, Unit
 from willfit.training.tape import Moment, Replay
 
+#: What the instant at which parameters are updated is called.
+OPTIMIZER_STEP = "optimizer step"
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:
@@ -27,6 +30,10 @@ class Piece:
         What is costly to compute is kept as well.
     offloaded
         What is kept of it lies on the host until it is needed.
+    clings
+        Its input and the gradient of that stay from its backward pass to the end of the whole one.
+    head
+        It is head and loss.
     """
 
     name: str
@@ -35,6 +42,8 @@ class Piece:
     checkpointed: bool = False
     selective: bool = False
     offloaded: bool = False
+    clings: bool = False
+    head: bool = False
 
     @property
     def kept(self) -> int:
@@ -107,7 +116,7 @@ def instants(
     transient
         What the optimizer needs while it steps, beside states and gradients.
     """
-    resident = sharing.gradients if accumulates else 0
+    resident = (sharing.whole or sharing.gradients) if accumulates else 0
     kept = int((in_flight - 1) * sum(piece.kept for piece in pieces))
     found: list[Instant] = []
     last = len(pieces) - 1
@@ -121,29 +130,33 @@ def instants(
                 entering,
                 resident,
                 sharing.forward[index],
-                index == last,
+                piece.head,
             )
         )
         kept += piece.kept
-    gradients, held = resident, 0
+    gradients, held, clinging, shared = resident, 0, 0, 0
     for index in range(last, -1, -1):
         piece, sent = pieces[index], sharing.backward[index]
         kept -= piece.kept
         below = kept + (piece.replay.input_bytes if piece.checkpointed and not piece.offloaded else 0)
+        # The gradient of its output is that of the next piece's input, which may cling: it is counted once.
+        passing = held + clinging - shared
         if piece.checkpointed:
-            moment, arriving = piece.replay.forward, piece.replay.output_bytes + held
+            moment, arriving = piece.replay.forward, piece.replay.output_bytes + passing
             found.append(
                 _instant(f"recompute of {piece.name}", moment, below, arriving, gradients, sent, False)
             )
         moment = piece.replay.backward
         found.append(
-            _instant(f"backward of {piece.name}", moment, below, held, gradients, sent, index == last)
+            _instant(f"backward of {piece.name}", moment, below, passing, gradients, sent, piece.head)
         )
         held += piece.replay.held + piece.replay.lingering
+        shared = piece.replay.input_bytes if piece.clings else 0
+        clinging += 2 * shared
         if not accumulates and not steps_in_backward:
             gradients += sharing.left[index]
     if not steps_in_backward:
-        found.append(Instant("optimizer step", 0, transient + held, sharing.gradients, sharing.step))
+        found.append(Instant(OPTIMIZER_STEP, 0, transient + held, sharing.gradients, sharing.step))
     return found
 
 

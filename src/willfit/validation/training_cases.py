@@ -41,6 +41,9 @@ _NO_OPTIONS = ("rank", "targets", "alpha", "dropout", "num_virtual_tokens", "num
 #: A release: `2.4`, `0.41.1`, `2.1.0+cu121`; not a commit.
 _RELEASE = re.compile(r"\d+\.\d")
 
+#: When torchtitan's script began to set `expandable_segments` (pytorch/torchtitan a5e57e4).
+_EXPANDABLE_SINCE = "2024-10-22"
+
 #: Targets by the cases' names.
 _TARGETS: dict[str, tuple[str, ...]] = {
     "default-qkv": ("c_attn", "q_proj", "k_proj", "v_proj", "query_key_value", "W_pack", "qkv_proj"),
@@ -121,7 +124,17 @@ def settings_of(case: Case) -> TrainingSettings:
         kernels=tuple(_KERNELS[name] for name in said.get("kernels") or () if name in _KERNELS),
         compile=bool(said.get("compile")),
         empties_cache=int(said.get("empty_cache_steps") or 0),
+        # Lengths that a source calls longest, or bounded, differ.
+        varied_lengths=said.get("seq_len_kind") != "exact" if said.get("seq_len_kind") else None,
+        expandable_segments=_expandable(case),
     )
+
+
+def _expandable(case: Case) -> bool | None:
+    """Whether segments grow: torchtitan's script of the day says so, where the source does not."""
+    if case.engine != "torchtitan":
+        return None
+    return str(case.fields.get("date") or _EXPANDABLE_SINCE) >= _EXPANDABLE_SINCE
 
 
 def _versions(case: Case) -> dict[str, str]:
@@ -129,7 +142,7 @@ def _versions(case: Case) -> dict[str, str]:
     # A commit says nothing about the order of releases.
     versions = {name: text for name, text in stated.items() if _RELEASE.match(text)}
     date = str(case.fields.get("date") or "")
-    if case.engine in ("litgpt", "torchtune") and date:
+    if case.engine in ("litgpt", "torchtitan", "torchtune") and date:
         versions.setdefault(case.engine, date)
     if "transformers" not in versions:
         reached = [release for since, release in _RELEASES if since <= date]
@@ -197,9 +210,8 @@ def _quantization(said: dict[str, Any], framework: str) -> QuantizationSettings 
     if double is None:
         # fms-acceleration's plugins quantize block constants as well (`framework_plugin_bnb.py`).
         double = framework.startswith("fms") and given["method"] == "nf4"
-    return QuantizationSettings(
-        str(given["method"]), bool(double), given.get("storage"), given.get("kbit_upcast")
-    )
+    upcast = {True: "all", False: "none", None: None}[given.get("kbit_upcast")]
+    return QuantizationSettings(str(given["method"]), bool(double), given.get("storage"), upcast)
 
 
 def _optimizer(said: dict[str, Any]) -> OptimizerSettings:
@@ -208,12 +220,18 @@ def _optimizer(said: dict[str, Any]) -> OptimizerSettings:
     for suffix in ("foreach", "fused"):
         if name.endswith(f"_{suffix}"):
             name, implementation = name.removesuffix(f"_{suffix}"), suffix
+    galore, lisa = dict(said.get("galore") or {}), dict(said.get("lisa") or {})
+    options: dict[str, object] = dict(galore)
+    if lisa:
+        name, options = "lisa", {"lisa_activated_layers": lisa["activated_layers"]}
+    if galore.get("quantize"):
+        name = "q_galore" if galore.get("proj_quant") else "galore_adamw_8bit"
     return OptimizerSettings(
         name,
         implementation,
         in_backward=bool(said.get("optimizer_in_backward")),
-        rank=dict(said.get("galore") or {}).get("rank"),
-        options=dict(said.get("galore") or said.get("lisa") or {}),
+        rank=galore.get("rank"),
+        options=options,
     )
 
 

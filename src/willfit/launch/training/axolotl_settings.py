@@ -115,6 +115,7 @@ def settings_of(
         precompute_reference=bool(keys.flag("precompute_ref_log_probs")),
         expandable_segments=expandable,
         empties_cache=_empties(keys),
+        loader_workers=keys.whole("dataloader_num_workers", 0) or 0,
     )
     return model, settings, devices, notes
 
@@ -164,7 +165,7 @@ def _on(value: Any) -> bool:
 
 
 def _quantization(keys: Keys) -> QuantizationSettings | None:
-    keys.see("qlora_sharded_model_loading")
+    keys.see("qlora_sharded_model_loading", "embeddings_skip_upcast")
     if keys.flag("load_in_8bit"):
         return QuantizationSettings("int8")
     if not keys.flag("load_in_4bit"):
@@ -177,7 +178,6 @@ def _quantization(keys: Keys) -> QuantizationSettings | None:
         kind,
         double_quant=double,
         storage="bfloat16",
-        upcast_others=False if keys.flag("embeddings_skip_upcast") else None,
     )
 
 

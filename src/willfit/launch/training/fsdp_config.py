@@ -27,11 +27,11 @@ _WORDS = ("offload", "auto_wrap", "true")
 _READ = frozenset({
     "version", "sharding_strategy", "reshard_after_forward", "auto_wrap_policy", "min_num_params", "offload_params",
     "cpu_offload", "activation_checkpointing", "activation_cpu_offload", "limit_all_gathers",
-    "mixed_precision_policy",
+    "mixed_precision_policy", "cpu_ram_efficient_loading", "state_dict_type",
 })  # fmt: skip
 _QUIET = frozenset({
     "transformer_layer_cls_to_wrap", "transformer_cls_names_to_wrap", "backward_prefetch", "backward_prefetch_policy",
-    "forward_prefetch", "state_dict_type", "use_orig_params", "sync_module_states", "cpu_ram_efficient_loading",
+    "forward_prefetch", "use_orig_params", "sync_module_states",
     "xla", "xla_fsdp_v2", "xla_fsdp_grad_ckpt", "xla_fsdp_settings", "final_state_dict_type", "param_init_fn",
     "enable_memory_efficient_loading",
 })  # fmt: skip
@@ -80,11 +80,14 @@ def of_fsdp(
     wrap = _POLICIES[policy]
     if (_number(config.get("min_num_params")) or 0) > 0 and config.get("auto_wrap_policy") is None:
         wrap = "size"
+    once, saved = config.get("cpu_ram_efficient_loading"), config.get("state_dict_type")
     layout: dict[str, Any] = {
         "data": "fsdp2" if second else "fsdp1",
         "strategy": strategy,
         "reshard": truth(reshard) if _is_boolean(reshard) else None,
         "wrap": wrap,
+        "loads_once": None if once is None else truth(once),
+        "saves_whole": None if saved is None else str(saved).upper() == "FULL_STATE_DICT",
     }
     on_host = "offload" in [word.lower() for word in words] or truth(
         config.get("offload_params", config.get("cpu_offload"))

@@ -93,6 +93,7 @@ def settings_of(asked: Asked) -> tuple[str, TrainingSettings, list[str]]:
         precompute_reference=objective.precomputed,
         expandable_segments=asked.expandable,
         empties_cache=keys.whole("torch_empty_cache_steps", 0) or 0,
+        loader_workers=keys.whole("dataloader_num_workers", 0) or 0,
     )
     return model, settings, [*more, *quantized, *objective.notes, *sharing_notes]
 

@@ -105,6 +105,7 @@ def settings_of(
         reference_model=True if keys.word("ref_model") else None,
         expandable_segments=expandable,
         empties_cache=keys.whole("torch_empty_cache_steps", 0) or 0,
+        loader_workers=keys.whole("dataloader_num_workers", 0) or 0,
     )
     return model, settings, [*notes, *_further(keys, stage)]
 

@@ -134,6 +134,7 @@ def settings_of(
         reference_model=True if keys.word("ref_model") or keys.word("ref_model_id_or_path") else None,
         expandable_segments=expandable,
         empties_cache=keys.whole("torch_empty_cache_steps", 0) or 0,
+        loader_workers=keys.whole("dataloader_num_workers", 0) or 0,
     )
     return settings, [*notes, *more, *further(keys)]
 
@@ -285,21 +286,17 @@ def _optimizer(keys: Keys) -> OptimizerSettings:
     own = keys.word("optimizer")
     if keys.flag("use_galore") or own == "galore":
         rank, gap = keys.whole("galore_rank") or 128, keys.whole("galore_update_proj_gap") or 50
-        options: dict[str, object] = {"update_proj_gap": gap}
+        name = f"galore_{found.name or 'adamw'}"
         if keys.flag("galore_quantization"):
-            options["quantization"] = True
+            name = "q_galore" if keys.flag("galore_proj_quant") else "galore_adamw_8bit"
+        # One optimizer for each parameter, but all step behind the backward pass (`GaloreOptimizerWrapper`).
         keys.see("galore_target_modules", "galore_with_embedding", "galore_optim_per_parameter")
-        per = bool(keys.flag("galore_optim_per_parameter"))
-        return OptimizerSettings(
-            f"galore_{found.name or 'adamw'}", in_backward=per, rank=rank, options=options
-        )
+        return OptimizerSettings(name, rank=rank, options={"update_proj_gap": gap})
     if own in ("muon", "muonclip"):
         return OptimizerSettings("muon")
     layers = keys.whole("lisa_activated_layers", 0)
     if layers:
-        return OptimizerSettings(
-            found.name or "adamw", found.implementation, options={**found.options, "lisa_layers": layers}
-        )
+        return OptimizerSettings("lisa", options={"lisa_activated_layers": layers})
     return found
 
 

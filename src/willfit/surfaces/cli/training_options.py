@@ -94,6 +94,11 @@ def declare_training(parser: Parser) -> None:
     spread.add_argument(
         "--ddp", action="store_true", help="DistributedDataParallel, as several devices do by default"
     )
+    spread.add_argument(
+        "--distributed-optimizer",
+        action="store_true",
+        help="Megatron's: data-parallel ranks share optimizer states",
+    )
     for name, words in (
         ("tp", "tensor"), ("pp", "pipeline"), ("cp", "context"), ("ulysses", "Ulysses sequence"), ("ep", "expert"),
     ):  # fmt: skip
@@ -106,7 +111,10 @@ def declare_training(parser: Parser) -> None:
     spread.add_argument("--rollout", help="the engine of an RL objective: vllm, sglang, transformers")
     program = parser.add_argument_group("the program")
     program.add_argument(
-        "-e", "--engine", default="transformers", help="transformers, trl, torchtune, torchtitan, ..."
+        "-e",
+        "--engine",
+        help="transformers, trl, torchtune, torchtitan, megatron, ...; default: the one that has the recipe or the "
+        "layout asked for, transformers else",
     )
     program.add_argument("--engine-version", metavar="VERSION", help="default: the newest that is known")
 
@@ -122,7 +130,7 @@ def training_settings(given: Namespace) -> TrainingSettings:
     method = given.method.lower()
     quantization = _quantization(given, method)
     return TrainingSettings(
-        framework=given.engine,
+        framework=given.engine or _framework(given),
         version=given.engine_version,
         objective=given.objective,
         micro_batch=given.batch,
@@ -143,6 +151,27 @@ def training_settings(given: Namespace) -> TrainingSettings:
         attention=given.attention,
         kernels=_words(given.kernels),
         compile=given.compile,
+    )
+
+
+def _framework(given: Namespace) -> str:
+    """The framework that has what is asked for, where none is named."""
+    recipe = given.recipe or ""
+    if (
+        recipe.startswith("megatron")
+        or given.distributed_optimizer
+        or given.pp > 1
+        or given.ep > 1
+        or given.sp
+        or given.schedule
+    ):
+        return "megatron"
+    if given.fsdp == "2" and (given.tp > 1 or given.cp > 1):
+        return "torchtitan"
+    if given.tp > 1 or given.cp > 1:
+        return "megatron"
+    return (
+        "deepspeed" if recipe.startswith("deepspeed") or given.zero or given.ulysses > 1 else "transformers"
     )
 
 
@@ -198,8 +227,12 @@ def _layout(given: Namespace) -> LayoutSettings:
     asked = [f"fsdp{given.fsdp}"] if given.fsdp else []
     asked += [f"zero{given.zero}"] if given.zero else []
     asked += ["ddp"] if given.ddp else []
+    asked += ["distributed-optimizer"] if given.distributed_optimizer else []
     if len(asked) > 1:
-        raise BadInput(f"{' and '.join(asked)} exclude each other", "name one of --fsdp, --zero and --ddp")
+        raise BadInput(
+            f"{' and '.join(asked)} exclude each other",
+            "name one of --fsdp, --zero, --ddp and --distributed-optimizer",
+        )
     return LayoutSettings(
         data=asked[0] if asked else None,
         tp=given.tp,

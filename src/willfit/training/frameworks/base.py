@@ -33,6 +33,10 @@ class Defaults:
         Of added parameters.
     padded
         Batches of several sequences are padded, so that attention needs a mask.
+    varied
+        Batches that are not packed differ in length.
+    expandable
+        The allocator's segments grow as they are needed.
     """
 
     precision: PrecisionSettings
@@ -46,6 +50,8 @@ class Defaults:
     adapter_dtype: str = "fp32"
     padded: bool = True
     reentrant: bool = True
+    varied: bool = True
+    expandable: bool = False
 
 
 def fill(settings: TrainingSettings, defaults: Defaults, habits: Habits) -> Run:
@@ -86,6 +92,14 @@ def fill(settings: TrainingSettings, defaults: Defaults, habits: Habits) -> Run:
             attention=settings.attention or defaults.attention,
             kernels=settings.kernels or defaults.kernels,
             padded=(several and defaults.padded) if settings.padded is None else settings.padded,
+            varied_lengths=(
+                defaults.varied and not settings.packed
+                if settings.varied_lengths is None
+                else settings.varied_lengths
+            ),
+            expandable_segments=(
+                defaults.expandable if settings.expandable_segments is None else settings.expandable_segments
+            ),
         ),
         habits,
         tuple(assumed),

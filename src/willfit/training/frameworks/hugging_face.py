@@ -11,12 +11,10 @@ from willfit.engines.transformers.loading import buffer_bytes
 from willfit.engines.versions import parse_version
 from willfit.quantities import DTYPE_BYTES
 from willfit.training.frameworks.base import Defaults, fill
+from willfit.training.frameworks.kbit import bitsandbytes, upcasting
 from willfit.training.precision import RECIPES
 from willfit.training.run import Habits, Run
 from willfit.training.settings import PrecisionSettings, TrainingSettings
-
-#: Methods whose models PEFT prepares, with checkpoints (`peft/utils/other.py: prepare_model_for_kbit_training`).
-_BITSANDBYTES = ("nf4", "fp4", "int8")
 
 #: Programs on top of the Trainer that checkpoint layers unless told otherwise (LLaMA-Factory
 #: `model/model_utils/checkpointing.py: prepare_model_for_training`, ms-swift `trainers/arguments.py`).
@@ -50,10 +48,11 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
         # Quantizers load what they leave alone in float16 (`quantizers/quantizer_bnb_4bit.py: update_dtype`).
         weights = "fp16" if era.loads_fp32 else architecture.dtype
     precision = _precision(settings, weights)
-    kbit = settings.quantization is not None and settings.quantization.method in _BITSANDBYTES
+    # Scripts call `prepare_model_for_kbit_training`, which turns checkpoints on as well.
+    settings = upcasting(settings, "all")
     defaults = Defaults(
         precision,
-        checkpointing="full" if kbit or settings.framework in _CHECKPOINTING else "none",
+        checkpointing="full" if bitsandbytes(settings) or settings.framework in _CHECKPOINTING else "none",
         attention="sdpa" if era.sdpa else "eager",
         reentrant=version < _NON_REENTRANT,
     )
@@ -64,6 +63,8 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
         grouped_experts=era.grouped_experts,
         loss_inside=True,
         upcasts_logits=version < _UPCASTING_LOSS,
+        # accelerate's `accelerator.py: accumulate, no_sync`; fsdp_qlora's `train.py` only on demand.
+        postpones_sharing=settings.framework != "fsdp_qlora",
         table_bytes=buffer_bytes(architecture, era, DTYPE_BYTES[width]),
     )
     return fill(settings, defaults, habits)

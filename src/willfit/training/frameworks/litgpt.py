@@ -82,6 +82,9 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
         # Lightning quantizes from float16, whatever the compute dtype (`plugins/precision/bitsandbytes.py: quantize`).
         expands_twice=settings.quantization is not None and settings.precision.compute != "fp16",
         quantizes_head=True,
+        # `finetune/full.py, lora.py: fabric.no_backward_sync`; units are blocks (`auto_wrap_policy={Block}`).
+        postpones_sharing=True,
+        mixes_units=True,
         code=Code(
             norm=_since(_NORMS, date),
             interleaved=date < "2024-12-26",
@@ -105,6 +108,7 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
         adapter_dtype=settings.precision.weights or "bf16",
         # Padding carries no mask: what is padded comes last, and its targets are ignored.
         padded=False,
+        varied=not pretrains,
         reentrant=False,
     )
     if not is_dense(own):

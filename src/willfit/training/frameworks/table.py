@@ -9,7 +9,7 @@ from willfit.architectures.model import Architecture
 from willfit.errors import BadInput
 from willfit.quantities import dtype_name
 from willfit.training.checking import checked, uncounted
-from willfit.training.frameworks import hugging_face, litgpt, megatron, torchtitan, torchtune, trl
+from willfit.training.frameworks import hugging_face, litgpt, megatron, swift, torchtitan, torchtune, trl
 from willfit.training.precision import filled
 from willfit.training.run import Run
 from willfit.training.settings import TrainingSettings
@@ -22,7 +22,7 @@ FRAMEWORKS: dict[str, _Resolve] = {
     "trl": trl.resolve,
     "accelerate": hugging_face.resolve,
     "deepspeed": hugging_face.resolve,
-    "ms-swift": hugging_face.resolve,
+    "ms-swift": swift.resolve,
     "llamafactory": hugging_face.resolve,
     "axolotl": hugging_face.resolve,
     "unsloth": hugging_face.resolve,
@@ -53,5 +53,14 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
     precision = settings.precision
     if precision.weights == "auto":
         precision = replace(precision, weights=architecture.dtype)
+    settings = _whole_offload(settings)
     run = found(checked(replace(settings, precision=filled(precision), adapter=adapter)), architecture)
     return replace(run, assumed=(*run.assumed, *uncounted(run.settings)))
+
+
+def _whole_offload(settings: TrainingSettings) -> TrainingSettings:
+    """FSDP moves weights, gradients and the optimizer's step to the host together, or none of them."""
+    offload = settings.offload
+    if not (settings.layout.data or "").startswith("fsdp") or not (offload.params or offload.optimizer):
+        return settings
+    return replace(settings, offload=replace(offload, params=True, gradients=True, optimizer=True))

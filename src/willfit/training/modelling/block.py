@@ -120,13 +120,11 @@ def _branch(
     if traits.block == "normed_residual":
         value = given
     tape.module = part
-    whole = gathered(builder, given)
-    done = (
-        feed(builder, whole, layer, roles, traits)
-        if part == "mlp"
-        else mix(builder, whole, layer, roles, traits, part == "cross")
-    )
-    done = scattered(builder, done)
+    if part == "mlp":
+        done = feed(builder, given, layer, roles, traits)
+    else:
+        mixed = mix(builder, gathered(builder, given), layer, roles, traits, part == "cross")
+        done = scattered(builder, mixed)
     if part == "mlp" and builder.manner.experts_beside and roles.experts and layer.feed_forward is not None:
         done = experts_beside(builder, value, done, roles, layer.feed_forward, traits)
     tape.module = "residual"
@@ -149,7 +147,7 @@ def _parallel(builder: Builder, value: Value, layer: Layer, roles: Roles, traits
     if traits.block == "parallel" and len(roles.norms) > 1:
         given = _norm(builder, value, roles.norms[1], traits)
     tape.module = "mlp"
-    fed = scattered(builder, feed(builder, gathered(builder, given), layer, roles, traits))
+    fed = feed(builder, given, layer, roles, traits)
     tape.module = "residual"
     probability = traits.hidden_dropout if builder.step.training else 0.0
     together = tape.add(tape.dropout(mixed, probability), tape.dropout(fed, probability))

@@ -57,12 +57,14 @@ def experts(
     # int32 for each expert (transformers 5.23 `integrations/moe.py: grouped_mm_experts_forward`).
     chosen = tape.run("select", (value,), rows * hidden, value.dtype, kept_bytes=8 * rows + 4 * shape.experts)
     weights = tape.run("select weights", (weights,), rows, weights.dtype, kept_bytes=8 * rows)
-    if step.expert_ranks > 1:
+    # Ranks that divide an expert's matrices put their shares of the sequence together.
+    shares = step.expert_tensor_ranks if step.sequence_parallel else 1
+    if step.expert_ranks > 1 or shares > 1:
         # Rows go to the ranks that hold their experts; as many come back where routing is even.
-        chosen = tape.run("dispatch", (chosen,), chosen.elements, value.dtype)
-    given = _expert(builder, chosen, inward, outward, shape, traits, rows, biased)
-    if step.expert_ranks > 1:
-        given = tape.run("combine", (given,), given.elements, value.dtype)
+        chosen = tape.run("dispatch", (chosen,), chosen.elements * shares, value.dtype)
+    given = _expert(builder, chosen, inward, outward, shape, traits, rows * shares, biased)
+    if step.expert_ranks > 1 or shares > 1:
+        given = tape.run("combine", (given,), given.elements // shares, value.dtype)
     weighted = _weighed(builder, given, weights)
     ordered = tape.run("restore order", (weighted,), given.elements, weighted.dtype, kept_bytes=8 * rows)
     return tape.cast(tape.run("sum", (ordered,), tokens * hidden, ordered.dtype, passes=True), value.dtype)

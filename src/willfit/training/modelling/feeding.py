@@ -10,6 +10,7 @@ from willfit.training.modelling.builder import Builder
 from willfit.training.modelling.experts import experts
 from willfit.training.modelling.feed_forward import feed_forward
 from willfit.training.modelling.roles import Roles
+from willfit.training.modelling.sequence import gathered, scattered
 from willfit.training.tape import Value
 
 
@@ -21,7 +22,9 @@ def feed(builder: Builder, value: Value, layer: Layer, roles: Roles, traits: Tra
     builder
         Writes the tape.
     value
-        The normed input.
+        The normed input, of which sequence-parallel ranks have a share each. An MLP, whose matrices they divide, sees
+        all of it; experts are spread whole, and see the rank's share (Megatron-LM
+        `transformer/moe/token_dispatcher.py: MoEAlltoAllTokenDispatcher`).
     layer, roles, traits
         The layer.
     """
@@ -29,9 +32,11 @@ def feed(builder: Builder, value: Value, layer: Layer, roles: Roles, traits: Tra
     if shape is None:
         return value
     if not shape.experts or builder.manner.experts_beside:
-        return feed_forward(
-            builder, value, roles.mlp, shape.gated, traits.activation, traits.activation_dropout
+        whole = gathered(builder, value)
+        done = feed_forward(
+            builder, whole, roles.mlp, shape.gated, traits.activation, traits.activation_dropout
         )
+        return scattered(builder, done)
     if not shape.width:
         return _routed(builder, value, roles, shape, traits)
     early = _shared(builder, value, roles.mlp, shape, traits) if builder.manner.shared_first else None
@@ -58,7 +63,8 @@ def _shared(
     """Experts that every token visits."""
     builder.tape.module = "mlp"
     matrices = [tensor for tensor in tensors if tensor is not _gate_of(tensors)]
-    return feed_forward(builder, value, matrices, shape.gated, traits.activation)
+    done = feed_forward(builder, gathered(builder, value), matrices, shape.gated, traits.activation)
+    return scattered(builder, done)
 
 
 def _opened(builder: Builder, value: Value, done: Value, tensors: Sequence[Tensor]) -> Value:

@@ -90,7 +90,7 @@ def _loss(
     tape = builder.tape
     if path.kind == "chunked":
         return _by_chunks(builder, value, projection, path)
-    if path.kind in ("liger", "cut", "chunked-head"):
+    if path.kind in ("liger", "cut", "chunked-head", "chunked-backward"):
         return _without_logits(builder, value, projection, path)
     logits = builder.linear(value, projection)
     if architecture.traits.final_softcap:
@@ -180,6 +180,15 @@ def _without_logits(builder: Builder, value: Value, projection: Tensor, path: Lo
         return tape.run(
             "fused linear cross entropy", (value,), 1, "fp32", kept_bytes=made, forward_temp=logits * (narrow + 4),
             reuses=True, weights=(_given(weight),),
+        )  # fmt: skip
+    if path.kind == "chunked-backward":
+        # Every chunk goes back before the next: copies of chunks of the input, their gradients in float32, and of one
+        # chunk logits, log softmax and two gradients of these (torchtitan `components/loss.py: ChunkedCELoss`).
+        made = value.bytes + (weight.gradient_bytes if weight.trained else 0)
+        passing = value.bytes + 4 * value.elements + logits * (narrow + 3 * 4)
+        return tape.run(
+            "loss by chunks", (value,), 1, "fp32", kept_bytes=made, forward_temp=passing, reuses=True,
+            weights=(_given(weight),),
         )  # fmt: skip
     if path.kind == "cut":
         return tape.run(

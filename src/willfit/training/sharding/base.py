@@ -64,8 +64,12 @@ class Communication:
         Buffers while each piece runs: gathered weights, and what is sent.
     left
         Bytes of gradients that each piece leaves behind.
+    whole
+        Bytes of gradients that wait whole for the last micro-batch of a step; 0 if they are shared at once.
     step
         Buffers while the optimizer steps.
+    host
+        Bytes of the rank's weights and gradients that lie on the host instead.
     formula, reference
         Of the buffers, for the reader.
     """
@@ -79,6 +83,8 @@ class Communication:
     left: tuple[int, ...]
     master: int = 0
     step: int = 0
+    host: int = 0
+    whole: int = 0
     formula: str = ""
     reference: str = ""
 

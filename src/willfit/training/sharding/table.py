@@ -16,7 +16,12 @@ from willfit.training.sharding.zero import zero
 
 
 def communication_of(
-    units: Sequence[Unit], settings: TrainingSettings, ranks: Ranks, hidden: int
+    units: Sequence[Unit],
+    settings: TrainingSettings,
+    ranks: Ranks,
+    hidden: int,
+    postpones: bool = False,
+    mixes: bool = False,
 ) -> Communication:
     """What the run's way of sharing makes of a model's units.
 
@@ -30,6 +35,10 @@ def communication_of(
         Sizes of its groups.
     hidden
         Width of the model.
+    postpones
+        Gradients are shared in the last micro-batch of a step only.
+    mixes
+        An adapter lies in one unit with the layer that it belongs to.
 
     Raises
     ------
@@ -43,7 +52,11 @@ def communication_of(
     if kind == "ddp":
         return ddp(units, layout)
     if kind in ("fsdp1", "fsdp2"):
-        return fsdp(units, layout, precision, ranks, kind == "fsdp2")
+        postponed = postpones and settings.gradient_accumulation > 1
+        mixed = mixes and kind == "fsdp1"
+        return fsdp(
+            units, layout, precision, ranks, kind == "fsdp2", settings.offload.params, postponed, mixed
+        )
     if kind in ("zero1", "zero2", "zero3"):
         return zero(units, layout, precision, settings.offload, shared, int(kind[-1]), hidden)
     if kind == "distributed-optimizer":

@@ -94,13 +94,13 @@ def _third(
     ahead = _size(layout.prefetch_bucket, PREFETCH_BUCKET, hidden * hidden * 9 // 10) * width
     largest = max((unit.gathered_bytes for unit in units), default=0)
     gathered = min(total, max(live, largest) + ahead)
-    weights = 0 if offload.params else sum(ceil_div(unit.bytes, ranks) for unit in units)
+    held = sum(ceil_div(unit.bytes, ranks) for unit in units)
     stays = 0 if offload.optimizer else partition * DTYPE_BYTES[accumulated]
     left = tuple(
         0 if offload.optimizer else ceil_div(unit.trained, ranks) * DTYPE_BYTES[accumulated] for unit in units
     )
     return Communication(
-        weights=weights,
+        weights=0 if offload.params else held,
         gradients=stays,
         state_elements=partition,
         resident=0,
@@ -109,6 +109,7 @@ def _third(
         left=left,
         master=0 if offload.optimizer else 4 * partition,
         step=0 if offload.optimizer else 4 * min(partition, 1_000_000_000),
+        host=held if offload.params else 0,
         formula=f"{gathered} B of gathered parameters + {buckets} B of buckets",
         reference="deepspeed runtime/zero/partitioned_param_coordinator.py",
     )

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import cache
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
+from willfit.errors import BadInput
 from willfit.estimate import Estimate
 from willfit.quantities import GIB
 from willfit.training.estimate import estimate
 from willfit.validation.cases import Case
 from willfit.validation.scoring import Prediction, Unpredictable
 from willfit.validation.training_cases import machine_of, settings_of, subject_of
+from willfit.validation.training_readings import lengths, readings
 
 #: Measured keys, and which figure of an estimate each is.
 _FIGURES = {
@@ -26,66 +28,57 @@ _COUNTERS = {"peak_allocated": "allocated", "peak_reserved": "reserved"}
 
 
 def predict(case: Case) -> dict[str, Any]:
-    """Predict what a case measured.
+    """Predict what a case measured, in every reading of what its source leaves open.
+
+    The value is that of the framework's own defaults; the interval holds every reading, and the probability of
+    fitting is their mean.
 
     Raises
     ------
     Unpredictable
         If the model is not bundled, or the method is not known.
     """
-    found = answer(case)
-    low = _shortest(case, found)
+    found = _answers(case)
     result: dict[str, Any] = {}
     for key, name in _FIGURES.items():
         if key in case.measured:
-            result[key] = _prediction(found, low, name)
+            result[key] = _prediction(found, name)
     if "allocated_after_train_gib" in case.measured:
-        size = found.details["resident"] / GIB
-        result["allocated_after_train_gib"] = Prediction(size, 0.98 * size, 1.02 * size)
+        sizes = [one.details["between_steps"] / GIB for one, _ in found]
+        result["allocated_after_train_gib"] = Prediction(sizes[0], 0.98 * min(sizes), 1.02 * max(sizes))
     if case.fields.get("ambiguous"):
-        result["ambiguous_gib"] = _prediction(
-            found, low, _COUNTERS.get(case.fields["ambiguous"].get("what"), "shown")
-        )
-    if "fits" in case.measured and found.probability is not None:
-        result["fits"] = found.probability
+        name = _COUNTERS.get(case.fields["ambiguous"].get("what"), "shown")
+        result["ambiguous_gib"] = _prediction(found, name)
+    chances = [(one.probability, weight) for one, weight in found if one.probability is not None]
+    if "fits" in case.measured and chances:
+        total = sum(weight for _, weight in chances)
+        result["fits"] = sum(chance * weight for chance, weight in chances) / total
     return result
 
 
 def answer(case: Case) -> Estimate:
-    """The estimate of a case's run."""
-    return _answer(case.id, _Held(case))
-
-
-class _Held:
-    """A case that does not count in a cache's key, for its id does."""
-
-    def __init__(self, case: Case) -> None:
-        self.case = case
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Held)
-
-    def __hash__(self) -> int:
-        return 0
-
-
-@cache
-def _answer(_: str, held: _Held) -> Estimate:
-    case = held.case
+    """The estimate of a case's run, what is open being the framework's defaults."""
     return estimate(subject_of(case), machine_of(case), settings_of(case))
 
 
-def _shortest(case: Case, found: Estimate) -> Estimate:
-    """The estimate for half the tokens, where a source gives no more than an upper bound of them."""
-    length = case.settings.get("seq_len")
-    if case.settings.get("seq_len_kind") != "upper_bound" or not length:
-        return found
-    return estimate(subject_of(case), machine_of(case), replace(settings_of(case), seq_len=int(length) // 2))
+def _answers(case: Case) -> list[tuple[Estimate, float]]:
+    """The estimates of all readings with their weights, first that of the defaults.
+
+    Other readings than the defaults may be impossible, and do not count then.
+    """
+    subject, machine = subject_of(case), machine_of(case)
+    first, *others = readings(case)
+    found = [(estimate(subject, machine, one), weight) for one, weight in lengths(case, first)]
+    for other in others:
+        with suppress(BadInput):
+            found += [(estimate(subject, machine, one), weight) for one, weight in lengths(case, other)]
+    return found
 
 
-def _prediction(found: Estimate, shortest: Estimate, name: str) -> Prediction:
-    value, _, high = found.details[name]
-    return Prediction(value / GIB, shortest.details[name][1] / GIB, high / GIB)
+def _prediction(found: Sequence[tuple[Estimate, float]], name: str) -> Prediction:
+    figures = [one.details[name] for one, _ in found]
+    low, high = min(figure[1] for figure in figures), max(figure[2] for figure in figures)
+    return Prediction(figures[0][0] / GIB, low / GIB, high / GIB)
 
 
 __all__ = ["Unpredictable", "answer", "predict"]
