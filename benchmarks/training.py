@@ -80,7 +80,7 @@ STAGES = {
     "account.py:optimizer_of": "optimizer states and step",
     "timeline.py:instants": "the instants of a step",
     "estimate.py:_terms": "terms and intervals",
-    "estimate.py:_details": "figures that tools print",
+    "figures.py:figures": "figures that tools print",
     "remedies.py:remedies": "remedies, where it does not fit",
 }
 
