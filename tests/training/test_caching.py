@@ -58,19 +58,21 @@ def test_what_a_user_decides_gives_the_class(changes: dict[str, object], ranks: 
 
 
 def test_what_passes_is_kept_once_more_where_the_device_has_room() -> None:
-    assert reserved(1000, 900, Cached(1000, 300), _ONCE, None) == (1300, 1150, 1450)
-    assert reserved(1000, 900, Cached(1000, 300), _ONCE, (1450, 1500)) == (1300, 1150, 1450)
+    # Holes are possible where hardly anything is cached.
+    assert reserved(1000, 900, 60, Cached(1000, 10), _ONCE, None) == (1010, 1005, 1060)
+    assert reserved(1000, 900, 0, Cached(1000, 300), _ONCE, None) == (1300, 1150, 1450)
+    assert reserved(1000, 900, 0, Cached(1000, 300), _ONCE, (1450, 1500)) == (1300, 1150, 1450)
 
 
 def test_a_device_that_becomes_full_gets_cached_blocks_back() -> None:
-    assert reserved(1000, 900, Cached(1000, 300), _ONCE, (1200, 1250)) == (1200, 900, 1250)
+    assert reserved(1000, 900, 0, Cached(1000, 300), _ONCE, (1200, 1250)) == (1200, 900, 1250)
     # What does not fit is said as it is.
-    assert reserved(2000, 1900, Cached(2000, 300), _ONCE, (1200, 1250)) == (2000, 1900, 2000)
+    assert reserved(2000, 1900, 0, Cached(2000, 300), _ONCE, (1200, 1250)) == (2000, 1900, 2000)
 
 
 def test_an_optimizer_step_finds_room_in_what_passes_left() -> None:
-    assert reserved(1500, 1400, Cached(1000, 300), _ONCE, None) == (1500, 1400, 1950)
-    assert reserved(1500, 1400, Cached(1000, 900), _ONCE, None) == (1900, 1450, 2850)
+    assert reserved(1500, 1400, 0, Cached(1000, 300), _ONCE, None) == (1500, 1400, 1950)
+    assert reserved(1500, 1400, 0, Cached(1000, 900), _ONCE, None) == (1900, 1450, 2850)
 
 
 def test_a_class_without_cases_takes_its_neighbour() -> None:

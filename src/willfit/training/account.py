@@ -144,13 +144,16 @@ def optimizer_of(run: Run, holding: Holding, ranks: Ranks, layers: range, master
         If there is no such optimizer, or it cannot work on shards.
     """
     settings, asked = run.settings, run.settings.optimizer
+    trained, adapting = holding.trained(layers), holding.adapting
+    # States of modules that are trained beside an adapter follow these modules, unless a dtype is asked for.
+    follows = adapting is not None and settings.precision.states in (None, adapting.dtype)
     options = {name: value for name, value in asked.options.items() if value is not None}
     if asked.rank is not None:
         options["rank"] = asked.rank
     return optimizer_memory(
         asked.name or "adamw",
-        holding.trained(layers),
-        settings.precision.states or "fp32",
+        trained,
+        holding.dtype_of if follows else settings.precision.states or "fp32",
         asked.implementation,
         options,
         settings.versions,

@@ -104,7 +104,7 @@ def cached(account: Account, kind: str) -> Cached:
 
 
 def reserved(
-    peak: int, least: int, filled: Cached, spread: Constant, room: tuple[int, int] | None
+    peak: int, least: int, holes: int, filled: Cached, spread: Constant, room: tuple[int, int] | None
 ) -> tuple[int, int, int]:
     """What is reserved at most during a run: the size, and its interval.
 
@@ -112,6 +112,8 @@ def reserved(
     ----------
     peak, least
         Bytes that are allocated at the fullest instant, and the least that they may be.
+    holes
+        Bytes of holes that there may be in any case.
     filled, spread
         See `cached` and `spread_of`.
     room
@@ -122,6 +124,7 @@ def reserved(
     if beside < peak:
         # The optimizer's step is fuller: it finds room in what the passes left, or none of it.
         size, low, high = max(size, peak), max(low, least), high + peak - beside
+    high = max(high, peak + holes)
     if room is None or high <= room[0]:
         return size, low, high
     # The device becomes full, and what was cached until then is given back.

@@ -11,6 +11,7 @@ from willfit.estimate import Term, between, combined
 from willfit.hardware.device import Device
 from willfit.training.account import Account
 from willfit.training.caching import cached, class_of, reserved, spread_of
+from willfit.training.outside import fragmentation
 from willfit.training.run import Run
 from willfit.training.timeline import Instant
 
@@ -36,7 +37,8 @@ def figures(one: Account, terms: Sequence[Term], run: Run, ranks: int, device: D
     filled = cached(one, kind)
     # Models beside the trained one are there all the time.
     filled = replace(filled, beside=filled.beside + peak - one.peak)
-    held = reserved(peak, allocated[1], filled, spread_of(kind), _room(device, beside))
+    holes = fragmentation(peak).high_bytes
+    held = reserved(peak, allocated[1], holes, filled, spread_of(kind), _room(device, beside))
     shown = combined([between("reserved", *held), *beside])
     if device.usable_bytes is not None:
         # The driver counts what it keeps for itself as used.

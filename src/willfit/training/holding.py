@@ -50,6 +50,7 @@ class Holding:
         self._settings = settings
         self._found: dict[int, Stored] = {}
         self._formats: dict[int, Format] = {}
+        self._own: dict[str, Tensor] = {}
 
     def stored(self, tensor: Tensor) -> Stored:
         """What a product sees of a tensor."""
@@ -89,6 +90,13 @@ class Holding:
                 gradients += added * DTYPE_BYTES[adapter.dtype]
         return Unit(size, gathered, trained, gradients, largest, experts)
 
+    def dtype_of(self, parameter: Parameter) -> str:
+        """Dtype of a trained parameter: an adapter's, or that of a module that is trained beside one."""
+        own = self._own.get(parameter.name)
+        if own is not None and isinstance(stored := self.format_of(own), Plain):
+            return stored.dtype
+        return self.adapting.dtype if self.adapting is not None else "fp32"
+
     def trained(self, layers: range) -> list[Parameter]:
         """Parameters of some layers, and of what stands before and behind, that get gradients."""
         found = []
@@ -97,6 +105,7 @@ class Holding:
             stored = self.stored(tensor)
             copies *= times
             if stored.weight.trained:
+                self._own[tensor.name] = tensor
                 found.append(Parameter(tensor.name, shape, tensor.part, tensor.kind, copies))
             adapter = stored.adapter
             if adapter is not None:
@@ -157,7 +166,9 @@ class Holding:
                 "fsdp"
             ) and settings.precision.weights != compute
             dtype = compute if gathered else stored.dtype
-            gradient = compute if gathered else settings.precision.gradients or ""
+            # Beside an adapter, what is trained of the model itself gets gradients in its own dtype.
+            narrow = "" if settings.adapter is not None else settings.precision.gradients or ""
+            gradient = compute if gathered else narrow
             return Stored(Weight(elements, dtype, self._is_trained(tensor), gradient), 0, adapter, forward)
         method = settings.quantization.method if settings.quantization else self._recipe.method
         expanded = elements * DTYPE_BYTES[compute] if method in _EXPANDING else 0

@@ -29,6 +29,9 @@ from willfit.training.tape import Replay, replay
 from willfit.training.tape.replay import Selection
 from willfit.training.timeline import Piece
 
+#: Compute capabilities of Blackwell's data-centre cards.
+_BLACKWELL = "10."
+
 
 def step_of(run: Run, compute_capability: str, virtual_tokens: int = 0, prefix_tokens: int = 0) -> Step:
     """How a micro-batch runs on a rank, with tokens that an adapter puts in front of sequences, or of keys alone."""
@@ -39,6 +42,9 @@ def step_of(run: Run, compute_capability: str, virtual_tokens: int = 0, prefix_t
     if settings.padding_free:
         batch, length = 1, batch * length
     own = length // (layout.cp * layout.ulysses)
+    attention = settings.attention or "sdpa"
+    if attention == "sdpa" and run.habits.cudnn_unkept and compute_capability.startswith(_BLACKWELL):
+        attention = "cudnn"
     return Step(
         batch=batch,
         length=own,
@@ -46,7 +52,7 @@ def step_of(run: Run, compute_capability: str, virtual_tokens: int = 0, prefix_t
         prefix_tokens=prefix_tokens,
         compute=settings.precision.compute or settings.precision.weights or "bf16",
         autocast=bool(settings.precision.autocast),
-        attention=settings.attention or "sdpa",
+        attention=attention,
         kernels=frozenset(settings.kernels),
         masked=bool(settings.padded) or prefix_tokens > 0,
         repeats_keys=run.habits.repeats_keys,
@@ -208,4 +214,6 @@ def _loss_path(run: Run, step: Step, architecture: Architecture) -> LossPath:
         run.habits.loss_inside,
         scores(run.settings),
         run.settings.objective == "embedding",
+        run.habits.narrow_loss and not step.autocast,
+        run.habits.compiles_loss,
     )

@@ -25,6 +25,12 @@ class Habits:
         What a model returns is converted to float32 (accelerate, with mixed precision).
     upcasts_logits
         The model's own code upcasts its logits.
+    narrow_loss
+        The loss takes logits as they are; only autocast upcasts them.
+    compiles_loss
+        The loss is compiled: it keeps the logits, and makes their logarithms again for their gradient.
+    cudnn_unkept
+        SDPA is cuDNN's on Blackwell, and selective checkpointing computes it again.
     gradient_buffers
         Gradients lie in buffers that are there from the beginning: each is made and then added to its buffer.
     table_bytes
@@ -54,6 +60,9 @@ class Habits:
     grouped_experts: bool = True
     returns_fp32: bool = False
     upcasts_logits: bool = False
+    narrow_loss: bool = False
+    compiles_loss: bool = False
+    cudnn_unkept: bool = False
     gradient_buffers: bool = False
     table_bytes: int = 0
     keeps_quantized_input: bool = False

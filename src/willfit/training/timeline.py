@@ -116,7 +116,7 @@ def instants(
     transient
         What the optimizer needs while it steps, beside states and gradients.
     """
-    resident = (sharing.whole or sharing.gradients) if accumulates else 0
+    resident = (sharing.whole or sharing.gradients) if accumulates or sharing.buffered else 0
     kept = int((in_flight - 1) * sum(piece.kept for piece in pieces))
     found: list[Instant] = []
     last = len(pieces) - 1
@@ -156,7 +156,10 @@ def instants(
         if not accumulates and not steps_in_backward:
             gradients += sharing.left[index]
     if not steps_in_backward:
-        found.append(Instant(OPTIMIZER_STEP, 0, transient + held, sharing.gradients, sharing.step))
+        if sharing.before_step:
+            found.append(Instant("before the optimizer step", 0, held, 0, sharing.before_step))
+        left = 0 if sharing.frees_gradients else sharing.gradients
+        found.append(Instant(OPTIMIZER_STEP, 0, transient + held, left, sharing.step))
     return found
 
 

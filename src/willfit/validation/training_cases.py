@@ -58,6 +58,17 @@ _RELEASES = (
 )  # fmt: skip
 
 
+#: Versions of PEFT by the date of a measurement, where what it does changed (`adapters/dtypes.py`, `targets.py`).
+_PEFT_RELEASES = (
+    ("2023-03", "0.2.0"), ("2023-09", "0.5.0"), ("2023-11-03", "0.6.0"), ("2024-02", "0.8.2"), ("2024-04", "0.10.0"),
+    ("2024-06", "0.11.0"), ("2024-08", "0.12.0"), ("2024-10", "0.13.0"), ("2025-01", "0.14.0"), ("2025-04", "0.15.2"),
+    ("2025-08", "0.17.1"), ("2025-12", "0.18.0"), ("2026-05", "0.20.0"), ("2026-09", "0.21.2"),
+)  # fmt: skip
+
+#: Versions of ms-swift by date.
+_SWIFT_RELEASES = (("2023-08", "1.0"), ("2024-05", "2.0"), ("2025", "3.0"), ("2026-02", "4.0"))
+
+
 def subject_of(case: Case) -> Subject:
     """The model of a case.
 
@@ -144,9 +155,14 @@ def _versions(case: Case) -> dict[str, str]:
     date = str(case.fields.get("date") or "")
     if case.engine in ("litgpt", "torchtitan", "torchtune") and date:
         versions.setdefault(case.engine, date)
-    if "transformers" not in versions:
-        reached = [release for since, release in _RELEASES if since <= date]
-        versions["transformers"] = reached[-1] if reached else _RELEASES[0][1]
+    for name, releases in (
+        ("transformers", _RELEASES),
+        ("peft", _PEFT_RELEASES),
+        ("ms-swift", _SWIFT_RELEASES),
+    ):
+        if name not in versions:
+            reached = [release for since, release in releases if since <= date]
+            versions[name] = reached[-1] if reached else releases[0][1]
     return versions
 
 
@@ -211,7 +227,10 @@ def _quantization(said: dict[str, Any], framework: str) -> QuantizationSettings 
         # fms-acceleration's plugins quantize block constants as well (`framework_plugin_bnb.py`).
         double = framework.startswith("fms") and given["method"] == "nf4"
     upcast = {True: "all", False: "none", None: None}[given.get("kbit_upcast")]
-    return QuantizationSettings(str(given["method"]), bool(double), given.get("storage"), upcast)
+    method = str(given["method"])
+    if method == "gptq" and given.get("bits") not in (None, 4):
+        method = f"gptq-int{given['bits']}"
+    return QuantizationSettings(method, bool(double), given.get("storage"), upcast)
 
 
 def _optimizer(said: dict[str, Any]) -> OptimizerSettings:
@@ -252,10 +271,10 @@ def _layout(said: dict[str, Any]) -> LayoutSettings:
     data = None
     if given.get("fsdp"):
         data = f"fsdp{given['fsdp']}"
-    elif given.get("zero_stage"):
-        data = f"zero{given['zero_stage']}"
     elif given.get("distributed_optimizer"):
         data = "distributed-optimizer"
+    elif given.get("zero_stage"):
+        data = f"zero{given['zero_stage']}"
     elif given.get("ddp"):
         data = "ddp"
     reshard = given.get("reshard_after_forward")
@@ -272,6 +291,8 @@ def _layout(said: dict[str, Any]) -> LayoutSettings:
         device_map=bool(given.get("device_map")),
         strategy=given.get("fsdp_strategy"),
         reshard=False if reshard == "never" else None,
+        reduce_bucket=given.get("reduce_bucket_size"),
+        allgather_bucket=given.get("allgather_bucket_size"),
     )
 
 

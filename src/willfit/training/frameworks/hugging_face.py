@@ -9,9 +9,13 @@ from willfit.engines.transformers.eras import NEWEST
 from willfit.engines.transformers.eras import era_for as model_era_for
 from willfit.engines.transformers.loading import buffer_bytes
 from willfit.engines.versions import parse_version
-from willfit.quantities import DTYPE_BYTES
+from willfit.quantities import DTYPE_BYTES, dtype_name
+from willfit.training.adapters.adapt import NEWEST_PEFT
+from willfit.training.adapters.dtypes import adapter_dtype
 from willfit.training.frameworks.base import Defaults, fill
 from willfit.training.frameworks.kbit import bitsandbytes, upcasting
+from willfit.training.frameworks.lora_targets import framework_targets
+from willfit.training.frameworks.remote_code import remote_code
 from willfit.training.precision import RECIPES
 from willfit.training.run import Habits, Run
 from willfit.training.settings import PrecisionSettings, TrainingSettings
@@ -41,9 +45,13 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
     text = settings.versions.get("transformers")
     if text is None and settings.framework == "transformers":
         text = settings.version
+    adapter = settings.adapter
+    if adapter is not None and not adapter.targets:
+        settings = replace(settings, adapter=replace(adapter, targets=framework_targets(settings)))
     version = parse_version(text or NEWEST)
     era = model_era_for(text or NEWEST)
-    weights = "fp32" if era.loads_fp32 else architecture.dtype
+    own = remote_code(architecture.model_type)
+    weights = "fp32" if era.loads_fp32 and not own.loads_half else architecture.dtype
     if settings.quantization is not None:
         # Quantizers load what they leave alone in float16 (`quantizers/quantizer_bnb_4bit.py: update_dtype`).
         weights = "fp16" if era.loads_fp32 else architecture.dtype
@@ -55,6 +63,7 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
         checkpointing="full" if bitsandbytes(settings) or settings.framework in _CHECKPOINTING else "none",
         attention="sdpa" if era.sdpa else "eager",
         reentrant=version < _NON_REENTRANT,
+        adapter_dtype=_adapter_dtype(settings, precision),
     )
     width = settings.precision.weights or weights
     habits = Habits(
@@ -62,10 +71,15 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
         repeats_keys=not era.native_gqa,
         grouped_experts=era.grouped_experts,
         loss_inside=True,
-        upcasts_logits=version < _UPCASTING_LOSS,
+        upcasts_logits=version < _UPCASTING_LOSS and own.upcasts_logits,
+        narrow_loss=not own.upcasts_logits,
         # accelerate's `accelerator.py: accumulate, no_sync`; fsdp_qlora's `train.py` only on demand.
         postpones_sharing=settings.framework != "fsdp_qlora",
-        table_bytes=buffer_bytes(architecture, era, DTYPE_BYTES[width]),
+        table_bytes=(
+            own.table_bytes(architecture, settings.seq_len or defaults.seq_len)
+            if own.angles
+            else buffer_bytes(architecture, era, DTYPE_BYTES[width])
+        ),
     )
     return fill(settings, defaults, habits)
 
@@ -74,7 +88,7 @@ def _precision(settings: TrainingSettings, weights: str) -> PrecisionSettings:
     """Dtypes of a Trainer, with what DeepSpeed and accelerate's FSDP make of them.
 
     DeepSpeed keeps float32 masters of what is trained; accelerate (from 0.30 on) upcasts what FSDP shards where mixed
-    precision is on (#2674); else products run under autocast if weights are wider than asked.
+    precision is on (#2674); else mixed precision is autocast.
     """
     asked, data = settings.precision, settings.layout.data or ""
     compute = asked.compute or ("bf16" if data.startswith(("zero", "fsdp")) else None)
@@ -83,6 +97,25 @@ def _precision(settings: TrainingSettings, weights: str) -> PrecisionSettings:
     if data.startswith("fsdp") and asked.weights is None and settings.adapter is None:
         return replace(RECIPES["fsdp-mixed"], compute=compute)
     held = asked.weights or weights
-    return PrecisionSettings(
-        weights=weights, autocast=compute is not None and held == "fp32" and compute != "fp32", master="none"
-    )
+    if compute is None and settings.framework == "ms-swift" and held in ("bf16", "fp16"):
+        # `--bf16` or `--fp16` of its Trainer follows the dtype that the model is loaded in (`select_dtype`).
+        compute = held
+    # `--bf16` and `--fp16` turn autocast on whatever the weights are, but under DeepSpeed, which makes everything half
+    # by itself (accelerate `accelerator.py: prepare_model`, `_prepare_deepspeed`).
+    autocast = compute in ("bf16", "fp16") and not data.startswith("zero")
+    return PrecisionSettings(weights=weights, autocast=autocast, master="none")
+
+
+def _adapter_dtype(settings: TrainingSettings, precision: PrecisionSettings) -> str:
+    """Dtype of an adapter: PEFT's rule of that version, unless DeepSpeed makes everything half as it starts.
+
+    `deepspeed/runtime/engine.py: _configure_distributed_model`.
+    """
+    weights = settings.precision.weights or precision.weights or "bf16"
+    compute = settings.precision.compute or precision.compute or ""
+    if (settings.layout.data or "").startswith("zero") and compute in ("bf16", "fp16"):
+        return compute
+    peft = settings.versions.get("peft")
+    version = parse_version(peft) if peft else NEWEST_PEFT
+    kind = settings.adapter.kind if settings.adapter else "lora"
+    return dtype_name(adapter_dtype(weights, settings.quantization is not None, version, kind=kind))

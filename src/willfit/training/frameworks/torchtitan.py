@@ -11,9 +11,12 @@ from willfit.training.frameworks.base import Defaults, fill
 from willfit.training.run import Habits, Run
 from willfit.training.settings import LossSettings, PrecisionSettings, TrainingSettings
 
-#: From this release and this date on models' own configs compute head and loss in so many chunks (torchtitan #2937;
+#: From this date on models' own configs compute head and loss in so many chunks (torchtitan #2937;
 #: `components/loss.py: ChunkedCELoss`, `models/llama3/config_registry.py`).
-_CHUNKED, _CHUNKED_DATE, _CHUNKS = (0, 3), "2026-04-27", 8
+_CHUNKED, _CHUNKS = "2026-04-27", 8
+
+#: From this date on its script sets `PYTORCH_CUDA_ALLOC_CONF` (a5e57e4: `run_llama_train.sh`, `run_train.sh`).
+_EXPANDS = "2024-10-22"
 
 #: `JobConfig`: mixed precision with float32 shards and reductions.
 _PRECISION = PrecisionSettings(
@@ -27,8 +30,30 @@ _PRECISION = PrecisionSettings(
 )
 
 
+#: From these dates on (pytorch/torchtitan, commits): the loss is compiled where the model is; cuDNN's attention comes
+#: first on Blackwell (#1196); selective checkpointing keeps its output (#2095). For some weeks the loss was before.
+_COMPILED_LOSS, _CUDNN, _KEEPS_CUDNN = "2025-04-02", "2025-05-14", "2025-12-01"
+_COMPILED_EARLIER = "2024-10-22", "2024-12-18"
+
+#: Dates of releases.
+_RELEASES = (
+    ((0, 1), "2025-06-17"), ((0, 2), "2025-10-17"), ((0, 2, 1), "2025-12-26"), ((0, 2, 2), "2026-02-20"),
+)  # fmt: skip
+_NEWEST = "2026-08"
+
+#: Dates of commits that are cited as versions.
+_COMMITS = {"9dec370": "2024-12-26", "e7c0cae": "2025-06-11", "6fc499f": "2025-08-14"}
+
+
 def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
-    """Fill in what torchtitan does (`torchtitan/config_manager.py`, `models/llama3/infra/parallelize.py`)."""
+    """Fill in what torchtitan does (`torchtitan/config_manager.py`, `models/llama3/infra/parallelize.py`).
+
+    Parameters
+    ----------
+    settings
+        What was asked. `versions["torchtitan"]` or `version` is a release, or a date.
+    """
+    date = _date(settings.version, settings.versions.get("torchtitan"))
     defaults = Defaults(
         _PRECISION,
         implementation="fused",
@@ -37,20 +62,30 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
         seq_len=2048,
         padded=False,
         reentrant=False,
-        # Its data loaders cut texts to the full length (`datasets/hf_datasets.py`), and since 2024-10-22 its
-        # script sets `PYTORCH_CUDA_ALLOC_CONF` (`run_llama_train.sh`, `run_train.sh`).
+        # Its data loaders cut texts to the full length (`datasets/hf_datasets.py`).
         varied=False,
-        expandable=True,
+        expandable=date >= _EXPANDS,
     )
-    if settings.loss.kind is None and _chunks(settings.version or settings.versions.get("torchtitan")):
+    if settings.loss.kind is None and date >= _CHUNKED:
         settings = replace(settings, loss=LossSettings("chunked-backward", chunks=_CHUNKS))
-    return fill(settings, defaults, Habits(repeats_keys=True, upcasts_logits=True))
+    compiled = date >= _COMPILED_LOSS or _COMPILED_EARLIER[0] <= date < _COMPILED_EARLIER[1]
+    habits = Habits(
+        repeats_keys=True,
+        upcasts_logits=True,
+        compiles_loss=settings.compile and compiled,
+        cudnn_unkept=_CUDNN <= date < _KEEPS_CUDNN,
+    )
+    return fill(settings, defaults, habits)
 
 
-def _chunks(version: str | None) -> bool:
-    """Whether a version, a release or a date, computes the loss in chunks; the newest does."""
-    if not version:
-        return True
-    if re.match(r"\d{4}(-\d{2}){0,2}$", version):
-        return version >= _CHUNKED_DATE
-    return not re.match(r"v?\d+\.\d", version) or parse_version(version) >= _CHUNKED
+def _date(version: str | None, dated: str | None) -> str:
+    """The date of a version: of a release, or of a commit that is known; else `dated`, or the newest one."""
+    if version in _COMMITS:
+        return _COMMITS[version]
+    for text in (version, dated):
+        if text and re.match(r"\d{4}-\d\d", text):
+            return text
+        if text and re.match(r"\d+\.\d", text):
+            release = parse_version(text)
+            return next((date for since, date in reversed(_RELEASES) if release >= since), _RELEASES[0][1])
+    return _NEWEST

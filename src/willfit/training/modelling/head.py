@@ -23,6 +23,10 @@ class LossPath:
         As in `LossSettings`.
     upcasts
         The model's own code upcasts its logits before the loss sees them.
+    compiled
+        The loss is compiled by itself, with its upcast.
+    narrow
+        Nothing upcasts them: their logarithms have their dtype.
     shifts
         Logits are copied one position on, to compare them with labels; later versions move the labels.
     rows
@@ -52,6 +56,8 @@ class LossPath:
     inside: bool = False
     classes: int = 0
     pooled: bool = False
+    narrow: bool = False
+    compiled: bool = False
 
 
 def head(builder: Builder, value: Value, architecture: Architecture, path: LossPath) -> Value:
@@ -116,6 +122,9 @@ def output_projection(architecture: Architecture) -> Tensor:
 def _cross_entropy(tape: Tape, logits: Value, path: LossPath) -> Value:
     """Cross entropy on whole logits, which the caller holds until it has the loss."""
     size, rows = logits.elements, path.rows
+    if path.compiled:
+        # Maxima and sums of rows are kept; the rest is made again from the logits (`_functorch/partitioners.py`).
+        return tape.run("compiled cross entropy", (logits,), 1, "fp32", saves=(logits,), kept_bytes=8 * rows)
     given = wide = tape.cast(logits, "fp32") if path.upcasts else logits
     if path.shifts:
         wide = tape.run("shift", (wide,), size, wide.dtype)
@@ -126,8 +135,8 @@ def _cross_entropy(tape: Tape, logits: Value, path: LossPath) -> Value:
         )
         tape.hold(given)
         return loss
-    wide = tape.cast(wide, "fp32")
-    logarithms = tape.run("log_softmax", (wide,), size, "fp32", saves_output=True)
+    wide = wide if path.narrow else tape.cast(wide, "fp32")
+    logarithms = tape.run("log_softmax", (wide,), size, wide.dtype, saves_output=True)
     loss = tape.run("nll_loss", (logarithms,), 1, "fp32", saves=(logarithms,))
     tape.hold(given, wide)
     return loss

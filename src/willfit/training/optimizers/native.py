@@ -144,10 +144,26 @@ def _transient(job: Job, rule: Native, implementation: str, decays: bool, versio
     steps = []
     for group in groups(job):
         if implementation == "foreach" and found:
-            steps.append(together(group, job.size, found[-1].decayed if decays else found[-1].plain))
+            steps.append(_lists(group, job, found[-1].decayed if decays else found[-1].plain))
         else:
             steps.append(one_by_one(group, loop))
     return larger(*steps) if steps else NOTHING
+
+
+def _lists(group: Sequence[Parameter], job: Job, count: int) -> Transient:
+    """Lists of intermediates: parameters of one dtype are stepped together, one dtype after the other.
+
+    torch `optim/optimizer.py: _group_tensors_by_device_and_dtype`. Lists of the dtype before are dropped as those of
+    the next one are bound.
+    """
+    sizes: dict[str, int] = {}
+    for one in group:
+        dtype = job.weights(one)
+        sizes[dtype] = sizes.get(dtype, 0) + job.size(one) * one.copies
+    if len(sizes) < 2:
+        return together(group, job.size, count)
+    wholes = [Parameter(dtype, (size,), "mlp", "other") for dtype, size in sizes.items()]
+    return one_by_one(wholes, lambda whole: [(f"list {index}", whole.elements) for index in range(count)])
 
 
 def groups(job: Job) -> list[Sequence[Parameter]]:

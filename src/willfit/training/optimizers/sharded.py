@@ -49,7 +49,7 @@ def local(
     if kind not in KINDS:
         raise BadInput(f"no way of sharing {kind!r}", f"known: {', '.join(KINDS)}")
     shared = expert_ranks if expert_ranks is not None else ranks
-    if kind in ("none", "ddp") or (ranks == 1 and shared == 1):
+    if kind in ("none", "ddp") or (ranks == 1 and shared == 1 and not kind.startswith("zero")):
         return tuple(parameters), "whole"
     if kind == "fsdp2":
         return tuple(_rows(one, shared if one.part == "experts" else ranks) for one in parameters), "rows"

@@ -70,6 +70,12 @@ class Communication:
         Buffers while the optimizer steps.
     host
         Bytes of the rank's weights and gradients that lie on the host instead.
+    before_step
+        Gradients and buffers just before it.
+    buffered
+        Gradients have a buffer that is there from the beginning.
+    frees_gradients
+        Gradients are freed before it, for the optimizer works on other copies.
     formula, reference
         Of the buffers, for the reader.
     """
@@ -85,6 +91,9 @@ class Communication:
     step: int = 0
     host: int = 0
     whole: int = 0
+    before_step: int = 0
+    buffered: bool = False
+    frees_gradients: bool = False
     formula: str = ""
     reference: str = ""
 

@@ -14,6 +14,9 @@ PREFETCH_BUCKET = 50_000_000
 MAX_LIVE = MAX_REUSE = 1_000_000_000
 PERSISTENCE = 100_000
 
+#: ZeRO 3 steps over so many elements of a rank at a time (`sub_group_size`).
+SUB_GROUP = 1_000_000_000
+
 
 def zero(
     units: Sequence[Unit],
@@ -42,39 +45,46 @@ def zero(
     width = DTYPE_BYTES[precision.compute or "bf16"]
     trained = sum(unit.trained for unit in units)
     frozen = sum(unit.bytes for unit in units) - trained * DTYPE_BYTES[precision.weights or "bf16"]
-    bucket = _size(layout.reduce_bucket, REDUCE_BUCKET, hidden * hidden)
-    # Contiguous gradients are copied into the bucket; with overlap there are two.
-    buckets = min(bucket, trained) * width * (2 if layout.overlap is not False else 1)
+    # A buffer is made of the size that is set, however little is trained; with overlap stages 1 and 2 have two.
+    bucket = width * _size(layout.reduce_bucket, REDUCE_BUCKET, hidden * hidden)
     partition = ceil_div(trained, ranks)
-    gradient = width * trained
-    accumulated = precision.gradients or precision.compute or "bf16"
+    accumulated = DTYPE_BYTES[precision.gradients or precision.compute or "bf16"]
     if stage == 3:
-        return _third(units, layout, precision, offload, ranks, buckets, partition, accumulated, hidden)
+        return _third(units, layout, precision, offload, ranks, bucket, accumulated, hidden)
+    buckets = bucket * (2 if layout.overlap is not False else 1)
     weights = frozen + trained * width
-    if stage == 1:
-        left = tuple(unit.gradient_bytes for unit in units)
-        gradients = gradient
-    else:
-        left = tuple(ceil_div(unit.trained, ranks) * DTYPE_BYTES[accumulated] for unit in units)
-        gradients = partition * DTYPE_BYTES[accumulated]
+    gradients = width * trained if stage == 1 else partition * accumulated
+    left = tuple(
+        unit.gradient_bytes if stage == 1 else ceil_div(unit.trained, ranks) * accumulated for unit in units
+    )
+    largest = max((unit.largest for unit in units), default=0)
     if offload.optimizer:
         left, gradients = (0,) * len(units), 0
-    zeros = (0,) * len(units)
-    # The step works on a float32 copy of the partition's gradient, and gathers what it updated.
-    step = 0 if offload.optimizer else partition * 4
     return Communication(
         weights=weights,
         gradients=gradients,
         state_elements=partition,
-        resident=0,
-        forward=zeros,
+        # Gradients go through a buffer of the largest parameter's size to the host.
+        resident=largest * width if offload.optimizer else 0,
+        forward=(0,) * len(units),
         backward=(buckets,) * len(units),
         left=left,
         master=0 if offload.optimizer else 4 * partition,
-        step=step,
-        formula=f"{buckets} B of buckets of {bucket} elements",
+        step=0 if offload.optimizer else 4 * partition,
+        before_step=0 if offload.optimizer else _flattened(partition, accumulated, min(largest, partition)),
+        frees_gradients=True,
+        formula=f"{buckets} B of buckets",
         reference="deepspeed runtime/zero/stage_1_and_2.py",
     )
+
+
+def _flattened(elements: int, width: int, largest: int) -> int:
+    """Bytes of gradients, their flat copy, and that in float32; or of gradients, and one in float64 for its norm.
+
+    `runtime/zero/stage_1_and_2.py: step`, `stage3.py: _prepare_fp32_grad_for_sub_group`, `get_grad_norm_direct`.
+    """
+    copied = 2 * width + (4 if width < 4 else 0)
+    return max(elements * copied, elements * width + 8 * largest)
 
 
 def _third(
@@ -83,35 +93,41 @@ def _third(
     precision: PrecisionSettings,
     offload: OffloadSettings,
     ranks: int,
-    buckets: int,
-    partition: int,
-    accumulated: str,
+    bucket: int,
+    accumulated: int,
     hidden: int,
 ) -> Communication:
     total = sum(unit.gathered_bytes for unit in units)
     width = DTYPE_BYTES[precision.compute or "bf16"]
     live = min(total, _size(layout.max_live, MAX_LIVE, MAX_LIVE) * width)
     ahead = _size(layout.prefetch_bucket, PREFETCH_BUCKET, hidden * hidden * 9 // 10) * width
-    largest = max((unit.gathered_bytes for unit in units), default=0)
-    gathered = min(total, max(live, largest) + ahead)
-    held = sum(ceil_div(unit.bytes, ranks) for unit in units)
-    stays = 0 if offload.optimizer else partition * DTYPE_BYTES[accumulated]
-    left = tuple(
-        0 if offload.optimizer else ceil_div(unit.trained, ranks) * DTYPE_BYTES[accumulated] for unit in units
-    )
+    fullest = max((unit.gathered_bytes for unit in units), default=0)
+    gathered = min(total, max(live, fullest) + ahead)
+    if ranks == 1 and not offload.params:
+        # The partition is the whole, and parameters are views of it (`partition_parameters.py: NoGatherHandle`).
+        gathered = 0
+    weights = sum(ceil_div(unit.bytes, ranks) for unit in units)
+    partition = sum(ceil_div(unit.trained, ranks) for unit in units)
+    group = min(partition, SUB_GROUP)
+    largest = ceil_div(max((unit.largest for unit in units), default=0), ranks)
+    # Gradients have a buffer of their own from the beginning, in which they are added up.
+    held = 0 if offload.optimizer else partition * accumulated
+    flattened = _flattened(group, accumulated, min(largest, group)) - group * accumulated
     return Communication(
-        weights=0 if offload.params else held,
-        gradients=stays,
+        weights=0 if offload.params else weights,
+        gradients=held,
+        buffered=True,
         state_elements=partition,
-        resident=0,
+        resident=bucket,
         forward=(gathered,) * len(units),
-        backward=(gathered + buckets,) * len(units),
-        left=left,
+        backward=(gathered,) * len(units),
+        left=(0,) * len(units),
         master=0 if offload.optimizer else 4 * partition,
-        step=0 if offload.optimizer else 4 * min(partition, 1_000_000_000),
-        host=held if offload.params else 0,
-        formula=f"{gathered} B of gathered parameters + {buckets} B of buckets",
-        reference="deepspeed runtime/zero/partitioned_param_coordinator.py",
+        step=0 if offload.optimizer else 4 * group,
+        before_step=0 if offload.optimizer else flattened,
+        host=weights if offload.params else 0,
+        formula=f"{gathered} B of gathered parameters, {bucket} B of a bucket",
+        reference="deepspeed runtime/zero/stage3.py, partitioned_param_coordinator.py",
     )
 
 
