@@ -21,11 +21,15 @@ from willfit.asking import ask_about, ask_candidates, machine_of
 from willfit.engines.base import Question
 from willfit.surfaces.cli.app import COMMANDS, main
 from willfit.surfaces.report import candidates, estimate
+from willfit.validation.cases import read_cases
 from willfit.validation.run import validate_files
 from willfit.validation.scoring import Score
 
 ROOT = Path(__file__).parents[1]
 CASES = ROOT / "tests" / "data" / "cases"
+
+#: The file of training runs, about which the page says more.
+TRAINING = "training.jsonl"
 
 #: Files of published measurements whose metrics are shown, with the engine's title in English and Chinese.
 SHOWN = (
@@ -42,6 +46,7 @@ SHOWN = (
     (("local_engines.jsonl",), "other local engines", "其他本地引擎"),
     (("transformers.jsonl",), "transformers", "transformers"),
     (("transformers_more.jsonl",), "transformers, more measurements", "transformers，更多测量"),
+    ((TRAINING,), "training", "训练"),
 )
 
 #: What a metric means, in words; metrics not listed are not shown.
@@ -70,6 +75,9 @@ METRICS = {
     "transformers.peak_reserved_gib": ("peak reserved", "保留峰值"),
     "transformers.nvidia_smi_gib": ("whole device", "整卡占用"),
     "litgpt.peak_allocated_gib": ("peak allocated, LitGPT", "分配峰值（LitGPT）"),
+    "train.peak_active_gib": ("peak active", "活跃峰值"),
+    "train.peak_reserved_gib": ("peak reserved", "保留峰值"),
+    "train.nvidia_smi_gib": ("whole device", "整卡占用"),
 }
 
 THEME = TerminalTheme(
@@ -95,6 +103,8 @@ def commands_page() -> str:
 
 def accuracy_tables() -> tuple[str, str, str]:
     """The accuracy table in English and Chinese, and the whole page."""
+    from training_accuracy import section, summary
+
     every = sorted(CASES.glob("*.jsonl"))
     scores = {
         title: validate_files([CASES / name for name in names], constants_from=every)
@@ -124,6 +134,13 @@ def accuracy_tables() -> tuple[str, str, str]:
             english.append(f"| {title} | {METRICS[metric][0]} | {row}")
             chinese.append(f"| {translated} | {METRICS[metric][1]} | {row}")
         page.append(_page_of(names, title, score))
+        if names == (TRAINING,):
+            cases = read_cases(CASES / TRAINING)
+            page.append(section(score, cases))
+            for words, chinese_words, n, middle, most, inside in summary(score, cases):
+                row = f"{n} | {middle:.2f} % | {most:.2f} % | {100 * inside:.0f} % |"
+                english.append(f"| {title} | {words} | {row}")
+                chinese.append(f"| {translated} | {chinese_words} | {row}")
     return "\n".join(english), "\n".join(chinese), "\n".join(page)
 
 
@@ -187,13 +204,13 @@ def replaced(text: str, mark: str, body: str) -> str:
 
 def everything() -> dict[Path, str]:
     """All files that this script writes, with their texts."""
+    sys.path.insert(0, str(Path(__file__).parent))
     english, chinese, page = accuracy_tables()
     files = {ROOT / "docs" / "commands.md": commands_page(), ROOT / "docs" / "accuracy.md": page}
     for name, table in (("README.md", english), ("README.zh-CN.md", chinese)):
         files[ROOT / name] = replaced((ROOT / name).read_text(encoding="utf-8"), "accuracy", table)
     for name, picture in pictures().items():
         files[ROOT / "docs" / "pictures" / name] = picture
-    sys.path.insert(0, str(Path(__file__).parent))
     from comparison_pages import pages
 
     return {**files, **{ROOT / "docs" / name: text for name, text in pages().items()}}

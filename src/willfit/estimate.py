@@ -333,5 +333,5 @@ class Estimate:
             "notes": list(self.notes),
             **({"refusal": self.refusal} if self.refusal else {}),
             **({"remedies": list(self.remedies)} if self.remedies else {}),
-            **({"asleep": self.details["asleep"]} if "asleep" in self.details else {}),
+            **{name: self.details[name] for name in ("asleep", "training") if name in self.details},
         }

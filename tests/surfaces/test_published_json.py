@@ -159,6 +159,42 @@ def test_the_whole_program_prints_one_valid_object():
         VALIDATOR.validate(json.loads(printed))
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--method", "qlora", "--seq-len", "4096", "--batch", "2", "--gpu", "a100-80g"),
+        ("--fsdp", "2", "--seq-len", "4096", "--gpu", "8xh100", "--nodes", "2"),
+        ("--zero", "3", "--offload", "optimizer,params", "--gpu", "2x3090+4090", "--host-ram", "256GiB"),
+        ("--tp", "2", "--pp", "2", "--engine", "megatron", "--gpu", "8xh100"),
+        ("--method", "lora", "--gpu", "a100-80g", "--max", "seq-len"),
+        ("--objective", "grpo", "--rollout", "vllm", "--method", "lora", "--gpu", "h100"),
+    ],
+    ids=lambda options: " ".join(options[:2]),
+)
+def test_a_training_run(options):
+    printed = json.loads(program.willfit("train", "Qwen/Qwen2.5-7B", *options, "--json").stdout)
+    VALIDATOR.validate(printed)
+    training = printed["training"]
+    assert printed["kind"] == "train"
+    fullest = max(training["instants"], key=lambda instant: instant["bytes"])
+    assert training["instant"] == fullest["name"]
+    moving = ("kept_bytes", "passing_bytes", "gradient_bytes", "communication_bytes")
+    # What stays is the same at every instant.
+    assert len({one["bytes"] - sum(one[name] for name in moving) for one in training["instants"]}) == 1
+    for name in ("allocated", "reserved", "shown"):
+        figure = training[name]
+        assert 0 < figure["low_bytes"] <= figure["bytes"] <= figure["high_bytes"]
+    assert training["allocated"]["bytes"] <= training["reserved"]["bytes"] <= training["shown"]["bytes"]
+    assert ("largest" in training) is ("--max" in options)
+
+
+def test_a_training_command():
+    words = ("tune", "run", "lora_finetune_single_device", "--config", "llama3_1/8B_lora_single_device")
+    printed = json.loads(program.willfit("--gpu", "rtx4090", "--json", *words).stdout)
+    VALIDATOR.validate(printed)
+    assert printed["training"]["instants"]
+
+
 def test_inspecting_a_model():
     """Qwen3-8B: 36 layers of 8 KV heads of 128; 8,190,735,360 parameters in its published index."""
     printed = json.loads(willfit_prints("inspect", "Qwen/Qwen3-8B", "--json"))

@@ -97,8 +97,11 @@ def test_a_token_costs_its_checkpoints_and_twelve_bytes_a_logit() -> None:
     assert slope == pytest.approx(670_760, rel=0.02)
 
 
-@pytest.mark.parametrize(("stage", "gigabytes"), [("zero1", 31.4), ("zero2", 16.6), ("zero3", 1.9)])
-def test_zero_keeps_what_its_paper_says(stage: str, gigabytes: float) -> None:
+@pytest.mark.parametrize(
+    ("stage", "ranks", "gigabytes"),
+    [("zero1", 1, 120), ("zero1", 64, 31.4), ("zero2", 64, 16.6), ("zero3", 64, 1.9)],
+)
+def test_zero_keeps_what_its_paper_says(stage: str, ranks: int, gigabytes: float) -> None:
     """Rajbhandari et al. 2020, figure 1: 7.5 B parameters on 64 devices; 16 B a parameter without sharing."""
     from willfit.training.settings import OffloadSettings
     from willfit.training.sharding.base import Unit
@@ -107,7 +110,7 @@ def test_zero_keeps_what_its_paper_says(stage: str, gigabytes: float) -> None:
     count = 7_500_000_000
     unit = Unit(2 * count, 2 * count, count, 2 * count)
     precision = PrecisionSettings(weights="bf16", compute="bf16", gradients="bf16")
-    shared = zero([unit], LayoutSettings(), precision, OffloadSettings(), 64, int(stage[-1]), 4096)
+    shared = zero([unit], LayoutSettings(), precision, OffloadSettings(), ranks, int(stage[-1]), 4096)
     held = shared.weights + shared.gradients + shared.master + 8 * shared.state_elements
     assert held / 1e9 == pytest.approx(gigabytes, abs=0.05)
 
@@ -218,3 +221,25 @@ def test_published_commands_are_answered_or_refused(monkeypatch: pytest.MonkeyPa
             answer_command(words, machine, offline=True)
             answered += 1
     assert answered > 70
+
+
+@pytest.mark.parametrize(
+    ("framework", "checkpoints"),
+    [("llamafactory", True), ("ms-swift", True), ("trl", True), ("transformers", False)],
+)
+def test_programs_that_checkpoint_unless_told_otherwise(framework: str, checkpoints: bool) -> None:
+    settings = TrainingSettings(framework=framework, adapter=AdapterSettings(), seq_len=2048)
+    told = replace(settings, checkpointing=CheckpointingSettings("full"))
+    assert (allocated(ask(settings)) == allocated(ask(told))) is checkpoints
+
+
+def test_a_quantized_checkpoint_is_converted_where_the_model_itself_is_trained() -> None:
+    model, settings = "openai/gpt-oss-20b", TrainingSettings(seq_len=1024, precision=PURE)
+    whole, adapted = (
+        ask(settings, model),
+        ask(replace(settings, adapter=AdapterSettings(targets=("q_proj",))), model),
+    )
+    assert terms(whole)["optimizer_state"] == pytest.approx(2 * terms(whole)["weights"], rel=1e-3)
+    assert terms(adapted)["weights"] < 0.4 * terms(whole)["weights"]
+    assert any("mxfp4 numbers cannot be trained" in note for note in whole.notes)
+    assert not any("cannot be trained" in note for note in adapted.notes)

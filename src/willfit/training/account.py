@@ -9,7 +9,7 @@ from willfit.quantities import DTYPE_BYTES
 from willfit.training.holding import Holding
 from willfit.training.layout import Ranks
 from willfit.training.optimizers import OptimizerMemory, optimizer_memory
-from willfit.training.pieces import pieces_of, step_of
+from willfit.training.pieces import Replayed, pieces_of, step_of
 from willfit.training.run import Run
 from willfit.training.sharding import Communication, communication_of
 from willfit.training.timeline import Instant, Piece, fullest, instants
@@ -59,7 +59,13 @@ class Account:
 
 
 def account(
-    run: Run, holding: Holding, capability: str, ranks: Ranks, layers: range, in_flight: int
+    run: Run,
+    holding: Holding,
+    capability: str,
+    ranks: Ranks,
+    layers: range,
+    in_flight: float,
+    known: Replayed | None = None,
 ) -> Account:
     """Account for one rank of a pipeline stage.
 
@@ -75,6 +81,8 @@ def account(
         Layers of the stage.
     in_flight
         Micro-batches whose activations the stage keeps at once.
+    known
+        Layers that other stages have replayed.
     """
     settings = run.settings
     added = holding.adapting.found if holding.adapting else None
@@ -83,7 +91,7 @@ def account(
         if added
         else step_of(run, capability)
     )
-    pieces = pieces_of(run, holding, step, layers)
+    pieces = pieces_of(run, holding, step, layers, known)
     units = [piece.unit for piece in pieces]
     habits = run.habits
     sharing = communication_of(

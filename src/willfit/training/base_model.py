@@ -14,8 +14,21 @@ from willfit.training.settings import QuantizationSettings
 _NAMES = {"int8": "bnb-int8", "llm.int8": "bnb-int8"}
 
 
+def converted_note(subject: Subject, adapted: bool) -> tuple[str, ...]:
+    """What to say of a quantized checkpoint of which the model itself is trained."""
+    if adapted or subject.recipe.rule is None:
+        return ()
+    return (
+        f"{subject.recipe.method} numbers cannot be trained: the checkpoint is counted as converted to 16 bits",
+    )
+
+
 def base_recipe(
-    subject: Subject, quantization: QuantizationSettings | None, weights: str, head: bool = False
+    subject: Subject,
+    quantization: QuantizationSettings | None,
+    weights: str,
+    head: bool = False,
+    adapted: bool = True,
 ) -> Recipe:
     """How the model's tensors lie in memory.
 
@@ -29,6 +42,9 @@ def base_recipe(
         Dtype of what is not quantized.
     head
         The framework quantizes the head as well.
+    adapted
+        Adapters are trained on it. A model that is trained itself is converted first, for quantized numbers get no
+        gradients (transformers `trainer_utils.py: validate_quantization_for_training`).
 
     Raises
     ------
@@ -36,7 +52,7 @@ def base_recipe(
         If the method is not known.
     """
     if quantization is None:
-        return subject.recipe if subject.recipe.rule is not None else plain_recipe(weights)
+        return subject.recipe if subject.recipe.rule is not None and adapted else plain_recipe(weights)
     name = _NAMES.get(quantization.method, quantization.method)
     if subject.recipe.rule is not None and subject.recipe.method in (name, quantization.method):
         return subject.recipe

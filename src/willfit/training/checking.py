@@ -25,16 +25,9 @@ ROLLOUTS = ("vllm", "sglang", "transformers")
 #: Kernels that replace composite operations one by one, and what packages of them stand for
 #: (liger_kernel `transformers/monkey_patch.py: apply_liger_kernel_to_llama`).
 KERNELS = (
-    "rms_norm",
-    "layer_norm",
-    "rope",
-    "swiglu",
-    "cross_entropy",
-    "lora",
-    "mamba_ssm",
-    "causal_conv1d",
-    "fla",
-)
+    "rms_norm", "layer_norm", "rope", "swiglu", "gelu", "softmax", "cross_entropy", "lora", "mamba_ssm",
+    "causal_conv1d", "fla",
+)  # fmt: skip
 _PACKAGES = {
     "liger": ("rms_norm", "rope", "swiglu"),
     "te": ("rms_norm", "rope", "swiglu"),

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import ceil
 
 from willfit.calibration import constant
 from willfit.engines.base import Machine, Subject
 from willfit.errors import BadInput
 from willfit.estimate import DeviceEstimate, Estimate, Term, between, combined
 from willfit.training.account import Account, account
-from willfit.training.base_model import base_recipe
+from willfit.training.base_model import base_recipe, converted_note
 from willfit.training.figures import figures
 from willfit.training.frameworks.table import resolve
 from willfit.training.holding import Holding
@@ -19,6 +18,7 @@ from willfit.training.host import host_terms
 from willfit.training.layout import Ranks, in_flight, ranks_of, stages_of, with_data
 from willfit.training.modelling.known import roughly_modelled
 from willfit.training.outside import communicators, context, fragmentation
+from willfit.training.pieces import Replayed
 from willfit.training.remedies import remedies
 from willfit.training.rollout import Rollout, colocated, shared_with
 from willfit.training.run import Run
@@ -84,7 +84,13 @@ def _answer(subject: Subject, machine: Machine, run: Run, ranks: Ranks) -> Estim
         "train",
         tuple(devices),
         DeviceEstimate("host", 0, machine.host_bytes, host_terms(run, worst, len(machine.devices))),
-        notes=(*run.assumed, *_rough_note(rough), *worst.optimizer.notes, *subject.notes),
+        notes=(
+            *run.assumed,
+            *converted_note(subject, run.settings.adapter is not None),
+            *_rough_note(rough),
+            *worst.optimizer.notes,
+            *subject.notes,
+        ),
         refusal=rollout.refusal if rollout is not None else "",
         details={
             "between_steps": worst.resident + _left_gradients(worst, run),
@@ -137,10 +143,12 @@ def accounts_of(run: Run, subject: Subject, machine: Machine, ranks: Ranks) -> l
     """The account of a rank of each pipeline stage."""
     settings = run.settings
     weights = settings.precision.weights or "bf16"
-    recipe = base_recipe(subject, settings.quantization, weights, run.habits.quantizes_head)
+    adapted = settings.adapter is not None
+    recipe = base_recipe(subject, settings.quantization, weights, run.habits.quantizes_head, adapted)
     architecture = run.architecture or subject.architecture
     holding = Holding(architecture, recipe, settings)
     found = []
+    known: Replayed = {}
     layout = settings.layout
     if layout.device_map:
         # One process: layers lie on its devices one after the other, and one micro-batch runs at a time.
@@ -148,7 +156,7 @@ def accounts_of(run: Run, subject: Subject, machine: Machine, ranks: Ranks) -> l
     for stage, layers in enumerate(stages_of(layout, len(architecture.layers))):
         alive = 1.0 if layout.device_map else in_flight(layout, stage, settings.gradient_accumulation)
         capability = machine.devices[0].compute_capability
-        found.append(account(run, holding, capability, ranks, layers, ceil(alive)))
+        found.append(account(run, holding, capability, ranks, layers, alive, known))
     return found
 
 

@@ -32,7 +32,8 @@ def figures(one: Account, terms: Sequence[Term], run: Run, ranks: int, device: D
     beside = beside_of(terms)
     peak = peak_of(terms)
     ratio = constant("training.allocated_ratio")
-    allocated = tuple(int(peak * share) for share in (ratio.value, ratio.low, ratio.high))
+    # The point is what rules give; how far published peaks lie around it is the interval.
+    allocated = peak, int(peak * min(1, ratio.low)), int(peak * max(1, ratio.high))
     filled = cached(one, kind)
     # Models beside the trained one are there all the time.
     filled = replace(filled, beside=filled.beside + peak - one.peak)

@@ -61,6 +61,7 @@ def step_of(run: Run, compute_capability: str, virtual_tokens: int = 0, prefix_t
         tensor_ranks=layout.tp,
         sequence_parallel=layout.sp,
         regathers=run.habits.regathers,
+        norm=run.habits.norm,
         compute_capability=compute_capability,
         expert_ranks=layout.ep,
         expert_tensor_ranks=expert_tensor_ranks(layout),
@@ -88,7 +89,14 @@ def _wide_stream(settings: TrainingSettings) -> bool:
     return dtype == "fp32" or upcast == "all"
 
 
-def pieces_of(run: Run, holding: Holding, step: Step, layers: range) -> list[Piece]:
+#: Layers that were replayed: by identity, the dtype of the stream, whether it needs a gradient, whether prompts join,
+#: and how many tokens of an adapter's; with the layer's parameters, and dtype and need of a gradient of what it gives.
+Replayed = dict[tuple[int, str, bool, bool, int], tuple[Replay, Unit, str, bool]]
+
+
+def pieces_of(
+    run: Run, holding: Holding, step: Step, layers: range, known: Replayed | None = None
+) -> list[Piece]:
     """The pieces of a pipeline stage, in the order of the forward pass; of the whole model, if that is one stage.
 
     Parameters
@@ -97,7 +105,10 @@ def pieces_of(run: Run, holding: Holding, step: Step, layers: range) -> list[Pie
         The run, how it holds the model, and how a micro-batch runs.
     layers
         Which layers the stage has.
+    known
+        Layers that other stages of the same run have replayed; those of this one are added.
     """
+    known = {} if known is None else known
     architecture, settings = holding.architecture, run.settings
     checkpointing = settings.checkpointing
     added = settings.gradient_accumulation > 1 or run.habits.gradient_buffers
@@ -122,26 +133,25 @@ def pieces_of(run: Run, holding: Holding, step: Step, layers: range) -> list[Pie
     # hook keeps, with its gradient, until all hooks are removed behind the backward pass
     # (torch `distributed/fsdp/_runtime_utils.py: _register_post_backward_reshard_only_hook`, `_finalize_params`).
     reenters = bool(checkpointing.reentrant) and scheme == "fsdp1" and not run.habits.mixes_units
-    known: dict[tuple[int, bool, bool, int], tuple[Replay, Unit, bool]] = {}
     code = run.habits.code
     for index in layers:
         layer = architecture.layers[index]
         own = replace(code, prompts=index >= PROMPT_FROM) if code and code.prompts else code
         prompt = _prompt_tokens(holding, index)
-        key = id(layer), entering, own is not None and own.prompts, prompt
+        key = id(layer), dtype, entering, own is not None and own.prompts, prompt
         if key not in known:
             mine = replace(step, prompt_tokens=prompt) if prompt else step
-            ran, dtype, passes = _layer(holding, mine, layer, dtype, entering, temporary, selects, own)
+            ran, given, passes = _layer(holding, mine, layer, dtype, entering, temporary, selects, own)
             unit = holding.unit(layer.tensors)
             if holding.adapting is not None:
                 unit = joined(unit, holding.adapting.in_layer())
-            known[key] = ran, unit, passes
+            known[key] = ran, unit, given, passes
         together = checkpointing.every if checkpointing.together else 1
         chosen = checkpointing.kind not in (None, "none")
         chosen = chosen and (together > 1 or index % checkpointing.every == 0)
         chosen = chosen and (checkpointing.layers is None or index < checkpointing.layers)
         selective = chosen and chosen_by is not None
-        ran, unit, passes = known[key]
+        ran, unit, dtype, passes = known[key]
         clings = chosen and entering and reenters and (settings.adapter is not None or not unit.trained)
         entering = passes
         if step.compiled and not chosen:
@@ -216,7 +226,7 @@ def _top(
     lingering: int,
 ) -> Replay:
     builder = Builder(step, holding.stored, manner_of(architecture))
-    given = builder.entering(step.tokens * architecture.hidden_size, dtype)
+    given = builder.entering(step.stream_tokens * architecture.hidden_size, dtype)
     code = run.habits.code
     if code is None:
         result = head(builder, given, architecture, _loss_path(run, step, architecture))
@@ -241,6 +251,7 @@ def _loss_path(run: Run, step: Step, architecture: Architecture) -> LossPath:
         run.habits.upcasts_logits,
         run.habits.shifts_logits and step.batch > 1,
         loss.keeps_logits,
+        run.habits.loss_inside,
         scores(run.settings),
         run.settings.objective == "embedding",
         run.habits.narrow_loss and not step.autocast,

@@ -43,6 +43,10 @@ class Habits:
         4-bit matrices are expanded to float16 and cast from there.
     quantizes_head
         The head is quantized like any linear layer.
+    loss_inside
+        The model's own forward computes the loss, and holds what its head was given until it returns.
+    norm
+        Kind of RMS norms, where the framework's own code writes them otherwise than transformers' does.
     postpones_sharing
         Ranks share gradients in the last micro-batch of a step only (`no_sync` in the others).
     mixes_units
@@ -65,6 +69,8 @@ class Habits:
     keeps_quantized_input: bool = False
     expands_twice: bool = False
     quantizes_head: bool = False
+    loss_inside: bool = False
+    norm: str = ""
     postpones_sharing: bool = False
     mixes_units: bool = False
     code: Code | None = None

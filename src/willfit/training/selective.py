@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
-from willfit.training.tape import Operation
+from willfit.training.tape import Operation, Value
 from willfit.training.tape.replay import Selection
+
+#: A result this many times smaller than what it is made of is a reduction: a statistic of each row.
+_REDUCED = 8
 
 #: Names of products and of attention on a tape.
 _PRODUCTS = ("mm", "grouped mm")
@@ -41,12 +45,39 @@ def all_products(operations: Sequence[Operation]) -> list[Operation]:
 
 
 def compiled(operations: Sequence[Operation]) -> list[Operation]:
-    """What `torch.compile` keeps of a layer: results of products and of attention, from which the rest is made anew.
+    """What `torch.compile` keeps of a layer (torch `_functorch/partitioners.py: solve_min_cut`).
 
-    The last product's result is the layer's own (torch `_functorch/partitioners.py`).
+    Products and attention are never computed again, nor are reductions; what they read in the backward pass would
+    have to be written out there (`ban_recompute_materialized_backward`), so it is kept as it is. What other operations
+    read is made anew from the nearest of these.
     """
-    chosen = all_products(operations)
-    return chosen[:-1] if chosen and chosen[-1].name in _PRODUCTS else chosen
+    makers = {value.storage: operation for operation in operations for value in operation.outputs}
+    kept: set[int] = set()
+    waiting: list[Value] = []
+    for operation in operations:
+        if not operation.differentiates:
+            continue
+        if operation.name in (*_PRODUCTS, *_ATTENTION):
+            kept.update(value.storage for value in operation.saved)
+        else:
+            waiting += operation.saved
+    seen: set[int] = set()
+    while waiting:
+        value = waiting.pop()
+        maker = makers.get(value.storage)
+        if maker is None or value.storage in seen:
+            continue
+        seen.add(value.storage)
+        widest = max((one.elements for one in maker.inputs), default=0)
+        if maker.name in (*_PRODUCTS, *_ATTENTION) or value.elements < widest // _REDUCED:
+            kept.add(value.storage)
+        else:
+            waiting += maker.inputs
+    return [
+        replace(operation, outputs=tuple(value for value in operation.outputs if value.storage in kept))
+        for operation in operations
+        if operation.differentiates
+    ]
 
 
 def all_but(operations: Sequence[Operation], modules: Sequence[str]) -> list[Operation]:
@@ -55,6 +86,7 @@ def all_but(operations: Sequence[Operation], modules: Sequence[str]) -> list[Ope
     `core_attn` is attention without its projections; the others are parts of a layer.
     """
     kept = {value.storage for operation in operations for value in operation.saved}
+    # What is kept of an operation beside values (a mask of dropout) is kept even if its output is not.
     dropped = {_PARTS[name] for name in modules if name in _PARTS}
 
     def runs_again(operation: Operation) -> bool:
@@ -62,9 +94,9 @@ def all_but(operations: Sequence[Operation], modules: Sequence[str]) -> list[Ope
         return core or operation.module in dropped
 
     return [
-        operation
+        replace(operation, outputs=tuple(value for value in operation.outputs if value.storage in kept))
         for operation in operations
-        if not runs_again(operation) and any(value.storage in kept for value in operation.outputs)
+        if not runs_again(operation)
     ]
 
 

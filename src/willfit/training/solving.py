@@ -49,7 +49,8 @@ def largest(subject: Subject, machine: Machine, settings: TrainingSettings, knob
         return replace(answer, notes=(f"not even a {knob} of 1 fits", *answer.notes))
     answer = at(value)
     note = f"the largest {knob} that fits is {value:,}"
-    return replace(answer, notes=(note, *answer.notes), details={**answer.details, "largest": {knob: value}})
+    training = {**answer.details["training"], "largest": {"of": knob, "value": value}}
+    return replace(answer, notes=(note, *answer.notes), details={**answer.details, "training": training})
 
 
 def most_that(holds: Callable[[int], bool], limit: int) -> int:

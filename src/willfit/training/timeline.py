@@ -99,7 +99,7 @@ def instants(
     sharing: Communication,
     accumulates: bool = False,
     steps_in_backward: bool = False,
-    in_flight: int = 1,
+    in_flight: float = 1,
     transient: int = 0,
 ) -> list[Instant]:
     """Every instant at which memory can peak between two optimizer steps.
@@ -115,12 +115,12 @@ def instants(
     steps_in_backward
         A parameter is updated and its gradient dropped as soon as it is made.
     in_flight
-        Micro-batches whose activations are kept at once.
+        Micro-batches whose activations are kept at once; chunks of interleaved stages are parts of one.
     transient
         What the optimizer needs while it steps, beside states and gradients.
     """
     resident = (sharing.whole or sharing.gradients) if accumulates or sharing.buffered else 0
-    kept = (in_flight - 1) * sum(piece.kept for piece in pieces)
+    kept = int((in_flight - 1) * sum(piece.kept for piece in pieces))
     found: list[Instant] = []
     last = len(pieces) - 1
     for index, piece in enumerate(pieces):

@@ -156,7 +156,7 @@ def _versions(case: Case) -> dict[str, str]:
     # A commit says nothing about the order of releases.
     versions = {name: text for name, text in stated.items() if _RELEASE.match(text)}
     date = str(case.fields.get("date") or "")
-    if case.engine in ("litgpt", "torchtitan") and date:
+    if case.engine in ("litgpt", "torchtitan", "torchtune") and date:
         versions.setdefault(case.engine, date)
     for name, releases in (
         ("transformers", _RELEASES),

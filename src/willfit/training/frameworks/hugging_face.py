@@ -78,6 +78,7 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
         shifts_logits=version < _MOVED_LABELS,
         repeats_keys=not era.native_gqa,
         grouped_experts=era.grouped_experts,
+        loss_inside=True,
         upcasts_logits=version < _UPCASTING_LOSS and own.upcasts_logits,
         narrow_loss=not own.upcasts_logits,
         # accelerate's `accelerator.py: accumulate, no_sync`; fsdp_qlora's `train.py` only on demand.

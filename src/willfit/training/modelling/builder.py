@@ -189,9 +189,9 @@ class Builder:
         """
         weight = self.stored(tensor).weight
         rows = rows or self.step.stream_tokens
-        return normed(
-            self, value, weight, self._trained_bias(bias), rows, kind if fixed else self.manner.norm or kind
-        )
+        if not fixed:
+            kind = (self.step.norm if kind == "rms" else "") or self.manner.norm or kind
+        return normed(self, value, weight, self._trained_bias(bias), rows, kind)
 
     def activation(self, value: Value, name: str) -> Value:
         """An activation function by its name in transformers' `ACT2FN`."""

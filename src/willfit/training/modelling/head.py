@@ -10,6 +10,7 @@ from willfit.training.modelling.adapted import remade
 from willfit.training.modelling.builder import Builder
 from willfit.training.modelling.pooled import pooled_head
 from willfit.training.modelling.roles import norms_of
+from willfit.training.modelling.sequence import gathered
 from willfit.training.tape import Tape, Value, Weight
 
 
@@ -37,6 +38,9 @@ class LossPath:
         Rows of a chunk where it goes by chunks.
     keeps_logits
         The caller holds the logits during the backward pass.
+    inside
+        The loss is computed in the model's own forward, whose local variables hold what the head was given until it
+        returns.
     classes
         Outputs of a head that scores whole sequences; 0 where the vocabulary is scored.
     pooled
@@ -50,6 +54,7 @@ class LossPath:
     upcasts: bool = True
     shifts: bool = False
     keeps_logits: bool = False
+    inside: bool = False
     classes: int = 0
     pooled: bool = False
     narrow: bool = False
@@ -64,7 +69,7 @@ def head(builder: Builder, value: Value, architecture: Architecture, path: LossP
     builder
         Writes the tape.
     value
-        The residual stream behind the last layer.
+        The residual stream behind the last layer; this rank's tokens of it with sequence parallelism.
     architecture, path
         The model, and how its loss is computed.
     """
@@ -74,11 +79,22 @@ def head(builder: Builder, value: Value, architecture: Architecture, path: LossP
     for norm in norms[-1:]:
         if norm.weight is not None:
             value = builder.norm(value, norm.weight, architecture.traits.norm, norm.bias)
+    value = gathered(builder, value)
     if path.classes or path.pooled:
         tape.module = "scores"
         return pooled_head(builder, value, architecture, path.classes)
     tape.module = "logits"
-    projection = output_projection(architecture)
+    loss = _loss(builder, value, output_projection(architecture), architecture, path)
+    if path.inside:
+        tape.hold(value)
+    return loss
+
+
+def _loss(
+    builder: Builder, value: Value, projection: Tensor, architecture: Architecture, path: LossPath
+) -> Value:
+    """From the normed stream to the loss."""
+    tape = builder.tape
     if path.kind == "chunked":
         return _by_chunks(builder, value, projection, path)
     if path.kind in ("liger", "cut", "chunked-head", "chunked-backward"):
@@ -87,7 +103,11 @@ def head(builder: Builder, value: Value, architecture: Architecture, path: LossP
     if architecture.traits.final_softcap:
         bent = tape.run("tanh", (tape.scale(logits),), logits.elements, logits.dtype, saves_output=True)
         logits = tape.scale(bent)
-    loss = _cross_entropy(tape, logits, path)
+    loss = (
+        _divided_cross_entropy(tape, logits, path)
+        if path.kind == "vocab-parallel"
+        else _cross_entropy(tape, logits, path)
+    )
     if path.keeps_logits:
         tape.hold(logits)
     return loss
@@ -113,38 +133,57 @@ def output_projection(architecture: Architecture) -> Tensor:
 
 
 def _cross_entropy(tape: Tape, logits: Value, path: LossPath) -> Value:
-    """Cross entropy on whole logits."""
+    """Cross entropy on whole logits, which the caller holds until it has the loss."""
     size, rows = logits.elements, path.rows
     if path.compiled:
         # Maxima and sums of rows are kept; the rest is made again from the logits (`_functorch/partitioners.py`).
         return tape.run("compiled cross entropy", (logits,), 1, "fp32", saves=(logits,), kept_bytes=8 * rows)
-    wide = tape.cast(logits, "fp32") if path.upcasts else logits
+    given = wide = tape.cast(logits, "fp32") if path.upcasts else logits
     if path.shifts:
         wide = tape.run("shift", (wide,), size, wide.dtype)
     if path.kind == "fused":
         # One kernel: it keeps the logits with a statistic a row, and writes the gradient over them (Unsloth, Liger).
-        return tape.run(
+        loss = tape.run(
             "fused cross entropy", (wide,), 1, "fp32", saves=(wide,), kept_bytes=8 * rows, reuses=True
         )
+        tape.hold(given)
+        return loss
     wide = wide if path.narrow else tape.cast(wide, "fp32")
     logarithms = tape.run("log_softmax", (wide,), size, wide.dtype, saves_output=True)
-    return tape.run("nll_loss", (logarithms,), 1, "fp32", saves=(logarithms,))
+    loss = tape.run("nll_loss", (logarithms,), 1, "fp32", saves=(logarithms,))
+    tape.hold(given, wide)
+    return loss
+
+
+def _divided_cross_entropy(tape: Tape, logits: Value, path: LossPath) -> Value:
+    """Cross entropy on a rank's part of the vocabulary, which works in one float32 tensor from logits to gradient.
+
+    Megatron-LM `core/tensor_parallel/cross_entropy.py: _VocabParallelCrossEntropy`: beside exponentials, a mask and an
+    index of 8 bytes a row are kept. Autograd casts the gradient to the dtype of the logits.
+    """
+    narrow = logits.dtype != "fp32"
+    kept = 4 * logits.elements if narrow else 0
+    return tape.run(
+        "vocab-parallel cross entropy", (logits,), 1, "fp32", saves=() if narrow else (logits,),
+        kept_bytes=kept + 9 * path.rows, reuses=not narrow,
+    )  # fmt: skip
 
 
 def _by_chunks(builder: Builder, value: Value, projection: Tensor, path: LossPath) -> Value:
     """Logits chunk by chunk, all kept; their float32 copies and gradients exist for one chunk at a time.
 
-    torchtune `modules/transformer.py: chunked_output`. Uncompiled, each chunk's
-    log softmax is kept as well.
+    torchtune `modules/transformer.py: chunked_output`, `modules/loss/ce_chunked_output_loss.py`. Each chunk's log
+    softmax is kept in float32, and the logits go once the loss is there; a compiled loss keeps the logits instead, and
+    makes its gradient from one float32 tensor (torch `_functorch/partitioners.py`).
     """
     step = builder.step
     weight = builder.stored(projection).weight
     size, narrow = path.rows * path.vocabulary, DTYPE_BYTES[value.dtype]
     part = ceil_div(size, max(1, ceil_div(path.rows, path.chunk_rows or path.rows)))
-    kept = size * (narrow if step.compiled else narrow + 4)
+    held = 0 if step.compiled else size * narrow
     return builder.tape.run(
-        "loss by chunks", (value,), 1, "fp32", saves=(value,), kept_bytes=kept, forward_temp=4 * part,
-        backward_temp=part * (4 + 4 + narrow), weights=(weight,),
+        "loss by chunks", (value,), 1, "fp32", saves=(value,), kept_bytes=size * (narrow if step.compiled else 4),
+        forward_temp=held + 4 * part, backward_temp=part * (4 + (narrow if step.compiled else 4)), weights=(weight,),
     )  # fmt: skip
 
 

@@ -142,6 +142,8 @@ def _eager(
     step, tape = builder.step, builder.tape
     heads, kv_heads = rank_heads(builder, mixer)
     times = heads // kv_heads
+    if "softmax" in step.kernels:
+        return _fused_softmax(builder, queries, keys, values, mixer, traits)
     # A batched product copies what does not lie in memory head by head, but for a single sequence, of which heads are
     # one stride apart (`aten/src/ATen/native/LinearAlgebra.cpp: matmul`).
     single = step.batch == 1
@@ -171,6 +173,27 @@ def _eager(
     out = step.tokens * heads * mixer.value_dim
     mixed = tape.run("mix", (shares, values), out, values.dtype, saves=(shares, values))
     return tape.copy(mixed)
+
+
+def _fused_softmax(
+    builder: Builder, queries: Value, keys: Value, values: Value, mixer: Attention, traits: Traits
+) -> Value:
+    """Scores, a kernel that scales, masks and normalises them in their own dtype, dropout, a product with the values.
+
+    Megatron-LM `core/transformer/dot_product_attention.py`, `core/fusions/fused_softmax.py`: the backward pass of the
+    kernel writes over the gradient that it is given. Sequences come first in memory, so that no head is copied.
+    """
+    step, tape = builder.step, builder.tape
+    heads, kv_heads = rank_heads(builder, mixer)
+    if heads != kv_heads:
+        keys = repeated(builder, keys, heads // kv_heads)
+        values = repeated(builder, values, heads // kv_heads)
+    size = step.batch * heads * step.length * step.keys
+    scores = tape.run("scores", (queries, keys), size, queries.dtype, saves=(queries, keys))
+    shares = tape.run("softmax", (scores,), size, scores.dtype, saves_output=True, passes=True)
+    shares = tape.dropout(shares, traits.attention_dropout if step.training else 0.0)
+    out = step.tokens * heads * mixer.value_dim
+    return tape.copy(tape.run("mix", (shares, values), out, values.dtype, saves=(shares, values)))
 
 
 def _shares(builder: Builder, scores: Value) -> Value:

@@ -29,7 +29,8 @@ class Step:
     attention
         `eager`, `sdpa`, `flash_attention_2`, ... as in `TrainingSettings`.
     kernels
-        Fused kernels that replace composite operations: `rms_norm`, `rope`, `swiglu`, `cross_entropy`, `lora`.
+        Fused kernels that replace composite operations: `rms_norm`, `rope`, `swiglu`, `gelu`, `softmax` (that of eager
+        attention, with scale and mask), `cross_entropy`, `lora`.
     masked
         An explicit mask reaches attention.
     mask_heads
@@ -40,8 +41,8 @@ class Step:
         Keys and values are repeated for all query heads before SDPA.
     tensor_ranks, sequence_parallel
         Tensor-parallel ranks, and whether norms and residuals are divided along the sequence among them.
-    regathers
-        Sequence-parallel ranks keep their share of a product's input, and gather it again in the backward pass.
+    regathers, norm
+        See `Habits`.
     compute_capability
         Of the device, which decides what SDPA can choose.
     expert_ranks, expert_tensor_ranks
@@ -82,6 +83,7 @@ class Step:
     tensor_ranks: int = 1
     sequence_parallel: bool = False
     regathers: bool = False
+    norm: str = ""
     compute_capability: str = "8.0"
     expert_ranks: int = 1
     expert_tensor_ranks: int = 1

@@ -13,7 +13,7 @@ Rules of PyTorch's autograd that the records stand for (torch 2.13, `tools/autog
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from willfit.quantities import DTYPE_BYTES
 
@@ -96,6 +96,8 @@ class Operation:
     outlives
         What is saved hangs on the graph itself (an attribute of a Python function's context), so that it goes with the
         graph and not when the operation has been differentiated.
+    differentiates
+        Whether the backward pass visits it.
     """
 
     name: str
@@ -110,11 +112,11 @@ class Operation:
     passes: bool = False
     reuses: bool = False
     outlives: bool = False
+    differentiates: bool = field(init=False)
 
-    @property
-    def differentiates(self) -> bool:
-        """Whether the backward pass visits it."""
-        return any(value.grad for value in self.outputs)
+    def __post_init__(self) -> None:
+        """A backward pass visits an operation if a gradient passes through any of its outputs."""
+        object.__setattr__(self, "differentiates", any(value.grad for value in self.outputs))
 
 
 class Tape:
