@@ -86,7 +86,7 @@ def account(
     units = [piece.unit for piece in pieces]
     habits = run.habits
     sharing = communication_of(
-        units, settings, ranks, holding.architecture.hidden_size, habits.postpones_sharing, habits.mixes_units
+        units, settings, ranks, holding.architecture.hidden_size, habits.postpones_sharing, habits.wrapping
     )
     stepping = optimizer_of(run, holding, ranks, layers, sharing.master > 0)
     one_by_one = stepping.gradients not in ("all", "one block")

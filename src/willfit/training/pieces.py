@@ -12,7 +12,7 @@ from willfit.training.modelling.altup import streams_of
 from willfit.training.modelling.block import block
 from willfit.training.modelling.builder import Builder
 from willfit.training.modelling.embedding import embedding
-from willfit.training.modelling.head import LossPath, head
+from willfit.training.modelling.head import LossPath, head, output_projection
 from willfit.training.modelling.litgpt import Code
 from willfit.training.modelling.litgpt import block as litgpt_block
 from willfit.training.modelling.litgpt import head as litgpt_head
@@ -99,7 +99,7 @@ def pieces_of(run: Run, holding: Holding, step: Step, layers: range) -> list[Pie
     # FSDP1 hooks the inputs of a frozen unit. A checkpoint that reenters autograd gives it a leaf as input, which the
     # hook keeps, with its gradient, until all hooks are removed behind the backward pass
     # (torch `distributed/fsdp/_runtime_utils.py: _register_post_backward_reshard_only_hook`, `_finalize_params`).
-    reenters = bool(checkpointing.reentrant) and scheme == "fsdp1" and not run.habits.mixes_units
+    reenters = bool(checkpointing.reentrant) and scheme == "fsdp1" and not run.habits.wrapping.mixed
     known: dict[tuple[int, bool, bool], tuple[Replay, Unit, bool]] = {}
     code = run.habits.code
     for index in layers:
@@ -124,8 +124,17 @@ def pieces_of(run: Run, holding: Holding, step: Step, layers: range) -> list[Pie
     if layers.stop == len(architecture.layers):
         lingering = sum(piece.replay.lingering for piece in found)
         top = _top(run, holding, step, architecture, dtype, temporary, lingering)
-        found.append(Piece("head and loss", top, holding.unit(architecture.head), head=True))
+        found.append(Piece("head and loss", top, _head_unit(run, holding, architecture), head=True))
     return found
+
+
+def _head_unit(run: Run, holding: Holding, architecture: Architecture) -> Unit:
+    """Parameters behind the last layer, and what the logits leave for the token table where they are made with that."""
+    unit = holding.unit(architecture.head)
+    if not architecture.tied or scores(run.settings) or run.settings.objective == "embedding":
+        return unit
+    weight = holding.stored(output_projection(architecture)).weight
+    return replace(unit, borrowed_bytes=weight.gradient_bytes if weight.trained else 0)
 
 
 def _bottom(holding: Holding, step: Step, temporary: bool) -> tuple[Piece, str, bool]:

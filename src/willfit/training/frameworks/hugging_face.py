@@ -19,6 +19,7 @@ from willfit.training.frameworks.remote_code import remote_code
 from willfit.training.precision import RECIPES
 from willfit.training.run import Habits, Run
 from willfit.training.settings import PrecisionSettings, TrainingSettings
+from willfit.training.sharding.base import Wrapping
 
 #: From this version on the loss function of `loss/loss_utils.py` upcasts, not the model.
 _UPCASTING_LOSS = (4, 46)
@@ -61,6 +62,10 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
         reentrant=version < _NON_REENTRANT,
         adapter_dtype=_adapter_dtype(settings, precision),
     )
+    layout = settings.layout
+    if layout.data == "fsdp1" and layout.prefetch is None and settings.framework != "fsdp_qlora":
+        # accelerate's plugin asks for no `backward_prefetch`, where torch's own default is `BACKWARD_PRE`.
+        settings = replace(settings, layout=replace(layout, prefetch=0))
     width = settings.precision.weights or weights
     habits = Habits(
         shifts_logits=version < _MOVED_LABELS,
@@ -70,6 +75,7 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
         narrow_loss=not own.upcasts_logits,
         # accelerate's `accelerator.py: accumulate, no_sync`; fsdp_qlora's `train.py` only on demand.
         postpones_sharing=settings.framework != "fsdp_qlora",
+        wrapping=Wrapping(loss_inside=True),
         table_bytes=(
             own.table_bytes(architecture, settings.seq_len or defaults.seq_len)
             if own.angles
@@ -90,7 +96,9 @@ def _precision(settings: TrainingSettings, weights: str) -> PrecisionSettings:
     if data.startswith("zero") and asked.weights is None and compute in ("bf16", "fp16"):
         return RECIPES[f"deepspeed-{compute}"]
     if data.startswith("fsdp") and asked.weights is None and settings.adapter is None:
-        return replace(RECIPES["fsdp-mixed"], compute=compute)
+        # accelerate reduces in the dtype of the products (`accelerator.py: prepare_model`; `dataclasses.py:
+        # set_mixed_precision`).
+        return replace(RECIPES["fsdp-mixed"], compute=compute, reduce=compute)
     held = asked.weights or weights
     if compute is None and settings.framework == "ms-swift" and held in ("bf16", "fp16"):
         # `--bf16` or `--fp16` of its Trainer follows the dtype that the model is loaded in (`select_dtype`).

@@ -10,6 +10,7 @@ from willfit.engines.versions import parse_version
 from willfit.training.frameworks.base import Defaults, fill
 from willfit.training.run import Habits, Run
 from willfit.training.settings import LossSettings, PrecisionSettings, TrainingSettings
+from willfit.training.sharding.base import Wrapping
 
 #: From this date on models' own configs compute head and loss in so many chunks (torchtitan #2937;
 #: `components/loss.py: ChunkedCELoss`, `models/llama3/config_registry.py`).
@@ -17,6 +18,11 @@ _CHUNKED, _CHUNKS = "2026-04-27", 8
 
 #: From this date on its script sets `PYTORCH_CUDA_ALLOC_CONF` (a5e57e4: `run_llama_train.sh`, `run_train.sh`).
 _EXPANDS = "2024-10-22"
+
+#: From this date on embedding and head are units of their own (#1094: `infra/parallelize.py: apply_fsdp`); before, they
+#: were the root unit, and the last layer stayed gathered. From the other the caller drops logits before the backward
+#: pass (#391: `train.py`).
+_ENDS_APART, _DROPS_LOGITS = "2025-07-28", "2024-06-12"
 
 #: `JobConfig`: mixed precision with float32 shards and reductions.
 _PRECISION = PrecisionSettings(
@@ -68,12 +74,15 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
     )
     if settings.loss.kind is None and date >= _CHUNKED:
         settings = replace(settings, loss=LossSettings("chunked-backward", chunks=_CHUNKS))
+    if date < _DROPS_LOGITS:
+        settings = replace(settings, loss=replace(settings.loss, keeps_logits=True))
     compiled = date >= _COMPILED_LOSS or _COMPILED_EARLIER[0] <= date < _COMPILED_EARLIER[1]
     habits = Habits(
         repeats_keys=True,
         upcasts_logits=True,
         compiles_loss=settings.compile and compiled,
         cudnn_unkept=_CUDNN <= date < _KEEPS_CUDNN,
+        wrapping=Wrapping(ends_apart=date >= _ENDS_APART, keeps_last=date < _ENDS_APART),
     )
     return fill(settings, defaults, habits)
 
