@@ -7,6 +7,7 @@ from dataclasses import replace
 from willfit.architectures.model import Architecture, Layer
 from willfit.engines.versions import parse_version
 from willfit.training.before import encoder_pieces, tower_pieces
+from willfit.training.fused import compiled_bytes
 from willfit.training.holding import Holding, expert_tensor_ranks
 from willfit.training.modelling.altup import streams_of
 from willfit.training.modelling.block import block
@@ -23,7 +24,7 @@ from willfit.training.modelling.masks import masked_step
 from willfit.training.modelling.step import Step
 from willfit.training.objectives import scores, sequences
 from willfit.training.run import Run
-from willfit.training.selective import compiled, selection_of
+from willfit.training.selective import selection_of
 from willfit.training.sharding.base import Unit, joined
 from willfit.training.tape import Replay, replay
 from willfit.training.tape.replay import Selection
@@ -88,7 +89,6 @@ def pieces_of(run: Run, holding: Holding, step: Step, layers: range) -> list[Pie
     found: list[Piece] = []
     dtype, entering = step.compute if not step.autocast else "fp32", True
     chosen_by = selection_of(checkpointing.kind, checkpointing.modules)
-    selects = chosen_by or (compiled if step.compiled else None)
     if layers.start == 0:
         seen = tower_pieces(holding, step, checkpointing, temporary)
         piece, dtype, trained = _bottom(holding, step, temporary)
@@ -107,7 +107,7 @@ def pieces_of(run: Run, holding: Holding, step: Step, layers: range) -> list[Pie
         own = replace(code, prompts=index >= PROMPT_FROM) if code and code.prompts else code
         key = id(layer), entering, own is not None and own.prompts
         if key not in known:
-            ran, dtype, passes = _layer(holding, step, layer, dtype, entering, temporary, selects, own)
+            ran, dtype, passes = _layer(holding, step, layer, dtype, entering, temporary, chosen_by, own)
             unit = holding.unit(layer.tensors)
             if holding.adapting is not None:
                 unit = joined(unit, holding.adapting.in_layer())
@@ -171,7 +171,10 @@ def _layer(
         result = block(builder, given, layer, architecture.traits)
     else:
         result = litgpt_block(builder, given, layer, architecture, code)
-    return replay(builder.tape, given, result, accumulates, selects), result.dtype, result.grad
+    ran = replay(builder.tape, given, result, accumulates, selects)
+    if step.compiled and selects is None:
+        ran = replace(ran, selected=compiled_bytes(builder.tape, given))
+    return ran, result.dtype, result.grad
 
 
 def _top(

@@ -21,6 +21,9 @@ _ATTENTION = (
     "te",
 )
 
+#: What is costly to compute: products, attention, convolutions.
+HEAVY = frozenset((*_PRODUCTS, *_ATTENTION, "cudnn", "bmm", "scores", "conv", "conv1d", "solve"))
+
 
 def every_second_product(operations: Sequence[Operation]) -> list[Operation]:
     """Attention, and every second matrix product from the first on (torchtitan `activation_checkpoint.py`)."""
@@ -38,15 +41,6 @@ def every_second_product(operations: Sequence[Operation]) -> list[Operation]:
 def all_products(operations: Sequence[Operation]) -> list[Operation]:
     """Attention and every matrix product."""
     return [operation for operation in operations if operation.name in (*_PRODUCTS, *_ATTENTION)]
-
-
-def compiled(operations: Sequence[Operation]) -> list[Operation]:
-    """What `torch.compile` keeps of a layer: results of products and of attention, from which the rest is made anew.
-
-    The last product's result is the layer's own (torch `_functorch/partitioners.py`).
-    """
-    chosen = all_products(operations)
-    return chosen[:-1] if chosen and chosen[-1].name in _PRODUCTS else chosen
 
 
 def all_but(operations: Sequence[Operation], modules: Sequence[str]) -> list[Operation]:
