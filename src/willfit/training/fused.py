@@ -8,8 +8,11 @@ what chains are made again from: results of products (torch `_functorch/partitio
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from willfit.training.selective import HEAVY
 from willfit.training.tape import Operation, Tape, Value
+from willfit.training.tape.replay import Selection
 
 #: Results that are so much smaller than what they are made from are kept (`ban_recompute_reductions`).
 _REDUCED = 4
@@ -56,3 +59,27 @@ def compiled_bytes(tape: Tape, given: Value) -> int:
         wanted += sources - seen
         seen |= sources
     return statistics + sum(tape.sizes[storage] for storage in kept)
+
+
+def read_of(tape: Tape, selects: Selection, operations: Sequence[Operation]) -> list[Operation]:
+    """What selective checkpointing keeps of a compiled layer: of what it would, that which the backward pass reads.
+
+    The last product's result goes into the residual stream alone; uncompiled, it is kept like others (torch
+    `utils/checkpoint.py: _CachingTorchDispatchMode`).
+
+    Parameters
+    ----------
+    tape
+        The layer as it would run uncompiled.
+    selects
+        What checkpointing means to keep.
+    operations
+        Of the layer.
+    """
+    read = {
+        value.storage for operation in tape.operations if operation.differentiates for value in operation.saved
+    }
+    for operation in reversed(tape.operations):
+        if any(value.storage in read for value in operation.outputs):
+            read.update(value.storage for value in operation.inputs)
+    return [one for one in selects(operations) if any(value.storage in read for value in one.outputs)]

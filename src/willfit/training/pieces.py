@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from willfit.architectures.model import Architecture, Layer
 from willfit.engines.versions import parse_version
 from willfit.training.before import encoder_pieces, tower_pieces
-from willfit.training.fused import compiled_bytes
+from willfit.training.fused import compiled_bytes, read_of
 from willfit.training.holding import Holding, expert_tensor_ranks
 from willfit.training.modelling.altup import streams_of
 from willfit.training.modelling.block import block
@@ -171,6 +172,8 @@ def _layer(
         result = block(builder, given, layer, architecture.traits)
     else:
         result = litgpt_block(builder, given, layer, architecture, code)
+    if selects is not None and step.compiled:
+        selects = partial(read_of, builder.tape, selects)
     ran = replay(builder.tape, given, result, accumulates, selects)
     if step.compiled and selects is None:
         ran = replace(ran, selected=compiled_bytes(builder.tape, given))

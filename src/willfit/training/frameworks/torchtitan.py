@@ -24,6 +24,10 @@ _EXPANDS = "2024-10-22"
 #: pass (#391: `train.py`).
 _ENDS_APART, _DROPS_LOGITS = "2025-07-28", "2024-06-12"
 
+#: torch's own kernel for RMS norms (pytorch #153666: `aten/src/ATen/native/layer_norm.cpp: _fused_rms_norm`), and since
+#: when nightly builds had it.
+_FUSED_NORM, _FUSED_NORM_DATE = (2, 9), "2025-08"
+
 #: `JobConfig`: mixed precision with float32 shards and reductions.
 _PRECISION = PrecisionSettings(
     weights="fp32",
@@ -64,7 +68,7 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
         _PRECISION,
         implementation="fused",
         checkpointing="selective-op",
-        kernels=("rms_norm",),
+        kernels=("rms_norm",) if _fuses_norms(settings, date) else (),
         seq_len=2048,
         padded=False,
         reentrant=False,
@@ -85,6 +89,12 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
         wrapping=Wrapping(ends_apart=date >= _ENDS_APART, keeps_last=date < _ENDS_APART),
     )
     return fill(settings, defaults, habits)
+
+
+def _fuses_norms(settings: TrainingSettings, date: str) -> bool:
+    """Whether `nn.RMSNorm` is one kernel of torch; before, it was written out there as in the models' code before it."""
+    torch = settings.versions.get("torch", "")
+    return parse_version(torch) >= _FUSED_NORM if re.match(r"\d+\.\d", torch) else date >= _FUSED_NORM_DATE
 
 
 def _date(version: str | None, dated: str | None) -> str:

@@ -16,8 +16,7 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
         _PRECISION,
         implementation="fused",
         loss="chunked",
-        kernels=("rms_norm",),
         adapter_dtype="bf16",
         reentrant=False,
     )
-    return fill(settings, defaults, Habits(repeats_keys=True))
+    return fill(settings, defaults, Habits(repeats_keys=True, upcasts_logits=True))
