@@ -3,12 +3,21 @@
 import pytest
 
 from willfit.architectures.build import build
+from willfit.asking import find_subject, machine_of
 from willfit.checkpoints.config import Config
-from willfit.training.fused import compiled_bytes
+from willfit.training.estimate import estimate
+from willfit.training.fused import compiled_bytes, read_of
 from willfit.training.modelling.block import block
 from willfit.training.modelling.builder import Builder, Stored
 from willfit.training.modelling.manners import manner_of
 from willfit.training.modelling.step import Step
+from willfit.training.selective import every_second_product
+from willfit.training.settings import (
+    CheckpointingSettings,
+    LayoutSettings,
+    LossSettings,
+    TrainingSettings,
+)
 from willfit.training.tape import Tape, Weight
 
 TOKENS, HIDDEN = 64, 256
@@ -116,3 +125,55 @@ def test_chains_are_made_again_from_products() -> None:
     tape.run("mm", (narrow,), 10, "bf16", saves=(narrow,), weights=(weight,))
     # The input, the first product's result, and what the second one reads; neither float32 copy.
     assert compiled_bytes(tape, given) == 20 + 40 + 40
+
+
+def test_a_compiled_layer_drops_what_checkpointing_would_keep_unread() -> None:
+    """The last product of an MLP: torch's partitioner saves wq, wv, attention and w1 of torchtitan's layer, not w2."""
+    builder = Builder(
+        Step(1, TOKENS, TOKENS, "bf16"), lambda tensor: Stored(Weight(tensor.elements, "bf16", True))
+    )
+    architecture = build(Config(SMALL | {"model_type": "llama"}))
+    given = builder.entering(TOKENS * HIDDEN, "bf16")
+    block(builder, given, architecture.layers[0], architecture.traits)
+    eager = every_second_product(builder.tape.operations)
+    kept = read_of(builder.tape, every_second_product, builder.tape.operations)
+    assert [one.name for one in eager] == ["mm", "mm", "flash", "mm", "mm"]
+    assert kept == eager[:-1]
+
+
+#: torchtune's README (flags table @1814feb17): Llama 3.2 3B, 2 sequences of 4096, one A100; peak active GiB.
+PLAIN, CHUNKED = LossSettings("hf"), LossSettings("chunked", chunks=8)
+
+
+@pytest.mark.parametrize(
+    ("compiled", "loss", "checkpoints", "measured"),
+    [
+        (False, PLAIN, "none", 60.0),
+        (True, PLAIN, "none", 51.0),
+        (True, CHUNKED, "none", 42.9),
+        (True, CHUNKED, "full", 24.9),
+    ],
+)
+def test_torchtunes_flags(compiled: bool, loss: LossSettings, checkpoints: str, measured: float) -> None:
+    settings = TrainingSettings(
+        framework="torchtune", micro_batch=2, seq_len=4096, packed=True, compile=compiled, loss=loss,
+        checkpointing=CheckpointingSettings(checkpoints),
+    )  # fmt: skip
+    assert peak("meta-llama/Llama-3.2-3B-Instruct", "a100-80g", settings) == pytest.approx(
+        measured, rel=0.015
+    )
+
+
+@pytest.mark.parametrize(("kind", "measured"), [("full", 22.733), ("selective-op", 49.544)])
+def test_torchtitans_first_runs_with_fsdp2(kind: str, measured: float) -> None:
+    """Published (torchtitan #165: Llama 2 7B, 8 sequences of 2048, eight H100): peak active; logits were still held."""
+    settings = TrainingSettings(
+        framework="torchtitan", version="2024-03-28", micro_batch=8, seq_len=2048,
+        checkpointing=CheckpointingSettings(kind), layout=LayoutSettings(data="fsdp2"),
+    )  # fmt: skip
+    assert peak("meta-llama/Llama-2-7b-hf", "8xh100", settings) == pytest.approx(measured, rel=0.005)
+
+
+def peak(model: str, gpus: str, settings: TrainingSettings) -> float:
+    answer = estimate(find_subject(model, offline=True)[0], machine_of(gpus), settings)
+    return max(one["bytes"] for one in answer.details["training"]["instants"]) / 2**30

@@ -77,7 +77,10 @@ def read_of(tape: Tape, selects: Selection, operations: Sequence[Operation]) -> 
         Of the layer.
     """
     read = {
-        value.storage for operation in tape.operations if operation.differentiates for value in operation.saved
+        value.storage
+        for operation in tape.operations
+        if operation.differentiates
+        for value in operation.saved
     }
     for operation in reversed(tape.operations):
         if any(value.storage in read for value in operation.outputs):

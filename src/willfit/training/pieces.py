@@ -7,6 +7,7 @@ from functools import partial
 
 from willfit.architectures.model import Architecture, Layer
 from willfit.engines.versions import parse_version
+from willfit.quantities import DTYPE_BYTES
 from willfit.training.before import encoder_pieces, tower_pieces
 from willfit.training.fused import compiled_bytes, read_of
 from willfit.training.holding import Holding, expert_tensor_ranks
@@ -193,8 +194,11 @@ def _top(
     given = builder.entering(step.tokens * architecture.hidden_size, dtype)
     code = run.habits.code
     if code is None:
-        result = head(builder, given, architecture, _loss_path(run, step, architecture))
-        return replay(builder.tape, given, result, accumulates)
+        path = _loss_path(run, step, architecture)
+        result = head(builder, given, architecture, path)
+        return replay(
+            builder.tape, given, result, accumulates, held=path.held_bytes(DTYPE_BYTES[step.compute])
+        )
     chunked = run.settings.loss.kind == "chunked-head"
     result = litgpt_head(builder, given, architecture, code, chunked, lingering)
     held = held_bytes(builder, architecture, code)

@@ -100,6 +100,9 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
             longest_first=date < "2024-02-29" and not pretrains,
         ),
     )
+    if thunder and settings.compile:
+        # Thunder's buckets are made and dropped in its own program (`thunder/distributed/__init__.py: ddp`).
+        settings = replace(settings, layout=replace(settings.layout, bucket_view=True))
     defaults = Defaults(
         precision,
         implementation="fused" if pretrains else "foreach",

@@ -13,7 +13,7 @@ from willfit.training.settings import LossSettings, PrecisionSettings, TrainingS
 from willfit.training.sharding.base import Wrapping
 
 #: From this date on models' own configs compute head and loss in so many chunks (torchtitan #2937;
-#: `components/loss.py: ChunkedCELoss`, `models/llama3/config_registry.py`).
+#: `components/loss.py: ChunkedCELoss`, `models/llama3/config_registry.py`), as many as the chunked loss of 2025 (#996).
 _CHUNKED, _CHUNKS = "2026-04-27", 8
 
 #: From this date on its script sets `PYTORCH_CUDA_ALLOC_CONF` (a5e57e4: `run_llama_train.sh`, `run_train.sh`).
@@ -78,6 +78,8 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
     )
     if settings.loss.kind is None and date >= _CHUNKED:
         settings = replace(settings, loss=LossSettings("chunked-backward", chunks=_CHUNKS))
+    if settings.loss.kind == "chunked" and settings.loss.chunks is None:
+        settings = replace(settings, loss=replace(settings.loss, chunks=_CHUNKS))
     if date < _DROPS_LOGITS:
         settings = replace(settings, loss=replace(settings.loss, keeps_logits=True))
     compiled = date >= _COMPILED_LOSS or _COMPILED_EARLIER[0] <= date < _COMPILED_EARLIER[1]
@@ -92,7 +94,7 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
 
 
 def _fuses_norms(settings: TrainingSettings, date: str) -> bool:
-    """Whether `nn.RMSNorm` is one kernel of torch; before, it was written out there as in the models' code before it."""
+    """Whether `nn.RMSNorm` is one kernel of torch; before, it was written out there, as in models before that."""
     torch = settings.versions.get("torch", "")
     return parse_version(torch) >= _FUSED_NORM if re.match(r"\d+\.\d", torch) else date >= _FUSED_NORM_DATE
 

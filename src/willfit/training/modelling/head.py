@@ -54,6 +54,18 @@ class LossPath:
     narrow: bool = False
     compiled: bool = False
 
+    def held_bytes(self, width: int) -> int:
+        """Bytes of logits that the caller holds through the backward pass, which needs their logarithms alone.
+
+        Parameters
+        ----------
+        width
+            Bytes of an element as the model computes.
+        """
+        if not self.keeps_logits or self.compiled or self.kind not in ("hf", "vocab-parallel"):
+            return 0
+        return self.rows * self.vocabulary * (4 if self.upcasts else width)
+
 
 def head(builder: Builder, value: Value, architecture: Architecture, path: LossPath) -> Value:
     """Final norm, output projection and loss; gives the loss.
@@ -86,6 +98,8 @@ def head(builder: Builder, value: Value, architecture: Architecture, path: LossP
     if architecture.traits.final_softcap:
         bent = tape.run("tanh", (tape.scale(logits),), logits.elements, logits.dtype, saves_output=True)
         logits = tape.scale(bent)
+    if path.upcasts and not path.compiled:
+        logits = tape.cast(logits, "fp32")
     loss = _cross_entropy(tape, logits, path)
     if path.keeps_logits:
         tape.hold(logits)
@@ -105,9 +119,7 @@ def _cross_entropy(tape: Tape, logits: Value, path: LossPath) -> Value:
     if path.compiled:
         # Maxima and sums of rows are kept; the rest is made again from the logits (`_functorch/partitioners.py`).
         return tape.run("compiled cross entropy", (logits,), 1, "fp32", saves=(logits,), kept_bytes=8 * rows)
-    wide = tape.cast(logits, "fp32") if path.upcasts else logits
-    if path.shifts:
-        wide = tape.run("shift", (wide,), size, wide.dtype)
+    wide = tape.run("shift", (logits,), size, logits.dtype) if path.shifts else logits
     if path.kind == "fused":
         # One kernel: it keeps the logits with a statistic a row, and writes the gradient over them (Unsloth, Liger).
         return tape.run(
@@ -121,17 +133,21 @@ def _cross_entropy(tape: Tape, logits: Value, path: LossPath) -> Value:
 def _by_chunks(builder: Builder, value: Value, projection: Tensor, path: LossPath) -> Value:
     """Logits chunk by chunk, all kept; their float32 copies and gradients exist for one chunk at a time.
 
-    torchtune `modules/transformer.py: chunked_output`. Uncompiled, each chunk's
-    log softmax is kept as well.
+    torchtune `modules/transformer.py: chunked_output`. Uncompiled, each chunk's log softmax is kept as well. Compiled,
+    nothing of a chunk is made in float32; all chunks have their gradients when the projection's is made, by chunk, and
+    added up.
     """
     step = builder.step
     weight = builder.stored(projection).weight
     size, narrow = path.rows * path.vocabulary, DTYPE_BYTES[value.dtype]
     part = ceil_div(size, max(1, ceil_div(path.rows, path.chunk_rows or path.rows)))
     kept = size * (narrow if step.compiled else narrow + 4)
+    forward, backward = 4 * part, part * (4 + 4 + narrow)
+    if step.compiled:
+        forward, backward = 0, max(part * narrow, weight.gradient_bytes)
     return builder.tape.run(
-        "loss by chunks", (value,), 1, "fp32", saves=(value,), kept_bytes=kept, forward_temp=4 * part,
-        backward_temp=part * (4 + 4 + narrow), weights=(weight,),
+        "loss by chunks", (value,), 1, "fp32", saves=(value,), kept_bytes=kept, forward_temp=forward,
+        backward_temp=backward, weights=(weight,),
     )  # fmt: skip
 
 
