@@ -95,7 +95,7 @@ def account(
     units = [piece.unit for piece in pieces]
     habits = run.habits
     sharing = communication_of(
-        units, settings, ranks, holding.architecture.hidden_size, habits.postpones_sharing, habits.mixes_units
+        units, settings, ranks, holding.architecture.hidden_size, habits.postpones_sharing, habits.wrapping
     )
     quantized = 0
     if step.low_bits is not None and step.low_bits.cached:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from willfit.architectures.model import Architecture, Layer
 from willfit.engines.versions import parse_version
+from willfit.quantities import DTYPE_BYTES
 from willfit.training.before import encoder_pieces, tower_pieces
+from willfit.training.fused import compiled_bytes, read_of
 from willfit.training.holding import Holding, expert_tensor_ranks
 from willfit.training.modelling.altup import streams_of
 from willfit.training.modelling.block import block
 from willfit.training.modelling.builder import Builder
 from willfit.training.modelling.embedding import embedding
-from willfit.training.modelling.head import LossPath, head
+from willfit.training.modelling.head import LossPath, head, output_projection
 from willfit.training.modelling.litgpt import Code
 from willfit.training.modelling.litgpt import block as litgpt_block
 from willfit.training.modelling.litgpt import head as litgpt_head
@@ -24,7 +27,7 @@ from willfit.training.modelling.masks import masked_step
 from willfit.training.modelling.step import Step
 from willfit.training.objectives import scores, sequences
 from willfit.training.run import Run
-from willfit.training.selective import compiled, selection_of
+from willfit.training.selective import selection_of
 from willfit.training.settings import TrainingSettings
 from willfit.training.sharding.base import Unit, joined
 from willfit.training.tape import Replay, replay
@@ -118,7 +121,6 @@ def pieces_of(
     found: list[Piece] = []
     dtype, entering = step.compute if not step.autocast else "fp32", True
     chosen_by = selection_of(checkpointing.kind, checkpointing.modules)
-    selects = chosen_by or (compiled if step.compiled else None)
     if layers.start == 0:
         seen = tower_pieces(holding, step, checkpointing, temporary)
         piece, dtype, trained = _bottom(holding, step, temporary)
@@ -132,7 +134,7 @@ def pieces_of(
     # FSDP1 hooks the inputs of a frozen unit. A checkpoint that reenters autograd gives it a leaf as input, which the
     # hook keeps, with its gradient, until all hooks are removed behind the backward pass
     # (torch `distributed/fsdp/_runtime_utils.py: _register_post_backward_reshard_only_hook`, `_finalize_params`).
-    reenters = bool(checkpointing.reentrant) and scheme == "fsdp1" and not run.habits.mixes_units
+    reenters = bool(checkpointing.reentrant) and scheme == "fsdp1" and not run.habits.wrapping.mixed
     code = run.habits.code
     for index in layers:
         layer = architecture.layers[index]
@@ -141,7 +143,7 @@ def pieces_of(
         key = id(layer), dtype, entering, own is not None and own.prompts, prompt
         if key not in known:
             mine = replace(step, prompt_tokens=prompt) if prompt else step
-            ran, given, passes = _layer(holding, mine, layer, dtype, entering, temporary, selects, own)
+            ran, given, passes = _layer(holding, mine, layer, dtype, entering, temporary, chosen_by, own)
             unit = holding.unit(layer.tensors)
             if holding.adapting is not None:
                 unit = joined(unit, holding.adapting.in_layer())
@@ -166,7 +168,7 @@ def pieces_of(
     if layers.stop == len(architecture.layers):
         lingering = sum(piece.replay.lingering for piece in found)
         top = _top(run, holding, step, architecture, dtype, temporary, lingering)
-        found.append(Piece("head and loss", top, holding.unit(architecture.head), head=True))
+        found.append(Piece("head and loss", top, _head_unit(run, holding, architecture), head=True))
     return found
 
 
@@ -177,6 +179,15 @@ def _prompt_tokens(holding: Holding, index: int) -> int:
     found = holding.adapting.found
     inside = index >= len(holding.architecture.layers) - found.prompted_layers
     return found.prompt_length if inside else 0
+
+
+def _head_unit(run: Run, holding: Holding, architecture: Architecture) -> Unit:
+    """Parameters behind the last layer, and what the logits leave for the token table where they are made with that."""
+    unit = holding.unit(architecture.head)
+    if not architecture.tied or scores(run.settings) or run.settings.objective == "embedding":
+        return unit
+    weight = holding.stored(output_projection(architecture)).weight
+    return replace(unit, borrowed_bytes=weight.gradient_bytes if weight.trained else 0)
 
 
 def _bottom(holding: Holding, step: Step, temporary: bool) -> tuple[Piece, str, bool]:
@@ -213,7 +224,12 @@ def _layer(
         result = block(builder, given, layer, architecture.traits)
     else:
         result = litgpt_block(builder, given, layer, architecture, code)
-    return replay(builder.tape, given, result, accumulates, selects), result.dtype, result.grad
+    if selects is not None and step.compiled:
+        selects = partial(read_of, builder.tape, selects)
+    ran = replay(builder.tape, given, result, accumulates, selects)
+    if step.compiled and selects is None:
+        ran = replace(ran, selected=compiled_bytes(builder.tape, given))
+    return ran, result.dtype, result.grad
 
 
 def _top(
@@ -229,8 +245,11 @@ def _top(
     given = builder.entering(step.stream_tokens * architecture.hidden_size, dtype)
     code = run.habits.code
     if code is None:
-        result = head(builder, given, architecture, _loss_path(run, step, architecture))
-        return replay(builder.tape, given, result, accumulates)
+        path = _loss_path(run, step, architecture)
+        result = head(builder, given, architecture, path)
+        return replay(
+            builder.tape, given, result, accumulates, held=path.held_bytes(DTYPE_BYTES[step.compute])
+        )
     chunked = run.settings.loss.kind == "chunked-head"
     result = litgpt_head(builder, given, architecture, code, chunked, lingering)
     held = held_bytes(builder, architecture, code)

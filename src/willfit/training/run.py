@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from willfit.architectures.model import Architecture
 from willfit.training.modelling.litgpt.code import Code
 from willfit.training.settings import TrainingSettings
+from willfit.training.sharding.base import BLOCKS, Wrapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +50,8 @@ class Habits:
         Kind of RMS norms, where the framework's own code writes them otherwise than transformers' does.
     postpones_sharing
         Ranks share gradients in the last micro-batch of a step only (`no_sync` in the others).
-    mixes_units
-        FSDP wraps a layer with its adapter as one unit.
+    wrapping
+        What FSDP takes as a unit.
     code
         LitGPT's model code, if that runs.
     """
@@ -72,7 +73,7 @@ class Habits:
     loss_inside: bool = False
     norm: str = ""
     postpones_sharing: bool = False
-    mixes_units: bool = False
+    wrapping: Wrapping = BLOCKS
     code: Code | None = None
 
 

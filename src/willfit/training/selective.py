@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from willfit.training.tape import Operation, Value
+from willfit.training.tape import Operation
 from willfit.training.tape.replay import Selection
 
 #: A result this many times smaller than what it is made of is a reduction: a statistic of each row.
@@ -25,6 +25,9 @@ _ATTENTION = (
     "te",
 )
 
+#: What is costly to compute: products, attention, convolutions.
+HEAVY = frozenset((*_PRODUCTS, *_ATTENTION, "cudnn", "bmm", "scores", "conv", "conv1d", "solve"))
+
 
 def every_second_product(operations: Sequence[Operation]) -> list[Operation]:
     """Attention, and every second matrix product from the first on (torchtitan `activation_checkpoint.py`)."""
@@ -42,42 +45,6 @@ def every_second_product(operations: Sequence[Operation]) -> list[Operation]:
 def all_products(operations: Sequence[Operation]) -> list[Operation]:
     """Attention and every matrix product."""
     return [operation for operation in operations if operation.name in (*_PRODUCTS, *_ATTENTION)]
-
-
-def compiled(operations: Sequence[Operation]) -> list[Operation]:
-    """What `torch.compile` keeps of a layer (torch `_functorch/partitioners.py: solve_min_cut`).
-
-    Products and attention are never computed again, nor are reductions; what they read in the backward pass would
-    have to be written out there (`ban_recompute_materialized_backward`), so it is kept as it is. What other operations
-    read is made anew from the nearest of these.
-    """
-    makers = {value.storage: operation for operation in operations for value in operation.outputs}
-    kept: set[int] = set()
-    waiting: list[Value] = []
-    for operation in operations:
-        if not operation.differentiates:
-            continue
-        if operation.name in (*_PRODUCTS, *_ATTENTION):
-            kept.update(value.storage for value in operation.saved)
-        else:
-            waiting += operation.saved
-    seen: set[int] = set()
-    while waiting:
-        value = waiting.pop()
-        maker = makers.get(value.storage)
-        if maker is None or value.storage in seen:
-            continue
-        seen.add(value.storage)
-        widest = max((one.elements for one in maker.inputs), default=0)
-        if maker.name in (*_PRODUCTS, *_ATTENTION) or value.elements < widest // _REDUCED:
-            kept.add(value.storage)
-        else:
-            waiting += maker.inputs
-    return [
-        replace(operation, outputs=tuple(value for value in operation.outputs if value.storage in kept))
-        for operation in operations
-        if operation.differentiates
-    ]
 
 
 def all_but(operations: Sequence[Operation], modules: Sequence[str]) -> list[Operation]:

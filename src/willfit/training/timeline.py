@@ -155,6 +155,10 @@ def instants(
         found.append(
             _instant(f"backward of {piece.name}", moment, below, passing, gradients, sent, piece.head)
         )
+        if sharing.joined and sharing.joined[index]:
+            passing += piece.replay.input_bytes
+            name = f"gradient of {piece.name}, put together"
+            found.append(Instant(name, kept, passing, gradients, sharing.joined[index], below=kept))
         held += piece.replay.held + piece.replay.lingering
         shared = piece.replay.input_bytes if piece.clings else 0
         clinging += 2 * shared

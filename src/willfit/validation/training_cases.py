@@ -306,6 +306,7 @@ def _layout(said: dict[str, Any]) -> LayoutSettings:
         device_map=bool(given.get("device_map")),
         strategy=given.get("fsdp_strategy"),
         reshard=False if reshard == "never" else None,
+        prefetch=1 if given.get("backward_prefetch") == "BACKWARD_PRE" else None,
         reduce_bucket=given.get("reduce_bucket_size"),
         allgather_bucket=given.get("allgather_bucket_size"),
     )

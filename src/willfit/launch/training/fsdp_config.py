@@ -21,16 +21,15 @@ _STRATEGIES = {
 #: Words of `--fsdp` beside strategies.
 _WORDS = ("offload", "auto_wrap", "true")
 
-#: Names that this module reads, and those that change nothing of a step: what is loaded and saved how, in which order
-#: gathers are issued (two units are there at once either way: `limit_all_gathers`), and which classes are wrapped (the
-#: model's own decoder layers).
+#: Names that this module reads, and those that change nothing of a step: what is loaded and saved how, in which
+#: order gathers of the forward pass are issued, and which classes are wrapped (the model's own decoder layers).
 _READ = frozenset({
     "version", "sharding_strategy", "reshard_after_forward", "auto_wrap_policy", "min_num_params", "offload_params",
-    "cpu_offload", "activation_checkpointing", "activation_cpu_offload", "limit_all_gathers",
+    "cpu_offload", "activation_checkpointing", "activation_cpu_offload", "limit_all_gathers", "backward_prefetch",
     "mixed_precision_policy", "cpu_ram_efficient_loading", "state_dict_type",
 })  # fmt: skip
 _QUIET = frozenset({
-    "transformer_layer_cls_to_wrap", "transformer_cls_names_to_wrap", "backward_prefetch", "backward_prefetch_policy",
+    "transformer_layer_cls_to_wrap", "transformer_cls_names_to_wrap", "backward_prefetch_policy",
     "forward_prefetch", "use_orig_params", "sync_module_states",
     "xla", "xla_fsdp_v2", "xla_fsdp_grad_ckpt", "xla_fsdp_settings", "final_state_dict_type", "param_init_fn",
     "enable_memory_efficient_loading",
@@ -86,6 +85,7 @@ def of_fsdp(
         "strategy": strategy,
         "reshard": truth(reshard) if _is_boolean(reshard) else None,
         "wrap": wrap,
+        "prefetch": 1 if str(config.get("backward_prefetch")).upper() == "BACKWARD_PRE" else None,
         "loads_once": None if once is None else truth(once),
         "saves_whole": None if saved is None else str(saved).upper() == "FULL_STATE_DICT",
     }

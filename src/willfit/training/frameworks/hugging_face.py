@@ -18,6 +18,7 @@ from willfit.training.frameworks.remote_code import remote_code
 from willfit.training.precision import RECIPES
 from willfit.training.run import Habits, Run
 from willfit.training.settings import PrecisionSettings, TrainingSettings
+from willfit.training.sharding.base import Wrapping
 
 #: From this version on the loss function of `loss/loss_utils.py` upcasts, not the model.
 _UPCASTING_LOSS = (4, 46)
@@ -74,6 +75,10 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
         adapter_dtype=_adapter_dtype(settings, width),
         reentrant=version < _NON_REENTRANT,
     )
+    layout = settings.layout
+    if layout.data == "fsdp1" and layout.prefetch is None and settings.framework != "fsdp_qlora":
+        # accelerate's plugin asks for no `backward_prefetch`, where torch's own default is `BACKWARD_PRE`.
+        settings = replace(settings, layout=replace(layout, prefetch=0))
     habits = Habits(
         shifts_logits=version < _MOVED_LABELS,
         repeats_keys=not era.native_gqa,
@@ -83,6 +88,7 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
         narrow_loss=not own.upcasts_logits,
         # accelerate's `accelerator.py: accumulate, no_sync`; fsdp_qlora's `train.py` only on demand.
         postpones_sharing=settings.framework != "fsdp_qlora",
+        wrapping=Wrapping(loss_inside=True),
         table_bytes=(
             own.table_bytes(architecture, settings.seq_len or defaults.seq_len)
             if own.angles

@@ -24,6 +24,7 @@ from willfit.training.modelling.litgpt.model import as_litgpt, is_dense
 from willfit.training.modelling.roles import roles_of
 from willfit.training.run import Habits, Run
 from willfit.training.settings import AdapterSettings, PrecisionSettings, TrainingSettings
+from willfit.training.sharding.base import Wrapping
 
 #: Dates of releases from which something changed, and of commits that are cited as versions.
 _RELEASES = (
@@ -84,7 +85,7 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
         quantizes_head=True,
         # `finetune/full.py, lora.py: fabric.no_backward_sync`; units are blocks (`auto_wrap_policy={Block}`).
         postpones_sharing=True,
-        mixes_units=True,
+        wrapping=Wrapping(mixed=True),
         code=Code(
             norm=_since(_NORMS, date),
             interleaved=date < "2024-12-26",
@@ -99,6 +100,9 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
             longest_first=date < "2024-02-29" and not pretrains,
         ),
     )
+    if thunder and settings.compile:
+        # Thunder's buckets are made and dropped in its own program (`thunder/distributed/__init__.py: ddp`).
+        settings = replace(settings, layout=replace(settings.layout, bucket_view=True))
     defaults = Defaults(
         precision,
         implementation="fused" if pretrains else "foreach",

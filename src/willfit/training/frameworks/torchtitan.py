@@ -10,13 +10,23 @@ from willfit.engines.versions import parse_version
 from willfit.training.frameworks.base import Defaults, fill
 from willfit.training.run import Habits, Run
 from willfit.training.settings import LossSettings, PrecisionSettings, TrainingSettings
+from willfit.training.sharding.base import Wrapping
 
 #: From this date on models' own configs compute head and loss in so many chunks (torchtitan #2937;
-#: `components/loss.py: ChunkedCELoss`, `models/llama3/config_registry.py`).
+#: `components/loss.py: ChunkedCELoss`, `models/llama3/config_registry.py`), as many as the chunked loss of 2025 (#996).
 _CHUNKED, _CHUNKS = "2026-04-27", 8
 
 #: From this date on its script sets `PYTORCH_CUDA_ALLOC_CONF` (a5e57e4: `run_llama_train.sh`, `run_train.sh`).
 _EXPANDS = "2024-10-22"
+
+#: From this date on embedding and head are units of their own (#1094: `infra/parallelize.py: apply_fsdp`); before, they
+#: were the root unit, and the last layer stayed gathered. From the other the caller drops logits before the backward
+#: pass (#391: `train.py`).
+_ENDS_APART, _DROPS_LOGITS = "2025-07-28", "2024-06-12"
+
+#: torch's own kernel for RMS norms (pytorch #153666: `aten/src/ATen/native/layer_norm.cpp: _fused_rms_norm`), and since
+#: when nightly builds had it.
+_FUSED_NORM, _FUSED_NORM_DATE = (2, 9), "2025-08"
 
 #: `JobConfig`: mixed precision with float32 shards and reductions.
 _PRECISION = PrecisionSettings(
@@ -58,7 +68,7 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
         _PRECISION,
         implementation="fused",
         checkpointing="selective-op",
-        kernels=("rms_norm",),
+        kernels=("rms_norm",) if _fuses_norms(settings, date) else (),
         seq_len=2048,
         padded=False,
         reentrant=False,
@@ -68,14 +78,25 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
     )
     if settings.loss.kind is None and date >= _CHUNKED:
         settings = replace(settings, loss=LossSettings("chunked-backward", chunks=_CHUNKS))
+    if settings.loss.kind == "chunked" and settings.loss.chunks is None:
+        settings = replace(settings, loss=replace(settings.loss, chunks=_CHUNKS))
+    if date < _DROPS_LOGITS:
+        settings = replace(settings, loss=replace(settings.loss, keeps_logits=True))
     compiled = date >= _COMPILED_LOSS or _COMPILED_EARLIER[0] <= date < _COMPILED_EARLIER[1]
     habits = Habits(
         repeats_keys=True,
         upcasts_logits=True,
         compiles_loss=settings.compile and compiled,
         cudnn_unkept=_CUDNN <= date < _KEEPS_CUDNN,
+        wrapping=Wrapping(ends_apart=date >= _ENDS_APART, keeps_last=date < _ENDS_APART),
     )
     return fill(settings, defaults, habits)
+
+
+def _fuses_norms(settings: TrainingSettings, date: str) -> bool:
+    """Whether `nn.RMSNorm` is one kernel of torch; before, it was written out there, as in models before that."""
+    torch = settings.versions.get("torch", "")
+    return parse_version(torch) >= _FUSED_NORM if re.match(r"\d+\.\d", torch) else date >= _FUSED_NORM_DATE
 
 
 def _date(version: str | None, dated: str | None) -> str:

@@ -60,6 +60,18 @@ class LossPath:
     narrow: bool = False
     compiled: bool = False
 
+    def held_bytes(self, width: int) -> int:
+        """Bytes of logits that the caller holds through the backward pass, which needs their logarithms alone.
+
+        Parameters
+        ----------
+        width
+            Bytes of an element as the model computes.
+        """
+        if not self.keeps_logits or self.compiled or self.kind not in ("hf", "vocab-parallel"):
+            return 0
+        return self.rows * self.vocabulary * (4 if self.upcasts else width)
+
 
 def head(builder: Builder, value: Value, architecture: Architecture, path: LossPath) -> Value:
     """Final norm, output projection and loss; gives the loss.
@@ -103,6 +115,8 @@ def _loss(
     if architecture.traits.final_softcap:
         bent = tape.run("tanh", (tape.scale(logits),), logits.elements, logits.dtype, saves_output=True)
         logits = tape.scale(bent)
+    if path.upcasts and not path.compiled:
+        logits = tape.cast(logits, "fp32")
     loss = (
         _divided_cross_entropy(tape, logits, path)
         if path.kind == "vocab-parallel"
@@ -138,7 +152,7 @@ def _cross_entropy(tape: Tape, logits: Value, path: LossPath) -> Value:
     if path.compiled:
         # Maxima and sums of rows are kept; the rest is made again from the logits (`_functorch/partitioners.py`).
         return tape.run("compiled cross entropy", (logits,), 1, "fp32", saves=(logits,), kept_bytes=8 * rows)
-    given = wide = tape.cast(logits, "fp32") if path.upcasts else logits
+    given = wide = logits
     if path.shifts:
         wide = tape.run("shift", (wide,), size, wide.dtype)
     if path.kind == "fused":
@@ -173,17 +187,19 @@ def _by_chunks(builder: Builder, value: Value, projection: Tensor, path: LossPat
     """Logits chunk by chunk, all kept; their float32 copies and gradients exist for one chunk at a time.
 
     torchtune `modules/transformer.py: chunked_output`, `modules/loss/ce_chunked_output_loss.py`. Each chunk's log
-    softmax is kept in float32, and the logits go once the loss is there; a compiled loss keeps the logits instead, and
-    makes its gradient from one float32 tensor (torch `_functorch/partitioners.py`).
+    softmax is kept in float32, and the logits go once the loss is there. Compiled, nothing of a chunk is made in
+    float32; all chunks have their gradients when the projection's is made, by chunk, and added up.
     """
     step = builder.step
     weight = builder.stored(projection).weight
     size, narrow = path.rows * path.vocabulary, DTYPE_BYTES[value.dtype]
     part = ceil_div(size, max(1, ceil_div(path.rows, path.chunk_rows or path.rows)))
-    held = 0 if step.compiled else size * narrow
+    forward, backward = size * narrow + 4 * part, part * 8
+    if step.compiled:
+        forward, backward = 0, max(part * narrow, weight.gradient_bytes)
     return builder.tape.run(
         "loss by chunks", (value,), 1, "fp32", saves=(value,), kept_bytes=size * (narrow if step.compiled else 4),
-        forward_temp=held + 4 * part, backward_temp=part * (4 + (narrow if step.compiled else 4)), weights=(weight,),
+        forward_temp=forward, backward_temp=backward, weights=(weight,),
     )  # fmt: skip
 
 

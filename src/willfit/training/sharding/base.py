@@ -24,6 +24,8 @@ class Unit:
         Elements of the largest parameter.
     experts
         Of the trained elements, those of routed experts: fewer ranks hold the same of these.
+    borrowed_bytes
+        Of gradients that it makes of the first unit's parameters: a head whose matrix is the token table.
     """
 
     bytes: int
@@ -32,6 +34,34 @@ class Unit:
     gradient_bytes: int
     largest: int = 0
     experts: int = 0
+    borrowed_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Wrapping:
+    """Which parameters FSDP takes together as a unit.
+
+    Attributes
+    ----------
+    mixed
+        Units hold trained parameters beside frozen ones. A unit of FSDP1 is one flat parameter, whose gradient has
+        room for all of it (`fully_sharded_data_parallel.py`: "constraints when freezing parameters").
+    ends_apart
+        The embedding is a unit, and final norm and head are another; else they are the root unit.
+    keeps_last
+        The last layer is not freed between its forward and its backward pass.
+    loss_inside
+        The wrapped model gives the loss, so that the backward pass of the loss finds the last layer gathered already.
+    """
+
+    mixed: bool = False
+    ends_apart: bool = False
+    keeps_last: bool = False
+    loss_inside: bool = False
+
+
+#: Layers, and the rest as the root unit.
+BLOCKS = Wrapping()
 
 
 def joined(one: Unit, other: Unit) -> Unit:
@@ -43,6 +73,7 @@ def joined(one: Unit, other: Unit) -> Unit:
         one.gradient_bytes + other.gradient_bytes,
         max(one.largest, other.largest),
         one.experts + other.experts,
+        one.borrowed_bytes + other.borrowed_bytes,
     )
 
 
@@ -64,6 +95,9 @@ class Communication:
         Buffers while each piece runs: gathered weights, and what is sent.
     left
         Bytes of gradients that each piece leaves behind.
+    joined
+        Gathered weights and buffers at the end of each piece's backward pass, while its gradient is put together, the
+        gradient's parts among them; 0 where nothing is.
     whole
         Bytes of gradients that wait whole for the last micro-batch of a step; 0 if they are shared at once.
     step
@@ -87,6 +121,7 @@ class Communication:
     forward: tuple[int, ...]
     backward: tuple[int, ...]
     left: tuple[int, ...]
+    joined: tuple[int, ...] = ()
     master: int = 0
     step: int = 0
     host: int = 0
@@ -107,5 +142,13 @@ def alone(units: Sequence[Unit]) -> Communication:
         resident=0,
         forward=(0,) * len(units),
         backward=(0,) * len(units),
-        left=tuple(unit.gradient_bytes for unit in units),
+        left=_left(units),
     )
+
+
+def _left(units: Sequence[Unit]) -> tuple[int, ...]:
+    """Gradients that each piece leaves; that of a table which is also the head's matrix comes from there first."""
+    left = [unit.gradient_bytes + unit.borrowed_bytes for unit in units]
+    if left:
+        left[0] -= sum(unit.borrowed_bytes for unit in units)
+    return tuple(left)

@@ -8,7 +8,8 @@ from dataclasses import replace
 from willfit.quantities import DTYPE_BYTES, ceil_div
 from willfit.training.layout import Ranks
 from willfit.training.settings import LayoutSettings, PrecisionSettings
-from willfit.training.sharding.base import Communication, Unit
+from willfit.training.sharding.base import Communication, Unit, Wrapping
+from willfit.training.sharding.passing import gathered, scattered
 
 #: Units that are gathered at once: the one that runs and the one that is fetched ahead (FSDP1: `limit_all_gathers`,
 #: `BackwardPrefetch.BACKWARD_PRE`; FSDP2: implicit prefetch).
@@ -22,14 +23,15 @@ def fsdp(
     ranks: Ranks,
     second: bool,
     offloads: bool,
+    wrapping: Wrapping,
     postponed: bool = False,
-    mixed: bool = False,
 ) -> Communication:
     """What FSDP leaves on a rank, and what it gathers (torch `distributed/fsdp/_runtime_utils.py`,
     `distributed/fsdp/_fully_shard/_fsdp_collectives.py`).
 
-    The first and the last unit (embedding, and final norm with the head) are the root unit: it stays gathered from the
-    forward to the end of the backward pass.
+    The first and the last piece (embedding, and final norm with the head) are the root unit, unless they are wrapped
+    apart: it stays gathered from the forward to the end of the backward pass, and so do its gradients, for no
+    gradient leaves it before the last of its parameters has one.
 
     Parameters
     ----------
@@ -43,12 +45,11 @@ def fsdp(
         FSDP2, which copies what it gathers into the parameters of the unit.
     offloads
         Shards lie on the host.
+    wrapping
+        What is a unit.
     postponed
         Gradients of several micro-batches are added up before they are scattered: each rank then keeps them whole
         (`fully_sharded_data_parallel.py: no_sync`, `_fully_shard/_fully_shard.py: set_requires_gradient_sync`).
-    mixed
-        FSDP1's units hold trained parameters beside frozen ones. A unit is one flat parameter, whose gradient has room
-        for all of it (`fully_sharded_data_parallel.py`: "constraints when freezing parameters").
     """
     sharded = layout.strategy not in ("no_shard",)
     shards = ranks.states if sharded else 1
@@ -57,41 +58,27 @@ def fsdp(
     weights = sum(_share(unit.bytes, unit, shards, experts) for unit in units)
     width = DTYPE_BYTES[precision.gradients or "fp32"]
     compute = DTYPE_BYTES[precision.compute or "fp32"]
-    flat = [_flat(unit, compute) if mixed else unit for unit in units]
+    flat = _flat(units, compute, not wrapping.ends_apart) if wrapping.mixed and not second else units
     left = tuple(_share(unit.trained, unit, shards, experts) * width for unit in flat)
     if shards == 1:
         zeros = (0,) * len(units)
         trained = sum(unit.trained for unit in units)
         return Communication(weights, sum(left), trained, 0, zeros, zeros, left)
-    root = units[0].gathered_bytes + units[-1].gathered_bytes
-    inner = [unit.gathered_bytes for unit in units[1:-1]]
-    forward, backward = [root], [root]
-    for index, size in enumerate(inner):
-        ahead = inner[index + 1] if index + 1 < len(inner) else 0
-        behind = inner[index - 1] if index else 0
-        if keeps_weights:
-            forward.append(root + sum(inner[: index + 1]) + ahead)
-            backward.append(root + sum(inner[: index + 1]))
-        else:
-            forward.append(root + size + (ahead if layout.prefetch != 0 else 0))
-            backward.append(root + size + (behind if layout.prefetch != 0 else 0))
-    forward.append(root + (sum(inner) if keeps_weights else 0))
-    backward.append(root + (sum(inner) if keeps_weights else 0))
-    reduce = DTYPE_BYTES[precision.reduce or precision.gradients or "fp32"]
-    # A unit's gradient is copied into the buffer that is scattered while the next unit's backward pass runs.
-    for index in range(len(units) - 1):
-        later = flat[index + 1]
-        sent = later.trained * reduce if index + 1 < len(units) - 1 else 0
-        backward[index] += sent + flat[index].gradient_bytes - units[index].gradient_bytes
+    forward, backward = gathered(units, wrapping, keeps_weights, second, layout.prefetch != 0)
+    # Both take the dtype of the products where no other is asked for (`MixedPrecision`, `MixedPrecisionPolicy`).
+    reduce = DTYPE_BYTES[precision.reduce or precision.compute or "fp32"]
+    sent, joined = scattered(units, flat, wrapping, second, reduce, postponed)
     wide = [unit.gathered_bytes for unit in units]
+    root = 0 if wrapping.ends_apart else wide[0] + wide[-1]
     found = Communication(
         weights=weights,
         gradients=sum(left),
         state_elements=sum(_share(unit.trained, unit, shards, experts) for unit in units),
         resident=0,
-        forward=tuple(forward),
-        backward=tuple(backward),
-        left=left,
+        forward=forward,
+        backward=tuple(there + leaving for there, leaving in zip(backward, sent, strict=True)),
+        left=left if wrapping.ends_apart else (left[0] + left[-1], *left[1:-1], 0),
+        joined=tuple(there + size if size else 0 for there, size in zip(backward, joined, strict=True)),
         whole=_whole(flat, reduce if second else compute) if postponed else 0,
         formula=f"{root} B of the root unit + {_IN_FLIGHT} units of up to {max(wide[1:-1], default=0)} B gathered",
         reference="torch distributed/fsdp/_fully_shard/_fsdp_collectives.py: foreach_all_gather"
@@ -110,11 +97,16 @@ def on_host(found: Communication) -> Communication:
     return replace(found, weights=0, gradients=0, left=(0,) * len(found.left), step=0, host=moved)
 
 
-def _flat(unit: Unit, compute: int) -> Unit:
-    """A unit as one flat parameter: if anything of it is trained, all of it gets a gradient, in the compute dtype."""
-    if not unit.trained:
-        return unit
-    return replace(unit, trained=unit.gathered_bytes // compute, gradient_bytes=unit.gathered_bytes)
+def _flat(units: Sequence[Unit], compute: int, rooted: bool) -> list[Unit]:
+    """Units as flat parameters: if anything of one is trained, all of it gets a gradient, in the compute dtype."""
+    ends = any(unit.trained for unit in (units[0], units[-1]))
+    found = []
+    for index, unit in enumerate(units):
+        if ends if rooted and index in (0, len(units) - 1) else unit.trained:
+            size = unit.gathered_bytes
+            unit = replace(unit, trained=size // compute, gradient_bytes=size)
+        found.append(unit)
+    return found
 
 
 def _whole(units: Sequence[Unit], width: int) -> int:

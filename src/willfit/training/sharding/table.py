@@ -9,7 +9,7 @@ from willfit.errors import BadInput
 from willfit.quantities import ceil_div
 from willfit.training.layout import Ranks
 from willfit.training.settings import TrainingSettings
-from willfit.training.sharding.base import Communication, Unit, alone
+from willfit.training.sharding.base import BLOCKS, Communication, Unit, Wrapping, alone
 from willfit.training.sharding.ddp import ddp
 from willfit.training.sharding.fsdp import fsdp
 from willfit.training.sharding.zero import zero
@@ -21,7 +21,7 @@ def communication_of(
     ranks: Ranks,
     hidden: int,
     postpones: bool = False,
-    mixes: bool = False,
+    wrapping: Wrapping = BLOCKS,
 ) -> Communication:
     """What the run's way of sharing makes of a model's units.
 
@@ -37,8 +37,8 @@ def communication_of(
         Width of the model.
     postpones
         Gradients are shared in the last micro-batch of a step only.
-    mixes
-        An adapter lies in one unit with the layer that it belongs to.
+    wrapping
+        What FSDP takes as a unit.
 
     Raises
     ------
@@ -53,10 +53,8 @@ def communication_of(
         return ddp(units, layout)
     if kind in ("fsdp1", "fsdp2"):
         postponed = postpones and settings.gradient_accumulation > 1
-        mixed = mixes and kind == "fsdp1"
-        return fsdp(
-            units, layout, precision, ranks, kind == "fsdp2", settings.offload.params, postponed, mixed
-        )
+        offloads = settings.offload.params
+        return fsdp(units, layout, precision, ranks, kind == "fsdp2", offloads, wrapping, postponed)
     if kind in ("zero1", "zero2", "zero3"):
         return zero(units, layout, precision, settings.offload, shared, int(kind[-1]), hidden)
     if kind == "distributed-optimizer":
