@@ -17,6 +17,8 @@ from willfit.training.settings import (
 
 LLAMA = "meta-llama/Meta-Llama-3-8B"  # stored in bfloat16
 WIDE = "google/flan-t5-xl"  # stored in float32
+#: Names of queries, keys and values in the list of models of ms-swift before 3.0.
+QKV = ("q_proj", "k_proj", "v_proj", "c_attn", "W_pack", "query_key_value", "Wqkv", "wqkv", "qkv_proj")
 LORA, NF4 = AdapterSettings(), QuantizationSettings("nf4")
 HALF = PrecisionSettings(compute="bf16")
 
@@ -32,8 +34,8 @@ TABLE = [
     ("ms-swift", "1.7.3", {}, {"weights": "bf16", "trainable": "bf16", "states": "bf16", "autocast": True,
                                "checkpointing": "full", "seq_len": 2048, "implementation": "foreach"}),
     # lora_dtype fp32 of swift's own tuners; 2.0 leaves it to PEFT 0.10, which follows the model.
-    ("ms-swift", "1.7.3", {"adapter": LORA}, {"adapter": (8, 32.0, 0.05, (), "fp32")}),
-    ("ms-swift", "2.0.3", {"adapter": LORA}, {"adapter": (8, 32.0, 0.05, (), "bf16")}),
+    ("ms-swift", "1.7.3", {"adapter": LORA}, {"adapter": (8, 32.0, 0.05, QKV, "fp32")}),
+    ("ms-swift", "2.0.3", {"adapter": LORA}, {"adapter": (8, 32.0, 0.05, QKV, "bf16")}),
     # arguments/tuner_args.py: target_modules all-linear; PEFT from 0.12 on makes float32 ones.
     ("ms-swift", "3.0.0", {"adapter": LORA}, {"adapter": (8, 32.0, 0.05, ("all-linear",), "fp32"), "seq_len": 8192}),
     # transformers >= 4.54: adamw_torch_fused; quant_args.py: bnb_4bit_use_double_quant.

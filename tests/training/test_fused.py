@@ -156,8 +156,8 @@ PLAIN, CHUNKED = LossSettings("hf"), LossSettings("chunked", chunks=8)
 )
 def test_torchtunes_flags(compiled: bool, loss: LossSettings, checkpoints: str, measured: float) -> None:
     settings = TrainingSettings(
-        framework="torchtune", micro_batch=2, seq_len=4096, packed=True, compile=compiled, loss=loss,
-        checkpointing=CheckpointingSettings(checkpoints),
+        framework="torchtune", version="2024-11-18", micro_batch=2, seq_len=4096, packed=True, compile=compiled,
+        loss=loss, checkpointing=CheckpointingSettings(checkpoints),
     )  # fmt: skip
     assert peak("meta-llama/Llama-3.2-3B-Instruct", "a100-80g", settings) == pytest.approx(
         measured, rel=0.015

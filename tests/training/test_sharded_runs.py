@@ -31,7 +31,7 @@ def allocated(answer: Estimate) -> int:
 def adapted(batch: int, sharing: str | None, reentrant: bool) -> TrainingSettings:
     return TrainingSettings(
         framework="trl",
-        versions={"transformers": "4.45"},
+        versions={"transformers": "4.45", "accelerate": "1.13.0"},
         micro_batch=batch,
         seq_len=4096,
         packed=True,
@@ -159,9 +159,7 @@ def test_torchtitan_goes_by_chunks_since_spring_2026() -> None:
     before, after = (
         allocated(
             ask(
-                TrainingSettings(
-                    framework="torchtitan", version=version, micro_batch=32, seq_len=2048, compile=True
-                ),
+                TrainingSettings(framework="torchtitan", version=version, micro_batch=32, seq_len=2048),
                 "4xb200",
             )
         )

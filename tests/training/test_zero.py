@@ -66,7 +66,7 @@ def test_stage_3_keeps_what_is_used_again_within_a_billion_elements():
     # The bucket stays, and its copy is scattered when it has filled.
     assert found.resident == 2 * 500 * MILLION
     assert found.backward[1] == layer + 2 * 100 * MILLION + 2 * 500 * MILLION
-    assert found.holds_gradients
+    assert found.buffered
 
 
 def test_sizes_of_stage_3_as_asked():

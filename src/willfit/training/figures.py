@@ -43,7 +43,7 @@ def figures(one: Account, terms: Sequence[Term], run: Run, ranks: int, device: D
     if device.usable_bytes is not None:
         # The driver counts what it keeps for itself as used.
         most = max(device.usable_bytes + hidden_bytes(device), shown[1])
-        shown = min(shown[0], most), shown[1], min(shown[2], most)
+        shown = max(min(shown[0], most), held[0]), shown[1], max(min(shown[2], most), held[2])
     found = {"allocated": allocated, "reserved": held, "shown": shown}
     return {
         **found,

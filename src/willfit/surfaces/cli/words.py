@@ -29,6 +29,7 @@ SWITCHES: frozenset[str] = frozenset(
         "--packed",
         "--compile",
         "--ddp",
+        "--distributed-optimizer",
         "--sp",
     }
 )

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from willfit.architectures.mixers import Recurrent
 from willfit.architectures.model import Architecture
+from willfit.engines.versions import Version, parse_version
 from willfit.training.settings import TrainingSettings
 
 #: Packages whose kernels models with recurrent layers run where they are installed. Their instructions name them, and
@@ -16,10 +17,10 @@ RECURRENT_KERNELS = ("mamba_ssm", "causal_conv1d", "fla")
 #: Says that none of them is installed.
 NO_KERNELS = "torch"
 
-#: Frameworks that train the language model of one that sees or hears, and leave its towers alone (ms-swift
+#: Frameworks, and versions from which on they train the language model of one that sees or hears, and leave its towers alone (ms-swift
 #: `tuner_args.py: freeze_vit, freeze_aligner`; LLaMA-Factory `finetuning_args.py: freeze_vision_tower,
 #: freeze_multi_modal_projector`; Megatron-LM's are ms-swift's).
-_FREEZES_TOWERS = ("ms-swift", "llamafactory", "megatron")
+_FREEZES_TOWERS: dict[str, Version] = {"ms-swift": (3, 0), "llamafactory": (0, 8), "megatron": ()}
 
 
 def assumed(
@@ -43,7 +44,9 @@ def assumed(
 
 def _frozen_towers(settings: TrainingSettings, architecture: Architecture) -> tuple[TrainingSettings, str]:
     """Vision and audio towers with their projectors are frozen where the framework does so unless asked."""
-    if settings.framework not in _FREEZES_TOWERS or not architecture.towers:
+    since = _FREEZES_TOWERS.get(settings.framework)
+    version = settings.version or settings.versions.get(settings.framework)
+    if since is None or not architecture.towers or (version and parse_version(version) < since):
         return settings, ""
     if settings.trained or settings.frozen:
         return settings, ""
