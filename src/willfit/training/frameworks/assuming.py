@@ -17,8 +17,8 @@ RECURRENT_KERNELS = ("mamba_ssm", "causal_conv1d", "fla")
 #: Says that none of them is installed.
 NO_KERNELS = "torch"
 
-#: Frameworks, and versions from which on they train the language model of one that sees or hears, and leave its towers alone (ms-swift
-#: `tuner_args.py: freeze_vit, freeze_aligner`; LLaMA-Factory `finetuning_args.py: freeze_vision_tower,
+#: Frameworks, and versions from which on they train the language model of one that sees or hears, and leave its towers
+#: alone (ms-swift `tuner_args.py: freeze_vit, freeze_aligner`; LLaMA-Factory `finetuning_args.py: freeze_vision_tower,
 #: freeze_multi_modal_projector`; Megatron-LM's are ms-swift's).
 _FREEZES_TOWERS: dict[str, Version] = {"ms-swift": (3, 0), "llamafactory": (0, 8), "megatron": ()}
 
