@@ -113,7 +113,10 @@ def _in_short(score: Score, cases: dict[str, Case]) -> list[str]:
             "nvidia-smi inside its range", "85 %",
             _share(r.covered for r in _rows(score, cases, ("train.nvidia_smi_gib",))),
         ),
-        ("figures of an ambiguous unit: one reading within 10 %", "80 %", _share(abs(r.error) <= 10 for r in ambiguous)),
+        (
+            "figures of an ambiguous unit: one reading within 10 %", "80 %",
+            _share(abs(r.error) <= 10 for r in ambiguous),
+        ),
         ("runs that failed: said not to fit", "95 %", _share(failed)),
         ("runs that completed: said to fit", "95 %", _share(completed)),
         ("under-estimates of peak allocated", "5 % at most", _share(r.under for r in _rows(score, cases, allocated))),
