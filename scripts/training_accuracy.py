@@ -103,7 +103,10 @@ def _in_short(score: Score, cases: dict[str, Case]) -> list[str]:
     completed = [chance >= 0.5 for _, fits, chance in score.verdicts if fits]
     ambiguous = _rows(score, cases, ("train.ambiguous_gib",))
     lines = (
-        ("peak allocated, one GPU: median / 90th percentile", "2 % / 8 %", _errors(_rows(score, cases, allocated, _single))),
+        (
+            "peak allocated, one GPU: median / 90th percentile", "2 % / 8 %",
+            _errors(_rows(score, cases, allocated, _single)),
+        ),
         (
             "peak allocated, several GPUs: median / 90th percentile", "4 % / 12 %",
             _errors(_rows(score, cases, allocated, lambda case: not _single(case))),
