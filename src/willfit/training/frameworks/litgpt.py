@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from willfit.architectures.mixers import Attention
+from willfit.architectures.mixers import Attention, Recurrent
 from willfit.architectures.model import Architecture, Layer, Tensor
 from willfit.engines.versions import parse_version
 from willfit.errors import BadInput
@@ -61,6 +61,11 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
         The model as its checkpoint has it.
     """
     date = _date(settings.version or settings.versions.get("litgpt"))
+    if any(isinstance(mixer, Recurrent) for layer in architecture.layers for mixer in layer.mixers):
+        raise BadInput(
+            f"LitGPT has no models with recurrent layers, as {architecture.model_type} has",
+            "name another framework: -e transformers",
+        )
     own = as_litgpt(architecture)
     adapter, added = settings.adapter, 0
     if adapter is not None:
