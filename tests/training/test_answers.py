@@ -132,6 +132,19 @@ def test_each_adapter_adds_something_and_trains_through_the_layers() -> None:
     assert answered > 30
 
 
+@pytest.mark.parametrize(
+    ("words", "trained"),
+    [(("layers.0-15",), 16), (("layers.-2:",), 2), (("layers.3",), 1), (("layers.:4.mlp",), 4)],
+)
+def test_layers_are_trained_by_number(words: tuple[str, ...], trained: int) -> None:
+    """Llama-3-8B: a layer has 218,112,000 parameters, of which its MLP 176,160,768; two 16-bit moments for each."""
+    each = 176_160_768 if "mlp" in words[0] else 218_112_000
+    states = terms(ask(asked(trained=words)))["optimizer_state"]
+    assert states == pytest.approx(4 * each * trained, rel=1e-4)
+    rest = terms(ask(asked(frozen=words)))["optimizer_state"]
+    assert states + rest == pytest.approx(4 * PARAMETERS, rel=1e-4)
+
+
 def test_optimizers_differ() -> None:
     states = {
         name: terms(ask(asked(optimizer=OptimizerSettings(name)))).get("optimizer_state", 0)
@@ -169,6 +182,8 @@ def test_paged_states_take_what_room_is_left_and_fail_no_run() -> None:
         ({"adapter": AdapterSettings(targets=("nothing",))}, "no module of llama is named nothing"),
         ({"framework": "torchtoon"}, "no training framework 'torchtoon'"),
         ({"precision": PrecisionSettings(recipe="bf8")}, "no precision recipe 'bf8'"),
+        ({"frozen": ("embeding",)}, "'embeding' is no part, layer or tensor of llama"),
+        ({"trained": ("layers.30-40",)}, "has layers 0 to 31"),
         ({"layout": LayoutSettings(tp=3)}, "cannot be divided"),
         ({"layout": LayoutSettings(pp=64)}, "pp 64"),
     ],

@@ -1,7 +1,5 @@
 """What sharing, and frameworks around it, keep longer than the model needs it; against published runs and torch."""
 
-import weakref
-
 import pytest
 
 from willfit.asking import find_subject, machine_of
@@ -62,37 +60,6 @@ def test_fsdp1_keeps_what_reentered_checkpoints_of_frozen_layers_were_given() ->
         by_token("a100-80g", None, reentrant=False), abs=40
     )
     assert by_token("2xa100-80g", "fsdp2") == pytest.approx(by_token("a100-80g", None), abs=40)
-
-
-def test_torch_keeps_hooked_inputs_of_reentered_checkpoints() -> None:
-    """The hook that FSDP1 sets on inputs of frozen units, set on layers that a checkpoint runs again."""
-    torch = pytest.importorskip("torch")
-    from torch.autograd.graph import register_multi_grad_hook
-    from torch.utils.checkpoint import checkpoint
-
-    matrix, given, handles = torch.randn(8, 8), [], []
-
-    def layer(value, hooks):
-        if torch.is_grad_enabled():
-            given.append(weakref.ref(value))
-            if hooks:
-                handles.append(register_multi_grad_hook([value], lambda _: None))
-        return torch.tanh(value @ matrix)
-
-    def alive(hooks: bool) -> int:
-        given.clear()
-        value = torch.randn(4, 8, requires_grad=True) * 1
-        for _ in range(4):
-            value = checkpoint(layer, value, hooks, use_reentrant=True)
-        value.sum().backward()
-        del value
-        return sum(one() is not None and one().grad is not None for one in given)
-
-    assert alive(False) == 0
-    assert alive(True) == 4
-    for handle in handles:
-        handle.remove()
-    assert sum(one() is not None for one in given) == 0
 
 
 def whole(framework: str, accumulation: int, sharing: str = "fsdp1") -> TrainingSettings:

@@ -127,5 +127,8 @@ def reserved(
     high = max(high, peak + holes)
     if room is None or high <= room[0]:
         return size, low, high
+    if peak > room[1]:
+        # It does not fit, so that nothing is given back in time: this is what it would take of a larger device.
+        return size, low, high
     # The device becomes full, and what was cached until then is given back.
     return max(min(size, room[0]), peak), min(low, least), max(room[1], peak)

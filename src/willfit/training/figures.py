@@ -40,7 +40,7 @@ def figures(one: Account, terms: Sequence[Term], run: Run, ranks: int, device: D
     holes = fragmentation(peak).high_bytes
     held = reserved(peak, allocated[1], holes, filled, spread_of(kind), _room(device, beside))
     shown = combined([between("reserved", *held), *beside])
-    if device.usable_bytes is not None:
+    if device.usable_bytes is not None and peak <= device.usable_bytes:
         # The driver counts what it keeps for itself as used.
         most = max(device.usable_bytes + hidden_bytes(device), shown[1])
         shown = max(min(shown[0], most), held[0]), shown[1], max(min(shown[2], most), held[2])

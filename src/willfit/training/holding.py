@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from fnmatch import fnmatch
 from math import prod
 
 from willfit.architectures.model import Architecture, Tensor
@@ -15,6 +14,7 @@ from willfit.formats.recipe import Recipe
 from willfit.formats.weights import rank_shape
 from willfit.quantities import DTYPE_BYTES
 from willfit.training.adapting import Adapting, adapted
+from willfit.training.freezing import matches
 from willfit.training.modelling.builder import LowRank, Stored
 from willfit.training.modelling.low_bits import is_quantized
 from willfit.training.parameters import Parameter
@@ -194,8 +194,8 @@ class Holding:
         if settings.adapter is not None:
             return any(_named(tensor.name, name) for name in settings.adapter.modules_to_save)
         if settings.trained:
-            return any(_matches(tensor, pattern) for pattern in settings.trained)
-        return not any(_matches(tensor, pattern) for pattern in settings.frozen)
+            return any(matches(tensor, pattern) for pattern in settings.trained)
+        return not any(matches(tensor, pattern) for pattern in settings.frozen)
 
     def _adapter(self, tensor: Tensor, shape: tuple[int, ...]) -> LowRank | None:
         adapter = self._settings.adapter
@@ -244,7 +244,3 @@ def adapts(adapter: AdapterSettings, tensor: Tensor) -> bool:
 def _named(name: str, module: str) -> bool:
     """Whether a tensor belongs to a module of that name."""
     return f".{module}." in f".{name}"
-
-
-def _matches(tensor: Tensor, pattern: str) -> bool:
-    return pattern == tensor.part or fnmatch(tensor.name, pattern) or _named(tensor.name, pattern)

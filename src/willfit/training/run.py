@@ -22,8 +22,6 @@ class Habits:
         Keys and values are repeated for all query heads before SDPA.
     grouped_experts
         Experts run as grouped products over sorted tokens; else in a loop.
-    returns_fp32
-        What a model returns is converted to float32 (accelerate, with mixed precision).
     upcasts_logits
         The model's own code upcasts its logits.
     narrow_loss
@@ -59,7 +57,6 @@ class Habits:
     shifts_logits: bool = False
     repeats_keys: bool = False
     grouped_experts: bool = True
-    returns_fp32: bool = False
     upcasts_logits: bool = False
     narrow_loss: bool = False
     compiles_loss: bool = False

@@ -12,7 +12,7 @@ from willfit.architectures.build import build
 from willfit.architectures.model import Architecture
 from willfit.checkpoints.catalogue import find
 from willfit.checkpoints.config import Config
-from willfit.training.adapters import adapt, freezing, litgpt, swift
+from willfit.training.adapters import adapt, litgpt, swift
 from willfit.training.settings import AdapterSettings
 
 DATA = Path(__file__).parents[2] / "data"
@@ -107,19 +107,3 @@ def test_llama_2_7b_by_hand() -> None:
     assert counted.parameters == 8 * (4096 + 4096) * 2 * 32 == 4_194_304
     everything = adapt(llama, AdapterSettings("lora", rank=64, targets=("all-linear",)), forwards=False)
     assert everything.parameters == 64 * 32 * (4 * 8192 + 3 * (4096 + 11008)) == 159_907_840
-
-
-def test_frozen_parts_and_blocks() -> None:
-    """Llama-2-7B: a layer has 202,383,360 parameters, embedding and head 131,072,000 each, the norm 4096."""
-    llama = _model("meta-llama/Llama-2-7b-hf")
-    layer, table = 202_383_360, 131_072_000
-
-    def size(parameters: tuple[Any, ...]) -> int:
-        return sum(parameter.elements for parameter in parameters)
-
-    assert size(freezing.parameters(llama)) == llama.parameters == 32 * layer + 2 * table + 4096
-    assert size(freezing.last_layers(llama, 2)) == 2 * layer
-    assert size(freezing.lisa(llama, 2)) == 2 * layer + 2 * table
-    assert size(freezing.badam_block(llama)) == layer
-    assert size(freezing.trained(llama, frozen=("embedding", "layers.0-15"))) == 16 * layer + table + 4096
-    assert size(freezing.trained(llama, only=("q_proj",))) == 32 * 4096 * 4096

@@ -1,6 +1,6 @@
 """Which parameters an adapter adds to a model, what is kept beside them, and what its forward does.
 
-`adapt` answers for PEFT; `litgpt`, `swift` and `freezing` for what other programs train of a model.
+`adapt` answers for PEFT; `litgpt` and `swift` for what other programs train of a model.
 """
 
 from willfit.training.adapters.adapt import adapt

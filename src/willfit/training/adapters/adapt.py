@@ -195,8 +195,11 @@ def _prompt(
 
     method = PROMPTS.get(kind)
     if method is None:
-        known = ", ".join(sorted({*methods(), *PROMPTS, *ALIASES, "xlora"}))
-        raise BadInput(f"adapter {settings.kind!r} is not known; known are {known}")
+        from difflib import get_close_matches
+
+        known = sorted({*methods(), *PROMPTS, *ALIASES, "xlora", "full"})
+        near = get_close_matches(str(settings.kind), known, 3, 0.5) or ["full", "lora", "qlora"]
+        raise BadInput(f"adapter {settings.kind!r} is not known", f"the closest names: {', '.join(near)}")
     options = {**PROMPT_OPTIONS, **implied, **settings.options}
     ask = Ask(architecture, settings, options, peft)
     made = method(ask)

@@ -24,6 +24,7 @@ from willfit.training.frameworks import (
     unsloth,
 )
 from willfit.training.frameworks.assuming import assumed
+from willfit.training.freezing import with_chosen_layers
 from willfit.training.precision import filled
 from willfit.training.run import Run
 from willfit.training.settings import TrainingSettings
@@ -71,14 +72,14 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
     if precision.weights == "auto":
         precision = replace(precision, weights=architecture.dtype)
     settings = _whole_offload(replace(settings, precision=filled(precision), adapter=adapter))
+    whole, (architecture, settings) = architecture, with_chosen_layers(architecture, settings)
     settings, notes = assumed(settings, architecture)
     if adapter is not None and adapter.kind in _BLOCK_EXPANSION:
         architecture = expanded(architecture, adapter)
         settings = replace(settings, adapter=None, trained=(f"{NEW_LAYERS}.*",))
-        run = found(checked(settings), architecture)
+    run = found(checked(settings), architecture)
+    if architecture is not whole:
         run = replace(run, architecture=run.architecture or architecture)
-    else:
-        run = found(checked(settings), architecture)
     return replace(run, assumed=(*run.assumed, *notes, *uncounted(run.settings)))
 
 

@@ -11,7 +11,6 @@ from willfit.training.optimizers.records import (
     StateBytes,
     counted,
 )
-from willfit.training.parameters import Parameter
 
 #: Elements of a block that share a scale (`optim/optimizer.py: init_state`): 2048, from 0.44 on 256.
 _OLD_BLOCK, _BLOCK = 2048, 256
@@ -100,8 +99,3 @@ def _embeddings_stay_wide(job: Job) -> bool:
         return job.flag("embeddings_32bit")
     trainer = job.versions.get("transformers")
     return trainer is not None and trainer >= _EMBEDDINGS_WIDE_SINCE
-
-
-def low_rank_states(job: Job, parameters: list[Parameter]) -> list[StateBytes]:
-    """States of an 8-bit Adam over tensors that stand for projected gradients."""
-    return list(bitsandbytes(job.only(parameters)).states)
