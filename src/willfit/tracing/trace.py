@@ -24,7 +24,18 @@ CATEGORIES = (
 )  # fmt: skip
 
 #: Phases of a program, as places name them.
-PHASES = ("build", "input", "forward", "backward", "clip", "optimizer", "between", "prefill", "decode", "script")
+PHASES = (
+    "build",
+    "input",
+    "forward",
+    "backward",
+    "clip",
+    "optimizer",
+    "between",
+    "prefill",
+    "decode",
+    "script",
+)
 
 
 @dataclass(frozen=True, slots=True)

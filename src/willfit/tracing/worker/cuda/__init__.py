@@ -1,0 +1,1 @@
+"""What a CUDA build and its kernels would do."""

@@ -1,0 +1,134 @@
+"""A model from its config: on the meta device, with checkpointing and what is frozen, then on the fake one."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from willfit.errors import BadInput
+from willfit.tracing.question import Train
+from willfit.tracing.worker.recipes.adapters import adapted
+from willfit.training.settings import CheckpointingSettings
+
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+#: Classes of transformers by what the loss compares, in the order in which they are tried.
+CAUSAL = (
+    "AutoModelForCausalLM", "AutoModelForSeq2SeqLM", "AutoModelForImageTextToText", "AutoModelForMaskedLM",
+)  # fmt: skip
+CLASSES = {
+    "classification": ("AutoModelForSequenceClassification",),
+    "reward": ("AutoModelForSequenceClassification",),
+}
+
+
+def configured(fields: dict[str, Any] | Any) -> Any:
+    """The config of transformers from the fields of a config.json.
+
+    Raises
+    ------
+    BadInput
+        If this transformers does not know the model.
+    """
+    import transformers
+
+    fields = copy.deepcopy(dict(fields))
+    fields.pop("auto_map", None)
+    fields.pop("quantization_config", None)
+    kind = fields.pop("model_type", None)
+    if kind is None:
+        raise BadInput("the config says no model_type", "a trace needs one that transformers knows")
+    try:
+        return transformers.AutoConfig.for_model(kind, **fields)
+    except ValueError as error:
+        raise BadInput(
+            f"transformers {transformers.__version__} has no model of type {kind!r}: {str(error).splitlines()[0]}",
+            "a trace runs transformers' own model code; `willfit train` answers without it",
+        ) from None
+
+
+def auto_class(config: Any, candidates: Iterable[str]) -> Any:
+    """The first of some classes of transformers that makes models of this config.
+
+    Raises
+    ------
+    BadInput
+        If none does.
+    """
+    import transformers
+
+    candidates = tuple(candidates)
+    for name in candidates:
+        found = getattr(transformers, name)
+        if type(config) in found._model_mapping:
+            return found
+    raise BadInput(f"transformers makes no {config.model_type} by {' or '.join(candidates)}")
+
+
+def built(asked: Train) -> torch.nn.Module:
+    """The model of a run on the meta device, with adapters and checkpointing, ready to train."""
+    settings = asked.settings
+    config = configured(asked.config)
+    if settings.classes:
+        config.num_labels = settings.classes
+    config.use_cache = settings.use_cache
+    names = (asked.auto,) if asked.auto else CLASSES.get(settings.objective, CAUSAL)
+    kind = auto_class(config, names)
+    weights = DTYPES[settings.precision.weights or "float32"]
+    with torch.device("meta"):
+        model = kind.from_config(config, dtype=weights, attn_implementation=settings.attention or "sdpa")
+    checkpoint(model, settings.checkpointing)
+    freeze(model, settings.frozen)
+    if settings.adapter is not None:
+        with torch.device("meta"):
+            model = adapted(model, settings.adapter, kind.__name__)
+    return model.train()
+
+
+def checkpoint(model: Any, settings: CheckpointingSettings) -> None:
+    """Put checkpoints around layers, as the Trainer asks a model for them."""
+    if settings.kind in (None, "none"):
+        return
+    if settings.kind != "full":
+        raise BadInput(f"checkpointing {settings.kind!r} is not traced", "full and none are")
+    model.activation_checkpointing_enable(
+        {"use_reentrant": bool(settings.reentrant)}, every_n_layers=settings.every, offload=settings.offload
+    )
+
+
+def freeze(model: Any, patterns: Iterable[str]) -> None:
+    """Train no parameter of the parts named: `embedding`, or the first layers as `layers.0-1`."""
+    for pattern in patterns:
+        parts = [model.get_input_embeddings()]
+        if pattern != "embedding":
+            first, last = map(int, pattern.removeprefix("layers.").split("-"))
+            parts = list(model.base_model.layers[first : last + 1])
+        for part in parts:
+            part.requires_grad_(False)
+
+
+def place(model: torch.nn.Module, device: torch.device) -> list[tuple[str, str, torch.Tensor]]:
+    """Replace parameters and buffers by fake ones on the device; ties stay. Call under the fake mode.
+
+    Returns
+    -------
+    Category, name and tensor of each.
+    """
+    made: dict[int, torch.Tensor] = {}
+    found = []
+    for path, module in model.named_modules():
+        for table in (module._parameters, module._buffers):
+            for name, old in table.items():
+                if old is None:
+                    continue
+                if id(old) not in made:
+                    new = torch.empty_strided(old.shape, old.stride(), dtype=old.dtype, device=device)
+                    trained = isinstance(old, torch.nn.Parameter)
+                    made[id(old)] = torch.nn.Parameter(new, old.requires_grad) if trained else new
+                    category = "parameter" if trained else "buffer"
+                    found.append((category, f"{path}.{name}".strip("."), made[id(old)]))
+                table[name] = made[id(old)]  # type: ignore[assignment]
+    return found

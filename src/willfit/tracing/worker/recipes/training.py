@@ -1,0 +1,137 @@
+"""Optimizer steps as transformers' Trainer does them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.utils.checkpoint
+
+from willfit.tracing.question import Train
+from willfit.tracing.worker.recipes import optimizers
+from willfit.tracing.worker.recipes.model import DTYPES
+from willfit.tracing.worker.tracer import Tracer
+from willfit.training.settings import PrecisionSettings, TrainingSettings
+
+#: `max_grad_norm` of `TrainingArguments`.
+CLIP = 1.0
+
+
+def run(asked: Train, model: torch.nn.Module, tracer: Tracer) -> None:
+    """Some steps, with marks where each phase ends."""
+    settings = asked.settings
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = optimizers.made(settings.optimizer, trained)
+    forward = forward_of(model, settings.precision, tracer.device)
+    follow_loss(model, tracer)
+    follow_checkpoints(tracer)
+    micros = settings.gradient_accumulation
+    batch: dict[str, torch.Tensor]
+    for step in range(1, asked.steps + 1):
+        tracer.at("input", step, 0)
+        batches = [batch_of(settings, tracer.device) for _ in range(micros)]
+        for batch in batches:
+            for tensor in batch.values():
+                tracer.label(tensor, "input")
+        tracer.mark("start")
+        for micro, batch in enumerate(batches, 1):
+            tracer.at("forward", step, micro)
+            since = len(tracer.trace.storages)
+            output = forward(**batch)
+            tracer.mark("output")
+            loss = output["loss"] / micros if micros > 1 else output["loss"]
+            if not settings.loss.keeps_logits:
+                del output
+            tracer.mark("forward")
+            tracer.kept(since)
+            tracer.at("backward")
+            loss.backward()
+            del loss
+            output = None
+            tracer.mark("backward")
+            for parameter in trained:
+                if parameter.grad is not None:
+                    tracer.label(parameter.grad, "gradient")
+        tracer.micro = 0
+        if asked.clipping:
+            tracer.at("clip")
+            torch.nn.utils.clip_grad_norm_(trained, CLIP, foreach=True)
+            tracer.mark("clip")
+        tracer.at("optimizer")
+        optimizer.step()
+        tracer.mark("optimizer")
+        for state in optimizer.state.values():
+            for kind, value in state.items():
+                if isinstance(value, torch.Tensor):
+                    tracer.label(value, "optimizer_state", kind)
+        tracer.at("between")
+        optimizer.zero_grad(set_to_none=True)
+        del batches, batch
+        tracer.mark("end")
+
+
+def batch_of(settings: TrainingSettings, device: torch.device) -> dict[str, torch.Tensor]:
+    """A batch as transformers' collators make it: tokens, the mask of padding, and a label for each token or, to
+    classify, each sequence, in int64."""
+    shape = (settings.micro_batch, settings.seq_len or 1)
+    shapes: dict[str, tuple[int, ...]] = {
+        "input_ids": shape,
+        "attention_mask": shape,
+        "labels": shape[:1] if settings.classes else shape,
+    }
+    return {name: torch.ones(size, dtype=torch.int64, device=device) for name, size in shapes.items()}
+
+
+def forward_of(
+    model: torch.nn.Module, precision: PrecisionSettings, device: torch.device
+) -> Callable[..., Any]:
+    """The forward pass, under autocast if asked: accelerate then also returns what is in 16 bits as float32."""
+    if not precision.autocast:
+        return model
+
+    def forward(**batch: torch.Tensor) -> Any:
+        with torch.autocast(device.type, DTYPES[precision.compute or "bfloat16"]):
+            output = model(**batch)
+        return raised(output)
+
+    return forward
+
+
+def raised(value: Any) -> Any:
+    """A structure with its tensors of 16 bits as float32 (accelerate: `ConvertOutputsToFp32`)."""
+    if isinstance(value, torch.Tensor):
+        return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
+    if isinstance(value, dict):
+        return {key: raised(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return type(value)(raised(item) for item in value)
+    return value
+
+
+def follow_loss(model: Any, tracer: Tracer) -> None:
+    """Call the loss a module of its own."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    function = inner.loss_function
+
+    def loss_function(*args: Any, **kwargs: Any) -> torch.Tensor:
+        tracer.enter("loss")
+        try:
+            found: torch.Tensor = function(*args, **kwargs)
+            return found
+        finally:
+            tracer.leave()
+
+    inner.loss_function = loss_function
+
+
+def follow_checkpoints(tracer: Tracer) -> None:
+    """Tell the tracer of checkpoints that run backward inside backward."""
+    checkpoint: Any = torch.utils.checkpoint.CheckpointFunction
+    backward = checkpoint.backward
+
+    def nested(ctx: Any, *gradients: Any) -> Any:
+        with tracer.reentered():
+            return backward(ctx, *gradients)
+
+    checkpoint.backward = staticmethod(nested)

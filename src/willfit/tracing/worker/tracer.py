@@ -1,0 +1,233 @@
+"""Every storage on the traced device, from birth to death.
+
+A storage dies when its last tensor goes; torch keeps the Python object of a storage as long as the storage itself, so
+that a weak reference to it fires at that moment. What a kernel takes and gives back by itself no tensor shows; where its
+source says how much, it is noted beside (`cuda/workspaces`).
+"""
+
+from __future__ import annotations
+
+import bisect
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from willfit.tracing.trace import Mark, PhaseStart, Place, Storage, Trace
+from willfit.tracing.worker import workspaces
+from willfit.tracing.worker.sources import source_line
+
+#: Autograd gives nodes that no forward pass made (accumulation of gradients) numbers from the top.
+_NO_FORWARD = 1 << 62
+
+
+class Tracer(TorchDispatchMode):
+    """Records every storage that is born while it is active.
+
+    Parameters
+    ----------
+    device
+        Whose storages are recorded: `cuda:0`, or `cpu`.
+
+    Attributes
+    ----------
+    trace
+        What was seen.
+    step, micro, phase
+        Where the program is; set by who runs it (`at`).
+    """
+
+    def __init__(self, device: str) -> None:
+        super().__init__()
+        self.device = torch.device(device)
+        self.trace = Trace()
+        self.step, self.micro, self.phase = 0, 0, "build"
+        self._alive: dict[int, tuple[int, object]] = {}
+        self._modules: dict[int, list[str]] = {}
+        self._spans: dict[int, tuple[list[int], list[str]]] = {}
+        self._sources: dict[int, tuple[list[int], list[str]]] = {}
+        self._inside = threading.local()  # depth of reentrant checkpoints' backward passes
+        self._main = threading.get_ident()
+        self._threads = {self._main}
+        self._again_from = 0
+
+    # What happens
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        if threading.get_ident() not in self._threads:
+            # Fake mode sets this where it is entered; a list as an index would else be put on a device in autograd's
+            # thread.
+            self._threads.add(threading.get_ident())
+            torch._C._set_only_lift_cpu_tensors(True)
+        result = func(*args, **(kwargs or {}))
+        name = func._schema.name.removeprefix("aten::")
+        if isinstance(result, torch.Tensor):
+            self._see(result, name)
+        elif isinstance(result, (tuple, list)):
+            for leaf in result:
+                if isinstance(leaf, torch.Tensor):
+                    self._see(leaf, name)
+                elif isinstance(leaf, (tuple, list)):
+                    for inner in leaf:
+                        if isinstance(inner, torch.Tensor):
+                            self._see(inner, name)
+        taken = workspaces.of(name, args, result)
+        if taken:
+            self._take(taken, name)
+        return result
+
+    def adopt(self, tensor: torch.Tensor, category: str, name: str) -> None:
+        """Take a tensor that was made outside."""
+        self._see(tensor, "empty")
+        self.label(tensor, category, name)
+
+    def label(self, tensor: torch.Tensor, category: str, name: str = "") -> None:
+        """Say what a tensor is; the first word holds."""
+        found = self._alive.get(tensor.untyped_storage()._cdata)
+        if found is None:
+            return
+        storage = self.trace.storages[found[0]]
+        if not storage.category:
+            storage.category, storage.name = category, name
+
+    def _see(self, tensor: torch.Tensor, op: str) -> None:
+        device = tensor.device
+        if device.type != self.device.type or (device.index or 0) != (self.device.index or 0):
+            return
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self._alive:
+            return
+        index = self._born(storage.nbytes(), op, tuple(tensor.shape), str(tensor.dtype)[6:])
+        self._alive[key] = (index, weakref.ref(storage, self._death(key, index)))
+
+    def _born(self, nbytes: int, op: str, shape: tuple[int, ...], dtype: str) -> int:
+        trace = self.trace
+        index = len(trace.storages)
+        trace.storages.append(Storage(nbytes, op, shape, dtype, self.place()))
+        trace.events.append(index)
+        return index
+
+    def _death(self, key: int, index: int) -> Callable[[object], None]:
+        events, alive = self.trace.events, self._alive
+
+        def died(_: object) -> None:
+            del alive[key]
+            events.append(~index)
+
+        return died
+
+    def _take(self, nbytes: int, op: str) -> None:
+        """What a kernel took and gave back."""
+        index = self._born(nbytes, op, (nbytes,), "uint8")
+        self.trace.storages[index].category = "workspace"
+        self.trace.events.append(~index)
+
+    # Where it happens
+
+    def at(self, phase: str, step: int | None = None, micro: int | None = None) -> None:
+        """The program comes to a phase."""
+        self.phase = phase
+        self.step = self.step if step is None else step
+        self.micro = self.micro if micro is None else micro
+        self.trace.phases.append(PhaseStart(len(self.trace.events), self.step, self.micro, phase))
+
+    def mark(self, name: str) -> None:
+        """Name this point."""
+        self.trace.marks.append(Mark(len(self.trace.events), name, self.step, self.micro))
+
+    def place(self) -> Place:
+        """Where the program is."""
+        thread = threading.get_ident()
+        modules = self._modules.get(thread)
+        module = modules[-1] if modules else ""
+        node = torch._C._current_autograd_node() if self.phase == "backward" else None
+        if node is None:
+            source = source_line()
+            starts, lines = self._sources.setdefault(thread, ([], []))
+            starts.append(torch.autograd._get_sequence_nr())  # type: ignore[attr-defined]
+            lines.append(source)
+            return Place(
+                self.step,
+                self.micro,
+                self.phase,
+                module,
+                "",
+                self.phase == "backward" and bool(modules),
+                source,
+            )
+        number = node._sequence_nr()
+        forward = thread if getattr(self._inside, "depth", 0) else self._main
+        if not module:
+            module = self._made_by(forward, number)
+        source = source_line() if modules else self._source_of(forward, number)
+        return Place(self.step, self.micro, self.phase, module, node.name(), bool(modules), source)
+
+    def _made_by(self, thread: int, number: int) -> str:
+        starts, modules = self._spans.get(thread, ([], []))
+        found = bisect.bisect_right(starts, number) - 1
+        return modules[found] if found >= 0 and number < _NO_FORWARD else ""
+
+    def _source_of(self, thread: int, number: int) -> str:
+        """The line whose operation made an autograd node: its number is given just before the operation runs."""
+        starts, lines = self._sources.get(thread, ([], []))
+        found = bisect.bisect_right(starts, number)
+        return lines[found] if found < len(lines) and number < _NO_FORWARD else ""
+
+    def enter(self, module: str) -> None:
+        """A module's code begins; autograd nodes from here on are its."""
+        modules = self._modules.setdefault(threading.get_ident(), [])
+        if not modules and self.phase == "backward":
+            self._again_from = len(self.trace.storages)
+        modules.append(module)
+        self._span(module)
+
+    def leave(self) -> None:
+        """It ends."""
+        modules = self._modules[threading.get_ident()]
+        modules.pop()
+        self._span(modules[-1] if modules else "")
+        if not modules and self.phase == "backward":
+            self.kept(self._again_from)
+
+    def kept(self, since: int) -> None:
+        """What was made since a storage's index and is still there is kept for the backward pass."""
+        for index, _ in self._alive.values():
+            if index >= since and not self.trace.storages[index].category:
+                self.trace.storages[index].category = "activation"
+
+    def _span(self, module: str) -> None:
+        starts, modules = self._spans.setdefault(threading.get_ident(), ([], []))
+        starts.append(torch.autograd._get_sequence_nr())  # type: ignore[attr-defined]
+        modules.append(module)
+
+    @contextmanager
+    def reentered(self) -> Iterator[None]:
+        """A backward pass inside a backward pass: its nodes were made by this thread."""
+        self._inside.depth = getattr(self._inside, "depth", 0) + 1
+        try:
+            yield
+        finally:
+            self._inside.depth -= 1
+
+    def watch(self, model: torch.nn.Module) -> None:
+        """Follow the modules of a model, by hooks that return nothing."""
+        # PEFT puts its own names before the model's.
+        inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+        names = {module: name for name, module in inner.named_modules()}
+        for path, module in model.named_modules():
+            name = names.get(module, path)
+            if name:
+                module.register_forward_pre_hook(lambda *_, name=name: self.enter(name))
+                module.register_forward_hook(lambda *_: self.leave(), always_call=True)
+
+    def finished(self) -> Trace:
+        """The trace, with words for what no one named."""
+        for storage in self.trace.storages:
+            if not storage.category:
+                storage.category = "temporary"
+        return self.trace
