@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterable
 from dataclasses import astuple, dataclass, field
 from functools import cached_property
+from typing import Generic, TypeVar
+
+Value = TypeVar("Value")
 
 #: What a storage is for. `workspace` is what a kernel takes and gives back by itself; `temporary` what is neither kept
 #: for the backward pass nor beyond.
@@ -100,7 +102,8 @@ class Storage:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A named point of a step, after `event` events: `start`, `output`, `forward`, `backward`, `clip`, `optimizer`, `end`."""
+    """A named point of a step, after `event` events: `start`, `output`, `forward`, `backward`, `clip`, `optimizer` or
+    `end`."""
 
     event: int
     name: str
@@ -181,17 +184,18 @@ class Trace:
 
     def to_bytes(self) -> bytes:
         """In a compact form that `from_bytes` reads: columns of numbers, and words once."""
-        places, words = _Table(), _Table()
+        places: _Table[Place] = _Table()
+        words: _Table[str | tuple[int, ...]] = _Table()
         columns = [
             [
-                s.nbytes, words.add(s.op), words.add(list(s.shape)), words.add(s.dtype), places.add(list(astuple(s.place))),
+                s.nbytes, words.add(s.op), words.add(s.shape), words.add(s.dtype), places.add(s.place),
                 words.add(s.category), words.add(s.name), s.cuda_stream,
             ]
             for s in self.storages
         ]  # fmt: skip
         content = {
             "storages": [list(column) for column in zip(*columns, strict=True)],
-            "places": places.values,
+            "places": [astuple(place) for place in places.values],
             "words": words.values,
             "events": self.events,
             "marks": [astuple(mark) for mark in self.marks],
@@ -237,17 +241,17 @@ class Trace:
             raise ValueError(f"not a trace: {error}") from None
 
 
-class _Table:
+class _Table(Generic[Value]):
     """Values, each once, by place."""
 
-    def __init__(self, values: Iterable[object] = ()) -> None:
-        self.values: list[object] = list(values)
-        self._places: dict[str, int] = {}
+    def __init__(self) -> None:
+        self.values: list[Value] = []
+        self._places: dict[Value, int] = {}
 
-    def add(self, value: object) -> int:
-        key = repr(value)
-        found = self._places.get(key)
+    def add(self, value: Value) -> int:
+        """The value's place."""
+        found = self._places.get(value)
         if found is None:
-            found = self._places[key] = len(self.values)
+            found = self._places[value] = len(self.values)
             self.values.append(value)
         return found

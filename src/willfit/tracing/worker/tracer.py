@@ -1,8 +1,8 @@
 """Every storage on the traced device, from birth to death.
 
 A storage dies when its last tensor goes; torch keeps the Python object of a storage as long as the storage itself, so
-that a weak reference to it fires at that moment. What a kernel takes and gives back by itself no tensor shows; where its
-source says how much, it is noted beside (`cuda/workspaces`).
+that a weak reference to it fires at that moment. What a kernel takes and gives back by itself no tensor shows; where
+its source says how much, it is noted beside.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ class Tracer(TorchDispatchMode):
         if node is None:
             source = source_line()
             starts, lines = self._sources.setdefault(thread, ([], []))
-            starts.append(torch.autograd._get_sequence_nr())  # type: ignore[attr-defined]
+            starts.append(torch.autograd._get_sequence_nr())
             lines.append(source)
             return Place(
                 self.step,
@@ -202,7 +202,7 @@ class Tracer(TorchDispatchMode):
 
     def _span(self, module: str) -> None:
         starts, modules = self._spans.setdefault(threading.get_ident(), ([], []))
-        starts.append(torch.autograd._get_sequence_nr())  # type: ignore[attr-defined]
+        starts.append(torch.autograd._get_sequence_nr())
         modules.append(module)
 
     @contextmanager
@@ -217,7 +217,7 @@ class Tracer(TorchDispatchMode):
     def watch(self, model: torch.nn.Module) -> None:
         """Follow the modules of a model, by hooks that return nothing."""
         # PEFT puts its own names before the model's.
-        inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+        inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
         names = {module: name for name, module in inner.named_modules()}
         for path, module in model.named_modules():
             name = names.get(module, path)

@@ -15,9 +15,9 @@ FLOAT = 4
 def of(op: str, args: tuple[object, ...], result: object) -> int:
     """Bytes of an operation's own workspace; 0 for those that are not known to have one."""
     if op == "_safe_softmax":
-        return safe_softmax(args[0])  # type: ignore[arg-type]
+        return safe_softmax(args[0])
     if op == "_scaled_dot_product_flash_attention_backward":
-        return flash_backward(*args[1:4])  # type: ignore[arg-type]
+        return flash_backward(*args[1:4])
     return 0
 
 

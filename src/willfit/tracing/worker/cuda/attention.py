@@ -82,7 +82,7 @@ def choose(query, key, value, mask, enable_gqa, causal) -> str:  # type: ignore[
     return "math"
 
 
-def plain(query, key, value, mask, dropout, causal, scale, enable_gqa):  # type: ignore[no-untyped-def]
+def plain(query, key, value, mask, dropout, causal, scale, enable_gqa) -> torch.Tensor:  # type: ignore[no-untyped-def]
     """`_scaled_dot_product_attention_math`: the mask is added in place, which it is not for fake tensors."""
     wanted = query.dtype
     root = math.sqrt(query.shape[-1] ** -0.5 if scale is None else scale)

@@ -11,8 +11,9 @@ import importlib.machinery
 import sys
 import types
 
-from willfit.tracing.worker.cuda import attention
 import torch
+
+from willfit.tracing.worker.cuda import attention
 
 aten = torch.ops.aten
 
@@ -65,10 +66,12 @@ def install() -> None:
     package, padding = types.ModuleType("flash_attn"), types.ModuleType("flash_attn.bert_padding")
     for module in (package, padding):
         module.__spec__ = importlib.machinery.ModuleSpec(module.__name__, None)
-    package.flash_attn_func = flash_attn_func
-    package.flash_attn_varlen_func = flash_attn_varlen_func
-    package.flash_attn_with_kvcache = flash_attn_varlen_func
-    padding.pad_input = padding.unpad_input = _not_here
+    vars(package).update(
+        flash_attn_func=flash_attn_func,
+        flash_attn_varlen_func=flash_attn_varlen_func,
+        flash_attn_with_kvcache=flash_attn_varlen_func,
+    )
+    vars(padding).update(pad_input=_not_here, unpad_input=_not_here)
     sys.modules.update({"flash_attn": package, "flash_attn.bert_padding": padding})
     modeling_flash_attention_utils.is_flash_attn_2_available = lambda *arguments, **named: True
     PreTrainedModel._flash_attn_can_dispatch = lambda self, *arguments, **named: True

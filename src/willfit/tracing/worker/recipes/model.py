@@ -130,5 +130,5 @@ def place(model: torch.nn.Module, device: torch.device) -> list[tuple[str, str, 
                     made[id(old)] = torch.nn.Parameter(new, old.requires_grad) if trained else new
                     category = "parameter" if trained else "buffer"
                     found.append((category, f"{path}.{name}".strip("."), made[id(old)]))
-                table[name] = made[id(old)]  # type: ignore[assignment]
+                table[name] = made[id(old)]
     return found

@@ -52,7 +52,7 @@ class Lion(torch.optim.Optimizer):
         super().__init__(parameters, {"lr": lr})
 
     @torch.no_grad()
-    def step(self) -> None:  # type: ignore[override]
+    def step(self) -> None:
         """Take a step."""
         for group in self.param_groups:
             for parameter in group["params"]:
