@@ -1,57 +1,86 @@
-"""Run one program on fake tensors: `python -m willfit.tracing.worker ANSWER`, the question on standard input.
+"""Trace one program: `python -m willfit.tracing.worker ANSWER`, the question on standard input.
 
-One process is one program: the shims stay. It prints its progress as lines of JSON, and writes the trace into the file
+One process is one program: the shims stay. It prints what `protocol.py` says, and writes the trace into the file
 `ANSWER`.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import sys
+import traceback
 from pathlib import Path
 
-from willfit.tracing.question import Question, Train
+from willfit.errors import BadInput
+from willfit.tracing.question import Generate, Question, Train
 from willfit.tracing.trace import Trace
+from willfit.tracing.worker.protocol import Line
+
+#: Exit status where the program cannot be traced, and the parent was told why.
+REFUSED = 3
 
 
 def main() -> None:
-    """Read, run, write."""
+    """Read, run, write; never return, as autograd's threads for a device that is not there would not end."""
     question: Question = pickle.load(sys.stdin.buffer)  # of the parent process, which is this program
-    trace = traced(question)
-    Path(sys.argv[1]).write_bytes(trace.to_bytes())
-    sys.stdout.flush()
-    os._exit(0)  # autograd's threads for a device that is not there would not end
+    line = Line()
+    status = 0
+    try:
+        Path(sys.argv[1]).write_bytes(traced(question, line).to_bytes())
+    except BadInput as error:
+        line.failed(error)
+        status = REFUSED
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    sys.stderr.flush()
+    os._exit(status)
 
 
-def traced(question: Question) -> Trace:
+def traced(question: Question, line: Line) -> Trace:
     """What the program allocates and frees."""
-    import torch
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    from willfit.tracing.worker import shims
-    from willfit.tracing.worker.cuda import attention, flash
-    from willfit.tracing.worker.recipes import model as models
-    from willfit.tracing.worker.recipes import training
+    from willfit.tracing.worker import paths, shims
     from willfit.tracing.worker.tracer import Tracer
 
+    path = question.path or paths.best(question.card)
+    shims.install(question.card, path)
+    tracer = Tracer("cuda:0" if path == paths.CUDA else "cpu", line.progress)
+    gc.freeze()  # what was imported needs no looking at
     program = question.program
-    assert isinstance(program, Train)
-    shims.install(question.card)
-    shims.values.padded(bool(program.settings.padded))
-    if program.settings.attention == "flash_attention_2":
-        flash.install()
-    model = models.built(program)
-    tracer = Tracer("cuda:0")
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        for category, name, tensor in models.place(model, tracer.device):
-            tracer.adopt(tensor, category, name)
-        tracer.watch(model)
-        with tracer:
-            training.run(program, model, tracer)
+    if isinstance(program, Train):
+        from willfit.tracing.worker.recipes import training
+
+        training.trace(program, tracer)
+    elif isinstance(program, Generate):
+        from willfit.tracing.worker.recipes import generation
+
+        generation.trace(program, tracer)
+    else:
+        from willfit.tracing.worker import scripts
+
+        scripts.trace(program, tracer)
+    return finished(tracer, path)
+
+
+def finished(tracer: object, path: str) -> Trace:
+    """The trace with what ran."""
+    import torch
+
+    from willfit.tracing.worker.cuda import attention
+    from willfit.tracing.worker.tracer import Tracer
+
+    assert isinstance(tracer, Tracer)
     trace = tracer.finished()
+    trace.path = path
     trace.kernels = dict(attention.chosen)
-    trace.versions = {"torch": torch.__version__.split("+")[0]}
+    libraries = ("transformers", "peft", "accelerate", "trl")
+    loaded = {name: sys.modules[name] for name in libraries if name in sys.modules}
+    trace.versions = {
+        "torch": torch.__version__.split("+")[0],
+        **{name: str(getattr(module, "__version__", "")) for name, module in loaded.items()},
+    }
     return trace
 
 
