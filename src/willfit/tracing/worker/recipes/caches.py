@@ -13,8 +13,8 @@ from willfit.tracing.worker.tracer import Tracer
 NAMES = ("past_key_values", "cache_params", "state", "mems", "past_buckets_states")
 #: Tensors of a layer of `cache_utils.py`, by attribute; of some there are several, by number.
 TENSORS = ("keys", "values", "indexer_keys", "conv_states", "recurrent_states")
-#: A cache grows in at most so many steps.
-_GROWTHS = 256
+#: A cache grows in at most so many steps: what an allocator keeps of them is then what it keeps of all (tests).
+_GROWTHS = 64
 
 
 def of(outputs: Any) -> Any:
@@ -80,19 +80,27 @@ def grow(cache: Any, tokens: int, tracer: Tracer) -> None:
 
 def _longer(layer: Any, tokens: int) -> None:
     """One layer by some tokens."""
-    keys, values = getattr(layer, "keys", None), getattr(layer, "values", None)
-    if keys is None or values is None or not keys.numel():
+    # No name here holds the old keys and values while there are new ones.
+    if getattr(layer, "keys", None) is None or not layer.keys.numel():
         return
     # What a full window is given beyond a token would only be held for a moment, which no step of decoding does.
     room = _room(layer)
     given = tokens if room is None else max(1, min(tokens, room))
-    layer.update(*(held.new_empty((*held.shape[:-2], given, held.shape[-1])) for held in (keys, values)))
+    layer.update(_tokens(layer.keys, given, -2), _tokens(layer.values, given, -2))
     for name in ("cumulative_length", "cumulative_length_int"):
         if isinstance(getattr(layer, name, None), int):
             setattr(layer, name, getattr(layer, name) + tokens - given)
     if getattr(layer, "is_indexer_initialized", False):
-        index = layer.indexer_keys
-        layer.update_indexer(index.new_empty((index.shape[0], tokens, index.shape[-1])))
+        layer.update_indexer(_tokens(layer.indexer_keys, tokens, 1))
+
+
+def _tokens(held: torch.Tensor, tokens: int, dim: int) -> torch.Tensor:
+    """As much as so many tokens add to a tensor, in the bytes of one: a step of decoding has no more at a time."""
+    shape = list(held.shape)
+    shape[dim] = 1
+    one = held.new_empty(shape)
+    shape[dim] = tokens
+    return one.expand(shape)
 
 
 def _room(layer: Any) -> int | None:

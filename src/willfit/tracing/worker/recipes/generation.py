@@ -20,8 +20,10 @@ from willfit.tracing.worker.tracer import Tracer
 
 #: Steps of decoding that run before those that are left out, and after: what the prefill left behind is gone after one.
 FIRST, LAST = 2, 2
-#: Of transformers' `generate`: what it hands from step to step, with as many columns as there are tokens.
-GROWING = ("attention_mask", "decoder_attention_mask", "position_ids", "decoder_position_ids", "token_type_ids")
+#: What `generate` hands from step to step with as many columns as there are tokens (`generation/utils.py`:
+#: `_update_model_kwargs_for_generation`). An encoder's mask stays as it is.
+GROWING = ("attention_mask", "position_ids", "token_type_ids")
+GROWING_DECODER = ("decoder_attention_mask", "decoder_position_ids", "token_type_ids")
 
 
 def trace(asked: Generate, tracer: Tracer) -> None:
@@ -78,6 +80,8 @@ def run(asked: Generate, model: Any, tracer: Tracer) -> None:
         tracer.label(tensor, "input")
     follower = Follower(asked, model, tracer)
     given = {"disable_compile": True, **asked.generation}
+    if model.config.is_encoder_decoder:
+        given.setdefault("decoder_start_token_id", 0)  # some configs leave it to another file
     given |= {"max_new_tokens": asked.new_tokens, "min_new_tokens": None}
     tracer.at("prefill", 1)
     tracer.mark("start")
@@ -103,53 +107,77 @@ class Follower:
         self.asked, self.tracer = asked, tracer
         self.token = 1  # that is being made
         self.left_out = 0
+        self._growing = GROWING_DECODER if model.config.is_encoder_decoder else GROWING
         self._cache: Any = None
+        self._kwargs: dict[str, Any] = {}
+        self._ids: torch.Tensor | None = None
         self._update = model._update_model_kwargs_for_generation
+        self._criteria = model._get_stopping_criteria
         model._update_model_kwargs_for_generation = self.updated
+        model._get_stopping_criteria = self.criteria
         model._has_unfinished_sequences = self.unfinished
 
     def updated(self, outputs: Any, model_kwargs: dict[str, Any], **named: Any) -> dict[str, Any]:
-        """After each forward pass: what it made gets its name, and steps are left out where they can be."""
+        """After each forward pass: what it made gets its name."""
         self.tracer.mark("output")
         self.tracer.label(outputs.logits, "logits")
         self._cache = caches.of(outputs)
         caches.label(self._cache, self.tracer)
-        kwargs: dict[str, Any] = self._update(outputs, model_kwargs, **named)
-        if self.token == 1 + FIRST and caches.grows(self._cache):
-            self.left_out = max(0, self.asked.new_tokens - self.token - LAST)
-        if self.token == 1 + FIRST and self.left_out:
-            caches.grow(self._cache, self.left_out, self.tracer)
-            for name in GROWING:
-                if isinstance(kwargs.get(name), torch.Tensor):
-                    kwargs[name] = self._wider(kwargs[name])
-        for name in GROWING:
-            if isinstance(kwargs.get(name), torch.Tensor):
-                self.tracer.label(kwargs[name], "input")
-        return kwargs
+        self._kwargs = self._update(outputs, model_kwargs, **named)
+        for name in self._growing:
+            if isinstance(self._kwargs.get(name), torch.Tensor):
+                self.tracer.label(self._kwargs[name], "input")
+        return self._kwargs
 
     def chosen(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """The last of the processors of scores, which leaves them as they are."""
-        if self.token == 1 + FIRST and self.left_out:
-            input_ids.set_(self._wider(input_ids))  # `generate` keeps it where no one else can put another
-            self.token += self.left_out
-        self.tracer.label(input_ids, "input")
         self.tracer.label(scores, "logits")
         return scores
 
+    def criteria(self, **named: Any) -> Any:
+        """Criteria that say whether a sequence is over; they are shown the tokens so far."""
+        found = self._criteria(**named)
+
+        class Watched(type(found)):  # type: ignore[misc]
+            def __call__(criteria, input_ids: torch.Tensor, *rest: Any, **named: Any) -> Any:
+                self._ids = input_ids
+                self.tracer.label(input_ids, "input")
+                return super().__call__(input_ids, *rest, **named)
+
+        return Watched(found)
+
     def unfinished(self, *arguments: Any, **named: Any) -> bool:
         """Whether another token is made: by their number, as fake tokens end nothing. Asked before each."""
-        if self._cache is None:
+        if self._ids is None:
             return True
-        self._cache = None
         self.tracer.mark("end")
         self.token += 1
+        if self.token == 2 + FIRST and caches.grows(self._cache):
+            self._leave_out(max(0, self.asked.new_tokens - LAST + 1 - self.token))
+        self._ids = None
         if self.token > self.asked.new_tokens:
             return False
         self.tracer.at("decode", self.token)
         self.tracer.mark("start")
         return True
 
+    def _leave_out(self, steps: int) -> None:
+        """Be as far as these steps would have come."""
+        if not steps:
+            return
+        self.tracer.at("between")
+        self.left_out = steps
+        self.token += steps
+        caches.grow(self._cache, steps, self.tracer)
+        for name in self._growing:
+            if isinstance(self._kwargs.get(name), torch.Tensor):
+                self._kwargs[name] = self._wider(self._kwargs[name])
+        assert self._ids is not None
+        self._ids.set_(self._wider(self._ids))  # `generate` keeps it where no one else can put another
+
     def _wider(self, tensor: torch.Tensor) -> torch.Tensor:
         """With columns for the tokens of the steps that are left out."""
-        more = tensor.new_empty((*tensor.shape[:-1], self.left_out))
-        return torch.cat([tensor, more], dim=-1)
+        more = tensor.new_empty((*tensor.shape[:-1], 1)).expand(*tensor.shape[:-1], self.left_out)
+        wide = torch.cat([tensor, more], dim=-1)
+        self.tracer.label(wide, "input")
+        return wide
