@@ -64,11 +64,22 @@ def answer(question: Question, file: Path, line: Line) -> int:
     except BadInput as error:
         line.failed(error, file.name)
         status = REFUSED
-    except BaseException:
+    except Exception as error:
         traceback.print_exc()
-        status = 1
+        line.failed(
+            BadInput(f"the traced program failed: {_told(error)}", "`willfit train` needs no trace"),
+            file.name,
+        )
+        status = REFUSED
     sys.stderr.flush()
     return status
+
+
+def _told(error: Exception) -> str:
+    """An error as a line, with where it was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {str(error) or 'no message'}{where}"
 
 
 def traced(question: Question, line: Line) -> Trace:

@@ -49,12 +49,15 @@ def configured(fields: dict[str, Any] | Any) -> Any:
     if kind is None:
         raise BadInput("the config says no model_type", "a trace needs one that transformers knows")
     try:
-        return transformers.AutoConfig.for_model(kind, **fields)
+        config = transformers.AutoConfig.for_model(kind, **fields)
     except ValueError as error:
         raise BadInput(
             f"transformers {transformers.__version__} has no model of type {kind!r}: {str(error).splitlines()[0]}",
             "a trace runs transformers' own model code; `willfit train` answers without it",
         ) from None
+    if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
+        config.decoder_start_token_id = config.pad_token_id or 0  # any token: it is only put before labels
+    return config
 
 
 def auto_class(config: Any, candidates: Iterable[str]) -> Any:
