@@ -8,7 +8,7 @@ from typing import Any
 
 from willfit.errors import BadInput
 from willfit.hardware.device import Device
-from willfit.tracing.question import Card, Question, Train
+from willfit.tracing.question import Card, Generate, Question, Train
 from willfit.training.run import Run
 from willfit.training.settings import TrainingSettings
 
@@ -36,7 +36,7 @@ _NOT_TRACED: tuple[tuple[Callable[[TrainingSettings], object], str, str], ...] =
 )  # fmt: skip
 
 
-def train_question(config: Mapping[str, Any], run: Run, device: Device, ranks: int) -> Question:
+def train_question(config: Mapping[str, Any], run: Run, device: Device, ranks: int, steps: int) -> Question:
     """The question of a run.
 
     Parameters
@@ -47,6 +47,8 @@ def train_question(config: Mapping[str, Any], run: Run, device: Device, ranks: i
         With nothing open.
     device, ranks
         What a rank runs on, and how many there are.
+    steps
+        Optimizer steps.
 
     Raises
     ------
@@ -59,7 +61,32 @@ def train_question(config: Mapping[str, Any], run: Run, device: Device, ranks: i
             raise BadInput(f"{what.format(s=settings)} is not traced", hint)
     if settings.seq_len is None:
         raise BadInput("a step needs a length", "--seq-len 2048")
-    return Question(Train(config, settings, run.habits, ranks=ranks), card_of(device))
+    return Question(Train(config, settings, run.habits, ranks=ranks, steps=steps), card_of(device))
+
+
+def generate_question(
+    config: Mapping[str, Any],
+    settings: TrainingSettings,
+    weights: str,
+    device: Device,
+    prompt_len: int,
+    new_tokens: int,
+) -> Question:
+    """The question of a prompt and the tokens after it.
+
+    Parameters
+    ----------
+    settings
+        Of these the batch, the weights' dtype, how they are stored, attention and tensor-parallel ranks count.
+    weights
+        Dtype of the weights where the settings do not say.
+    """
+    stored = settings.quantization.method if settings.quantization is not None else None
+    program = Generate(
+        config, settings.micro_batch, prompt_len, new_tokens, settings.precision.weights or weights,
+        settings.attention, stored, settings.layout.tp,
+    )  # fmt: skip
+    return Question(program, card_of(device))
 
 
 def card_of(device: Device) -> Card:
