@@ -113,7 +113,9 @@ def _pairs(text: str) -> list[tuple[str, str]]:
     for part in re.findall(r"(?:\[[^\]]*\]?|[^,\[])+", text):
         key, colon, value = part.partition(":")
         if not colon or not value or ("[" in value and not re.fullmatch(r"\[[^\[\]]*\]", value)):
-            raise BadInput(f"allocator setting {part!r} is not of the form key:value", "as in max_split_size_mb:512")
+            raise BadInput(
+                f"allocator setting {part!r} is not of the form key:value", "as in max_split_size_mb:512"
+            )
         found.append((key, value))
     return found
 
