@@ -74,7 +74,7 @@ class CachingAllocator:
         if device is not None:
             self.room = device.capacity - device.outside
             fraction = device.fraction if device.fraction < 1 else settings.fraction
-            self.allowed = int(fraction * device.capacity) if fraction < 1 else None
+            self.allowed = round(fraction * device.capacity) if fraction < 1 else None
             self._limit = int(settings.fraction * device.capacity) if settings.refuses_early else None
         self.collects = self.allowed is not None and settings.gc_threshold > 0
         self._plain = not (settings.expandable or self.collects) and settings.max_split is None
