@@ -100,12 +100,20 @@ def check(trace: Trace) -> None:
         If it has no events, if one names a storage that is not there or not alive, or a category is unknown.
     """
     if not trace.events:
-        raise BadInput("the trace is empty: nothing was allocated", "trace a program that allocates on the device")
+        raise BadInput(
+            "the trace is empty: nothing was allocated", "trace a program that allocates on the device"
+        )
     alive = bytearray(len(trace.storages))
     for event, change in enumerate(trace.events):
         index = change if change >= 0 else ~change
         if index >= len(alive) or alive[index] != (change < 0):
-            what = "is not in the trace" if index >= len(alive) else "is made twice" if change >= 0 else "is not alive"
+            what = (
+                "is not in the trace"
+                if index >= len(alive)
+                else "is made twice"
+                if change >= 0
+                else "is not alive"
+            )
             raise BadInput(f"the trace is malformed: storage {index} of event {event} {what}", "trace again")
         alive[index] = change >= 0
     known = {*CATEGORIES, ""}
@@ -141,7 +149,7 @@ def by_category(storages: Iterable[Storage]) -> dict[str, int]:
     """Bytes by category, in the order of `CATEGORIES`; those without bytes are left out."""
     sums: dict[str, int] = defaultdict(int)
     for storage in storages:
-        sums[storage.category or UNLABELLED] += storage.nbytes
+        sums[category_of(storage)] += storage.nbytes
     return {category: sums[category] for category in CATEGORIES if sums[category]}
 
 
@@ -159,10 +167,9 @@ def groups(storages: Iterable[Storage]) -> list[Group]:
     found: dict[tuple[object, ...], tuple[Storage, list[int], set[str]]] = {}
     for storage in storages:
         place, path = storage.place, path_of(storage)
-        state = storage.name if storage.category == "optimizer_state" else ""
         key = (
-            storage.category, place.phase, storage.op, folded(path), storage.shape, storage.dtype, place.source,
-            place.again, state,
+            category_of(storage), place.phase, storage.op, folded(path), storage.shape, storage.dtype, place.source,
+            place.again, state_of(storage),
         )  # fmt: skip
         entry = found.get(key)
         if entry is None:
@@ -173,7 +180,7 @@ def groups(storages: Iterable[Storage]) -> list[Group]:
     made = [
         Group(
             category_of(first), first.place.phase, first.op, first.shape, first.dtype, first.place.source,
-            first.place.again, first.name if first.category == "optimizer_state" else "", frozenset(paths), count, nbytes,
+            first.place.again, state_of(first), frozenset(paths), count, nbytes,
         )
         for first, (count, nbytes), paths in found.values()
     ]  # fmt: skip
@@ -232,7 +239,9 @@ def phase_peaks(trace: Trace) -> list[PhasePeak]:
     order = sorted(best.items(), key=lambda item: item[1][1])
     shares = categories_at(trace, [event for _, (_, event) in order])
     return [
-        PhasePeak(phase, step, event, trace.totals[event], {name: size for name, size in share.items() if size})
+        PhasePeak(
+            phase, step, event, trace.totals[event], {name: size for name, size in share.items() if size}
+        )
         for (phase, (step, event)), share in zip(order, shares, strict=True)
     ]
 
@@ -254,9 +263,16 @@ def categories_at(trace: Trace, events: Sequence[int]) -> list[dict[str, int]]:
     return found
 
 
+def state_of(storage: Storage) -> str:
+    """Kind of an optimizer state (`exp_avg`); empty for anything else."""
+    return storage.name if storage.category == "optimizer_state" else ""
+
+
 def path_of(storage: Storage) -> str:
     """Path of the module that made a storage; of a parameter or buffer, its own."""
-    return storage.name if storage.name and storage.category in ("parameter", "buffer") else storage.place.module
+    return (
+        storage.name if storage.name and storage.category in ("parameter", "buffer") else storage.place.module
+    )
 
 
 def module_of(storage: Storage) -> str:

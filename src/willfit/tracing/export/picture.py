@@ -9,7 +9,14 @@ from willfit.errors import BadInput
 from willfit.quantities import format_bytes
 from willfit.tracing.export.palette import CATEGORIES, THEMES, Theme
 from willfit.tracing.export.svg import (
-    area, clean, element, fitting, number, steps_along, ticks, width_of,
+    area,
+    clean,
+    element,
+    fitting,
+    number,
+    steps_along,
+    ticks,
+    width_of,
 )  # fmt: skip
 from willfit.tracing.export.view import Band, Caption, View, step_word, steps, top_of, view
 from willfit.tracing.trace import Trace
@@ -65,7 +72,9 @@ def picture(trace: Trace, caption: Caption, theme: str = "light") -> str:
     peak = seen.totals[seen.peak]
     scale = _Scale(seen.count, top_of(seen, caption.capacity) * HEADROOM)
     words = f"{clean(caption.title)}: {format_bytes(peak)} at the peak"
-    said = ", ".join(f"{CATEGORIES[name]} {format_bytes(seen.series[name][seen.peak])}" for name in seen.series)
+    said = ", ".join(
+        f"{CATEGORIES[name]} {format_bytes(seen.series[name][seen.peak])}" for name in seen.series
+    )
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
         f'role="img" aria-labelledby="t d" font-family="{FONT}" font-size="12">',
@@ -89,9 +98,26 @@ def _heading(caption: Caption, peak: int, theme: Theme) -> list[str]:
     size = format_bytes(peak)
     room = WIDTH - 2 * EDGE - width_of(size, 24) - 90
     return [
-        element("text", fitting(caption.title, room, 18), x=EDGE, y=37, font_size=18, font_weight=600, fill=theme.ink),
+        element(
+            "text",
+            fitting(caption.title, room, 18),
+            x=EDGE,
+            y=37,
+            font_size=18,
+            font_weight=600,
+            fill=theme.ink,
+        ),
         element("text", fitting(caption.settings, room, 12), x=EDGE, y=58, fill=theme.muted),
-        element("text", size, x=WIDTH - EDGE, y=40, text_anchor="end", font_size=24, font_weight=600, fill=theme.ink),
+        element(
+            "text",
+            size,
+            x=WIDTH - EDGE,
+            y=40,
+            text_anchor="end",
+            font_size=24,
+            font_weight=600,
+            fill=theme.ink,
+        ),
         element("text", "allocated at the peak", x=WIDTH - EDGE, y=58, text_anchor="end", fill=theme.muted),
     ]
 
@@ -103,7 +129,14 @@ def _phases(bands: Sequence[Band], step_word: str, scale: _Scale, theme: Theme) 
         x, width = scale.x(band.start), scale.x(band.end) - scale.x(band.start)
         if i % 2 == 0:
             found.append(
-                element("rect", x=number(x), y=TOP - 16, width=number(width), height=BOTTOM - TOP + 16, fill=theme.band)
+                element(
+                    "rect",
+                    x=number(x),
+                    y=TOP - 16,
+                    width=number(width),
+                    height=BOTTOM - TOP + 16,
+                    fill=theme.band,
+                )
             )
         for words in (band.phase, SHORT.get(band.phase, band.phase)):
             if width_of(words, 10) + 4 <= width:
@@ -131,11 +164,14 @@ def _axis(scale: _Scale, theme: Theme) -> list[str]:
         y = number(scale.y(size))
         found.append(f'<path d="M{LEFT} {y}H{RIGHT}" stroke="{theme.grid if size else theme.muted}"/>')
         found.append(
-            element("text", words, x=LEFT - 8, y=y, dy="0.35em", text_anchor="end", font_size=11, fill=theme.muted)
+            element(
+                "text", words, x=LEFT - 8, y=y, dy="0.35em", text_anchor="end", font_size=11, fill=theme.muted
+            )
         )
     words = f"{scale.count:,} allocations and frees, in order"
     found.append(
-        element("text", words, x=(LEFT + RIGHT) // 2, y=BOTTOM + 22, text_anchor="middle", font_size=11, fill=theme.muted)
+        element("text", words, x=(LEFT + RIGHT) // 2, y=BOTTOM + 22, text_anchor="middle", font_size=11,
+                fill=theme.muted)
     )  # fmt: skip
     return found
 
@@ -157,17 +193,27 @@ def _areas(seen: View, scale: _Scale, theme: Theme) -> list[str]:
 def _limits(seen: View, caption: Caption, scale: _Scale, theme: Theme) -> list[str]:
     found = []
     if seen.reserved:
-        xs = [scale.x(0), *(scale.x(event) for event in seen.events[1:])]
+        xs = [scale.x(0), *(scale.x(event) for event in seen.events[1 : len(seen.reserved)])]
         ys = [round(scale.y(size), 1) for size in seen.reserved]
-        start = f"M{LEFT} {number(ys[0])}"
+        start, end = f"M{LEFT} {number(ys[0])}", RIGHT if seen.failed is None else scale.x(seen.failed)
         found.append(
-            f'<path d="{start}{steps_along(xs, ys, RIGHT)}" fill="none" stroke="{theme.reserved}" stroke-width="1.6"/>'
+            f'<path d="{start}{steps_along(xs, ys, end)}" fill="none" stroke="{theme.reserved}" stroke-width="1.6"/>'
         )
     if 0 < caption.capacity <= scale.most:
         y = number(scale.y(caption.capacity))
         found.append(
             f'<path d="M{LEFT} {y}H{RIGHT}" stroke="{theme.limit}" stroke-width="1.4" stroke-dasharray="6 4"/>'
         )
+    if seen.failed is not None:
+        x, words = scale.x(seen.failed), "out of memory"
+        fits = x + 6 + width_of(words, 11) < RIGHT
+        found.append(f'<path d="M{number(x)} {BOTTOM}V{TOP}" stroke="{theme.limit}" stroke-width="1.4"/>')
+        found.append(
+            element(
+                "text", words, x=number(x + (6 if fits else -6)), y=TOP + 12, text_anchor="start" if fits else "end",
+                font_size=11, font_weight=600, fill=theme.limit,
+            )
+        )  # fmt: skip
     return found
 
 
@@ -180,7 +226,7 @@ def _peak(seen: View, scale: _Scale, theme: Theme) -> list[str]:
     left = x + 10 if x + 10 + width < RIGHT else x - 10 - width
     return [
         f'<path d="M{number(x)} {BOTTOM}V{number(y)}" stroke="{theme.peak}" stroke-dasharray="2 3"/>',
-        f'<circle cx="{number(x)}" cy="{number(y)}" r="4" fill="{theme.peak}" stroke="{theme.card}" stroke-width="1.5"/>',
+        element("circle", cx=number(x), cy=number(y), r=4, fill=theme.peak, stroke=theme.card, stroke_width=1.5),
         f'<rect x="{number(left)}" y="{number(y - 10)}" width="{number(width)}" height="20" rx="4" fill="{theme.card}" '
         f'stroke="{theme.line}"/>',
         element(
@@ -193,7 +239,9 @@ def _peak(seen: View, scale: _Scale, theme: Theme) -> list[str]:
 def _legend(seen: View, caption: Caption, theme: Theme) -> list[str]:
     """Categories from the top of the stack to its bottom with their bytes at the peak; then the lines."""
     right, y = WIDTH - EDGE, TOP
-    found = [element("text", "at the peak", x=right, y=y - 4, text_anchor="end", font_size=11, fill=theme.muted)]
+    found = [
+        element("text", "at the peak", x=right, y=y - 4, text_anchor="end", font_size=11, fill=theme.muted)
+    ]
     least = VISIBLE * top_of(seen, caption.capacity)
     others = [name for name, sizes in seen.series.items() if max(sizes) < least]
     for name in reversed(seen.series):
@@ -201,7 +249,9 @@ def _legend(seen: View, caption: Caption, theme: Theme) -> list[str]:
             continue
         size = seen.series[name][seen.peak]
         y += 22
-        found.append(element("rect", x=LEGEND, y=y - 10, width=12, height=12, rx=3, fill=theme.categories[name]))
+        found.append(
+            element("rect", x=LEGEND, y=y - 10, width=12, height=12, rx=3, fill=theme.categories[name])
+        )
         found.extend(_row(CATEGORIES[name], format_bytes(size) if size else "–", y, right, theme))
     rest = sum(seen.series[name][seen.peak] for name in others)
     if rest:
@@ -216,7 +266,11 @@ def _legend(seen: View, caption: Caption, theme: Theme) -> list[str]:
         y += 22
         found.append(
             element(
-                "path", d=f"M{LEGEND} {y - 4}h12", stroke=colour, stroke_width=2, stroke_dasharray=dashes or None
+                "path",
+                d=f"M{LEGEND} {y - 4}h12",
+                stroke=colour,
+                stroke_width=2,
+                stroke_dasharray=dashes or None,
             )
         )
         found.extend(_row(words, format_bytes(size), y, right, theme))

@@ -7,7 +7,13 @@ from html import escape
 
 from willfit.quantities import format_bytes
 from willfit.tracing.attribution import (
-    Group, LayerShare, PhasePeak, by_category, by_layer, by_state, groups,
+    Group,
+    LayerShare,
+    PhasePeak,
+    by_category,
+    by_layer,
+    by_state,
+    groups,
 )  # fmt: skip
 from willfit.tracing.export.palette import CATEGORIES
 from willfit.tracing.trace import Storage
@@ -34,7 +40,15 @@ def categories_table(storages: Sequence[Storage]) -> str:
                 number = sum(s.category == name and s.name == kind for s in storages)
                 title = f'<span class="muted code">{escape(kind or "unnamed")}</span>'
                 rows.append(_share_row(title, number, held, whole, name))
-    rows.append([("name", "all"), ("number", f"{len(storages):,}"), ("number", _size(whole)), ("number", ""), ("bar", "")])
+    rows.append(
+        [
+            ("name", "all"),
+            ("number", f"{len(storages):,}"),
+            ("number", _size(whole)),
+            ("number", ""),
+            ("bar", ""),
+        ]
+    )
     return _table("Categories at the peak", ("category", "#tensors", "#bytes", "#share", ""), rows)
 
 
@@ -46,8 +60,13 @@ def contributors_table(storages: Sequence[Storage]) -> str:
     if rest:
         count, size = sum(group.count for group in rest), sum(group.nbytes for group in rest)
         rows.append(
-            [("name muted", f"{len(rest):,} smaller groups"), *[("", "")] * 4, ("number", f"{count:,}"), ("number", _size(size))]
-        )  # fmt: skip
+            [
+                ("name muted", f"{len(rest):,} smaller groups"),
+                *[("", "")] * 4,
+                ("number", f"{count:,}"),
+                ("number", _size(size)),
+            ]
+        )
     heads = ("what", "made by", "shape", "dtype", "phase and source", "#count", "#bytes")
     return _table("Top contributors at the peak", heads, rows)
 
@@ -60,7 +79,12 @@ def phases_table(peaks: Iterable[PhasePeak], step_word: str) -> str:
         words = ", ".join(f"{CATEGORIES[name]} {format_bytes(size)}" for name, size in most)
         where = f"{step_word} {peak.step}" if peak.step else ""
         rows.append(
-            [("", escape(peak.phase)), ("muted number", where), ("number", _size(peak.nbytes)), ("muted", escape(words))]
+            [
+                ("", escape(peak.phase)),
+                ("muted number", where),
+                ("number", _size(peak.nbytes)),
+                ("muted", escape(words)),
+            ]
         )
     return _table("Peak of each phase", ("phase", "#", "#bytes", "mostly"), rows)
 
@@ -112,9 +136,7 @@ def _share_row(title: str, count: int, size: int, whole: int, name: str) -> list
 
 
 def _swatch(name: str) -> str:
-    return (
-        f'<span class="swatch" style="--of: var(--{name})" title="{escape(CATEGORIES[name], quote=True)}"></span>'
-    )
+    return f'<span class="swatch" style="--of: var(--{name})" title="{escape(CATEGORIES[name], quote=True)}"></span>'
 
 
 def _size(size: int) -> str:
@@ -129,9 +151,11 @@ def _table(title: str, heads: Iterable[str], rows: Iterable[Iterable[Cell]]) -> 
         else f'<th scope="col">{escape(head)}</th>'
         for head in heads
     )
-    body = "\n".join(
-        "<tr>" + "".join(f'<td class="{kind}">{cell}</td>' if kind else f"<td>{cell}</td>" for kind, cell in row) + "</tr>"
-        for row in rows
-    )  # fmt: skip
+    body = "\n".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in rows)
     heading = f"<h2>{escape(title)}</h2>" if title else ""
     return f'{heading}<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>\n{body}\n</tbody></table></div>'
+
+
+def _cell(cell: Cell) -> str:
+    kind, words = cell
+    return f'<td class="{kind}">{words}</td>' if kind else f"<td>{words}</td>"

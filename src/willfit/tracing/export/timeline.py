@@ -13,7 +13,10 @@ from willfit.quantities import format_bytes
 from willfit.tracing.attribution import alive_at, phase_peaks
 from willfit.tracing.export.palette import CATEGORIES, DARK, LIGHT, THEMES, Theme
 from willfit.tracing.export.tables import (
-    categories_table, contributors_table, layers_table, phases_table,
+    categories_table,
+    contributors_table,
+    layers_table,
+    phases_table,
 )  # fmt: skip
 from willfit.tracing.export.view import Caption, View, step_word, steps, top_of, view, words_of
 from willfit.tracing.trace import Trace
@@ -45,14 +48,17 @@ def timeline(trace: Trace, caption: Caption) -> str:
         f'<section class="card wide">{contributors_table(alive)}</section>',
         f'<div class="two"><section class="card">{categories_table(alive)}</section>'
         f'<section class="card">{phases_table(phase_peaks(trace), word)}</section></div>',
-        f'<section class="card"><details><summary>Layers at the peak</summary>{layers_table(alive)}</details></section>',
+        '<section class="card"><details><summary>Layers at the peak</summary>'
+        f"{layers_table(alive)}</details></section>",
     ]
     peak = trace.peak_event
     made = trace.storages[trace.events[peak]]
     slots = {
         "title": escape(caption.title),
         "settings": escape(caption.settings),
-        "label": escape(f"Memory over time; {format_bytes(seen.totals[seen.peak])} at the peak, in {words_of(made)}"),
+        "label": escape(
+            f"Memory over time; {format_bytes(seen.totals[seen.peak])} at the peak, in {words_of(made)}"
+        ),
         "figures": _figures(seen, caption),
         "tables": "\n".join(tables),
         "footer": _footer(trace),
@@ -72,7 +78,9 @@ def _plotly() -> str:
     try:
         from plotly.offline import get_plotlyjs
     except ImportError:
-        raise BadInput("the timeline needs plotly, which is not installed", "pip install 'willfit[trace]'") from None
+        raise BadInput(
+            "the timeline needs plotly, which is not installed", "pip install 'willfit[trace]'"
+        ) from None
     script: str = get_plotlyjs()
     return script
 
@@ -105,6 +113,7 @@ def _data(trace: Trace, seen: View, caption: Caption, word: str) -> dict[str, ob
         "totals": seen.totals,
         "series": seen.series,
         "reserved": seen.reserved,
+        "failed": seen.failed,
         "capacity": caption.capacity,
         "top": top_of(seen, caption.capacity),
         "count": seen.count,
@@ -127,7 +136,8 @@ def _figures(seen: View, caption: Caption) -> str:
     if caption.capacity:
         found.append(("device limit", caption.capacity))
     return "".join(
-        f'<div><dt>{words}</dt><dd title="{size:,} bytes">{format_bytes(size)}</dd></div>' for words, size in found
+        f'<div><dt>{words}</dt><dd title="{size:,} bytes">{format_bytes(size)}</dd></div>'
+        for words, size in found
     )
 
 

@@ -10,7 +10,6 @@ from willfit.tracing.attribution import categories_at, check
 from willfit.tracing.export.palette import CATEGORIES
 from willfit.tracing.trace import Storage, Trace
 
-
 #: A device's limit above so many times of what is used is not drawn.
 SQUEEZED = 3
 
@@ -26,7 +25,8 @@ class Caption:
     settings
         What was run, in one line.
     reserved
-        Bytes that the allocator holds after each event of the trace; empty if it was not replayed.
+        Bytes that the allocator holds after each event of the trace; empty if it was not replayed. Where it has fewer
+        values than the trace has events, the next event found no room.
     capacity
         Bytes that the device has for the allocator; 0 if that is not asked.
     """
@@ -57,10 +57,12 @@ class View:
     events
         Which, rising; a value holds from its event to the next one's.
     totals, series
-        Bytes after each, in all and by category; categories that never have any are left out. In the order in which they
-        are stacked.
+        Bytes after each, in all and by category; categories that never have any are left out. In the order in which
+        they are stacked.
     reserved
-        The most that the allocator held since the event before; empty if it is not known.
+        The most that the allocator held around each of them, as far as it got; empty if it is not known.
+    failed
+        The event that found no room; None if all did.
     bands
         Phases.
     count
@@ -73,6 +75,7 @@ class View:
     totals: list[int]
     series: dict[str, list[int]]
     reserved: list[int]
+    failed: int | None
     bands: list[Band]
     count: int
     peak: int
@@ -84,14 +87,14 @@ def view(trace: Trace, points: int, reserved: Sequence[int] = ()) -> View:
     Raises
     ------
     BadInput
-        If the trace is malformed, or `reserved` has not one value for each event.
+        If the trace is malformed, or `reserved` is not of it.
     """
     check(trace)
     count = len(trace.events)
-    if reserved and len(reserved) != count:
+    if len(reserved) > count:
         raise BadInput(
             f"{len(reserved)} values of reserved bytes for {count} events of the trace",
-            "give one for each event of the same trace",
+            "give at most one for each event of the same trace",
         )
     if points < 1:
         raise BadInput(f"a chart of {points} points shows nothing", "ask for one or more")
@@ -102,7 +105,7 @@ def view(trace: Trace, points: int, reserved: Sequence[int] = ()) -> View:
         start, end = piece * count // pieces, (piece + 1) * count // pieces
         most = max(totals[start:end])
         chosen.append(totals.index(most, start, end))
-        if reserved:
+        if start < len(reserved):
             held.append(max(reserved[start:end]))
     shares = categories_at(trace, chosen)
     series = {name: [share[name] for share in shares] for name in CATEGORIES}
@@ -111,6 +114,7 @@ def view(trace: Trace, points: int, reserved: Sequence[int] = ()) -> View:
         [totals[event] for event in chosen],
         {name: sizes for name, sizes in series.items() if any(sizes)},
         held,
+        len(reserved) if 0 < len(reserved) < count else None,
         bands(trace),
         count,
         chosen.index(trace.peak_event),

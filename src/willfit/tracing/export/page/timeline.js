@@ -66,7 +66,7 @@
       button.querySelector(".size").textContent = bytes ? size(bytes) : "–";
     }
     const held = document.querySelector("#reserved .size");
-    if (held) held.textContent = size(data.reserved[index]);
+    if (held) held.textContent = index < data.reserved.length ? size(data.reserved[index]) : "–";
   }
 
   function listCategories() {
@@ -138,8 +138,9 @@
       hovertemplate: "%{text}<extra></extra>",
     });
     if (data.reserved.length) {
+      const until = data.failed === null ? xs : [...xs.slice(0, data.reserved.length), data.failed];
       traces.push({
-        x: xs, y: upToTheEnd(data.reserved).map(inUnit), type: "scatter", mode: "lines", name: "reserved",
+        x: until, y: upToTheEnd(data.reserved).map(inUnit), type: "scatter", mode: "lines", name: "reserved",
         line: { shape: "hv", width: 1.8, color: theme.reserved }, hoverinfo: "skip",
       });
     }
@@ -183,6 +184,14 @@
       showarrow: false, xanchor: left ? "right" : "left", xshift: left ? -10 : 10,
       bgcolor: theme.card, bordercolor: theme.line, borderpad: 4, font: { color: theme.ink, size: 13 },
     }];
+    if (data.failed !== null) {
+      shapes.push({ ...upright(data.failed, "solid"), line: { color: theme.limit, width: 1.6 } });
+      const before = data.failed > data.count * 0.8;
+      annotations.push({
+        x: data.failed, y: top, yref: "paper", yanchor: "top", text: "<b>out of memory</b>", showarrow: false,
+        xanchor: before ? "right" : "left", xshift: before ? -4 : 4, font: { color: theme.limit, size: 12 },
+      });
+    }
     const layout = {
       uirevision: "kept", barmode: "overlay", bargap: 0, showlegend: false, hovermode: "x", dragmode: "zoom",
       paper_bgcolor: theme.card, plot_bgcolor: theme.card, margin,
