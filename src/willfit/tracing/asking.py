@@ -90,9 +90,10 @@ class Traced:
         return Caption(self.title, self.told, series.reserved, room)
 
     def _replay(self, history: History | None = None, series: bool = False) -> Replay:
-        sizes, streams = self.trace.sizes, self.trace.streams
+        trace = self.trace
         return replay(
-            sizes, self.trace.events, streams, settings=self.settings, device=self.memory, history=history, series=series
+            trace.sizes, trace.events, trace.streams, settings=self.settings, device=self.memory, history=history,
+            series=series,
         )  # fmt: skip
 
 
@@ -138,7 +139,7 @@ def training(
     machine, judged = _machine(machine)
     machine = spread_over(machine, ranks)
     subject, fields = _found(model, revision, offline)
-    run, groups = prepared(subject, machine, settings)
+    run, _ = prepared(subject, machine, settings)
     question = train_question(fields, run, machine.devices[0], len(machine.devices), steps)
     notes = (*run.assumed, *subject.notes)
     told = Told(subject.model, run.settings.framework, "train", len(machine.devices), notes)
@@ -171,7 +172,9 @@ def generation(
     """
     machine, judged = _machine(machine)
     subject, fields = _found(model, revision, offline)
-    question = generate_question(fields, settings, subject.architecture.dtype, machine.devices[0], prompt_len, new_tokens)
+    question = generate_question(
+        fields, settings, subject.architecture.dtype, machine.devices[0], prompt_len, new_tokens
+    )
     told = Told(subject.model, "transformers", "generate", 1, tuple(subject.notes))
     return _answered(question, told, machine, judged, allocator, progress)
 
@@ -215,7 +218,9 @@ def _found(model: str, revision: str | None, offline: bool) -> tuple[Subject, Ma
     """
     checkpoint = locate(model, revision, offline)
     if checkpoint.config is None:
-        raise BadInput(f"{model} has no config.json", "a trace runs transformers' model code, which is built from one")
+        raise BadInput(
+            f"{model} has no config.json", "a trace runs transformers' model code, which is built from one"
+        )
     return subject_of(checkpoint), checkpoint.config.fields
 
 

@@ -1,4 +1,4 @@
-"""From a trace to an estimate: what is alive at the peak, what the allocator makes of it, and whether a device has the room."""
+"""From a trace to an estimate: what is alive at the peak, what the allocator makes of it, and whether it fits."""
 
 from __future__ import annotations
 
@@ -51,8 +51,7 @@ class Told:
     notes: tuple[str, ...] = ()
 
 
-def estimate(trace: Trace, told: Told, devices: Sequence[Device], settings: AllocatorSettings
-) -> Estimate:
+def estimate(trace: Trace, told: Told, devices: Sequence[Device], settings: AllocatorSettings) -> Estimate:
     """The estimate of a trace on devices that all run the same.
 
     Parameters
@@ -71,10 +70,11 @@ def estimate(trace: Trace, told: Told, devices: Sequence[Device], settings: Allo
     outside = outside_of(told.ranks)
     terms = (*_terms(alive, free, smallest), *outside)
     memory = memory_of(devices[0], told.ranks)
-    limited = memory and replay(sizes, trace.events, streams, settings=settings, device=memory)
+    limited = None if memory is None else replay(sizes, trace.events, streams, settings=settings, device=memory)
     interval = _interval(free.peak_allocated, smallest, outside)
     places = tuple(
-        DeviceEstimate(one.name, index, one.usable_bytes, terms, interval) for index, one in enumerate(devices)
+        DeviceEstimate(one.name, index, one.usable_bytes, terms, interval)
+        for index, one in enumerate(devices)
     )
     return Estimate(
         told.model,
@@ -95,7 +95,9 @@ def _terms(alive: Sequence[Storage], free: Replay, smallest: int) -> list[Term]:
     for category, size in by_category(alive).items():
         if size:
             formula = f"{counts[category]} storages of {size} B in all"
-            found.append(exact(TERMS[category], size, formula, "traced: every allocation of a step, replayed"))
+            found.append(
+                exact(TERMS[category], size, formula, "traced: every allocation of a step, replayed")
+            )
     requested = sum(storage.nbytes for storage in alive)
     whole = max(0, smallest - requested)
     found.append(

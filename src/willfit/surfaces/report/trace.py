@@ -55,7 +55,12 @@ def _figures(trace: dict[str, Any]) -> Table:
 
 def _phases(phases: list[dict[str, Any]]) -> Table:
     """The fullest instant of each phase of the last step."""
-    table = Table(box=None, padding=(0, 2, 0, 0), title="Phases of the last step, at their fullest", title_justify="left")
+    table = Table(
+        box=None,
+        padding=(0, 2, 0, 0),
+        title="Phases of the last step, at their fullest",
+        title_justify="left",
+    )
     table.add_column("phase")
     table.add_column("alive", justify="right")
     for one in phases:
@@ -80,4 +85,6 @@ def _run(trace: dict[str, Any]) -> str:
     """What ran."""
     versions = ", ".join(f"{name} {version}" for name, version in trace["versions"].items())
     kernels = ", ".join(f"{name} attention {count} times" for name, count in trace["kernels"].items())
-    return f"{trace['events']:,} events of {trace['storages']:,} storages; {versions}" + (f"; {kernels}" if kernels else "")
+    return f"{trace['events']:,} events of {trace['storages']:,} storages; {versions}" + (
+        f"; {kernels}" if kernels else ""
+    )

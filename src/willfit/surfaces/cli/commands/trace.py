@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from willfit.tracing.asking import Traced
     from willfit.tracing.child import Progress
 
-HELP = "One real step byte by byte, with no GPU: of training, of generation, or of your own program behind --."
+HELP = (
+    "One real step byte by byte, with no GPU: of training, of generation, or of your own program behind --."
+)
 
 
 def declare(parser: Parser) -> None:
@@ -38,16 +40,35 @@ def declare(parser: Parser) -> None:
     )
     declare_training(parser)
     generation = parser.add_argument_group("generation")
-    generation.add_argument("--generate", action="store_true", help="a prompt and the tokens after it, instead of training")
-    generation.add_argument("--prompt-len", metavar="TOKENS", default="1024", help="tokens of a prompt (1024)")
-    generation.add_argument("--new-tokens", metavar="TOKENS", default="128", help="tokens that are made (128)")
+    generation.add_argument(
+        "--generate", action="store_true", help="a prompt and the tokens after it, instead of training"
+    )
+    generation.add_argument(
+        "--prompt-len", metavar="TOKENS", default="1024", help="tokens of a prompt (1024)"
+    )
+    generation.add_argument(
+        "--new-tokens", metavar="TOKENS", default="128", help="tokens that are made (128)"
+    )
     out = parser.add_argument_group("what comes out")
-    out.add_argument("--steps", type=whole("--steps", 1, 100), default=2, help="optimizer steps (2: states exist from the second on)")
-    out.add_argument("--alloc-conf", metavar="CONF", help="as PYTORCH_ALLOC_CONF, which is taken where this is not given")
-    out.add_argument("--snapshot", metavar="FILE", help="a memory snapshot that PyTorch's visualizer opens (.pickle)")
+    out.add_argument(
+        "--steps",
+        type=whole("--steps", 1, 100),
+        default=2,
+        help="optimizer steps (2: states exist from the second on)",
+    )
+    out.add_argument(
+        "--alloc-conf", metavar="CONF", help="as PYTORCH_ALLOC_CONF, which is taken where this is not given"
+    )
+    out.add_argument(
+        "--snapshot", metavar="FILE", help="a memory snapshot that PyTorch's visualizer opens (.pickle)"
+    )
     out.add_argument("--html", metavar="FILE", help="the timeline as a page of its own")
     out.add_argument("--timeline", metavar="FILE", help="the timeline as a picture (.svg)")
-    out.add_argument("--explain", action="store_true", help="show each term's formula, every phase and all large contributors")
+    out.add_argument(
+        "--explain",
+        action="store_true",
+        help="show each term's formula, every phase and all large contributors",
+    )
     add_json(parser)
     parser.add_argument("--host-ram", metavar="SIZE", help="RAM of the host, such as 512GiB")
     parser.add_argument("--cpu", metavar="CPU", help="processor of the host")
@@ -80,11 +101,14 @@ def _traced(given: Namespace, program: Sequence[str], progress: Callable[[Progre
     machine, allocator = machine_given(given), asking.allocator_settings(given.alloc_conf)
     if program:
         if given.model is not None:
-            raise BadInput(f"{given.model!r} stands before --, and a program behind it", "leave one of the two out")
+            raise BadInput(
+                f"{given.model!r} stands before --, and a program behind it", "leave one of the two out"
+            )
         return asking.script(program, machine, allocator, steps=given.steps, progress=progress)
     if given.model is None:
         raise BadInput(
-            "no model was given", "write willfit trace MODEL --seq-len 2048, or willfit trace -- python train.py"
+            "no model was given",
+            "write willfit trace MODEL --seq-len 2048, or willfit trace -- python train.py",
         )
     settings = training_settings(given, "transformers")
     if given.generate:
