@@ -7,19 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from willfit.allocator.device import Device as Memory
-from willfit.allocator.fitting import smallest_capacity
+from willfit.allocator.fitting import smallest_fitting
 from willfit.allocator.replay import Replay, replay
 from willfit.allocator.settings import AllocatorSettings
 from willfit.calibration import constant
 from willfit.estimate import DeviceEstimate, Estimate, Term, between, combined, exact
 from willfit.hardware.device import Device
-from willfit.tracing.attribution import alive_at, by_category, by_state, groups, phase_peaks
-from willfit.tracing.trace import Storage, Trace
+from willfit.tracing.attribution import by_category, by_state, groups, phase_peaks
+from willfit.tracing.trace import PHASES, Storage, Trace
 from willfit.training.outside import communicators, context
 
 #: Terms by the categories of storages.
 TERMS = {
-    "parameter": "weights", "buffer": "buffers", "input": "inputs", "gradient": "gradients",
+    "parameter": "weights", "buffer": "module_buffers", "input": "inputs", "gradient": "gradients",
     "optimizer_state": "optimizer_state", "activation": "activations", "logits": "logits", "kv_cache": "kv_cache",
     "communication": "communication", "workspace": "workspace", "temporary": "temporaries",
 }  # fmt: skip
@@ -65,12 +65,14 @@ def estimate(trace: Trace, told: Told, devices: Sequence[Device], settings: Allo
     """
     sizes, streams = trace.sizes, trace.streams
     free = replay(sizes, trace.events, streams, settings=settings)
-    smallest = smallest_capacity(sizes, trace.events, streams, settings=settings)
+    smallest = smallest_fitting(sizes, trace.events, streams, settings=settings)
     alive = [trace.storages[index] for index in trace.alive_at(trace.peak_event)]
     outside = outside_of(told.ranks)
     terms = (*_terms(alive, free, smallest), *outside)
     memory = memory_of(devices[0], told.ranks)
-    limited = None if memory is None else replay(sizes, trace.events, streams, settings=settings, device=memory)
+    limited = (
+        None if memory is None else replay(sizes, trace.events, streams, settings=settings, device=memory)
+    )
     interval = _interval(free.peak_allocated, smallest, outside)
     places = tuple(
         DeviceEstimate(one.name, index, one.usable_bytes, terms, interval)
@@ -186,7 +188,7 @@ def _details(
         "optimizer_states": by_state(alive),
         "phases": [
             {"step": one.step, "phase": one.phase, "bytes": one.nbytes}
-            for one in phase_peaks(trace)
+            for one in sorted(phase_peaks(trace), key=lambda one: PHASES.index(one.phase))
         ],
         "contributors": [
             {

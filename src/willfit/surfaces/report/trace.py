@@ -32,7 +32,9 @@ def render(estimate: Estimate, console: Console, explain: bool = False) -> None:
     trace = estimate.details["trace"]
     print_text(console, _peak(trace["peak"]), 2)
     console.print(Padding(_figures(trace), (0, 2, 1, 2)))
+    print_text(console, Text("Phases of the last step, at their fullest", style="bold"), 2)
     console.print(Padding(_phases(trace["phases"]), (0, 2, 1, 2)))
+    print_text(console, Text("Who holds most at the peak", style="bold"), 2)
     told = trace["contributors"] if explain else trace["contributors"][:_FEW]
     console.print(Padding(_contributors(told), (0, 2, 1, 2)))
     print_text(console, Text(_run(trace), style="dim"), 2)
@@ -55,12 +57,7 @@ def _figures(trace: dict[str, Any]) -> Table:
 
 def _phases(phases: list[dict[str, Any]]) -> Table:
     """The fullest instant of each phase of the last step."""
-    table = Table(
-        box=None,
-        padding=(0, 2, 0, 0),
-        title="Phases of the last step, at their fullest",
-        title_justify="left",
-    )
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     table.add_column("phase")
     table.add_column("alive", justify="right")
     for one in phases:
@@ -70,7 +67,7 @@ def _phases(phases: list[dict[str, Any]]) -> Table:
 
 def _contributors(groups: list[dict[str, Any]]) -> Table:
     """Groups of like storages at the peak, the largest first."""
-    table = Table(box=None, padding=(0, 2, 0, 0), title="Who holds most at the peak", title_justify="left")
+    table = Table(box=None, padding=(0, 2, 0, 0))
     for name in ("bytes", "how many", "what", "made by", "in"):
         table.add_column(name, justify="right" if name in ("bytes", "how many") else "left", overflow="fold")
     for one in groups:
