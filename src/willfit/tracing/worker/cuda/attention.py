@@ -12,6 +12,7 @@ import math
 import os
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from willfit.tracing.question import Card
@@ -55,8 +56,15 @@ def replace(card: Card) -> None:
     _prepare(card)
 
     def attention(
-        query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False
-    ):  # type: ignore[no-untyped-def]
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> Tensor:
         return attend(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
 
     functional.scaled_dot_product_attention = attention
@@ -71,12 +79,23 @@ def _prepare(card: Card) -> None:
         torch._C._set_sdp_priority_order([backend.value for backend in CUDNN_FIRST])
 
 
-def attend(query, key, value, mask=None, dropout=0.0, causal=False, *, scale=None, enable_gqa=False):  # type: ignore[no-untyped-def]
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None = None,
+    dropout: float = 0.0,
+    causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
     """`aten::scaled_dot_product_attention`."""
     call = Call(query, key, value, mask, dropout, causal, enable_gqa)
     kernel = choose(call, _capability)
     chosen[kernel] = chosen.get(kernel, 0) + 1
     mask = _numbers(mask, query)
+    out: Tensor
     if kernel == FLASH:
         width = query.shape[-1]
         scale = width**-0.5 if scale is None else scale
@@ -86,17 +105,28 @@ def attend(query, key, value, mask=None, dropout=0.0, causal=False, *, scale=Non
     if kernel == EFFICIENT:
         if mask is not None:
             mask = _aligned(mask).expand(*query.shape[:-1], key.shape[-2])
-        return aten._scaled_dot_product_efficient_attention(
+        out = aten._scaled_dot_product_efficient_attention(
             query, key, value, mask, call.needs_grad, dropout, causal, scale=scale
         )[0]
+        return out
     if kernel == CUDNN:
-        return aten._scaled_dot_product_cudnn_attention(
+        out = aten._scaled_dot_product_cudnn_attention(
             query, key, value, mask, call.needs_grad, dropout, causal, False, scale=scale
         )[0]
+        return out
     return plain(query, key, value, mask, dropout, causal, scale, enable_gqa)
 
 
-def plain(query, key, value, mask, dropout, causal, scale, enable_gqa) -> torch.Tensor:  # type: ignore[no-untyped-def]
+def plain(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    dropout: float,
+    causal: bool,
+    scale: float | None,
+    enable_gqa: bool,
+) -> Tensor:
     """`_scaled_dot_product_attention_math`, whose mask is added in place, as it is not for fake tensors.
 
     Half-precision inputs are computed in float32 unless
@@ -141,19 +171,19 @@ def plain(query, key, value, mask, dropout, causal, scale, enable_gqa) -> torch.
     return out
 
 
-def _numbers(mask: torch.Tensor | None, like: torch.Tensor) -> torch.Tensor | None:
+def _numbers(mask: Tensor | None, like: Tensor) -> Tensor | None:
     """`convert_boolean_attn_mask`."""
     if mask is None or mask.dtype is not torch.bool:
         return mask
     return torch.where(mask, 0.0, torch.scalar_tensor(-math.inf, dtype=like.dtype, device=like.device))
 
 
-def _padded(tensor: torch.Tensor, multiple: int) -> torch.Tensor:
+def _padded(tensor: Tensor, multiple: int) -> Tensor:
     rest = -tensor.shape[-1] % multiple
     return functional.pad(tensor, (0, rest)) if rest else tensor
 
 
-def _aligned(mask: torch.Tensor) -> torch.Tensor:
+def _aligned(mask: Tensor) -> Tensor:
     """`preprocess_mask`."""
     if mask.stride(-1) == 1 and all(stride % MASK_ALIGNMENT == 0 for stride in mask.stride()[:-1]):
         return mask
