@@ -157,9 +157,7 @@ def test_a_mask_that_is_expanded_along_keys_has_no_kernel() -> None:
         (TURING, 264, True, 0.0, "math"),  # bfloat16
     ],
 )
-def test_widths(
-    capability: tuple[int, int], width: int, grad: bool, dropout: float, expected: str
-) -> None:
+def test_widths(capability: tuple[int, int], width: int, grad: bool, dropout: float, expected: str) -> None:
     assert kernel(capability, width=width, grad=grad, dropout=dropout) == expected
 
 
