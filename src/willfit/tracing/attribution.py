@@ -230,9 +230,9 @@ def phase_peaks(trace: Trace) -> list[PhasePeak]:
     best: dict[str, tuple[int, int]] = {}  # phase: its last step, its fullest event
     ends = [*(phase.event for phase in trace.phases[1:]), len(trace.events)]
     for phase, end in zip(trace.phases, ends, strict=False):
-        if phase.event >= end:
-            continue
-        event = max(range(phase.event, end), key=lambda e: (trace.totals[e], -e))
+        # What was there when it began counts: a fused optimizer's step allocates nothing.
+        begin = max(0, phase.event - 1)
+        event = max(range(begin, max(end, begin + 1)), key=lambda e: (trace.totals[e], -e))
         step, held = best.get(phase.phase, (-1, 0))
         if phase.step > step or (phase.step == step and trace.totals[event] > trace.totals[held]):
             best[phase.phase] = phase.step, event

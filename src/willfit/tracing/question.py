@@ -114,7 +114,14 @@ class Script:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A program and the device that it runs on."""
+    """A program and the device that it runs on.
+
+    Attributes
+    ----------
+    path
+        `fake-cuda` or `fake-cpu`; empty for the best that works here.
+    """
 
     program: Train | Generate | Script
     card: Card = Card()
+    path: str = ""

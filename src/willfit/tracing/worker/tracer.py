@@ -32,6 +32,8 @@ class Tracer(TorchDispatchMode):
     ----------
     device
         Whose storages are recorded: `cuda:0`, or `cpu`.
+    progress
+        Told of the phase, the step and how many events there were, whenever a module begins.
 
     Attributes
     ----------
@@ -41,10 +43,11 @@ class Tracer(TorchDispatchMode):
         Where the program is; set by who runs it (`at`).
     """
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, progress: Callable[[str, int, int], None] | None = None) -> None:
         super().__init__()
         self.device = torch.device(device)
         self.trace = Trace()
+        self._progress = progress
         self.step, self.micro, self.phase = 0, 0, "build"
         self._alive: dict[int, tuple[int, object]] = {}
         self._modules: dict[int, list[str]] = {}
@@ -185,6 +188,8 @@ class Tracer(TorchDispatchMode):
             self._again_from = len(self.trace.storages)
         modules.append(module)
         self._span(module)
+        if self._progress is not None:
+            self._progress(self.phase, self.step, len(self.trace.events))
 
     def leave(self) -> None:
         """It ends."""

@@ -38,6 +38,17 @@ def install(card: Card) -> None:
     _kept.append(library)
 
 
+def replace(card: Card) -> None:
+    """Put the choice in the place of torch's function, for fake CPU tensors."""
+
+    def attention(
+        query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False
+    ):  # type: ignore[no-untyped-def]
+        return attend(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
+
+    functional.scaled_dot_product_attention = attention
+
+
 def attend(query, key, value, mask=None, dropout=0.0, causal=False, *, scale=None, enable_gqa=False):  # type: ignore[no-untyped-def]
     """`aten::scaled_dot_product_attention`."""
     kernel = choose(query, key, value, mask, enable_gqa, causal)

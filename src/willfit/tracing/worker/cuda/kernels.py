@@ -16,7 +16,6 @@ def install() -> None:
     for name in COMPOSITE_WITHOUT_CUDA:
         library.impl(name, _not_run, "CUDA")
     _kept.append(library)
-    products_of_experts()
 
 
 def _not_run(*arguments: object) -> None:

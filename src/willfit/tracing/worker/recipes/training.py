@@ -9,13 +9,31 @@ import torch
 import torch.utils.checkpoint
 
 from willfit.tracing.question import Train
+from willfit.tracing.worker.cuda import flash
+from willfit.tracing.worker.recipes import model as models
 from willfit.tracing.worker.recipes import optimizers
-from willfit.tracing.worker.recipes.model import DTYPES
+from willfit.tracing.worker.shims import values
 from willfit.tracing.worker.tracer import Tracer
 from willfit.training.settings import PrecisionSettings, TrainingSettings
 
 #: `max_grad_norm` of `TrainingArguments`.
 CLIP = 1.0
+
+
+def trace(asked: Train, tracer: Tracer) -> None:
+    """Build the model and take the steps."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    values.padded(bool(asked.settings.padded))
+    if asked.settings.attention == "flash_attention_2":
+        flash.install()
+    model = models.built(asked)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        for category, name, tensor in models.place(model, tracer.device):
+            tracer.adopt(tensor, category, name)
+        tracer.watch(model)
+        with tracer:
+            run(asked, model, tracer)
 
 
 def run(asked: Train, model: torch.nn.Module, tracer: Tracer) -> None:
@@ -91,7 +109,7 @@ def forward_of(
         return model
 
     def forward(**batch: torch.Tensor) -> Any:
-        with torch.autocast(device.type, DTYPES[precision.compute or "bfloat16"]):
+        with torch.autocast(device.type, models.dtype(precision.compute, "bf16")):
             output = model(**batch)
         return raised(output)
 

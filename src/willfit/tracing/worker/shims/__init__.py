@@ -1,6 +1,6 @@
-"""What lets torch without a GPU run a program on fake CUDA tensors as a build for CUDA would.
+"""What lets torch without a GPU run a program on fake tensors as a build for CUDA would on a card.
 
-Each module is one reason. `install` puts all of them in place, once in a process; such a process does nothing else.
+Each module is one reason. `install` puts them in place, once in a process; such a process does nothing else.
 """
 
 from __future__ import annotations
@@ -11,19 +11,23 @@ from willfit.tracing.worker.shims import autocast, device, values
 from willfit.tracing.worker.shims.card import pretend
 
 
-def install(card: Card) -> None:
-    """Make torch take fake CUDA tensors.
+def install(card: Card, path: str) -> None:
+    """Make torch take fake tensors on the device of a path (`willfit.tracing.worker.paths`).
 
     Raises
     ------
     RuntimeError
         If it does not afterwards.
     """
+    values.answer()
+    kernels.products_of_experts()
+    pretend(card)
+    if path == "fake-cpu":
+        attention.replace(card)
+        return
     device.guard()
     device.hooks()
     autocast.allow()
     kernels.install()
     attention.install(card)
-    pretend(card)
-    values.answer()
     device.check()
