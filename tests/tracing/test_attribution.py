@@ -113,17 +113,19 @@ def test_sums_are_the_total_at_every_event(trace: Trace) -> None:
 
 @given(traces())
 def test_phases_peaks_are_their_maxima(trace: Trace) -> None:
-    starts = [phase.event for phase in trace.phases]
-    phase_of = [
-        trace.phases[max(i for i, start in enumerate(starts) if start <= event)] for event in range(len(trace.events))
-    ]  # fmt: skip
-    last = {phase.phase: phase.step for phase in phase_of}
-    for peak in attribution.phase_peaks(trace):
-        assert peak.step == last.pop(peak.phase)
-        mine = (peak.phase, peak.step)
-        inside = [trace.totals[event] for event, at in enumerate(phase_of) if (at.phase, at.step) == mine]
-        assert peak.nbytes == max(inside) == trace.totals[peak.event] == sum(peak.by_category.values())
-    assert not last
+    """Of what is alive when a phase begins and after each of its events, whether it has any or none."""
+    ends = [*(phase.event for phase in trace.phases[1:]), len(trace.events)]
+    last = {phase.phase: phase.step for phase in trace.phases}
+    expected = dict.fromkeys(last, 0)
+    for phase, end in zip(trace.phases, ends, strict=True):
+        if phase.step == last[phase.phase]:
+            before = trace.totals[max(0, phase.event - 1)]
+            expected[phase.phase] = max(expected[phase.phase], before, *trace.totals[phase.event : end])
+    peaks = attribution.phase_peaks(trace)
+    assert {peak.phase: (peak.step, peak.nbytes) for peak in peaks} == {
+        name: (step, expected[name]) for name, step in last.items()
+    }
+    assert all(peak.nbytes == trace.totals[peak.event] == sum(peak.by_category.values()) for peak in peaks)
 
 
 @pytest.mark.parametrize(
