@@ -206,12 +206,12 @@ def _limits(seen: View, caption: Caption, scale: _Scale, theme: Theme) -> list[s
         )
     if seen.failed is not None:
         x, words = scale.x(seen.failed), "out of memory"
-        fits = x + 6 + width_of(words, 11) < RIGHT
+        before = x - 6 - width_of(words, 11) > LEFT  # the peak's words are mostly after it
         found.append(f'<path d="M{number(x)} {BOTTOM}V{TOP}" stroke="{theme.limit}" stroke-width="1.4"/>')
         found.append(
             element(
-                "text", words, x=number(x + (6 if fits else -6)), y=TOP + 12, text_anchor="start" if fits else "end",
-                font_size=11, font_weight=600, fill=theme.limit,
+                "text", words, x=number(x + (-6 if before else 6)), y=TOP + 12, font_size=11, font_weight=600,
+                text_anchor="end" if before else "start", fill=theme.limit,
             )
         )  # fmt: skip
     return found

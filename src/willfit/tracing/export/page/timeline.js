@@ -7,6 +7,7 @@
   const names = Object.keys(data.series);
   const hidden = new Set();
   const ROWS = 48; // pixels
+  const MOST_SHADES = 400; // more are a grey veil, and slow
   let chosen = data.peak;
 
   const [unit, unitName] = [[2 ** 30, "GiB"], [2 ** 20, "MiB"], [2 ** 10, "KiB"]].find(([u]) => data.top >= u) || [1, "B"];
@@ -162,7 +163,8 @@
         customdata: bands.map((b) => plain(row ? words(b) : phaseAt(b[0]))), hovertemplate: "%{customdata}<extra></extra>",
       });
     }
-    const shapes = data.bands.filter((_, i) => i % 2 === 0).slice(0, 200).map(([start, end]) => ({
+    const shaded = data.bands.length <= MOST_SHADES ? data.bands.filter((_, i) => i % 2 === 0) : [];
+    const shapes = shaded.map(([start, end]) => ({
       type: "rect", xref: "x", yref: "paper", x0: start, x1: end, y0: 0, y1: top, fillcolor: theme.band, line: { width: 0 },
       layer: "below",
     }));
@@ -186,7 +188,7 @@
     }];
     if (data.failed !== null) {
       shapes.push({ ...upright(data.failed, "solid"), line: { color: theme.limit, width: 1.6 } });
-      const before = data.failed > data.count * 0.8;
+      const before = data.failed > data.count * 0.2; // the peak's words are after it
       annotations.push({
         x: data.failed, y: top, yref: "paper", yanchor: "top", text: "<b>out of memory</b>", showarrow: false,
         xanchor: before ? "right" : "left", xshift: before ? -4 : 4, font: { color: theme.limit, size: 12 },
