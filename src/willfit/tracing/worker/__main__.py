@@ -89,7 +89,7 @@ def traced(question: Question, line: Line) -> Trace:
 
     path = question.path or paths.best(question.card)
     shims.install(question.card, path)
-    tracer = Tracer("cuda:0" if path == paths.CUDA else "cpu", line.progress)
+    tracer = Tracer("cuda:0" if path == paths.CUDA else "cpu", question.card, line.progress)
     gc.freeze()  # what was imported needs no looking at
     program = question.program
     if isinstance(program, Train):

@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from willfit.tracing.question import Card
 from willfit.tracing.worker.cuda import attention
 from willfit.tracing.worker.tracer import Tracer
 
@@ -23,7 +24,7 @@ def faults() -> list[str]:
 
     found = []
     with FakeTensorMode():
-        tracer = Tracer("cuda:0")
+        tracer = Tracer("cuda:0", Card())
         with tracer:
             tracer.at("forward", 1, 1)
             weight = torch.nn.Parameter(torch.empty(H * D, H * D, device="cuda:0"))
