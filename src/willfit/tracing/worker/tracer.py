@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from willfit.tracing.question import Card
 from willfit.tracing.trace import Mark, PhaseStart, Place, Storage, Trace
+from willfit.tracing.worker import sums
 from willfit.tracing.worker.cuda import workspaces
 from willfit.tracing.worker.sources import source_line
 
@@ -59,6 +60,7 @@ class Tracer(TorchDispatchMode):
         self._modules: dict[int, list[str]] = {}
         self._spans: dict[int, tuple[list[int], list[str]]] = {}
         self._sources: dict[int, tuple[list[int], list[str]]] = {}
+        sums.alone_counts()  # which needs a backward pass of its own, before any is traced
         self._inside = threading.local()  # depth of reentrant checkpoints' backward passes
         self._main = threading.get_ident()
         self._threads = {self._main}
@@ -75,7 +77,10 @@ class Tracer(TorchDispatchMode):
             self._threads.add(threading.get_ident())
             torch._C._set_only_lift_cpu_tensors(True)
         named = kwargs or {}
+        held = sums.added_to(*args) if sums.is_sum(func, args, named) else None
         result = func(*args, **named)
+        if held is not None:
+            self._take_place(result, held)
         name = func._schema.name.removeprefix("aten::")
         here = False
         for leaf in _tensors(result):
@@ -110,6 +115,15 @@ class Tracer(TorchDispatchMode):
             index = self._born(storage.nbytes(), op, tuple(tensor.shape), str(tensor.dtype)[6:])
             self._alive[key] = (index, weakref.ref(storage, self._death(key, index)))
         return True
+
+    def _take_place(self, made: torch.Tensor, held: torch.Tensor) -> None:
+        """A tensor is what a real device would have made by adding to another, which no one holds any more."""
+        found = self._alive.pop(held.untyped_storage()._cdata, None)
+        if found is not None:
+            storage = made.untyped_storage()
+            key = storage._cdata
+            # With the old reference its callback goes, so that the storage lives on under the new one.
+            self._alive[key] = (found[0], weakref.ref(storage, self._death(key, found[0])))
 
     def _born(self, nbytes: int, op: str, shape: tuple[int, ...], dtype: str) -> int:
         trace = self.trace
