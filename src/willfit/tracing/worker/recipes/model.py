@@ -9,11 +9,18 @@ from typing import Any
 import torch
 
 from willfit.errors import BadInput
+from willfit.quantities import dtype_name
 from willfit.tracing.question import Train
 from willfit.tracing.worker.recipes.adapters import adapted
 from willfit.training.settings import CheckpointingSettings
 
-DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+def dtype(name: str | None, usual: str) -> torch.dtype:
+    """A dtype of torch by a name as anyone writes it."""
+    return DTYPES[dtype_name(name or usual)]
+
 
 #: Classes of transformers by what the loss compares, in the order in which they are tried.
 CAUSAL = (
@@ -42,12 +49,15 @@ def configured(fields: dict[str, Any] | Any) -> Any:
     if kind is None:
         raise BadInput("the config says no model_type", "a trace needs one that transformers knows")
     try:
-        return transformers.AutoConfig.for_model(kind, **fields)
+        config = transformers.AutoConfig.for_model(kind, **fields)
     except ValueError as error:
         raise BadInput(
             f"transformers {transformers.__version__} has no model of type {kind!r}: {str(error).splitlines()[0]}",
             "a trace runs transformers' own model code; `willfit train` answers without it",
         ) from None
+    if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
+        config.decoder_start_token_id = config.pad_token_id or 0  # any token: it is only put before labels
+    return config
 
 
 def auto_class(config: Any, candidates: Iterable[str]) -> Any:
@@ -77,7 +87,7 @@ def built(asked: Train) -> torch.nn.Module:
     config.use_cache = settings.use_cache
     names = (asked.auto,) if asked.auto else CLASSES.get(settings.objective, CAUSAL)
     kind = auto_class(config, names)
-    weights = DTYPES[settings.precision.weights or "float32"]
+    weights = dtype(settings.precision.weights, "fp32")
     with torch.device("meta"):
         model = kind.from_config(config, dtype=weights, attn_implementation=settings.attention or "sdpa")
     checkpoint(model, settings.checkpointing)

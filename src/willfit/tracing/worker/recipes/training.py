@@ -12,7 +12,6 @@ from willfit.tracing.question import Train
 from willfit.tracing.worker.cuda import flash
 from willfit.tracing.worker.recipes import model as models
 from willfit.tracing.worker.recipes import optimizers
-from willfit.tracing.worker.recipes.model import DTYPES
 from willfit.tracing.worker.shims import values
 from willfit.tracing.worker.tracer import Tracer
 from willfit.training.settings import PrecisionSettings, TrainingSettings
@@ -110,7 +109,7 @@ def forward_of(
         return model
 
     def forward(**batch: torch.Tensor) -> Any:
-        with torch.autocast(device.type, DTYPES[precision.compute or "bfloat16"]):
+        with torch.autocast(device.type, models.dtype(precision.compute, "bf16")):
             output = model(**batch)
         return raised(output)
 
