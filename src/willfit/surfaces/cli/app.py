@@ -24,6 +24,7 @@ COMMANDS: tuple[str, ...] = (
     "models",
     "validate",
     "calibrate",
+    "check-forms",
     "schema",
 )
 
@@ -71,7 +72,7 @@ def _misspelt(words: Sequence[str]) -> BadInput | None:
 
 
 def _module(command: str) -> Any:
-    return import_module(f"willfit.surfaces.cli.commands.{command}")
+    return import_module(f"willfit.surfaces.cli.commands.{command.replace('-', '_')}")
 
 
 def _overview() -> Parser:

@@ -22,6 +22,9 @@ from willfit.tracing.worker.protocol import Line
 #: Exit status where the program cannot be traced, and the parent was told why.
 REFUSED = 3
 
+#: Characters of an error that are told.
+_LONGEST = 200
+
 #: Forked processes at once.
 _AT_ONCE = os.cpu_count() or 1
 
@@ -79,7 +82,8 @@ def _told(error: Exception) -> str:
     """An error as a line, with where it was raised."""
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {str(error) or 'no message'}{where}"
+    said = next(iter(str(error).splitlines()), "no message")
+    return f"{type(error).__name__}: {said[:_LONGEST]}{where}"
 
 
 def traced(question: Question, line: Line) -> Trace:

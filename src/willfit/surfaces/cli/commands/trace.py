@@ -126,9 +126,9 @@ def _traced(given: Namespace, program: Sequence[str], progress: Callable[[Progre
 @contextmanager
 def _shown(quiet: bool) -> Iterator[Callable[[Progress], None]]:
     """Show on standard error how far a trace is, if someone looks there."""
-    from rich.console import Console
+    from willfit.surfaces.report.console import progress_console
 
-    console = Console(stderr=True)
+    console = progress_console()
     if quiet or not console.is_terminal:
         yield lambda _: None
         return
