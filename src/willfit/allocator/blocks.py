@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 
-
 #: Addresses have no more bits than this.
 _ADDRESS_BITS = 48
 
