@@ -69,8 +69,5 @@ def repeated(
             elif ~event in heirs:
                 again.append(~before[heirs[~event]])
     renewed = {heir: now[heir] for heir in own - freed} if times else {}
-    rest = [
-        event if event >= 0 else ~renewed.get(~event, ~event)
-        for event in events[stop:]
-    ]
+    rest = [event if event >= 0 else ~renewed.get(~event, ~event) for event in events[stop:]]
     return sizes, [*events[:stop], *again, *rest], streams
