@@ -99,7 +99,9 @@ def main() -> None:
             began = time.perf_counter()
             replay(sizes, events, **words)
             seconds = time.perf_counter() - began
-            print(f"{f'{title}, with {name}':64}{len(events):9}{seconds:7.2f}{len(events) / seconds / 1e6:11.2f}")
+            print(
+                f"{f'{title}, with {name}':64}{len(events):9}{seconds:7.2f}{len(events) / seconds / 1e6:11.2f}"
+            )
     sizes, events = training(given.events // 20)
     began = time.perf_counter()
     smallest_fitting(sizes, events)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -168,11 +170,11 @@ def test_the_words_of_the_error() -> None:
     memory.malloc(50 * 10**9)
     memory.malloc(3 * 10**6)
     assert str(failed(memory, 60 * 10**9)) == (
-        "CUDA out of memory. Tried to allocate 55.88 GiB. GPU 0 has a total capacity of 80.00 GiB of which 31.41 GiB is "
-        "free. Including non-PyTorch memory, this process has 47.59 GiB memory in use. 72.00 GiB allowed; Of the "
+        "CUDA out of memory. Tried to allocate 55.88 GiB. GPU 0 has a total capacity of 80.00 GiB of which 31.41 GiB "
+        "is free. Including non-PyTorch memory, this process has 47.59 GiB memory in use. 72.00 GiB allowed; Of the "
         "allocated memory 46.57 GiB is allocated by PyTorch, and 17.14 MiB is reserved by PyTorch but unallocated. If "
-        "reserved but unallocated memory is large try setting PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True to avoid "
-        "fragmentation.  See documentation for Memory Management  (https://docs.pytorch.org/docs/stable/notes/cuda.html"
+        "reserved but unallocated memory is large try setting PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True to "
+        "avoid fragmentation.  See documentation for Memory Management  (https://docs.pytorch.org/docs/stable/notes/cuda.html"
         "#optimizing-memory-usage-with-pytorch-cuda-alloc-conf)"
     )
 
@@ -188,7 +190,8 @@ def failed(memory: CachingAllocator, size: int) -> DeviceFull:
 
 SETTINGS = st.sampled_from(
     ["", "expandable_segments:True", "max_split_size_mb:20", "roundup_power2_divisions:4",
-     "garbage_collection_threshold:0.4,per_process_memory_fraction:0.9", "expandable_segments:True,max_split_size_mb:32"]
+     "garbage_collection_threshold:0.4,per_process_memory_fraction:0.9",
+     "expandable_segments:True,max_split_size_mb:32"]
 )  # fmt: skip
 
 
@@ -227,7 +230,7 @@ def check(memory: CachingAllocator, held: dict[int, Block]) -> None:
     if memory.room is not None and memory.device is not None:
         assert 0 <= memory.room == memory.device.capacity - memory.reserved
     used = []
-    for before, after in zip(segments, segments[1:], strict=False):
+    for before, after in pairwise(segments):
         assert before.address + before.size <= after.address
     for one in segments:
         at = one.address
@@ -238,7 +241,7 @@ def check(memory: CachingAllocator, held: dict[int, Block]) -> None:
             used.append(block.storage)
         assert at == one.address + one.size
         # Two free blocks side by side would have been joined.
-        assert all(a.storage >= 0 or b.storage >= 0 for a, b in zip(one.blocks, one.blocks[1:], strict=False))
+        assert all(a.storage >= 0 or b.storage >= 0 for a, b in pairwise(one.blocks))
     assert sorted(storage for storage in used if storage >= 0) == sorted(held)
     for pools in memory.pools.values():
         for pool in pools:

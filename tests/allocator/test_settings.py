@@ -76,7 +76,15 @@ def test_divisions_by_size() -> None:
 
 @pytest.mark.parametrize(
     ("size", "block"),
-    [(1, 512), (512, 512), (513, 1024), (1200, 1536), (4097, 4608), (9 * KIB, 9 * KIB), (8 * MIB + 1, 9 * MIB)],
+    [
+        (1, 512),
+        (512, 512),
+        (513, 1024),
+        (1200, 1536),
+        (4097, 4608),
+        (9 * KIB, 9 * KIB),
+        (8 * MIB + 1, 9 * MIB),
+    ],
 )
 def test_eight_divisions(size: int, block: int) -> None:
     assert rounded(size, (8,) * 16) == block

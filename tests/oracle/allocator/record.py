@@ -1,6 +1,6 @@
 """Record what torch's own allocator does with made-up programs, for tests that run without it.
 
-    PYTHONPATH=tests/oracle/allocator .venv/bin/python tests/oracle/allocator/record.py
+PYTHONPATH=tests/oracle/allocator .venv/bin/python tests/oracle/allocator/record.py
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ EACH, LONGEST = 4, 400
 
 
 def main() -> None:
-    waiting = {text: EACH for text in SETTINGS}
+    waiting = dict.fromkeys(SETTINGS, EACH)
     lines = []
     seed = 0
     while any(waiting.values()):

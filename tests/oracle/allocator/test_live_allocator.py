@@ -9,11 +9,13 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
-from live import HOME, program, replayed, torchs  # noqa: E402
+from live import HOME, program, replayed, torchs
 
 pytestmark = [
     pytest.mark.oracle,
-    pytest.mark.skipif(not (HOME / "drive").exists(), reason="tests/oracle/allocator/set_up.sh makes the program"),
+    pytest.mark.skipif(
+        not (HOME / "drive").exists(), reason="tests/oracle/allocator/set_up.sh makes the program"
+    ),
 ]
 
 #: Seeds in a run of the test: some seconds.
