@@ -17,7 +17,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 DATA = ROOT / "data/allocator"
 sys.path.insert(0, str(ROOT / "oracle/allocator"))
 
-from live import Program, line, replayed  # noqa: E402
+from torchs_allocator import Program, line, replayed  # noqa: E402
 
 MADE_UP = [
     json.loads(text) for text in gzip.decompress((DATA / "made_up.jsonl.gz").read_bytes()).splitlines()

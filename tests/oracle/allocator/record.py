@@ -9,7 +9,7 @@ import gzip
 import json
 import pathlib
 
-from live import SETTINGS, line, program, torchs
+from torchs_allocator import SETTINGS, line, program, torchs
 
 HERE = pathlib.Path(__file__).parents[2] / "data/allocator/made_up.jsonl.gz"
 

@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
-from live import HOME, program, replayed, torchs
+from torchs_allocator import HOME, program, replayed, torchs
 
 pytestmark = [
     pytest.mark.oracle,
