@@ -7,6 +7,7 @@ with that, address by address.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from math import floor
 
 from willfit.allocator import growing, releasing
 from willfit.allocator.blocks import Block, Pool, placed
@@ -74,7 +75,7 @@ class CachingAllocator:
         if device is not None:
             self.room = device.capacity - device.outside
             fraction = device.fraction if device.fraction < 1 else settings.fraction
-            self.allowed = round(fraction * device.capacity) if fraction < 1 else None
+            self.allowed = floor(fraction * device.capacity + 0.5) if fraction < 1 else None
             self._limit = int(settings.fraction * device.capacity) if settings.refuses_early else None
         self.collects = self.allowed is not None and settings.gc_threshold > 0
         self._plain = not (settings.expandable or self.collects) and settings.max_split is None

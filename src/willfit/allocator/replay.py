@@ -33,8 +33,8 @@ class Replay:
     ----------
     allocated, peak_allocated
         Blocks in use, whole, with what was not worth splitting off: in the end, and at most (`allocated_bytes.all`).
-    peak_requested
-        What they were asked for, at most (`requested_bytes.all.peak`).
+    requested, peak_requested
+        What they were asked for (`requested_bytes.all`).
     reserved, peak_reserved
         Segments (`reserved_bytes.all`).
     split_free, peak_split_free
@@ -53,6 +53,7 @@ class Replay:
 
     allocated: int
     peak_allocated: int
+    requested: int
     peak_requested: int
     reserved: int
     peak_reserved: int
@@ -139,6 +140,7 @@ def replay(
     return Replay(
         allocated=memory.allocated,
         peak_allocated=memory.peak_allocated,
+        requested=memory.requested,
         peak_requested=memory.peak_requested,
         reserved=memory.reserved,
         peak_reserved=memory.peak_reserved,
