@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from willfit.allocator.device import Device as Memory
 from willfit.allocator.fitting import smallest_fitting
+from willfit.allocator.repeating import repeated
 from willfit.allocator.replay import Replay, replay
 from willfit.allocator.settings import AllocatorSettings
 from willfit.calibration import constant
@@ -23,6 +24,12 @@ TERMS = {
     "optimizer_state": "optimizer_state", "activation": "activations", "logits": "logits", "kv_cache": "kv_cache",
     "communication": "communication", "workspace": "workspace", "temporary": "temporaries",
 }  # fmt: skip
+
+#: Phases of an optimizer step.
+_STEP = ("input", "forward", "backward", "clip", "optimizer", "between")
+
+#: From the second step on all states are there. After so many more, no traced model reserved more.
+_REPEATED_FROM, _MORE_STEPS = 2, 3
 
 #: Groups of like storages that a reader is told of.
 _TOLD = 25
@@ -63,16 +70,14 @@ def estimate(trace: Trace, told: Told, devices: Sequence[Device], settings: Allo
     settings
         What `PYTORCH_ALLOC_CONF` sets.
     """
-    sizes, streams = trace.sizes, trace.streams
-    free = replay(sizes, trace.events, streams, settings=settings)
-    smallest = smallest_fitting(sizes, trace.events, streams, settings=settings)
+    sizes, events, streams = steady(trace)
+    free = replay(sizes, events, streams, settings=settings)
+    smallest = smallest_fitting(sizes, events, streams, settings=settings)
     alive = [trace.storages[index] for index in trace.alive_at(trace.peak_event)]
     outside = outside_of(told.ranks)
     terms = (*_terms(alive, free, smallest), *outside)
     memory = memory_of(devices[0], told.ranks)
-    limited = (
-        None if memory is None else replay(sizes, trace.events, streams, settings=settings, device=memory)
-    )
+    limited = None if memory is None else replay(sizes, events, streams, settings=settings, device=memory)
     interval = _interval(free.peak_allocated, smallest, outside)
     places = tuple(
         DeviceEstimate(one.name, index, one.usable_bytes, terms, interval)
@@ -85,9 +90,21 @@ def estimate(trace: Trace, told: Told, devices: Sequence[Device], settings: Allo
         "train" if told.kind == "train" else "generate",
         places,
         DeviceEstimate("host", 0, None, ()),
-        notes=(*told.notes, *_notes(trace), *_said(limited)),
+        notes=(*told.notes, *_notes(trace), *settings.notes, *_said(limited)),
         details={"trace": _details(trace, alive, free, smallest, limited, outside)},
     )
+
+
+def steady(trace: Trace) -> tuple[list[int], list[int], list[int]]:
+    """Sizes, events and streams of a run in which the last step was taken a few times more.
+
+    What is allocated is the same from the second step on; what stays reserved settles a little later.
+    """
+    last = max((phase.step for phase in trace.phases), default=0)
+    starts = [phase.event for phase in trace.phases if phase.step == last and phase.phase in _STEP]
+    if last < _REPEATED_FROM or not starts:
+        return trace.sizes, trace.events, trace.streams
+    return repeated(trace.sizes, trace.events, starts[0], len(trace.events), _MORE_STEPS, trace.streams)
 
 
 def _terms(alive: Sequence[Storage], free: Replay, smallest: int) -> list[Term]:

@@ -45,6 +45,8 @@ class Tracer(TorchDispatchMode):
         What was seen.
     step, micro, phase
         Where the program is; set by who runs it (`at`).
+    heads
+        Modules that make logits, or a loss of them.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Tracer(TorchDispatchMode):
         self.trace = Trace()
         self._progress = progress
         self.step, self.micro, self.phase = 0, 0, "build"
+        self.heads = {"loss"}
         self._alive: dict[int, tuple[int, object]] = {}
         self._modules: dict[int, list[str]] = {}
         self._spans: dict[int, tuple[list[int], list[str]]] = {}
@@ -251,6 +254,9 @@ class Tracer(TorchDispatchMode):
         # PEFT puts its own names before the model's.
         inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
         names = {module: name for name, module in inner.named_modules()}
+        head = inner.get_output_embeddings() if hasattr(inner, "get_output_embeddings") else None
+        if head in names:
+            self.heads.add(names[head])
         for path, module in model.named_modules():
             name = names.get(module, path)
             if name:
@@ -260,7 +266,9 @@ class Tracer(TorchDispatchMode):
     def finished(self) -> Trace:
         """The trace, with words for what no one named."""
         for storage in self.trace.storages:
-            if not storage.category:
+            if storage.category in ("", "activation") and storage.place.module in self.heads:
+                storage.category = "logits"
+            elif not storage.category:
                 storage.category = "temporary"
         return self.trace
 
