@@ -69,7 +69,7 @@ class Tracer(TorchDispatchMode):
         self._threads = {self._main}
         self._again_from = 0
         self._held: dict[int, int] = {}  # storages of the workspaces that a kernel has not given back
-        self._kept: set[tuple[int, str]] = set()  # those that libraries keep, by thread and name
+        self._kept: set[tuple[bool, str]] = set()  # those that libraries keep, by the engine's threads and name
 
     # What happens
 
@@ -150,7 +150,8 @@ class Tracer(TorchDispatchMode):
             self.trace.events.append(~self._held.pop(id(taken)))
             return
         if taken.kept:
-            key = threading.get_ident(), taken.name
+            # The autograd engine has threads of its own for CUDA, though not for the fake CPU.
+            key = torch._C._current_autograd_node() is not None, taken.name
             if key in self._kept:
                 return
             self._kept.add(key)
