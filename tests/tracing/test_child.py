@@ -100,7 +100,18 @@ def test_without_torch_it_says_what_to_install(monkeypatch):
 
 
 TRACE = Trace(
-    [Storage(8, "empty", (2, 1), "float32", Place(1, 1, "forward", "lm_head", "", True, "a.py:3"), "logits", "x", 2)],
+    [
+        Storage(
+            8,
+            "empty",
+            (2, 1),
+            "float32",
+            Place(1, 1, "forward", "lm_head", "", True, "a.py:3"),
+            "logits",
+            "x",
+            2,
+        )
+    ],
     [0, ~0],
     [Mark(1, "forward", 1, 1)],
     [PhaseStart(0, 1, 1, "forward")],
@@ -120,7 +131,10 @@ def test_a_trace_comes_back_as_it_was():
 
 def test_kept_traces_are_found_by_all_that_decides(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    keys = {cache.key_of(one) for one in (question(), question(micro_batch=2), replace(question(), path="fake-cpu"))}
+    keys = {
+        cache.key_of(one)
+        for one in (question(), question(micro_batch=2), replace(question(), path="fake-cpu"))
+    }
     assert len(keys) == 3
     key = cache.key_of(question())
     assert key == cache.key_of(question())

@@ -1,4 +1,4 @@
-"""What layers keep by precision, attention and adapter, against steps of real training code (tests/tracing/recorded)."""
+"""What layers keep by precision, attention and adapter, against traced steps (tests/tracing/recorded)."""
 
 import json
 import re

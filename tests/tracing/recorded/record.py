@@ -105,7 +105,9 @@ def main() -> None:
         one for one in listed
         if said(old.get(one["name"], {})) != one or any(word in one["name"] for word in words)
     ]  # fmt: skip
-    answers = dict(zip((one["name"] for one in fresh), traced_all([question_of(one) for one in fresh]), strict=True))
+    answers = dict(
+        zip((one["name"] for one in fresh), traced_all([question_of(one) for one in fresh]), strict=True)
+    )
     lines, failed = [], []
     for one in listed:
         answer = answers.get(one["name"])

@@ -1,4 +1,4 @@
-"""The recorded steps are those of the installed torch, transformers and peft, to the byte; and what they say by hand."""
+"""The recorded steps are those of the installed torch, transformers and peft, to the byte."""
 
 from __future__ import annotations
 
