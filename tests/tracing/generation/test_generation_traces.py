@@ -177,6 +177,11 @@ def test_keys_and_values_by_hand(traces: dict[str, Trace]) -> None:
         assert found == (prefill if last is None else last), name
 
 
+def test_one_sequence_in_flash_attention_is_not_taken_for_several_packed_ones() -> None:
+    trace = traced(Question(asked("llama", batch=1, attention="flash_attention_2")))
+    assert trace.kernels == {"flash_attn": 3 * 5}  # 3 layers, the prefill, and the steps that are run
+
+
 def test_logits_of_the_last_position_alone(traces: dict[str, Trace]) -> None:
     for name, width in (("llama", 2), ("qwen3_moe", 2), ("mamba2", 4)):  # mamba2's are float32 at once
         trace = traces[name]

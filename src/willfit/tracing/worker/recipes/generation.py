@@ -60,7 +60,7 @@ def built(asked: Generate) -> Any:
     kind = models.auto_class(config, models.CAUSAL)
     with torch.device("meta"):
         model = kind.from_config(
-            config, dtype=models.DTYPES[asked.weights], attn_implementation=asked.attention
+            config, dtype=models.dtype(asked.weights, "bf16"), attn_implementation=asked.attention
         )
     if not model.can_generate():
         raise BadInput(f"transformers does not generate with {type(model).__name__}")
@@ -80,8 +80,6 @@ def run(asked: Generate, model: Any, tracer: Tracer) -> None:
         tracer.label(tensor, "input")
     follower = Follower(asked, model, tracer)
     given = {"disable_compile": True, **asked.generation}
-    if model.config.is_encoder_decoder:
-        given.setdefault("decoder_start_token_id", 0)  # some configs leave it to another file
     given |= {"max_new_tokens": asked.new_tokens, "min_new_tokens": None}
     tracer.at("prefill", 1)
     tracer.mark("start")
