@@ -10,10 +10,10 @@ import torch
 
 from willfit.errors import BadInput
 from willfit.tracing.question import Train
+from willfit.tracing.worker.dtypes import DTYPES
 from willfit.tracing.worker.recipes.adapters import adapted
+from willfit.tracing.worker.stand_ins import fused, quantized
 from willfit.training.settings import CheckpointingSettings
-
-DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 #: Classes of transformers by what the loss compares, in the order in which they are tried.
 CAUSAL = (
@@ -82,9 +82,12 @@ def built(asked: Train) -> torch.nn.Module:
         model = kind.from_config(config, dtype=weights, attn_implementation=settings.attention or "sdpa")
     checkpoint(model, settings.checkpointing)
     freeze(model, settings.frozen)
+    if settings.quantization is not None:
+        quantized.quantize(model, asked)
     if settings.adapter is not None:
         with torch.device("meta"):
             model = adapted(model, settings.adapter, kind.__name__)
+    fused.apply(model, settings)
     return model.train()
 
 
@@ -126,9 +129,12 @@ def place(model: torch.nn.Module, device: torch.device) -> list[tuple[str, str, 
                     continue
                 if id(old) not in made:
                     new = torch.empty_strided(old.shape, old.stride(), dtype=old.dtype, device=device)
-                    trained = isinstance(old, torch.nn.Parameter)
-                    made[id(old)] = torch.nn.Parameter(new, old.requires_grad) if trained else new
-                    category = "parameter" if trained else "buffer"
+                    held = isinstance(old, torch.nn.Parameter)
+                    if hasattr(old, "placed"):
+                        made[id(old)] = old.placed(new)
+                    else:
+                        made[id(old)] = torch.nn.Parameter(new, old.requires_grad) if held else new
+                    category = "parameter" if held else "buffer"
                     found.append((category, f"{path}.{name}".strip("."), made[id(old)]))
                 table[name] = made[id(old)]
     return found

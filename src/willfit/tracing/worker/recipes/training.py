@@ -41,7 +41,7 @@ def run(asked: Train, model: torch.nn.Module, tracer: Tracer) -> None:
     """Some steps, with marks where each phase ends."""
     settings = asked.settings
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = optimizers.made(settings.optimizer, trained)
+    optimizer = optimizers.made(settings.optimizer, trained, model)
     forward = forward_of(model, settings.precision, tracer.device)
     follow_loss(model, tracer)
     follow_checkpoints(tracer)
@@ -88,6 +88,7 @@ def run(asked: Train, model: torch.nn.Module, tracer: Tracer) -> None:
         optimizer.zero_grad(set_to_none=True)
         del batches, batch
         tracer.mark("end")
+    tracer.trace.notes.extend(optimizers.notes(optimizer))
 
 
 def batch_of(settings: TrainingSettings, device: torch.device) -> dict[str, torch.Tensor]:
