@@ -21,9 +21,10 @@ class Experts(torch.autograd.Function):
         experts, width, hidden = gate_up.shape[0], gate_up.shape[1] // 2, rows.shape[1]
         routed = tokens * chosen
         tiles = -(-routed // TILE) + experts
-        starts = buffer("routing", rows, (experts + 1,), torch.int32)
-        order = [buffer("routing", rows, (routed,), torch.int32) for _ in range(3)]
+        starts, offsets = (buffer("routing", rows, (experts + 1,), torch.int32) for _ in range(2))
         of_tiles = [buffer("routing", rows, (tiles,), torch.int32) for _ in range(2)]
+        order = [buffer("routing", rows, (routed,), torch.int32) for _ in range(3)]
+        del offsets
         before = buffer("moe_up", rows, (routed, 2 * width), rows.dtype)
         after = buffer("moe_up", rows, (routed, width), rows.dtype)
         each = buffer("moe_down", rows, (routed, hidden), rows.dtype)

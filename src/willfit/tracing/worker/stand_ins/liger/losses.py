@@ -128,5 +128,6 @@ def _add(of_weight: torch.Tensor, logits: torch.Tensor, rows: torch.Tensor) -> N
 
 def causal_loss(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """`LigerForCausalLMLoss`: labels are padded and moved, rows laid end to end."""
-    moved = functional.pad(labels, (0, 1), value=IGNORED)[..., 1:].contiguous()
+    labels = functional.pad(labels, (0, 1), value=IGNORED)
+    moved = labels[..., 1:].contiguous()
     return FusedLinearCrossEntropy.apply(hidden.view(-1, hidden.shape[-1]), weight, moved.view(-1))

@@ -33,11 +33,13 @@ class RMSNorm(torch.autograd.Function):
     def backward(ctx, gradient):  # type: ignore[no-untyped-def]
         """Gradients of rows and weight."""
         rows, weight, _ = ctx.saved_tensors
-        gradient = gradient.contiguous()
+        shape = gradient.shape
+        gradient = gradient.contiguous().view(-1, shape[-1])
         partial = None
         if ctx.needs_input_grad[1]:
             partial = buffer("rms_norm_partial", rows, (programs(rows), rows.shape[-1]), torch.float32)
         of_rows = gradient if ctx.in_place else torch.zeros_like(gradient)
+        of_rows = of_rows.view(shape)
         return of_rows, None if partial is None else partial.sum(dim=0).to(weight.dtype), None
 
 
