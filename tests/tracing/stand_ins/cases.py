@@ -18,7 +18,12 @@ def four_bits() -> dict[str, Case]:
     changed: dict[str, Case] = {
         "4 bits": {},
         "4 bits, constants quantized": {"double": True},
-        "4 bits, constants quantized, odd blocks": {"double": True, "inputs": 200, "outputs": 99, "quant_type": "fp4"},
+        "4 bits, constants quantized, odd blocks": {
+            "double": True,
+            "inputs": 200,
+            "outputs": 99,
+            "quant_type": "fp4",
+        },
         "4 bits, packed in bfloat16": {"storage": BF16, "double": True},
         "4 bits, bias": {"bias": True},
         "4 bits, float32 rows": {"dtype": FP32},
@@ -60,9 +65,13 @@ def optimizers() -> dict[str, Case]:
     }  # fmt: skip
     found: dict[str, Case] = {
         f"bitsandbytes {name}": {
-            "op": "bitsandbytes", "update": name.split()[0], "optim_bits": bits, "paged": paged, "shapes": SHAPES,
+            "op": "bitsandbytes",
+            "update": name.split()[0],
+            "optim_bits": bits,
+            "paged": paged,
+            "shapes": SHAPES,
             "dtype": FP16,
-        }  # fmt: skip
+        }
         for name, (bits, paged) in updates.items()
     }
     for bits in ("8", "4", "fp8"):
@@ -105,7 +114,25 @@ def liger() -> dict[str, Case]:
     return found
 
 
-CASES: dict[str, Case] = {**four_bits(), **eight_bits(), **optimizers(), **liger()}
+def float8() -> dict[str, Case]:
+    """torchao's `Float8Linear`."""
+    plain = {
+        "op": "float8", "inputs": 192, "outputs": 320, "rows": [2, 400], "weights": BF16, "dtype": BF16, "bias": False,
+        "recipe": "tensorwise", "autocast": False,
+    }  # fmt: skip
+    changed: dict[str, Case] = {
+        "float8 tensorwise": {},
+        "float8 tensorwise, bias": {"bias": True},
+        "float8 tensorwise, autocast": {"weights": FP32, "dtype": FP32, "autocast": True},
+        "float8 tensorwise, float32": {"weights": FP32, "dtype": FP32},
+        "float8 rowwise": {"recipe": "rowwise"},
+        "float8 rowwise, float32": {"recipe": "rowwise", "weights": FP32, "dtype": FP32},
+        "float8 rowwise_with_gw_hp": {"recipe": "rowwise_with_gw_hp"},
+    }
+    return {name: {**plain, **change} for name, change in changed.items()}
+
+
+CASES: dict[str, Case] = {**four_bits(), **eight_bits(), **optimizers(), **float8(), **liger()}
 
 #: Those of libraries whose Python for CUDA runs on the CPU; the others ask what a card can.
 ON_CPU = frozenset({**four_bits(), **eight_bits(), **optimizers()})

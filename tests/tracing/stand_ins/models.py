@@ -38,7 +38,9 @@ LIGER["qwen3_moe"] = {"model_type": "qwen3_moe", **SMALL, **EXPERTS, "num_expert
 MIXED = PrecisionSettings(weights="bfloat16", compute="bfloat16", autocast=True)
 ALL = AdapterSettings(rank=8, targets=("all-linear",))
 QUANTIZED: dict[str, TrainingSettings] = {
-    "nf4": TrainingSettings(quantization=QuantizationSettings("nf4", True, upcast="all"), precision=MIXED, adapter=ALL),
+    "nf4": TrainingSettings(
+        quantization=QuantizationSettings("nf4", True, upcast="all"), precision=MIXED, adapter=ALL
+    ),
     "nf4, dropout": TrainingSettings(
         quantization=QuantizationSettings("nf4", False, upcast="norms"),
         precision=MIXED,
@@ -56,7 +58,15 @@ QUANTIZED: dict[str, TrainingSettings] = {
         adapter=ALL,
         checkpointing=CheckpointingSettings("full", reentrant=False),
     ),
-    "int8": TrainingSettings(quantization=QuantizationSettings("int8", upcast="all"), precision=MIXED, adapter=ALL),
+    "int8, checkpointed": TrainingSettings(
+        quantization=QuantizationSettings("int8", upcast="all"),
+        precision=MIXED,
+        adapter=ALL,
+        checkpointing=CheckpointingSettings("full", reentrant=False),
+    ),
+    "int8": TrainingSettings(
+        quantization=QuantizationSettings("int8", upcast="all"), precision=MIXED, adapter=ALL
+    ),
 }
 
 
@@ -85,7 +95,8 @@ def summary(trace: Trace) -> dict[str, Any]:
     """Of a trace: events, what is alive at marks, the peak, and a checksum of all bytes in order, without scalars."""
     begun, ended = trace.marks[0].event, trace.marks[-1].event
     sizes = [
-        trace.storages[one].nbytes if one >= 0 else -trace.storages[~one].nbytes for one in trace.events[begun:ended]
+        trace.storages[one].nbytes if one >= 0 else -trace.storages[~one].nbytes
+        for one in trace.events[begun:ended]
     ]
     marks = {f"{mark.name} {mark.step}": trace.totals[mark.event - 1] for mark in trace.marks if mark.event}
     large: list[int] = []

@@ -15,6 +15,7 @@ from willfit.tracing.worker.stand_ins.liger.gated import Gated, rotary
 from willfit.tracing.worker.stand_ins.liger.losses import FusedLinearCrossEntropy
 from willfit.tracing.worker.stand_ins.liger.losses import cross_entropy as whole
 from willfit.tracing.worker.stand_ins.liger.norms import LayerNorm, RMSNorm
+from willfit.tracing.worker.stand_ins.torchao.float8 import RECIPES, Float8Linear
 from willfit.tracing.worker.stand_ins.torchao.optimizers import LowBitAdam
 
 
@@ -28,7 +29,12 @@ def linear4bit(case: dict[str, Any]) -> Any:
 
 def linear8bit(case: dict[str, Any]) -> Any:
     module = Linear8bitLt(
-        case["inputs"], case["outputs"], case["bias"], case["threshold"], getattr(torch, case["weights"]), "cpu"
+        case["inputs"],
+        case["outputs"],
+        case["bias"],
+        case["threshold"],
+        getattr(torch, case["weights"]),
+        "cpu",
     )
     return module, [*module.parameters(), *module.buffers()]
 
@@ -73,3 +79,11 @@ def experts(case: dict[str, Any]) -> Any:
     return lambda rows, gate_up, down, index, weights: grouped.forward(
         SimpleNamespace(gate_up_proj=gate_up, down_proj=down), rows, index, weights
     )
+
+
+def float8(case: dict[str, Any]) -> Any:
+    module = Float8Linear(
+        case["inputs"], case["outputs"], case["bias"], dtype=getattr(torch, case["weights"])
+    )
+    module.recipe = RECIPES[case["recipe"]]
+    return module, list(module.parameters())

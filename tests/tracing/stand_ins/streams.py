@@ -22,7 +22,7 @@ Stream = dict[str, list[int]]
 
 def stream_of(case: dict[str, Any], implementation: Any, device: str) -> Stream:
     """What happens: `held` by modules or states, and events of `forward` and `backward`."""
-    tracer = Tracer(device)
+    tracer = getattr(implementation, "TRACER", Tracer)(device)
     events = tracer.trace.events
 
     def followed(action: Callable[[], Any]) -> tuple[list[int], Any]:
@@ -41,7 +41,9 @@ def stream_of(case: dict[str, Any], implementation: Any, device: str) -> Stream:
         call, inputs, held = PREPARED[case["op"]](case, implementation)
     for tensor in (*held, *inputs):
         tracer.adopt(tensor, "input", "")
-    context = torch.autocast(torch.device(device).type, torch.bfloat16) if case.get("autocast") else nullcontext()
+    context = (
+        torch.autocast(torch.device(device).type, torch.bfloat16) if case.get("autocast") else nullcontext()
+    )
     with context:
         forward, output = followed(lambda: call(*inputs))
     outputs = output if isinstance(output, tuple) else (output,)
@@ -75,9 +77,13 @@ def _in_order(sizes: list[int]) -> list[int]:
     return found[:-1]
 
 
-def _of_optimizer(case: dict[str, Any], implementation: Any, device: str, tracer: Tracer, followed: Any) -> Stream:
+def _of_optimizer(
+    case: dict[str, Any], implementation: Any, device: str, tracer: Tracer, followed: Any
+) -> Stream:
     dtype = getattr(torch, case["dtype"])
-    parameters = [torch.nn.Parameter(torch.empty(shape, dtype=dtype, device=device)) for shape in case["shapes"]]
+    parameters = [
+        torch.nn.Parameter(torch.empty(shape, dtype=dtype, device=device)) for shape in case["shapes"]
+    ]
     for parameter in parameters:
         parameter.grad = torch.empty_like(parameter)
         tracer.adopt(parameter, "parameter", "")
@@ -131,7 +137,9 @@ def _rope(case: dict[str, Any], implementation: Any) -> Any:
     def turned(*given: torch.Tensor) -> Any:
         views = [one * 1 for one in given]
         # As a model makes them: a view of a product, or (heads apart) laid out by heads.
-        views = [one.transpose(1, 2).contiguous() if case.get("apart") else one.transpose(1, 2) for one in views]
+        views = [
+            one.transpose(1, 2).contiguous() if case.get("apart") else one.transpose(1, 2) for one in views
+        ]
         return call(*views, *tables)
 
     return turned, tuple(products), tables
@@ -166,6 +174,7 @@ def _experts(case: dict[str, Any], implementation: Any) -> Any:
 
 
 PREPARED = {
-    "linear4bit": _linear, "linear8bit": _linear, "rms_norm": _norm, "layer_norm": _norm, "swiglu": _gated,
-    "geglu": _gated, "rope": _rope, "cross_entropy": _cross_entropy, "fused_linear": _fused, "experts": _experts,
+    "linear4bit": _linear, "linear8bit": _linear, "float8": _linear, "rms_norm": _norm, "layer_norm": _norm,
+    "swiglu": _gated, "geglu": _gated, "rope": _rope, "cross_entropy": _cross_entropy, "fused_linear": _fused,
+    "experts": _experts,
 }  # fmt: skip

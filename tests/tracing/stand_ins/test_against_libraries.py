@@ -21,7 +21,9 @@ from willfit.tracing.worker.stand_ins.bitsandbytes.choice import Product, reads_
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
-LINES = {line["name"]: line["found"] for line in map(json.loads, (ROOT / "tests/data/stand_ins.jsonl").open())}
+LINES = {
+    line["name"]: line["found"] for line in map(json.loads, (ROOT / "tests/data/stand_ins.jsonl").open())
+}
 CHOICES = LINES.pop("choices")
 
 
@@ -53,7 +55,10 @@ def test_packed_products_are_chosen_alike() -> None:
         answer
         for *answer, packed in CHOICES
         if reads_packed(
-            Product(answer[2], answer[3], answer[4], answer[1]), tuple(answer[0]), getattr(torch, answer[5]), 64
+            Product(answer[2], answer[3], answer[4], answer[1]),
+            tuple(answer[0]),
+            getattr(torch, answer[5]),
+            64,
         )
         is not packed
     ]

@@ -17,6 +17,8 @@ from typing import Any
 
 import torch
 
+from willfit.tracing.worker.tracer import Tracer
+
 
 class Anything:
     """Has every attribute and may be called, indexed and used as a decorator; does nothing."""
@@ -174,7 +176,9 @@ def bitsandbytes(case: dict[str, Any], parameters: list[torch.nn.Parameter]) -> 
     optimizer.Optimizer8bit.fill_qmap = lambda self: self.name2qmap.update(dynamic=_Map(), udynamic=_Map())
     for kind in (optimizer.Optimizer8bit, optim.AdEMAMix):
         kind.get_state_buffer = _state_buffer
-    optim.AdEMAMix._get_state_double_buffer = lambda self, p, dtype: _state_buffer(self, p, dtype, (2, *p.shape))
+    optim.AdEMAMix._get_state_double_buffer = lambda self, p, dtype: _state_buffer(
+        self, p, dtype, (2, *p.shape)
+    )
     name = {
         "adam": "AdamW", "lion": "Lion", "ademamix": "AdEMAMix", "rmsprop": "RMSprop", "lamb": "LAMB", "sgd": "SGD",
         "adagrad": "Adagrad", "lars": "LARS",
@@ -216,7 +220,9 @@ def torchao(case: dict[str, Any], parameters: list[torch.nn.Parameter]) -> Any:
 def rms_norm(case: dict[str, Any]) -> Any:
     from liger_kernel.ops.rms_norm import LigerRMSNormFunction
 
-    return lambda rows, weight: LigerRMSNormFunction.apply(rows, weight, 1e-6, 0.0, "llama", case["in_place"], None)
+    return lambda rows, weight: LigerRMSNormFunction.apply(
+        rows, weight, 1e-6, 0.0, "llama", case["in_place"], None
+    )
 
 
 def layer_norm(case: dict[str, Any]) -> Any:
@@ -261,8 +267,32 @@ def experts(case: dict[str, Any]) -> Any:
     def call(rows: Any, gate_up: Any, down: Any, index: Any, weights: Any) -> Any:
         flat = rows.view(-1, rows.shape[-1])
         out = LigerFusedMoEFunction.apply(
-            flat, gate_up, down, index.view(-1, index.shape[-1]).to(torch.int32), weights.view(-1, weights.shape[-1])
+            flat,
+            gate_up,
+            down,
+            index.view(-1, index.shape[-1]).to(torch.int32),
+            weights.view(-1, weights.shape[-1]),
         )
         return out.view(rows.shape)
 
     return call
+
+
+def float8(case: dict[str, Any]) -> Any:
+    from torchao.float8 import Float8LinearConfig
+    from torchao.float8.float8_linear import Float8Linear
+
+    module = torch.nn.Linear(
+        case["inputs"], case["outputs"], case["bias"], dtype=getattr(torch, case["weights"])
+    )
+    made = Float8Linear.from_float(module, Float8LinearConfig.from_recipe_name(case["recipe"]))
+    return made, list(made.parameters())
+
+
+class TRACER(Tracer):
+    """Lets torchao's tensors do what they mean to first, and sees that."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if any(kind.__module__.startswith("torchao.") for kind in types):
+            return NotImplemented
+        return super().__torch_dispatch__(func, types, args, kwargs)

@@ -17,7 +17,7 @@ LINES = ROOT / "tests/data/stand_ins.jsonl"
 import choices  # noqa: E402
 import real  # noqa: E402
 import whole  # noqa: E402
-from cases import CASES, ON_CPU  # noqa: E402
+from cases import CASES, ON_CPU, float8  # noqa: E402
 from models import LIGER, QUANTIZED, of_liger, of_quantized, summary  # noqa: E402
 from streams import stream_of  # noqa: E402
 
@@ -45,12 +45,15 @@ def main() -> None:
     for name in QUANTIZED:
         traced = whole.with_bitsandbytes(of_quantized(name))
         lines.append(_line(f"whole, {name}", "bitsandbytes", summary(traced.trace)))
+    for name in float8():
+        with FakeTensorMode():
+            lines.append(_line(name, "torchao", stream_of(CASES[name], real, "cuda:0")))
     real.triton()  # which torchao's imports would stumble over
     # A mask is full; experts have as many tiles of 64 rows as if each left one that is not full.
     fake_impls.op_implementations_dict[torch.ops.aten._local_scalar_dense.default] = (
         lambda mode, function, tensor: True if tensor.dtype is torch.bool else TILES
     )
-    for name in CASES.keys() - ON_CPU:
+    for name in CASES.keys() - ON_CPU - float8().keys():
         with FakeTensorMode():
             lines.append(_line(name, "liger_kernel", stream_of(CASES[name], real, "cuda:0")))
     for kind in LIGER:

@@ -83,7 +83,8 @@ def with_bitsandbytes(asked: Train) -> Tracer:
             held += [module.weight, module.state.SCB]
             continue
         named = {
-            name: getattr(weight, name) for name in ("compress_statistics", "quant_type", "quant_storage", "module")
+            name: getattr(weight, name)
+            for name in ("compress_statistics", "quant_type", "quant_storage", "module")
         }
         module.weight = bitsandbytes.nn.Params4bit(values, False, **named)._quantize("cpu")
         module.support_avx512bf16_for_cpu = False

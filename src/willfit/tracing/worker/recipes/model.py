@@ -13,6 +13,7 @@ from willfit.tracing.question import Train
 from willfit.tracing.worker.dtypes import DTYPES
 from willfit.tracing.worker.recipes.adapters import adapted
 from willfit.tracing.worker.stand_ins import fused, quantized
+from willfit.tracing.worker.stand_ins.torchao import float8
 from willfit.training.settings import CheckpointingSettings
 
 #: Classes of transformers by what the loss compares, in the order in which they are tried.
@@ -84,6 +85,8 @@ def built(asked: Train) -> torch.nn.Module:
     freeze(model, settings.frozen)
     if settings.quantization is not None:
         quantized.quantize(model, asked)
+    if settings.precision.float8 is not None:
+        float8.convert(model, settings.precision.float8)
     if settings.adapter is not None:
         with torch.device("meta"):
             model = adapted(model, settings.adapter, kind.__name__)

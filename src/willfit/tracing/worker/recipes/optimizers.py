@@ -12,7 +12,7 @@ import torch
 
 from willfit.errors import BadInput
 from willfit.tracing.worker.stand_ins.bitsandbytes.optimizers import BitsAndBytes
-from willfit.tracing.worker.stand_ins.muon import Muon
+from willfit.tracing.worker.stand_ins.muon import Keller, Moonlight
 from willfit.tracing.worker.stand_ins.torchao.optimizers import LowBitAdam
 from willfit.training.optimizers.table import find
 from willfit.training.settings import OptimizerSettings
@@ -137,7 +137,7 @@ def _muon(asked: Asked) -> torch.optim.Optimizer:
     variant = asked.options.get("variant", "moonlight")
     if variant == "torch":
         raise BadInput("torch's Muon takes matrices alone, and what is beside it is not said", "name muon")
-    return Muon(asked.parameters, RATE, hidden, variant == "keller")
+    return (Keller if variant == "keller" else Moonlight)(asked.parameters, RATE, hidden)
 
 
 def _adafactor(asked: Asked) -> torch.optim.Optimizer:

@@ -10,9 +10,9 @@ import torch.utils.checkpoint
 
 from willfit.tracing.question import Train
 from willfit.tracing.worker.cuda import flash
+from willfit.tracing.worker.dtypes import DTYPES
 from willfit.tracing.worker.recipes import model as models
 from willfit.tracing.worker.recipes import optimizers
-from willfit.tracing.worker.recipes.model import DTYPES
 from willfit.tracing.worker.shims import values
 from willfit.tracing.worker.tracer import Tracer
 from willfit.training.settings import PrecisionSettings, TrainingSettings

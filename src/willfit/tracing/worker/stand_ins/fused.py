@@ -25,7 +25,8 @@ def apply(model: Any, settings: TrainingSettings) -> None:
     asked = set(settings.kernels)
     if settings.framework == "unsloth" or asked & {"unsloth", "lora"}:
         raise BadInput(
-            "Unsloth's fused adapters are not traced", "`willfit train --framework unsloth` answers without a trace"
+            "Unsloth's fused adapters are not traced",
+            "`willfit train --framework unsloth` answers without a trace",
         )
     if "liger" in asked:
         asked = asked - {"liger"} | set(LIGER)
@@ -36,6 +37,8 @@ def apply(model: Any, settings: TrainingSettings) -> None:
         loss = "fused"
     unknown = sorted(asked - {*LIGER, "cross_entropy"})
     if unknown:
-        raise BadInput(f"kernels for {', '.join(unknown)} are not traced", f"traced: {', '.join(LIGER)}, liger")
+        raise BadInput(
+            f"kernels for {', '.join(unknown)} are not traced", f"traced: {', '.join(LIGER)}, liger"
+        )
     if asked or loss != "hf":
         families.apply(model, asked, loss)

@@ -6,6 +6,8 @@ int8_mm_dequant; backends/default/ops.py: int8_mixed_scaled_mm; nn/modules.py: L
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from willfit.tracing.worker.stand_ins.buffers import buffer
@@ -25,12 +27,12 @@ class MatmulLtState:
         self.module, self.threshold, self.has_fp16_weights = module, threshold, False
 
     @property
-    def CB(self) -> torch.Tensor:  # noqa: N802
+    def CB(self) -> torch.Tensor:
         """The matrix."""
         return self.module.weight
 
     @property
-    def SCB(self) -> torch.Tensor:  # noqa: N802
+    def SCB(self) -> torch.Tensor:
         """The largest value of each row."""
         return self.module.row_constants
 
@@ -55,6 +57,9 @@ class Linear8bitLt(torch.nn.Linear):
     device
         Where it is made.
     """
+
+    weight: Any
+    bias: Any
 
     def __init__(
         self,
@@ -118,7 +123,9 @@ class MatMul8bitLt(torch.autograd.Function):
         return of_rows, None, of_bias, None
 
 
-def _quantized(rows: torch.Tensor, threshold: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+def _quantized(
+    rows: torch.Tensor, threshold: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """`int8_vectorwise_quant`: rows as int8, what each row is scaled by, and the columns left out."""
     count = rows.numel() // rows.shape[-1]
     scales = buffer("int8_vectorwise_quant", rows, (count,), torch.float32)

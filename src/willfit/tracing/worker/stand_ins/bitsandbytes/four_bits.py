@@ -92,6 +92,10 @@ class Linear4bit(torch.nn.Linear):
         Products of more than a row always unpack (before 0.50).
     """
 
+    weight: Any
+    bias: Any
+    offset: Any
+
     def __init__(
         self,
         in_features: int,
@@ -122,9 +126,9 @@ class Linear4bit(torch.nn.Linear):
         constants = torch.uint8 if compress_statistics else torch.float32
         self._held("absmax", (blocks,), constants, device)
         self._held("quant_map", (VALUES,), torch.float32, device)
-        self.nested_absmax = self.nested_quant_map = self.offset = None
-        if compress_statistics:
-            del self.nested_absmax, self.nested_quant_map, self.offset
+        if not compress_statistics:
+            self.nested_absmax = self.nested_quant_map = self.offset = None
+        else:
             self._held("nested_absmax", (-(-blocks // NESTED_BLOCK),), torch.float32, device)
             self._held("nested_quant_map", (NESTED_VALUES,), torch.float32, device)
             self._held("offset", (), torch.float32, device)
@@ -165,7 +169,9 @@ class MatMul4Bit(torch.autograd.Function):
         else:
             output = gemm_4bit(rows, packed, bias, state)
         ctx.state, ctx.bias_dtype = state, None if bias is None else bias.dtype
-        ctx.tensors = (rows if keeps_input else None, packed) if any(ctx.needs_input_grad[:2]) else (None, None)
+        ctx.tensors = (
+            (rows if keeps_input else None, packed) if any(ctx.needs_input_grad[:2]) else (None, None)
+        )
         return output
 
     @staticmethod

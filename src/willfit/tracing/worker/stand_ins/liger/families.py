@@ -41,7 +41,12 @@ class Family:
 
 _PLAIN = Family()
 _AFTER = ("post_attention_layernorm", "post_feedforward_layernorm")
-_AROUND = ("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm")
+_AROUND = (
+    "input_layernorm",
+    "post_attention_layernorm",
+    "pre_feedforward_layernorm",
+    "post_feedforward_layernorm",
+)
 _QK = ("self_attn.q_norm", "self_attn.k_norm")
 _BEFORE_QK = (*_PLAIN.norms, *_QK)
 
@@ -110,7 +115,8 @@ def apply(model: Any, kernels: Collection[str], loss: str | None) -> None:
         if "swiglu" in kernels:
             _gate(layer, family.gated)
     if "rope" in kernels and family.rope:
-        sys.modules[type(inner).__module__].apply_rotary_pos_emb = rotary  # type: ignore[attr-defined]
+        code: Any = sys.modules[type(inner).__module__]
+        code.apply_rotary_pos_emb = rotary
     if loss == "fused" or (loss == "liger" and kind in UNFUSED):
         torch.nn.functional.cross_entropy = cross_entropy
     elif loss == "liger":
@@ -119,7 +125,7 @@ def apply(model: Any, kernels: Collection[str], loss: str | None) -> None:
 
 
 def _bind(module: torch.nn.Module, forward: Callable[..., Any]) -> None:
-    module.forward = forward.__get__(module)  # type: ignore[attr-defined]
+    module.forward = forward.__get__(module)
 
 
 def _norm(module: torch.nn.Module, in_place: bool) -> None:

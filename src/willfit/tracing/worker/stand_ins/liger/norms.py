@@ -64,7 +64,9 @@ class LayerNorm(torch.autograd.Function):
         rows, weight, bias, _, _ = ctx.saved_tensors
         gradient = gradient.contiguous()
         partials = [
-            buffer("layer_norm_partial", rows, (programs(rows), rows.shape[-1]), torch.float32) if needed else None
+            buffer("layer_norm_partial", rows, (programs(rows), rows.shape[-1]), torch.float32)
+            if needed
+            else None
             for needed in ctx.needs_input_grad[1:3]
         ]
         of_rows = buffer("layer_norm_backward", rows, rows.shape, rows.dtype).view(gradient.shape)
