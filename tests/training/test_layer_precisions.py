@@ -1,4 +1,4 @@
-"""What layers keep by precision, attention and adapter, against steps of real training code (tests/oracle/training)."""
+"""What layers keep by precision, attention and adapter, against steps of real training code (tests/tracing/recorded)."""
 
 import json
 import re
@@ -72,7 +72,7 @@ def kept(line, index):
 def test_layers_keep_what_was_traced(line):
     found = {
         int(match[1]): size
-        for name, size in line["saved"]["regions"].items()
+        for name, size in line["kept"].items()
         if (match := _LAYER.search(name)) and "encoder.embed" not in name
     }
     # The first layer's input is what the embedding made, and the last one's output what the final norm keeps.

@@ -44,7 +44,7 @@ def main() -> None:
 def run(asked: Train, device: str) -> Trace:
     """Steps on a fake device."""
     model = models.built(asked)
-    tracer = Tracer(device)
+    tracer = Tracer(device, Card())
     with FakeTensorMode(allow_non_fake_inputs=True):
         for category, name, tensor in models.place(model, torch.device(device)):
             tracer.adopt(tensor, category, name)

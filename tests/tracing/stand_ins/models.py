@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from typing import Any
 
-from streams import SCALAR
+from streams import sizes_of
 
 from willfit.tracing.question import Train
 from willfit.tracing.trace import Trace
@@ -92,24 +92,18 @@ def of_quantized(name: str) -> Train:
 
 
 def summary(trace: Trace) -> dict[str, Any]:
-    """Of a trace: events, what is alive at marks, the peak, and a checksum of all bytes in order, without scalars."""
-    begun, ended = trace.marks[0].event, trace.marks[-1].event
-    sizes = [
-        trace.storages[one].nbytes if one >= 0 else -trace.storages[~one].nbytes
-        for one in trace.events[begun:ended]
-    ]
-    marks = {f"{mark.name} {mark.step}": trace.totals[mark.event - 1] for mark in trace.marks if mark.event}
-    large: list[int] = []
-    freed: list[int] = []
-    for size in [*(size for size in sizes if abs(size) > SCALAR), 0]:
-        if size < 0:
-            freed.append(size)
-        else:
-            large += [*sorted(freed), size]
-            freed = []
+    """Of a trace, without what kernels take for themselves: events, what is alive at marks, the peak, and a checksum of
+    all bytes in order."""
+    now, totals = 0, [0]
+    for event in trace.events:
+        storage = trace.storages[event if event >= 0 else ~event]
+        if storage.category != "workspace":
+            now += storage.nbytes if event >= 0 else -storage.nbytes
+        totals.append(now)
+    sizes = sizes_of(trace, trace.events[trace.marks[0].event : trace.marks[-1].event])
     return {
-        "events": len(large) - 1,
-        "peak": trace.totals[trace.peak_event],
-        "marks": marks,
-        "checksum": zlib.crc32(repr(large[:-1]).encode()),
+        "events": len(sizes),
+        "peak": max(totals),
+        "marks": {f"{mark.name} {mark.step}": totals[mark.event] for mark in trace.marks},
+        "checksum": zlib.crc32(repr(sizes).encode()),
     }

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from willfit.tracing.question import Card
+from willfit.tracing.trace import Trace
 from willfit.tracing.worker.tracer import Tracer
 
 #: Bytes up to which a storage counts as a scalar: counters, sums, flags.
@@ -22,18 +24,14 @@ Stream = dict[str, list[int]]
 
 def stream_of(case: dict[str, Any], implementation: Any, device: str) -> Stream:
     """What happens: `held` by modules or states, and events of `forward` and `backward`."""
-    tracer = getattr(implementation, "TRACER", Tracer)(device)
+    tracer = getattr(implementation, "TRACER", Tracer)(device, Card())
     events = tracer.trace.events
 
     def followed(action: Callable[[], Any]) -> tuple[list[int], Any]:
         since = len(events)
         with tracer:
             found = action()
-        sizes = [
-            tracer.trace.storages[one].nbytes if one >= 0 else -tracer.trace.storages[~one].nbytes
-            for one in events[since:]
-        ]
-        return _in_order([size for size in sizes if abs(size) > SCALAR]), found
+        return sizes_of(tracer.trace, events[since:]), found
 
     if case["op"] in ("bitsandbytes", "torchao"):
         return _of_optimizer(case, implementation, device, tracer, followed)
@@ -62,6 +60,16 @@ def stream_of(case: dict[str, Any], implementation: Any, device: str) -> Stream:
 
         found["backward"], _ = followed(backward)
     return found
+
+
+def sizes_of(trace: Trace, events: list[int]) -> list[int]:
+    """Bytes of events, those of frees negative, without scalars and what kernels take for themselves."""
+    sizes = []
+    for event in events:
+        storage = trace.storages[event if event >= 0 else ~event]
+        if storage.category != "workspace" and storage.nbytes > SCALAR:
+            sizes.append(storage.nbytes if event >= 0 else -storage.nbytes)
+    return _in_order(sizes)
 
 
 def _in_order(sizes: list[int]) -> list[int]:

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
 
 from willfit.errors import BadInput  # noqa: E402
-from willfit.tracing.question import Train  # noqa: E402
+from willfit.tracing.question import Card, Train  # noqa: E402
 from willfit.tracing.worker.recipes import optimizers  # noqa: E402
 from willfit.tracing.worker.stand_ins import fused, quantized  # noqa: E402
 from willfit.tracing.worker.stand_ins.bitsandbytes.four_bits import Linear4bit  # noqa: E402
@@ -56,7 +56,7 @@ def test_earlier_products_keep_their_input(old):
 
 def test_a_single_row_needs_no_matrix():
     module = Linear4bit(64, 128, bias=False, dtype=torch.bfloat16, device="cpu", unpacks=True)
-    tracer = Tracer("cpu")
+    tracer = Tracer("cpu", Card())
     rows = torch.zeros(1, 64, dtype=torch.bfloat16)
     with tracer, torch.no_grad():
         module(rows)

@@ -9,11 +9,8 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterable
 
-from willfit.engines.caching_allocator import MIN_BLOCK, MIN_LARGE, ROUND_LARGE, SMALL
-from willfit.quantities import MIB, ceil_div, round_up
-
-#: Segments of tensors up to 1 MiB, and of those up to 10 MiB (`kSmallBuffer`, `kLargeBuffer`).
-_SMALL_SEGMENT, _SHARED_SEGMENT = 2 * MIB, 20 * MIB
+from willfit.allocator.sizes import LARGE_SEGMENT, MIN_BLOCK, MIN_LARGE, ROUND_LARGE, SMALL, SMALL_SEGMENT
+from willfit.quantities import ceil_div, round_up
 
 #: Projections that are one parameter, by the end of their name.
 _FUSED = {
@@ -59,14 +56,14 @@ def segment_bytes(sizes: Iterable[tuple[int, int]]) -> int:
             shared.append((block, count))
         else:
             large += round_up(block, ROUND_LARGE) * count
-    return large + round_up(small, _SMALL_SEGMENT) + _SHARED_SEGMENT * _shared_segments(shared)
+    return large + round_up(small, SMALL_SEGMENT) + LARGE_SEGMENT * _shared_segments(shared)
 
 
 def _shared_segments(sizes: list[tuple[int, int]]) -> int:
     """Segments of 20 MiB that tensors of 1 to 10 MiB open."""
     if len(sizes) == 1:
         ((size, count),) = sizes
-        return ceil_div(count, _SHARED_SEGMENT // size)
+        return ceil_div(count, LARGE_SEGMENT // size)
     rests: list[int] = []
     opened = 0
     for turn in range(max((count for _, count in sizes), default=0)):
@@ -77,7 +74,7 @@ def _shared_segments(sizes: list[tuple[int, int]]) -> int:
             if at < len(rests):
                 rest = rests.pop(at) - size
             else:
-                opened, rest = opened + 1, _SHARED_SEGMENT - size
+                opened, rest = opened + 1, LARGE_SEGMENT - size
             if rest > SMALL:
                 insort(rests, rest)
     return opened

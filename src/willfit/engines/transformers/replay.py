@@ -3,7 +3,7 @@
 The prefill asks for the tensors of each layer one after another; keys and values stay in what others leave behind.
 Every step then asks for slightly larger keys and values, and a segment that has become too small for them stays
 reserved. How much that adds up to depends on what fits where, so the requests are replayed
-(`caching_allocator.CachingAllocator`); of the steps only those after which a tensor needs another segment, and the
+(`willfit.allocator`); of the steps only those after which a tensor needs another segment, and the
 two that follow, since between them nothing changes.
 """
 
@@ -11,16 +11,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from willfit.allocator.blocks import Block
+from willfit.allocator.caching import CachingAllocator
+from willfit.allocator.device import Device
+from willfit.allocator.oom import DeviceFull
+from willfit.allocator.sizes import LARGE_SEGMENT, MIN_LARGE, ROUND_LARGE, SMALL
 from willfit.architectures.mixers import Attention, CrossAttention, LatentAttention, Mixer, Recurrent
 from willfit.architectures.model import FeedForward, Layer
-from willfit.engines.caching_allocator import (
-    LARGE_SEGMENT,
-    MIN_LARGE,
-    ROUND_LARGE,
-    SMALL,
-    CachingAllocator,
-    DeviceFull,
-)
 from willfit.engines.transformers.activations import SCORE_BYTES, Pass, is_fused, is_repeated
 from willfit.engines.transformers.cache import mixer_elements, rank_divisor
 from willfit.engines.transformers.moments import Run
@@ -55,8 +52,8 @@ class Reserved:
 class _Kept:
     """Blocks of one layer's cache."""
 
-    keys: int
-    values: int
+    keys: Block
+    values: Block
 
 
 class _Call:
@@ -65,7 +62,7 @@ class _Call:
     def __init__(self, run: Run, layers: int, first: bool, last: bool, limit: int | None) -> None:
         self.run = run
         self.first, self.last = first, last
-        self.memory = CachingAllocator(limit)
+        self.memory = CachingAllocator(None if limit is None else Device(limit))
         self.layers = _spread(run, layers)
         self.grows = run.settings.cache == "dynamic"
         self.cache: list[_Kept] = []
@@ -119,8 +116,8 @@ class _Call:
                 self._give(old.keys, old.values)
 
     def _layer(
-        self, step: Pass, layer: Layer, old: _Kept | None, stream: int | None, hidden: int
-    ) -> int | None:
+        self, step: Pass, layer: Layer, old: _Kept | None, stream: Block | None, hidden: int
+    ) -> Block | None:
         """One layer, from hidden states to hidden states, by `models/llama/modeling_llama.py`."""
         normed = self._normed(hidden)
         mixed = self._attention(step, layer, old)
@@ -138,7 +135,7 @@ class _Call:
         self._give(down, between)
         return after
 
-    def _attention(self, step: Pass, layer: Layer, old: _Kept | None) -> int | None:
+    def _attention(self, step: Pass, layer: Layer, old: _Kept | None) -> Block | None:
         """Queries, keys and values, and what they are mixed to."""
         run = self.run
         mixer = layer.mixers[0] if layer.mixers else None
@@ -164,7 +161,7 @@ class _Call:
             kept = old if old is not None and not self.grows else self._kept(old, *sizes)
             self._give(turned_keys, values)
         self.cache.append(kept)
-        passing: list[int | None] = [self._take(size) for size in _repeated(run, step, mixer)]
+        passing: list[Block | None] = [self._take(size) for size in _repeated(run, step, mixer)]
         scores = step.batch * step.queries * step.length * (getattr(mixer, "heads", 0) // step.ranks)
         if step.attention == "eager" and scores:
             # Scores, their softmax in 32 bits, and that cast back.
@@ -191,7 +188,7 @@ class _Call:
             self._give(old.values)
         return _Kept(keys, values)
 
-    def _normed(self, hidden: int) -> int | None:
+    def _normed(self, hidden: int) -> Block | None:
         """An RMS norm: in 32 bits, with the squares and the product beside."""
         wide = hidden * 4 // self.run.width
         upcast = self._take(wide)
@@ -203,7 +200,7 @@ class _Call:
         self._give(product, cast)
         return weighted
 
-    def _turned(self, size: int) -> int | None:
+    def _turned(self, size: int) -> Block | None:
         """Rotated queries: two products and their sum."""
         straight, swapped = self._take(size), self._take(size)
         crossed = self._take(size)
@@ -212,7 +209,7 @@ class _Call:
         self._give(straight, crossed)
         return turned
 
-    def _feed_forward(self, step: Pass, layer: Layer, ffn: FeedForward, hidden: int) -> int | None:
+    def _feed_forward(self, step: Pass, layer: Layer, ffn: FeedForward, hidden: int) -> Block | None:
         width = ffn.width // step.ranks * step.tokens * step.width
         if ffn.experts:
             width = max(width, 2 * step.tokens * ffn.top_k * ffn.expert_width // step.ranks * step.width)
@@ -247,11 +244,11 @@ class _Call:
             self._give(self._take(rows * 4))
         self._give(plain)
 
-    def _take(self, size: int) -> int | None:
+    def _take(self, size: int) -> Block | None:
         """A block for a tensor; small ones share segments and leave nothing behind."""
         return self.memory.malloc(size) if size > SMALL else None
 
-    def _give(self, *blocks: int | None) -> None:
+    def _give(self, *blocks: Block | None) -> None:
         for block in blocks:
             if block is not None:
                 self.memory.free(block)
@@ -280,7 +277,7 @@ def replay(run: Run, resident: int, layers: int, first: bool, last: bool, limit:
     except DeviceFull:
         most = max(limit or 0, resident)
         return Reserved(most, most, True)
-    after, peak = call.memory.reserved, call.memory.peak
+    after, peak = call.memory.reserved, call.memory.peak_reserved
     return Reserved(peak, after, after < peak)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from willfit.tracing.question import Train
+from willfit.tracing.question import Card, Train
 from willfit.tracing.worker.recipes import model as models
 from willfit.tracing.worker.recipes import training
 from willfit.tracing.worker.stand_ins import quantized
@@ -21,7 +21,7 @@ def with_liger(asked: Train) -> Tracer:
 
     model = models.built(replace(asked, settings=replace(asked.settings, kernels=())))
     _apply_liger_kernel_to_instance(model)
-    tracer = Tracer("cuda:0")
+    tracer = Tracer("cuda:0", Card())
     with FakeTensorMode(allow_non_fake_inputs=True):
         for category, name, tensor in models.place(model, tracer.device):
             tracer.adopt(tensor, category, name)
@@ -64,7 +64,7 @@ def with_bitsandbytes(asked: Train) -> Tracer:
     bitsandbytes.matmul = lambda rows, weight, bias=None, state=None: MatMul8bitLt.apply(
         rows, weight, None, bias, state
     )
-    tracer = Tracer("cpu")
+    tracer = Tracer("cpu", Card())
     layers = [
         module
         for module in model.modules()

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from willfit.errors import BadInput
-from willfit.tracing.worker.dtypes import dtype_of
+from willfit.tracing.worker.dtypes import dtype
 from willfit.training.settings import AdapterSettings
 
 #: peft's word for what a class of transformers is for.
@@ -68,9 +68,9 @@ def adapted(model: torch.nn.Module, adapter: AdapterSettings, made_by: str) -> t
         raise BadInput(f"peft refuses {adapter.kind}: {str(error).splitlines()[0]}") from None
     if adapter.dtype is not None:
         # Trainers that want another dtype than peft's cast what is trained afterwards.
-        for parameter in found.parameters():
-            if parameter.requires_grad:
-                parameter.data = parameter.data.to(dtype_of(adapter.dtype))
+        for name, parameter in found.named_parameters():
+            if parameter.requires_grad and "modules_to_save" not in name:
+                parameter.data = parameter.data.to(dtype(adapter.dtype))
     return found
 
 

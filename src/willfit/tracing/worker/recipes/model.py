@@ -10,7 +10,7 @@ import torch
 
 from willfit.errors import BadInput
 from willfit.tracing.question import Train
-from willfit.tracing.worker.dtypes import DTYPES
+from willfit.tracing.worker.dtypes import dtype
 from willfit.tracing.worker.recipes.adapters import adapted
 from willfit.tracing.worker.stand_ins import fused, quantized
 from willfit.tracing.worker.stand_ins.torchao import float8
@@ -43,12 +43,15 @@ def configured(fields: dict[str, Any] | Any) -> Any:
     if kind is None:
         raise BadInput("the config says no model_type", "a trace needs one that transformers knows")
     try:
-        return transformers.AutoConfig.for_model(kind, **fields)
+        config = transformers.AutoConfig.for_model(kind, **fields)
     except ValueError as error:
         raise BadInput(
             f"transformers {transformers.__version__} has no model of type {kind!r}: {str(error).splitlines()[0]}",
             "a trace runs transformers' own model code; `willfit train` answers without it",
         ) from None
+    if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
+        config.decoder_start_token_id = config.pad_token_id or 0  # any token: it is only put before labels
+    return config
 
 
 def auto_class(config: Any, candidates: Iterable[str]) -> Any:
@@ -78,7 +81,7 @@ def built(asked: Train) -> torch.nn.Module:
     config.use_cache = settings.use_cache
     names = (asked.auto,) if asked.auto else CLASSES.get(settings.objective, CAUSAL)
     kind = auto_class(config, names)
-    weights = DTYPES[settings.precision.weights or "float32"]
+    weights = dtype(settings.precision.weights, "fp32")
     with torch.device("meta"):
         model = kind.from_config(config, dtype=weights, attn_implementation=settings.attention or "sdpa")
     checkpoint(model, settings.checkpointing)

@@ -10,7 +10,7 @@ import torch.utils.checkpoint
 
 from willfit.tracing.question import Train
 from willfit.tracing.worker.cuda import flash
-from willfit.tracing.worker.dtypes import DTYPES
+from willfit.tracing.worker.dtypes import dtype
 from willfit.tracing.worker.recipes import model as models
 from willfit.tracing.worker.recipes import optimizers
 from willfit.tracing.worker.shims import values
@@ -111,7 +111,7 @@ def forward_of(
         return model
 
     def forward(**batch: torch.Tensor) -> Any:
-        with torch.autocast(device.type, DTYPES[precision.compute or "bfloat16"]):
+        with torch.autocast(device.type, dtype(precision.compute, "bf16")):
             output = model(**batch)
         return raised(output)
 

@@ -9,7 +9,7 @@ import torch
 from willfit.engines.versions import parse_version
 from willfit.errors import BadInput
 from willfit.tracing.question import Train
-from willfit.tracing.worker.dtypes import dtype_of
+from willfit.tracing.worker.dtypes import dtype as dtype_of
 from willfit.tracing.worker.stand_ins import bitsandbytes
 from willfit.tracing.worker.stand_ins.bitsandbytes.eight_bits import Int8Params, Linear8bitLt
 from willfit.tracing.worker.stand_ins.bitsandbytes.four_bits import Linear4bit, Params4bit
