@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
 
 from willfit.errors import BadInput  # noqa: E402
-from willfit.tracing.question import Card, Train  # noqa: E402
+from willfit.tracing.question import Card  # noqa: E402
 from willfit.tracing.worker.recipes import optimizers  # noqa: E402
 from willfit.tracing.worker.stand_ins import fused, quantized  # noqa: E402
 from willfit.tracing.worker.stand_ins.bitsandbytes.four_bits import Linear4bit  # noqa: E402
@@ -122,9 +122,8 @@ def test_other_optimizers_are_refused(name):
 
 
 def test_other_bases_and_products_are_refused():
-    asked = Train({}, TrainingSettings(quantization=QuantizationSettings("gptq")))
     with pytest.raises(BadInput, match="gptq"):
-        quantized.quantize(SimpleNamespace(), asked)
+        quantized.quantize(SimpleNamespace(), QuantizationSettings("gptq"))
     with pytest.raises(BadInput, match="te-delayed"):
         float8.convert(SimpleNamespace(), "te-delayed")
 

@@ -42,7 +42,7 @@ def with_bitsandbytes(asked: Train) -> Tracer:
     assert settings is not None
     eight = settings.method == "int8"
 
-    def quantize(model: Any, _: Train) -> None:
+    def quantize(model: Any, *_: Any) -> None:
         config = BitsAndBytesConfig(
             load_in_8bit=eight,
             load_in_4bit=not eight,

@@ -87,7 +87,8 @@ def built(asked: Train) -> torch.nn.Module:
     checkpoint(model, settings.checkpointing)
     freeze(model, settings.frozen)
     if settings.quantization is not None:
-        quantized.quantize(model, asked)
+        compute = dtype(settings.precision.compute) if settings.precision.compute else None
+        quantized.quantize(model, settings.quantization, compute, settings.versions, asked.habits)
     if settings.precision.float8 is not None:
         float8.convert(model, settings.precision.float8)
     if settings.adapter is not None:

@@ -12,6 +12,9 @@ import torch
 #: Namespace of the operations, as traces show it.
 NAMESPACE = "stand_in"
 
+#: Types of devices whose tensors are on the card: on the fake CPU, where torch takes no fake CUDA tensors, also that.
+CARDS = {"cuda"}
+
 _library: list[torch.library.Library] = []
 _known: dict[str, object] = {}
 
@@ -39,3 +42,8 @@ def buffer(kernel: str, like: torch.Tensor, shape: Sequence[int], dtype: torch.d
 
 def _made(like: torch.Tensor, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
     return torch.empty(shape, dtype=dtype, device=like.device)
+
+
+def on_card(tensor: torch.Tensor) -> bool:
+    """Whether a library would take its way for CUDA."""
+    return tensor.device.type in CARDS

@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional
 
 from willfit.tracing.worker.stand_ins.bitsandbytes.choice import Product, reads_packed
-from willfit.tracing.worker.stand_ins.buffers import buffer
+from willfit.tracing.worker.stand_ins.buffers import buffer, on_card
 
 #: Elements that share a constant (`Params4bit.__new__`), and constants that share one in turn (`quantize_4bit`).
 BLOCK, NESTED_BLOCK = 64, 256
@@ -189,7 +189,7 @@ def gemm_4bit(
 ) -> torch.Tensor:
     """`gemm_4bit` on CUDA: by a kernel for packed weights, or unpacked in the rows' dtype."""
     outputs, inputs = state.shape
-    if rows.device.type == "cuda":
+    if on_card(rows):
         properties = torch.cuda.get_device_properties(rows.device)
         asked = Product(rows.numel() // inputs, outputs, inputs, properties.multi_processor_count)
         if reads_packed(asked, torch.cuda.get_device_capability(rows.device), rows.dtype, BLOCK):

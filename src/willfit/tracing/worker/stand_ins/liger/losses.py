@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from willfit.tracing.worker.stand_ins.buffers import buffer
+from willfit.tracing.worker.stand_ins.buffers import buffer, on_card
 
 #: Labels of no token.
 IGNORED = -100
@@ -104,17 +104,17 @@ class FusedLinearCrossEntropy(torch.autograd.Function):
 
 def _as_it_is(rows: torch.Tensor, weight: torch.Tensor) -> bool:
     """`_can_use_mm_out`: whether the head's product runs in the dtype of both operands, into a buffer made before."""
-    if rows.device.type != "cuda" or rows.dtype != weight.dtype:
+    if not on_card(rows) or rows.dtype != weight.dtype:
         return False
-    if torch.is_autocast_enabled("cuda"):
-        return rows.dtype is torch.get_autocast_dtype("cuda")
+    if torch.is_autocast_enabled(rows.device.type):
+        return rows.dtype is torch.get_autocast_dtype(rows.device.type)
     return True
 
 
 def _add(of_weight: torch.Tensor, logits: torch.Tensor, rows: torch.Tensor) -> None:
     """Add a chunk's gradient of the weight: in place where the dtypes allow."""
     in_place = (
-        of_weight.device.type == "cuda"
+        on_card(of_weight)
         and torch.cuda.get_device_capability(of_weight.device)[0] >= ADDS_IN_PLACE
         and logits.dtype in HALF
         and of_weight.dtype in (torch.float32, logits.dtype)

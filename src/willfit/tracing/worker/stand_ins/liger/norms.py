@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from willfit.tracing.worker.stand_ins.buffers import buffer
+from willfit.tracing.worker.stand_ins.buffers import buffer, on_card
 
 
 def programs(tensor: torch.Tensor) -> int:
     """How many programs sum up a weight's gradient: one for each multiprocessor."""
-    if tensor.device.type != "cuda":
+    if not on_card(tensor):
         return 1
     return torch.cuda.get_device_properties(tensor.device).multi_processor_count
 

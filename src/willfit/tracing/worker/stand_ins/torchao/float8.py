@@ -75,8 +75,8 @@ class Float8Linear(torch.nn.Linear):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Multiply, in autocast's dtype where that is on."""
-        if torch.is_autocast_enabled("cuda"):
-            input = input.to(torch.get_autocast_dtype("cuda"))
+        if torch.is_autocast_enabled(input.device.type):
+            input = input.to(torch.get_autocast_dtype(input.device.type))
         output = Product.apply(input, self.weight.t(), self.recipe)
         return output if self.bias is None else output + self.bias.to(output.dtype)
 
