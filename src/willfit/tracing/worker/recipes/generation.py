@@ -13,10 +13,13 @@ import torch
 from willfit.errors import BadInput
 from willfit.tracing.question import Generate
 from willfit.tracing.worker.cuda import flash
+from willfit.tracing.worker.dtypes import dtype
 from willfit.tracing.worker.recipes import caches
 from willfit.tracing.worker.recipes import model as models
 from willfit.tracing.worker.shims import values
+from willfit.tracing.worker.stand_ins import quantized
 from willfit.tracing.worker.tracer import Tracer
+from willfit.training.settings import QuantizationSettings
 
 #: Steps of decoding that run before those that are left out, and after: what the prefill left behind is gone after one.
 FIRST, LAST = 2, 2
@@ -50,8 +53,6 @@ def trace(asked: Generate, tracer: Tracer) -> None:
 
 def built(asked: Generate) -> Any:
     """The model on the meta device."""
-    if asked.quantization is not None:
-        raise BadInput(f"generation with {asked.quantization} weights is not traced", "dense ones are")
     if asked.ranks > 1:
         raise BadInput("generation on several ranks is not traced", "ask for one rank")
     if min(asked.batch, asked.prompt_len, asked.new_tokens) < 1:
@@ -64,6 +65,8 @@ def built(asked: Generate) -> Any:
         )
     if not model.can_generate():
         raise BadInput(f"transformers does not generate with {type(model).__name__}")
+    if asked.quantization is not None:
+        quantized.quantize(model, QuantizationSettings(asked.quantization))
     return model.eval()
 
 

@@ -9,18 +9,12 @@ from typing import Any
 import torch
 
 from willfit.errors import BadInput
-from willfit.quantities import dtype_name
 from willfit.tracing.question import Train
+from willfit.tracing.worker.dtypes import dtype
 from willfit.tracing.worker.recipes.adapters import adapted
+from willfit.tracing.worker.stand_ins import fused, quantized
+from willfit.tracing.worker.stand_ins.torchao import float8
 from willfit.training.settings import CheckpointingSettings
-
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-
-
-def dtype(name: str | None, usual: str) -> torch.dtype:
-    """A dtype of torch by a name as anyone writes it."""
-    return DTYPES[dtype_name(name or usual)]
-
 
 #: Classes of transformers by what the loss compares, in the order in which they are tried.
 CAUSAL = (
@@ -92,9 +86,15 @@ def built(asked: Train) -> torch.nn.Module:
         model = kind.from_config(config, dtype=weights, attn_implementation=settings.attention or "sdpa")
     checkpoint(model, settings.checkpointing)
     freeze(model, settings.frozen)
+    if settings.quantization is not None:
+        compute = dtype(settings.precision.compute) if settings.precision.compute else None
+        quantized.quantize(model, settings.quantization, compute, settings.versions, asked.habits)
+    if settings.precision.float8 is not None:
+        float8.convert(model, settings.precision.float8)
     if settings.adapter is not None:
         with torch.device("meta"):
             model = adapted(model, settings.adapter, kind.__name__)
+    fused.apply(model, settings)
     return model.train()
 
 
@@ -136,9 +136,12 @@ def place(model: torch.nn.Module, device: torch.device) -> list[tuple[str, str, 
                     continue
                 if id(old) not in made:
                     new = torch.empty_strided(old.shape, old.stride(), dtype=old.dtype, device=device)
-                    trained = isinstance(old, torch.nn.Parameter)
-                    made[id(old)] = torch.nn.Parameter(new, old.requires_grad) if trained else new
-                    category = "parameter" if trained else "buffer"
+                    held = isinstance(old, torch.nn.Parameter)
+                    if hasattr(old, "placed"):
+                        made[id(old)] = old.placed(new)
+                    else:
+                        made[id(old)] = torch.nn.Parameter(new, old.requires_grad) if held else new
+                    category = "parameter" if held else "buffer"
                     found.append((category, f"{path}.{name}".strip("."), made[id(old)]))
                 table[name] = made[id(old)]
     return found

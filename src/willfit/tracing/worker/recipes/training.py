@@ -10,6 +10,7 @@ import torch.utils.checkpoint
 
 from willfit.tracing.question import Train
 from willfit.tracing.worker.cuda import flash
+from willfit.tracing.worker.dtypes import dtype
 from willfit.tracing.worker.recipes import model as models
 from willfit.tracing.worker.recipes import optimizers
 from willfit.tracing.worker.shims import values
@@ -40,7 +41,7 @@ def run(asked: Train, model: torch.nn.Module, tracer: Tracer) -> None:
     """Some steps, with marks where each phase ends."""
     settings = asked.settings
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = optimizers.made(settings.optimizer, trained)
+    optimizer = optimizers.made(settings.optimizer, trained, model)
     forward = forward_of(model, settings.precision, tracer.device)
     follow_loss(model, tracer)
     follow_checkpoints(tracer)
@@ -87,6 +88,7 @@ def run(asked: Train, model: torch.nn.Module, tracer: Tracer) -> None:
         optimizer.zero_grad(set_to_none=True)
         del batches, batch
         tracer.mark("end")
+    tracer.trace.notes.extend(optimizers.notes(optimizer))
 
 
 def batch_of(settings: TrainingSettings, device: torch.device) -> dict[str, torch.Tensor]:
@@ -109,7 +111,7 @@ def forward_of(
         return model
 
     def forward(**batch: torch.Tensor) -> Any:
-        with torch.autocast(device.type, models.dtype(precision.compute, "bf16")):
+        with torch.autocast(device.type, dtype(precision.compute, "bf16")):
             output = model(**batch)
         return raised(output)
 
