@@ -11,9 +11,13 @@ import torch
 from willfit.errors import BadInput
 from willfit.tracing.question import Train
 from willfit.tracing.worker.recipes.adapters import adapted
+from willfit.tracing.worker.tracer import own
 from willfit.training.settings import CheckpointingSettings
 
-DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+DTYPES = {
+    "bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32,
+    "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32,
+}  # fmt: skip
 
 #: Classes of transformers by what the loss compares, in the order in which they are tried.
 CAUSAL = (
@@ -125,10 +129,19 @@ def place(model: torch.nn.Module, device: torch.device) -> list[tuple[str, str, 
                 if old is None:
                     continue
                 if id(old) not in made:
-                    new = torch.empty_strided(old.shape, old.stride(), dtype=old.dtype, device=device)
+                    new = _like(old, device)
                     trained = isinstance(old, torch.nn.Parameter)
                     made[id(old)] = torch.nn.Parameter(new, old.requires_grad) if trained else new
                     category = "parameter" if trained else "buffer"
                     found.append((category, f"{path}.{name}".strip("."), made[id(old)]))
                 table[name] = made[id(old)]
     return found
+
+
+def _like(old: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """An empty tensor; of one that several ranks share this rank's part, as such a part."""
+    part = own(old)
+    new = torch.empty_strided(part.shape, part.stride(), dtype=old.dtype, device=device)
+    if part is old:
+        return new
+    return type(old)(new, old._spec, requires_grad=False)

@@ -9,6 +9,7 @@ import torch
 import torch.utils.checkpoint
 
 from willfit.tracing.question import Train
+from willfit.tracing.worker import distributed
 from willfit.tracing.worker.cuda import flash
 from willfit.tracing.worker.recipes import model as models
 from willfit.tracing.worker.recipes import optimizers
@@ -29,21 +30,21 @@ def trace(asked: Train, tracer: Tracer) -> None:
     if asked.settings.attention == "flash_attention_2":
         flash.install()
     model = models.built(asked)
+    follow_loss(model, tracer)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        for category, name, tensor in models.place(model, tracer.device):
-            tracer.adopt(tensor, category, name)
+        process = distributed.spread(model, asked, tracer)
+        model = process.place()
         tracer.watch(model)
         with tracer:
-            run(asked, model, tracer)
+            run(asked, model, tracer, process)
 
 
-def run(asked: Train, model: torch.nn.Module, tracer: Tracer) -> None:
+def run(asked: Train, model: torch.nn.Module, tracer: Tracer, process: distributed.Alone) -> None:
     """Some steps, with marks where each phase ends."""
     settings = asked.settings
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = optimizers.made(settings.optimizer, trained)
     forward = forward_of(model, settings.precision, tracer.device)
-    follow_loss(model, tracer)
     follow_checkpoints(tracer)
     micros = settings.gradient_accumulation
     batch: dict[str, torch.Tensor]
@@ -57,17 +58,18 @@ def run(asked: Train, model: torch.nn.Module, tracer: Tracer) -> None:
         for micro, batch in enumerate(batches, 1):
             tracer.at("forward", step, micro)
             since = len(tracer.trace.storages)
-            output = forward(**batch)
-            tracer.mark("output")
-            loss = output["loss"] / micros if micros > 1 else output["loss"]
-            if not settings.loss.keeps_logits:
-                del output
-            tracer.mark("forward")
-            tracer.kept(since)
-            tracer.at("backward")
-            loss.backward()
-            del loss
-            output = None
+            with process.micro_batch(last=micro == micros):
+                output = forward(**batch)
+                tracer.mark("output")
+                loss = output["loss"] / micros if micros > 1 else output["loss"]
+                if not settings.loss.keeps_logits:
+                    del output
+                tracer.mark("forward")
+                tracer.kept(since)
+                tracer.at("backward")
+                loss.backward()
+                del loss
+                output = None
             tracer.mark("backward")
             for parameter in trained:
                 if parameter.grad is not None:
@@ -75,7 +77,7 @@ def run(asked: Train, model: torch.nn.Module, tracer: Tracer) -> None:
         tracer.micro = 0
         if asked.clipping:
             tracer.at("clip")
-            torch.nn.utils.clip_grad_norm_(trained, CLIP, foreach=True)
+            process.clip(trained, CLIP)
             tracer.mark("clip")
         tracer.at("optimizer")
         optimizer.step()
