@@ -23,6 +23,8 @@ from willfit.tracing.worker.sources import source_line
 
 #: Autograd gives nodes that no forward pass made (accumulation of gradients) numbers from the top.
 _NO_FORWARD = 1 << 62
+#: What FSDP1 puts into paths (torch `distributed/fsdp/_common_utils.py: FSDP_PREFIX`).
+_WRAPPED = "_fsdp_wrapped_module."
 
 
 def own(tensor: torch.Tensor) -> torch.Tensor:
@@ -291,7 +293,7 @@ class Tracer(TorchDispatchMode):
         inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
         names = {module: name for name, module in inner.named_modules()}
         for path, module in model.named_modules():
-            name = names.get(module, path)
+            name = names.get(module, path).replace(_WRAPPED, "")
             if name:
                 module.register_forward_pre_hook(lambda *_, name=name: self.enter(name))
                 module.register_forward_hook(lambda *_: self.leave(), always_call=True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 
 from willfit.tracing.question import Train
-from willfit.tracing.worker.distributed import fsdp2, groups
+from willfit.tracing.worker.distributed import fsdp1, fsdp2, groups
 from willfit.tracing.worker.distributed.process import Alone
 from willfit.tracing.worker.recipes import model as models
 from willfit.tracing.worker.tracer import Tracer
@@ -47,4 +47,27 @@ class Second(Several):
         yield
 
 
-SCHEMES = {"fsdp2": Second}
+class First(Several):
+    """FSDP1."""
+
+    def place(self) -> torch.nn.Module:
+        """Put units on the device and shard them, one by one."""
+        fsdp1.follow(self.tracer)
+        self.model = fsdp1.wrapped(self.model, self.asked, self.sizes, self.mesh, self.tracer)
+        for name, buffer in self.model.named_buffers():
+            self.tracer.relabel(buffer, "buffer", name)
+        return self.model
+
+    def micro_batch(self, last: bool) -> contextlib.AbstractContextManager[None]:
+        """Gradients are scattered in the last one only, if the framework postpones that."""
+        model: Any = self.model
+        postpones = self.asked.habits.postpones_sharing and not last
+        return model.no_sync() if postpones else contextlib.nullcontext()
+
+    def clip(self, parameters: Iterable[torch.nn.Parameter], norm: float) -> None:
+        """Clip by the norm of all ranks' gradients."""
+        model: Any = self.model
+        model.clip_grad_norm_(norm)
+
+
+SCHEMES = {"fsdp1": First, "fsdp2": Second}

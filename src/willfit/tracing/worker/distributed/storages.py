@@ -67,10 +67,17 @@ def _eager() -> None:
 
 
 def _addresses() -> None:
-    """FSDP1 tells storages apart by their addresses, which fake ones do not have: a storage's own object stands for it."""
+    """FSDP1 tells storages apart by their addresses. Fake ones have none: a storage's own object stands for it."""
+    actual = torch.UntypedStorage.data_ptr
+
+    def start(self: torch.UntypedStorage) -> int:
+        if self.device.type != "meta":
+            return actual(self)
+        return self._cdata if self.nbytes() else 0
 
     def address(self: torch.Tensor) -> int:
         storage = self.untyped_storage()
-        return storage._cdata + self.storage_offset() * self.element_size() if storage.nbytes() else 0
+        return start(storage) + self.storage_offset() * self.element_size() if storage.nbytes() else 0
 
+    torch.UntypedStorage.data_ptr = start
     FakeTensor.data_ptr = address

@@ -97,7 +97,7 @@ def install() -> None:
     """Let `torch.cuda` have them."""
     cuda = torch.cuda
     cuda.Stream, cuda.Event = Stream, Event
-    cuda.current_stream = cuda.default_stream = current
+    cuda.current_stream = current
     cuda.default_stream = lambda device=None: DEFAULT
     cuda.stream = on
     cuda.set_stream = lambda stream: setattr(_current, "stream", stream)
@@ -106,3 +106,4 @@ def install() -> None:
     cuda.set_device = lambda device: None
     cuda.is_initialized = lambda: True
     cuda.device_count = lambda: 1
+    torch.Tensor.record_stream = lambda self, stream: None

@@ -114,28 +114,24 @@ def freeze(model: Any, patterns: Iterable[str]) -> None:
             part.requires_grad_(False)
 
 
-def place(model: torch.nn.Module, device: torch.device) -> list[tuple[str, str, torch.Tensor]]:
-    """Replace parameters and buffers by fake ones on the device; ties stay. Call under the fake mode.
-
-    Returns
-    -------
-    Category, name and tensor of each.
-    """
+def place(model: torch.nn.Module, device: torch.device) -> None:
+    """Replace parameters and buffers by fake ones on the device; ties stay. Call under the fake mode."""
     made: dict[int, torch.Tensor] = {}
-    found = []
-    for path, module in model.named_modules():
-        for table in (module._parameters, module._buffers):
-            for name, old in table.items():
-                if old is None:
-                    continue
-                if id(old) not in made:
-                    new = _like(old, device)
-                    trained = isinstance(old, torch.nn.Parameter)
-                    made[id(old)] = torch.nn.Parameter(new, old.requires_grad) if trained else new
-                    category = "parameter" if trained else "buffer"
-                    found.append((category, f"{path}.{name}".strip("."), made[id(old)]))
-                table[name] = made[id(old)]
-    return found
+    for module in model.modules():
+        place_own(module, device, made)
+
+
+def place_own(module: torch.nn.Module, device: torch.device, made: dict[int, torch.Tensor]) -> None:
+    """Replace those of one module; `made` remembers what each was replaced by."""
+    for table in (module._parameters, module._buffers):
+        for name, old in table.items():
+            if old is None:
+                continue
+            if id(old) not in made:
+                new = _like(old, device)
+                trained = isinstance(old, torch.nn.Parameter)
+                made[id(old)] = torch.nn.Parameter(new, old.requires_grad) if trained else new
+            table[name] = made[id(old)]
 
 
 def _like(old: torch.Tensor, device: torch.device) -> torch.Tensor:
