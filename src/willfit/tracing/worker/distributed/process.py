@@ -17,12 +17,13 @@ class Alone:
 
     Attributes
     ----------
-    model
-        As it is called.
+    model, inner
+        As it is called, and without what is wrapped around it.
     """
 
     def __init__(self, model: torch.nn.Module, asked: Train, tracer: Tracer) -> None:
-        self.model, self.asked, self.tracer = model, asked, tracer
+        self.model = self.inner = model
+        self.asked, self.tracer = asked, tracer
 
     def place(self) -> torch.nn.Module:
         """Put the model on the device; call under the fake mode."""

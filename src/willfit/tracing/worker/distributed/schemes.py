@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from willfit.tracing.question import Train
-from willfit.tracing.worker.distributed import fsdp1, fsdp2, groups
+from willfit.tracing.worker.distributed import ddp, fsdp1, fsdp2, groups
 from willfit.tracing.worker.distributed.process import Alone
 from willfit.tracing.worker.recipes import model as models
 from willfit.tracing.worker.tracer import Tracer
@@ -70,4 +70,23 @@ class First(Several):
         model.clip_grad_norm_(norm)
 
 
-SCHEMES = {"fsdp1": First, "fsdp2": Second}
+class Copies(Several):
+    """DDP."""
+
+    def place(self) -> torch.nn.Module:
+        """Put the whole model on the device, with buckets."""
+        super().place()
+        self.model = ddp.wrapped(self.model, self.asked, self.tracer)
+        return self.model
+
+    @contextlib.contextmanager
+    def micro_batch(self, last: bool) -> Iterator[None]:
+        """Gradients are reduced in the last one only, if the framework postpones that."""
+        model: Any = self.model
+        postpones = self.asked.habits.postpones_sharing and not last
+        model.reducer.hold()
+        with model.no_sync() if postpones else contextlib.nullcontext():
+            yield
+
+
+SCHEMES = {"ddp": Copies, "fsdp1": First, "fsdp2": Second}

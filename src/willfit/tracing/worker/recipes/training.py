@@ -34,7 +34,7 @@ def trace(asked: Train, tracer: Tracer) -> None:
     with FakeTensorMode(allow_non_fake_inputs=True):
         process = distributed.spread(model, asked, tracer)
         model = process.place()
-        tracer.watch(model)
+        tracer.watch(process.inner)
         with tracer:
             run(asked, model, tracer, process)
 
