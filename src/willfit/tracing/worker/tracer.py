@@ -23,6 +23,8 @@ from willfit.tracing.worker.sources import source_line
 
 #: Autograd gives nodes that no forward pass made (accumulation of gradients) numbers from the top.
 _NO_FORWARD = 1 << 62
+#: Namespace of collectives that return their result.
+_COLLECTIVE = "_c10d_functional::"
 #: What FSDP1 puts into paths (torch `distributed/fsdp/_common_utils.py: FSDP_PREFIX`).
 _WRAPPED = "_fsdp_wrapped_module."
 
@@ -302,5 +304,5 @@ class Tracer(TorchDispatchMode):
         """The trace, with words for what no one named."""
         for storage in self.trace.storages:
             if not storage.category:
-                storage.category = "temporary"
+                storage.category = "communication" if storage.op.startswith(_COLLECTIVE) else "temporary"
         return self.trace

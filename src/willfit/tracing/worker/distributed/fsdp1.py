@@ -52,8 +52,6 @@ def wrapped(model: Any, asked: Train, sizes: Sizes, mesh: dist.DeviceMesh, trace
     layout = settings.layout
     if settings.offload.params:
         raise BadInput("FSDP's offloaded parameters are not traced", "`willfit train` answers by closed form")
-    if sizes.tp > 1:
-        raise BadInput("FSDP1 with tensor parallelism is not traced", "fsdp2 is")
     if layout.strategy not in _STRATEGIES:
         raise BadInput(f"FSDP has no strategy {layout.strategy!r}")
     compute, reduce = computed(settings.precision), reduced(settings.precision)
@@ -61,7 +59,7 @@ def wrapped(model: Any, asked: Train, sizes: Sizes, mesh: dist.DeviceMesh, trace
     with tracer:
         found = FullyShardedDataParallel(
             model,
-            device_mesh=mesh["replicate", "shard"] if hybrid else None,
+            device_mesh=mesh["dp_replicate", "fsdp"] if hybrid else None,
             sharding_strategy=ShardingStrategy[_STRATEGIES[layout.strategy][hybrid]],
             auto_wrap_policy=_policy(model, layout),
             # accelerate's `utils/dataclasses.py: set_mixed_precision`

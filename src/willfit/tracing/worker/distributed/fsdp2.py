@@ -42,7 +42,7 @@ def shard(model: Any, asked: Train, sizes: Sizes, mesh: dist.DeviceMesh) -> None
     # accelerate's policy also casts what the root returns (`utils/dataclasses.py: set_mixed_precision`).
     policy = MixedPrecisionPolicy(compute, reduce, output_dtype=compute)
     keeps = layout.strategy in ("shard_grad_op", "no_shard") or layout.reshard is False
-    names = ("replicate", "shard") if sizes.replicas > 1 else ("shard",)
+    names = ("dp_replicate", "fsdp") if sizes.replicas > 1 else ("fsdp",)
     if layout.wrap == _ROOTED:
         _rooted(model, mesh[names], policy, not keeps)
         return

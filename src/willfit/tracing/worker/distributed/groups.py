@@ -18,6 +18,9 @@ from willfit.training.settings import LayoutSettings
 #: Ways to share states that run here.
 TRACED = ("ddp", "fsdp1", "fsdp2", "none")
 
+#: `transformers/distributed/utils.py: initialize_distributed_mesh`.
+DIMENSIONS = ("pp", "dp_replicate", "fsdp", "tp")
+
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
@@ -74,6 +77,8 @@ def sizes_of(layout: LayoutSettings, ranks: int) -> Sizes:
         raise BadInput(f"data parallelism by {kind!r} is not traced", f"traced: {', '.join(TRACED)}")
     if layout.sp:
         raise BadInput("sequence parallelism is not traced", "leave sp out, or ask `willfit train`")
+    if layout.tp > 1 and kind in ("ddp", "fsdp1") and ranks > layout.tp:
+        raise BadInput(f"{kind} with tensor parallelism is not traced", "fsdp2 is")
     if ranks % layout.tp:
         raise BadInput(f"{ranks} ranks cannot be divided by tp {layout.tp}", "change tp or their number")
     data = ranks // layout.tp
@@ -98,10 +103,10 @@ def start(ranks: int) -> None:
 
 
 def mesh_of(sizes: Sizes, device: torch.device) -> dist.DeviceMesh:
-    """A mesh with all ranks: `replicate`, `shard` and `tp`, each with its size."""
+    """A mesh with all ranks, by transformers' names of its dimensions."""
     with _real():
         return dist.init_device_mesh(
-            device.type, (sizes.replicas, sizes.shards, sizes.tp), mesh_dim_names=("replicate", "shard", "tp")
+            device.type, (1, sizes.replicas, sizes.shards, sizes.tp), mesh_dim_names=DIMENSIONS
         )
 
 

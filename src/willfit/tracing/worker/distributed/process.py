@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -42,6 +43,10 @@ class Alone:
         """Around the passes of a micro-batch, the last one of its step or not."""
         return contextlib.nullcontext()
 
-    def clip(self, parameters: Iterable[torch.nn.Parameter], norm: float) -> None:
+    def clip(self, parameters: Sequence[torch.nn.Parameter], norm: float) -> None:
         """Clip gradients before the optimizer's step."""
         torch.nn.utils.clip_grad_norm_(parameters, norm, foreach=True)
+
+    def groups(self, parameters: Sequence[torch.nn.Parameter]) -> Sequence[Any]:
+        """Parameters as the optimizer is given them."""
+        return parameters

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 
 from willfit.tracing.question import Train
-from willfit.tracing.worker.distributed import ddp, fsdp1, fsdp2, groups
+from willfit.tracing.worker.distributed import ddp, fsdp1, fsdp2, groups, tensor
 from willfit.tracing.worker.distributed.process import Alone
 from willfit.tracing.worker.recipes import model as models
 from willfit.tracing.worker.tracer import Tracer
@@ -22,6 +22,21 @@ class Several(Alone):
         super().__init__(model, asked, tracer)
         self.sizes = sizes
         self.mesh = groups.mesh_of(sizes, tracer.device)
+        if sizes.tp > 1:
+            tensor.divide(model, sizes, self.mesh)
+
+    def clip(self, parameters: Sequence[torch.nn.Parameter], norm: float) -> None:
+        """Clip as accelerate does, which tells DTensors from others."""
+        from accelerate import Accelerator
+
+        Accelerator._clip_grad_norm_dtensor_aware(None, list(parameters), norm)
+
+    def groups(self, parameters: Sequence[torch.nn.Parameter]) -> Sequence[Any]:
+        """One group for each mesh, as the Trainer makes them (`trainer.py: create_optimizer`)."""
+        found: dict[object, list[torch.nn.Parameter]] = {}
+        for parameter in parameters:
+            found.setdefault(getattr(parameter, "device_mesh", None), []).append(parameter)
+        return [{"params": group} for group in found.values()]
 
 
 class Second(Several):
@@ -64,7 +79,7 @@ class First(Several):
         postpones = self.asked.habits.postpones_sharing and not last
         return model.no_sync() if postpones else contextlib.nullcontext()
 
-    def clip(self, parameters: Iterable[torch.nn.Parameter], norm: float) -> None:
+    def clip(self, parameters: Sequence[torch.nn.Parameter], norm: float) -> None:
         """Clip by the norm of all ranks' gradients."""
         model: Any = self.model
         model.clip_grad_norm_(norm)
@@ -89,4 +104,4 @@ class Copies(Several):
             yield
 
 
-SCHEMES = {"ddp": Copies, "fsdp1": First, "fsdp2": Second}
+SCHEMES = {"ddp": Copies, "fsdp1": First, "fsdp2": Second, "none": Several}

@@ -24,6 +24,7 @@ def install(tracer: Tracer) -> None:
     _propagation(tracer)
     _eager()
     _addresses()
+    _foreach()
 
 
 def _resizes(tracer: Tracer) -> None:
@@ -81,3 +82,12 @@ def _addresses() -> None:
 
     torch.UntypedStorage.data_ptr = start
     FakeTensor.data_ptr = address
+
+
+def _foreach() -> None:
+    """Torch works on lists of plain tensors at once where nothing else is asked for; fake ones stand for plain ones."""
+    from torch.optim import optimizer
+    from torch.utils import _foreach_utils
+
+    optimizer._foreach_supported_types.append(FakeTensor)
+    _foreach_utils._foreach_supported_types.append(FakeTensor)

@@ -43,7 +43,7 @@ def run(asked: Train, model: torch.nn.Module, tracer: Tracer, process: distribut
     """Some steps, with marks where each phase ends."""
     settings = asked.settings
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = optimizers.made(settings.optimizer, trained)
+    optimizer = optimizers.made(settings.optimizer, process.groups(trained))
     forward = forward_of(model, settings.precision, tracer.device)
     follow_checkpoints(tracer)
     micros = settings.gradient_accumulation
