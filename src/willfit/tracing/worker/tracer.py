@@ -166,6 +166,8 @@ class Tracer(TorchDispatchMode):
             self._empty[key] = (index, weakref.ref(storage, lambda _: self._empty.pop(key, None)))
 
     def _see(self, tensor: torch.Tensor, op: str) -> None:
+        if isinstance(tensor, self.wrappers):
+            return
         device = tensor.device
         if device.type != self.device.type or (device.index or 0) != (self.device.index or 0):
             return

@@ -20,8 +20,8 @@ def wrapped(model: Any, asked: Train, tracer: Tracer) -> torch.nn.Module:
     from torch.nn.parallel import distributed
 
     def reducer(parameters: Any, buckets: Any, *rest: Any) -> Reducer:
-        finds_unused, views, limits = rest[4], rest[5], rest[10]
-        return Reducer(tracer, parameters, buckets, finds_unused, views, limits)
+        cap, finds_unused, views, first = rest[3], rest[4], rest[5], rest[7]
+        return Reducer(tracer, parameters, buckets, finds_unused, views, [first, cap])
 
     dist.Reducer, dist.Logger = reducer, Logger
     # It reads shapes that other ranks sent.

@@ -17,6 +17,7 @@ from willfit.errors import BadInput
 from willfit.tracing.question import Train
 from willfit.tracing.worker.distributed.dtypes import computed, reduced
 from willfit.tracing.worker.distributed.groups import Sizes
+from willfit.tracing.worker.recipes import casting
 from willfit.tracing.worker.recipes import model as models
 from willfit.tracing.worker.tracer import Tracer
 from willfit.training.settings import LayoutSettings
@@ -56,6 +57,9 @@ def wrapped(model: Any, asked: Train, sizes: Sizes, mesh: dist.DeviceMesh, trace
         raise BadInput(f"FSDP has no strategy {layout.strategy!r}")
     compute, reduce = computed(settings.precision), reduced(settings.precision)
     hybrid = sizes.replicas > 1 and sizes.shards > 1
+    if compute is not None and compute is not torch.float32:
+        # accelerate's mixed precision is autocast as well, but with FSDP2.
+        casting.under_autocast(model, compute, tracer.device)
     with tracer:
         found = FullyShardedDataParallel(
             model,

@@ -47,13 +47,14 @@ class Reducer:
         self._tracer, self._parameters = tracer, list(parameters)
         self._finds_unused, self._views, self._limits = finds_unused, views, list(limits)
         self._order: list[int] = []
-        self._rebuilt = self._expects = False
+        self._rebuilt = self._expects = self._finishing = False
         self._buckets: list[torch.Tensor] = []
         self._parts: dict[int, torch.Tensor] = {}
         self._make(buckets)
-        # `initialize_local_used_map`
-        self._used = torch.empty(len(self._parameters), dtype=torch.int32, device=self._parameters[0].device)
-        tracer.relabel(self._used, "communication", "used parameters")
+        if finds_unused:  # `initialize_local_used_map`
+            device = self._parameters[0].device
+            self._used = torch.empty(len(self._parameters), dtype=torch.int32, device=device)
+            tracer.relabel(self._used, "communication", "used parameters")
         for index, parameter in enumerate(self._parameters):
             parameter.register_post_accumulate_grad_hook(self._hook(index))
 
@@ -77,6 +78,9 @@ class Reducer:
         def ready(parameter: torch.Tensor) -> None:
             if not self._expects:
                 return
+            if not self._finishing:
+                self._finishing = True
+                torch.autograd.Variable._execution_engine.queue_callback(self._finish)
             if not self._rebuilt and not self._finds_unused:
                 self._order.append(index)
             if self._views:
@@ -106,9 +110,9 @@ class Reducer:
         """Gradients from here on are reduced."""
         self._expects = True
 
-    def hold(self) -> None:
-        """Gradients from here on are not reduced (`require_backward_grad_sync`)."""
-        self._expects = False
+    def _finish(self) -> None:
+        """`finalize_backward`: gradients of passes that no one announces are not reduced."""
+        self._expects = self._finishing = False
 
     def set_logger(self, logger: object) -> None:
         """Nothing is logged."""

@@ -94,14 +94,11 @@ class Copies(Several):
         self.model = ddp.wrapped(self.model, self.asked, self.tracer)
         return self.model
 
-    @contextlib.contextmanager
-    def micro_batch(self, last: bool) -> Iterator[None]:
+    def micro_batch(self, last: bool) -> contextlib.AbstractContextManager[None]:
         """Gradients are reduced in the last one only, if the framework postpones that."""
         model: Any = self.model
         postpones = self.asked.habits.postpones_sharing and not last
-        model.reducer.hold()
-        with model.no_sync() if postpones else contextlib.nullcontext():
-            yield
+        return model.no_sync() if postpones else contextlib.nullcontext()
 
 
 SCHEMES = {"ddp": Copies, "fsdp1": First, "fsdp2": Second, "none": Several}

@@ -6,9 +6,11 @@ shape or a layout is never there.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
+from torch._subclasses import fake_impls
 from torch._subclasses.fake_tensor import FakeTensor
 
 from willfit.tracing.worker.tracer import Tracer
@@ -57,14 +59,31 @@ def _eager() -> None:
 
     Torch takes fake tensors for a sign of compilation, waits at once and asks for each layout again.
     """
-    import sys
-
     import torch.distributed._functional_collectives as collectives
 
     before = collectives._are_we_tracing
     for module in list(sys.modules.values()):
         if getattr(module, "_are_we_tracing", None) is before:
             module._are_we_tracing = lambda: False  # type: ignore[attr-defined]
+    collectives._maybe_wrap_tensor = _Awaited.apply
+    waits = torch.ops._c10d_functional.wait_tensor.default
+    fake_impls.op_implementations_dict[waits] = lambda mode, function, result: result
+
+
+class _Awaited(torch.autograd.Function):
+    """`_wrap_tensor_autograd`, of which fake tensors have a copy."""
+
+    @staticmethod
+    def forward(ctx: Any, result: torch.Tensor) -> torch.Tensor:
+        """What has to be waited for, around a collective's result."""
+        from torch.distributed._functional_collectives import AsyncCollectiveTensor
+
+        return AsyncCollectiveTensor(result)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        """The gradient as it is."""
+        return gradient
 
 
 def _addresses() -> None:
