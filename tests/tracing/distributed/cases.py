@@ -41,10 +41,14 @@ POSTPONING = Habits(postpones_sharing=True)
 
 
 def run(
-    layout: LayoutSettings, config: dict[str, Any] = CONFIG, habits: Habits = POSTPONING, **named: Any
+    layout: LayoutSettings,
+    config: dict[str, Any] = CONFIG,
+    habits: Habits = POSTPONING,
+    ranks: int = 2,
+    **named: Any,
 ) -> Train:
-    """Two ranks that take two steps."""
-    return Train(config, replace(SETTINGS, layout=layout, **named), habits, ranks=2)
+    """Ranks that take two steps."""
+    return Train(config, replace(SETTINGS, layout=layout, **named), habits, ranks=ranks)
 
 
 CHECKPOINTED = {"checkpointing": CheckpointingSettings("full", reentrant=False)}
@@ -61,7 +65,7 @@ CASES = {
     "fsdp2 scattered each": run(
         LayoutSettings(data="fsdp2"), habits=Habits(), precision=MIXED, gradient_accumulation=2
     ),
-    "hsdp": run(LayoutSettings(data="fsdp2", shards=1), precision=MIXED),
+    "fsdp2 hybrid": run(LayoutSettings(data="fsdp2", shards=2), precision=MIXED, ranks=4),
     "fsdp1": run(LayoutSettings(data="fsdp1")),
     "fsdp1 mixed": run(LayoutSettings(data="fsdp1"), precision=MIXED),
     "fsdp1 no prefetch": run(LayoutSettings(data="fsdp1", prefetch=0), precision=MIXED),
@@ -70,6 +74,7 @@ CASES = {
     "fsdp1 checkpoints": run(LayoutSettings(data="fsdp1"), precision=MIXED, **CHECKPOINTED),
     "fsdp1 lora": run(LayoutSettings(data="fsdp1"), precision=MIXED, **ADAPTED),
     "fsdp1 accumulated": run(LayoutSettings(data="fsdp1"), precision=MIXED, gradient_accumulation=2),
+    "fsdp1 hybrid": run(LayoutSettings(data="fsdp1", shards=2), precision=MIXED, ranks=4),
     "ddp": run(LayoutSettings(data="ddp")),
     "ddp autocast": run(
         LayoutSettings(data="ddp"), precision=PrecisionSettings(weights="fp32", compute="bf16", autocast=True)
@@ -81,4 +86,5 @@ CASES = {
     ),
     "tp": run(LayoutSettings(tp=2), EVEN),
     "tp checkpoints": run(LayoutSettings(tp=2), EVEN, **CHECKPOINTED),
+    "tp fsdp2": run(LayoutSettings(tp=2, data="fsdp2"), EVEN, ranks=4, precision=MIXED),
 }

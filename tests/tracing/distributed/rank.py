@@ -33,7 +33,7 @@ def wrapped(model: torch.nn.Module, asked: object, tracer: Tracer) -> torch.nn.M
 def main() -> None:
     asked, rank, store = CASES[sys.argv[1]], int(sys.argv[2]), sys.argv[3]
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=asked.ranks)
     schemes.ddp.wrapped = wrapped
     values.padded(False)
     tracer = Tracer("cpu")

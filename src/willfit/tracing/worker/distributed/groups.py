@@ -6,11 +6,13 @@ for they hold numbers of ranks that are read.
 
 from __future__ import annotations
 
-import contextlib
+import functools
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.utils._python_dispatch import _disable_current_modes
 
 from willfit.errors import BadInput
 from willfit.training.settings import LayoutSettings
@@ -100,20 +102,26 @@ def start(ranks: int) -> None:
 
     if not dist.is_initialized():
         dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=ranks)
+    for name in ("__init__", "_concatenate"):
+        _outside(dist.DeviceMesh, name)
 
 
 def mesh_of(sizes: Sizes, device: torch.device) -> dist.DeviceMesh:
     """A mesh with all ranks, by transformers' names of its dimensions."""
-    with _real():
+    with _disable_current_modes():
         return dist.init_device_mesh(
             device.type, (1, sizes.replicas, sizes.shards, sizes.tp), mesh_dim_names=DIMENSIONS
         )
 
 
-@contextlib.contextmanager
-def _real():  # type: ignore[no-untyped-def]
-    """Without fake tensors and tracers, if any are on."""
-    from torch.utils._python_dispatch import _disable_current_modes
+def _outside(kind: type, name: str) -> None:
+    """Run a method without fake tensors and tracers, if any are on."""
+    method = vars(kind)[name]
+    inner = getattr(method, "__func__", method)
 
-    with _disable_current_modes():
-        yield
+    @functools.wraps(inner)
+    def outside(*args: Any, **kwargs: Any) -> Any:
+        with _disable_current_modes():
+            return inner(*args, **kwargs)
+
+    setattr(kind, name, outside if inner is method else type(method)(outside))
