@@ -308,6 +308,22 @@ def train_about(
     return Answer(subject, replace(answer, notes=(*_assumptions(machine), *answer.notes)))
 
 
+def spread_over(machine: Machine, ranks: int | None) -> Machine:
+    """The machine with a device for each rank: one device is meant for each.
+
+    Raises
+    ------
+    BadInput
+        If there are several, but not so many.
+    """
+    count = len(machine.devices)
+    if ranks is None or ranks == count:
+        return machine
+    if count == 1:
+        return replace(machine, devices=machine.devices * ranks)
+    raise BadInput(f"{ranks} ranks need {ranks} devices, not {count}", "leave one of the two out")
+
+
 def _visible(machine: Machine, launch: Launch) -> tuple[Device, ...]:
     """The devices that a command sees: those of its numbers, if there are so many, else the first."""
     if launch.visible and max(launch.visible) < len(machine.devices):

@@ -1,7 +1,7 @@
 """Running the child process: it is started, followed and, if someone interrupts, ended.
 
-The child prints lines of JSON: `{"phase": ..., "step": ..., "events": ...}` as it goes, and `{"error": ..., "hint":
-...}` before it gives up. Its answer is a file in a directory of its own, which is gone afterwards.
+The child prints lines of JSON: `{"phase": ..., "step": ..., "events": ...}` as it goes, and `{"of": ..., "error": ...,
+"hint": ...}` where it gives up. Its answers are files in a directory of its own, which is gone afterwards.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -59,50 +59,69 @@ def traced(question: Question, progress: Callable[[Progress], None] = lambda _: 
     BadInput
         If the program cannot be traced: what it said is in the message.
     """
+    found = traced_all([question], progress)[0]
+    if isinstance(found, BadInput):
+        raise found
+    return found
+
+
+def traced_all(
+    questions: Sequence[Question], progress: Callable[[Progress], None] = lambda _: None
+) -> list[Trace | BadInput]:
+    """What programs allocate and free, each in a process of its own, or why it cannot be traced.
+
+    Raises
+    ------
+    BadInput
+        If torch or what else a trace needs is not installed.
+    """
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         raise BadInput(f"a trace needs {' and '.join(missing)}", "pip install 'willfit[trace]'")
     with tempfile.TemporaryDirectory(prefix="willfit-trace-") as folder:
-        answer, said = Path(folder, "trace"), Path(folder, "stderr")
-        with said.open("wb") as errors:
+        said = Path(folder, "stderr")
+        with said.open("wb") as stderr:
             child = subprocess.Popen(
-                [sys.executable, "-m", "willfit.tracing.worker", str(answer)],
+                [sys.executable, "-m", "willfit.tracing.worker", folder],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=errors,
+                stderr=stderr,
                 start_new_session=True,  # an interrupt reaches this process, which ends the child
             )
         try:
-            error = _followed(child, question, progress)
+            refused = _followed(child, questions, progress)
             status = child.wait()
         finally:
             _end(child)
-        if error is not None:
-            raise error
-        if status or not answer.exists():
-            raise _died(status, said.read_text(errors="replace"))
-        return Trace.from_bytes(answer.read_bytes())
+        died = _died(status, said.read_text(errors="replace"))
+        answers: list[Trace | BadInput] = []
+        for index in range(len(questions)):
+            answer = Path(folder, str(index))
+            answers.append(
+                Trace.from_bytes(answer.read_bytes()) if answer.exists() else refused.get(index, died)
+            )
+        return answers
 
 
 def _followed(
-    child: subprocess.Popen[bytes], question: Question, progress: Callable[[Progress], None]
-) -> BadInput | None:
-    """Give a child its question and read what it prints; what is wrong, if it says so."""
+    child: subprocess.Popen[bytes], questions: Sequence[Question], progress: Callable[[Progress], None]
+) -> dict[int, BadInput]:
+    """Give a child its questions and read what it prints; what is wrong with some, if it says so."""
     assert child.stdin is not None
     assert child.stdout is not None
+    refused: dict[int, BadInput] = {}
     try:
-        child.stdin.write(pickle.dumps(question))
+        child.stdin.write(pickle.dumps(list(questions)))
         child.stdin.close()
     except BrokenPipeError:
-        return None  # it is gone, and its exit status says why
-    error = None
+        return refused  # it is gone, and its exit status says why
     for line in child.stdout:
         said = json.loads(line)
         if "error" in said:
-            error = BadInput(said["error"], said["hint"])
+            refused[int(said["of"])] = BadInput(said["error"], said["hint"])
         else:
             progress(Progress(**said))
-    return error
+    return refused
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

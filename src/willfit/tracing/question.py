@@ -81,6 +81,8 @@ class Generate:
         How linear layers are stored: a method of `QuantizationSettings`; None for dense ones.
     ranks
         Tensor-parallel ranks.
+    generation
+        Fields of its generation_config.json: `do_sample`, `cache_implementation`, `prefill_chunk_size`.
     """
 
     config: Mapping[str, Any]
@@ -91,6 +93,7 @@ class Generate:
     attention: str | None = None
     quantization: str | None = None
     ranks: int = 1
+    generation: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,6 +152,16 @@ class Trace:
     kernels: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def sizes(self) -> list[int]:
+        """Bytes of each storage."""
+        return [storage.nbytes for storage in self.storages]
+
+    @property
+    def streams(self) -> list[int]:
+        """CUDA stream of each storage."""
+        return [storage.cuda_stream for storage in self.storages]
+
     @cached_property
     def totals(self) -> list[int]:
         """Bytes alive after each event."""

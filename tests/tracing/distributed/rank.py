@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from cases import CASES
 
+from willfit.tracing.question import Card
 from willfit.tracing.worker import distributed
 from willfit.tracing.worker.distributed import ddp, schemes
 from willfit.tracing.worker.recipes import casting
@@ -36,7 +37,7 @@ def main() -> None:
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=asked.ranks)
     schemes.ddp.wrapped = wrapped
     values.padded(False)
-    tracer = Tracer("cpu")
+    tracer = Tracer("cpu", Card())
     model = models.built(asked)
     training.follow_loss(model, tracer)
     if asked.settings.precision.autocast:

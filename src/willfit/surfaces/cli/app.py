@@ -9,13 +9,14 @@ from typing import Any
 from willfit.errors import BadInput
 from willfit.launch.table import programs_like
 from willfit.surfaces.cli.parsing import Parser
-from willfit.surfaces.cli.words import arranged, first_positional
+from willfit.surfaces.cli.words import TAKE_PROGRAMS, arranged, first_positional
 
 #: Modules of `commands/`, in the order of the help. A command is one module with `HELP`, `declare` and `run`,
 #: and one entry here.
 COMMANDS: tuple[str, ...] = (
     "estimate",
     "train",
+    "trace",
     "inspect",
     "compare",
     "rules",
@@ -23,6 +24,7 @@ COMMANDS: tuple[str, ...] = (
     "models",
     "validate",
     "calibrate",
+    "check-forms",
     "schema",
 )
 
@@ -56,7 +58,7 @@ def main(words: Sequence[str]) -> int:
         given = parser.read(rest)
     except BadInput as error:
         raise _misspelt(rest) or error from None
-    status: int = module.run(given, launch) if command == "estimate" else module.run(given)
+    status: int = module.run(given, launch) if command in TAKE_PROGRAMS else module.run(given)
     return status
 
 
@@ -70,7 +72,7 @@ def _misspelt(words: Sequence[str]) -> BadInput | None:
 
 
 def _module(command: str) -> Any:
-    return import_module(f"willfit.surfaces.cli.commands.{command}")
+    return import_module(f"willfit.surfaces.cli.commands.{command.replace('-', '_')}")
 
 
 def _overview() -> Parser:

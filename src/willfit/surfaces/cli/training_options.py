@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Callable
 
 from willfit.errors import BadInput
 from willfit.quantities import parse_tokens
@@ -25,6 +26,12 @@ from willfit.training.settings import (
 #: Methods that train a model's own parameters; any other is an adapter by PEFT's name.
 _OWN = ("full", "freeze", "galore", "apollo", "badam", "lisa", "lomo")
 
+#: The newer of PyTorch's two ways to shard.
+_FSDP2 = 2
+
+#: Attention by the names that people write.
+_ATTENTION = {"flash": "flash_attention_2", "flash2": "flash_attention_2", "flash3": "flash_attention_3"}
+
 #: What a rank is where none is given, as tutorials of PEFT and TRL have it.
 _RANK = 16
 
@@ -44,6 +51,11 @@ def declare_training(parser: Parser) -> None:
         help=f"rank of low-rank adapters ({_RANK}, or the engine's own) and of GaLore, APOLLO",
     )
     what.add_argument("--targets", help="modules that are adapted, with commas: q_proj,v_proj (all-linear)")
+    what.add_argument(
+        "--lora",
+        metavar="SPEC",
+        help="--method lora in one word: r=16,targets=all-linear,dropout=0.05",
+    )
     what.add_argument("--lora-dropout", type=float, help="dropout of adapters (0, or the engine's own)")
     what.add_argument(
         "--modules-to-save", help="modules that are trained whole beside adapters: embed_tokens,lm_head"
@@ -56,7 +68,10 @@ def declare_training(parser: Parser) -> None:
         help="of prefix and prompt tuning (20)",
     )
     what.add_argument(
-        "--quantize", metavar="METHOD", help="a frozen base stored so: nf4, fp4, int8, gptq, awq, ..."
+        "--quantize",
+        "--quantization",
+        metavar="METHOD",
+        help="a frozen base stored so: nf4, fp4, int8, gptq, awq, ...",
     )
     what.add_argument("--train-only", help="parts or patterns of names that alone are trained")
     what.add_argument("--freeze", help="parts or patterns of names that are not trained: embedding,vision")
@@ -89,7 +104,9 @@ def declare_training(parser: Parser) -> None:
         "--optimizer-impl", choices=("foreach", "fused", "for-loop"), help="how torch runs it"
     )
     numbers.add_argument(
-        "--attention", help="eager, sdpa, flash_attention_2, flash_attention_3, flex_attention"
+        "--attention",
+        "--attn",
+        help="eager, sdpa, flash (flash_attention_2), flash_attention_3, flex_attention",
     )
     numbers.add_argument("--loss", help="hf, chunked, chunked-head, fused, liger, cut, vocab-parallel")
     numbers.add_argument(
@@ -98,10 +115,18 @@ def declare_training(parser: Parser) -> None:
     )
     numbers.add_argument("--compile", action="store_true", help="layers run under torch.compile")
     numbers.add_argument(
-        "--checkpointing", help="none, full, selective-op, selective-core-attn, every-2, ..."
+        "--checkpointing",
+        nargs="?",
+        const="full",
+        help="none, full (meant where nothing follows), selective-op, selective-core-attn, every-2, ...",
     )
     spread = parser.add_argument_group("the layout")
-    spread.add_argument("--fsdp", choices=("1", "2"), help="fully sharded data parallel")
+    spread.add_argument(
+        "--fsdp",
+        metavar="N",
+        type=whole("--fsdp"),
+        help="fully sharded data parallel: 1 or 2, which one; more: FSDP2 over so many ranks",
+    )
     spread.add_argument("--zero", choices=("1", "2", "3"), help="DeepSpeed's ZeRO stage")
     spread.add_argument(
         "--ddp", action="store_true", help="DistributedDataParallel, as several devices do by default"
@@ -131,18 +156,33 @@ def declare_training(parser: Parser) -> None:
     program.add_argument("--engine-version", metavar="VERSION", help="default: the newest that is known")
 
 
-def training_settings(given: Namespace) -> TrainingSettings:
+def ranks_asked(given: Namespace) -> int | None:
+    """How many processes the options speak of; None if they leave that to the devices."""
+    model = given.tp * given.pp * given.cp * given.ulysses
+    if given.fsdp is not None and given.fsdp > _FSDP2:
+        return int(given.fsdp * model)
+    return None
+
+
+def training_settings(given: Namespace, framework: str | None = None) -> TrainingSettings:
     """The settings that the options make.
+
+    Parameters
+    ----------
+    framework
+        The one that is meant where none is named; None for one that has what is asked for.
 
     Raises
     ------
     BadInput
         If options contradict each other.
     """
+    if given.lora is not None:
+        _take_lora(given)
     method = given.method.lower()
     quantization = _quantization(given, method)
     return TrainingSettings(
-        framework=given.engine or _framework(given),
+        framework=given.engine or framework or _framework(given),
         version=given.engine_version,
         objective=given.objective,
         micro_batch=given.batch,
@@ -162,7 +202,7 @@ def training_settings(given: Namespace) -> TrainingSettings:
         image_tokens=given.image_tokens,
         frozen=_words(given.freeze),
         trained=_words(given.train_only),
-        attention=given.attention,
+        attention=_ATTENTION.get(given.attention, given.attention),
         kernels=_words(given.kernels),
         compile=given.compile,
     )
@@ -180,13 +220,47 @@ def _framework(given: Namespace) -> str:
         or given.schedule
     ):
         return "megatron"
-    if given.fsdp == "2" and (given.tp > 1 or given.cp > 1):
+    if given.fsdp is not None and given.fsdp >= _FSDP2 and (given.tp > 1 or given.cp > 1):
         return "torchtitan"
     if given.tp > 1 or given.cp > 1:
         return "megatron"
     return (
         "deepspeed" if recipe.startswith("deepspeed") or given.zero or given.ulysses > 1 else "transformers"
     )
+
+
+def _take_lora(given: Namespace) -> None:
+    """Put what `--lora` says where the options of adapters are."""
+    given.method = "lora" if given.method == "full" else given.method
+    key = ""
+    found: dict[str, list[str]] = {}
+    for part in _words(given.lora):
+        name, equals, value = part.partition("=")
+        if equals:
+            key = name.strip()
+            found[key] = [value.strip()]
+        elif key == "targets":
+            found[key].append(part)
+        else:
+            raise BadInput(f"--lora has {part!r}, expected name=value", "--lora r=16,targets=all-linear")
+    for key, values in found.items():
+        if key not in _LORA:
+            raise BadInput(f"--lora has no {key!r}", f"known: {', '.join(_LORA)}")
+        option, read = _LORA[key]
+        setattr(given, option, read(",".join(values)))
+
+
+def _dropout(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise BadInput(f"--lora dropout is {text[:40]!r}, expected a number") from None
+
+
+#: What `--lora` may say: the option that it stands for, and how its value is read.
+_LORA: dict[str, tuple[str, Callable[[str], object]]] = {
+    "r": ("rank", whole("--lora r")), "targets": ("targets", str), "dropout": ("lora_dropout", _dropout),
+}  # fmt: skip
 
 
 def _words(text: str | None) -> tuple[str, ...]:
@@ -240,7 +314,7 @@ def _checkpointing(given: Namespace) -> CheckpointingSettings:
 
 
 def _layout(given: Namespace) -> LayoutSettings:
-    asked = [f"fsdp{given.fsdp}"] if given.fsdp else []
+    asked = [f"fsdp{min(given.fsdp, _FSDP2)}"] if given.fsdp else []
     asked += [f"zero{given.zero}"] if given.zero else []
     asked += ["ddp"] if given.ddp else []
     asked += ["distributed-optimizer"] if given.distributed_optimizer else []

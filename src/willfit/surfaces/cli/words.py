@@ -16,6 +16,9 @@ from willfit.launch.table import variables_before
 #: The command that is meant where none is named.
 DEFAULT_COMMAND = "estimate"
 
+#: Commands behind whose words, after `--`, a program may stand.
+TAKE_PROGRAMS = (DEFAULT_COMMAND, "trace")
+
 #: Options that take no value, of all commands.
 SWITCHES: frozenset[str] = frozenset(
     {
@@ -31,6 +34,7 @@ SWITCHES: frozenset[str] = frozenset(
         "--ddp",
         "--distributed-optimizer",
         "--sp",
+        "--generate",
     }
 )
 
@@ -66,7 +70,8 @@ def arranged(words: Sequence[str], commands: Collection[str]) -> Arranged:
         # `willfit --json inspect MODEL`: options may stand before the command as well.
         command, options, rest = rest[0], [*options, *rest[1:]], []
         if command != DEFAULT_COMMAND:
-            return Arranged(command, options, [])
+            ends = options.index("--") if command in TAKE_PROGRAMS and "--" in options else len(options)
+            return Arranged(command, options[:ends], options[ends + 1 :])
         return arranged(options, ())
     started = variables_before(rest)[1]
     if (started and is_program(started[0])) or (separated and len(rest) > 1):

@@ -1,7 +1,8 @@
-"""Trace one program: `python -m willfit.tracing.worker ANSWER`, the question on standard input.
+"""Trace programs: `python -m willfit.tracing.worker FOLDER`, a list of questions on standard input.
 
-One process is one program: the shims stay. It prints what `protocol.py` says, and writes the trace into the file
-`ANSWER`.
+The shims stay in a process, so each program has one of its own: this one if there is one question, else forked ones,
+which share what was imported. The trace of question 3 is the file `FOLDER/3`; what is said on the way, `protocol.py`
+knows.
 """
 
 from __future__ import annotations
@@ -21,22 +22,68 @@ from willfit.tracing.worker.protocol import Line
 #: Exit status where the program cannot be traced, and the parent was told why.
 REFUSED = 3
 
+#: Characters of an error that are told.
+_LONGEST = 200
+
+#: Forked processes at once.
+_AT_ONCE = os.cpu_count() or 1
+
 
 def main() -> None:
     """Read, run, write; never return, as autograd's threads for a device that is not there would not end."""
-    question: Question = pickle.load(sys.stdin.buffer)  # of the parent process, which is this program
-    line = Line()
-    status = 0
+    questions: list[Question] = pickle.load(sys.stdin.buffer)  # of the parent process, which is this program
+    line, folder = Line(), Path(sys.argv[1])
+    if len(questions) == 1:
+        os._exit(answer(questions[0], folder / "0", line))
+    warm()
+    running = 0
+    for index, question in enumerate(questions):
+        if running == _AT_ONCE:
+            os.wait()
+            running -= 1
+        if os.fork() == 0:
+            os._exit(answer(question, folder / str(index), line))
+        running += 1
+    while running:
+        os.wait()
+        running -= 1
+    os._exit(0)
+
+
+def warm() -> None:
+    """Import what most programs need, before processes are forked."""
+    import peft
+    import torch
+    import transformers
+
+    _ = peft.LoraConfig, torch.optim.AdamW, transformers.AutoModelForCausalLM
+
+
+def answer(question: Question, file: Path, line: Line) -> int:
+    """Trace a program into a file; the exit status."""
     try:
-        Path(sys.argv[1]).write_bytes(traced(question, line).to_bytes())
+        file.write_bytes(traced(question, line).to_bytes())
+        status = 0
     except BadInput as error:
-        line.failed(error)
+        line.failed(error, file.name)
         status = REFUSED
-    except BaseException:
+    except Exception as error:
         traceback.print_exc()
-        status = 1
+        line.failed(
+            BadInput(f"the traced program failed: {_told(error)}", "`willfit train` needs no trace"),
+            file.name,
+        )
+        status = REFUSED
     sys.stderr.flush()
-    os._exit(status)
+    return status
+
+
+def _told(error: Exception) -> str:
+    """An error as a line, with where it was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
+    said = next(iter(str(error).splitlines()), "no message")
+    return f"{type(error).__name__}: {said[:_LONGEST]}{where}"
 
 
 def traced(question: Question, line: Line) -> Trace:
@@ -46,7 +93,7 @@ def traced(question: Question, line: Line) -> Trace:
 
     path = question.path or paths.best(question.card)
     shims.install(question.card, path)
-    tracer = Tracer("cuda:0" if path == paths.CUDA else "cpu", line.progress)
+    tracer = Tracer("cuda:0" if path == paths.CUDA else "cpu", question.card, line.progress)
     gc.freeze()  # what was imported needs no looking at
     program = question.program
     if isinstance(program, Train):

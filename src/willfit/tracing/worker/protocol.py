@@ -29,9 +29,9 @@ class Line:
             self._said = now
             self._say({"phase": phase, "step": step, "events": events})
 
-    def failed(self, error: BadInput) -> None:
-        """Say why there is no answer."""
-        self._say({"error": error.message, "hint": error.hint})
+    def failed(self, error: BadInput, name: str) -> None:
+        """Say why there is no answer of that name."""
+        self._say({"of": name, "error": error.message, "hint": error.hint})
 
     def _say(self, what: dict[str, object]) -> None:
         try:

@@ -17,8 +17,10 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from willfit.tracing.question import Card
 from willfit.tracing.trace import Mark, PhaseStart, Place, Storage, Trace
-from willfit.tracing.worker import workspaces
+from willfit.tracing.worker import sums
+from willfit.tracing.worker.cuda import workspaces
 from willfit.tracing.worker.sources import source_line
 
 #: Autograd gives nodes that no forward pass made (accumulation of gradients) numbers from the top.
@@ -43,6 +45,8 @@ class Tracer(TorchDispatchMode):
     ----------
     device
         Whose storages are recorded: `cuda:0`, or `cpu`.
+    card
+        What the device is: how much its libraries and kernels take for themselves.
     progress
         Told of the phase, the step and how many events there were, whenever a module begins.
 
@@ -58,8 +62,11 @@ class Tracer(TorchDispatchMode):
         Tensors that hold others, which come by themselves.
     """
 
-    def __init__(self, device: str, progress: Callable[[str, int, int], None] | None = None) -> None:
+    def __init__(
+        self, device: str, card: Card, progress: Callable[[str, int, int], None] | None = None
+    ) -> None:
         super().__init__()
+        self.card = card
         self.device = torch.device(device)
         self.trace = Trace()
         self._progress = progress
@@ -68,6 +75,7 @@ class Tracer(TorchDispatchMode):
         self._modules: dict[int, list[str]] = {}
         self._spans: dict[int, tuple[list[int], list[str]]] = {}
         self._sources: dict[int, tuple[list[int], list[str]]] = {}
+        sums.alone_counts()  # which needs a backward pass of its own, before any is traced
         self._inside = threading.local()  # depth of reentrant checkpoints' backward passes
         self._main = threading.get_ident()
         self._threads = {self._main}
@@ -77,6 +85,8 @@ class Tracer(TorchDispatchMode):
         self._empty: dict[int, tuple[int, object]] = {}  # storages that were resized to nothing
         self._blind = 0
         self._meant = ""
+        self._held: dict[int, int] = {}  # storages of the workspaces that a kernel has not given back
+        self._kept: set[tuple[int, str]] = set()  # those that libraries keep, by thread and name
 
     # What happens
 
@@ -88,23 +98,20 @@ class Tracer(TorchDispatchMode):
             torch._C._set_only_lift_cpu_tensors(True)
         if self.wrappers and any(issubclass(kind, self.wrappers) for kind in types):
             return NotImplemented
-        result = func(*args, **(kwargs or {}))
+        named = kwargs or {}
         if self._blind:
-            return result
+            return func(*args, **named)
+        held = sums.added_to(*args) if sums.is_sum(func, args, named) else None
+        result = func(*args, **named)
+        if held is not None:
+            self._take_place(result, held)
         name = func._schema.name.removeprefix("aten::")
-        if isinstance(result, torch.Tensor):
-            self._see(result, name)
-        elif isinstance(result, (tuple, list)):
-            for leaf in result:
-                if isinstance(leaf, torch.Tensor):
-                    self._see(leaf, name)
-                elif isinstance(leaf, (tuple, list)):
-                    for inner in leaf:
-                        if isinstance(inner, torch.Tensor):
-                            self._see(inner, name)
-        taken = workspaces.of(name, args, result)
-        if taken:
-            self._take(taken, name)
+        here = False
+        for leaf in _tensors(result):
+            here |= self._see(leaf, name)
+        if here and name in workspaces.RULES:
+            for taken, begins in workspaces.events(workspaces.of(name, args, named, result, self.card)):
+                self._workspace(taken, name, begins)
         return result
 
     def adopt(self, tensor: torch.Tensor, category: str, name: str) -> None:
@@ -165,18 +172,28 @@ class Tracer(TorchDispatchMode):
         else:
             self._empty[key] = (index, weakref.ref(storage, lambda _: self._empty.pop(key, None)))
 
-    def _see(self, tensor: torch.Tensor, op: str) -> None:
-        if isinstance(tensor, self.wrappers):
-            return
+    def _see(self, tensor: torch.Tensor, op: str) -> bool:
+        """Take note of a tensor, and say whether it is on the device."""
         device = tensor.device
         if device.type != self.device.type or (device.index or 0) != (self.device.index or 0):
-            return
+            return False
+        if isinstance(tensor, self.wrappers):
+            return True
         storage = tensor.untyped_storage()
         key = storage._cdata
-        if key in self._alive or key in self._empty:
-            return
-        index = self._born(storage.nbytes(), op, tuple(tensor.shape), str(tensor.dtype)[6:])
-        self._alive[key] = (index, weakref.ref(storage, self._death(key, index)))
+        if key not in self._alive and key not in self._empty:
+            index = self._born(storage.nbytes(), op, tuple(tensor.shape), str(tensor.dtype)[6:])
+            self._alive[key] = (index, weakref.ref(storage, self._death(key, index)))
+        return True
+
+    def _take_place(self, made: torch.Tensor, held: torch.Tensor) -> None:
+        """A tensor is what a real device would have made by adding to another, which no one holds any more."""
+        found = self._alive.pop(held.untyped_storage()._cdata, None)
+        if found is not None:
+            storage = made.untyped_storage()
+            key = storage._cdata
+            # With the old reference its callback goes, so that the storage lives on under the new one.
+            self._alive[key] = (found[0], weakref.ref(storage, self._death(key, found[0])))
 
     def _born(self, nbytes: int, op: str, shape: tuple[int, ...], dtype: str) -> int:
         trace = self.trace
@@ -196,11 +213,21 @@ class Tracer(TorchDispatchMode):
 
         return died
 
-    def _take(self, nbytes: int, op: str) -> None:
-        """What a kernel took and gave back."""
-        index = self._born(nbytes, op, (nbytes,), "uint8")
-        self.trace.storages[index].category = "workspace"
-        self.trace.events.append(~index)
+    def _workspace(self, taken: workspaces.Workspace, op: str, begins: bool) -> None:
+        """What a kernel takes for itself, or gives back; what libraries keep they take once for a thread."""
+        if not begins:
+            self.trace.events.append(~self._held.pop(id(taken)))
+            return
+        if taken.kept:
+            key = threading.get_ident(), taken.name
+            if key in self._kept:
+                return
+            self._kept.add(key)
+        index = self._born(taken.nbytes, op, (taken.nbytes,), "uint8")
+        storage = self.trace.storages[index]
+        storage.category, storage.name = "workspace", taken.name
+        if not taken.kept:
+            self._held[id(taken)] = index
 
     # Where it happens
 
@@ -308,3 +335,12 @@ class Tracer(TorchDispatchMode):
             if not storage.category:
                 storage.category = "communication" if storage.op.startswith(_COLLECTIVE) else "temporary"
         return self.trace
+
+
+def _tensors(result: object) -> Iterator[torch.Tensor]:
+    """The tensors of what an operation returns."""
+    if isinstance(result, torch.Tensor):
+        yield result
+    elif isinstance(result, (tuple, list)):
+        for leaf in result:
+            yield from _tensors(leaf)

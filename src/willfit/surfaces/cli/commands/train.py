@@ -7,7 +7,7 @@ from argparse import Namespace
 
 from willfit.surfaces.cli.commands.estimate import machine_given, status_of
 from willfit.surfaces.cli.parsing import Parser, add_json, add_model, whole
-from willfit.surfaces.cli.training_options import declare_training, training_settings
+from willfit.surfaces.cli.training_options import declare_training, ranks_asked, training_settings
 
 HELP = "Peak memory of training or fine-tuning, by device, and what would make it fit."
 
@@ -46,10 +46,11 @@ def run(given: Namespace) -> int:
     """Print the answer; 0 if it fits, 1 if it does not, 2 if that cannot be judged."""
     from dataclasses import replace
 
-    from willfit.asking import require_devices, train_about
+    from willfit.asking import require_devices, spread_over, train_about
 
     machine = require_devices(machine_given(given))
     machine = replace(machine, devices=machine.devices * given.nodes)
+    machine = spread_over(machine, ranks_asked(given))
     answer = train_about(
         given.model, machine, training_settings(given), given.max, given.revision, given.offline
     ).estimate

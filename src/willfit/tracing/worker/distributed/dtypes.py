@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from willfit.errors import BadInput
+from willfit.quantities import dtype_name
 from willfit.tracing.worker.recipes.model import DTYPES
 from willfit.training.settings import PrecisionSettings
 
@@ -17,7 +18,7 @@ def dtype_of(name: str | None) -> torch.dtype:
     BadInput
         If shards are never of it.
     """
-    found = DTYPES.get(name or "fp32")
+    found = DTYPES.get(dtype_name(name or "fp32"))
     if found is None:
         raise BadInput(f"shards of {name} are not traced", f"traced: {', '.join(DTYPES)}")
     return found

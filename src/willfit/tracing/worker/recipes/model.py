@@ -9,15 +9,19 @@ from typing import Any
 import torch
 
 from willfit.errors import BadInput
+from willfit.quantities import dtype_name
 from willfit.tracing.question import Train
 from willfit.tracing.worker.recipes.adapters import adapted
 from willfit.tracing.worker.tracer import own
 from willfit.training.settings import CheckpointingSettings
 
-DTYPES = {
-    "bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32,
-    "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32,
-}  # fmt: skip
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+def dtype(name: str | None, usual: str) -> torch.dtype:
+    """A dtype of torch by a name as anyone writes it."""
+    return DTYPES[dtype_name(name or usual)]
+
 
 #: Classes of transformers by what the loss compares, in the order in which they are tried.
 CAUSAL = (
@@ -46,12 +50,15 @@ def configured(fields: dict[str, Any] | Any) -> Any:
     if kind is None:
         raise BadInput("the config says no model_type", "a trace needs one that transformers knows")
     try:
-        return transformers.AutoConfig.for_model(kind, **fields)
+        config = transformers.AutoConfig.for_model(kind, **fields)
     except ValueError as error:
         raise BadInput(
             f"transformers {transformers.__version__} has no model of type {kind!r}: {str(error).splitlines()[0]}",
             "a trace runs transformers' own model code; `willfit train` answers without it",
         ) from None
+    if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
+        config.decoder_start_token_id = config.pad_token_id or 0  # any token: it is only put before labels
+    return config
 
 
 def auto_class(config: Any, candidates: Iterable[str]) -> Any:
@@ -81,7 +88,7 @@ def built(asked: Train) -> torch.nn.Module:
     config.use_cache = settings.use_cache
     names = (asked.auto,) if asked.auto else CLASSES.get(settings.objective, CAUSAL)
     kind = auto_class(config, names)
-    weights = DTYPES[settings.precision.weights or "float32"]
+    weights = dtype(settings.precision.weights, "fp32")
     with torch.device("meta"):
         model = kind.from_config(config, dtype=weights, attn_implementation=settings.attention or "sdpa")
     checkpoint(model, settings.checkpointing)
@@ -114,16 +121,27 @@ def freeze(model: Any, patterns: Iterable[str]) -> None:
             part.requires_grad_(False)
 
 
-def place(model: torch.nn.Module, device: torch.device) -> None:
-    """Replace parameters and buffers by fake ones on the device; ties stay. Call under the fake mode."""
+def place(model: torch.nn.Module, device: torch.device) -> list[tuple[str, str, torch.Tensor]]:
+    """Replace parameters and buffers by fake ones on the device; ties stay. Call under the fake mode.
+
+    Returns
+    -------
+    Category, name and tensor of each.
+    """
     made: dict[int, torch.Tensor] = {}
-    for module in model.modules():
-        place_own(module, device, made)
+    return [
+        (category, f"{path}.{name}".strip("."), tensor)
+        for path, module in model.named_modules()
+        for category, name, tensor in place_own(module, device, made)
+    ]
 
 
-def place_own(module: torch.nn.Module, device: torch.device, made: dict[int, torch.Tensor]) -> None:
+def place_own(
+    module: torch.nn.Module, device: torch.device, made: dict[int, torch.Tensor]
+) -> list[tuple[str, str, torch.Tensor]]:
     """Replace those of one module; `made` remembers what each was replaced by."""
-    for table in (module._parameters, module._buffers):
+    found = []
+    for category, table in (("parameter", module._parameters), ("buffer", module._buffers)):
         for name, old in table.items():
             if old is None:
                 continue
@@ -131,7 +149,9 @@ def place_own(module: torch.nn.Module, device: torch.device, made: dict[int, tor
                 new = _like(old, device)
                 trained = isinstance(old, torch.nn.Parameter)
                 made[id(old)] = torch.nn.Parameter(new, old.requires_grad) if trained else new
+                found.append((category, name, made[id(old)]))
             table[name] = made[id(old)]
+    return found
 
 
 def _like(old: torch.Tensor, device: torch.device) -> torch.Tensor:

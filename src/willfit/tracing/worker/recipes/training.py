@@ -12,7 +12,6 @@ from willfit.tracing.worker import distributed
 from willfit.tracing.worker.cuda import flash
 from willfit.tracing.worker.recipes import casting, optimizers
 from willfit.tracing.worker.recipes import model as models
-from willfit.tracing.worker.recipes.model import DTYPES
 from willfit.tracing.worker.shims import values
 from willfit.tracing.worker.tracer import Tracer
 from willfit.training.settings import TrainingSettings
@@ -32,7 +31,7 @@ def trace(asked: Train, tracer: Tracer) -> None:
     follow_loss(model, tracer)
     precision = asked.settings.precision
     if precision.autocast:
-        casting.under_autocast(model, DTYPES[precision.compute or "bfloat16"], tracer.device)
+        casting.under_autocast(model, models.dtype(precision.compute, "bf16"), tracer.device)
     with FakeTensorMode(allow_non_fake_inputs=True):
         process = distributed.spread(model, asked, tracer)
         model = process.place()

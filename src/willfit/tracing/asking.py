@@ -1,0 +1,244 @@
+"""From what someone asks of a trace to its answer: find the model, run the child process or take what it found before,
+and replay that on the device."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from willfit.allocator.device import Device as Memory
+from willfit.allocator.history import History
+from willfit.allocator.replay import Replay, replay
+from willfit.allocator.settings import AllocatorSettings, parse_settings
+from willfit.asking import spread_over
+from willfit.checkpoints.locate import locate
+from willfit.engines.base import Machine, Subject
+from willfit.engines.subject import subject_of
+from willfit.errors import BadInput
+from willfit.estimate import Estimate
+from willfit.hardware.table import find_device
+from willfit.tracing import cache
+from willfit.tracing.asked import card_of, generate_question, train_question
+from willfit.tracing.child import Progress, traced
+from willfit.tracing.estimate import Told, estimate, memory_of
+from willfit.tracing.export.picture import picture
+from willfit.tracing.export.snapshot import snapshot_bytes
+from willfit.tracing.export.timeline import timeline
+from willfit.tracing.export.view import Caption
+from willfit.tracing.question import Question, Script
+from willfit.tracing.trace import Trace
+from willfit.training.estimate import prepared
+from willfit.training.settings import TrainingSettings
+
+#: Whose kernels run where no device was named.
+USUAL_DEVICE = "A100 80GB SXM"
+
+#: Variables that say how the allocator works, the newer first.
+_VARIABLES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+
+
+@dataclass
+class Traced:
+    """A trace with its answer.
+
+    Attributes
+    ----------
+    trace, estimate
+        What was seen, and what it means on the devices.
+    title, told
+        The model, and what was run, in a line.
+    settings
+        What `PYTORCH_ALLOC_CONF` sets.
+    memory
+        What the device has for the allocator; None if no device was named.
+    """
+
+    trace: Trace
+    estimate: Estimate
+    title: str
+    told: str
+    settings: AllocatorSettings
+    memory: Memory | None
+
+    @property
+    def judged(self) -> bool:
+        """Whether there is a device that it fits or does not."""
+        return self.memory is not None
+
+    def snapshot(self) -> bytes:
+        """A memory snapshot as PyTorch's visualizer opens it."""
+        history = History()
+        self._replay(history=history)
+        return snapshot_bytes(self.trace, history.entries, history.segments)
+
+    def page(self) -> bytes:
+        """The timeline as a page of its own."""
+        return timeline(self.trace, self._caption).encode()
+
+    def picture(self) -> bytes:
+        """The timeline as SVG."""
+        return picture(self.trace, self._caption).encode()
+
+    @cached_property
+    def _caption(self) -> Caption:
+        series = self._replay(series=True).series
+        assert series is not None
+        room = 0 if self.memory is None else self.memory.capacity - self.memory.outside
+        return Caption(self.title, self.told, series.reserved, room)
+
+    def _replay(self, history: History | None = None, series: bool = False) -> Replay:
+        trace = self.trace
+        return replay(
+            trace.sizes, trace.events, trace.streams, settings=self.settings, device=self.memory, history=history,
+            series=series,
+        )  # fmt: skip
+
+
+def allocator_settings(text: str | None) -> AllocatorSettings:
+    """What `PYTORCH_ALLOC_CONF` sets: as given, else as this process has it.
+
+    Raises
+    ------
+    BadInput
+        If it cannot be read.
+    """
+    if text is None:
+        text = next((os.environ[name] for name in _VARIABLES if os.environ.get(name)), "")
+    return parse_settings(text)
+
+
+def training(
+    model: str,
+    machine: Machine | None,
+    settings: TrainingSettings,
+    allocator: AllocatorSettings,
+    *,
+    ranks: int | None = None,
+    steps: int = 2,
+    revision: str | None = None,
+    offline: bool = False,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> Traced:
+    """Trace optimizer steps of a model.
+
+    Parameters
+    ----------
+    machine
+        A device for each rank; one is meant for each; None for no device in particular.
+    ranks
+        How many processes, where the devices do not say.
+
+    Raises
+    ------
+    BadInput
+        If the run cannot be as it is asked, or cannot be traced.
+    """
+    machine, judged = _machine(machine)
+    machine = spread_over(machine, ranks)
+    subject, fields = _found(model, revision, offline)
+    run, _ = prepared(subject, machine, settings)
+    question = train_question(fields, run, machine.devices[0], len(machine.devices), steps)
+    notes = (*run.assumed, *subject.notes)
+    told = Told(subject.model, run.settings.framework, "train", len(machine.devices), notes)
+    return _answered(question, told, machine, judged, allocator, progress)
+
+
+def generation(
+    model: str,
+    machine: Machine | None,
+    settings: TrainingSettings,
+    allocator: AllocatorSettings,
+    *,
+    prompt_len: int,
+    new_tokens: int,
+    revision: str | None = None,
+    offline: bool = False,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> Traced:
+    """Trace a prompt and the tokens after it.
+
+    Parameters
+    ----------
+    settings
+        Of these the batch, the weights' dtype, how they are stored, attention and tensor-parallel ranks count.
+
+    Raises
+    ------
+    BadInput
+        If it cannot be traced.
+    """
+    machine, judged = _machine(machine)
+    subject, fields = _found(model, revision, offline)
+    question = generate_question(
+        fields, settings, subject.architecture.dtype, machine.devices[0], prompt_len, new_tokens
+    )
+    told = Told(subject.model, "transformers", "generate", 1, tuple(subject.notes))
+    return _answered(question, told, machine, judged, allocator, progress)
+
+
+def script(
+    words: Sequence[str],
+    machine: Machine | None,
+    allocator: AllocatorSettings,
+    *,
+    steps: int = 2,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> Traced:
+    """Trace someone's own program. It is run.
+
+    Raises
+    ------
+    BadInput
+        If it cannot be traced, or fails by itself.
+    """
+    machine, judged = _machine(machine)
+    question = Question(Script(tuple(words), steps, len(machine.devices)), card_of(machine.devices[0]))
+    told = Told(" ".join(words), "script", "train", len(machine.devices))
+    return _answered(question, told, machine, judged, allocator, progress)
+
+
+def _machine(machine: Machine | None) -> tuple[Machine, bool]:
+    """The machine, and whether it is one that something fits on or not."""
+    if machine is not None:
+        return machine, True
+    usual = find_device(USUAL_DEVICE)
+    return Machine((replace(usual, name="any device", usable_bytes=None, reported_bytes=None),)), False
+
+
+def _found(model: str, revision: str | None, offline: bool) -> tuple[Subject, Mapping[str, Any]]:
+    """The model, and the fields of its config.json.
+
+    Raises
+    ------
+    BadInput
+        If it has none: a GGUF file is no model of transformers.
+    """
+    checkpoint = locate(model, revision, offline)
+    if checkpoint.config is None:
+        raise BadInput(
+            f"{model} has no config.json", "a trace runs transformers' model code, which is built from one"
+        )
+    return subject_of(checkpoint), checkpoint.config.fields
+
+
+def _answered(
+    question: Question,
+    told: Told,
+    machine: Machine,
+    judged: bool,
+    allocator: AllocatorSettings,
+    progress: Callable[[Progress], None],
+) -> Traced:
+    """The trace, from before or from a child process, and what it means."""
+    key = cache.key_of(question)
+    trace = cache.found(key) if key else None
+    if trace is None:
+        trace = traced(question, progress)
+        if key:
+            cache.keep(key, trace)
+    answer = estimate(trace, told, machine.devices, allocator)
+    memory = memory_of(machine.devices[0], told.ranks) if judged else None
+    return Traced(trace, answer, told.model, "", allocator, memory)
