@@ -14,6 +14,7 @@ from willfit.tracing.worker.dtypes import dtype
 from willfit.tracing.worker.recipes.adapters import adapted
 from willfit.tracing.worker.stand_ins import fused, quantized
 from willfit.tracing.worker.stand_ins.torchao import float8
+from willfit.tracing.worker.tracer import own
 from willfit.training.settings import CheckpointingSettings
 
 #: Classes of transformers by what the loss compares, in the order in which they are tried.
@@ -128,20 +129,38 @@ def place(model: torch.nn.Module, device: torch.device) -> list[tuple[str, str, 
     Category, name and tensor of each.
     """
     made: dict[int, torch.Tensor] = {}
+    return [
+        (category, f"{path}.{name}".strip("."), tensor)
+        for path, module in model.named_modules()
+        for category, name, tensor in place_own(module, device, made)
+    ]
+
+
+def place_own(
+    module: torch.nn.Module, device: torch.device, made: dict[int, torch.Tensor]
+) -> list[tuple[str, str, torch.Tensor]]:
+    """Replace those of one module; `made` remembers what each was replaced by."""
     found = []
-    for path, module in model.named_modules():
-        for table in (module._parameters, module._buffers):
-            for name, old in table.items():
-                if old is None:
-                    continue
-                if id(old) not in made:
-                    new = torch.empty_strided(old.shape, old.stride(), dtype=old.dtype, device=device)
-                    held = isinstance(old, torch.nn.Parameter)
-                    if hasattr(old, "placed"):
-                        made[id(old)] = old.placed(new)
-                    else:
-                        made[id(old)] = torch.nn.Parameter(new, old.requires_grad) if held else new
-                    category = "parameter" if held else "buffer"
-                    found.append((category, f"{path}.{name}".strip("."), made[id(old)]))
-                table[name] = made[id(old)]
+    for category, table in (("parameter", module._parameters), ("buffer", module._buffers)):
+        for name, old in table.items():
+            if old is None:
+                continue
+            if id(old) not in made:
+                new = _like(old, device)
+                trained = isinstance(old, torch.nn.Parameter)
+                if hasattr(old, "placed"):
+                    made[id(old)] = old.placed(new)
+                else:
+                    made[id(old)] = torch.nn.Parameter(new, old.requires_grad) if trained else new
+                found.append((category, name, made[id(old)]))
+            table[name] = made[id(old)]
     return found
+
+
+def _like(old: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """An empty tensor; of one that several ranks share this rank's part, as such a part."""
+    part = own(old)
+    new = torch.empty_strided(part.shape, part.stride(), dtype=old.dtype, device=device)
+    if part is old:
+        return new
+    return type(old)(new, old._spec, requires_grad=False)
