@@ -61,7 +61,7 @@ def built(asked: Generate) -> Any:
     kind = models.auto_class(config, models.CAUSAL)
     with torch.device("meta"):
         model = kind.from_config(
-            config, dtype=models.dtype(asked.weights, "bf16"), attn_implementation=asked.attention
+            config, dtype=dtype(asked.weights, "bf16"), attn_implementation=asked.attention
         )
     if not model.can_generate():
         raise BadInput(f"transformers does not generate with {type(model).__name__}")
