@@ -118,7 +118,7 @@ def _traced(given: Namespace, program: Sequence[str], progress: Callable[[Progre
             revision=given.revision, offline=given.offline, progress=progress,
         )  # fmt: skip
     return asking.training(
-        given.model, machine, settings, allocator, ranks=ranks_asked(given), steps=given.steps,
+        given.model, machine, settings, allocator, ranks=ranks_asked(given, len(machine.devices) if machine else 1), steps=given.steps,
         revision=given.revision, offline=given.offline, progress=progress,
     )  # fmt: skip
 
