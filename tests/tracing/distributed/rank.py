@@ -37,7 +37,7 @@ def main() -> None:
     schemes.ddp.wrapped = wrapped
     values.padded(False)
     tracer = Tracer("cpu", Card())
-    model = models.built(asked)
+    model = models.built(asked)[0]
     training.follow_loss(model, tracer)
     if asked.settings.precision.autocast:
         casting.under_autocast(model, torch.bfloat16, tracer.device)

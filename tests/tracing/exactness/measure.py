@@ -55,7 +55,7 @@ def measured(name: str) -> dict[str, Any]:
 
 def prepared(asked: Train | Generate) -> Any:
     """The model on the meta device."""
-    return models.built(asked) if isinstance(asked, Train) else generation.built(asked)
+    return models.built(asked)[0] if isinstance(asked, Train) else generation.built(asked)
 
 
 def run(asked: Train | Generate, model: Any, tracer: Tracer) -> None:

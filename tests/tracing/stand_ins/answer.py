@@ -43,7 +43,7 @@ def main() -> None:
 
 def run(asked: Train, device: str) -> Trace:
     """Steps on a fake device."""
-    model = models.built(asked)
+    model = models.built(asked)[0]
     tracer = Tracer(device, Card())
     with FakeTensorMode(allow_non_fake_inputs=True):
         for category, name, tensor in models.place(model, torch.device(device)):

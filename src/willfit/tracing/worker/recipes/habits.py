@@ -33,6 +33,10 @@ def install(model: Any, habits: Habits) -> list[str]:
 
         sdpa_attention.use_gqa_in_sdpa = lambda *arguments: False
         notes.append("keys and values are repeated for all heads before SDPA, as older transformers did")
+    if habits.table_bytes:
+        tables = torch.empty(habits.table_bytes, dtype=torch.uint8, device="meta")
+        model.register_buffer("older_tables", tables, persistent=False)
+        notes.append("rotary tables and masks that older transformers kept are counted as a buffer")
     if not habits.grouped_experts and hasattr(model.config, "num_experts_per_tok"):
         notes.append("experts run as grouped products; older transformers ran them one by one")
     return notes

@@ -11,6 +11,7 @@ import torch
 from willfit.errors import BadInput
 from willfit.tracing.question import Train
 from willfit.tracing.worker.dtypes import dtype
+from willfit.tracing.worker.recipes import habits
 from willfit.tracing.worker.recipes.adapters import adapted
 from willfit.tracing.worker.stand_ins import fused, quantized
 from willfit.tracing.worker.stand_ins.torchao import float8
@@ -73,8 +74,8 @@ def auto_class(config: Any, candidates: Iterable[str]) -> Any:
     raise BadInput(f"transformers makes no {config.model_type} by {' or '.join(candidates)}")
 
 
-def built(asked: Train) -> torch.nn.Module:
-    """The model of a run on the meta device, with adapters and checkpointing, ready to train."""
+def built(asked: Train) -> tuple[torch.nn.Module, list[str]]:
+    """The model of a run on the meta device, ready to train, with adapters and checkpointing; and what to know of it."""
     settings = asked.settings
     config = configured(asked.config)
     if settings.classes:
@@ -83,8 +84,16 @@ def built(asked: Train) -> torch.nn.Module:
     names = (asked.auto,) if asked.auto else CLASSES.get(settings.objective, CAUSAL)
     kind = auto_class(config, names)
     weights = dtype(settings.precision.weights, "fp32")
-    with torch.device("meta"):
-        model = kind.from_config(config, dtype=weights, attn_implementation=settings.attention or "sdpa")
+    attention = settings.attention or "sdpa"
+    try:
+        with torch.device("meta"):
+            model = kind.from_config(config, dtype=weights, attn_implementation=attention)
+    except (ValueError, ImportError) as error:
+        raise BadInput(
+            f"transformers refuses {config.model_type} with {attention}: {str(error).split('. ')[0]}",
+            "--attn eager runs every model",
+        ) from None
+    notes = habits.install(model, asked.habits)
     checkpoint(model, settings.checkpointing)
     freeze(model, settings.frozen)
     if settings.quantization is not None:
@@ -96,7 +105,7 @@ def built(asked: Train) -> torch.nn.Module:
         with torch.device("meta"):
             model = adapted(model, settings.adapter, kind.__name__)
     fused.apply(model, settings)
-    return model.train()
+    return model.train(), notes
 
 
 def checkpoint(model: Any, settings: CheckpointingSettings) -> None:

@@ -29,7 +29,8 @@ def trace(asked: Train, tracer: Tracer) -> None:
     values.padded(bool(asked.settings.padded))
     if asked.settings.attention == "flash_attention_2":
         flash.install()
-    model = models.built(asked)
+    model, notes = models.built(asked)
+    tracer.trace.notes.extend(notes)
     follow_loss(model, tracer)
     precision = asked.settings.precision
     if precision.autocast:
