@@ -33,12 +33,18 @@ def trace(asked: Script, tracer: Tracer) -> None:
     notes.add(f"{program.name} was run, its own code and what it imports, on fake CUDA")
     host = mode.HostIsReal()
     following = Following(tracer, asked.steps, lambda finished: _over(tracer, host, finished))
-    host.arrived = following.arrive
+    host.arrived, host.became_parameter = following.arrive, following.is_parameter
     prepare(asked, tracer, host, following, notes)
     tracer.at("build")
-    with host, tracer:
-        _run(program)
+    try:
+        with host, tracer:
+            _run(program)
+    except BadInput:
+        if following.taken < asked.steps:
+            raise
+        notes.add(f"{program.name} failed after the last step that was asked for")
     if host.over is None:
+        tracer.mark("end")
         _over(tracer, host, Finished())
     if not tracer.trace.storages:
         raise BadInput(f"{program.name} put nothing on the device", "it is asked for as torch.device('cuda')")

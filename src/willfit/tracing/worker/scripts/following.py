@@ -48,7 +48,7 @@ class Following:
         self._depths = threading.local()  # modules that run in each thread
         self._micro = 0
         self._since = 0
-        self._arrived: list[weakref.ref[Any]] = []
+        self._arrived: dict[int, weakref.ref[Any]] = {}
         self._stepped: set[int] = set()  # optimizers that took a step since the last forward pass began a step
         self._before: set[int] = set()  # and in the step before
         self._trained: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
@@ -68,8 +68,14 @@ class Following:
                 setattr(owner, name, wrapped)
 
     def arrive(self, tensor: torch.Tensor) -> None:
-        """A tensor was copied from the host."""
-        self._arrived.append(weakref.ref(tensor.untyped_storage()))
+        """A tensor was copied from the host, or made on the device of nothing that was there."""
+        if not self._stack() and self.tracer.phase in ("build", "between", "script"):
+            storage = tensor.untyped_storage()
+            self._arrived[storage._cdata] = weakref.ref(storage)
+
+    def is_parameter(self, tensor: torch.Tensor) -> None:
+        """A tensor becomes a parameter, and is no input."""
+        self._arrived.pop(tensor.untyped_storage()._cdata, None)
 
     # Modules
 
@@ -99,16 +105,17 @@ class Following:
     def _begins(self, module: torch.nn.Module) -> None:
         """A module is called by the script itself."""
         tracer = self.tracer
+        self._may_finish()
         new = self.names.take(module)
         if torch.is_grad_enabled():
             if next(module.parameters(), None) is not None:
                 self._trained.add(module)
             new |= self._forward()
-        elif tracer.phase != "forward":
+        elif tracer.phase not in ("forward", "script"):
             tracer.at("script")
         if new:
             self.names.label(module)
-        for reference in self._arrived:
+        for reference in self._arrived.values():
             storage = reference()
             if storage is not None:
                 tracer.label_storage(storage, "input")
@@ -119,6 +126,7 @@ class Following:
         tracer = self.tracer
         if tracer.phase == "forward":
             return False
+        self._may_finish()
         if tracer.step == self.taken:
             if tracer.step:
                 tracer.mark("end")
@@ -185,11 +193,13 @@ class Following:
         # With several optimizers a step is over when those that stepped in the last one have stepped again.
         if self._before <= self._stepped:
             self.taken = max(self.taken, tracer.step)
-            if self.taken >= self.steps and phase != "backward":
-                self.finish()
 
-    def finish(self) -> None:
-        """End the script here."""
+    # The end
+
+    def _may_finish(self) -> None:
+        """End the script if its last step is over: what it lets go after the optimizer's step belongs to that."""
+        if self.taken < self.steps:
+            return
         self.tracer.mark("end")
         finished = Finished()
         self._end(finished)

@@ -28,7 +28,9 @@ class HostIsReal(FakeTensorMode):
     over
         What is raised by every operation from here on; None while the script runs.
     arrived
-        Told of fake tensors that were real ones on the host before.
+        Told of fake tensors that were made of no other: of real ones on the host, or of nothing.
+    became_parameter
+        Told of what is in parameters that are made on the device.
     """
 
     def __init__(self) -> None:
@@ -36,6 +38,7 @@ class HostIsReal(FakeTensorMode):
         self.allow_meta = True  # a model on `meta` is material for one on the device
         self.over: BaseException | None = None
         self.arrived: Callable[[torch.Tensor], None] = lambda _: None
+        self.became_parameter: Callable[[torch.Tensor], None] = lambda _: None
         self._inside = threading.local()  # whether an operation on fake tensors is taken apart
 
     @property
@@ -60,7 +63,7 @@ class HostIsReal(FakeTensorMode):
         finally:
             self._inside.fake = False
         known.follow(func, args, named, result)
-        if func is aten._to_copy.default and not isinstance(args[0], FakeTensor):
+        if FakeTensor not in types and isinstance(result, FakeTensor):
             self.arrived(result)
         return result
 
@@ -85,6 +88,8 @@ def parameters_are_fake(mode: HostIsReal) -> None:
     def new(cls: type, data: Any = None, requires_grad: bool = True) -> Any:
         if type(data) is torch.Tensor and data.device.type == "cpu" and torch._C._get_dispatch_mode(mode._mode_key):
             data = mode.empty(data)
+        elif isinstance(data, FakeTensor):
+            mode.became_parameter(data)
         return make(cls, data, requires_grad)
 
     Parameter.__new__ = new
