@@ -126,12 +126,16 @@ class Tracer(TorchDispatchMode):
 
     def label(self, tensor: torch.Tensor, category: str, name: str = "") -> None:
         """Say what a tensor is; the first word holds."""
-        found = self._alive.get(own(tensor).untyped_storage()._cdata)
+        self.label_storage(own(tensor).untyped_storage(), category, name)
+
+    def label_storage(self, storage: torch.UntypedStorage, category: str, name: str = "") -> None:
+        """Say what a storage is; the first word holds."""
+        found = self._alive.get(storage._cdata)
         if found is None:
             return
-        storage = self.trace.storages[found[0]]
-        if not storage.category:
-            storage.category, storage.name = category, name
+        seen = self.trace.storages[found[0]]
+        if not seen.category:
+            seen.category, seen.name = category, name
 
     def relabel(self, tensor: torch.Tensor, category: str, name: str = "") -> None:
         """Say what a tensor is from here on, whatever was said before."""

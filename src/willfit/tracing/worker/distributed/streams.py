@@ -42,6 +42,10 @@ class Stream:
         """Whether all of it has run."""
         return True
 
+    def is_capturing(self) -> bool:
+        """Whether a CUDA graph is captured on it."""
+        return False
+
 
 class Event:
     """An event that has happened."""
