@@ -196,7 +196,7 @@ def script(
     """
     machine, judged = _machine(machine)
     question = Question(Script(tuple(words), steps, len(machine.devices)), card_of(machine.devices[0]))
-    told = Told(" ".join(words), "script", "train", len(machine.devices))
+    told = Told(" ".join(words), "torch", "train", len(machine.devices))
     return _answered(question, told, machine, judged, allocator, progress)
 
 
