@@ -23,7 +23,7 @@ from willfit.engines.base import Question
 from willfit.surfaces.cli.app import COMMANDS, main
 from willfit.surfaces.report import candidates, estimate
 from willfit.tracing import asking
-from willfit.training.settings import CheckpointingSettings, TrainingSettings
+from willfit.training.settings import TrainingSettings
 from willfit.validation.cases import read_cases
 from willfit.validation.run import validate_files
 from willfit.validation.scoring import Score
@@ -178,9 +178,9 @@ def pictures() -> dict[str, str]:
     candidates.render(ask_candidates("Qwen/Qwen3-32B", Question()), console)
     drawn["candidates.svg"] = _svg(console, "willfit Qwen/Qwen3-32B")
     traced = asking.training(
-        "Qwen/Qwen2.5-0.5B",
-        None,
-        TrainingSettings(micro_batch=2, seq_len=1024, checkpointing=CheckpointingSettings("full")),
+        "meta-llama/Llama-3.1-8B",
+        machine_of("a100-80g"),
+        TrainingSettings(seq_len=2048),
         AllocatorSettings(),
         offline=True,
     )

@@ -343,7 +343,10 @@ class Tracer(TorchDispatchMode):
                 module.register_forward_hook(lambda *_: self.leave(), always_call=True)
 
     def finished(self) -> Trace:
-        """The trace, with words for what no one named."""
+        """The trace up to the last `end` that was marked, with words for what no one named."""
+        trace = self.trace
+        end = max((mark.event for mark in trace.marks if mark.name == "end"), default=len(trace.events))
+        del trace.events[end:]
         for storage in self.trace.storages:
             if storage.category in ("", "activation") and storage.place.module in self.heads:
                 storage.category = "logits"

@@ -88,6 +88,7 @@ def run(asked: Generate, model: Any, tracer: Tracer) -> None:
     tracer.mark("start")
     model.generate(**prompt, logits_processor=[follower.chosen], **given)
     tracer.at("between", 0)
+    tracer.mark("end")
     if follower.left_out:
         tracer.trace.notes.append(
             f"of {asked.new_tokens - 1} steps of decoding the first {FIRST} and the last {LAST} were run; between them "
