@@ -12,8 +12,8 @@ from cases import CASES
 from willfit.tracing.question import Card
 from willfit.tracing.worker import distributed
 from willfit.tracing.worker.distributed import ddp, schemes
-from willfit.tracing.worker.recipes import casting, training
 from willfit.tracing.worker.recipes import model as models
+from willfit.tracing.worker.recipes import training
 from willfit.tracing.worker.shims import values
 from willfit.tracing.worker.tracer import Tracer
 
@@ -38,9 +38,7 @@ def main() -> None:
     values.padded(False)
     tracer = Tracer("cpu", Card())
     model = models.built(asked)[0]
-    training.follow_loss(model, tracer)
-    if asked.settings.precision.autocast:
-        casting.under_autocast(model, torch.bfloat16, tracer.device)
+    training.prepare(asked, model, tracer)
     process = distributed.spread(model, asked, tracer)
     model = process.place()
     tracer.watch(process.inner)

@@ -32,6 +32,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from willfit.tracing.question import Generate, Train
 from willfit.tracing.worker.cuda.kernels import products_of_experts
+from willfit.tracing.worker.distributed.process import Alone
 from willfit.tracing.worker.recipes import generation, training
 from willfit.tracing.worker.recipes import model as models
 from willfit.tracing.worker.shims import values
@@ -62,7 +63,8 @@ def prepared(asked: Train | Generate) -> Any:
 def run(asked: Train | Generate, model: Any, tracer: Tracer) -> None:
     """The program itself. A tracer that is not active sees nothing of it."""
     if isinstance(asked, Train):
-        training.run(asked, model, tracer)
+        training.prepare(asked, model, tracer)
+        training.run(asked, model, tracer, Alone(model, asked, tracer))
     else:
         generation.run(asked, model, tracer)
 

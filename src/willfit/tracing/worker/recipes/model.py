@@ -75,7 +75,7 @@ def auto_class(config: Any, candidates: Iterable[str]) -> Any:
 
 
 def built(asked: Train) -> tuple[torch.nn.Module, list[str]]:
-    """The model of a run on the meta device, ready to train, with adapters and checkpointing; and what to know of it."""
+    """The model of a run on the meta device, ready to train, and what a reader must know of it."""
     settings = asked.settings
     config = configured(asked.config)
     if settings.classes:
