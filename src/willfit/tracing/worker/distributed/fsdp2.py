@@ -89,7 +89,11 @@ def follow(tracer: Tracer) -> None:
     """Say of what FSDP makes what it is, once in a process."""
     from torch.distributed.fsdp._fully_shard._fsdp_param_group import FSDPParamGroup
 
-    gather, wait, scatter = FSDPParamGroup.unshard, FSDPParamGroup.wait_for_unshard, FSDPParamGroup.post_backward
+    gather, wait, scatter = (
+        FSDPParamGroup.unshard,
+        FSDPParamGroup.wait_for_unshard,
+        FSDPParamGroup.post_backward,
+    )
 
     def unshard(self: Any, async_op: bool = False) -> None:
         with tracer.meant("communication"):

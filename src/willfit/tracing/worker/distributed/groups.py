@@ -1,7 +1,7 @@
 """Processes that are not there: a group of ranks of which this is the first, and meshes of them.
 
-Torch's own "fake" backend gives every collective its tensors and moves nothing. Meshes are made outside of fake tensors,
-for they hold numbers of ranks that are read.
+Torch's own "fake" backend gives every collective its tensors and moves nothing. Meshes are made outside of fake
+tensors, for they hold numbers of ranks that are read.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ def sizes_of(layout: LayoutSettings, ranks: int) -> Sizes:
         ("ulysses", layout.ulysses, "Ulysses ranks"),
     ):
         if size > 1:
-            raise BadInput(f"{words} ({name} {size}) are not traced", "`willfit train` answers by closed form")
+            raise BadInput(
+                f"{words} ({name} {size}) are not traced", "`willfit train` answers by closed form"
+            )
     kind = layout.data or ("ddp" if ranks > layout.tp else "none")
     if kind.startswith("zero"):
         raise BadInput(

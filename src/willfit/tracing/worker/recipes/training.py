@@ -10,6 +10,7 @@ import torch.utils.checkpoint
 from willfit.tracing.question import Train
 from willfit.tracing.worker import distributed
 from willfit.tracing.worker.cuda import flash
+from willfit.tracing.worker.distributed.process import Alone
 from willfit.tracing.worker.recipes import casting, optimizers
 from willfit.tracing.worker.recipes import model as models
 from willfit.tracing.worker.shims import values
@@ -40,7 +41,7 @@ def trace(asked: Train, tracer: Tracer) -> None:
             run(asked, model, tracer, process)
 
 
-def run(asked: Train, model: torch.nn.Module, tracer: Tracer, process: distributed.Alone) -> None:
+def run(asked: Train, model: torch.nn.Module, tracer: Tracer, process: Alone) -> None:
     """Some steps, with marks where each phase ends."""
     settings = asked.settings
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
