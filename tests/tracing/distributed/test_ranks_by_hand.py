@@ -91,6 +91,7 @@ def test_tensor_parallel_ranks_divide_all_but_norms() -> None:
         (LayoutSettings(tp=2, sp=True), 4, "sequence parallelism"),
         (LayoutSettings(data="zero3"), 4, "DeepSpeed's zero3"),
         (LayoutSettings(data="fsdp3"), 4, "'fsdp3'"),
+        (LayoutSettings(device_map=True), 4, "device_map"),
         (LayoutSettings(data="none"), 4, "share nothing"),
         (LayoutSettings(tp=3, data="fsdp2"), 4, "tp 3"),
         (LayoutSettings(tp=2, data="ddp"), 4, "ddp with tensor parallelism"),
