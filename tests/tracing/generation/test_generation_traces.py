@@ -223,7 +223,7 @@ def test_the_closed_form_is_close(name: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"quantization": "nf4"}, "nf4"),
+        ({"quantization": "gptq"}, "gptq"),
         ({"ranks": 2}, "ranks"),
         ({"new_tokens": 0}, "at least 1"),
     ],
