@@ -71,6 +71,7 @@ def step_of(run: Run, compute_capability: str, virtual_tokens: int = 0, prefix_t
         grouped_experts=run.habits.grouped_experts,
         compiled=settings.compile,
         keeps_quantized_input=run.habits.keeps_quantized_input,
+        computes_as_given=run.habits.computes_as_given,
         expands_twice=run.habits.expands_twice,
         images=1 if settings.images is None else settings.images,
         image_tokens=settings.image_tokens or 0,
