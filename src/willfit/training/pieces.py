@@ -163,7 +163,15 @@ def pieces_of(
         follows = chosen and (index - layers.start) % together > 0
         found.append(
             Piece(
-                f"layer {index}", ran, unit, chosen, selective, checkpointing.offload, clings, follows=follows
+                f"layer {index}",
+                ran,
+                unit,
+                chosen,
+                selective,
+                checkpointing.offload,
+                clings,
+                follows=follows,
+                reenters=bool(checkpointing.reentrant),
             )
         )
     if layers.stop == len(architecture.layers):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 
 from willfit.training.tape.tape import Operation, Tape, Value
@@ -62,6 +63,9 @@ class Replay:
         Bytes of values that its caller holds through the backward pass.
     lingering
         Bytes of what is kept that go with the graph only.
+    again
+        The fullest moment backward where it all runs a second time for that: what hangs on the graph hangs on that of
+        the first run, and the second run's goes at once.
     """
 
     input_bytes: int
@@ -74,6 +78,7 @@ class Replay:
     gradients: int
     held: int = 0
     lingering: int = 0
+    again: Moment = Moment()
 
     def kept_as_selected(self) -> Replay:
         """The same where only what is selected is kept, and the rest is made anew without room of its own."""
@@ -111,6 +116,8 @@ def replay(
     forward = _forward(tape, given, result, keepers)
     backward = _backward(tape, result, keepers, total, accumulates, held)
     gradients = sum(operation.weight_bytes for operation in tape.operations)
+    lingering = sum(tape.sizes[storage] for storage in _lingering(tape))
+    again = _again(tape, result, accumulates, held) if lingering else backward
     return Replay(
         given.bytes,
         result.bytes,
@@ -121,8 +128,20 @@ def replay(
         backward,
         gradients,
         held,
-        sum(tape.sizes[storage] for storage in _lingering(tape)),
+        lingering,
+        again,
     )
+
+
+def _again(tape: Tape, result: Value, accumulates: bool, held: int) -> Moment:
+    """The fullest moment backward where nothing hangs on the graph."""
+    bare = copy(tape)
+    bare.operations = [
+        replace(operation, saved=(), outlives=False) if operation.outlives else operation
+        for operation in tape.operations
+    ]
+    kept = sum(_kept_by_module(bare).values())
+    return _backward(bare, result, _keepers(bare), kept, accumulates, held)
 
 
 def _keepers(tape: Tape) -> Counter[int]:
