@@ -284,4 +284,6 @@ def _loss_path(run: Run, step: Step, architecture: Architecture) -> LossPath:
         run.settings.objective == "embedding",
         run.habits.narrow_loss and not step.autocast,
         run.habits.compiles_loss,
+        run.habits.loss_upcasts,
+        run.habits.liger,
     )

@@ -24,6 +24,10 @@ class Habits:
         Experts run as grouped products over sorted tokens; else in a loop.
     upcasts_logits
         The model's own code upcasts its logits.
+    loss_upcasts
+        The loss function upcasts logits before a fused kernel sees them.
+    liger
+        Version of Liger; empty where a loss like its own runs, which makes a float32 copy of each chunk's logits.
     narrow_loss
         The loss takes logits as they are; only autocast upcasts them.
     compiles_loss
@@ -60,6 +64,8 @@ class Habits:
     repeats_keys: bool = False
     grouped_experts: bool = True
     upcasts_logits: bool = False
+    loss_upcasts: bool = False
+    liger: tuple[int, ...] = ()
     narrow_loss: bool = False
     compiles_loss: bool = False
     cudnn_unkept: bool = False

@@ -85,6 +85,8 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
         grouped_experts=era.grouped_experts,
         loss_inside=True,
         upcasts_logits=version < _UPCASTING_LOSS and own.upcasts_logits,
+        loss_upcasts=own.upcasts_logits,
+        liger=parse_version(settings.versions["liger_kernel"]),
         narrow_loss=not own.upcasts_logits,
         # accelerate's `accelerator.py: accumulate, no_sync`; fsdp_qlora's `train.py` only on demand.
         postpones_sharing=settings.framework != "fsdp_qlora",
