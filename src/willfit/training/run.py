@@ -22,8 +22,13 @@ class Habits:
         Keys and values are repeated for all query heads before SDPA.
     grouped_experts
         Experts run as grouped products over sorted tokens; else in a loop.
+    stacked_experts
+        Experts of a layer are one parameter, not linear layers.
     upcasts_logits
         The model's own code upcasts its logits.
+    widens_output
+        Under autocast what the model gives is cast to float32 (accelerate `utils/operations.py:
+        ConvertOutputsToFp32`).
     loss_upcasts
         The loss function upcasts logits before a fused kernel sees them.
     liger
@@ -63,7 +68,9 @@ class Habits:
     shifts_logits: bool = False
     repeats_keys: bool = False
     grouped_experts: bool = True
+    stacked_experts: bool = False
     upcasts_logits: bool = False
+    widens_output: bool = False
     loss_upcasts: bool = False
     liger: tuple[int, ...] = ()
     narrow_loss: bool = False

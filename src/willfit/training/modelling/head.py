@@ -48,6 +48,8 @@ class LossPath:
         There is no head: the loss compares what is pooled of each sequence.
     upcasts_first, liger
         See `Habits.loss_upcasts` and `Habits.liger`.
+    widens_output
+        The logits are cast to float32 once the loss is there, for the caller.
     """
 
     kind: str
@@ -64,6 +66,7 @@ class LossPath:
     compiled: bool = False
     upcasts_first: bool = False
     liger: tuple[int, ...] = ()
+    widens_output: bool = False
 
     def held_bytes(self, width: int) -> int:
         """Bytes of logits that the caller holds through the backward pass, which needs their logarithms alone.
@@ -127,6 +130,9 @@ def _loss(
         if path.kind == "vocab-parallel"
         else _cross_entropy(tape, logits, path)
     )
+    if path.widens_output and logits.dtype != "fp32":
+        tape.run("cast output", (), logits.elements, "fp32")
+        tape.hold(logits)
     if path.keeps_logits:
         tape.hold(logits)
     return loss
