@@ -137,6 +137,8 @@ def pieces_of(
     # (torch `distributed/fsdp/_runtime_utils.py: _register_post_backward_reshard_only_hook`, `_finalize_params`).
     reenters = bool(checkpointing.reentrant) and scheme == "fsdp1" and not run.habits.wrapping.mixed
     code = run.habits.code
+    # Autocast keeps copies of float32 leaves, which shards are not (`aten/src/ATen/autocast_mode.cpp: cached_cast`).
+    caches = step.autocast and not scheme.startswith(("fsdp", "zero"))
     for index in layers:
         layer = architecture.layers[index]
         own = replace(code, prompts=index >= PROMPT_FROM) if code and code.prompts else code
@@ -172,6 +174,7 @@ def pieces_of(
                 clings,
                 follows=follows,
                 reenters=bool(checkpointing.reentrant),
+                cached=ran.cast if caches else 0,
             )
         )
     if layers.stop == len(architecture.layers):
@@ -256,9 +259,9 @@ def _top(
     if code is None:
         path = _loss_path(run, step, architecture)
         result = head(builder, given, architecture, path)
-        return replay(
-            builder.tape, given, result, accumulates, held=path.held_bytes(DTYPE_BYTES[step.compute])
-        )
+        width = DTYPE_BYTES[step.compute]
+        ran = replay(builder.tape, given, result, accumulates, held=path.held_bytes(width))
+        return replace(ran, widened=path.widened_bytes(width))
     chunked = run.settings.loss.kind == "chunked-head"
     result = litgpt_head(builder, given, architecture, code, chunked, lingering)
     held = held_bytes(builder, architecture, code)

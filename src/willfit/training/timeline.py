@@ -36,6 +36,8 @@ class Piece:
         It is head and loss.
     follows
         It is checkpointed together with the piece before it, so that not even its input is kept.
+    cached
+        Bytes of copies of its parameters that autocast keeps to the end of the forward pass.
     reenters
         Its first run, under a checkpoint, makes no graph; if it does, what hangs on that stays.
     """
@@ -50,6 +52,7 @@ class Piece:
     head: bool = False
     follows: bool = False
     reenters: bool = False
+    cached: int = 0
 
     @property
     def lingering(self) -> int:
@@ -134,14 +137,14 @@ def instants(
     resident = (sharing.whole or sharing.gradients) if accumulates or sharing.buffered else 0
     kept = int((in_flight - 1) * sum(piece.kept for piece in pieces))
     found: list[Instant] = []
-    last = len(pieces) - 1
+    last, cached = len(pieces) - 1, 0
     for index, piece in enumerate(pieces):
         entering = 0 if piece.kept and not piece.checkpointed else piece.replay.input_bytes
         found.append(
             _instant(
                 f"forward of {piece.name}",
                 piece.replay.forward,
-                kept,
+                kept + cached,
                 entering,
                 resident,
                 sharing.forward[index],
@@ -149,6 +152,10 @@ def instants(
             )
         )
         kept += piece.kept
+        # Without a checkpoint the graph keeps them as well.
+        cached += piece.cached if piece.checkpointed else 0
+    if pieces and pieces[-1].replay.widened:
+        found.append(Instant("outputs cast to float32", kept, pieces[-1].replay.widened, resident, head=True))
     gradients, held, clinging, shared = resident, 0, 0, 0
     for index in range(last, -1, -1):
         piece, sent = pieces[index], sharing.backward[index]

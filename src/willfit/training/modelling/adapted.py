@@ -8,7 +8,7 @@ from willfit.quantities import DTYPE_BYTES, dtype_name
 from willfit.training.adapters.forward import AdapterForward
 from willfit.training.adapters.forward import Step as AdapterStep
 from willfit.training.adapters.forward import Value as Shape
-from willfit.training.tape import Tape, Value
+from willfit.training.tape import CAST_WEIGHT, Tape, Value
 
 
 def adapted(
@@ -50,7 +50,7 @@ def adapted(
             made[step.output.name] = base(value if step.inputs[0] == forward.input.name else given)
         elif step.kind == "cast" and step.inputs[0] in made and step.output.dtype != "complex64":
             # What stands before the module may have given it a narrower dtype already.
-            made[step.output.name] = tape.cast(made[step.inputs[0]], dtype_name(step.output.dtype))
+            made[step.output.name] = _cast(tape, made[step.inputs[0]], step, forward.trained)
         elif step.in_place:
             others = [made[name] for name in step.gradients if name in made and name != step.inputs[0]]
             made[step.output.name] = tape.rewritten(made[step.inputs[0]], others)
@@ -60,6 +60,14 @@ def adapted(
             made[step.output.name] = _run(tape, step, made, tokens, samples)
     tape.hold(*(made[name] for name in forward.held_to_end if name in made))
     return made[forward.result]
+
+
+def _cast(tape: Tape, value: Value, step: AdapterStep, trained: frozenset[str]) -> Value:
+    """A copy in another dtype, which has a name of its own if it is one of a trained parameter."""
+    dtype = dtype_name(step.output.dtype)
+    if step.inputs[0] in trained and value.dtype != dtype:
+        return tape.run(CAST_WEIGHT, (value,), value.elements, dtype)
+    return tape.cast(value, dtype)
 
 
 def remade(tape: Tape, forward: AdapterForward) -> Value:

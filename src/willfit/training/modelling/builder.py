@@ -15,7 +15,7 @@ from willfit.training.modelling.manners import Manner
 from willfit.training.modelling.norms import normed
 from willfit.training.modelling.quantized import eight_bits, four_bits
 from willfit.training.modelling.step import Step
-from willfit.training.tape import Tape, Value, Weight
+from willfit.training.tape import CAST_WEIGHT, Tape, Value, Weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,7 @@ class Builder:
                 "mm", (value,), elements, value.dtype, saves=(value,) if keeps else (), weights=(weight, *biases),
                 forward_temp=expanded, backward_temp=expanded,
             )  # fmt: skip
-        cast = tape.run("cast weight", (), weight.elements, self.step.compute, weights=(weight,))
+        cast = tape.run(CAST_WEIGHT, (), weight.elements, self.step.compute, weights=(weight,))
         saves = (*((value,) if weight.trained else ()), *((cast,) if value.grad else ()))
         return tape.run("mm", (value, cast), elements, self.step.compute, saves=saves, weights=biases)
 

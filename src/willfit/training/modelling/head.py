@@ -80,6 +80,17 @@ class LossPath:
             return 0
         return self.rows * self.vocabulary * (4 if self.upcasts else width)
 
+    def widened_bytes(self, width: int) -> int:
+        """Bytes of logits and of their float32 copy, which the model gives when autocast has been left.
+
+        Parameters
+        ----------
+        width
+            Bytes of an element as the model computes.
+        """
+        whole = self.kind in ("hf", "fused") and not (self.classes or self.pooled or self.upcasts)
+        return self.rows * self.vocabulary * (width + 4) if self.widens_output and whole else 0
+
 
 def head(builder: Builder, value: Value, architecture: Architecture, path: LossPath) -> Value:
     """Final norm, output projection and loss; gives the loss.
@@ -130,9 +141,6 @@ def _loss(
         if path.kind == "vocab-parallel"
         else _cross_entropy(tape, logits, path)
     )
-    if path.widens_output and logits.dtype != "fp32":
-        tape.run("cast output", (), logits.elements, "fp32")
-        tape.hold(logits)
     if path.keeps_logits:
         tape.hold(logits)
     return loss

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 
-from willfit.training.tape.tape import Operation, Tape, Value
+from willfit.training.tape.tape import CAST_WEIGHT, Operation, Tape, Value
 
 #: Which operations' outputs selective checkpointing keeps.
 Selection = Callable[[Sequence[Operation]], list[Operation]]
@@ -63,6 +63,10 @@ class Replay:
         Bytes of values that its caller holds through the backward pass.
     lingering
         Bytes of what is kept that go with the graph only.
+    widened
+        Bytes of its output and of a copy of that, which are there once it has run.
+    cast
+        Bytes of copies of trained parameters in the dtype of products.
     again
         The fullest moment backward where it all runs a second time for that: what hangs on the graph hangs on that of
         the first run, and the second run's goes at once.
@@ -79,6 +83,8 @@ class Replay:
     held: int = 0
     lingering: int = 0
     again: Moment = Moment()
+    cast: int = 0
+    widened: int = 0
 
     def kept_as_selected(self) -> Replay:
         """The same where only what is selected is kept, and the rest is made anew without room of its own."""
@@ -130,6 +136,17 @@ def replay(
         held,
         lingering,
         again,
+        _cast(tape),
+    )
+
+
+def _cast(tape: Tape) -> int:
+    """Bytes of copies of trained parameters."""
+    return sum(
+        value.bytes
+        for operation in tape.operations
+        if operation.name == CAST_WEIGHT and operation.differentiates
+        for value in operation.outputs
     )
 
 

@@ -18,6 +18,10 @@ from dataclasses import dataclass, field
 from willfit.quantities import DTYPE_BYTES
 
 
+#: What copies of parameters in the dtype of products are called.
+CAST_WEIGHT = "cast weight"
+
+
 @dataclass(frozen=True, slots=True)
 class Value:
     """A tensor while a layer runs.
