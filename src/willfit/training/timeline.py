@@ -172,7 +172,7 @@ def instants(
             before = below + _before(pieces, one)
             found.append(_instant(name, moment, before, arriving, gradients, sent, False))
         below += _before(pieces, index)
-        moment = piece.replay.again if piece.checkpointed else piece.replay.backward
+        moment = (piece.replay.again if piece.checkpointed else None) or piece.replay.backward
         found.append(
             _instant(f"backward of {piece.name}", moment, below, passing, gradients, sent, piece.head)
         )

@@ -69,7 +69,7 @@ class Replay:
         Bytes of copies of trained parameters in the dtype of products.
     again
         The fullest moment backward where it all runs a second time for that: what hangs on the graph hangs on that of
-        the first run, and the second run's goes at once.
+        the first run, and the second run's goes at once. None if nothing does.
     """
 
     input_bytes: int
@@ -82,7 +82,7 @@ class Replay:
     gradients: int
     held: int = 0
     lingering: int = 0
-    again: Moment = Moment()
+    again: Moment | None = None
     cast: int = 0
     widened: int = 0
 
@@ -123,7 +123,7 @@ def replay(
     backward = _backward(tape, result, keepers, total, accumulates, held)
     gradients = sum(operation.weight_bytes for operation in tape.operations)
     lingering = sum(tape.sizes[storage] for storage in _lingering(tape))
-    again = _again(tape, result, accumulates, held) if lingering else backward
+    again = _again(tape, result, accumulates, held) if lingering else None
     return Replay(
         given.bytes,
         result.bytes,

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 
 from willfit.quantities import DTYPE_BYTES
 
-
 #: What copies of parameters in the dtype of products are called.
 CAST_WEIGHT = "cast weight"
 
