@@ -17,10 +17,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.terminal_theme import TerminalTheme
 
+from willfit.allocator.settings import AllocatorSettings
 from willfit.asking import ask_about, ask_candidates, machine_of
 from willfit.engines.base import Question
 from willfit.surfaces.cli.app import COMMANDS, main
 from willfit.surfaces.report import candidates, estimate
+from willfit.tracing import asking
+from willfit.training.settings import TrainingSettings
 from willfit.validation.cases import read_cases
 from willfit.validation.run import validate_files
 from willfit.validation.scoring import Score
@@ -174,6 +177,14 @@ def pictures() -> dict[str, str]:
     console = _recorder(96)
     candidates.render(ask_candidates("Qwen/Qwen3-32B", Question()), console)
     drawn["candidates.svg"] = _svg(console, "willfit Qwen/Qwen3-32B")
+    traced = asking.training(
+        "meta-llama/Llama-3.1-8B",
+        machine_of("a100-80g"),
+        TrainingSettings(seq_len=2048),
+        AllocatorSettings(),
+        offline=True,
+    )
+    drawn["trace.svg"] = traced.picture().decode()
     return drawn
 
 

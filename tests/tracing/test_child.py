@@ -12,7 +12,7 @@ from willfit.errors import BadInput
 from willfit.tracing import cache, child
 from willfit.tracing.question import Question, Train
 from willfit.tracing.trace import Mark, PhaseStart, Place, Storage, Trace
-from willfit.training.settings import TrainingSettings
+from willfit.training.settings import PrecisionSettings, TrainingSettings
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="fake CUDA is for Linux")
 
@@ -50,10 +50,13 @@ def own_temporary_folder(tmp_path, monkeypatch):
 
 def test_paths_agree_where_there_is_no_dropout():
     # Fake CPU tensors stand in where fake CUDA ones cannot be had. Random state and step counters differ.
-    cuda, cpu = child.traced_all([question(), replace(question(), path="fake-cpu")])
-    assert (cuda.path, cpu.path) == ("fake-cuda", "fake-cpu")
-    assert cuda.kernels == cpu.kernels
-    assert max(cpu.totals) == pytest.approx(max(cuda.totals), abs=300)
+    amp = PrecisionSettings(weights="fp32", compute="bf16", autocast=True)
+    asked = [question(), question(precision=amp)]
+    traces = child.traced_all([*asked, *(replace(one, path="fake-cpu") for one in asked)])
+    assert [trace.path for trace in traces] == ["fake-cuda"] * 2 + ["fake-cpu"] * 2
+    for cuda, cpu in zip(traces[:2], traces[2:], strict=True):
+        assert cuda.kernels == cpu.kernels
+        assert max(cpu.totals) == pytest.approx(max(cuda.totals), abs=300)
 
 
 def test_each_question_has_its_own_answer():

@@ -143,7 +143,7 @@ def training(
     question = train_question(fields, run, machine.devices[0], len(machine.devices), steps)
     notes = (*run.assumed, *subject.notes)
     told = Told(subject.model, run.settings.framework, "train", len(machine.devices), notes)
-    return _answered(question, told, machine, judged, allocator, progress)
+    return _answered(question, told, machine, judged, allocator, progress, in_words(run.settings))
 
 
 def generation(
@@ -176,7 +176,8 @@ def generation(
         fields, settings, subject.architecture.dtype, machine.devices[0], prompt_len, new_tokens
     )
     told = Told(subject.model, "transformers", "generate", 1, tuple(subject.notes))
-    return _answered(question, told, machine, judged, allocator, progress)
+    said = f"{settings.micro_batch} × {prompt_len:,} tokens, {new_tokens:,} new ones"
+    return _answered(question, told, machine, judged, allocator, progress, said)
 
 
 def script(
@@ -196,8 +197,31 @@ def script(
     """
     machine, judged = _machine(machine)
     question = Question(Script(tuple(words), steps, len(machine.devices)), card_of(machine.devices[0]))
-    told = Told(" ".join(words), "script", "train", len(machine.devices))
-    return _answered(question, told, machine, judged, allocator, progress)
+    told = Told(" ".join(words), "torch", "train", len(machine.devices))
+    return _answered(
+        question, told, machine, judged, allocator, progress, f"up to its optimizer step {steps}"
+    )
+
+
+def in_words(settings: TrainingSettings) -> str:
+    """A run in a line."""
+    precision, adapter, layout = settings.precision, settings.adapter, settings.layout
+    parts = [
+        f"{settings.micro_batch} × {settings.seq_len or 0:,} tokens",
+        f"{precision.weights}" + (f" with {precision.compute} autocast" if precision.autocast else ""),
+        settings.quantization.method if settings.quantization else "",
+        f"{adapter.kind} of rank {adapter.rank}"
+        if adapter and adapter.rank
+        else adapter.kind
+        if adapter
+        else "",
+        " ".join(part for part in (settings.optimizer.name, settings.optimizer.implementation) if part),
+        "checkpoints" if settings.checkpointing.kind == "full" else "",
+        settings.attention or "",
+        layout.data if layout.data not in (None, "none") else "",
+        f"tensor parallel {layout.tp}" if layout.tp > 1 else "",
+    ]
+    return ", ".join(part for part in parts if part)
 
 
 def _machine(machine: Machine | None) -> tuple[Machine, bool]:
@@ -231,8 +255,9 @@ def _answered(
     judged: bool,
     allocator: AllocatorSettings,
     progress: Callable[[Progress], None],
+    said: str,
 ) -> Traced:
-    """The trace, from before or from a child process, and what it means."""
+    """The trace, from before or from a child process, and what it means; `said` is what ran, in a line."""
     key = cache.key_of(question)
     trace = cache.found(key) if key else None
     if trace is None:
@@ -241,4 +266,4 @@ def _answered(
             cache.keep(key, trace)
     answer = estimate(trace, told, machine.devices, allocator)
     memory = memory_of(machine.devices[0], told.ranks) if judged else None
-    return Traced(trace, answer, told.model, "", allocator, memory)
+    return Traced(trace, answer, told.model, said, allocator, memory)

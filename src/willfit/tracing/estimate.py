@@ -86,7 +86,7 @@ def estimate(trace: Trace, told: Told, devices: Sequence[Device], settings: Allo
     return Estimate(
         told.model,
         told.engine,
-        trace.versions.get("transformers") or trace.versions.get("torch", ""),
+        trace.versions.get("torch" if told.engine == "torch" else "transformers", ""),
         "train" if told.kind == "train" else "generate",
         places,
         DeviceEstimate("host", 0, None, ()),

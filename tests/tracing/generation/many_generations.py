@@ -24,7 +24,7 @@ if __name__ == "__main__":
     for name, asked, every_step in pickle.load(sys.stdin.buffer):
         generation.FIRST = asked.new_tokens if every_step else some
         attention.chosen.clear()
-        tracer = Tracer("cuda:0")
+        tracer = Tracer("cuda:0", Card())
         generation.trace(asked, tracer)
         trace = tracer.finished()
         trace.kernels = dict(attention.chosen)

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from willfit.allocator.replay import replay
 from willfit.architectures.build import build
 from willfit.checkpoints.config import Config
 from willfit.engines.base import Machine, Subject
-from willfit.engines.caching_allocator import CachingAllocator
 from willfit.engines.transformers import Settings, estimate
 from willfit.errors import BadInput
 from willfit.formats.recognise import recipe_for
@@ -139,13 +139,7 @@ def test_steps_that_are_left_out_change_no_peak(traces: dict[str, Trace], name: 
 
 
 def reserved(trace: Trace) -> int:
-    memory, blocks = CachingAllocator(), {}
-    for event in trace.events:
-        if event < 0:
-            memory.free(blocks.pop(~event)) if ~event in blocks else None
-        elif trace.storages[event].nbytes:
-            blocks[event] = memory.malloc(trace.storages[event].nbytes)
-    return memory.peak
+    return replay(trace.sizes, trace.events).peak_reserved
 
 
 def test_an_allocator_keeps_of_a_growing_cache_what_it_keeps_of_every_step(traces: dict[str, Trace]) -> None:
@@ -175,6 +169,11 @@ def test_keys_and_values_by_hand(traces: dict[str, Trace]) -> None:
         assert kept(trace, after(trace, "end", 1)) == prefill, name
         found = kept(trace, after(trace, "end", NEW))
         assert found == (prefill if last is None else last), name
+
+
+def test_one_sequence_in_flash_attention_is_not_taken_for_several_packed_ones() -> None:
+    trace = traced(Question(asked("llama", batch=1, attention="flash_attention_2")))
+    assert trace.kernels == {"flash_attn": 3 * 5}  # 3 layers, the prefill, and the steps that are run
 
 
 def test_logits_of_the_last_position_alone(traces: dict[str, Trace]) -> None:

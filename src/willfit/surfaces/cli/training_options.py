@@ -156,12 +156,18 @@ def declare_training(parser: Parser) -> None:
     program.add_argument("--engine-version", metavar="VERSION", help="default: the newest that is known")
 
 
-def ranks_asked(given: Namespace) -> int | None:
-    """How many processes the options speak of; None if they leave that to the devices."""
+def ranks_asked(given: Namespace, devices: int) -> int | None:
+    """How many processes the options speak of; None if the devices say it.
+
+    Parameters
+    ----------
+    devices
+        How many were named: a single one is meant for each process.
+    """
     model = given.tp * given.pp * given.cp * given.ulysses
     if given.fsdp is not None and given.fsdp > _FSDP2:
         return int(given.fsdp * model)
-    return None
+    return int(model) if devices == 1 else None
 
 
 def training_settings(given: Namespace, framework: str | None = None) -> TrainingSettings:

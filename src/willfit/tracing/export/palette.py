@@ -19,7 +19,7 @@ CATEGORIES: dict[str, str] = {
     "kv_cache": "KV cache",
     "input": "inputs",
     "communication": "communication",
-    "workspace": "kernel workspaces",
+    "workspace": "workspaces",
     "temporary": "temporaries",
 }
 

@@ -25,6 +25,17 @@ from willfit.tracing.worker.sources import source_line
 
 #: Autograd gives nodes that no forward pass made (accumulation of gradients) numbers from the top.
 _NO_FORWARD = 1 << 62
+#: Namespace of collectives that return their result.
+_COLLECTIVE = "_c10d_functional::"
+#: What FSDP1 puts into paths (torch `distributed/fsdp/_common_utils.py: FSDP_PREFIX`).
+_WRAPPED = "_fsdp_wrapped_module."
+
+
+def own(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor that another holds as this rank's part or as a collective's result; itself if it is no such."""
+    for inner in ("_local_tensor", "elem"):
+        tensor = getattr(tensor, inner, tensor)
+    return tensor
 
 
 class Tracer(TorchDispatchMode):
@@ -47,6 +58,10 @@ class Tracer(TorchDispatchMode):
         Where the program is; set by who runs it (`at`).
     heads
         Modules that make logits, or a loss of them.
+    stream
+        Number of the stream on which an allocation is made now.
+    wrappers
+        Tensors that hold others, which come by themselves.
     """
 
     def __init__(
@@ -68,8 +83,15 @@ class Tracer(TorchDispatchMode):
         self._main = threading.get_ident()
         self._threads = {self._main}
         self._again_from = 0
+        self.stream: Callable[[], int] = lambda: 0
+        self.wrappers: tuple[type, ...] = ()
+        self._empty: dict[int, tuple[int, object]] = {}  # storages that were resized to nothing
+        self._blind = 0
+        self._meant = ""
         self._held: dict[int, int] = {}  # storages of the workspaces that a kernel has not given back
-        self._kept: set[tuple[bool, str]] = set()  # those that libraries keep, by the engine's threads and name
+        self._kept: set[tuple[bool, str]] = (
+            set()
+        )  # those that libraries keep, by the engine's threads and name
 
     # What happens
 
@@ -79,7 +101,11 @@ class Tracer(TorchDispatchMode):
             # thread.
             self._threads.add(threading.get_ident())
             torch._C._set_only_lift_cpu_tensors(True)
+        if self.wrappers and any(issubclass(kind, self.wrappers) for kind in types):
+            return NotImplemented
         named = kwargs or {}
+        if self._blind:
+            return func(*args, **named)
         held = sums.added_to(*args) if sums.is_sum(func, args, named) else None
         result = func(*args, **named)
         if held is not None:
@@ -95,12 +121,12 @@ class Tracer(TorchDispatchMode):
 
     def adopt(self, tensor: torch.Tensor, category: str, name: str) -> None:
         """Take a tensor that was made outside."""
-        self._see(tensor, "empty")
+        self._see(own(tensor), "empty")
         self.label(tensor, category, name)
 
     def label(self, tensor: torch.Tensor, category: str, name: str = "") -> None:
         """Say what a tensor is; the first word holds."""
-        self.label_storage(tensor.untyped_storage(), category, name)
+        self.label_storage(own(tensor).untyped_storage(), category, name)
 
     def label_storage(self, storage: torch.UntypedStorage, category: str, name: str = "") -> None:
         """Say what a storage is; the first word holds."""
@@ -111,14 +137,60 @@ class Tracer(TorchDispatchMode):
         if not seen.category:
             seen.category, seen.name = category, name
 
+    def relabel(self, tensor: torch.Tensor, category: str, name: str = "") -> None:
+        """Say what a tensor is from here on, whatever was said before."""
+        found = self._alive.get(own(tensor).untyped_storage()._cdata)
+        if found is not None:
+            storage = self.trace.storages[found[0]]
+            storage.category, storage.name = category, name
+
+    @contextmanager
+    def meant(self, category: str) -> Iterator[None]:
+        """What is made meanwhile is this, unless something else is said of it."""
+        before, self._meant = self._meant, category
+        try:
+            yield
+        finally:
+            self._meant = before
+
+    @contextmanager
+    def unseen(self) -> Iterator[None]:
+        """What is made meanwhile is never there."""
+        self._blind += 1
+        try:
+            yield
+        finally:
+            self._blind -= 1
+
+    def resized(self, storage: torch.UntypedStorage) -> None:
+        """A storage was resized in its place: what it had is gone, and what it has is new."""
+        key, size = storage._cdata, storage.nbytes()
+        found = self._alive.pop(key, None)
+        if found is not None:
+            self.trace.events.append(~found[0])
+        else:
+            found = self._empty.pop(key, None)
+        if found is None:
+            return
+        index, old = found[0], self.trace.storages[found[0]]
+        if size:
+            index = self._born(size, "resize_", old.shape, old.dtype)
+            new = self.trace.storages[index]
+            new.category, new.name = old.category, old.name
+            self._alive[key] = (index, weakref.ref(storage, self._death(key, index)))
+        else:
+            self._empty[key] = (index, weakref.ref(storage, lambda _: self._empty.pop(key, None)))
+
     def _see(self, tensor: torch.Tensor, op: str) -> bool:
         """Take note of a tensor, and say whether it is on the device."""
         device = tensor.device
         if device.type != self.device.type or (device.index or 0) != (self.device.index or 0):
             return False
+        if isinstance(tensor, self.wrappers):
+            return True
         storage = tensor.untyped_storage()
         key = storage._cdata
-        if key not in self._alive:
+        if key not in self._alive and key not in self._empty:
             index = self._born(storage.nbytes(), op, tuple(tensor.shape), str(tensor.dtype)[6:])
             self._alive[key] = (index, weakref.ref(storage, self._death(key, index)))
         return True
@@ -135,7 +207,9 @@ class Tracer(TorchDispatchMode):
     def _born(self, nbytes: int, op: str, shape: tuple[int, ...], dtype: str) -> int:
         trace = self.trace
         index = len(trace.storages)
-        trace.storages.append(Storage(nbytes, op, shape, dtype, self.place()))
+        trace.storages.append(
+            Storage(nbytes, op, shape, dtype, self.place(), self._meant, cuda_stream=self.stream())
+        )
         trace.events.append(index)
         return index
 
@@ -263,18 +337,21 @@ class Tracer(TorchDispatchMode):
         if head in names:
             self.heads.add(names[head])
         for path, module in model.named_modules():
-            name = names.get(module, path)
+            name = names.get(module, path).replace(_WRAPPED, "")
             if name:
                 module.register_forward_pre_hook(lambda *_, name=name: self.enter(name))
                 module.register_forward_hook(lambda *_: self.leave(), always_call=True)
 
     def finished(self) -> Trace:
-        """The trace, with words for what no one named."""
+        """The trace up to the last `end` that was marked, with words for what no one named."""
+        trace = self.trace
+        end = max((mark.event for mark in trace.marks if mark.name == "end"), default=len(trace.events))
+        del trace.events[end:]
         for storage in self.trace.storages:
             if storage.category in ("", "activation") and storage.place.module in self.heads:
                 storage.category = "logits"
             elif not storage.category:
-                storage.category = "temporary"
+                storage.category = "communication" if storage.op.startswith(_COLLECTIVE) else "temporary"
         return self.trace
 
 

@@ -10,7 +10,9 @@ from torch.utils.data import DataLoader
 from transformers import AutoModelForCausalLM, get_linear_schedule_with_warmup
 
 set_seed(0)
-accelerator = Accelerator(mixed_precision="bf16", gradient_accumulation_steps=2, log_with="tensorboard", project_dir="out")
+accelerator = Accelerator(
+    mixed_precision="bf16", gradient_accumulation_steps=2, log_with="tensorboard", project_dir="out"
+)
 accelerator.init_trackers("run")
 model = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float32)
 model.gradient_checkpointing_enable()
@@ -25,7 +27,11 @@ def collate(rows):
     tokens = torch.zeros(len(rows), longest, dtype=torch.int64)
     for place, row in enumerate(rows):
         tokens[place, : len(row)] = row
-    return {"input_ids": tokens, "attention_mask": (tokens > 0).long(), "labels": tokens.masked_fill(tokens == 0, -100)}
+    return {
+        "input_ids": tokens,
+        "attention_mask": (tokens > 0).long(),
+        "labels": tokens.masked_fill(tokens == 0, -100),
+    }
 
 
 rows = [torch.randint(1, 100, (20 + index % 13,)) for index in range(32)]

@@ -18,7 +18,9 @@ torch.manual_seed(0)
 torch.cuda.manual_seed_all(0)
 torch.backends.cuda.matmul.allow_tf32 = True
 torch.backends.cudnn.benchmark = True
-print(torch.cuda.get_device_name(), torch.cuda.get_device_properties(0).total_memory, torch.cuda.device_count())
+print(
+    torch.cuda.get_device_name(), torch.cuda.get_device_properties(0).total_memory, torch.cuda.device_count()
+)
 print(torch.cuda.mem_get_info())
 
 
@@ -71,7 +73,9 @@ def evaluate():
     losses = []
     for (tokens,) in checks:
         tokens = tokens.to(device)
-        losses.append(functional.cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten()).item())
+        losses.append(
+            functional.cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten()).item()
+        )
     model.train()
     return math.exp(sum(losses) / len(losses))
 
@@ -95,8 +99,12 @@ for _ in range(args.epochs):
             scheduler.step()
             optimizer.zero_grad(set_to_none=True)
             accuracy = (logits.argmax(-1) == tokens[:, 1:]).float().mean().item()
-            print(f"loss {loss.item():.3f} {loss:.3f} norm {norm:.3f} accuracy {accuracy:.1%} rate {scheduler.get_last_lr()}")
-            print(torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated(), torch.cuda.memory_reserved())
+            print(
+                f"loss {loss.item():.3f} {loss:.3f} norm {norm:.3f} accuracy {accuracy:.1%} rate {scheduler.get_last_lr()}"
+            )
+            print(
+                torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated(), torch.cuda.memory_reserved()
+            )
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
             torch.cuda.empty_cache()

@@ -117,8 +117,9 @@ def _traced(given: Namespace, program: Sequence[str], progress: Callable[[Progre
             prompt_len=parse_tokens(given.prompt_len), new_tokens=parse_tokens(given.new_tokens),
             revision=given.revision, offline=given.offline, progress=progress,
         )  # fmt: skip
+    ranks = ranks_asked(given, len(machine.devices) if machine else 1)
     return asking.training(
-        given.model, machine, settings, allocator, ranks=ranks_asked(given), steps=given.steps,
+        given.model, machine, settings, allocator, ranks=ranks, steps=given.steps,
         revision=given.revision, offline=given.offline, progress=progress,
     )  # fmt: skip
 

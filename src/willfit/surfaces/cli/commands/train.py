@@ -50,7 +50,7 @@ def run(given: Namespace) -> int:
 
     machine = require_devices(machine_given(given))
     machine = replace(machine, devices=machine.devices * given.nodes)
-    machine = spread_over(machine, ranks_asked(given))
+    machine = spread_over(machine, ranks_asked(given, len(machine.devices)))
     answer = train_about(
         given.model, machine, training_settings(given), given.max, given.revision, given.offline
     ).estimate

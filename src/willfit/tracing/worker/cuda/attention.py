@@ -65,6 +65,11 @@ def replace(card: Card) -> None:
         scale: float | None = None,
         enable_gqa: bool = False,
     ) -> Tensor:
+        if torch.is_autocast_enabled("cpu"):  # which casts below torch's own function
+            wanted = torch.get_autocast_dtype("cpu")
+            query, key, value = (tensor.to(wanted) for tensor in (query, key, value))
+            if attn_mask is not None and attn_mask.is_floating_point():
+                attn_mask = attn_mask.to(wanted)
         return attend(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
 
     functional.scaled_dot_product_attention = attention

@@ -74,4 +74,12 @@ def install() -> None:
     vars(padding).update(pad_input=_not_here, unpad_input=_not_here)
     sys.modules.update({"flash_attn": package, "flash_attn.bert_padding": padding})
     modeling_flash_attention_utils.is_flash_attn_2_available = lambda *arguments, **named: True
+    looks = modeling_flash_attention_utils._is_packed_sequence
+
+    def packed(*arguments: object) -> bool:
+        """A batch is one sequence after another only in the values of its positions: none is here."""
+        looks(*arguments)
+        return False
+
+    modeling_flash_attention_utils._is_packed_sequence = packed
     PreTrainedModel._flash_attn_can_dispatch = lambda self, *arguments, **named: True

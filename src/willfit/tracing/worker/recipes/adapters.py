@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from willfit.errors import BadInput
+from willfit.tracing.worker.dtypes import dtype
 from willfit.training.settings import AdapterSettings
 
 #: peft's word for what a class of transformers is for.
@@ -62,9 +63,15 @@ def adapted(model: torch.nn.Module, adapter: AdapterSettings, made_by: str) -> t
             "bias": adapter.bias,
         }  # fmt: skip
     try:
-        return peft.get_peft_model(model, getattr(peft, CONFIGS[adapter.kind])(**named))
+        found = peft.get_peft_model(model, getattr(peft, CONFIGS[adapter.kind])(**named))
     except (ValueError, TypeError) as error:
         raise BadInput(f"peft refuses {adapter.kind}: {str(error).splitlines()[0]}") from None
+    if adapter.dtype is not None:
+        # Trainers that want another dtype than peft's cast what is trained afterwards.
+        for name, parameter in found.named_parameters():
+            if parameter.requires_grad and "modules_to_save" not in name:
+                parameter.data = parameter.data.to(dtype(adapter.dtype))
+    return found
 
 
 def targets(model: torch.nn.Module, asked: tuple[str, ...]) -> str | list[str] | None:

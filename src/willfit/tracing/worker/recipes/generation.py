@@ -13,10 +13,13 @@ import torch
 from willfit.errors import BadInput
 from willfit.tracing.question import Generate
 from willfit.tracing.worker.cuda import flash
+from willfit.tracing.worker.dtypes import dtype
 from willfit.tracing.worker.recipes import caches
 from willfit.tracing.worker.recipes import model as models
 from willfit.tracing.worker.shims import values
+from willfit.tracing.worker.stand_ins import quantized
 from willfit.tracing.worker.tracer import Tracer
+from willfit.training.settings import QuantizationSettings
 
 #: Steps of decoding that run before those that are left out, and after: what the prefill left behind is gone after one.
 FIRST, LAST = 2, 2
@@ -50,8 +53,6 @@ def trace(asked: Generate, tracer: Tracer) -> None:
 
 def built(asked: Generate) -> Any:
     """The model on the meta device."""
-    if asked.quantization is not None:
-        raise BadInput(f"generation with {asked.quantization} weights is not traced", "dense ones are")
     if asked.ranks > 1:
         raise BadInput("generation on several ranks is not traced", "ask for one rank")
     if min(asked.batch, asked.prompt_len, asked.new_tokens) < 1:
@@ -60,10 +61,12 @@ def built(asked: Generate) -> Any:
     kind = models.auto_class(config, models.CAUSAL)
     with torch.device("meta"):
         model = kind.from_config(
-            config, dtype=models.DTYPES[asked.weights], attn_implementation=asked.attention
+            config, dtype=dtype(asked.weights, "bf16"), attn_implementation=asked.attention
         )
     if not model.can_generate():
         raise BadInput(f"transformers does not generate with {type(model).__name__}")
+    if asked.quantization is not None:
+        quantized.quantize(model, QuantizationSettings(asked.quantization))
     return model.eval()
 
 
@@ -80,13 +83,12 @@ def run(asked: Generate, model: Any, tracer: Tracer) -> None:
         tracer.label(tensor, "input")
     follower = Follower(asked, model, tracer)
     given = {"disable_compile": True, **asked.generation}
-    if model.config.is_encoder_decoder:
-        given.setdefault("decoder_start_token_id", 0)  # some configs leave it to another file
     given |= {"max_new_tokens": asked.new_tokens, "min_new_tokens": None}
     tracer.at("prefill", 1)
     tracer.mark("start")
     model.generate(**prompt, logits_processor=[follower.chosen], **given)
     tracer.at("between", 0)
+    tracer.mark("end")
     if follower.left_out:
         tracer.trace.notes.append(
             f"of {asked.new_tokens - 1} steps of decoding the first {FIRST} and the last {LAST} were run; between them "

@@ -9,18 +9,14 @@ from typing import Any
 import torch
 
 from willfit.errors import BadInput
-from willfit.quantities import dtype_name
 from willfit.tracing.question import Train
+from willfit.tracing.worker.dtypes import dtype
+from willfit.tracing.worker.recipes import habits
 from willfit.tracing.worker.recipes.adapters import adapted
+from willfit.tracing.worker.stand_ins import fused, quantized
+from willfit.tracing.worker.stand_ins.torchao import float8
+from willfit.tracing.worker.tracer import own
 from willfit.training.settings import CheckpointingSettings
-
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-
-
-def dtype(name: str | None, usual: str) -> torch.dtype:
-    """A dtype of torch by a name as anyone writes it."""
-    return DTYPES[dtype_name(name or usual)]
-
 
 #: Classes of transformers by what the loss compares, in the order in which they are tried.
 CAUSAL = (
@@ -78,8 +74,8 @@ def auto_class(config: Any, candidates: Iterable[str]) -> Any:
     raise BadInput(f"transformers makes no {config.model_type} by {' or '.join(candidates)}")
 
 
-def built(asked: Train) -> torch.nn.Module:
-    """The model of a run on the meta device, with adapters and checkpointing, ready to train."""
+def built(asked: Train) -> tuple[torch.nn.Module, list[str]]:
+    """The model of a run on the meta device, ready to train, with adapters and checkpointing; and what to know of it."""
     settings = asked.settings
     config = configured(asked.config)
     if settings.classes:
@@ -88,14 +84,28 @@ def built(asked: Train) -> torch.nn.Module:
     names = (asked.auto,) if asked.auto else CLASSES.get(settings.objective, CAUSAL)
     kind = auto_class(config, names)
     weights = dtype(settings.precision.weights, "fp32")
-    with torch.device("meta"):
-        model = kind.from_config(config, dtype=weights, attn_implementation=settings.attention or "sdpa")
+    attention = settings.attention or "sdpa"
+    try:
+        with torch.device("meta"):
+            model = kind.from_config(config, dtype=weights, attn_implementation=attention)
+    except (ValueError, ImportError) as error:
+        raise BadInput(
+            f"transformers refuses {config.model_type} with {attention}: {str(error).split('. ')[0]}",
+            "--attn eager runs every model",
+        ) from None
+    notes = habits.install(model, asked.habits)
     checkpoint(model, settings.checkpointing)
     freeze(model, settings.frozen)
+    if settings.quantization is not None:
+        compute = dtype(settings.precision.compute) if settings.precision.compute else None
+        quantized.quantize(model, settings.quantization, compute, settings.versions, asked.habits)
+    if settings.precision.float8 is not None:
+        float8.convert(model, settings.precision.float8)
     if settings.adapter is not None:
         with torch.device("meta"):
             model = adapted(model, settings.adapter, kind.__name__)
-    return model.train()
+    fused.apply(model, settings)
+    return model.train(), notes
 
 
 def checkpoint(model: Any, settings: CheckpointingSettings) -> None:
@@ -128,17 +138,38 @@ def place(model: torch.nn.Module, device: torch.device) -> list[tuple[str, str, 
     Category, name and tensor of each.
     """
     made: dict[int, torch.Tensor] = {}
+    return [
+        (category, f"{path}.{name}".strip("."), tensor)
+        for path, module in model.named_modules()
+        for category, name, tensor in place_own(module, device, made)
+    ]
+
+
+def place_own(
+    module: torch.nn.Module, device: torch.device, made: dict[int, torch.Tensor]
+) -> list[tuple[str, str, torch.Tensor]]:
+    """Replace those of one module; `made` remembers what each was replaced by."""
     found = []
-    for path, module in model.named_modules():
-        for table in (module._parameters, module._buffers):
-            for name, old in table.items():
-                if old is None:
-                    continue
-                if id(old) not in made:
-                    new = torch.empty_strided(old.shape, old.stride(), dtype=old.dtype, device=device)
-                    trained = isinstance(old, torch.nn.Parameter)
+    for category, table in (("parameter", module._parameters), ("buffer", module._buffers)):
+        for name, old in table.items():
+            if old is None:
+                continue
+            if id(old) not in made:
+                new = _like(old, device)
+                trained = isinstance(old, torch.nn.Parameter)
+                if hasattr(old, "placed"):
+                    made[id(old)] = old.placed(new)
+                else:
                     made[id(old)] = torch.nn.Parameter(new, old.requires_grad) if trained else new
-                    category = "parameter" if trained else "buffer"
-                    found.append((category, f"{path}.{name}".strip("."), made[id(old)]))
-                table[name] = made[id(old)]
+                found.append((category, name, made[id(old)]))
+            table[name] = made[id(old)]
     return found
+
+
+def _like(old: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """An empty tensor; of one that several ranks share this rank's part, as such a part."""
+    part = own(old)
+    new = torch.empty_strided(part.shape, part.stride(), dtype=old.dtype, device=device)
+    if part is old:
+        return new
+    return type(old)(new, old._spec, requires_grad=False)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.utils.checkpoint
 
 from willfit.tracing.question import Train
+from willfit.tracing.worker import distributed
 from willfit.tracing.worker.cuda import flash
+from willfit.tracing.worker.distributed.process import Alone
+from willfit.tracing.worker.dtypes import dtype
+from willfit.tracing.worker.recipes import casting, optimizers
 from willfit.tracing.worker.recipes import model as models
-from willfit.tracing.worker.recipes import optimizers
 from willfit.tracing.worker.shims import values
 from willfit.tracing.worker.tracer import Tracer
-from willfit.training.settings import PrecisionSettings, TrainingSettings
+from willfit.training.settings import TrainingSettings
 
 #: `max_grad_norm` of `TrainingArguments`.
 CLIP = 1.0
@@ -27,22 +29,25 @@ def trace(asked: Train, tracer: Tracer) -> None:
     values.padded(bool(asked.settings.padded))
     if asked.settings.attention == "flash_attention_2":
         flash.install()
-    model = models.built(asked)
+    model, notes = models.built(asked)
+    tracer.trace.notes.extend(notes)
+    follow_loss(model, tracer)
+    precision = asked.settings.precision
+    if precision.autocast:
+        casting.under_autocast(model, dtype(precision.compute, "bf16"), tracer.device)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        for category, name, tensor in models.place(model, tracer.device):
-            tracer.adopt(tensor, category, name)
-        tracer.watch(model)
+        process = distributed.spread(model, asked, tracer)
+        model = process.place()
+        tracer.watch(process.inner)
         with tracer:
-            run(asked, model, tracer)
+            run(asked, model, tracer, process)
 
 
-def run(asked: Train, model: torch.nn.Module, tracer: Tracer) -> None:
+def run(asked: Train, model: torch.nn.Module, tracer: Tracer, process: Alone) -> None:
     """Some steps, with marks where each phase ends."""
     settings = asked.settings
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = optimizers.made(settings.optimizer, trained)
-    forward = forward_of(model, settings.precision, tracer.device)
-    follow_loss(model, tracer)
+    optimizer = optimizers.made(settings.optimizer, process.groups(trained), model)
     follow_checkpoints(tracer)
     micros = settings.gradient_accumulation
     batch: dict[str, torch.Tensor]
@@ -56,17 +61,18 @@ def run(asked: Train, model: torch.nn.Module, tracer: Tracer) -> None:
         for micro, batch in enumerate(batches, 1):
             tracer.at("forward", step, micro)
             since = len(tracer.trace.storages)
-            output = forward(**batch)
-            tracer.mark("output")
-            loss = output["loss"] / micros if micros > 1 else output["loss"]
-            if not settings.loss.keeps_logits:
-                del output
-            tracer.mark("forward")
-            tracer.kept(since)
-            tracer.at("backward")
-            loss.backward()
-            del loss
-            output = None
+            with process.micro_batch(last=micro == micros):
+                output = model(**batch)
+                tracer.mark("output")
+                loss = output["loss"] / micros if micros > 1 else output["loss"]
+                if not settings.loss.keeps_logits:
+                    del output
+                tracer.mark("forward")
+                tracer.kept(since)
+                tracer.at("backward")
+                loss.backward()
+                del loss
+                output = None
             tracer.mark("backward")
             for parameter in trained:
                 if parameter.grad is not None:
@@ -74,7 +80,7 @@ def run(asked: Train, model: torch.nn.Module, tracer: Tracer) -> None:
         tracer.micro = 0
         if asked.clipping:
             tracer.at("clip")
-            torch.nn.utils.clip_grad_norm_(trained, CLIP, foreach=True)
+            process.clip(trained, CLIP)
             tracer.mark("clip")
         tracer.at("optimizer")
         optimizer.step()
@@ -87,6 +93,7 @@ def run(asked: Train, model: torch.nn.Module, tracer: Tracer) -> None:
         optimizer.zero_grad(set_to_none=True)
         del batches, batch
         tracer.mark("end")
+    tracer.trace.notes.extend(optimizers.notes(optimizer))
 
 
 def batch_of(settings: TrainingSettings, device: torch.device) -> dict[str, torch.Tensor]:
@@ -99,32 +106,6 @@ def batch_of(settings: TrainingSettings, device: torch.device) -> dict[str, torc
         "labels": shape[:1] if settings.classes else shape,
     }
     return {name: torch.ones(size, dtype=torch.int64, device=device) for name, size in shapes.items()}
-
-
-def forward_of(
-    model: torch.nn.Module, precision: PrecisionSettings, device: torch.device
-) -> Callable[..., Any]:
-    """The forward pass, under autocast if asked: accelerate then also returns what is in 16 bits as float32."""
-    if not precision.autocast:
-        return model
-
-    def forward(**batch: torch.Tensor) -> Any:
-        with torch.autocast(device.type, models.dtype(precision.compute, "bf16")):
-            output = model(**batch)
-        return raised(output)
-
-    return forward
-
-
-def raised(value: Any) -> Any:
-    """A structure with its tensors of 16 bits as float32 (accelerate: `ConvertOutputsToFp32`)."""
-    if isinstance(value, torch.Tensor):
-        return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
-    if isinstance(value, dict):
-        return {key: raised(item) for key, item in value.items()}
-    if isinstance(value, (tuple, list)):
-        return type(value)(raised(item) for item in value)
-    return value
 
 
 def follow_loss(model: Any, tracer: Tracer) -> None:

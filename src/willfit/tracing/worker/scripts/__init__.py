@@ -28,7 +28,9 @@ def trace(asked: Script, tracer: Tracer) -> None:
     """
     program = program_of(asked.words)
     if tracer.device.type != "cuda":
-        raise BadInput("scripts are traced on fake CUDA only, which this torch does not take", "Linux and torch 2.13")
+        raise BadInput(
+            "scripts are traced on fake CUDA only, which this torch does not take", "Linux and torch 2.13"
+        )
     notes = Notes(tracer)
     notes.add(f"{program.name} was run, its own code and what it imports, on fake CUDA")
     host = mode.HostIsReal()
@@ -87,7 +89,12 @@ def prepare(asked: Script, tracer: Tracer, host: mode.HostIsReal, following: Fol
     follow_checkpoints(tracer)
     if asked.ranks > 1:
         os.environ.update(
-            {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": str(asked.ranks), "LOCAL_WORLD_SIZE": str(asked.ranks)}
+            {
+                "RANK": "0",
+                "LOCAL_RANK": "0",
+                "WORLD_SIZE": str(asked.ranks),
+                "LOCAL_WORLD_SIZE": str(asked.ranks),
+            }
         )
 
 
@@ -105,7 +112,9 @@ def _run(program: Program) -> None:
         return
     except SystemExit as error:
         if error.code not in (None, 0):
-            raise BadInput(f"{program.name} ended by itself with {error.code!r}", "what it said is above") from None
+            raise BadInput(
+                f"{program.name} ended by itself with {error.code!r}", "what it said is above"
+            ) from None
     except BadInput:
         raise
     except BaseException as error:

@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 
-_NOTE = "torch.compile was left out: a compiled model keeps less for the backward pass and fuses temporaries away"
+_NOTE = (
+    "torch.compile was left out: a compiled model keeps less for the backward pass and fuses temporaries away"
+)
 
 
 def is_not(note: Callable[[str], None]) -> None:

@@ -31,7 +31,9 @@ _KNOWN: tuple[tuple[type[BaseException], str, str], ...] = (
     (DataDependentOutputException, *_BY_VALUES),
     (UnsupportedOperatorException, "torch has no fake version of this operation", "leave this part out of the traced run"),
 )  # fmt: skip
-_ON_FAKE = "it ran on fake CUDA: see that `python {name}` runs by itself, or leave this part out of the traced run"
+_ON_FAKE = (
+    "it ran on fake CUDA: see that `python {name}` runs by itself, or leave this part out of the traced run"
+)
 
 
 def told(error: BaseException, name: str) -> BadInput:
@@ -52,7 +54,8 @@ def told(error: BaseException, name: str) -> BadInput:
         return BadInput(f"{what}{where}", hint)
     said = " ".join(str(error).split())[:_LONGEST]
     return BadInput(
-        f"{name} failed: {type(error).__name__}{': ' if said else ''}{said}{where}", _ON_FAKE.format(name=name)
+        f"{name} failed: {type(error).__name__}{': ' if said else ''}{said}{where}",
+        _ON_FAKE.format(name=name),
     )
 
 

@@ -52,7 +52,9 @@ class Following:
         self._micro = 0
         self._since = 0
         self._arrived: dict[int, weakref.ref[Any]] = {}
-        self._stepped: set[int] = set()  # optimizers that took a step since the last forward pass began a step
+        self._stepped: set[int] = (
+            set()
+        )  # optimizers that took a step since the last forward pass began a step
         self._before: set[int] = set()  # and in the step before
         self._trained: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
         self._returns: dict[int, tuple[str, int, int]] = {}

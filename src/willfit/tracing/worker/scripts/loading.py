@@ -34,7 +34,9 @@ def _read_lazily(load: Callable[..., Any]) -> Callable[..., Any]:
             place = torch.device(map_location)
         with unset_fake_temporarily():
             found = load(f, *args, map_location="cpu", **named)
-        return found if place is None else pytree.tree_map_only(torch.Tensor, lambda one: one.to(place), found)
+        return (
+            found if place is None else pytree.tree_map_only(torch.Tensor, lambda one: one.to(place), found)
+        )
 
     return read
 
@@ -55,7 +57,11 @@ def _build(module: Any, note: Callable[[str], None]) -> None:
     if that has none, the first file's, makes the model on `meta`, and puts what is missing on its device.
     """
     model: Any = module.PreTrainedModel
-    load, move, dtype_of = model._load_pretrained_model, model._move_missing_keys_from_meta_to_device, module._get_dtype
+    load, move, dtype_of = (
+        model._load_pretrained_model,
+        model._move_missing_keys_from_meta_to_device,
+        module._get_dtype,
+    )
 
     def files(pretrained_model_name_or_path: Any = None, **named: Any) -> tuple[list[str], None]:
         folder = Path(str(pretrained_model_name_or_path), named["download_kwargs"].get("subfolder") or "")

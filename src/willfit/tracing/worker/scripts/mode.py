@@ -86,7 +86,11 @@ def parameters_are_fake(mode: HostIsReal) -> None:
     make: Any = Parameter.__new__
 
     def new(cls: type, data: Any = None, requires_grad: bool = True) -> Any:
-        if type(data) is torch.Tensor and data.device.type == "cpu" and torch._C._get_dispatch_mode(mode._mode_key):
+        if (
+            type(data) is torch.Tensor
+            and data.device.type == "cpu"
+            and torch._C._get_dispatch_mode(mode._mode_key)
+        ):
             data = mode.empty(data)
         elif isinstance(data, FakeTensor):
             mode.became_parameter(data)

@@ -9,6 +9,7 @@ from willfit.tracing.question import Card
 from willfit.tracing.worker.cuda import attention, kernels
 from willfit.tracing.worker.shims import autocast, device, values
 from willfit.tracing.worker.shims.card import pretend
+from willfit.tracing.worker.stand_ins.buffers import CARDS
 
 
 def install(card: Card, path: str) -> None:
@@ -24,6 +25,7 @@ def install(card: Card, path: str) -> None:
     pretend(card)
     if path == "fake-cpu":
         attention.replace(card)
+        CARDS.add("cpu")
         return
     device.guard()
     device.hooks()

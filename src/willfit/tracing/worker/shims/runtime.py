@@ -34,7 +34,14 @@ def install(card: Card, count: int) -> None:
         setattr(torch.cuda, name, _says(said))
     for name in _DO_NOTHING:
         setattr(torch.cuda, name, _says(None))
-    for name in ("get_rng_state", "set_rng_state", "get_rng_state_all", "set_rng_state_all", "manual_seed", "seed"):
+    for name in (
+        "get_rng_state",
+        "set_rng_state",
+        "get_rng_state_all",
+        "set_rng_state_all",
+        "manual_seed",
+        "seed",
+    ):
         setattr(torch.cuda.random, name, getattr(torch.cuda, name))
     torch.cuda.get_device_properties = lambda device=None: properties(card)
     torch.cuda.get_rng_state = lambda device="cuda": torch.zeros(GENERATOR_STATE, dtype=torch.uint8)
@@ -108,7 +115,7 @@ class _Anywhere(contextlib.nullcontext[None]):
         self.idx = self.prev_idx = 0
 
 
-class _no_graphs:  # noqa: N801 - stands for classes and functions alike
+class _no_graphs:
     """CUDA graphs keep what runs in them, which is not followed."""
 
     def __init__(self, *_: object, **__: object) -> None:

@@ -1,0 +1,1 @@
+"""torchao's optimizers of few bits, and its layers (read in 0.18.0)."""
