@@ -93,7 +93,8 @@ class Meter:
 
 
 _RESETS = (
-    "reset_peak_memory_stats", "reset_accumulated_memory_stats", "reset_max_memory_allocated", "reset_max_memory_cached",
+    "reset_peak_memory_stats", "reset_accumulated_memory_stats", "reset_max_memory_allocated",
+    "reset_max_memory_cached",
 )  # fmt: skip
 #: A snapshot of what is not there: the trace has one of its own.
 _RECORDS = ("_record_memory_history", "_dump_snapshot", "_snapshot", "set_per_process_memory_fraction")
