@@ -18,6 +18,9 @@ from torch.optim import optimizer as optimizers
 from willfit.tracing.worker.scripts.naming import Names
 from willfit.tracing.worker.tracer import Tracer
 
+#: Steps beyond those asked for that are taken, if it takes them for each optimizer to have stepped twice.
+_MORE = 2
+
 
 class Finished(BaseException):
     """The script has taken the steps that were asked for. No `except Exception` takes it for an error."""
@@ -202,6 +205,8 @@ class Following:
         """End the script if its last step is over: what it lets go after the optimizer's step belongs to that."""
         if self.taken < self.steps:
             return
+        if self._stepped != self._before and 1 < self.steps and self.taken < self.steps + _MORE:
+            return  # an optimizer is new
         self.tracer.mark("end")
         finished = Finished()
         self._end(finished)

@@ -37,7 +37,7 @@ class Meter:
             trace = self._trace
             found = replay(trace.sizes, trace.events, trace.streams, emptied=self._emptied, series=True)
             assert found.series is not None
-            stats: dict[str, int] = defaultdict(int)
+            stats: dict[str, int] = defaultdict(int, num_alloc_retries=0, num_ooms=0)
             for name, now, series in (
                 ("allocated_bytes", found.allocated, found.series.allocated),
                 ("active_bytes", found.allocated, found.series.allocated),
