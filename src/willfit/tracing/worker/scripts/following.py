@@ -205,7 +205,7 @@ class Following:
         """End the script if its last step is over: what it lets go after the optimizer's step belongs to that."""
         if self.taken < self.steps:
             return
-        if self._stepped != self._before and 1 < self.steps and self.taken < self.steps + _MORE:
+        if self._stepped != self._before and self.steps > 1 and self.taken < self.steps + _MORE:
             return  # an optimizer is new
         self.tracer.mark("end")
         finished = Finished()
