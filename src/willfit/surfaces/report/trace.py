@@ -52,9 +52,9 @@ def _common(estimate: Estimate) -> Text:
     low, high = estimate.devices[0].interval_bytes
     line = Text("One rank on common devices:")
     for name in COMMON_DEVICES:
-        usable = find_device(name).usable_bytes
-        if usable is not None:
-            sign, _, style = VERDICT_STYLE[verdict_of(low, high, usable)]
+        device = find_device(name)
+        if device.vendor == "NVIDIA" and device.usable_bytes is not None:
+            sign, _, style = VERDICT_STYLE[verdict_of(low, high, device.usable_bytes)]
             line.append(f"  {sign} ", style).append(name)
     return line
 
