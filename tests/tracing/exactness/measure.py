@@ -13,6 +13,7 @@ All are peaks in bytes of two optimizer steps, or of a call of `generate`, over 
 from __future__ import annotations
 
 import gc
+import hashlib
 import json
 import os
 import sys
@@ -31,6 +32,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from willfit.tracing.question import Generate, Train
 from willfit.tracing.worker.cuda.kernels import products_of_experts
+from willfit.tracing.worker.distributed.process import Alone
 from willfit.tracing.worker.recipes import generation, training
 from willfit.tracing.worker.recipes import model as models
 from willfit.tracing.worker.shims import values
@@ -61,7 +63,8 @@ def prepared(asked: Train | Generate) -> Any:
 def run(asked: Train | Generate, model: Any, tracer: Tracer) -> None:
     """The program itself. A tracer that is not active sees nothing of it."""
     if isinstance(asked, Train):
-        training.run(asked, model, tracer)
+        training.prepare(asked, model, tracer)
+        training.run(asked, model, tracer, Alone(model, asked, tracer))
     else:
         generation.run(asked, model, tracer)
 
@@ -108,16 +111,39 @@ def start(tracer: Tracer) -> int:
     )
 
 
-def fake(asked: Train | Generate) -> dict[str, int]:
+def stream(tracer: Tracer) -> str:
+    """A digest of every allocation and free in order: bytes, operation and module. What autocast keeps it frees in the
+    order of a hash table; so frees that follow one another are sorted."""
+    digest = hashlib.sha256()
+    frees: list[str] = []
+    for event in tracer.trace.events:
+        storage = tracer.trace.storages[max(event, ~event)]
+        said = f"{storage.nbytes} {storage.op} {storage.place.module}\n"
+        if event < 0:
+            frees.append(said)
+        else:
+            digest.update("".join([*sorted(frees), "made ", said]).encode())
+            frees.clear()
+    digest.update("".join(sorted(frees)).encode())
+    return digest.hexdigest()
+
+
+def fake(asked: Train | Generate) -> dict[str, Any]:
     """The tracer on fake tensors."""
     tracer = traced(asked, OnCpu(), FakeTensorMode(allow_non_fake_inputs=True))
-    return {"fake": max(tracer.trace.totals) - start(tracer)}
+    return {"fake": max(tracer.trace.totals) - start(tracer), "fake_stream": stream(tracer)}
 
 
-def real(asked: Train | Generate) -> dict[str, int]:
+def real(asked: Train | Generate) -> dict[str, Any]:
     """The tracer on real ones."""
     tracer = traced(asked, OnCpu(), nullcontext())
-    return {"real": max(tracer.trace.totals) - start(tracer), "model": start(tracer)}
+    trace = tracer.trace
+    return {
+        "real": max(trace.totals) - start(tracer),
+        "real_stream": stream(tracer),
+        "model": start(tracer),
+        "events": len(trace.events),
+    }
 
 
 def new_sums(asked: Train | Generate) -> dict[str, int]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import scenarios
 
 HERE = Path(__file__).parent
-COLUMNS = "| run | trace (fake) | real tensors | MemTracker | profiler | why | calls | storages |"
+COLUMNS = "| run | trace (fake) | events | real tensors | same events | MemTracker | profiler | why |"
 
 
 def row(found: dict) -> str:
@@ -23,9 +23,10 @@ def row(found: dict) -> str:
     why = [f"{size:,} B {kind}" for kind, size in found["beside"].items()]
     if found["lower"]:
         why.append(f"where storages are {found['lower']:,} B under their peak")
+    same = "yes" if found["fake_stream"] == found["real_stream"] else "NO"
     cells = [
-        found["name"], f"{trace:,}", *(f"{found[way] - trace:+,}" for way in ("real", "mem_tracker", "alone")),
-        "; ".join(why), f"{found['calls']:,}", f"{found['seen']:,}",
+        found["name"], f"{trace:,}", f"{found['events']:,}", f"{found['real'] - trace:+,}", same,
+        *(f"{found[way] - trace:+,}" for way in ("mem_tracker", "alone")), "; ".join(why),
     ]  # fmt: skip
     return f"| {' | '.join(cells)} |"
 
@@ -34,7 +35,7 @@ if __name__ == "__main__":
     names = sys.argv[1:] or (*scenarios.TESTED, *scenarios.MORE)
     environment = {**os.environ, "PYTHONPATH": str(HERE.parents[2] / "src")}
     print(COLUMNS)
-    print("| --- | ---: | ---: | ---: | ---: | --- | ---: | ---: |")
+    print("| --- | ---: | ---: | ---: | --- | ---: | ---: | --- |")
     spent: dict[str, float] = {}
     with subprocess.Popen(
         [sys.executable, str(HERE / "measure.py"), *names],

@@ -22,7 +22,10 @@ EXPLAINED = {"scratch", "scalar", "random state"}
 def measured() -> dict[str, dict[str, Any]]:
     program = Path(__file__).with_name("measure.py")
     done = subprocess.run(
-        [sys.executable, str(program), *scenarios.TESTED], capture_output=True, text=True, timeout=900
+        [sys.executable, str(program), *scenarios.TESTED, *scenarios.KNOWN],
+        capture_output=True,
+        text=True,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     found = [json.loads(line) for line in done.stdout.splitlines()]
@@ -33,6 +36,7 @@ def measured() -> dict[str, dict[str, Any]]:
 def test_a_trace_is_exact(measured: dict[str, dict[str, Any]], name: str) -> None:
     found = measured[name]
     assert found["fake"] == found["real"]
+    assert found["fake_stream"] == found["real_stream"]  # every allocation and free, in order
     # Of the allocations that the profiler saw, those that are storages have the same peak.
     assert found["storages"] == found["real"]
     # PyTorch's own tracker knows nothing of sums in place; else it is the same.
@@ -54,6 +58,13 @@ def test_what_the_allocator_gives_beside_storages_is_explained(
     if "checkpointing" not in name:
         assert "random state" not in found["beside"]
     assert found["calls"] > found["seen"] > 500
+
+
+@pytest.mark.parametrize("name", scenarios.KNOWN)
+def test_what_is_known_to_differ_does(measured: dict[str, dict[str, Any]], name: str) -> None:
+    found = measured[name]
+    assert found["real"] - found["fake"] == scenarios.KNOWN[name]
+    assert found["real"] == found["storages"] == found["mem_tracker"] == found["alone"]
 
 
 def test_families_precisions_and_changes_are_all_there() -> None:

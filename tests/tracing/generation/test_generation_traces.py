@@ -134,8 +134,10 @@ def test_steps_that_are_left_out_change_no_peak(traces: dict[str, Trace], name: 
     assert ("decode", steps) in peaks
     # In between, no step needs more than the steps that are run.
     assert max(all_peaks.values()) == max(peaks.values())
-    assert some.notes
-    assert not every.notes
+    assert some.notes[0].startswith(f"of {steps - 1} steps")
+    assert some.notes[1:] == every.notes
+    own_code = [note for note in every.notes if "flash-linear-attention" in note]
+    assert bool(own_code) == (name in ("mamba2", "qwen3_next"))
 
 
 def reserved(trace: Trace) -> int:
@@ -214,14 +216,14 @@ def test_the_closed_form_is_close(name: str) -> None:
     settings = Settings(batch=BATCH, input_len=200, output_len=NEW, loading=False)
     (device,) = estimate(model, Machine((find_device("A100 SXM4 80GB"),)), settings).devices
     closed = sum(term.bytes for term in device.terms if term.name in ("kv_cache", "activations", "logits"))
-    weights = kept(trace, trace.peak_event, "parameter") + kept(trace, trace.peak_event, "buffer")
-    assert max(trace.totals) - weights == pytest.approx(closed, rel=0.005)
+    beside = sum(kept(trace, trace.peak_event, word) for word in ("parameter", "buffer", "workspace"))
+    assert max(trace.totals) - beside == pytest.approx(closed, rel=0.005)
 
 
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"quantization": "nf4"}, "nf4"),
+        ({"quantization": "gptq"}, "gptq"),
         ({"ranks": 2}, "ranks"),
         ({"new_tokens": 0}, "at least 1"),
     ],

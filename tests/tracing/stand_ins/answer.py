@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from willfit.tracing.question import Card, Train
 from willfit.tracing.trace import Trace
 from willfit.tracing.worker import shims
+from willfit.tracing.worker.distributed.process import Alone
 from willfit.tracing.worker.recipes import model as models
 from willfit.tracing.worker.recipes import training
 from willfit.tracing.worker.shims import values
@@ -49,7 +50,8 @@ def run(asked: Train, device: str) -> Trace:
         for category, name, tensor in models.place(model, torch.device(device)):
             tracer.adopt(tensor, category, name)
         with tracer:
-            training.run(asked, model, tracer)
+            training.prepare(asked, model, tracer)
+            training.run(asked, model, tracer, Alone(model, asked, tracer))
     return tracer.trace
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from willfit.tracing.question import Card, Train
+from willfit.tracing.worker.distributed.process import Alone
 from willfit.tracing.worker.recipes import model as models
 from willfit.tracing.worker.recipes import training
 from willfit.tracing.worker.stand_ins import quantized
@@ -19,14 +20,15 @@ def with_liger(asked: Train) -> Tracer:
     from liger_kernel.transformers import _apply_liger_kernel_to_instance
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    model = models.built(replace(asked, settings=replace(asked.settings, kernels=())))
+    model = models.built(replace(asked, settings=replace(asked.settings, kernels=())))[0]
     _apply_liger_kernel_to_instance(model)
     tracer = Tracer("cuda:0", Card())
     with FakeTensorMode(allow_non_fake_inputs=True):
         for category, name, tensor in models.place(model, tracer.device):
             tracer.adopt(tensor, category, name)
         with tracer:
-            training.run(asked, model, tracer)
+            training.prepare(asked, model, tracer)
+            training.run(asked, model, tracer, Alone(model, asked, tracer))
     return tracer
 
 
@@ -59,7 +61,7 @@ def with_bitsandbytes(asked: Train) -> Tracer:
         quantized.prepare(model, settings.upcast or "none")
 
     original, quantized.quantize = quantized.quantize, quantize
-    model = models.built(asked)
+    model = models.built(asked)[0]
     quantized.quantize = original
     bitsandbytes.matmul = lambda rows, weight, bias=None, state=None: MatMul8bitLt.apply(
         rows, weight, None, bias, state
@@ -95,5 +97,6 @@ def with_bitsandbytes(asked: Train) -> Tracer:
     for tensor in held:
         tracer.adopt(tensor, "parameter", "")
     with tracer:
-        training.run(asked, model, tracer)
+        training.prepare(asked, model, tracer)
+        training.run(asked, model, tracer, Alone(model, asked, tracer))
     return tracer

@@ -7,7 +7,7 @@ of which a shard stays (`_flat_param.py: FlatParamHandle`).
 from __future__ import annotations
 
 import functools
-from itertools import takewhile
+import itertools
 from typing import Any
 
 import torch
@@ -146,6 +146,5 @@ def _held(handle: Any) -> str:
 
 def _name(handle: Any) -> str:
     """The part that the parameters of a unit have in common."""
-    paths = [name.split(".") for name in handle.flat_param._fqns]
-    shared = takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))
-    return ".".join(parts[0] for parts in shared)
+    names = list(zip(*(name.split(".") for name in handle.flat_param._fqns), strict=False))
+    return ".".join(part[0] for part in itertools.takewhile(lambda part: len(set(part)) == 1, names))

@@ -72,6 +72,8 @@ def sizes_of(layout: LayoutSettings, ranks: int) -> Sizes:
             raise BadInput(
                 f"{words} ({name} {size}) are not traced", "`willfit train` answers by closed form"
             )
+    if layout.device_map:
+        raise BadInput("layers on several devices of one process (device_map) are not traced", "leave it out")
     kind = layout.data or ("ddp" if ranks > layout.tp else "none")
     if kind.startswith("zero"):
         raise BadInput(

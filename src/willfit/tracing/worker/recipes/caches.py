@@ -49,6 +49,11 @@ def tensors(layer: Any) -> Iterator[tuple[str, torch.Tensor]]:
                 yield name, tensor
 
 
+def recurrent(cache: Any) -> bool:
+    """Whether any layer keeps a recurrent state."""
+    return any(name == "recurrent_states" for layer in layers(cache) for name, _ in tensors(layer))
+
+
 def grows(cache: Any) -> bool:
     """Whether a cache can be made longer here: its layers keep keys and values on the device as they are, or states."""
     from transformers.cache_utils import BaseQuantizedLayer

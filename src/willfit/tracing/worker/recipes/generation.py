@@ -94,6 +94,11 @@ def run(asked: Generate, model: Any, tracer: Tracer) -> None:
             f"of {asked.new_tokens - 1} steps of decoding the first {FIRST} and the last {LAST} were run; between them "
             "the cache grows, and nothing else is done"
         )
+    if follower.recurrent:
+        tracer.trace.notes.append(
+            "layers with recurrent states ran transformers' own code; with the packages that have kernels for them "
+            "(mamba-ssm, flash-linear-attention) a prefill takes less"
+        )
 
 
 class Follower:
@@ -103,12 +108,15 @@ class Follower:
     ----------
     left_out
         Steps that were not run.
+    recurrent
+        Whether there are states that do not grow with the tokens.
     """
 
     def __init__(self, asked: Generate, model: Any, tracer: Tracer) -> None:
         self.asked, self.tracer = asked, tracer
         self.token = 1  # that is being made
         self.left_out = 0
+        self.recurrent = False
         self._growing = GROWING_DECODER if model.config.is_encoder_decoder else GROWING
         self._cache: Any = None
         self._kwargs: dict[str, Any] = {}
@@ -125,6 +133,7 @@ class Follower:
         self.tracer.label(outputs.logits, "logits")
         self._cache = caches.of(outputs)
         caches.label(self._cache, self.tracer)
+        self.recurrent |= caches.recurrent(self._cache)
         self._kwargs = self._update(outputs, model_kwargs, **named)
         for name in self._growing:
             if isinstance(self._kwargs.get(name), torch.Tensor):

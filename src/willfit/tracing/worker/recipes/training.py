@@ -31,16 +31,21 @@ def trace(asked: Train, tracer: Tracer) -> None:
         flash.install()
     model, notes = models.built(asked)
     tracer.trace.notes.extend(notes)
-    follow_loss(model, tracer)
-    precision = asked.settings.precision
-    if precision.autocast:
-        casting.under_autocast(model, dtype(precision.compute, "bf16"), tracer.device)
+    prepare(asked, model, tracer)
     with FakeTensorMode(allow_non_fake_inputs=True):
         process = distributed.spread(model, asked, tracer)
         model = process.place()
         tracer.watch(process.inner)
         with tracer:
             run(asked, model, tracer, process)
+
+
+def prepare(asked: Train, model: torch.nn.Module, tracer: Tracer) -> None:
+    """Follow the loss, and run the forward pass under autocast if that is asked; before anything wraps the model."""
+    follow_loss(model, tracer)
+    precision = asked.settings.precision
+    if precision.autocast:
+        casting.under_autocast(model, dtype(precision.compute, "bf16"), tracer.device)
 
 
 def run(asked: Train, model: torch.nn.Module, tracer: Tracer, process: Alone) -> None:
@@ -130,7 +135,7 @@ def follow_checkpoints(tracer: Tracer) -> None:
     backward = checkpoint.backward
 
     def nested(ctx: Any, *gradients: Any) -> Any:
-        with tracer.reentered():
+        with tracer.whereabouts.reentered():
             return backward(ctx, *gradients)
 
     checkpoint.backward = staticmethod(nested)
