@@ -247,9 +247,9 @@ def _top(
     if code is None:
         path = _loss_path(run, step, architecture)
         result = head(builder, given, architecture, path)
-        return replay(
-            builder.tape, given, result, accumulates, held=path.held_bytes(DTYPE_BYTES[step.compute])
-        )
+        width = DTYPE_BYTES[step.compute]
+        ran = replay(builder.tape, given, result, accumulates, held=path.held_bytes(width))
+        return replace(ran, returned=path.returned_bytes(width))
     chunked = run.settings.loss.kind == "chunked-head"
     result = litgpt_head(builder, given, architecture, code, chunked, lingering)
     held = held_bytes(builder, architecture, code)

@@ -155,7 +155,10 @@ class Builder:
                 "mm", (value,), elements, value.dtype, saves=(value,) if keeps else (), weights=(weight, *biases),
                 forward_temp=forward, backward_temp=backward, outlives=bool(stored.expanded),
             )  # fmt: skip
-        cast = tape.run("cast weight", (), weight.elements, self.step.compute, weights=(weight,))
+        cast = tape.run(
+            "cast weight", (), weight.elements, step.compute, weights=(weight,),
+            cached=weight.trained and not step.compiled,
+        )  # fmt: skip
         saves = (*((value,) if weight.trained else ()), *((cast,) if value.grad else ()))
         return tape.run("mm", (value, cast), elements, self.step.compute, saves=saves, weights=biases)
 

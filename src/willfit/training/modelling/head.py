@@ -63,6 +63,15 @@ class LossPath:
     autocast: bool = False
     compiled: bool = False
 
+    def returned_bytes(self, width: int) -> int:
+        """Bytes of logits as they are and in float32, which a caller is given once autocast has ended.
+
+        accelerate `utils/operations.py: ConvertOutputsToFp32`. For `width` see `held_bytes`.
+        """
+        if not (self.autocast and self.inside) or self.compiled or self.kind != "hf":
+            return 0
+        return self.rows * (self.classes or self.vocabulary) * (width + 4)
+
     def held_bytes(self, width: int) -> int:
         """Bytes of logits that the caller holds through the backward pass, which needs their logarithms alone.
 
@@ -187,9 +196,6 @@ def _cross_entropy(tape: Tape, logits: Value, path: LossPath) -> Value:
         # (`aten/src/ATen/native/LossNLL.cpp: cross_entropy_loss`, `autocast_mode.h`: fp32 and fp32_set_opt_dtype).
         logarithms = tape.cast(logarithms, "fp32")
     loss = tape.run("nll_loss", (logarithms,), 1, "fp32", saves=(logarithms,))
-    if path.narrow and path.autocast and path.inside:
-        # accelerate gives the caller float32 logits (`utils/operations.py: ConvertOutputsToFp32`).
-        tape.run("output to float", (), size, "fp32")
     tape.hold(given, wide)
     return loss
 
