@@ -63,7 +63,7 @@ def _looked_up(builder: Builder, tensor: Tensor, size: int) -> Value:
     """Rows of a table, and what adapts it."""
     tape, stored = builder.tape, builder.stored(tensor)
 
-    def base(_: Value) -> Value:
+    def base(_: Value, _made: Value | None = None) -> Value:
         return tape.run("embedding", (), size, stored.weight.dtype, weights=(stored.weight,))
 
     if stored.forward is None:
