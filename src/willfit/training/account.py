@@ -112,6 +112,7 @@ def account(
         one_by_one,
         in_flight,
         stepping.step.bytes,
+        habits.loss_inside,
     )
     return Account(
         weights=sharing.weights,

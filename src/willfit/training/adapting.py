@@ -102,6 +102,7 @@ class Adapting:
         self.found = found
         self.dtype = dtype_name(found.dtype)
         self._wrapped = frozenset(module.name for module in found.modules)
+        self._fused = {member: module.name for module in found.modules for member in module.members}
         self._layers = max(1, len(architecture.layers))
         self._weights = weights
 
@@ -110,8 +111,9 @@ class Adapting:
         return tensor.name.removesuffix(".weight") in self._wrapped
 
     def forward(self, tensor: Tensor) -> AdapterForward | None:
-        """What a wrapped module's forward does."""
-        return self.found.forwards.get(tensor.name.removesuffix(".weight"))
+        """What a wrapped module's forward does, or that of a parameter which a matrix is part of."""
+        name = self._fused.get(tensor.name, tensor.name.removesuffix(".weight"))
+        return self.found.forwards.get(name)
 
     def trains(self, tensor: Tensor) -> bool:
         """Whether a copy of one of the model's own norms is trained in its place."""

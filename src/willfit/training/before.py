@@ -114,7 +114,7 @@ def _share(unit: Unit, layers: int) -> Unit:
 
 
 def encoder_pieces(
-    holding: Holding, step: Step, checkpointing: CheckpointingSettings, temporary: bool
+    holding: Holding, step: Step, checkpointing: CheckpointingSettings, temporary: bool, hooked: bool = False
 ) -> list[Piece]:
     """The encoder of an encoder-decoder: what is in front of its layers, these, and its output, which stays.
 
@@ -126,6 +126,8 @@ def encoder_pieces(
         Of layers.
     temporary
         Gradients are added to others and given back.
+    hooked
+        See `modelling/embedding.py`.
     """
     architecture = holding.architecture
     if not architecture.encoder:
@@ -135,7 +137,7 @@ def encoder_pieces(
     manner = manner_of(architecture)
     builder = Builder(inside, holding.stored, manner)
     given = builder.entering(0, inside.compute, grad=False)
-    value = encoder_front(builder, architecture)
+    value = encoder_front(builder, architecture, hooked)
     found = [Piece("encoder front", replay(builder.tape, given, value, temporary), nothing)]
     dtype, size = value.dtype, inside.tokens * architecture.hidden_size
     known: dict[int, tuple[Replay, Unit]] = {}

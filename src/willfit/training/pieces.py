@@ -122,15 +122,15 @@ def pieces_of(
     dtype, entering = step.compute if not step.autocast else "fp32", True
     chosen_by = selection_of(checkpointing.kind, checkpointing.modules)
     if layers.start == 0:
-        seen = tower_pieces(holding, step, checkpointing, temporary)
-        piece, dtype, trained = _bottom(holding, step, temporary)
-        found += [*seen, piece, *encoder_pieces(holding, step, checkpointing, temporary)]
-        entering = trained or any(piece.replay.gradients for piece in seen)
-        entering = entering or (holding.adapting is not None and holding.adapting.found.virtual_tokens > 0)
         # Frameworks make the embedding's result need a gradient where checkpoints would lose it (`enable_input_
         # require_grads`).
         part = settings.adapter is not None or bool(settings.trained and checkpointing.reentrant)
-        entering = entering or (part and checkpointing.kind not in (None, "none"))
+        hooked = part and checkpointing.kind not in (None, "none")
+        seen = tower_pieces(holding, step, checkpointing, temporary)
+        piece, dtype, trained = _bottom(holding, step, temporary, hooked)
+        found += [*seen, piece, *encoder_pieces(holding, step, checkpointing, temporary, hooked)]
+        entering = trained or any(piece.replay.gradients for piece in seen)
+        entering = entering or (holding.adapting is not None and holding.adapting.found.virtual_tokens > 0)
     # FSDP1 hooks the inputs of a frozen unit. A checkpoint that reenters autograd gives it a leaf as input, which the
     # hook keeps, with its gradient, until all hooks are removed behind the backward pass
     # (torch `distributed/fsdp/_runtime_utils.py: _register_post_backward_reshard_only_hook`, `_finalize_params`).
@@ -190,12 +190,12 @@ def _head_unit(run: Run, holding: Holding, architecture: Architecture) -> Unit:
     return replace(unit, borrowed_bytes=weight.gradient_bytes if weight.trained else 0)
 
 
-def _bottom(holding: Holding, step: Step, temporary: bool) -> tuple[Piece, str, bool]:
-    """The embedding, the dtype of what it gives, and whether that needs a gradient."""
+def _bottom(holding: Holding, step: Step, temporary: bool, hooked: bool) -> tuple[Piece, str, bool]:
+    """The embedding, the dtype of what it gives, and whether that needs a gradient, which a hook may see to."""
     architecture = holding.architecture
     builder = Builder(step, holding.stored, manner_of(architecture))
     given = builder.entering(0, step.compute, grad=False)
-    stream = embedding(builder, architecture)
+    stream = embedding(builder, architecture, hooked)
     ran = replay(builder.tape, given, stream, temporary)
     unit = holding.unit((*architecture.embeddings, *architecture.shared))
     if holding.adapting is not None:
@@ -247,9 +247,9 @@ def _top(
     if code is None:
         path = _loss_path(run, step, architecture)
         result = head(builder, given, architecture, path)
-        return replay(
-            builder.tape, given, result, accumulates, held=path.held_bytes(DTYPE_BYTES[step.compute])
-        )
+        width = DTYPE_BYTES[step.compute]
+        ran = replay(builder.tape, given, result, accumulates, held=path.held_bytes(width))
+        return replace(ran, returned=path.returned_bytes(width))
     chunked = run.settings.loss.kind == "chunked-head"
     result = litgpt_head(builder, given, architecture, code, chunked, lingering)
     held = held_bytes(builder, architecture, code)
@@ -273,6 +273,7 @@ def _loss_path(run: Run, step: Step, architecture: Architecture) -> LossPath:
         run.habits.loss_inside,
         scores(run.settings),
         run.settings.objective == "embedding",
-        run.habits.narrow_loss and not step.autocast,
+        run.habits.narrow_loss or manner_of(architecture).narrow_loss,
+        step.autocast,
         run.habits.compiles_loss,
     )

@@ -25,7 +25,7 @@ class Habits:
     upcasts_logits
         The model's own code upcasts its logits.
     narrow_loss
-        The loss takes logits as they are; only autocast upcasts them.
+        The loss takes logits as they are.
     compiles_loss
         The loss is compiled: it keeps the logits, and makes their logarithms again for their gradient.
     cudnn_unkept

@@ -49,6 +49,12 @@ class Piece:
     follows: bool = False
 
     @property
+    def cached(self) -> int:
+        """Bytes beside `kept` that are held until the forward pass is over."""
+        whole = not (self.checkpointed or self.selective or self.offloaded or self.follows)
+        return self.replay.cached_only if whole else self.replay.cached
+
+    @property
     def kept(self) -> int:
         """Bytes kept of it from the forward to the backward pass, on the device."""
         if self.offloaded or self.follows:
@@ -101,6 +107,7 @@ def instants(
     steps_in_backward: bool = False,
     in_flight: float = 1,
     transient: int = 0,
+    loss_inside: bool = False,
 ) -> list[Instant]:
     """Every instant at which memory can peak between two optimizer steps.
 
@@ -118,9 +125,12 @@ def instants(
         Micro-batches whose activations are kept at once; chunks of interleaved stages are parts of one.
     transient
         What the optimizer needs while it steps, beside states and gradients.
+    loss_inside
+        The loss is part of the model's forward, with which autocast ends.
     """
     resident = (sharing.whole or sharing.gradients) if accumulates or sharing.buffered else 0
     kept = int((in_flight - 1) * sum(piece.kept for piece in pieces))
+    cached = 0
     found: list[Instant] = []
     last = len(pieces) - 1
     for index, piece in enumerate(pieces):
@@ -130,13 +140,16 @@ def instants(
                 f"forward of {piece.name}",
                 piece.replay.forward,
                 kept,
-                entering,
+                entering + (0 if piece.head and not loss_inside else cached),
                 resident,
                 sharing.forward[index],
                 piece.head,
             )
         )
         kept += piece.kept
+        cached += piece.cached
+    if returned := pieces[last].replay.returned:
+        found.append(Instant("outputs in float32", kept, returned, resident, head=True, below=kept))
     gradients, held, clinging, shared = resident, 0, 0, 0
     for index in range(last, -1, -1):
         piece, sent = pieces[index], sharing.backward[index]

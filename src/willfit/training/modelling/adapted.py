@@ -14,7 +14,7 @@ from willfit.training.tape import Tape, Value
 def adapted(
     tape: Tape,
     value: Value,
-    base: Callable[[Value], Value],
+    base: Callable[[Value, Value | None], Value],
     forward: AdapterForward,
     tokens: int,
     samples: int,
@@ -28,7 +28,7 @@ def adapted(
     value
         The module's input.
     base
-        Runs the module itself on its input.
+        Runs the module itself on its input, with the weight that was made for it if it uses one.
     forward
         The steps.
     tokens, samples
@@ -45,7 +45,8 @@ def adapted(
     for step in forward.steps:
         if step.kind == "base":
             given = made[step.inputs[0]]
-            made[step.output.name] = base(value if step.inputs[0] == forward.input.name else given)
+            weight = made[step.inputs[1]] if len(step.inputs) > 1 else None
+            made[step.output.name] = base(value if step.inputs[0] == forward.input.name else given, weight)
         elif step.kind == "cast" and step.inputs[0] in made and step.output.dtype != "complex64":
             # What stands before the module may have given it a narrower dtype already.
             made[step.output.name] = tape.cast(made[step.inputs[0]], dtype_name(step.output.dtype))
@@ -61,14 +62,16 @@ def adapted(
 
 
 def remade(tape: Tape, forward: AdapterForward) -> Value:
-    """The weight that a module makes and uses in place of its own, where it does (`TrainableTokensLayer`)."""
+    """The weight that a module makes and uses in place of its own, where it does (`TrainableTokensLayer`,
+    `ParamWrapper`)."""
     made: dict[str, Value] = {}
     for one in forward.parameters:
         dtype, elements = _sized(one, 0, 0)
         made[one.name] = tape.held(elements, dtype, one.name in forward.trained)
     for step in forward.steps[:-1]:
         made[step.output.name] = _run(tape, step, made, 0, 0)
-    return made[forward.steps[-1].inputs[0]]
+    last = forward.steps[-1]
+    return made[last.inputs[1 if last.kind == "base" else 0]]
 
 
 def _run(tape: Tape, step: AdapterStep, made: dict[str, Value], tokens: int, samples: int) -> Value:

@@ -120,7 +120,9 @@ class Builder:
         outputs = rows * (stored.weight.elements * rows // value.elements or 1)
         trained = self._trained_bias(bias)
 
-        def base(given: Value) -> Value:
+        def base(given: Value, weight: Value | None = None) -> Value:
+            if weight is not None:
+                return self.between(given, weight, outputs, trained)
             if self.step.low_bits is not None and is_quantized(tensor) and not stored.expanded:
                 return self.in_low_bits(given, stored.weight, outputs)
             return self.product(given, stored, outputs, trained)
@@ -137,6 +139,15 @@ class Builder:
         given = self.tape.cast(value, step.compute) if step.autocast else value
         ranks = step.tensor_ranks if given.number in self.gathered else 1
         return multiplied(self.tape, low, given, weight, elements, given.dtype, self._quantized, ranks)
+
+    def between(self, value: Value, weight: Value, elements: int, bias: Weight | None = None) -> Value:
+        """A product with a weight that was made on the way, and through which gradients may pass."""
+        if self.step.autocast:
+            value, weight = (self.tape.cast(one, self.step.compute) for one in (value, weight))
+        saves = (*((value,) if weight.grad else ()), *((weight,) if value.grad else ()))
+        return self.tape.run(
+            "mm", (value, weight), elements, value.dtype, saves=saves, weights=(bias,) if bias else ()
+        )
 
     def product(self, value: Value, stored: Stored, elements: int, bias: Weight | None = None) -> Value:
         """The product alone, with `elements` outputs."""
@@ -155,7 +166,10 @@ class Builder:
                 "mm", (value,), elements, value.dtype, saves=(value,) if keeps else (), weights=(weight, *biases),
                 forward_temp=forward, backward_temp=backward, outlives=bool(stored.expanded),
             )  # fmt: skip
-        cast = tape.run("cast weight", (), weight.elements, self.step.compute, weights=(weight,))
+        cast = tape.run(
+            "cast weight", (), weight.elements, step.compute, weights=(weight,),
+            cached=weight.trained and not step.compiled,
+        )  # fmt: skip
         saves = (*((value,) if weight.trained else ()), *((cast,) if value.grad else ()))
         return tape.run("mm", (value, cast), elements, self.step.compute, saves=saves, weights=biases)
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from willfit.architectures.model import Architecture
 from willfit.training.modelling.builder import Builder
+from willfit.training.modelling.embedding import with_leaf
 from willfit.training.modelling.roles import norms_of
 from willfit.training.modelling.step import Step
 from willfit.training.tape import Value
@@ -17,10 +18,11 @@ def encoder_step(step: Step, architecture: Architecture) -> Step:
     return replace(step, length=length, keys=length, attends_back=False, sequence_parallel=False)
 
 
-def encoder_front(builder: Builder, architecture: Architecture) -> Value:
+def encoder_front(builder: Builder, architecture: Architecture, hooked: bool = False) -> Value:
     """Two convolutions over the spectrum, the second of which halves its length, or a look-up of tokens.
 
-    transformers `WhisperEncoder.forward`; the look-up's gradient is that of the shared table.
+    transformers `WhisperEncoder.forward`; the look-up's gradient is that of the shared table. For `hooked` see
+    `embedding.py`.
     """
     tape, step = builder.tape, builder.step
     tape.module = "encoder"
@@ -29,7 +31,9 @@ def encoder_front(builder: Builder, architecture: Architecture) -> Value:
     if not convolutions:
         weight = builder.stored(architecture.embeddings[0]).weight
         looked = tape.run("embedding", (), size, weight.dtype, weights=(replace(weight, trained=False),))
-        return tape.dropout(looked, architecture.traits.embedding_dropout if step.training else 0.0)
+        looked = replace(looked, grad=hooked or weight.trained)
+        found = tape.dropout(looked, architecture.traits.embedding_dropout if step.training else 0.0)
+        return with_leaf(tape, found, looked if hooked else None)
     value: Value | None = None
     for index, tensor in enumerate(convolutions):
         weight = builder.stored(tensor).weight

@@ -13,8 +13,9 @@ from willfit.training.modelling.step import Step
 def masked_step(step: Step, layer: Layer, manner: Manner) -> Step:
     """How the pass runs in a layer.
 
-    A window that is shorter than the sequence needs an explicit mask, unless a kernel knows windows; what a sparse
-    indexer leaves out is masked; an encoder looks both ways.
+    A window that is not longer than the sequence needs an explicit mask, unless a kernel knows windows (transformers
+    5.23 `masking_utils.py: _ignore_causal_mask_sdpa`, 4.38 `modeling_attn_mask_utils.py`); what a sparse indexer leaves
+    out is masked; an encoder looks both ways.
 
     Parameters
     ----------
@@ -34,6 +35,6 @@ def masked_step(step: Step, layer: Layer, manner: Manner) -> Step:
         manner.always_masked
         or looks_both_ways
         or bool(mixer.index_dim)
-        or bool(reach and step.length > reach)
+        or bool(reach and step.length >= reach)
     )
     return replace(step, masked=True) if masked else step

@@ -129,6 +129,11 @@ def repeated(builder: Builder, value: Value, times: int) -> Value:
     return builder.tape.run("repeat", (value,), value.elements * times, value.dtype)
 
 
+def _broadcast(step: Step, heads: int, kv_heads: int) -> bool:
+    """Whether one head's keys serve all heads of a single sequence as a view: one stride leads to every head."""
+    return heads != kv_heads == 1 == step.batch
+
+
 def _eager(
     builder: Builder,
     queries: Value,
@@ -148,10 +153,11 @@ def _eager(
     # one stride apart (`aten/src/ATen/native/LinearAlgebra.cpp: matmul`).
     single = step.batch == 1
     queries = queries if by_head or single else tape.copy(queries)
-    if times > 1 or not single:
-        values = repeated(builder, values, times)
-    if times > 1 or not (by_head or single):
-        keys = repeated(builder, keys, times)
+    if not _broadcast(step, heads, kv_heads):
+        if times > 1 or not single:
+            values = repeated(builder, values, times)
+        if times > 1 or not (by_head or single):
+            keys = repeated(builder, keys, times)
     size = step.batch * heads * step.length * step.keys
     if builder.manner.softmax == "float" and not step.autocast:
         queries, keys = tape.cast(queries, "fp32"), tape.cast(keys, "fp32")
@@ -233,7 +239,9 @@ def _math(builder: Builder, queries: Value, keys: Value, values: Value, mixer: A
     heads, kv_heads = rank_heads(builder, mixer)
     queries, keys, values = (tape.cast(one, "fp32") for one in (queries, keys, values))
     queries, keys = tape.scale(queries), tape.scale(keys)
-    if heads != kv_heads:
+    # Falcon leaves its head to be broadcast; `enable_gqa` repeats heads (`repeat_interleave`).
+    leaves = builder.manner.splits == "copies" and _broadcast(step, heads, kv_heads)
+    if heads != kv_heads and not leaves:
         keys = repeated(builder, keys, heads // kv_heads)
         values = repeated(builder, values, heads // kv_heads)
     size = step.batch * heads * step.length * step.keys

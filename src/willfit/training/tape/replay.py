@@ -62,6 +62,10 @@ class Replay:
         Bytes of values that its caller holds through the backward pass.
     lingering
         Bytes of what is kept that go with the graph only.
+    cached, cached_only
+        Bytes that are held until the whole forward pass is over; and those of them that are not kept.
+    returned
+        Bytes of what the caller is given when it is, as it is and in float32.
     """
 
     input_bytes: int
@@ -74,12 +78,17 @@ class Replay:
     gradients: int
     held: int = 0
     lingering: int = 0
+    cached: int = 0
+    cached_only: int = 0
+    returned: int = 0
 
     def kept_as_selected(self) -> Replay:
         """The same where only what is selected is kept, and the rest is made anew without room of its own."""
         backward = replace(self.backward, kept=min(self.backward.kept, self.selected))
         forward = replace(self.forward, kept=min(self.forward.kept, self.selected))
-        return replace(self, kept=self.selected, forward=forward, backward=backward)
+        return replace(
+            self, kept=self.selected, forward=forward, backward=backward, cached=0, cached_only=0
+        )
 
 
 def replay(
@@ -106,9 +115,10 @@ def replay(
         Bytes of values that the caller holds through the backward pass.
     """
     keepers = _keepers(tape)
+    cached = _cached(tape)
     by_module = _kept_by_module(tape)
     total = sum(by_module.values())
-    forward = _forward(tape, given, result, keepers)
+    forward = _forward(tape, given, result, keepers, cached)
     backward = _backward(tape, result, keepers, total, accumulates, held)
     gradients = sum(operation.weight_bytes for operation in tape.operations)
     return Replay(
@@ -122,6 +132,8 @@ def replay(
         gradients,
         held,
         sum(tape.sizes[storage] for storage in _lingering(tape)),
+        sum(tape.sizes[storage] for storage in cached),
+        sum(tape.sizes[storage] for storage in cached if storage not in keepers),
     )
 
 
@@ -168,14 +180,21 @@ def _kept_by_module(tape: Tape) -> dict[str, int]:
     return dict(found)
 
 
-def _forward(tape: Tape, given: Value, result: Value, keepers: Counter[int]) -> Moment:
+def _cached(tape: Tape) -> set[int]:
+    """Storages that are held until the whole forward pass is over."""
+    return {one.storage for operation in tape.operations if operation.cached for one in operation.outputs}
+
+
+def _forward(
+    tape: Tape, given: Value, result: Value, keepers: Counter[int], cached: set[int]
+) -> Moment:
     last: dict[int, int] = {}
     for index, operation in enumerate(tape.operations):
         for value in (*operation.inputs, *operation.outputs, *operation.saved):
             last[value.storage] = index
     dying: dict[int, list[int]] = {}
     for storage, index in last.items():
-        if storage not in keepers and storage not in (given.storage, result.storage):
+        if storage not in keepers and storage not in cached and storage not in (given.storage, result.storage):
             dying.setdefault(index, []).append(storage)
     alive = {given.storage}
     kept = passing = 0
