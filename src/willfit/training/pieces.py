@@ -30,6 +30,7 @@ from willfit.training.run import Run
 from willfit.training.selective import selection_of
 from willfit.training.settings import TrainingSettings
 from willfit.training.sharding.base import Unit, joined
+from willfit.training.sharding.fsdp import adds_in_place
 from willfit.training.tape import Replay, replay
 from willfit.training.tape.replay import Selection
 from willfit.training.timeline import Piece
@@ -116,8 +117,12 @@ def pieces_of(
     checkpointing = settings.checkpointing
     added = settings.gradient_accumulation > 1 or run.habits.gradient_buffers
     scheme = settings.layout.data or ""
-    # FSDP makes the gradient of a unit whole before it adds it to another or scatters it.
+    # FSDP makes the gradient of a unit whole before it adds it to another or scatters it, but where FSDP2 leaves that
+    # to autograd. DDP copies each into its bucket, if gradients are views of buckets.
     temporary = (added and not scheme.startswith("fsdp")) or scheme.startswith("zero")
+    temporary = temporary or (scheme == "ddp" and bool(settings.layout.bucket_view))
+    postponed = run.habits.postpones_sharing and settings.gradient_accumulation > 1
+    temporary = temporary or (scheme == "fsdp2" and postponed and adds_in_place(settings.precision))
     found: list[Piece] = []
     dtype, entering = step.compute if not step.autocast else "fp32", True
     chosen_by = selection_of(checkpointing.kind, checkpointing.modules)

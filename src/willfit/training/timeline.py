@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from willfit.training.sharding.base import Communication, Unit
+from willfit.training.sharding.base import Communication, Pass, Unit
 from willfit.training.tape import Moment, Replay
 
 #: What the instant at which parameters are updated is called.
 OPTIMIZER_STEP = "optimizer step"
+
+#: What instants of micro-batches before the last are called.
+_EARLIER = "first micro-batch, ", "micro-batch between, "
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,31 +131,61 @@ def instants(
     loss_inside
         The loss is part of the model's forward, with which autocast ends.
     """
-    resident = (sharing.whole or sharing.gradients) if accumulates or sharing.buffered else 0
     kept = int((in_flight - 1) * sum(piece.kept for piece in pieces))
-    cached = 0
     found: list[Instant] = []
-    last = len(pieces) - 1
+    for count, earlier in enumerate(sharing.earlier):
+        prefix = _EARLIER[count]
+        found += _forward(pieces, sharing.forward, kept, earlier.held, loss_inside, prefix)
+        found += _backward(pieces, earlier, kept, prefix)[0]
+    left = () if (accumulates and not sharing.earlier) or steps_in_backward else sharing.left
+    resident = sharing.whole
+    if not sharing.earlier and (accumulates or sharing.buffered):
+        resident = sharing.gradients
+    last = Pass(resident, sharing.backward, sharing.joined, left)
+    found += _forward(pieces, sharing.forward, kept, resident, loss_inside)
+    backward, held = _backward(pieces, last, kept, lingering=sharing.lingering)
+    found += backward
+    if not steps_in_backward:
+        if sharing.before_step:
+            found.append(Instant("before the optimizer step", 0, held, 0, sharing.before_step))
+        gradients = 0 if sharing.frees_gradients else sharing.gradients
+        found.append(Instant(OPTIMIZER_STEP, 0, transient + held, gradients, sharing.step))
+    return found
+
+
+def _forward(
+    pieces: Sequence[Piece],
+    gathered: Sequence[int],
+    kept: int,
+    gradients: int,
+    loss_inside: bool,
+    prefix: str = "",
+) -> list[Instant]:
+    """Instants of a forward pass."""
+    found = []
+    cached = 0
     for index, piece in enumerate(pieces):
         entering = 0 if piece.kept and not piece.checkpointed else piece.replay.input_bytes
-        found.append(
-            _instant(
-                f"forward of {piece.name}",
-                piece.replay.forward,
-                kept,
-                entering + (0 if piece.head and not loss_inside else cached),
-                resident,
-                sharing.forward[index],
-                piece.head,
-            )
-        )
+        name = f"{prefix}forward of {piece.name}"
+        passing = entering + (0 if piece.head and not loss_inside else cached)
+        moment = piece.replay.forward
+        found.append(_instant(name, moment, kept, passing, gradients, gathered[index], piece.head))
         kept += piece.kept
         cached += piece.cached
-    if returned := pieces[last].replay.returned:
-        found.append(Instant("outputs in float32", kept, returned, resident, head=True, below=kept))
-    gradients, held, clinging, shared = resident, 0, 0, 0
-    for index in range(last, -1, -1):
-        piece, sent = pieces[index], sharing.backward[index]
+    if returned := pieces[-1].replay.returned:
+        found.append(Instant(f"{prefix}outputs in float32", kept, returned, gradients, head=True, below=kept))
+    return found
+
+
+def _backward(
+    pieces: Sequence[Piece], sharing: Pass, kept: int, prefix: str = "", lingering: Sequence[int] = ()
+) -> tuple[list[Instant], int]:
+    """Instants of a backward pass, and bytes that are held when it is over."""
+    found: list[Instant] = []
+    kept += sum(piece.kept for piece in pieces)
+    gradients, held, clinging, shared, waiting = sharing.held, 0, 0, 0, 0
+    for index in range(len(pieces) - 1, -1, -1):
+        piece, sent = pieces[index], sharing.backward[index] + waiting
         kept -= piece.kept
         own = piece.checkpointed and not piece.offloaded and not piece.follows
         below = kept + (piece.replay.input_bytes if own else 0)
@@ -160,29 +193,23 @@ def instants(
         passing = held + clinging - shared
         arriving = piece.replay.output_bytes + passing
         for one in _running_again(pieces, index):
-            moment, name = pieces[one].replay.forward, f"recompute of {pieces[one].name}"
+            moment, name = pieces[one].replay.forward, f"{prefix}recompute of {pieces[one].name}"
             before = below + _before(pieces, one)
             found.append(_instant(name, moment, before, arriving, gradients, sent, False))
         below += _before(pieces, index)
-        moment = piece.replay.backward
-        found.append(
-            _instant(f"backward of {piece.name}", moment, below, passing, gradients, sent, piece.head)
-        )
+        moment, name = piece.replay.backward, f"{prefix}backward of {piece.name}"
+        found.append(_instant(name, moment, below, passing, gradients, sent, piece.head))
         if sharing.joined and sharing.joined[index]:
             passing += piece.replay.input_bytes
-            name = f"gradient of {piece.name}, put together"
-            found.append(Instant(name, kept, passing, gradients, sharing.joined[index], below=kept))
+            name = f"{prefix}gradient of {piece.name}, put together"
+            buffers = sharing.joined[index] + waiting
+            found.append(Instant(name, kept, passing, gradients, buffers, below=kept))
         held += piece.replay.held + piece.replay.lingering
         shared = piece.replay.input_bytes if piece.clings else 0
         clinging += 2 * shared
-        if not accumulates and not steps_in_backward:
-            gradients += sharing.left[index]
-    if not steps_in_backward:
-        if sharing.before_step:
-            found.append(Instant("before the optimizer step", 0, held, 0, sharing.before_step))
-        left = 0 if sharing.frees_gradients else sharing.gradients
-        found.append(Instant(OPTIMIZER_STEP, 0, transient + held, left, sharing.step))
-    return found
+        gradients += sharing.left[index] if sharing.left else 0
+        waiting += lingering[index] if lingering else 0
+    return found, held
 
 
 def _running_again(pieces: Sequence[Piece], index: int) -> range:

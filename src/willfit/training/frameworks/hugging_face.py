@@ -39,6 +39,10 @@ _UPCASTS = (0, 30)
 #: (`utils/fsdp_utils.py: fsdp2_prepare_model`).
 _SECOND, _SECOND_TRAINED_ONLY = (1, 6), (1, 13)
 
+#: accelerate, from which on FSDP2's embedding is a unit, and final norm and head are another that stays gathered; they
+#: are all one unit if the head's matrix is the token table (`utils/fsdp_utils.py: fsdp2_prepare_model`).
+_ENDS_APART = (1, 14)
+
 _HALF = ("bf16", "fp16")
 
 
@@ -88,7 +92,7 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
         narrow_loss=not own.upcasts_logits,
         # accelerate's `accelerator.py: accumulate, no_sync`; fsdp_qlora's `train.py` only on demand.
         postpones_sharing=settings.framework != "fsdp_qlora",
-        wrapping=Wrapping(loss_inside=True),
+        wrapping=_wrapping(settings, architecture),
         table_bytes=(
             own.table_bytes(architecture, settings.seq_len or defaults.seq_len)
             if own.angles
@@ -96,6 +100,13 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
         ),
     )
     return fill(settings, defaults, habits)
+
+
+def _wrapping(settings: TrainingSettings, architecture: Architecture) -> Wrapping:
+    """What FSDP takes as a unit."""
+    accelerate, layout = parse_version(settings.versions["accelerate"]), settings.layout
+    carved = layout.data == "fsdp2" and layout.wrap != "block-root" and accelerate >= _ENDS_APART
+    return Wrapping(loss_inside=True, ends_apart=carved and not architecture.tied, empty_root=carved)
 
 
 def _implementation(settings: TrainingSettings, version: tuple[int, ...]) -> str:

@@ -86,9 +86,7 @@ class Replay:
         """The same where only what is selected is kept, and the rest is made anew without room of its own."""
         backward = replace(self.backward, kept=min(self.backward.kept, self.selected))
         forward = replace(self.forward, kept=min(self.forward.kept, self.selected))
-        return replace(
-            self, kept=self.selected, forward=forward, backward=backward, cached=0, cached_only=0
-        )
+        return replace(self, kept=self.selected, forward=forward, backward=backward, cached=0, cached_only=0)
 
 
 def replay(
@@ -185,16 +183,18 @@ def _cached(tape: Tape) -> set[int]:
     return {one.storage for operation in tape.operations if operation.cached for one in operation.outputs}
 
 
-def _forward(
-    tape: Tape, given: Value, result: Value, keepers: Counter[int], cached: set[int]
-) -> Moment:
+def _forward(tape: Tape, given: Value, result: Value, keepers: Counter[int], cached: set[int]) -> Moment:
     last: dict[int, int] = {}
     for index, operation in enumerate(tape.operations):
         for value in (*operation.inputs, *operation.outputs, *operation.saved):
             last[value.storage] = index
     dying: dict[int, list[int]] = {}
     for storage, index in last.items():
-        if storage not in keepers and storage not in cached and storage not in (given.storage, result.storage):
+        if (
+            storage not in keepers
+            and storage not in cached
+            and storage not in (given.storage, result.storage)
+        ):
             dying.setdefault(index, []).append(storage)
     alive = {given.storage}
     kept = passing = 0
