@@ -9,6 +9,7 @@ from math import prod
 
 from willfit.architectures.model import Architecture, Tensor
 from willfit.formats.base import Format
+from willfit.formats.bitsandbytes import Bnb4, BnbInt8
 from willfit.formats.plain import Plain
 from willfit.formats.recipe import Recipe
 from willfit.formats.weights import rank_shape
@@ -22,9 +23,9 @@ from willfit.training.settings import AdapterSettings, LayoutSettings, TrainingS
 from willfit.training.sharding.base import Unit
 from willfit.training.tape import Weight
 
-#: Methods whose product first makes a 16-bit copy of the whole matrix (bitsandbytes `autograd/_functions.py`,
-#: AutoAWQ `modules/linear/gemm.py`); others read the packed matrix as they multiply.
-_EXPANDING = ("nf4", "fp4", "awq", "hqq", "aqlm")
+#: Methods whose product first makes a 16-bit copy of the whole matrix, as bitsandbytes' in 4 bits does (AutoAWQ
+#: `modules/linear/gemm.py`); others read the packed matrix as they multiply.
+_EXPANDING = ("awq", "hqq", "aqlm")
 
 
 class Holding:
@@ -182,8 +183,9 @@ class Holding:
             gradient = compute if gathered else narrow
             return Stored(Weight(elements, dtype, self._is_trained(tensor), gradient), 0, adapter, forward)
         method = settings.quantization.method if settings.quantization else self._recipe.method
-        expanded = elements * DTYPE_BYTES[compute] if method in _EXPANDING else 0
-        return Stored(Weight(elements, compute, False), expanded, adapter, forward)
+        bits = 4 if isinstance(stored, Bnb4) else 8 if isinstance(stored, BnbInt8) else 0
+        expanded = elements * DTYPE_BYTES[compute] if bits == 4 or method in _EXPANDING else 0
+        return Stored(Weight(elements, compute, False), expanded, adapter, forward, bits)
 
     def _is_trained(self, tensor: Tensor) -> bool:
         settings = self._settings

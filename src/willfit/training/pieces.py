@@ -72,6 +72,7 @@ def step_of(run: Run, compute_capability: str, virtual_tokens: int = 0, prefix_t
         grouped_experts=run.habits.grouped_experts,
         compiled=settings.compile,
         keeps_quantized_input=run.habits.keeps_quantized_input,
+        computes_as_given=run.habits.computes_as_given,
         expands_twice=run.habits.expands_twice,
         images=1 if settings.images is None else settings.images,
         image_tokens=settings.image_tokens or 0,
@@ -167,7 +168,15 @@ def pieces_of(
         follows = chosen and (index - layers.start) % together > 0
         found.append(
             Piece(
-                f"layer {index}", ran, unit, chosen, selective, checkpointing.offload, clings, follows=follows
+                f"layer {index}",
+                ran,
+                unit,
+                chosen,
+                selective,
+                checkpointing.offload,
+                clings,
+                follows=follows,
+                reenters=bool(checkpointing.reentrant),
             )
         )
     if layers.stop == len(architecture.layers):

@@ -38,6 +38,8 @@ class Habits:
         Rotary tables and masks that the model keeps.
     keeps_quantized_input
         Products with 4-bit matrices keep their input, though no gradient needs it (bitsandbytes before 0.43.2).
+    computes_as_given
+        Products with 4-bit matrices compute in the dtype of their first input (bitsandbytes before 0.47).
     expands_twice
         4-bit matrices are expanded to float16 and cast from there.
     quantizes_head
@@ -65,6 +67,7 @@ class Habits:
     regathers: bool = False
     table_bytes: int = 0
     keeps_quantized_input: bool = False
+    computes_as_given: bool = False
     expands_twice: bool = False
     quantizes_head: bool = False
     loss_inside: bool = False

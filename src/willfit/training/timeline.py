@@ -39,6 +39,8 @@ class Piece:
         It is head and loss.
     follows
         It is checkpointed together with the piece before it, so that not even its input is kept.
+    reenters
+        Its first run, under a checkpoint, makes no graph; if it does, what hangs on that stays.
     """
 
     name: str
@@ -50,6 +52,12 @@ class Piece:
     clings: bool = False
     head: bool = False
     follows: bool = False
+    reenters: bool = False
+
+    @property
+    def lingering(self) -> int:
+        """Bytes that hang on its graph until all of the backward pass is over; saved tensors' hooks miss them."""
+        return 0 if self.checkpointed and (self.reenters or self.offloaded) else self.replay.lingering
 
     @property
     def cached(self) -> int:
@@ -60,11 +68,15 @@ class Piece:
     @property
     def kept(self) -> int:
         """Bytes kept of it from the forward to the backward pass, on the device."""
-        if self.offloaded or self.follows:
+        if self.offloaded:
             return 0
-        if self.selective:
-            return self.replay.selected
-        return self.replay.input_bytes if self.checkpointed else self.replay.kept
+        if self.checkpointed:
+            # torch `utils/checkpoint.py: _checkpoint_hook` packs what is saved, not what is an attribute.
+            lingering = self.lingering
+            if self.follows:
+                return lingering
+            return lingering + (self.replay.selected if self.selective else self.replay.input_bytes)
+        return self.replay.kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +201,8 @@ def _backward(
         kept -= piece.kept
         own = piece.checkpointed and not piece.offloaded and not piece.follows
         below = kept + (piece.replay.input_bytes if own else 0)
+        # What hangs on the graph of a first run is there beside what the second one keeps.
+        below += piece.lingering if piece.checkpointed else 0
         # The gradient of its output is that of the next piece's input, which may cling: it is counted once.
         passing = held + clinging - shared
         arriving = piece.replay.output_bytes + passing
@@ -197,14 +211,15 @@ def _backward(
             before = below + _before(pieces, one)
             found.append(_instant(name, moment, before, arriving, gradients, sent, False))
         below += _before(pieces, index)
-        moment, name = piece.replay.backward, f"{prefix}backward of {piece.name}"
+        moment = piece.replay.again if piece.checkpointed else piece.replay.backward
+        name = f"{prefix}backward of {piece.name}"
         found.append(_instant(name, moment, below, passing, gradients, sent, piece.head))
         if sharing.joined and sharing.joined[index]:
             passing += piece.replay.input_bytes
             name = f"{prefix}gradient of {piece.name}, put together"
             buffers = sharing.joined[index] + waiting
             found.append(Instant(name, kept, passing, gradients, buffers, below=kept))
-        held += piece.replay.held + piece.replay.lingering
+        held += piece.replay.held + piece.lingering
         shared = piece.replay.input_bytes if piece.clings else 0
         clinging += 2 * shared
         gradients += sharing.left[index] if sharing.left else 0

@@ -26,6 +26,8 @@ from willfit.training.settings import AdapterSettings
 
 #: The newest version that was read.
 NEWEST_PEFT = (0, 21, 2)
+#: Dtype of the stream where what is not quantized is held in float32.
+WIDE = "float32"
 #: Routed experts are one parameter from this version of transformers.
 FUSED_EXPERTS = (5, 0)
 
@@ -157,11 +159,22 @@ def _assemble(
         if forwards:
             alike = (module.kind, module.inputs, module.outputs, module.biased, *added.trained.values())
             if alike not in known:
-                recorder = Recorder(module.inputs, module.outputs, model_dtype, dtype, autocast)
-                known[alike] = method.forward(ask, module, recorder)
+                known[alike] = _forward(method, ask, module, model_dtype, dtype, autocast)
             described[module.name] = known[alike]
     own = (*saved_modules(ask, found), *trained_biases(ask, found))
     return Adapted(tuple(trainable), own, tuple(held), ask.modules, described, dtype)
+
+
+def _forward(
+    method: Method, ask: Ask, module: Module, model_dtype: str, dtype: str, autocast: str | None
+) -> AdapterForward:
+    """A module's forward. A quantized module returns the dtype of its input, which may be wider than the model's."""
+    alike = ask.quantized and module.kind == "linear"
+    written = [
+        method.forward(ask, module, Recorder(module.inputs, module.outputs, given, dtype, autocast, alike))
+        for given in ((model_dtype, WIDE) if alike and model_dtype != WIDE else (model_dtype,))
+    ]
+    return replace(written[0], wide=written[1]) if len(written) > 1 else written[0]
 
 
 def _parameters(added: Added, prefix: str, module: Module | None, copies: int) -> Iterator[Parameter]:

@@ -126,6 +126,8 @@ class AdapterForward:
         Those of them that are trained.
     held_to_end
         Names that Python variables keep alive until the module returns.
+    wide
+        The same with a float32 input, where the module returns what it is given.
     """
 
     steps: tuple[Step, ...]
@@ -134,6 +136,7 @@ class AdapterForward:
     parameters: tuple[Value, ...] = ()
     trained: frozenset[str] = frozenset()
     held_to_end: frozenset[str] = frozenset()
+    wide: AdapterForward | None = None
 
     @property
     def runs_base(self) -> bool:

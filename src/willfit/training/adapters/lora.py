@@ -107,13 +107,18 @@ def lora_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
         return to.finish(to.cast(result, to.autocast or to.model))
     if ask.options.get("use_dora"):
         return _dora(ask, module, to, result, first, second)
-    x = to.hold(to.cast(to.x, to.adapter))
+    # Layers of quantized modules leave casts to autocast where it is on, and cast what they add where it is not
+    # (tuners/lora/bnb.py, gptq.py, awq.py, hqq.py, aqlm.py: forward, 0.8 to 0.21.2).
+    leaves = to.alike and to.autocast is not None
+    x = to.x if leaves else to.hold(to.cast(to.x, to.adapter))
     dropped = to.dropout(x, ask.dropout)
     if _pools(ask):
         dropped = to.scale(to.reduce(dropped, per_token=module.inputs // ask.integer("qalora_group_size")))
     low = to.linear(dropped, first, rank)
-    result = to.add(result, to.scale(to.linear(low, second, module.outputs)))
-    return to.finish(to.cast(result, to.autocast or to.model))
+    added = to.scale(to.linear(low, second, module.outputs))
+    if to.alike:
+        return to.finish(to.add(result, added if leaves else to.cast(added, to.model)))
+    return to.finish(to.cast(to.add(result, added), to.autocast or to.model))
 
 
 def _delta_on_parameter(

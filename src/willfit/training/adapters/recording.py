@@ -19,7 +19,9 @@ class Recorder(Trace):
 
     def base(self, value: Value, weight: Value | None = None) -> Value:
         """The wrapped module, with a `weight` made for it instead of its own."""
-        made = Value("y", per_token=self.outputs, dtype=self.autocast or self.model)
+        made = Value(
+            "y", per_token=self.outputs, dtype=self.model if self.alike else self.autocast or self.model
+        )
         if weight is None:
             return self._put("base", (value,), made)
         return self._put("base", (value, weight), made, self._factors(value, weight))

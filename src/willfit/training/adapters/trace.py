@@ -23,6 +23,8 @@ class Trace:
         Dtype of the adapter's parameters.
     autocast
         Dtype that autocast casts the inputs of products to; None without autocast.
+    alike
+        The module returns the dtype of its input, whatever it computes in.
     """
 
     inputs: int
@@ -30,6 +32,7 @@ class Trace:
     model: str
     adapter: str
     autocast: str | None = None
+    alike: bool = False
     _steps: list[Step] = field(default_factory=list)
     _parameters: list[Value] = field(default_factory=list)
     _trained: set[str] = field(default_factory=set)

@@ -35,6 +35,8 @@ def adapted(
         Tokens in all, in how many sequences.
     """
     made: dict[str, Value] = {}
+    if forward.wide is not None and value.dtype == "fp32":
+        forward = forward.wide
     written = dtype_name(forward.input.dtype)
     # Under autocast a product may hand on fewer bits than the adapter has, which casts them up before anything else.
     wider = DTYPE_BYTES[written] > DTYPE_BYTES[value.dtype]

@@ -13,6 +13,7 @@ from willfit.training.modelling.adapted import adapted
 from willfit.training.modelling.low_bits import is_quantized, multiplied
 from willfit.training.modelling.manners import Manner
 from willfit.training.modelling.norms import normed
+from willfit.training.modelling.quantized import eight_bits, four_bits
 from willfit.training.modelling.step import Step
 from willfit.training.tape import Tape, Value, Weight
 
@@ -31,12 +32,15 @@ class Stored:
         What LitGPT adds to the product; see `litgpt/linear.py`.
     forward
         What PEFT's forward of the module does around it; see `adapted.py`.
+    bits
+        Bits of a matrix that bitsandbytes multiplies; see `quantized.py`. 0 for any other.
     """
 
     weight: Weight
     expanded: int = 0
     adapter: LowRank | None = None
     forward: AdapterForward | None = None
+    bits: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +127,8 @@ class Builder:
         def base(given: Value, weight: Value | None = None) -> Value:
             if weight is not None:
                 return self.between(given, weight, outputs, trained)
-            if self.step.low_bits is not None and is_quantized(tensor) and not stored.expanded:
+            apart = stored.expanded or stored.bits
+            if self.step.low_bits is not None and is_quantized(tensor) and not apart:
                 return self.in_low_bits(given, stored.weight, outputs)
             return self.product(given, stored, outputs, trained)
 
@@ -153,18 +158,21 @@ class Builder:
         """The product alone, with `elements` outputs."""
         weight, tape, step = stored.weight, self.tape, self.step
         biases = (bias,) if bias else ()
-        keeps = weight.trained or (bool(stored.expanded) and step.keeps_quantized_input)
-        backward, forward = self.expansion(stored, value.bytes), self.expansion(stored, elements * step.width)
+        if stored.bits == 8:
+            return eight_bits(tape, value, weight, elements, biases)
+        if stored.bits:
+            return four_bits(tape, step, value, weight, stored.expanded, elements, biases)
+        keeps, expanded = weight.trained, stored.expanded
         if not step.autocast:
             return tape.run(
                 "mm", (value,), elements, value.dtype, saves=(value,) if keeps else (), weights=(weight, *biases),
-                forward_temp=forward, backward_temp=backward, outlives=bool(stored.expanded),
+                forward_temp=expanded, backward_temp=expanded,
             )  # fmt: skip
         value = tape.cast(value, step.compute)
         if weight.dtype == step.compute or stored.expanded:
             return tape.run(
                 "mm", (value,), elements, value.dtype, saves=(value,) if keeps else (), weights=(weight, *biases),
-                forward_temp=forward, backward_temp=backward, outlives=bool(stored.expanded),
+                forward_temp=expanded, backward_temp=expanded,
             )  # fmt: skip
         cast = tape.run(
             "cast weight", (), weight.elements, step.compute, weights=(weight,),
@@ -172,15 +180,6 @@ class Builder:
         )  # fmt: skip
         saves = (*((value,) if weight.trained else ()), *((cast,) if value.grad else ()))
         return tape.run("mm", (value, cast), elements, self.step.compute, saves=saves, weights=biases)
-
-    def expansion(self, stored: Stored, output: int) -> int:
-        """Bytes of a quantized matrix in full precision beside a product's output, or the gradient of its input.
-
-        Where it is made in one dtype and cast to another, both are alive before there is an output.
-        """
-        if not self.step.expands_twice:
-            return stored.expanded
-        return max(stored.expanded, 2 * stored.expanded - output)
 
     def _trained_bias(self, bias: Tensor | None) -> Weight | None:
         if bias is None:

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 from willfit.architectures.mixers import Attention
 from willfit.architectures.traits import Traits
-from willfit.quantities import round_up
+from willfit.quantities import DTYPE_BYTES, round_up
 from willfit.training.modelling.builder import Builder
 from willfit.training.modelling.disentangled import disentangled_scores
 from willfit.training.modelling.kernels import chosen_sdpa, flash_workspace
+from willfit.training.modelling.step import Step
 from willfit.training.tape import Value
 
 #: State of the random generator that kernels keep (`_scaled_dot_product_flash_attention`, `_efficient_attention`).
@@ -74,14 +75,18 @@ def attend(
         shape = replace(mixer, value_dim=mixer.head_dim)
         mixed = _fused(builder, queries, keys, values, shape, kind)
         return tape.run("cut", (mixed,), step.tokens * mixer.output_width // step.tensor_ranks, values.dtype)
-    mixed = _fused(
-        builder, queries, keys, values, mixer, kind, _mask_bytes(builder, mixer, traits, kind, own_bias)
-    )
+    mask = _mask_bytes(builder, mixer, traits, kind, own_bias, DTYPE_BYTES[queries.dtype])
+    mixed = _fused(builder, queries, keys, values, mixer, kind, mask)
     return tape.copy(mixed) if by_head and kind != "efficient" else mixed
 
 
-def _mask_bytes(builder: Builder, mixer: Attention, traits: Traits, kind: str, own_bias: bool) -> int:
-    """Bytes of the additive mask that the memory-efficient kernel keeps: one for all heads, or a bias of each."""
+def _mask_bytes(
+    builder: Builder, mixer: Attention, traits: Traits, kind: str, own_bias: bool, width: int
+) -> int:
+    """Bytes of the additive mask that the memory-efficient kernel keeps: one for all heads, or a bias of each.
+
+    Its elements are as wide as those of the queries.
+    """
     step = builder.step
     if kind != "efficient" or not step.masked:
         return 0
@@ -89,8 +94,8 @@ def _mask_bytes(builder: Builder, mixer: Attention, traits: Traits, kind: str, o
         pairs = step.length * step.keys
         # Where what lies ahead is masked, a byte for each pair says so.
         ahead = pairs if step.attends_back else 0
-        return rank_heads(builder, mixer)[0] * pairs * step.width + ahead if own_bias else 0
-    return step.batch * max(1, step.mask_heads) * step.length * step.keys * step.width
+        return rank_heads(builder, mixer)[0] * pairs * width + ahead if own_bias else 0
+    return step.batch * max(1, step.mask_heads) * step.length * step.keys * width
 
 
 def _fused(

@@ -57,7 +57,7 @@ class Step:
         Layers and loss run under `torch.compile`, which keeps results of products and makes the rest anew.
     wide_angles
         Cosine and sine stay float32 under autocast.
-    keeps_quantized_input, expands_twice
+    keeps_quantized_input, computes_as_given, expands_twice
         See `Habits`.
     images, image_tokens
         Items of each sequence that a tower sees, and tokens that one becomes; 0 for the tower's own number.
@@ -93,6 +93,7 @@ class Step:
     compiled: bool = False
     wide_angles: bool = True
     keeps_quantized_input: bool = False
+    computes_as_given: bool = False
     expands_twice: bool = False
     low_bits: LowBits | None = None
     images: int = 1

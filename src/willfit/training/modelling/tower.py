@@ -49,6 +49,7 @@ class Tiled:
                 Weight(weight.elements // copies, weight.dtype, weight.trained, weight.gradient_dtype),
                 found.expanded // copies,
                 found.adapter,
+                bits=found.bits,
             )
 
         return share

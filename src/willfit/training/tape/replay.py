@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 
 from willfit.training.tape.tape import Operation, Tape, Value
@@ -66,6 +67,9 @@ class Replay:
         Bytes that are held until the whole forward pass is over; and those of them that are not kept.
     returned
         Bytes of what the caller is given when it is, as it is and in float32.
+    again
+        The fullest moment backward where it all runs a second time for that: what hangs on the graph hangs on that of
+        the first run, and the second run's goes at once.
     """
 
     input_bytes: int
@@ -81,6 +85,7 @@ class Replay:
     cached: int = 0
     cached_only: int = 0
     returned: int = 0
+    again: Moment = Moment()
 
     def kept_as_selected(self) -> Replay:
         """The same where only what is selected is kept, and the rest is made anew without room of its own."""
@@ -119,6 +124,8 @@ def replay(
     forward = _forward(tape, given, result, keepers, cached)
     backward = _backward(tape, result, keepers, total, accumulates, held)
     gradients = sum(operation.weight_bytes for operation in tape.operations)
+    lingering = sum(tape.sizes[storage] for storage in _lingering(tape))
+    again = _again(tape, result, accumulates, held) if lingering else backward
     return Replay(
         given.bytes,
         result.bytes,
@@ -129,10 +136,22 @@ def replay(
         backward,
         gradients,
         held,
-        sum(tape.sizes[storage] for storage in _lingering(tape)),
+        lingering,
         sum(tape.sizes[storage] for storage in cached),
         sum(tape.sizes[storage] for storage in cached if storage not in keepers),
+        again=again,
     )
+
+
+def _again(tape: Tape, result: Value, accumulates: bool, held: int) -> Moment:
+    """The fullest moment backward where nothing hangs on the graph."""
+    bare = copy(tape)
+    bare.operations = [
+        replace(operation, saved=(), outlives=False) if operation.outlives else operation
+        for operation in tape.operations
+    ]
+    kept = sum(_kept_by_module(bare).values())
+    return _backward(bare, result, _keepers(bare), kept, accumulates, held)
 
 
 def _keepers(tape: Tape) -> Counter[int]:

@@ -13,6 +13,7 @@ from willfit.training.modelling.head import output_projection
 from willfit.training.modelling.litgpt.code import CHUNK, Code
 from willfit.training.modelling.litgpt.linear import scaled, with_low_rank
 from willfit.training.modelling.litgpt.norms import normed
+from willfit.training.modelling.quantized import expansion
 from willfit.training.modelling.roles import norms_of
 from willfit.training.tape import Value, Weight
 
@@ -78,8 +79,8 @@ def _projected(
     size, width = step.tokens * architecture.vocab_size, value.bytes // value.elements
     rows = min(CHUNK, step.length) * step.batch
     part = rows * architecture.vocab_size * width
-    forward = builder.expansion(stored, part)
-    backward = builder.expansion(stored, rows * value.bytes // step.tokens)
+    forward = expansion(step, stored.expanded, part)
+    backward = expansion(step, stored.expanded, rows * value.bytes // step.tokens)
     keeps = bool(stored.expanded) and step.keeps_quantized_input
     inputs, weights, saves = [value], [stored.weight], [value] if keeps else []
     adapter = stored.adapter

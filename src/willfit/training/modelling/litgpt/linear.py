@@ -73,8 +73,9 @@ def fused(
     elements = sum(part.weight.elements for part in parts)
     outputs = elements * rows // value.elements
     whole = Stored(
-        Weight(elements, first.dtype, first.trained, first.gradient_dtype), sum(p.expanded for p in parts)
-    )
+        Weight(elements, first.dtype, first.trained, first.gradient_dtype), sum(p.expanded for p in parts),
+        bits=parts[0].bits,
+    )  # fmt: skip
     result = builder.product(value, whole, outputs * rows, _bias(builder, biases))
     adapters = [part.adapter for part in parts if part.adapter is not None]
     if adapters:

@@ -1,0 +1,99 @@
+"""Products with frozen matrices in few bits, as bitsandbytes makes them: they return the dtype of their input.
+
+bitsandbytes: nn/modules.py: Linear4bit; autograd/_functions.py: MatMul4Bit, MatMul8bitLt (0.41 to 0.50).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from willfit.quantities import DTYPE_BYTES
+from willfit.training.modelling.step import Step
+from willfit.training.tape import Tape, Value, Weight
+
+#: Bytes of an int8 product's element: int32, then float16 (`int8_linear_matmul`, `int8_mm_dequant`).
+_INT32, _HALF = 4, 2
+#: Bytes of an input's element while outliers are looked for: float16, int8, absolute values, and which are large.
+_LOOKING = 2 + 1 + 2 + 1
+
+
+def four_bits(
+    tape: Tape, step: Step, value: Value, weight: Weight, expanded: int, elements: int, bias: Sequence[Weight]
+) -> Value:
+    """A product with a 4-bit matrix, which is expanded forward and back.
+
+    The input is cast to the compute dtype; before 0.47 the compute dtype became that of the first input, where autocast
+    casts input and expanded matrix in turn.
+
+    Parameters
+    ----------
+    tape, step
+        Where to, and how the pass runs.
+    value, weight
+        The operands; the weight's dtype is that of computing.
+    expanded
+        Bytes of the matrix in the compute dtype.
+    elements
+        Of the output.
+    bias
+        Trained biases.
+    """
+    rows = value if step.computes_as_given and value.dtype != "fp16" else tape.cast(value, step.compute)
+    dtype = step.compute if step.autocast else rows.dtype
+    output = elements * DTYPE_BYTES[dtype]
+    forward, backward = expansion(step, expanded, output), expansion(step, expanded, rows.bytes)
+    if rows.dtype != step.compute:
+        wide = expanded // step.width * DTYPE_BYTES[rows.dtype]
+        if step.autocast:
+            forward = max(forward, wide + expanded + rows.elements * step.width)
+        else:
+            forward, backward = (max(wide, wide + expanded - made) for made in (output, rows.bytes))
+    made = tape.run(
+        "mm", (rows,), elements, dtype, saves=(rows,) if step.keeps_quantized_input else (), weights=bias,
+        forward_temp=forward, backward_temp=backward, outlives=True,
+    )  # fmt: skip
+    return tape.cast(made, value.dtype)
+
+
+def eight_bits(tape: Tape, value: Value, weight: Weight, elements: int, bias: Sequence[Weight]) -> Value:
+    """An integer product, which keeps its input for a gradient that a frozen matrix has not.
+
+    The input is quantized from float16 and the product made in int32, then float16; the gradient's product takes the
+    matrix in the input's dtype.
+
+    Parameters
+    ----------
+    tape
+        Where to.
+    value, weight
+        The operands.
+    elements
+        Of the output.
+    bias
+        Trained biases.
+    """
+    width = DTYPE_BYTES[value.dtype]
+    looking = _LOOKING - (2 if value.dtype == "fp16" else 0)
+    casting = _INT32 + (_HALF if value.dtype != "fp16" else 0)
+    forward = max(value.elements + elements * casting, value.elements * looking - elements * width)
+    return tape.run(
+        "mm", (value,), elements, value.dtype, saves=(value,), weights=bias, forward_temp=forward,
+        backward_temp=weight.elements * width, outlives=True,
+    )  # fmt: skip
+
+
+def expansion(step: Step, expanded: int, beside: int) -> int:
+    """Bytes of a matrix in the compute dtype beside a product's output, or the gradient of its input.
+
+    Where it is made in one dtype and cast to another, both are alive before there is an output.
+
+    Parameters
+    ----------
+    step
+        How the pass runs.
+    expanded
+        Bytes of the matrix.
+    beside
+        Bytes of what is made with it.
+    """
+    return max(expanded, 2 * expanded - beside) if step.expands_twice else expanded
