@@ -123,7 +123,8 @@ def always(architecture: Architecture, era: Era, step: Pass) -> Any:
     rotary = sum(2 * rope.dim * step.width for rope in architecture.ropes)
     mask: Any = 0
     if step.attention == "eager":
-        mask = step.batch * step.queries * step.length * step.width
+        kinds = len(_reaches(architecture)) if era.windows else 1
+        mask = kinds * step.batch * step.queries * step.length * step.width
     elif step.attention == "sdpa" and _masked(architecture, step):
         mask = step.queries * step.length * (1 if era.windows else step.width)
     elif step.attention == "flex_attention":
@@ -149,13 +150,19 @@ def _masked(architecture: Architecture, step: Pass) -> bool:
     """Whether SDPA needs an explicit mask: for part of a prompt, or where a window is shorter than it."""
     if step.chunked:
         return True
-    reaches = [
+    return any(
+        reach and _any(step.queries > 1) and _any(step.length > reach) for reach in _reaches(architecture)
+    )
+
+
+def _reaches(architecture: Architecture) -> set[int]:
+    """How far attention layers see: windows and chunks, 0 for everything. Each has a mask of its own."""
+    return {
         mixer.window or mixer.chunk
         for layer, _ in architecture.blocks
         for mixer in layer.mixers
         if isinstance(mixer, Attention)
-    ]
-    return any(reach and _any(step.queries > 1) and _any(step.length > reach) for reach in reaches)
+    }
 
 
 def _any(truth: Any) -> bool:

@@ -26,7 +26,7 @@ class Era:
     loads_fp32
         Without a dtype a model is loaded in fp32, whatever the checkpoint has.
     sdpa
-        Attention is `sdpa` unless told otherwise; before, eager.
+        Attention is `sdpa` unless told otherwise, where a model has it (`attention.py`); before, eager.
     native_gqa
         `sdpa` attends with fewer key/value heads than query heads; before, both are repeated.
     rope_tables
@@ -91,7 +91,8 @@ def _table() -> tuple[Era, ...]:
     changed((4, 51), builds_in_ram=False)
     changed((4, 56), windows=True, native_gqa=True, copied_cache=True)
     changed((5, 0), loads_fp32=False, grouped_experts=True, warm_up="sized")
-    changed((5, 15), latent_cache=True, biased_sdpa=True)
+    changed((5, 13), biased_sdpa=True)
+    changed((5, 15), latent_cache=True)
     return tuple(eras)
 
 

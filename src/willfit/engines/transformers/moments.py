@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from willfit.engines.base import Subject
 from willfit.engines.caching_allocator import block_slack
 from willfit.engines.transformers.activations import Pass, is_biased, stages
+from willfit.engines.transformers.attention import default_attention
 from willfit.engines.transformers.cache import Kept, kept, quantized_bytes
 from willfit.engines.transformers.eras import Era
 from willfit.engines.transformers.loading import Loaded, converting
@@ -56,6 +57,14 @@ class Run:
         return DTYPE_BYTES[self.dtype]
 
     @property
+    def attention(self) -> str:
+        """The attention implementation that runs; bias and SDPA do not go together in every version."""
+        architecture, asked = self.subject.architecture, self.settings.attn_impl
+        if asked == "sdpa" and is_biased(architecture) and not self.era.biased_sdpa:
+            return "eager"
+        return asked or default_attention(architecture.model_type, self.settings.version)
+
+    @property
     def prompt_logits(self) -> bool:
         """Whether generate() computes the logits of all prompt positions, and upcasts them."""
         return self.era.prompt_logits and self.subject.architecture.model_type not in _LAST_LOGITS
@@ -91,9 +100,7 @@ class Run:
             queries,
             length,
             self.dtype,
-            settings.attention
-            if self.era.biased_sdpa or not is_biased(self.subject.architecture)
-            else "eager",
+            self.attention,
             settings.tensor_parallel,
             expanded,
             unsummed,
