@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 from willfit.engines.base import Subject
 from willfit.engines.caching_allocator import block_slack
-from willfit.engines.transformers.activations import Pass, is_biased, stages
+from willfit.engines.transformers.activations import is_biased, stages
 from willfit.engines.transformers.attention import default_attention
 from willfit.engines.transformers.cache import Kept, kept, quantized_bytes
 from willfit.engines.transformers.eras import Era
 from willfit.engines.transformers.loading import Loaded, converting
+from willfit.engines.transformers.passes import Pass
 from willfit.engines.transformers.settings import Settings
+from willfit.formats.plain import Plain
 from willfit.quantities import DTYPE_BYTES
 
 #: Rows from which a kernel expands a whole matrix to 16 bits: AutoAWQ `modules/linear/gemm.py` (since 0.2),
@@ -43,6 +45,8 @@ class Run:
     ----------
     dtype
         Dtype of weights that are not quantized, and of all computation.
+    dequantized
+        Whether the weights are expanded because the device has no kernels for them.
     """
 
     subject: Subject
@@ -50,6 +54,7 @@ class Run:
     era: Era
     dtype: str
     loaded: Loaded
+    dequantized: bool = False
 
     @property
     def width(self) -> int:
@@ -90,8 +95,8 @@ class Run:
         """Tokens of a decoding step: one, or those that an assistant proposed and one more."""
         return 1 if self.subject.draft is None else self.settings.assistant_tokens + 1
 
-    def forward(self, queries: int, length: int) -> Pass:
-        """A forward pass of this call."""
+    def forward(self, queries: int, length: int, decoding: bool = False) -> Pass:
+        """A forward pass of this call, over a prompt or of a step of decoding."""
         settings = self.settings
         rows = settings.batch * queries
         expanded, unsummed = self._product(rows)
@@ -105,7 +110,16 @@ class Run:
             expanded,
             unsummed,
             1 < queries < length,
+            decoding and self.copies_experts,
         )
+
+    @property
+    def copies_experts(self) -> bool:
+        """Whether decoding copies experts: not those that are quantized, and not where an assistant proposes tokens
+        (`generation/utils.py: _assisted_decoding`)."""
+        subject = self.subject
+        quantized = subject.recipe.rule is not None or not isinstance(subject.recipe.base, Plain)
+        return self.era.grouped_experts and subject.draft is None and (self.dequantized or not quantized)
 
     def _product(self, rows: int) -> tuple[int, int]:
         """What a quantized product holds beside its result: bytes of a matrix, and bytes of each output."""
@@ -256,7 +270,7 @@ def _decoding(run: Run) -> list[Moment]:
                 size, text = size + old, f"{text} + {old} B of the cache before"
                 slack, slack_high = 2 * slack, 2 * slack_high
         stage = max(
-            stages(architecture, era, run.forward(run.checked, tokens)).values(),
+            stages(architecture, era, run.forward(run.checked, tokens, decoding=True)).values(),
             key=lambda entry: int(entry[0]),
         )
         decided = settings.batch * run.checked
