@@ -27,6 +27,9 @@ _AWQ_SPLITS = 8
 #: Bytes of an output of bitsandbytes' 8-bit product, before it is scaled to 16 bits (`int8_linear_matmul`).
 _INT32 = 4
 
+#: Bytes of an element of a recurrent state that is kept as it is computed.
+_STATE_BYTES = 4
+
 #: What the sampler holds for each logit: fp32 scores, sorted scores with int64 indices, probabilities.
 _SAMPLER_BYTES = 4 + 4 + 8 + 4
 
@@ -203,7 +206,9 @@ def _cache(run: Run, tokens: int, windowed: bool) -> tuple[int, str]:
         plain = batch * held.largest_layer * width
         text = f"{batch} x {size} B for {tokens} tokens in {settings.cache_bits} bits"
         return batch * size + 2 * plain, f"{text} + 2 x {plain} B of a layer expanded"
-    return batch * held.elements * width, text
+    if held.wide:
+        text += f" + {batch} x {held.wide} elements of states x {_STATE_BYTES} B (fp32)"
+    return batch * (held.elements * width + held.wide * _STATE_BYTES), text
 
 
 def _slack(run: Run, tokens: int) -> tuple[int, int]:
