@@ -1,19 +1,20 @@
 """What a forward pass holds beside weights and cache: the largest of its stages, one layer at a time.
 
-Counted on the source: which tensors are referenced at once in `models/llama/modeling_llama.py` (residual,
-norm, rotary embedding, attention, MLP), `integrations/sdpa_attention.py`, `integrations/moe.py`,
-`masking_utils.py`. In each stage the cache already holds the layer's keys and values.
+Counted on the source: which tensors are referenced at once in `models/llama/modeling_llama.py` (residual, norm, rotary
+embedding, attention, MLP), `integrations/sdpa_attention.py`, `masking_utils.py`. In each stage the cache already holds
+the layer's keys and values.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from willfit.architectures.mixers import Attention, CrossAttention, LatentAttention, Mixer, Recurrent
 from willfit.architectures.model import Architecture, FeedForward, Layer
 from willfit.engines.transformers.eras import Era
-from willfit.quantities import DTYPE_BYTES, ceil_div
+from willfit.engines.transformers.experts import experts
+from willfit.engines.transformers.passes import Pass
+from willfit.quantities import ceil_div
 
 #: Hidden states alive in a layer: the model's `inputs_embeds`, the layer's input, its normed copy; after
 #: attention also the new residual.
@@ -21,9 +22,6 @@ _BEFORE, _AFTER = 3, 4
 
 #: int64 token ids, their copy in generate(), positions and 2-D mask.
 _IDS = 4 * 8
-
-#: int64 indices of an expert's rows: unsorted, sorted, their order and its inverse.
-_INDICES = 4 * 8
 
 #: Tokens on a side of a block of flex attention's mask, and bytes that the mask keeps for a block: int32 counts and
 #: indices of partial and full blocks, by rows and by columns (torch `nn/attention/flex_attention.py: BlockMask`).
@@ -35,53 +33,6 @@ _QUERY_NORMS = ("q_norm.weight", "query_layernorm.weight", "q_layernorm.weight")
 #: Bytes per attention score of the eager softmax: scores, its fp32 result and the cast back. bf16 scores are
 #: converted to fp32 first, fp16 ones inside the kernel (torch `aten/src/ATen/native/SoftMax.cpp`).
 SCORE_BYTES = {"bf16": 10, "fp16": 8, "fp32": 8, "fp64": 20}
-
-
-@dataclass(frozen=True, slots=True)
-class Pass:
-    """One forward pass.
-
-    Attributes
-    ----------
-    batch
-        Sequences.
-    queries
-        New tokens of each; an integer or an array.
-    length
-        Tokens of each that are attended to, new ones included.
-    dtype
-        Compute dtype.
-    attention
-        `eager`, `sdpa`, `flash_attention_2` or `flex_attention`.
-    ranks
-        Tensor-parallel ranks.
-    expanded
-        Bytes of a quantized matrix that a kernel expands for a product with this many rows.
-    unsummed
-        Bytes of each output of a quantized product that are held until they make the output.
-    chunked
-        A later part of a prompt, which attends to more than itself.
-    """
-
-    batch: Any
-    queries: Any
-    length: Any
-    dtype: str
-    attention: str
-    ranks: int = 1
-    expanded: int = 0
-    unsummed: int = 0
-    chunked: bool = False
-
-    @property
-    def width(self) -> int:
-        """Bytes of one element."""
-        return DTYPE_BYTES[self.dtype]
-
-    @property
-    def tokens(self) -> Any:
-        """New tokens of all sequences."""
-        return self.batch * self.queries
 
 
 def larger(a: Any, b: Any) -> Any:
@@ -109,7 +60,7 @@ def stages(architecture: Architecture, era: Era, step: Pass) -> dict[str, tuple[
         if layer.feed_forward and layer.feed_forward.width:
             note("mlp", *_mlp(architecture, step, layer, layer.feed_forward))
         if layer.feed_forward and layer.feed_forward.experts:
-            note("experts", *_experts(architecture, era, step, layer, layer.feed_forward))
+            note("experts", *experts(architecture, era, step, layer.feed_forward))
     return found
 
 
@@ -123,7 +74,8 @@ def always(architecture: Architecture, era: Era, step: Pass) -> Any:
     rotary = sum(2 * rope.dim * step.width for rope in architecture.ropes)
     mask: Any = 0
     if step.attention == "eager":
-        mask = step.batch * step.queries * step.length * step.width
+        kinds = len(_reaches(architecture)) if era.windows else 1
+        mask = kinds * step.batch * step.queries * step.length * step.width
     elif step.attention == "sdpa" and _masked(architecture, step):
         mask = step.queries * step.length * (1 if era.windows else step.width)
     elif step.attention == "flex_attention":
@@ -149,13 +101,19 @@ def _masked(architecture: Architecture, step: Pass) -> bool:
     """Whether SDPA needs an explicit mask: for part of a prompt, or where a window is shorter than it."""
     if step.chunked:
         return True
-    reaches = [
+    return any(
+        reach and _any(step.queries > 1) and _any(step.length > reach) for reach in _reaches(architecture)
+    )
+
+
+def _reaches(architecture: Architecture) -> set[int]:
+    """How far attention layers see: windows and chunks, 0 for everything. Each has a mask of its own."""
+    return {
         mixer.window or mixer.chunk
         for layer, _ in architecture.blocks
         for mixer in layer.mixers
         if isinstance(mixer, Attention)
-    ]
-    return any(reach and _any(step.queries > 1) and _any(step.length > reach) for reach in reaches)
+    }
 
 
 def _any(truth: Any) -> bool:
@@ -262,28 +220,3 @@ def is_fused(layer: Layer) -> bool:
         tensor.part == "mlp" and tensor.kind == "linear" and tensor.shape[0] == 2 * ffn.width
         for tensor in layer.tensors
     )
-
-
-def _experts(
-    architecture: Architecture, era: Era, step: Pass, layer: Layer, ffn: FeedForward
-) -> tuple[Any, str]:
-    """The routed experts; where they run one after the other, one sees its even share of the tokens."""
-    hidden, inner = architecture.hidden_size, ffn.expert_width // step.ranks
-    rows = step.tokens * ffn.top_k
-    one_hot = rows * ffn.experts * 8
-    base = (_AFTER + 1) * step.tokens * hidden * step.width
-    if era.grouped_experts:
-        # Selected tokens, gate and up in one, activation and product; or four times the selected tokens, on
-        # their way through down projection, weighting and reordering.
-        # A router with a correction bias weights in fp32.
-        upcast = any(tensor.part == "router" and tensor.kind == "buffer" for tensor in layer.tensors)
-        weighted = 2 * 4 // step.width if upcast else 2
-        wide = max(hidden + 4 * inner, (2 + weighted) * hidden)
-        size = _AFTER * step.tokens * hidden * step.width + rows * (wide * step.width + _INDICES)
-        text = f"{step.tokens} tokens x ({_AFTER} x {hidden} hidden x {step.width} B"
-        return size, f"{text} + {ffn.top_k} experts x ({wide} x {step.width} B + {_INDICES} B of indices))"
-    share = rows // ffn.experts + 1
-    size = base + one_hot + share * (2 * hidden + 3 * inner) * step.width
-    text = f"{step.tokens} tokens x {_AFTER + 1} x {hidden} hidden x {step.width} B"
-    text += f" + {rows} rows x {ffn.experts} experts x 8 B of a mask"
-    return size, f"{text} + {share} rows of one expert x (2 x {hidden} + 3 x {inner}) x {step.width} B"

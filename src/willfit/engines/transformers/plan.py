@@ -131,4 +131,4 @@ def prepare(subject: Subject, machine: Machine, settings: Settings) -> tuple[Run
     dequantized = bool(machine.devices) and runs_dequantized(subject, machine.devices[0])
     era = replace(settings.era, rope_tables="none") if settings.fused_modules else settings.era
     loaded = load(subject, era, dtype, settings.tensor_parallel, dequantized)
-    return Run(subject, settings, era, dtype, loaded), dequantized
+    return Run(subject, settings, era, dtype, loaded, dequantized), dequantized

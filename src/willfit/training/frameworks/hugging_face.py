@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from willfit.architectures.model import Architecture
+from willfit.engines.transformers.attention import default_attention
 from willfit.engines.transformers.eras import NEWEST
 from willfit.engines.transformers.eras import era_for as model_era_for
 from willfit.engines.transformers.loading import buffer_bytes
@@ -75,7 +76,7 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
         precision,
         implementation=_implementation(settings, version),
         checkpointing="full" if bitsandbytes(settings) else "none",
-        attention="sdpa" if era.sdpa else "eager",
+        attention=default_attention(architecture.model_type, text),
         adapter_dtype=_adapter_dtype(settings, width),
         reentrant=version < _NON_REENTRANT,
     )
