@@ -211,7 +211,7 @@ def _backward(
             before = below + _before(pieces, one)
             found.append(_instant(name, moment, before, arriving, gradients, sent, False))
         below += _before(pieces, index)
-        moment = piece.replay.again if piece.checkpointed else piece.replay.backward
+        moment = (piece.checkpointed and piece.replay.again) or piece.replay.backward
         name = f"{prefix}backward of {piece.name}"
         found.append(_instant(name, moment, below, passing, gradients, sent, piece.head))
         if sharing.joined and sharing.joined[index]:

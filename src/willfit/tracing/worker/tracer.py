@@ -288,6 +288,7 @@ class Tracer(TorchDispatchMode):
         trace = self.trace
         end = max((mark.event for mark in trace.marks if mark.name == "end"), default=len(trace.events))
         del trace.events[end:]
+        trace.emptied[:] = [event for event in trace.emptied if event <= end]
         for storage in self.trace.storages:
             if storage.category in ("", "activation") and storage.place.module in self.heads:
                 storage.category = "logits"

@@ -69,7 +69,7 @@ class Replay:
         Bytes of what the caller is given when it is, as it is and in float32.
     again
         The fullest moment backward where it all runs a second time for that: what hangs on the graph hangs on that of
-        the first run, and the second run's goes at once.
+        the first run, and the second run's goes at once. None if nothing hangs there.
     """
 
     input_bytes: int
@@ -85,7 +85,7 @@ class Replay:
     cached: int = 0
     cached_only: int = 0
     returned: int = 0
-    again: Moment = Moment()
+    again: Moment | None = None
 
     def kept_as_selected(self) -> Replay:
         """The same where only what is selected is kept, and the rest is made anew without room of its own."""
@@ -125,7 +125,7 @@ def replay(
     backward = _backward(tape, result, keepers, total, accumulates, held)
     gradients = sum(operation.weight_bytes for operation in tape.operations)
     lingering = sum(tape.sizes[storage] for storage in _lingering(tape))
-    again = _again(tape, result, accumulates, held) if lingering else backward
+    again = _again(tape, result, accumulates, held) if lingering else None
     return Replay(
         given.bytes,
         result.bytes,
