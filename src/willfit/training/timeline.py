@@ -108,6 +108,7 @@ def instants(
     in_flight: float = 1,
     transient: int = 0,
     loss_inside: bool = False,
+    reenters: bool = True,
 ) -> list[Instant]:
     """Every instant at which memory can peak between two optimizer steps.
 
@@ -127,6 +128,8 @@ def instants(
         What the optimizer needs while it steps, beside states and gradients.
     loss_inside
         The loss is part of the model's forward, with which autocast ends.
+    reenters
+        Checkpoints reenter autograd: they run again before anything of their backward pass.
     """
     resident = (sharing.whole or sharing.gradients) if accumulates or sharing.buffered else 0
     kept = int((in_flight - 1) * sum(piece.kept for piece in pieces))
@@ -158,9 +161,11 @@ def instants(
         below = kept + (piece.replay.input_bytes if own else 0)
         # The gradient of its output is that of the next piece's input, which may cling: it is counted once.
         passing = held + clinging - shared
-        arriving = piece.replay.output_bytes + passing
+        arriving = (piece.replay.output_bytes if reenters else piece.replay.waiting) + passing
         for one in _running_again(pieces, index):
-            moment, name = pieces[one].replay.forward, f"recompute of {pieces[one].name}"
+            ran = pieces[one].replay
+            moment = ran.again if one == index and not reenters else ran.forward
+            name = f"recompute of {pieces[one].name}"
             before = below + _before(pieces, one)
             found.append(_instant(name, moment, before, arriving, gradients, sent, False))
         below += _before(pieces, index)
