@@ -10,6 +10,7 @@ from willfit.quantities import round_up
 from willfit.training.modelling.builder import Builder
 from willfit.training.modelling.disentangled import disentangled_scores
 from willfit.training.modelling.kernels import chosen_sdpa, flash_workspace
+from willfit.training.modelling.step import Step
 from willfit.training.tape import Value
 
 #: State of the random generator that kernels keep (`_scaled_dot_product_flash_attention`, `_efficient_attention`).
@@ -49,6 +50,7 @@ def attend(
         A bias of positions is joined with a mask anew in each layer.
     """
     step, tape = builder.step, builder.tape
+    padded = step.masked
     if step.autocast:
         queries, keys, values = (tape.cast(one, step.compute) for one in (queries, keys, values))
     kind = step.attention
@@ -75,18 +77,30 @@ def attend(
         mixed = _fused(builder, queries, keys, values, shape, kind)
         return tape.run("cut", (mixed,), step.tokens * mixer.output_width // step.tensor_ranks, values.dtype)
     mixed = _fused(
-        builder, queries, keys, values, mixer, kind, _mask_bytes(builder, mixer, traits, kind, own_bias)
+        builder,
+        queries,
+        keys,
+        values,
+        mixer,
+        kind,
+        _mask_bytes(builder, mixer, traits, kind, own_bias, padded),
     )
     return tape.copy(mixed) if by_head and kind != "efficient" else mixed
 
 
-def _mask_bytes(builder: Builder, mixer: Attention, traits: Traits, kind: str, own_bias: bool) -> int:
+def _mask_bytes(
+    builder: Builder, mixer: Attention, traits: Traits, kind: str, own_bias: bool, padded: bool
+) -> int:
     """Bytes of the additive mask that the memory-efficient kernel keeps: one for all heads, or a bias of each."""
     step = builder.step
     if kind != "efficient" or not step.masked:
         return 0
     if traits.position_bias != "none":
         pairs = step.length * step.keys
+        if padded:
+            # With a mask of its own for each sequence the bias becomes one for each, even where all layers share it
+            # (transformers 5.23 `integrations/sdpa_attention.py: create_position_bias_mask`).
+            return step.batch * rank_heads(builder, mixer)[0] * pairs * step.width
         # Where what lies ahead is masked, a byte for each pair says so.
         ahead = pairs if step.attends_back else 0
         return rank_heads(builder, mixer)[0] * pairs * step.width + ahead if own_bias else 0

@@ -94,9 +94,7 @@ class Replay:
         """The same where only what is selected is kept, and the rest is made anew without room of its own."""
         backward = replace(self.backward, kept=min(self.backward.kept, self.selected))
         forward = replace(self.forward, kept=min(self.forward.kept, self.selected))
-        return replace(
-            self, kept=self.selected, forward=forward, backward=backward, cached=0, cached_only=0
-        )
+        return replace(self, kept=self.selected, forward=forward, backward=backward, cached=0, cached_only=0)
 
 
 def replay(
@@ -211,7 +209,11 @@ def _forward(
             last[value.storage] = index
     dying: dict[int, list[int]] = {}
     for storage, index in last.items():
-        if storage not in keepers and storage not in cached and storage not in (given.storage, result.storage):
+        if (
+            storage not in keepers
+            and storage not in cached
+            and storage not in (given.storage, result.storage)
+        ):
             dying.setdefault(index, []).append(storage)
     alive = {given.storage}
     kept = passing = 0
