@@ -14,7 +14,8 @@ from willfit.training.holding import Holding, expert_tensor_ranks
 from willfit.training.modelling.altup import streams_of
 from willfit.training.modelling.block import block
 from willfit.training.modelling.builder import Builder
-from willfit.training.modelling.embedding import embedding
+from willfit.training.modelling.embedding import embedding, kept_beside
+from willfit.training.modelling.encoder import decoder_step
 from willfit.training.modelling.head import LossPath, head, output_projection
 from willfit.training.modelling.litgpt import Code
 from willfit.training.modelling.litgpt import block as litgpt_block
@@ -23,7 +24,7 @@ from willfit.training.modelling.litgpt.code import PROMPT_FROM
 from willfit.training.modelling.litgpt.head import held_bytes
 from willfit.training.modelling.low_bits import low_bits
 from willfit.training.modelling.manners import manner_of
-from willfit.training.modelling.masks import masked_step
+from willfit.training.modelling.masks import arguments_bytes, masked_step
 from willfit.training.modelling.step import Step
 from willfit.training.objectives import scores, sequences
 from willfit.training.run import Run
@@ -133,7 +134,8 @@ def pieces_of(
         part = settings.adapter is not None or bool(settings.trained and checkpointing.reentrant)
         hooked = part and checkpointing.kind not in (None, "none")
         seen = tower_pieces(holding, step, checkpointing, temporary)
-        piece, dtype, trained = _bottom(holding, step, temporary, hooked)
+        beside = checkpointing.kind not in (None, "none")
+        piece, dtype, trained = _bottom(holding, step, temporary, hooked, beside)
         found += [*seen, piece, *encoder_pieces(holding, step, checkpointing, temporary, hooked)]
         entering = trained or any(piece.replay.gradients for piece in seen)
         entering = entering or (holding.adapting is not None and holding.adapting.found.virtual_tokens > 0)
@@ -141,7 +143,7 @@ def pieces_of(
     # hook keeps, with its gradient, until all hooks are removed behind the backward pass
     # (torch `distributed/fsdp/_runtime_utils.py: _register_post_backward_reshard_only_hook`, `_finalize_params`).
     reenters = bool(checkpointing.reentrant) and scheme == "fsdp1" and not run.habits.wrapping.mixed
-    code = run.habits.code
+    code, step = run.habits.code, decoder_step(step, architecture)
     for index in layers:
         layer = architecture.layers[index]
         own = replace(code, prompts=index >= PROMPT_FROM) if code and code.prompts else code
@@ -204,12 +206,23 @@ def _head_unit(run: Run, holding: Holding, architecture: Architecture) -> Unit:
     return replace(unit, borrowed_bytes=weight.gradient_bytes if weight.trained else 0)
 
 
-def _bottom(holding: Holding, step: Step, temporary: bool, hooked: bool) -> tuple[Piece, str, bool]:
-    """The embedding, the dtype of what it gives, and whether that needs a gradient, which a hook may see to."""
+def _bottom(
+    holding: Holding, step: Step, temporary: bool, hooked: bool, beside: bool
+) -> tuple[Piece, str, bool]:
+    """The embedding, the dtype of what it gives, and whether that needs a gradient, which a hook may see to.
+
+    With what checkpoints hold `beside` the stream.
+    """
     architecture = holding.architecture
     builder = Builder(step, holding.stored, manner_of(architecture))
     given = builder.entering(0, step.compute, grad=False)
     stream = embedding(builder, architecture, hooked)
+    if beside:
+        manner = manner_of(architecture)
+        arguments = arguments_bytes(
+            decoder_step(step, architecture), architecture.layers, manner, architecture.traits, stream.dtype
+        )
+        kept_beside(builder.tape, arguments, stream.dtype)
     ran = replay(builder.tape, given, stream, temporary)
     unit = holding.unit((*architecture.embeddings, *architecture.shared))
     if holding.adapting is not None:

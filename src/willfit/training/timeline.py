@@ -205,9 +205,11 @@ def _backward(
         below += piece.lingering if piece.checkpointed else 0
         # The gradient of its output is that of the next piece's input, which may cling: it is counted once.
         passing = held + clinging - shared
-        arriving = piece.replay.output_bytes + passing
+        arriving = (piece.replay.output_bytes if piece.reenters else piece.replay.waiting) + passing
         for one in _running_again(pieces, index):
-            moment, name = pieces[one].replay.forward, f"{prefix}recompute of {pieces[one].name}"
+            ran = pieces[one].replay
+            moment = ran.rerun if one == index and not piece.reenters else ran.forward
+            name = f"{prefix}recompute of {pieces[one].name}"
             before = below + _before(pieces, one)
             found.append(_instant(name, moment, before, arriving, gradients, sent, False))
         below += _before(pieces, index)

@@ -73,7 +73,7 @@ def remade(tape: Tape, forward: AdapterForward) -> Value:
     for step in forward.steps[:-1]:
         made[step.output.name] = _run(tape, step, made, 0, 0)
     last = forward.steps[-1]
-    return made[last.inputs[1 if last.kind == "base" else 0]]
+    return made[last.inputs[1 if forward.makes_weight else 0]]
 
 
 def _run(tape: Tape, step: AdapterStep, made: dict[str, Value], tokens: int, samples: int) -> Value:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from willfit.architectures.model import Architecture, Tensor
+from willfit.quantities import DTYPE_BYTES
 from willfit.training.modelling.adapted import adapted
 from willfit.training.modelling.builder import Builder
 from willfit.training.modelling.roles import norms_of
@@ -50,6 +51,13 @@ def embedding(builder: Builder, architecture: Architecture, hooked: bool = False
             found = builder.norm(found, norm.weight, architecture.traits.norm, norm.bias)
     found = tape.dropout(found, architecture.traits.embedding_dropout if step.training else 0.0)
     return with_leaf(tape, found, leaf)
+
+
+def kept_beside(tape: Tape, size: int, dtype: str) -> None:
+    """Keep something that layers are given beside the stream until the backward pass is over."""
+    if size:
+        held = tape.new(size // DTYPE_BYTES[dtype], dtype, True)
+        tape.run("arguments", (held,), 0, dtype, saves=(held,))
 
 
 def with_leaf(tape: Tape, value: Value, leaf: Value | None) -> Value:

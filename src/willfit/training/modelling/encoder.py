@@ -13,9 +13,23 @@ from willfit.training.tape import Value
 
 
 def encoder_step(step: Step, architecture: Architecture) -> Step:
-    """How the encoder runs: on as many positions as it always has, or as the decoder's sequence."""
+    """How the encoder runs: on as many positions as it always has, and sees all of, or as the decoder's sequence."""
     length = architecture.encoder_tokens or step.source or step.length
-    return replace(step, length=length, keys=length, attends_back=False, sequence_parallel=False)
+    masked = step.masked and not architecture.encoder_tokens
+    return replace(
+        step, length=length, keys=length, attends_back=False, sequence_parallel=False, masked=masked
+    )
+
+
+def decoder_step(step: Step, architecture: Architecture) -> Step:
+    """How the decoder behind an encoder runs: collators give a mask of the encoder's padding alone.
+
+    transformers `data/data_collator.py: DataCollatorForSeq2Seq`; PEFT masks what a prefix puts in front.
+    """
+    if not architecture.encoder:
+        return step
+    padded = encoder_step(step, architecture).masked
+    return replace(step, masked=step.prefix_tokens > 0, source_masked=padded)
 
 
 def encoder_front(builder: Builder, architecture: Architecture, hooked: bool = False) -> Value:

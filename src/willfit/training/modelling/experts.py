@@ -101,7 +101,8 @@ def _expert(
 
 def _made(builder: Builder, stored: Stored) -> Value | None:
     """The weight of all experts that an adapter makes in place of their own (PEFT `ParamWrapper`)."""
-    return None if stored.forward is None else remade(builder.tape, stored.forward)
+    forward = stored.forward
+    return remade(builder.tape, forward) if forward is not None and forward.makes_weight else None
 
 
 def _weighed(builder: Builder, given: Value, weights: Value) -> Value:
@@ -195,7 +196,7 @@ def _joined(builder: Builder, tensors: Sequence[Tensor]) -> Stored:
     return Stored(
         Weight(elements, first.dtype, first.trained, first.gradient_dtype),
         sum(part.expanded for part in parts),
-        forward=parts[0].forward if builder.step.grouped_experts else None,
+        forward=parts[0].forward,
     )
 
 

@@ -50,6 +50,7 @@ def attend(
         A bias of positions is joined with a mask anew in each layer.
     """
     step, tape = builder.step, builder.tape
+    padded = step.masked
     if step.autocast:
         queries, keys, values = (tape.cast(one, step.compute) for one in (queries, keys, values))
     kind = step.attention
@@ -75,13 +76,13 @@ def attend(
         shape = replace(mixer, value_dim=mixer.head_dim)
         mixed = _fused(builder, queries, keys, values, shape, kind)
         return tape.run("cut", (mixed,), step.tokens * mixer.output_width // step.tensor_ranks, values.dtype)
-    mask = _mask_bytes(builder, mixer, traits, kind, own_bias, DTYPE_BYTES[queries.dtype])
+    mask = _mask_bytes(builder, mixer, traits, kind, own_bias, padded, DTYPE_BYTES[queries.dtype])
     mixed = _fused(builder, queries, keys, values, mixer, kind, mask)
     return tape.copy(mixed) if by_head and kind != "efficient" else mixed
 
 
 def _mask_bytes(
-    builder: Builder, mixer: Attention, traits: Traits, kind: str, own_bias: bool, width: int
+    builder: Builder, mixer: Attention, traits: Traits, kind: str, own_bias: bool, padded: bool, width: int
 ) -> int:
     """Bytes of the additive mask that the memory-efficient kernel keeps: one for all heads, or a bias of each.
 
@@ -92,6 +93,10 @@ def _mask_bytes(
         return 0
     if traits.position_bias != "none":
         pairs = step.length * step.keys
+        if padded:
+            # With a mask of its own for each sequence the bias becomes one for each, even where all layers share it
+            # (transformers 5.23 `integrations/sdpa_attention.py: create_position_bias_mask`).
+            return step.batch * rank_heads(builder, mixer)[0] * pairs * width
         # Where what lies ahead is masked, a byte for each pair says so.
         ahead = pairs if step.attends_back else 0
         return rank_heads(builder, mixer)[0] * pairs * width + ahead if own_bias else 0

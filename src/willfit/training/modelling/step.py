@@ -35,6 +35,8 @@ class Step:
         An explicit mask reaches attention.
     mask_heads
         Heads that have masks of their own; 0 if one serves all.
+    source_masked
+        What cross attention looks at is masked, for it is padded.
     source
         Tokens of each sequence that cross attention looks at; 0 for as many as its own.
     repeats_keys
@@ -78,6 +80,7 @@ class Step:
     prefix_tokens: int = 0
     prompt_tokens: int = 0
     mask_heads: int = 0
+    source_masked: bool = False
     source: int = 0
     repeats_keys: bool = False
     tensor_ranks: int = 1
