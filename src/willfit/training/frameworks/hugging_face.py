@@ -156,6 +156,12 @@ def _precision(settings: TrainingSettings, weights: str) -> PrecisionSettings:
     if data.startswith("fsdp") and held == "fp32" and compute in _HALF and settings.quantization is None:
         # accelerate reduces in the dtype of mixed precision (`utils/dataclasses.py: set_mixed_precision`).
         return replace(RECIPES["fsdp-mixed"], compute=compute, reduce=compute)
+    if data == "fsdp2" and compute in _HALF:
+        # FSDP2's policy casts, and no autocast is put around the model (`accelerator.py: _prepare_fsdp2`).
+        return PrecisionSettings(
+            weights=weights, compute=compute, trainable="fp32", gradients="fp32", states="fp32", reduce=compute,
+            master="none", autocast=False,
+        )  # fmt: skip
     return PrecisionSettings(weights=weights, autocast=compute in _HALF, master="none")
 
 
