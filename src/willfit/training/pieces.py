@@ -34,6 +34,7 @@ from willfit.training.sharding.fsdp import adds_in_place
 from willfit.training.tape import Replay, replay
 from willfit.training.tape.replay import Selection
 from willfit.training.timeline import Piece
+from willfit.training.whole_vocabulary import GatheringBuilder, with_whole_gradients
 
 #: Compute capabilities of Blackwell's data-centre cards.
 _BLACKWELL = "10."
@@ -128,7 +129,7 @@ def pieces_of(
     chosen_by = selection_of(checkpointing.kind, checkpointing.modules)
     if layers.start == 0:
         seen = tower_pieces(holding, step, checkpointing, temporary)
-        piece, dtype, trained = _bottom(holding, step, temporary)
+        piece, dtype, trained = _bottom(run, holding, step, temporary)
         found += [*seen, piece, *encoder_pieces(holding, step, checkpointing, temporary)]
         entering = trained or any(piece.replay.gradients for piece in seen)
         entering = entering or (holding.adapting is not None and holding.adapting.found.virtual_tokens > 0)
@@ -195,12 +196,14 @@ def _head_unit(run: Run, holding: Holding, architecture: Architecture) -> Unit:
     return replace(unit, borrowed_bytes=weight.gradient_bytes if weight.trained else 0)
 
 
-def _bottom(holding: Holding, step: Step, temporary: bool) -> tuple[Piece, str, bool]:
+def _bottom(run: Run, holding: Holding, step: Step, temporary: bool) -> tuple[Piece, str, bool]:
     """The embedding, the dtype of what it gives, and whether that needs a gradient."""
     architecture = holding.architecture
     builder = Builder(step, holding.stored, manner_of(architecture))
     given = builder.entering(0, step.compute, grad=False)
     stream = embedding(builder, architecture)
+    if run.habits.whole_tables and step.tensor_ranks > 1:
+        with_whole_gradients(builder.tape, step.tensor_ranks)
     ran = replay(builder.tape, given, stream, temporary)
     unit = holding.unit((*architecture.embeddings, *architecture.shared))
     if holding.adapting is not None:
@@ -247,6 +250,9 @@ def _top(
     lingering: int,
 ) -> Replay:
     builder = Builder(step, holding.stored, manner_of(architecture))
+    if run.habits.gathers_logits and run.settings.loss.kind != "vocab-parallel":
+        builder = GatheringBuilder(step, holding.stored, manner_of(architecture))
+        builder.projection, builder.vocabulary = output_projection(architecture), architecture.vocab_size
     given = builder.entering(step.stream_tokens * architecture.hidden_size, dtype)
     code = run.habits.code
     if code is None:

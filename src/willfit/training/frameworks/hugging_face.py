@@ -43,6 +43,9 @@ _SECOND, _SECOND_TRAINED_ONLY = (1, 6), (1, 13)
 #: are all one unit if the head's matrix is the token table (`utils/fsdp_utils.py: fsdp2_prepare_model`).
 _ENDS_APART = (1, 14)
 
+#: From this version on ranks look up tokens in parts of the table (`distributed/mixin.py: embedding_rowwise`).
+_DIVIDED_TABLE = (5, 21)
+
 _HALF = ("bf16", "fp16")
 
 
@@ -93,6 +96,8 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
         # accelerate's `accelerator.py: accumulate, no_sync`; fsdp_qlora's `train.py` only on demand.
         postpones_sharing=settings.framework != "fsdp_qlora",
         wrapping=_wrapping(settings, architecture),
+        gathers_logits=True,
+        whole_tables=version >= _DIVIDED_TABLE,
         table_bytes=(
             own.table_bytes(architecture, settings.seq_len or defaults.seq_len)
             if own.angles
