@@ -77,8 +77,8 @@ def test_fsdp2_gathers_into_a_buffer_and_sends_from_another() -> None:
     # The buffer of the root stays until the first layer is there.
     assert found.forward == (2 * 320 + 80, 320 + 160, 320 + 160, 320)
     assert found.backward == (440 + 160, 520 + 160, 600, 320)
-    # A unit is freed before its gradients are copied.
-    assert found.joined == (320 + 640, 440 + 80 + 160, 520 + 80 + 160, 0)
+    # A unit is freed before its gradients are copied. The root's last gradient is there until the share is.
+    assert found.joined == (640 + 320 + 120, 440 + 80 + 160, 520 + 80 + 160, 0)
     inside = shared(second=True, wrapping=Wrapping(loss_inside=True))
     assert (inside.forward[-1], inside.backward[-1]) == (320 + 80, 320 + 80)
     assert shared(second=True, wrapping=Wrapping(keeps_last=True)).backward[-1] == 320 + 80
@@ -90,7 +90,7 @@ def test_fsdp2_with_ends_apart() -> None:
     assert apart.forward == (400, 160, 160, 240)
     # While the last layer runs back, the head's float32 gradient is on its way.
     assert apart.backward == (200 + 160, 80 + 200 + 160, 80 + 80 + 240, 120)
-    assert apart.joined == (200 + 400, 200 + 80 + 160, 80 + 80 + 160, 80 + 120 + 240)
+    assert apart.joined == (400 + 200 + 200, 200 + 80 + 160, 80 + 80 + 160, 80 + 240 + 120 + 120)
     assert apart.left[-1] == 4 * 60 // 2
     tied = shared(second=True, wrapping=Wrapping(loss_inside=True, empty_root=True))
     assert (tied.forward[-1], tied.backward[-1]) == (320 + 80, 320)

@@ -113,7 +113,6 @@ def account(
         in_flight,
         stepping.step.bytes,
         habits.loss_inside,
-        bool(settings.checkpointing.reentrant),
     )
     return Account(
         weights=sharing.weights,

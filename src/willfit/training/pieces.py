@@ -35,6 +35,7 @@ from willfit.training.sharding.fsdp import adds_in_place
 from willfit.training.tape import Replay, replay
 from willfit.training.tape.replay import Selection
 from willfit.training.timeline import Piece
+from willfit.training.whole_vocabulary import GatheringBuilder, with_whole_gradients
 
 #: Compute capabilities of Blackwell's data-centre cards.
 _BLACKWELL = "10."
@@ -135,7 +136,7 @@ def pieces_of(
         hooked = part and checkpointing.kind not in (None, "none")
         seen = tower_pieces(holding, step, checkpointing, temporary)
         beside = checkpointing.kind not in (None, "none")
-        piece, dtype, trained = _bottom(holding, step, temporary, hooked, beside)
+        piece, dtype, trained = _bottom(run, holding, step, temporary, hooked, beside)
         found += [*seen, piece, *encoder_pieces(holding, step, checkpointing, temporary, hooked)]
         entering = trained or any(piece.replay.gradients for piece in seen)
         entering = entering or (holding.adapting is not None and holding.adapting.found.virtual_tokens > 0)
@@ -207,7 +208,7 @@ def _head_unit(run: Run, holding: Holding, architecture: Architecture) -> Unit:
 
 
 def _bottom(
-    holding: Holding, step: Step, temporary: bool, hooked: bool, beside: bool
+    run: Run, holding: Holding, step: Step, temporary: bool, hooked: bool, beside: bool
 ) -> tuple[Piece, str, bool]:
     """The embedding, the dtype of what it gives, and whether that needs a gradient, which a hook may see to.
 
@@ -223,6 +224,8 @@ def _bottom(
             decoder_step(step, architecture), architecture.layers, manner, architecture.traits, stream.dtype
         )
         kept_beside(builder.tape, arguments, stream.dtype)
+    if run.habits.whole_tables and step.tensor_ranks > 1:
+        with_whole_gradients(builder.tape, step.tensor_ranks)
     ran = replay(builder.tape, given, stream, temporary)
     unit = holding.unit((*architecture.embeddings, *architecture.shared))
     if holding.adapting is not None:
@@ -269,6 +272,9 @@ def _top(
     lingering: int,
 ) -> Replay:
     builder = Builder(step, holding.stored, manner_of(architecture))
+    if run.habits.gathers_logits and run.settings.loss.kind != "vocab-parallel":
+        builder = GatheringBuilder(step, holding.stored, manner_of(architecture))
+        builder.projection, builder.vocabulary = output_projection(architecture), architecture.vocab_size
     given = builder.entering(step.stream_tokens * architecture.hidden_size, dtype)
     code = run.habits.code
     if code is None:

@@ -50,6 +50,10 @@ class Habits:
         Kind of RMS norms, where the framework's own code writes them otherwise than transformers' does.
     postpones_sharing
         Ranks share gradients in the last micro-batch of a step only (`no_sync` in the others).
+    gathers_logits
+        Tensor-parallel ranks each get all logits, though each has a part of the head.
+    whole_tables
+        A tensor-parallel rank makes the gradient of the whole token table, and cuts its part out.
     wrapping
         What FSDP takes as a unit.
     code
@@ -73,6 +77,8 @@ class Habits:
     loss_inside: bool = False
     norm: str = ""
     postpones_sharing: bool = False
+    gathers_logits: bool = False
+    whole_tables: bool = False
     wrapping: Wrapping = BLOCKS
     code: Code | None = None
 

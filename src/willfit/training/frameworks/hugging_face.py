@@ -44,6 +44,9 @@ _SECOND, _SECOND_TRAINED_ONLY = (1, 6), (1, 13)
 #: are all one unit if the head's matrix is the token table (`utils/fsdp_utils.py: fsdp2_prepare_model`).
 _ENDS_APART = (1, 14)
 
+#: From this version on ranks look up tokens in parts of the table (`distributed/mixin.py: embedding_rowwise`).
+_DIVIDED_TABLE = (5, 21)
+
 _HALF = ("bf16", "fp16")
 
 
@@ -94,6 +97,8 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
         # accelerate's `accelerator.py: accumulate, no_sync`; fsdp_qlora's `train.py` only on demand.
         postpones_sharing=settings.framework != "fsdp_qlora",
         wrapping=_wrapping(settings, architecture),
+        gathers_logits=True,
+        whole_tables=version >= _DIVIDED_TABLE,
         table_bytes=(
             own.table_bytes(architecture, settings.seq_len or defaults.seq_len)
             if own.angles
@@ -157,6 +162,12 @@ def _precision(settings: TrainingSettings, weights: str) -> PrecisionSettings:
     if data.startswith("fsdp") and held == "fp32" and compute in _HALF and settings.quantization is None:
         # accelerate reduces in the dtype of mixed precision (`utils/dataclasses.py: set_mixed_precision`).
         return replace(RECIPES["fsdp-mixed"], compute=compute, reduce=compute)
+    if data == "fsdp2" and compute in _HALF:
+        # FSDP2's policy casts, and no autocast is put around the model (`accelerator.py: _prepare_fsdp2`).
+        return PrecisionSettings(
+            weights=weights, compute=compute, trainable="fp32", gradients="fp32", states="fp32", reduce=compute,
+            master="none", autocast=False,
+        )  # fmt: skip
     return PrecisionSettings(weights=weights, autocast=compute in _HALF, master="none")
 
 

@@ -58,12 +58,20 @@ def passes(
     # Gradients of the head wait for the embedding's, with which they are one group.
     waiting = [head if ends and 0 < index < last else 0 for index in range(last + 1)]
     beside = [head if ends and index < last else 0 for index in range(last + 1)]
+    # Of a group the last gradient lives until its share is there, for a loop's variable still names it
+    # (`_fsdp_collectives.py: foreach_reduce`). With layers it is that of a norm, which does not count.
+    largest = [min(unit.largest, unit.trained) for unit in units]
+    final_one = [0] * len(units)
+    final_one[0], final_one[last] = (largest[last], 0) if ends else (largest[0], largest[last])
     # A buffer goes at the turn of the next group.
     before = (*copied[1:], 0)
     sending = tuple(sum(sizes) for sizes in zip(back, before, strict=True))
     if micro_batches == 1:
         sent = tuple(
-            freed[index] + waiting[index] + max(parts[index] + size, size + got[index] + left[index])
+            freed[index]
+            + waiting[index]
+            + size
+            + max(parts[index], got[index] + left[index] + final_one[index] * width)
             if size
             else 0
             for index, size in enumerate(copied)
@@ -81,16 +89,20 @@ def passes(
         beside = waiting = list(nothing)
     else:
         # Each is cast, and later added, when the group has run back (`_fsdp_param.py: to_accumulated_grad_if_needed`).
-        largest = [min(unit.largest, unit.trained) * width for unit in units]
         largest[0] = largest[last] if ends else largest[0]
         made = tuple(
-            freed[index] + waiting[index] + size + largest[index] if size else 0
+            freed[index] + waiting[index] + size + largest[index] * width if size else 0
             for index, size in enumerate(copied)
         )
         first = Pass(0, _sum(back, beside), made, whole)
     between = Pass(sum(whole), _sum(back, beside), nothing, nothing)
     sent = tuple(
-        freed[index] + waiting[index] + size + max(0, got[index] + left[index] - whole[index]) if size else 0
+        freed[index]
+        + waiting[index]
+        + size
+        + max(0, got[index] + left[index] + final_one[index] * reduce - whole[index])
+        if size
+        else 0
         for index, size in enumerate(copied)
     )
     shared = tuple(share - size for share, size in zip(left, whole, strict=True))
