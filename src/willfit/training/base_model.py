@@ -2,16 +2,50 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+from willfit.architectures.model import Tensor
 from willfit.engines.base import Subject
-from willfit.formats.recipe import Recipe, plain_recipe
+from willfit.formats.base import Format
+from willfit.formats.recipe import Recipe, Rule, plain_recipe
 from willfit.formats.recipes.select import Uniform
 from willfit.formats.recognise import recipe_named
+from willfit.training.run import Run
 from willfit.training.settings import QuantizationSettings
 
 #: Names of quantization methods as the recipes have them.
 _NAMES = {"int8": "bnb-int8", "llm.int8": "bnb-int8"}
+
+
+#: Methods that replace linear layers alone, and what they make of experts that are one parameter: nothing.
+_LAYERS = ("bitsandbytes",)
+
+
+@dataclass(frozen=True)
+class _ButExperts:
+    """A rule that leaves routed experts as they are."""
+
+    rule: Rule
+
+    def __call__(self, name: str, tensor: Tensor) -> Format | None:
+        """See `Rule`."""
+        return None if tensor.part == "experts" else self.rule(name, tensor)
+
+
+def experts_note(subject: Subject, run: Run) -> tuple[str, ...]:
+    """What to say of experts that stay as they are beside a quantized model."""
+    quantization = run.settings.quantization
+    named = None if quantization is None else recipe_named(_name(quantization), "bf16", subject.architecture)
+    if named is None or named.method not in _LAYERS or not run.habits.stacked_experts:
+        return ()
+    if not any(
+        tensor.part == "experts" for layer, _ in subject.architecture.blocks for tensor in layer.tensors
+    ):
+        return ()
+    return (
+        "experts are not quantized: transformers holds those of a layer as one parameter, and bitsandbytes replaces"
+        " linear layers",
+    )
 
 
 def converted_note(subject: Subject, adapted: bool) -> tuple[str, ...]:
@@ -29,6 +63,7 @@ def base_recipe(
     weights: str,
     head: bool = False,
     adapted: bool = True,
+    stacked: bool = False,
 ) -> Recipe:
     """How the model's tensors lie in memory.
 
@@ -45,6 +80,9 @@ def base_recipe(
     adapted
         Adapters are trained on it. A model that is trained itself is converted first, for quantized numbers get no
         gradients (transformers `trainer_utils.py: validate_quantization_for_training`).
+    stacked
+        Experts are one parameter, which bitsandbytes does not see (transformers `integrations/bitsandbytes.py:
+        replace_with_bnb_linear`, 5.0 to 5.23).
 
     Raises
     ------
@@ -56,9 +94,15 @@ def base_recipe(
     name = _NAMES.get(quantization.method, quantization.method)
     if subject.recipe.rule is not None and subject.recipe.method in (name, quantization.method):
         return subject.recipe
-    if quantization.double_quant:
-        name += "-double"
-    found = recipe_named(name, weights, subject.architecture)
+    found = recipe_named(_name(quantization), weights, subject.architecture)
     if head and isinstance(found.rule, Uniform):
-        return replace(found, rule=replace(found.rule, head=True))
+        found = replace(found, rule=replace(found.rule, head=True))
+    if stacked and found.rule is not None and found.method in _LAYERS:
+        return replace(found, rule=_ButExperts(found.rule))
     return found
+
+
+def _name(quantization: QuantizationSettings) -> str:
+    """Of a method, as the recipes have it."""
+    name = _NAMES.get(quantization.method, quantization.method)
+    return f"{name}-double" if quantization.double_quant else name

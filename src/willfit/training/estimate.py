@@ -10,7 +10,7 @@ from willfit.engines.base import Machine, Subject
 from willfit.errors import BadInput
 from willfit.estimate import DeviceEstimate, Estimate, Term, between, combined
 from willfit.training.account import Account, account
-from willfit.training.base_model import base_recipe, converted_note
+from willfit.training.base_model import base_recipe, converted_note, experts_note
 from willfit.training.figures import figures
 from willfit.training.frameworks.table import resolve
 from willfit.training.holding import Holding
@@ -87,6 +87,7 @@ def _answer(subject: Subject, machine: Machine, run: Run, ranks: Ranks) -> Estim
         notes=(
             *run.assumed,
             *converted_note(subject, run.settings.adapter is not None),
+            *experts_note(subject, run),
             *_rough_note(rough),
             *worst.optimizer.notes,
             *subject.notes,
@@ -144,7 +145,10 @@ def accounts_of(run: Run, subject: Subject, machine: Machine, ranks: Ranks) -> l
     settings = run.settings
     weights = settings.precision.weights or "bf16"
     adapted = settings.adapter is not None
-    recipe = base_recipe(subject, settings.quantization, weights, run.habits.quantizes_head, adapted)
+    habits = run.habits
+    recipe = base_recipe(
+        subject, settings.quantization, weights, habits.quantizes_head, adapted, habits.stacked_experts
+    )
     architecture = run.architecture or subject.architecture
     holding = Holding(architecture, recipe, settings)
     found = []

@@ -309,4 +309,7 @@ def _loss_path(run: Run, step: Step, architecture: Architecture) -> LossPath:
         run.habits.narrow_loss or manner_of(architecture).narrow_loss,
         step.autocast,
         run.habits.compiles_loss,
+        run.habits.loss_upcasts,
+        run.habits.liger,
+        run.habits.widens_output and step.autocast,
     )

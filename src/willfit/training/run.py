@@ -22,8 +22,17 @@ class Habits:
         Keys and values are repeated for all query heads before SDPA.
     grouped_experts
         Experts run as grouped products over sorted tokens; else in a loop.
+    stacked_experts
+        Experts of a layer are one parameter, not linear layers.
     upcasts_logits
         The model's own code upcasts its logits.
+    widens_output
+        Under autocast what the model gives is cast to float32 (accelerate `utils/operations.py:
+        ConvertOutputsToFp32`).
+    loss_upcasts
+        The loss function upcasts logits before a fused kernel sees them.
+    liger
+        Version of Liger; empty where a loss like its own runs, which makes a float32 copy of each chunk's logits.
     narrow_loss
         The loss takes logits as they are.
     compiles_loss
@@ -63,7 +72,11 @@ class Habits:
     shifts_logits: bool = False
     repeats_keys: bool = False
     grouped_experts: bool = True
+    stacked_experts: bool = False
     upcasts_logits: bool = False
+    widens_output: bool = False
+    loss_upcasts: bool = False
+    liger: tuple[int, ...] = ()
     narrow_loss: bool = False
     compiles_loss: bool = False
     cudnn_unkept: bool = False

@@ -14,7 +14,7 @@ from willfit.training.adapters import xlora
 from willfit.training.adapters.dtypes import adapter_dtype
 from willfit.training.adapters.forward import AdapterForward
 from willfit.training.adapters.matching import matches, select
-from willfit.training.adapters.methods import Ask, Method
+from willfit.training.adapters.methods import LINEAR_AND_CONV1D, Ask, Method
 from willfit.training.adapters.modules import Module, find_modules
 from willfit.training.adapters.moe import remap
 from willfit.training.adapters.recording import Recorder
@@ -169,10 +169,10 @@ def _forward(
     method: Method, ask: Ask, module: Module, model_dtype: str, dtype: str, autocast: str | None
 ) -> AdapterForward:
     """A module's forward. A quantized module returns the dtype of its input, which may be wider than the model's."""
-    alike = ask.quantized and module.kind == "linear"
+    alike = ask.quantized and module.kind in LINEAR_AND_CONV1D
     written = [
         method.forward(ask, module, Recorder(module.inputs, module.outputs, given, dtype, autocast, alike))
-        for given in ((model_dtype, WIDE) if alike and model_dtype != WIDE else (model_dtype,))
+        for given in ((model_dtype, WIDE) if ask.quantized and model_dtype != WIDE else (model_dtype,))
     ]
     return replace(written[0], wide=written[1]) if len(written) > 1 else written[0]
 

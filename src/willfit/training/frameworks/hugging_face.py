@@ -91,8 +91,12 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
         shifts_logits=version < _MOVED_LABELS,
         repeats_keys=not era.native_gqa,
         grouped_experts=era.grouped_experts,
+        stacked_experts=era.grouped_experts,
         loss_inside=True,
         upcasts_logits=version < _UPCASTING_LOSS and own.upcasts_logits,
+        widens_output=True,
+        loss_upcasts=own.upcasts_logits,
+        liger=parse_version(settings.versions["liger_kernel"]),
         narrow_loss=not own.upcasts_logits,
         # accelerate's `accelerator.py: accumulate, no_sync`; fsdp_qlora's `train.py` only on demand.
         postpones_sharing=settings.framework != "fsdp_qlora",

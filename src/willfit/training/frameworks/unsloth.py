@@ -51,7 +51,10 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
         # A causal mask alone, whatever is padded.
         padded=False if settings.padded is None else settings.padded,
     )
-    return hugging_face.resolve(upcasting(settings, "none"), architecture)
+    run = hugging_face.resolve(upcasting(settings, "none"), architecture)
+    # Its kernels take logits as they are (`kernels/cross_entropy_loss.py`); its chunked loss makes them float32
+    # (`unsloth_zoo/fused_losses/cross_entropy_loss.py`).
+    return replace(run, habits=replace(run.habits, loss_upcasts=False, liger=()))
 
 
 def _loss(settings: TrainingSettings, version: tuple[int, ...], length: int) -> LossSettings:

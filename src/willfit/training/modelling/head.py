@@ -8,6 +8,7 @@ from willfit.architectures.model import Architecture, Tensor
 from willfit.quantities import DTYPE_BYTES, ceil_div
 from willfit.training.modelling.adapted import remade
 from willfit.training.modelling.builder import Builder
+from willfit.training.modelling.liger import chunk_rows, passing_bytes
 from willfit.training.modelling.pooled import pooled_head
 from willfit.training.modelling.roles import norms_of
 from willfit.training.modelling.sequence import gathered
@@ -47,6 +48,10 @@ class LossPath:
         Outputs of a head that scores whole sequences; 0 where the vocabulary is scored.
     pooled
         There is no head: the loss compares what is pooled of each sequence.
+    upcasts_first, liger
+        See `Habits.loss_upcasts` and `Habits.liger`.
+    widens_output
+        The logits are cast to float32 once the loss is there, for the caller.
     """
 
     kind: str
@@ -62,6 +67,9 @@ class LossPath:
     narrow: bool = False
     autocast: bool = False
     compiled: bool = False
+    upcasts_first: bool = False
+    liger: tuple[int, ...] = ()
+    widens_output: bool = False
 
     def returned_bytes(self, width: int) -> int:
         """Bytes of logits as they are and in float32, which a caller is given once autocast has ended.
@@ -149,6 +157,9 @@ def _loss(
         if path.kind == "vocab-parallel"
         else _cross_entropy(tape, logits, path)
     )
+    if path.widens_output and logits.dtype != "fp32":
+        tape.run("cast output", (), logits.elements, "fp32")
+        tape.hold(logits)
     if path.keeps_logits:
         tape.hold(logits)
     return loss
@@ -184,6 +195,8 @@ def _cross_entropy(tape: Tape, logits: Value, path: LossPath) -> Value:
         wide = tape.run("shift", (wide,), size, wide.dtype)
     if path.kind == "fused":
         # One kernel: it keeps the logits with a statistic a row, and writes the gradient over them (Unsloth, Liger).
+        # transformers' function upcasts them before whatever computes the loss.
+        wide = tape.cast(wide, "fp32") if path.upcasts_first else wide
         loss = tape.run(
             "fused cross entropy", (wide,), 1, "fp32", saves=(wide,), kept_bytes=8 * rows, reuses=True
         )
@@ -239,15 +252,15 @@ def _without_logits(builder: Builder, value: Value, projection: Tensor, path: Lo
     tape = builder.tape
     weight = builder.stored(projection).weight
     chunk = min(
-        path.chunk_rows or liger_chunk(path.rows, path.vocabulary, value.elements // path.rows), path.rows
+        path.chunk_rows or chunk_rows(path.rows, path.vocabulary, value.elements // path.rows), path.rows
     )
     logits = chunk * path.vocabulary
     narrow = DTYPE_BYTES[value.dtype]
     if path.kind == "liger":
-        # Gradients of input and weight are made on the way forward (`liger_kernel/ops/fused_linear_cross_entropy.py`).
         made = value.bytes + (weight.gradient_bytes if weight.trained else 0)
+        passing = passing_bytes(builder.step, value, weight, path.rows, path.vocabulary, chunk, path.liger)
         return tape.run(
-            "fused linear cross entropy", (value,), 1, "fp32", kept_bytes=made, forward_temp=logits * (narrow + 4),
+            "fused linear cross entropy", (value,), 1, "fp32", kept_bytes=made, forward_temp=passing,
             reuses=True, weights=(_given(weight),),
         )  # fmt: skip
     if path.kind == "chunked-backward":
@@ -275,15 +288,6 @@ def _without_logits(builder: Builder, value: Value, projection: Tensor, path: Lo
         "loss by chunks", (value,), 1, "fp32", saves=(value,), kept_bytes=kept, forward_temp=logits * (narrow + 4),
         backward_temp=2 * 4 * logits, weights=(weight,),
     )  # fmt: skip
-
-
-def liger_chunk(rows: int, vocabulary: int, hidden: int) -> int:
-    """Rows whose logits a fused linear cross entropy makes at once: about as many bytes as the input's.
-
-    `liger_kernel/ops/fused_linear_cross_entropy.py: fused_linear_cross_entropy_forward`.
-    """
-    share = ceil_div(rows, ceil_div(vocabulary, hidden))
-    return 1 << (share - 1).bit_length()
 
 
 def _given(weight: Weight) -> Weight:
