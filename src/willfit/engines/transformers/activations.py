@@ -27,6 +27,20 @@ _IDS = 4 * 8
 #: indices of partial and full blocks, by rows and by columns (torch `nn/attention/flex_attention.py: BlockMask`).
 _FLEX_BLOCK, _FLEX_BYTES = 128, 4 * 4
 
+#: Tensors as wide as the MLP that an activation of several steps has at once, its input included
+#: (`activations.py: NewGELUActivation, FastGELUActivation, ...`, `models/bloom/modeling_bloom.py: bloom_gelu_forward`).
+#: Those of one step have two.
+_IN_STEPS = {
+    "gelu_new": 4,
+    "gelu_accurate": 4,
+    "gelu_python": 4,
+    "gelu_fast": 5,
+    "gelu_bloom": 5,
+    "quick_gelu": 3,
+    "relu2": 3,
+    "mish": 3,
+}
+
 #: Names of norms over each head's query.
 _QUERY_NORMS = ("q_norm.weight", "query_layernorm.weight", "q_layernorm.weight")
 
@@ -76,7 +90,7 @@ def always(architecture: Architecture, era: Era, step: Pass) -> Any:
     if step.attention == "eager":
         kinds = len(_reaches(architecture)) if era.windows else 1
         mask = kinds * step.batch * step.queries * step.length * step.width
-    elif step.attention == "sdpa" and _masked(architecture, step):
+    elif step.attention == "sdpa" and _masked(architecture, era, step):
         mask = step.queries * step.length * (1 if era.windows else step.width)
     elif step.attention == "flex_attention":
         mask = (
@@ -97,9 +111,9 @@ def is_biased(architecture: Architecture) -> bool:
     return architecture.family == "t5"
 
 
-def _masked(architecture: Architecture, step: Pass) -> bool:
+def _masked(architecture: Architecture, era: Era, step: Pass) -> bool:
     """Whether SDPA needs an explicit mask: for part of a prompt, or where a window is shorter than it."""
-    if step.chunked:
+    if step.chunked or (era.alibi_masks and architecture.family == "falcon" and _any(step.queries > 1)):
         return True
     return any(
         reach and _any(step.queries > 1) and _any(step.length > reach) for reach in _reaches(architecture)
@@ -144,6 +158,9 @@ def _mixer(architecture: Architecture, era: Era, step: Pass, layer: Layer, mixer
     output = step.tokens * heads * value_dim * step.width
     # Rotating the queries holds them, two products and their sum; norming them two fp32 copies, before there
     # are keys and values.
+    if step.attention == "sdpa" and is_unequal(architecture, mixer):
+        most = _plain_product(era, step, heads, mixer)
+        return base + most, f"{text} + {most} B of scores of {heads} heads by SDPA's plain code, and queries"
     normed = any(tensor.name.endswith(_QUERY_NORMS) for tensor in layer.tensors)
     prepare = 4 * query
     if normed:
@@ -153,7 +170,7 @@ def _mixer(architecture: Architecture, era: Era, step: Pass, layer: Layer, mixer
     if step.attention == "eager":
         scores = step.batch * step.queries * step.length * heads * SCORE_BYTES[step.dtype]
     converted: Any = 0
-    if era.windows and step.attention == "sdpa" and _masked(architecture, step):
+    if era.windows and step.attention == "sdpa" and _masked(architecture, era, step):
         converted = (
             step.queries * step.length * step.width
         )  # SDPA makes a boolean mask one of the query's dtype
@@ -164,6 +181,32 @@ def _mixer(architecture: Architecture, era: Era, step: Pass, layer: Layer, mixer
     parts += ["their scores"] if step.attention == "eager" else []
     parts += ["repeated keys and values"] if expanded else []
     return base + most, f"{text} + {most} B of {', '.join(parts)}"
+
+
+def is_unequal(architecture: Architecture, mixer: Attention | CrossAttention) -> bool:
+    """Whether SDPA is handed one key for all query heads without being told: no kernel takes that.
+
+    `models/falcon/modeling_falcon.py: FalconAttention`, torch `sdp_utils.h: check_batch_size_and_num_heads_dense`.
+    """
+    return architecture.family == "falcon" and mixer.kv_heads == 1 < mixer.heads
+
+
+def _plain_product(era: Era, step: Pass, heads: int, mixer: Attention | CrossAttention) -> Any:
+    """SDPA's `math` (torch `aten/src/ATen/native/transformers/attention.cpp: _scaled_dot_product_attention_math`).
+
+    Queries and the fused product that they are part of; queries and keys scaled, and in fp32 those before scaling as
+    well; scores, to which the mask was added in place, and their softmax; the mask in the query's dtype.
+    """
+    query, key = step.tokens * heads * mixer.head_dim, step.batch * step.length * mixer.head_dim
+    wide = 4 if era.wide_math else step.width
+    copies = 2 if wide > step.width else 1
+    scores = step.batch * step.queries * step.length
+    return (
+        (2 * query + 2 * step.tokens * mixer.head_dim) * step.width
+        + copies * (query + key) * wide
+        + 2 * scores * heads * wide
+        + scores * step.width
+    )
 
 
 def _latent(era: Era, step: Pass, mixer: LatentAttention) -> tuple[Any, str]:
@@ -187,15 +230,22 @@ def is_repeated(architecture: Architecture, era: Era, step: Pass, mixer: Attenti
     """Whether keys and values are repeated for all query heads."""
     if mixer.heads == mixer.kv_heads or step.attention in ("flash_attention_2", "flex_attention"):
         return False
-    return step.attention == "eager" or not era.native_gqa or _masked(architecture, step)
+    return step.attention == "eager" or not era.native_gqa or _masked(architecture, era, step)
 
 
 def _mlp(architecture: Architecture, step: Pass, layer: Layer, ffn: FeedForward) -> tuple[Any, str]:
     """The dense MLP: gated, the activation, the up projection and their product; fused, both halves stay."""
     width = ffn.width // step.ranks
-    times = (4 if is_fused(layer) else 3) if ffn.gated else 2
-    size = step.tokens * (_AFTER * architecture.hidden_size + times * width) * step.width
-    hidden = f"{_AFTER} x {architecture.hidden_size} hidden"
+    activation = _IN_STEPS.get(architecture.traits.activation, 2)
+    times = max(activation, 4 if is_fused(layer) else 3) if ffn.gated else activation
+    kept = _AFTER
+    if architecture.family == "gpt2":
+        # Embedded positions, and the attention's output beside the sum that it is part of.
+        kept += 2
+    if architecture.family == "falcon" and architecture.traits.block == "parallel":
+        kept += 1  # of two norms of the same input
+    size = step.tokens * (kept * architecture.hidden_size + times * width) * step.width
+    hidden = f"{kept} x {architecture.hidden_size} hidden"
     text = f"{step.tokens} tokens x ({hidden} + {times} x {width} MLP) x {step.width} B"
     if step.expanded:
         # The expanded matrix is gone before the gate is multiplied.
@@ -205,7 +255,7 @@ def _mlp(architecture: Architecture, step: Pass, layer: Layer, ffn: FeedForward)
     if step.unsummed:
         # While the second of two matrices is multiplied, the first one's result and its own are there.
         held = (
-            _AFTER * architecture.hidden_size + min(times, 2) * width
+            kept * architecture.hidden_size + min(times, 2) * width
         ) * step.width + step.unsummed * width
         most = larger(size, step.tokens * held)
         text += f" + {most - size} B of a product's parts beyond one MLP"
