@@ -23,6 +23,9 @@ _BEFORE, _AFTER = 3, 4
 #: int64 token ids, their copy in generate(), positions and 2-D mask.
 _IDS = 4 * 8
 
+#: Bytes of a pair of positions while its distance is put into a bucket.
+_POSITION_BYTES = 6 * 8 + 1
+
 #: Tokens on a side of a block of flex attention's mask, and bytes that the mask keeps for a block: int32 counts and
 #: indices of partial and full blocks, by rows and by columns (torch `nn/attention/flex_attention.py: BlockMask`).
 _FLEX_BLOCK, _FLEX_BYTES = 128, 4 * 4
@@ -54,8 +57,16 @@ def larger(a: Any, b: Any) -> Any:
     return (a + b + abs(a - b)) // 2
 
 
-def stages(architecture: Architecture, era: Era, step: Pass) -> dict[str, tuple[Any, str]]:
-    """Bytes of the largest attention, MLP and expert stage over all layers, each with its formula."""
+def stages(
+    architecture: Architecture, era: Era, step: Pass, encoder: bool = False
+) -> dict[str, tuple[Any, str]]:
+    """Bytes of the largest attention, MLP and expert stage over all layers, each with its formula.
+
+    Parameters
+    ----------
+    encoder
+        Of an encoder-decoder's encoder.
+    """
     found: dict[str, tuple[Any, str]] = {}
     lasting = always(architecture, era, step)
 
@@ -68,7 +79,9 @@ def stages(architecture: Architecture, era: Era, step: Pass) -> dict[str, tuple[
             most = larger(before, size)
             found[name] = most, (formula if _is(most, size) else found[name][1])
 
-    for layer, _ in (*architecture.encoder_blocks, *architecture.blocks):
+    if is_biased(architecture):
+        note("positions", *_positions(architecture, era, step))
+    for layer, _ in architecture.encoder_blocks if encoder else architecture.blocks:
         for mixer in layer.mixers:
             note("attention", *_mixer(architecture, era, step, layer, mixer))
         if layer.feed_forward and layer.feed_forward.width:
@@ -100,15 +113,38 @@ def always(architecture: Architecture, era: Era, step: Pass) -> Any:
             * _FLEX_BYTES
         )
     if is_biased(architecture):
-        # A bias for each head and pair of positions, and the same with the mask; one for all sequences and layers.
-        heads = max(getattr(mixer, "heads", 0) for layer, _ in architecture.blocks for mixer in layer.mixers)
-        mask += 2 * (heads // step.ranks or 1) * step.queries * step.length * step.width
+        # A bias for each head and pair of positions, one for all sequences and layers. Where scores are eager the same
+        # with the mask is kept beside it; SDPA is given that anew in each layer.
+        mask += (1 if era.biased_sdpa else 2) * _biases(architecture, step)
     return step.tokens * (_IDS + rotary) + mask
 
 
 def is_biased(architecture: Architecture) -> bool:
     """Whether attention scores get a learned bias for each pair of positions (`models/t5/modeling_t5.py`)."""
     return architecture.family == "t5"
+
+
+def _biases(architecture: Architecture, step: Pass) -> Any:
+    """Bytes of a bias for each head and pair of positions."""
+    heads = max(getattr(mixer, "heads", 0) for layer, _ in architecture.blocks for mixer in layer.mixers)
+    return (heads // step.ranks or 1) * step.queries * step.length * step.width
+
+
+def _positions(architecture: Architecture, era: Era, step: Pass) -> tuple[Any, str]:
+    """Relative positions on their way to their buckets, in the first layer, whose queries, keys and values are there.
+
+    Six int64 for each pair and one truth value, for all sequences (`models/t5/modeling_t5.py: T5Attention.
+    _relative_position_bucket`); the biases are not there yet.
+    """
+    pairs = step.queries * step.length
+    mixers = [mixer for layer, _ in architecture.blocks for mixer in layer.mixers]
+    width = max(mixer.projected_width // step.ranks for mixer in mixers)
+    size = pairs * _POSITION_BYTES - always(architecture, era, step) + step.tokens * _IDS
+    size += step.tokens * (2 * architecture.hidden_size + width) * step.width
+    return size, (
+        f"{pairs} pairs of positions x {_POSITION_BYTES} B + {step.tokens} tokens x (2 x {architecture.hidden_size} "
+        f"hidden + {width}) x {step.width} B, with no biases and masks"
+    )
 
 
 def _masked(architecture: Architecture, era: Era, step: Pass) -> bool:
@@ -174,7 +210,13 @@ def _mixer(architecture: Architecture, era: Era, step: Pass, layer: Layer, mixer
         converted = (
             step.queries * step.length * step.width
         )  # SDPA makes a boolean mask one of the query's dtype
+    if is_biased(architecture) and era.biased_sdpa and step.attention == "sdpa":
+        converted += _biases(architecture, step)
     attend = query + larger(output, scores) + converted + step.batch * step.length * expanded * step.width
+    if isinstance(mixer, Attention) and not mixer.keeps_cache:
+        # Keys and values that no cache holds.
+        base += step.tokens * mixer.elements_per_token // step.ranks * step.width
+        prepare = prepare if architecture.ropes else query
     # Rotating and norming come before attention, so the larger of both counts.
     most = larger(prepare, attend)
     parts = ["queries", f"outputs of {heads} heads of {head_dim}"]
@@ -254,9 +296,7 @@ def _mlp(architecture: Architecture, step: Pass, layer: Layer, ffn: FeedForward)
         size = most
     if step.unsummed:
         # While the second of two matrices is multiplied, the first one's result and its own are there.
-        held = (
-            kept * architecture.hidden_size + min(times, 2) * width
-        ) * step.width + step.unsummed * width
+        held = (kept * architecture.hidden_size + min(times, 2) * width) * step.width + step.unsummed * width
         most = larger(size, step.tokens * held)
         text += f" + {most - size} B of a product's parts beyond one MLP"
         size = most

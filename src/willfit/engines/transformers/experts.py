@@ -84,5 +84,7 @@ def copied_experts(architecture: Architecture, step: Pass, ffn: FeedForward) -> 
     """
     if not step.copies_experts or architecture.model_type in _OWN_EXPERTS:
         return []
-    matrix = step.tokens * ffn.top_k * architecture.hidden_size * (ffn.expert_width // step.ranks) * step.width
+    matrix = (
+        step.tokens * ffn.top_k * architecture.hidden_size * (ffn.expert_width // step.ranks) * step.width
+    )
     return [2 * matrix if ffn.gated else matrix, matrix]
