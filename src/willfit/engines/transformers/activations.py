@@ -23,9 +23,26 @@ _BEFORE, _AFTER = 3, 4
 #: int64 token ids, their copy in generate(), positions and 2-D mask.
 _IDS = 4 * 8
 
+#: Bytes of a pair of positions while its distance is put into a bucket.
+_POSITION_BYTES = 6 * 8 + 1
+
 #: Tokens on a side of a block of flex attention's mask, and bytes that the mask keeps for a block: int32 counts and
 #: indices of partial and full blocks, by rows and by columns (torch `nn/attention/flex_attention.py: BlockMask`).
 _FLEX_BLOCK, _FLEX_BYTES = 128, 4 * 4
+
+#: Tensors as wide as the MLP that an activation of several steps has at once, its input included
+#: (`activations.py: NewGELUActivation, FastGELUActivation, ...`, `models/bloom/modeling_bloom.py: bloom_gelu_forward`).
+#: Those of one step have two.
+_IN_STEPS = {
+    "gelu_new": 4,
+    "gelu_accurate": 4,
+    "gelu_python": 4,
+    "gelu_fast": 5,
+    "gelu_bloom": 5,
+    "quick_gelu": 3,
+    "relu2": 3,
+    "mish": 3,
+}
 
 #: Names of norms over each head's query.
 _QUERY_NORMS = ("q_norm.weight", "query_layernorm.weight", "q_layernorm.weight")
@@ -40,8 +57,16 @@ def larger(a: Any, b: Any) -> Any:
     return (a + b + abs(a - b)) // 2
 
 
-def stages(architecture: Architecture, era: Era, step: Pass) -> dict[str, tuple[Any, str]]:
-    """Bytes of the largest attention, MLP and expert stage over all layers, each with its formula."""
+def stages(
+    architecture: Architecture, era: Era, step: Pass, encoder: bool = False
+) -> dict[str, tuple[Any, str]]:
+    """Bytes of the largest attention, MLP and expert stage over all layers, each with its formula.
+
+    Parameters
+    ----------
+    encoder
+        Of an encoder-decoder's encoder.
+    """
     found: dict[str, tuple[Any, str]] = {}
     lasting = always(architecture, era, step)
 
@@ -54,7 +79,9 @@ def stages(architecture: Architecture, era: Era, step: Pass) -> dict[str, tuple[
             most = larger(before, size)
             found[name] = most, (formula if _is(most, size) else found[name][1])
 
-    for layer, _ in (*architecture.encoder_blocks, *architecture.blocks):
+    if is_biased(architecture):
+        note("positions", *_positions(architecture, era, step))
+    for layer, _ in architecture.encoder_blocks if encoder else architecture.blocks:
         for mixer in layer.mixers:
             note("attention", *_mixer(architecture, era, step, layer, mixer))
         if layer.feed_forward and layer.feed_forward.width:
@@ -76,7 +103,7 @@ def always(architecture: Architecture, era: Era, step: Pass) -> Any:
     if step.attention == "eager":
         kinds = len(_reaches(architecture)) if era.windows else 1
         mask = kinds * step.batch * step.queries * step.length * step.width
-    elif step.attention == "sdpa" and _masked(architecture, step):
+    elif step.attention == "sdpa" and _masked(architecture, era, step):
         mask = step.queries * step.length * (1 if era.windows else step.width)
     elif step.attention == "flex_attention":
         mask = (
@@ -86,9 +113,9 @@ def always(architecture: Architecture, era: Era, step: Pass) -> Any:
             * _FLEX_BYTES
         )
     if is_biased(architecture):
-        # A bias for each head and pair of positions, and the same with the mask; one for all sequences and layers.
-        heads = max(getattr(mixer, "heads", 0) for layer, _ in architecture.blocks for mixer in layer.mixers)
-        mask += 2 * (heads // step.ranks or 1) * step.queries * step.length * step.width
+        # A bias for each head and pair of positions, one for all sequences and layers. Where scores are eager the same
+        # with the mask is kept beside it; SDPA is given that anew in each layer.
+        mask += (1 if era.biased_sdpa else 2) * _biases(architecture, step)
     return step.tokens * (_IDS + rotary) + mask
 
 
@@ -97,9 +124,32 @@ def is_biased(architecture: Architecture) -> bool:
     return architecture.family == "t5"
 
 
-def _masked(architecture: Architecture, step: Pass) -> bool:
+def _biases(architecture: Architecture, step: Pass) -> Any:
+    """Bytes of a bias for each head and pair of positions."""
+    heads = max(getattr(mixer, "heads", 0) for layer, _ in architecture.blocks for mixer in layer.mixers)
+    return (heads // step.ranks or 1) * step.queries * step.length * step.width
+
+
+def _positions(architecture: Architecture, era: Era, step: Pass) -> tuple[Any, str]:
+    """Relative positions on their way to their buckets, in the first layer, whose queries, keys and values are there.
+
+    Six int64 for each pair and one truth value, for all sequences (`models/t5/modeling_t5.py: T5Attention.
+    _relative_position_bucket`); the biases are not there yet.
+    """
+    pairs = step.queries * step.length
+    mixers = [mixer for layer, _ in architecture.blocks for mixer in layer.mixers]
+    width = max(mixer.projected_width // step.ranks for mixer in mixers)
+    size = pairs * _POSITION_BYTES - always(architecture, era, step) + step.tokens * _IDS
+    size += step.tokens * (2 * architecture.hidden_size + width) * step.width
+    return size, (
+        f"{pairs} pairs of positions x {_POSITION_BYTES} B + {step.tokens} tokens x (2 x {architecture.hidden_size} "
+        f"hidden + {width}) x {step.width} B, with no biases and masks"
+    )
+
+
+def _masked(architecture: Architecture, era: Era, step: Pass) -> bool:
     """Whether SDPA needs an explicit mask: for part of a prompt, or where a window is shorter than it."""
-    if step.chunked:
+    if step.chunked or (era.alibi_masks and architecture.family == "falcon" and _any(step.queries > 1)):
         return True
     return any(
         reach and _any(step.queries > 1) and _any(step.length > reach) for reach in _reaches(architecture)
@@ -144,6 +194,9 @@ def _mixer(architecture: Architecture, era: Era, step: Pass, layer: Layer, mixer
     output = step.tokens * heads * value_dim * step.width
     # Rotating the queries holds them, two products and their sum; norming them two fp32 copies, before there
     # are keys and values.
+    if step.attention == "sdpa" and is_unequal(architecture, mixer):
+        most = _plain_product(era, step, heads, mixer)
+        return base + most, f"{text} + {most} B of scores of {heads} heads by SDPA's plain code, and queries"
     normed = any(tensor.name.endswith(_QUERY_NORMS) for tensor in layer.tensors)
     prepare = 4 * query
     if normed:
@@ -153,17 +206,49 @@ def _mixer(architecture: Architecture, era: Era, step: Pass, layer: Layer, mixer
     if step.attention == "eager":
         scores = step.batch * step.queries * step.length * heads * SCORE_BYTES[step.dtype]
     converted: Any = 0
-    if era.windows and step.attention == "sdpa" and _masked(architecture, step):
+    if era.windows and step.attention == "sdpa" and _masked(architecture, era, step):
         converted = (
             step.queries * step.length * step.width
         )  # SDPA makes a boolean mask one of the query's dtype
+    if is_biased(architecture) and era.biased_sdpa and step.attention == "sdpa":
+        converted += _biases(architecture, step)
     attend = query + larger(output, scores) + converted + step.batch * step.length * expanded * step.width
+    if isinstance(mixer, Attention) and not mixer.keeps_cache:
+        # Keys and values that no cache holds.
+        base += step.tokens * mixer.elements_per_token // step.ranks * step.width
+        prepare = prepare if architecture.ropes else query
     # Rotating and norming come before attention, so the larger of both counts.
     most = larger(prepare, attend)
     parts = ["queries", f"outputs of {heads} heads of {head_dim}"]
     parts += ["their scores"] if step.attention == "eager" else []
     parts += ["repeated keys and values"] if expanded else []
     return base + most, f"{text} + {most} B of {', '.join(parts)}"
+
+
+def is_unequal(architecture: Architecture, mixer: Attention | CrossAttention) -> bool:
+    """Whether SDPA is handed one key for all query heads without being told: no kernel takes that.
+
+    `models/falcon/modeling_falcon.py: FalconAttention`, torch `sdp_utils.h: check_batch_size_and_num_heads_dense`.
+    """
+    return architecture.family == "falcon" and mixer.kv_heads == 1 < mixer.heads
+
+
+def _plain_product(era: Era, step: Pass, heads: int, mixer: Attention | CrossAttention) -> Any:
+    """SDPA's `math` (torch `aten/src/ATen/native/transformers/attention.cpp: _scaled_dot_product_attention_math`).
+
+    Queries and the fused product that they are part of; queries and keys scaled, and in fp32 those before scaling as
+    well; scores, to which the mask was added in place, and their softmax; the mask in the query's dtype.
+    """
+    query, key = step.tokens * heads * mixer.head_dim, step.batch * step.length * mixer.head_dim
+    wide = 4 if era.wide_math else step.width
+    copies = 2 if wide > step.width else 1
+    scores = step.batch * step.queries * step.length
+    return (
+        (2 * query + 2 * step.tokens * mixer.head_dim) * step.width
+        + copies * (query + key) * wide
+        + 2 * scores * heads * wide
+        + scores * step.width
+    )
 
 
 def _latent(era: Era, step: Pass, mixer: LatentAttention) -> tuple[Any, str]:
@@ -187,15 +272,22 @@ def is_repeated(architecture: Architecture, era: Era, step: Pass, mixer: Attenti
     """Whether keys and values are repeated for all query heads."""
     if mixer.heads == mixer.kv_heads or step.attention in ("flash_attention_2", "flex_attention"):
         return False
-    return step.attention == "eager" or not era.native_gqa or _masked(architecture, step)
+    return step.attention == "eager" or not era.native_gqa or _masked(architecture, era, step)
 
 
 def _mlp(architecture: Architecture, step: Pass, layer: Layer, ffn: FeedForward) -> tuple[Any, str]:
     """The dense MLP: gated, the activation, the up projection and their product; fused, both halves stay."""
     width = ffn.width // step.ranks
-    times = (4 if is_fused(layer) else 3) if ffn.gated else 2
-    size = step.tokens * (_AFTER * architecture.hidden_size + times * width) * step.width
-    hidden = f"{_AFTER} x {architecture.hidden_size} hidden"
+    activation = _IN_STEPS.get(architecture.traits.activation, 2)
+    times = max(activation, 4 if is_fused(layer) else 3) if ffn.gated else activation
+    kept = _AFTER
+    if architecture.family == "gpt2":
+        # Embedded positions, and the attention's output beside the sum that it is part of.
+        kept += 2
+    if architecture.family == "falcon" and architecture.traits.block == "parallel":
+        kept += 1  # of two norms of the same input
+    size = step.tokens * (kept * architecture.hidden_size + times * width) * step.width
+    hidden = f"{kept} x {architecture.hidden_size} hidden"
     text = f"{step.tokens} tokens x ({hidden} + {times} x {width} MLP) x {step.width} B"
     if step.expanded:
         # The expanded matrix is gone before the gate is multiplied.
@@ -204,9 +296,7 @@ def _mlp(architecture: Architecture, step: Pass, layer: Layer, ffn: FeedForward)
         size = most
     if step.unsummed:
         # While the second of two matrices is multiplied, the first one's result and its own are there.
-        held = (
-            _AFTER * architecture.hidden_size + min(times, 2) * width
-        ) * step.width + step.unsummed * width
+        held = (kept * architecture.hidden_size + min(times, 2) * width) * step.width + step.unsummed * width
         most = larger(size, step.tokens * held)
         text += f" + {most - size} B of a product's parts beyond one MLP"
         size = most

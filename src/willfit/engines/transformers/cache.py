@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from willfit.architectures.mixers import Attention, LatentAttention, Mixer, Recurrent
@@ -76,6 +76,26 @@ def kept(
         total = total + here * times
         largest = larger(largest, here)
     return Kept(total, wide, largest, tensors, growing // 2)
+
+
+def as_cached(architecture: Architecture) -> Architecture:
+    """The architecture with as many key/value heads as are cached.
+
+    Falcon with grouped heads makes its keys and values for all query heads before it caches them
+    (`models/falcon/modeling_falcon.py: FalconAttention._split_heads`, in all versions).
+    """
+    if architecture.family != "falcon":
+        return architecture
+
+    def widened(mixer: Mixer) -> Mixer:
+        grouped = isinstance(mixer, Attention) and 1 < mixer.kv_heads < mixer.heads
+        return replace(mixer, kv_heads=mixer.heads) if grouped and isinstance(mixer, Attention) else mixer
+
+    made = {
+        id(layer): replace(layer, mixers=tuple(widened(mixer) for mixer in layer.mixers))
+        for layer, _ in architecture.blocks
+    }
+    return replace(architecture, layers=tuple(made[id(layer)] for layer in architecture.layers))
 
 
 def _grows(mixer: Mixer) -> bool:

@@ -111,6 +111,10 @@ WORDS: dict[str, Words] = {
         ("kv_cache",),
         ("states",),
     ),
+    "alibi_masks": Words(
+        {False: "Falcon has no mask where attention is causal", True: "Falcon always has a mask"},
+        ("activations",),
+    ),
     "wide_math": Words(
         {
             False: "where sdpa has no kernel it computes in the model's dtype",

@@ -58,6 +58,8 @@ class Era:
         those that they need.
     wide_states
         Recurrent states are cached as they are computed, in fp32; before, in the compute dtype.
+    alibi_masks
+        Falcon always has a mask, onto which ALiBi could be added; before, none where attention is merely causal.
     wide_math
         SDPA without a kernel for what it is asked computes in fp32. That is torch's choice from 2.5 on, and begins
         here with the version of that month.
@@ -80,6 +82,7 @@ class Era:
     biased_sdpa: bool = False
     grouped_experts: bool = False
     wide_states: bool = False
+    alibi_masks: bool = False
     wide_math: bool = False
 
 
@@ -102,7 +105,7 @@ def _table() -> tuple[Era, ...]:
     changed((5, 0), loads_fp32=False, grouped_experts=True, warm_up="sized")
     changed((5, 13), biased_sdpa=True)
     changed((5, 14), wide_states=True)
-    changed((5, 15), latent_cache=True)
+    changed((5, 15), latent_cache=True, alibi_masks=True)
     return tuple(eras)
 
 

@@ -226,25 +226,44 @@ def _prefill(run: Run) -> list[Moment]:
     queries = min(settings.input_len, settings.prefill_chunk_size or settings.input_len)
     size, text = _cache(run, tokens, windowed=False)
     slack = _slack(run, tokens)[1]
-    found = [
-        Moment(f"prefill, {name}", size, text, activations, formula, slack_high=slack)
-        for name, (activations, formula) in stages(
-            architecture, era, run.forward(queries, settings.input_len)
-        ).items()
+    step = run.forward(queries, settings.input_len)
+    found = []
+    encoded = 0
+    if architecture.encoder:
+        # The encoder runs first, with no cache; the decoder begins with one token and what the encoder gave.
+        source = run.source_tokens
+        found = [
+            Moment(f"encoding, {name}", activations=activations, activations_formula=formula)
+            for name, (activations, formula) in stages(
+                architecture, era, run.forward(source, source), encoder=True
+            ).items()
+        ]
+        encoded = settings.batch * source * architecture.hidden_size * run.width
+        step = run.forward(run.first_tokens, run.first_tokens)
+    found += [
+        Moment(
+            f"prefill, {name}",
+            size,
+            text,
+            activations + encoded,
+            f"{formula} + {encoded} B from the encoder" if encoded else formula,
+            slack_high=slack,
+        )
+        for name, (activations, formula) in stages(architecture, era, step).items()
     ]
     full = run.prompt_logits or settings.phase == "prefill"
     last = (run.first_tokens if architecture.encoder else queries) if full else run.checked
     rows = settings.batch * last
     upcast = run.prompt_logits or settings.phase == "generate"
     per_logit = run.width + (4 if upcast and run.width < 4 else 0)
-    hidden = settings.batch * queries * architecture.hidden_size * run.width
+    hidden = encoded or settings.batch * queries * architecture.hidden_size * run.width
     found.append(
         Moment(
             "prefill, logits",
             size,
             text,
             hidden,
-            f"{settings.batch} x {queries} tokens x {architecture.hidden_size} hidden x {run.width} B",
+            f"{hidden} B of hidden states, {architecture.hidden_size} elements a token",
             rows * architecture.logits_per_row * per_logit,
             f"{rows} rows x {architecture.logits_per_row} x {per_logit} B"
             + (" (with the fp32 copy)" if per_logit > run.width else ""),
