@@ -75,7 +75,7 @@ def test_nothing_is_fetched_ahead_unless_asked() -> None:
 def test_fsdp2_gathers_into_a_buffer_and_sends_from_another() -> None:
     found = shared(second=True)
     # The buffer of the root stays until the first layer is there.
-    assert found.forward == (2 * 320 + 80, 320 + 160, 320 + 160, 320)
+    assert found.forward == (2 * 320 + 2 * 80, 320 + 160, 320 + 160, 320)
     assert found.backward == (440 + 160, 520 + 160, 600, 320)
     # A unit is freed before its gradients are copied. The root's last gradient is there until the share is.
     assert found.joined == (640 + 320 + 120, 440 + 80 + 160, 520 + 80 + 160, 0)

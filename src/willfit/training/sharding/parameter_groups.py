@@ -136,13 +136,14 @@ def _gathered(
         before = (0, *inner[:-1]) if ahead else (0,) * len(inner)
         backward = [root + size + more for size, more in zip(inner, before, strict=True)]
         kept = inner[last - 1] if wrapping.keeps_last and last > 1 else 0
-        forward[last] = root + inner[last] + kept
+        there = [root + inner[last] + kept]
         early = ahead and wrapping.loss_inside and ends and not wrapping.empty_root
         backward[last] = root + inner[last] + (kept or (inner[last - 1] if early else 0))
     if ends:
-        forward[0] += root + (inner[1] if last > 1 else 0)
-    if wrapping.loss_inside:
-        forward[last] = (there[last] if keeps else forward[last]) + (inner[last - 1] if ends else inner[last])
+        # The root's buffer is still named while the first layer is gathered and copied.
+        forward[0] += root + (2 * inner[1] if last > 1 else 0)
+    lasting = inner[last - 1] if ends else inner[last]
+    forward[last] = there[-1] + (lasting if wrapping.loss_inside else 0)
     freed = [0, *(size - own for size, own in zip(backward[1:], inner[1:], strict=True))]
     if not keeps and not ends and ahead:
         # The last layer is fetched when the logits have their gradient.
