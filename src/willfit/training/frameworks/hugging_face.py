@@ -30,6 +30,10 @@ _MOVED_LABELS = (4, 49)
 #: From this version on checkpoints run again without reentering autograd (transformers #43203).
 _NON_REENTRANT = (5, 0)
 
+#: From these versions of bitsandbytes on products with 4-bit matrices keep no input (`autograd/_functions.py:
+#: MatMul4Bit`), and a compute dtype that was asked for stays, whatever the first input's (`nn/modules.py: Linear4bit`).
+_KEEPS_NO_INPUT, _COMPUTES_AS_ASKED = (0, 43, 2), (0, 47)
+
 #: From these versions of transformers and torch on AdamW is torch's fused one (`training_args.py: default_optim`).
 _FUSED, _FUSED_TORCH = (4, 54), (2, 8)
 
@@ -87,6 +91,7 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
     if layout.data == "fsdp1" and layout.prefetch is None and settings.framework != "fsdp_qlora":
         # accelerate's plugin asks for no `backward_prefetch`, where torch's own default is `BACKWARD_PRE`.
         settings = replace(settings, layout=replace(layout, prefetch=0))
+    quantizer = parse_version(settings.versions["bitsandbytes"])
     habits = Habits(
         shifts_logits=version < _MOVED_LABELS,
         repeats_keys=not era.native_gqa,
@@ -94,6 +99,8 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
         stacked_experts=era.grouped_experts,
         loss_inside=True,
         upcasts_logits=version < _UPCASTING_LOSS and own.upcasts_logits,
+        keeps_quantized_input=quantizer < _KEEPS_NO_INPUT,
+        computes_as_given=quantizer < _COMPUTES_AS_ASKED,
         widens_output=True,
         loss_upcasts=own.upcasts_logits,
         liger=parse_version(settings.versions["liger_kernel"]),
