@@ -13,8 +13,8 @@ from willfit.architectures.mixers import Attention, CrossAttention, LatentAttent
 from willfit.architectures.model import Architecture, FeedForward, Layer
 from willfit.engines.transformers.eras import Era
 from willfit.engines.transformers.experts import experts
+from willfit.engines.transformers.masks import biases, is_biased, is_masked, mask_bytes
 from willfit.engines.transformers.passes import Pass
-from willfit.quantities import ceil_div
 
 #: Hidden states alive in a layer: the model's `inputs_embeds`, the layer's input, its normed copy; after
 #: attention also the new residual.
@@ -25,10 +25,6 @@ _IDS = 4 * 8
 
 #: Bytes of a pair of positions while its distance is put into a bucket.
 _POSITION_BYTES = 6 * 8 + 1
-
-#: Tokens on a side of a block of flex attention's mask, and bytes that the mask keeps for a block: int32 counts and
-#: indices of partial and full blocks, by rows and by columns (torch `nn/attention/flex_attention.py: BlockMask`).
-_FLEX_BLOCK, _FLEX_BYTES = 128, 4 * 4
 
 #: Tensors as wide as the MLP that an activation of several steps has at once, its input included
 #: (`activations.py: NewGELUActivation, FastGELUActivation, ...`, `models/bloom/modeling_bloom.py: bloom_gelu_forward`).
@@ -50,6 +46,10 @@ _QUERY_NORMS = ("q_norm.weight", "query_layernorm.weight", "q_layernorm.weight")
 #: Bytes per attention score of the eager softmax: scores, its fp32 result and the cast back. bf16 scores are
 #: converted to fp32 first, fp16 ones inside the kernel (torch `aten/src/ATen/native/SoftMax.cpp`).
 SCORE_BYTES = {"bf16": 10, "fp16": 8, "fp32": 8, "fp64": 20}
+
+#: Model types that put sinks beside the scores and take the softmax of all in the compute dtype: masked scores, those
+#: with sinks, and those less their maximum (`models/gpt_oss/modeling_gpt_oss.py: eager_attention_forward`).
+_SINKS = frozenset(("gpt_oss", "mimo_v2_flash"))
 
 
 def larger(a: Any, b: Any) -> Any:
@@ -99,35 +99,7 @@ def _is(most: Any, size: Any) -> bool:
 def always(architecture: Architecture, era: Era, step: Pass) -> Any:
     """What lives through all layers: token ids, positions, 2-D mask, cos and sin, and the attention masks."""
     rotary = sum(2 * rope.dim * step.width for rope in architecture.ropes)
-    mask: Any = 0
-    if step.attention == "eager":
-        kinds = len(_reaches(architecture)) if era.windows else 1
-        mask = kinds * step.batch * step.queries * step.length * step.width
-    elif step.attention == "sdpa" and _masked(architecture, era, step):
-        mask = step.queries * step.length * (1 if era.windows else step.width)
-    elif step.attention == "flex_attention":
-        mask = (
-            step.batch
-            * ceil_div(step.queries, _FLEX_BLOCK)
-            * ceil_div(step.length, _FLEX_BLOCK)
-            * _FLEX_BYTES
-        )
-    if is_biased(architecture):
-        # A bias for each head and pair of positions, one for all sequences and layers. Where scores are eager the same
-        # with the mask is kept beside it; SDPA is given that anew in each layer.
-        mask += (1 if era.biased_sdpa else 2) * _biases(architecture, step)
-    return step.tokens * (_IDS + rotary) + mask
-
-
-def is_biased(architecture: Architecture) -> bool:
-    """Whether attention scores get a learned bias for each pair of positions (`models/t5/modeling_t5.py`)."""
-    return architecture.family == "t5"
-
-
-def _biases(architecture: Architecture, step: Pass) -> Any:
-    """Bytes of a bias for each head and pair of positions."""
-    heads = max(getattr(mixer, "heads", 0) for layer, _ in architecture.blocks for mixer in layer.mixers)
-    return (heads // step.ranks or 1) * step.queries * step.length * step.width
+    return step.tokens * (_IDS + rotary) + mask_bytes(architecture, era, step)
 
 
 def _positions(architecture: Architecture, era: Era, step: Pass) -> tuple[Any, str]:
@@ -145,29 +117,6 @@ def _positions(architecture: Architecture, era: Era, step: Pass) -> tuple[Any, s
         f"{pairs} pairs of positions x {_POSITION_BYTES} B + {step.tokens} tokens x (2 x {architecture.hidden_size} "
         f"hidden + {width}) x {step.width} B, with no biases and masks"
     )
-
-
-def _masked(architecture: Architecture, era: Era, step: Pass) -> bool:
-    """Whether SDPA needs an explicit mask: for part of a prompt, or where a window is shorter than it."""
-    if step.chunked or (era.alibi_masks and architecture.family == "falcon" and _any(step.queries > 1)):
-        return True
-    return any(
-        reach and _any(step.queries > 1) and _any(step.length > reach) for reach in _reaches(architecture)
-    )
-
-
-def _reaches(architecture: Architecture) -> set[int]:
-    """How far attention layers see: windows and chunks, 0 for everything. Each has a mask of its own."""
-    return {
-        mixer.window or mixer.chunk
-        for layer, _ in architecture.blocks
-        for mixer in layer.mixers
-        if isinstance(mixer, Attention)
-    }
-
-
-def _any(truth: Any) -> bool:
-    return bool(truth.any()) if hasattr(truth, "any") else bool(truth)
 
 
 def _mixer(architecture: Architecture, era: Era, step: Pass, layer: Layer, mixer: Mixer) -> tuple[Any, str]:
@@ -204,14 +153,14 @@ def _mixer(architecture: Architecture, era: Era, step: Pass, layer: Layer, mixer
         prepare = larger(prepare, query * (1 + 8 // step.width) - unmade)
     scores: Any = 0
     if step.attention == "eager":
-        scores = step.batch * step.queries * step.length * heads * SCORE_BYTES[step.dtype]
+        scores = step.batch * step.queries * step.length * heads * score_bytes(architecture, step)
     converted: Any = 0
-    if era.windows and step.attention == "sdpa" and _masked(architecture, era, step):
+    if era.windows and step.attention == "sdpa" and is_masked(architecture, era, step):
         converted = (
             step.queries * step.length * step.width
         )  # SDPA makes a boolean mask one of the query's dtype
     if is_biased(architecture) and era.biased_sdpa and step.attention == "sdpa":
-        converted += _biases(architecture, step)
+        converted += biases(architecture, step)
     attend = query + larger(output, scores) + converted + step.batch * step.length * expanded * step.width
     if isinstance(mixer, Attention) and not mixer.keeps_cache:
         # Keys and values that no cache holds.
@@ -223,6 +172,11 @@ def _mixer(architecture: Architecture, era: Era, step: Pass, layer: Layer, mixer
     parts += ["their scores"] if step.attention == "eager" else []
     parts += ["repeated keys and values"] if expanded else []
     return base + most, f"{text} + {most} B of {', '.join(parts)}"
+
+
+def score_bytes(architecture: Architecture, step: Pass) -> int:
+    """Bytes of an attention score where they are eager."""
+    return 3 * step.width if architecture.model_type in _SINKS else SCORE_BYTES[step.dtype]
 
 
 def is_unequal(architecture: Architecture, mixer: Attention | CrossAttention) -> bool:
@@ -272,7 +226,7 @@ def is_repeated(architecture: Architecture, era: Era, step: Pass, mixer: Attenti
     """Whether keys and values are repeated for all query heads."""
     if mixer.heads == mixer.kv_heads or step.attention in ("flash_attention_2", "flex_attention"):
         return False
-    return step.attention == "eager" or not era.native_gqa or _masked(architecture, era, step)
+    return step.attention == "eager" or not era.native_gqa or is_masked(architecture, era, step)
 
 
 def _mlp(architecture: Architecture, step: Pass, layer: Layer, ffn: FeedForward) -> tuple[Any, str]:

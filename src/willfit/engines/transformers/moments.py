@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 from willfit.engines.base import Subject
 from willfit.engines.caching_allocator import block_slack
-from willfit.engines.transformers.activations import is_biased, stages
+from willfit.engines.transformers.activations import stages
 from willfit.engines.transformers.attention import default_attention
 from willfit.engines.transformers.cache import Kept, kept, quantized_bytes
 from willfit.engines.transformers.eras import Era
 from willfit.engines.transformers.loading import Loaded, converting
+from willfit.engines.transformers.masks import is_biased
 from willfit.engines.transformers.passes import Pass
 from willfit.engines.transformers.settings import Settings
 from willfit.formats.plain import Plain

@@ -18,7 +18,7 @@ from willfit.allocator.oom import DeviceFull
 from willfit.allocator.sizes import LARGE_SEGMENT, MIN_LARGE, ROUND_LARGE, SMALL
 from willfit.architectures.mixers import Attention, CrossAttention, LatentAttention, Mixer, Recurrent
 from willfit.architectures.model import FeedForward, Layer
-from willfit.engines.transformers.activations import SCORE_BYTES, is_fused, is_repeated
+from willfit.engines.transformers.activations import is_fused, is_repeated, score_bytes
 from willfit.engines.transformers.cache import mixer_elements, rank_divisor
 from willfit.engines.transformers.experts import copied_experts
 from willfit.engines.transformers.moments import Run
@@ -175,7 +175,7 @@ class _Call:
         if step.attention == "eager" and scores:
             # Scores, their softmax in 32 bits, and that cast back.
             raw = self._take(scores * step.width)
-            soft = self._take(scores * (SCORE_BYTES[step.dtype] - step.width))
+            soft = self._take(scores * (score_bytes(run.subject.architecture, step) - step.width))
             self._give(raw)
             passing.append(self._take(scores * step.width))
             self._give(soft)
