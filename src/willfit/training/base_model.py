@@ -17,19 +17,36 @@ from willfit.training.settings import QuantizationSettings
 _NAMES = {"int8": "bnb-int8", "llm.int8": "bnb-int8"}
 
 
-#: Methods that replace linear layers alone, and what they make of experts that are one parameter: nothing.
+#: Methods that replace linear layers alone.
 _LAYERS = ("bitsandbytes",)
+
+#: Modules that stay in float32 and are not quantized, by model type (transformers `_keep_in_fp32_modules`,
+#: `quantizers/base.py: get_modules_to_not_convert`).
+_KEPT = dict.fromkeys(("t5", "mt5", "umt5", "pop2piano", "udop"), ("wo",))
 
 
 @dataclass(frozen=True)
-class _ButExperts:
-    """A rule that leaves routed experts as they are."""
+class _Layers:
+    """A rule that sees linear layers alone, and leaves some of them as they are.
+
+    Attributes
+    ----------
+    rule
+        What it does to the others.
+    kept
+        Names of modules that it leaves.
+    stacked
+        Experts are no linear layers.
+    """
 
     rule: Rule
+    kept: tuple[str, ...] = ()
+    stacked: bool = False
 
     def __call__(self, name: str, tensor: Tensor) -> Format | None:
         """See `Rule`."""
-        return None if tensor.part == "experts" else self.rule(name, tensor)
+        left = self.stacked and tensor.part == "experts"
+        return None if left or any(f".{one}." in name for one in self.kept) else self.rule(name, tensor)
 
 
 def experts_note(subject: Subject, run: Run) -> tuple[str, ...]:
@@ -97,8 +114,9 @@ def base_recipe(
     found = recipe_named(_name(quantization), weights, subject.architecture)
     if head and isinstance(found.rule, Uniform):
         found = replace(found, rule=replace(found.rule, head=True))
-    if stacked and found.rule is not None and found.method in _LAYERS:
-        return replace(found, rule=_ButExperts(found.rule))
+    kept = _KEPT.get(subject.architecture.model_type, ())
+    if (stacked or kept) and found.rule is not None and found.method in _LAYERS:
+        return replace(found, rule=_Layers(found.rule, kept, stacked))
     return found
 
 

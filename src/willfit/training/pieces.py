@@ -73,6 +73,7 @@ def step_of(run: Run, compute_capability: str, virtual_tokens: int = 0, prefix_t
         expert_tensor_ranks=expert_tensor_ranks(layout),
         grouped_experts=run.habits.grouped_experts,
         compiled=settings.compile,
+        whole_leaves=not (settings.layout.data or "").startswith(("fsdp", "zero")),
         keeps_quantized_input=run.habits.keeps_quantized_input,
         computes_as_given=run.habits.computes_as_given,
         expands_twice=run.habits.expands_twice,

@@ -176,7 +176,7 @@ class Builder:
             )  # fmt: skip
         cast = tape.run(
             "cast weight", (), weight.elements, step.compute, weights=(weight,),
-            cached=weight.trained and not step.compiled,
+            cached=weight.trained and step.whole_leaves and not step.compiled,
         )  # fmt: skip
         saves = (*((value,) if weight.trained else ()), *((cast,) if value.grad else ()))
         return tape.run("mm", (value, cast), elements, self.step.compute, saves=saves, weights=biases)

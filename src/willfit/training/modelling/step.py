@@ -57,6 +57,8 @@ class Step:
         Dropout is on.
     compiled
         Layers and loss run under `torch.compile`, which keeps results of products and makes the rest anew.
+    whole_leaves
+        Parameters are leaves of the graph, not shards that are gathered: autocast keeps its copies of leaves.
     wide_angles
         Cosine and sine stay float32 under autocast.
     keeps_quantized_input, computes_as_given, expands_twice
@@ -94,6 +96,7 @@ class Step:
     attends_back: bool = True
     training: bool = True
     compiled: bool = False
+    whole_leaves: bool = True
     wide_angles: bool = True
     keeps_quantized_input: bool = False
     computes_as_given: bool = False
