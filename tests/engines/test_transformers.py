@@ -18,9 +18,10 @@ from willfit.checkpoints.catalogue import find
 from willfit.checkpoints.config import Config
 from willfit.engines.base import Machine, Subject
 from willfit.engines.transformers import Settings, estimate
-from willfit.engines.transformers.activations import Pass, stages
+from willfit.engines.transformers.activations import stages
 from willfit.engines.transformers.cache import kept
 from willfit.engines.transformers.eras import era_for
+from willfit.engines.transformers.passes import Pass
 from willfit.engines.transformers.plan import plan
 from willfit.engines.transformers.readings import readings
 from willfit.engines.transformers.replay import replay

@@ -20,10 +20,17 @@ GIB = 2**30
 UNITS = [Unit(4 * size, 2 * size, size, 2 * size, size) for size in (100, 40, 40, 60)]
 
 
-def shared(second: bool, wrapping: Wrapping = BLOCKS, **options: bool) -> Communication:
-    precision = PrecisionSettings(weights="fp32", compute="bf16", gradients="fp32", reduce="fp32")
-    layout = LayoutSettings(prefetch=0 if options.pop("unhurried", False) else None)
-    return fsdp(UNITS, layout, precision, Ranks(2, 2, 2), second, False, wrapping, **options)
+def shared(
+    second: bool,
+    wrapping: Wrapping = BLOCKS,
+    micro_batches: int = 1,
+    reduce: str = "fp32",
+    unhurried: bool = False,
+    data: int = 2,
+) -> Communication:
+    precision = PrecisionSettings(weights="fp32", compute="bf16", gradients="fp32", reduce=reduce)
+    layout = LayoutSettings(prefetch=0 if unhurried else None)
+    return fsdp(UNITS, layout, precision, Ranks(data, 2, 2), second, False, wrapping, micro_batches)
 
 
 def test_the_root_unit_stays_and_its_gradient_waits() -> None:
@@ -36,10 +43,29 @@ def test_the_root_unit_stays_and_its_gradient_waits() -> None:
     assert found.left == (4 * 160 // 2, 4 * 40 // 2, 4 * 40 // 2, 0)
 
 
-def test_gradients_that_are_added_up_are_not_sent() -> None:
-    found = shared(second=False, postponed=True)
-    assert found.joined[1] == 520 + 2 * 80
-    assert found.whole == 2 * 240
+def test_gradients_that_are_added_up_are_not_sent_before_the_last_micro_batch() -> None:
+    found = shared(second=False, micro_batches=3)
+    first, between = found.earlier
+    assert first.joined[1] == between.joined[1] == 520 + 2 * 80
+    assert found.whole == between.held == 2 * 240
+    # In the last one each whole gradient, of 2 B an element, becomes a share of 4 B.
+    assert found.joined[1] == 520 + 160
+    assert found.left == (320 - 320, 80 - 80, 80 - 80, 0)
+    assert len(shared(second=False, micro_batches=2).earlier) == 1
+
+
+def test_fsdp2_adds_gradients_in_place_unless_they_wait_in_another_dtype() -> None:
+    apart = Wrapping(ends_apart=True)
+    found = shared(second=True, wrapping=apart, micro_batches=2, reduce="bf16")
+    assert [one.left for one in found.earlier] == [(200, 80, 80, 120)]
+    assert found.left == (200 - 200, 80 - 80, 80 - 80, 120 - 120)
+    # Nothing beside the gradients but the buffer: the unit below has been fetched, the own one is freed.
+    assert found.joined[2] == 80 + 80 + 40
+    wide = shared(second=True, wrapping=apart, micro_batches=2)
+    # Each parameter's gradient is cast by itself.
+    assert wide.earlier[0].joined[2] == 80 + 160 + 80
+    assert wide.earlier[0].left == (400, 160, 160, 240)
+    assert wide.joined[2] == 80 + 160
 
 
 def test_nothing_is_fetched_ahead_unless_asked() -> None:
@@ -48,14 +74,50 @@ def test_nothing_is_fetched_ahead_unless_asked() -> None:
 
 def test_fsdp2_gathers_into_a_buffer_and_sends_from_another() -> None:
     found = shared(second=True)
-    assert found.forward == (320 + 80, 320 + 160, 320 + 80, 320)
+    # The buffer of the root stays until the first layer is there.
+    assert found.forward == (2 * 320 + 2 * 80, 320 + 160, 320 + 160, 320)
     assert found.backward == (440 + 160, 520 + 160, 600, 320)
-    apart = shared(second=True, wrapping=Wrapping(ends_apart=True))
-    assert apart.forward == (200 + 80, 80 + 80, 80 + 120, 120)
+    # A unit is freed before its gradients are copied. The root's last gradient is there until the share is.
+    assert found.joined == (640 + 320 + 120, 440 + 80 + 160, 520 + 80 + 160, 0)
+    inside = shared(second=True, wrapping=Wrapping(loss_inside=True))
+    assert (inside.forward[-1], inside.backward[-1]) == (320 + 80, 320 + 80)
+    assert shared(second=True, wrapping=Wrapping(keeps_last=True)).backward[-1] == 320 + 80
+
+
+def test_fsdp2_with_ends_apart() -> None:
+    apart = shared(second=True, wrapping=Wrapping(ends_apart=True, loss_inside=True))
+    # The head's buffer lives through the loss, whose backward pass fetches nothing ahead.
+    assert apart.forward == (400, 160, 160, 240)
     # While the last layer runs back, the head's float32 gradient is on its way.
     assert apart.backward == (200 + 160, 80 + 200 + 160, 80 + 80 + 240, 120)
+    assert apart.joined == (400 + 200 + 200, 200 + 80 + 160, 80 + 80 + 160, 80 + 240 + 120 + 120)
     assert apart.left[-1] == 4 * 60 // 2
-    assert shared(second=True, wrapping=Wrapping(keeps_last=True)).backward[-1] == 320 + 80
+    tied = shared(second=True, wrapping=Wrapping(loss_inside=True, empty_root=True))
+    assert (tied.forward[-1], tied.backward[-1]) == (320 + 80, 320)
+
+
+def test_sums_over_replicas_stay_in_another_dtype() -> None:
+    assert shared(second=True, reduce="bf16", data=4).lingering == (100, 40, 40, 60)
+    assert not any(shared(second=True, data=4).lingering)
+    assert not shared(second=True, reduce="bf16").lingering
+    assert not shared(second=False, reduce="bf16", data=4).lingering
+
+
+def test_buckets_that_gradients_are_views_of_are_there_in_the_forward_pass() -> None:
+    """Without a step before, gradients themselves are not: only the bucket's 2 B for each parameter."""
+
+    def forward(view: bool) -> int:
+        settings = TrainingSettings(
+            seq_len=512, attention="flash_attention_2", precision=PrecisionSettings(recipe="pure-bf16"),
+            layout=LayoutSettings(data="ddp", bucket_view=view),
+        )  # fmt: skip
+        answer = estimate(
+            find_subject("meta-llama/Llama-3.2-1B", offline=True)[0], machine_of("2xa100-80g"), settings
+        )
+        instants = answer.details["training"]["instants"]
+        return next(one["bytes"] for one in instants if one["name"].startswith("forward of layer 0"))
+
+    assert forward(view=True) == forward(view=False)
 
 
 def test_torch_puts_gradients_of_split_views_into_another_tensor() -> None:
@@ -108,7 +170,7 @@ def test_litgpts_root_unit_has_two_tables() -> None:
     answer = estimate(find_subject("google/gemma-2b", offline=True)[0], machine_of("4xa10g"), settings)
     instants = answer.details["training"]["instants"]
     worst = max(instants, key=lambda one: one["bytes"])
-    assert worst["name"] == "gradient of embedding, put together"
+    assert worst["name"] == "micro-batch between, gradient of embedding, put together"
     assert worst["bytes"] / GIB == pytest.approx(16.233, rel=0.005)
 
 

@@ -20,6 +20,8 @@ from willfit.engines.subject import subject_of
 from willfit.errors import BadInput
 from willfit.estimate import Estimate
 from willfit.hardware.table import find_device
+from willfit.launch.table import variables_before
+from willfit.launch.training.processes import processes_of
 from willfit.tracing import cache
 from willfit.tracing.asked import card_of, generate_question, train_question
 from willfit.tracing.child import Progress, traced
@@ -92,8 +94,8 @@ class Traced:
     def _replay(self, history: History | None = None, series: bool = False) -> Replay:
         trace = self.trace
         return replay(
-            trace.sizes, trace.events, trace.streams, settings=self.settings, device=self.memory, history=history,
-            series=series,
+            trace.sizes, trace.events, trace.streams, settings=self.settings, device=self.memory,
+            emptied=trace.emptied, history=history, series=series,
         )  # fmt: skip
 
 
@@ -196,8 +198,11 @@ def script(
         If it cannot be traced, or fails by itself.
     """
     machine, judged = _machine(machine)
-    question = Question(Script(tuple(words), steps, len(machine.devices)), card_of(machine.devices[0]))
-    told = Told(" ".join(words), "torch", "train", len(machine.devices))
+    # A program that no launcher starts is alone, however many devices there are.
+    ranks = processes_of(list(variables_before(words)[1])).devices or len(machine.devices)
+    machine = spread_over(replace(machine, devices=machine.devices[:ranks]), ranks)
+    question = Question(Script(tuple(words), steps, ranks), card_of(machine.devices[0]))
+    told = Told(" ".join(words), "torch", "train", ranks)
     return _answered(
         question, told, machine, judged, allocator, progress, f"up to its optimizer step {steps}"
     )

@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from willfit.errors import BadInput
-from willfit.tracing.question import Question
+from willfit.tracing.question import Question, Script
 from willfit.tracing.trace import Trace
 
 #: What a trace needs that willfit does not.
@@ -80,12 +80,14 @@ def traced_all(
         raise BadInput(f"a trace needs {' and '.join(missing)}", "pip install 'willfit[trace]'")
     with tempfile.TemporaryDirectory(prefix="willfit-trace-") as folder:
         said = Path(folder, "stderr")
+        # What someone's own program prints is theirs to see; libraries' words are shown if the child dies.
+        theirs = any(isinstance(question.program, Script) for question in questions)
         with said.open("wb") as stderr:
             child = subprocess.Popen(
                 [sys.executable, "-m", "willfit.tracing.worker", folder],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=stderr,
+                stderr=None if theirs else stderr,
                 start_new_session=True,  # an interrupt reaches this process, which ends the child
             )
         try:

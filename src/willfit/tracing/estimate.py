@@ -70,14 +70,14 @@ def estimate(trace: Trace, told: Told, devices: Sequence[Device], settings: Allo
     settings
         What `PYTORCH_ALLOC_CONF` sets.
     """
-    sizes, events, streams = steady(trace)
-    free = replay(sizes, events, streams, settings=settings)
-    smallest = smallest_fitting(sizes, events, streams, settings=settings)
+    run = steady(trace)
+    free = run.on(settings)
+    smallest = smallest_fitting(run.sizes, run.events, run.streams, settings=settings, emptied=run.emptied)
     alive = [trace.storages[index] for index in trace.alive_at(trace.peak_event)]
     outside = outside_of(told.ranks)
     terms = (*_terms(alive, free, smallest), *outside)
     memory = memory_of(devices[0], told.ranks)
-    limited = None if memory is None else replay(sizes, events, streams, settings=settings, device=memory)
+    limited = None if memory is None else run.on(settings, memory)
     interval = _interval(free.peak_allocated, smallest, outside)
     places = tuple(
         DeviceEstimate(one.name, index, one.usable_bytes, terms, interval)
@@ -95,16 +95,40 @@ def estimate(trace: Trace, told: Told, devices: Sequence[Device], settings: Allo
     )
 
 
-def steady(trace: Trace) -> tuple[list[int], list[int], list[int]]:
-    """Sizes, events and streams of a run in which the last step was taken a few times more.
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What is replayed: sizes and CUDA streams of storages, events, and where the cache was emptied."""
+
+    sizes: Sequence[int]
+    events: Sequence[int]
+    streams: Sequence[int]
+    emptied: Sequence[int]
+
+    def on(self, settings: AllocatorSettings, memory: Memory | None = None) -> Replay:
+        """The replay on a device; None for one without end."""
+        return replay(
+            self.sizes, self.events, self.streams, settings=settings, device=memory, emptied=self.emptied
+        )
+
+
+def steady(trace: Trace) -> Run:
+    """A run in which the last step was taken a few times more.
 
     What is allocated is the same from the second step on; what stays reserved settles a little later.
     """
     last = max((phase.step for phase in trace.phases), default=0)
     starts = [phase.event for phase in trace.phases if phase.step == last and phase.phase in _STEP]
     if last < _REPEATED_FROM or not starts:
-        return trace.sizes, trace.events, trace.streams
-    return repeated(trace.sizes, trace.events, starts[0], len(trace.events), _MORE_STEPS, trace.streams)
+        return Run(trace.sizes, trace.events, trace.streams, trace.emptied)
+    start, stop = starts[0], len(trace.events)
+    sizes, events, streams = repeated(trace.sizes, trace.events, start, stop, _MORE_STEPS, trace.streams)
+    again = [
+        event + times * (stop - start)
+        for times in range(1, _MORE_STEPS + 1)
+        for event in trace.emptied
+        if event > start
+    ]
+    return Run(sizes, events, streams, [*trace.emptied, *again])
 
 
 def _terms(alive: Sequence[Storage], free: Replay, smallest: int) -> list[Term]:

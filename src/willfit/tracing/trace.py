@@ -141,6 +141,8 @@ class Trace:
         How often each attention kernel was chosen.
     notes
         What a reader must know.
+    emptied
+        Indices of events before which the program emptied the allocator's cache.
     """
 
     storages: list[Storage] = field(default_factory=list)
@@ -151,6 +153,7 @@ class Trace:
     versions: dict[str, str] = field(default_factory=dict)
     kernels: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    emptied: list[int] = field(default_factory=list)
 
     @property
     def sizes(self) -> list[int]:
@@ -214,6 +217,7 @@ class Trace:
             "versions": self.versions,
             "kernels": self.kernels,
             "notes": self.notes,
+            "emptied": self.emptied,
         }
         return zlib.compress(json.dumps(content, separators=(",", ":")).encode(), 1)
 
@@ -246,6 +250,7 @@ class Trace:
                 read["versions"],
                 read["kernels"],
                 read["notes"],
+                read["emptied"],
             )
         except (zlib.error, KeyError, TypeError, IndexError) as error:
             raise ValueError(f"not a trace: {error}") from None

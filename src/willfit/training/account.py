@@ -112,6 +112,7 @@ def account(
         one_by_one,
         in_flight,
         stepping.step.bytes,
+        habits.loss_inside,
     )
     return Account(
         weights=sharing.weights,
@@ -130,9 +131,15 @@ def _of_block(sharing: Communication, share: float) -> Communication:
     return replace(
         sharing,
         gradients=int(sharing.gradients * share),
-        left=tuple(int(left * share) for left in sharing.left),
-        whole=int(sharing.whole * share),
+        left=_times(sharing.left, share),
+        earlier=tuple(
+            replace(one, held=int(one.held * share), left=_times(one.left, share)) for one in sharing.earlier
+        ),
     )
+
+
+def _times(sizes: tuple[int, ...], share: float) -> tuple[int, ...]:
+    return tuple(int(size * share) for size in sizes)
 
 
 def optimizer_of(run: Run, holding: Holding, ranks: Ranks, layers: range, masters: bool) -> OptimizerMemory:

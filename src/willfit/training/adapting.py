@@ -63,7 +63,7 @@ def adapted(architecture: Architecture, settings: TrainingSettings, quantized: b
         asked = replace(asked, options={**asked.options, LORA_FA: True})
     found = adapt(
         architecture,
-        replace(asked, dtype=_TORCH.get(asked.dtype or "")),
+        replace(asked, dtype=_TORCH.get((compute if _cast(settings) else asked.dtype) or "")),
         peft=parse_version(peft) if peft else NEWEST_PEFT,
         transformers=parse_version(transformers or NEWEST),
         model_dtype=model_dtype,
@@ -73,6 +73,16 @@ def adapted(architecture: Architecture, settings: TrainingSettings, quantized: b
     if "lora" in settings.kernels and unsloth.fuses(asked):
         return replace(found, forwards={**found.forwards, **_fused(found, compute)})
     return found
+
+
+def _cast(settings: TrainingSettings) -> bool:
+    """Whether FSDP2's policy casts what is trained when it is gathered (`MixedPrecisionPolicy.param_dtype`)."""
+    precision = settings.precision
+    return (
+        settings.layout.data == "fsdp2"
+        and not precision.autocast
+        and precision.trainable != precision.compute
+    )
 
 
 def _fused(found: Adapted, compute: str) -> dict[str, AdapterForward]:
@@ -96,12 +106,17 @@ class Adapting:
         The model.
     weights
         Dtype of the model's own weights, of which modules that are trained whole keep a frozen original.
+    dtype
+        Dtype of what is added as it lies in memory; that in which it computes if None.
     """
 
-    def __init__(self, found: Adapted, architecture: Architecture, weights: str) -> None:
+    def __init__(
+        self, found: Adapted, architecture: Architecture, weights: str, dtype: str | None = None
+    ) -> None:
         self.found = found
-        self.dtype = dtype_name(found.dtype)
+        self.dtype = dtype or dtype_name(found.dtype)
         self._wrapped = frozenset(module.name for module in found.modules)
+        self._fused = {member: module.name for module in found.modules for member in module.members}
         self._layers = max(1, len(architecture.layers))
         self._weights = weights
 
@@ -110,8 +125,9 @@ class Adapting:
         return tensor.name.removesuffix(".weight") in self._wrapped
 
     def forward(self, tensor: Tensor) -> AdapterForward | None:
-        """What a wrapped module's forward does."""
-        return self.found.forwards.get(tensor.name.removesuffix(".weight"))
+        """What a wrapped module's forward does, or that of a parameter which a matrix is part of."""
+        name = self._fused.get(tensor.name, tensor.name.removesuffix(".weight"))
+        return self.found.forwards.get(name)
 
     def trains(self, tensor: Tensor) -> bool:
         """Whether a copy of one of the model's own norms is trained in its place."""
@@ -132,7 +148,7 @@ class Adapting:
 
     def _unit(self, inside: bool) -> Unit:
         share = self._layers if inside else 1
-        width = DTYPE_BYTES[self.dtype]
+        width = DTYPE_BYTES[dtype_name(self.found.dtype)]
         trained = sum(one.elements for one in self.parameters if ("{layer}" in one.name) is inside) // share
         kept = sum(
             prod(one.shape) * one.copies * self._width(one.dtype)
@@ -144,7 +160,8 @@ class Adapting:
             copies = [one for one in self.found.own if "modules_to_save" in one.name]
             originals = sum(one.elements for one in copies) * DTYPE_BYTES[self._weights]
         size = trained * width
-        return Unit(size + kept // share + originals, size, trained, size)
+        lying = trained * DTYPE_BYTES[self.dtype]
+        return Unit(lying + kept // share + originals, size, trained, size)
 
     def _width(self, dtype: str) -> int:
         if dtype in ("adapter", "model"):

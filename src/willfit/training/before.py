@@ -6,9 +6,10 @@ from willfit.architectures.model import Layer, Tower
 from willfit.training.holding import Holding
 from willfit.training.modelling.block import block
 from willfit.training.modelling.builder import Builder
+from willfit.training.modelling.embedding import kept_beside
 from willfit.training.modelling.encoder import encoder_front, encoder_output, encoder_step
 from willfit.training.modelling.manners import manner_of
-from willfit.training.modelling.masks import masked_step
+from willfit.training.modelling.masks import arguments_bytes, masked_step
 from willfit.training.modelling.step import Step
 from willfit.training.modelling.tower import (
     Tiled,
@@ -114,7 +115,7 @@ def _share(unit: Unit, layers: int) -> Unit:
 
 
 def encoder_pieces(
-    holding: Holding, step: Step, checkpointing: CheckpointingSettings, temporary: bool
+    holding: Holding, step: Step, checkpointing: CheckpointingSettings, temporary: bool, hooked: bool = False
 ) -> list[Piece]:
     """The encoder of an encoder-decoder: what is in front of its layers, these, and its output, which stays.
 
@@ -126,6 +127,8 @@ def encoder_pieces(
         Of layers.
     temporary
         Gradients are added to others and given back.
+    hooked
+        See `modelling/embedding.py`.
     """
     architecture = holding.architecture
     if not architecture.encoder:
@@ -135,7 +138,10 @@ def encoder_pieces(
     manner = manner_of(architecture)
     builder = Builder(inside, holding.stored, manner)
     given = builder.entering(0, inside.compute, grad=False)
-    value = encoder_front(builder, architecture)
+    value = encoder_front(builder, architecture, hooked)
+    if checkpointing.kind not in (None, "none"):
+        arguments = arguments_bytes(inside, architecture.encoder, manner, architecture.traits, value.dtype)
+        kept_beside(builder.tape, arguments, value.dtype)
     found = [Piece("encoder front", replay(builder.tape, given, value, temporary), nothing)]
     dtype, size = value.dtype, inside.tokens * architecture.hidden_size
     known: dict[int, tuple[Replay, Unit]] = {}

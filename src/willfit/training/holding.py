@@ -47,7 +47,12 @@ class Holding:
     def __init__(self, architecture: Architecture, recipe: Recipe, settings: TrainingSettings) -> None:
         found = adapted(architecture, settings, recipe.rule is not None)
         weights = settings.precision.weights or "bf16"
-        self.adapting = None if found is None else Adapting(found, architecture, weights)
+        lying = (
+            settings.adapter.dtype
+            if settings.adapter is not None and settings.layout.data == "fsdp2"
+            else None
+        )
+        self.adapting = None if found is None else Adapting(found, architecture, weights, lying)
         self.architecture = architecture
         self._recipe = recipe
         self._settings = settings

@@ -14,7 +14,8 @@ from willfit.training.holding import Holding, expert_tensor_ranks
 from willfit.training.modelling.altup import streams_of
 from willfit.training.modelling.block import block
 from willfit.training.modelling.builder import Builder
-from willfit.training.modelling.embedding import embedding
+from willfit.training.modelling.embedding import embedding, kept_beside
+from willfit.training.modelling.encoder import decoder_step
 from willfit.training.modelling.head import LossPath, head, output_projection
 from willfit.training.modelling.litgpt import Code
 from willfit.training.modelling.litgpt import block as litgpt_block
@@ -23,16 +24,18 @@ from willfit.training.modelling.litgpt.code import PROMPT_FROM
 from willfit.training.modelling.litgpt.head import held_bytes
 from willfit.training.modelling.low_bits import low_bits
 from willfit.training.modelling.manners import manner_of
-from willfit.training.modelling.masks import masked_step
+from willfit.training.modelling.masks import arguments_bytes, masked_step
 from willfit.training.modelling.step import Step
 from willfit.training.objectives import scores, sequences
 from willfit.training.run import Run
 from willfit.training.selective import selection_of
 from willfit.training.settings import TrainingSettings
 from willfit.training.sharding.base import Unit, joined
+from willfit.training.sharding.fsdp import adds_in_place
 from willfit.training.tape import Replay, replay
 from willfit.training.tape.replay import Selection
 from willfit.training.timeline import Piece
+from willfit.training.whole_vocabulary import GatheringBuilder, with_whole_gradients
 
 #: Compute capabilities of Blackwell's data-centre cards.
 _BLACKWELL = "10."
@@ -70,6 +73,7 @@ def step_of(run: Run, compute_capability: str, virtual_tokens: int = 0, prefix_t
         expert_tensor_ranks=expert_tensor_ranks(layout),
         grouped_experts=run.habits.grouped_experts,
         compiled=settings.compile,
+        whole_leaves=not (settings.layout.data or "").startswith(("fsdp", "zero")),
         keeps_quantized_input=run.habits.keeps_quantized_input,
         computes_as_given=run.habits.computes_as_given,
         expands_twice=run.habits.expands_twice,
@@ -117,28 +121,31 @@ def pieces_of(
     checkpointing = settings.checkpointing
     added = settings.gradient_accumulation > 1 or run.habits.gradient_buffers
     scheme = settings.layout.data or ""
-    # FSDP makes the gradient of a unit whole before it adds it to another or scatters it.
+    # FSDP makes the gradient of a unit whole before it adds it to another or scatters it, but where FSDP2 leaves that
+    # to autograd. DDP copies each into its bucket, if gradients are views of buckets.
     temporary = (added and not scheme.startswith("fsdp")) or scheme.startswith("zero")
+    temporary = temporary or (scheme == "ddp" and bool(settings.layout.bucket_view))
+    postponed = run.habits.postpones_sharing and settings.gradient_accumulation > 1
+    temporary = temporary or (scheme == "fsdp2" and postponed and adds_in_place(settings.precision))
     found: list[Piece] = []
     dtype, entering = step.compute if not step.autocast else "fp32", True
     chosen_by = selection_of(checkpointing.kind, checkpointing.modules)
     if layers.start == 0:
-        seen = tower_pieces(holding, step, checkpointing, temporary)
-        piece, dtype, trained = _bottom(holding, step, temporary)
-        found += [*seen, piece, *encoder_pieces(holding, step, checkpointing, temporary)]
-        entering = trained or any(piece.replay.gradients for piece in seen)
-        entering = entering or (holding.adapting is not None and holding.adapting.found.virtual_tokens > 0)
         # Frameworks make the embedding's result need a gradient where checkpoints would lose it (`enable_input_
         # require_grads`).
         part = settings.adapter is not None or bool(settings.trained and checkpointing.reentrant)
-        entering = entering or (part and checkpointing.kind not in (None, "none"))
+        hooked = part and checkpointing.kind not in (None, "none")
+        seen = tower_pieces(holding, step, checkpointing, temporary)
+        beside = checkpointing.kind not in (None, "none")
+        piece, dtype, trained = _bottom(run, holding, step, temporary, hooked, beside)
+        found += [*seen, piece, *encoder_pieces(holding, step, checkpointing, temporary, hooked)]
+        entering = trained or any(piece.replay.gradients for piece in seen)
+        entering = entering or (holding.adapting is not None and holding.adapting.found.virtual_tokens > 0)
     # FSDP1 hooks the inputs of a frozen unit. A checkpoint that reenters autograd gives it a leaf as input, which the
     # hook keeps, with its gradient, until all hooks are removed behind the backward pass
     # (torch `distributed/fsdp/_runtime_utils.py: _register_post_backward_reshard_only_hook`, `_finalize_params`).
     reenters = bool(checkpointing.reentrant) and scheme == "fsdp1" and not run.habits.wrapping.mixed
-    code = run.habits.code
-    # Autocast keeps copies of float32 leaves, which shards are not (`aten/src/ATen/autocast_mode.cpp: cached_cast`).
-    caches = step.autocast and not scheme.startswith(("fsdp", "zero"))
+    code, step = run.habits.code, decoder_step(step, architecture)
     for index in layers:
         layer = architecture.layers[index]
         own = replace(code, prompts=index >= PROMPT_FROM) if code and code.prompts else code
@@ -174,7 +181,6 @@ def pieces_of(
                 clings,
                 follows=follows,
                 reenters=bool(checkpointing.reentrant),
-                cached=ran.cast if caches else 0,
             )
         )
     if layers.stop == len(architecture.layers):
@@ -202,12 +208,25 @@ def _head_unit(run: Run, holding: Holding, architecture: Architecture) -> Unit:
     return replace(unit, borrowed_bytes=weight.gradient_bytes if weight.trained else 0)
 
 
-def _bottom(holding: Holding, step: Step, temporary: bool) -> tuple[Piece, str, bool]:
-    """The embedding, the dtype of what it gives, and whether that needs a gradient."""
+def _bottom(
+    run: Run, holding: Holding, step: Step, temporary: bool, hooked: bool, beside: bool
+) -> tuple[Piece, str, bool]:
+    """The embedding, the dtype of what it gives, and whether that needs a gradient, which a hook may see to.
+
+    With what checkpoints hold `beside` the stream.
+    """
     architecture = holding.architecture
     builder = Builder(step, holding.stored, manner_of(architecture))
     given = builder.entering(0, step.compute, grad=False)
-    stream = embedding(builder, architecture)
+    stream = embedding(builder, architecture, hooked)
+    if beside:
+        manner = manner_of(architecture)
+        arguments = arguments_bytes(
+            decoder_step(step, architecture), architecture.layers, manner, architecture.traits, stream.dtype
+        )
+        kept_beside(builder.tape, arguments, stream.dtype)
+    if run.habits.whole_tables and step.tensor_ranks > 1:
+        with_whole_gradients(builder.tape, step.tensor_ranks)
     ran = replay(builder.tape, given, stream, temporary)
     unit = holding.unit((*architecture.embeddings, *architecture.shared))
     if holding.adapting is not None:
@@ -254,6 +273,9 @@ def _top(
     lingering: int,
 ) -> Replay:
     builder = Builder(step, holding.stored, manner_of(architecture))
+    if run.habits.gathers_logits and run.settings.loss.kind != "vocab-parallel":
+        builder = GatheringBuilder(step, holding.stored, manner_of(architecture))
+        builder.projection, builder.vocabulary = output_projection(architecture), architecture.vocab_size
     given = builder.entering(step.stream_tokens * architecture.hidden_size, dtype)
     code = run.habits.code
     if code is None:
@@ -261,7 +283,7 @@ def _top(
         result = head(builder, given, architecture, path)
         width = DTYPE_BYTES[step.compute]
         ran = replay(builder.tape, given, result, accumulates, held=path.held_bytes(width))
-        return replace(ran, widened=path.widened_bytes(width))
+        return replace(ran, returned=path.returned_bytes(width))
     chunked = run.settings.loss.kind == "chunked-head"
     result = litgpt_head(builder, given, architecture, code, chunked, lingering)
     held = held_bytes(builder, architecture, code)
@@ -285,7 +307,8 @@ def _loss_path(run: Run, step: Step, architecture: Architecture) -> LossPath:
         run.habits.loss_inside,
         scores(run.settings),
         run.settings.objective == "embedding",
-        run.habits.narrow_loss and not step.autocast,
+        run.habits.narrow_loss or manner_of(architecture).narrow_loss,
+        step.autocast,
         run.habits.compiles_loss,
         run.habits.loss_upcasts,
         run.habits.liger,

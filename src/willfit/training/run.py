@@ -34,7 +34,7 @@ class Habits:
     liger
         Version of Liger; empty where a loss like its own runs, which makes a float32 copy of each chunk's logits.
     narrow_loss
-        The loss takes logits as they are; only autocast upcasts them.
+        The loss takes logits as they are.
     compiles_loss
         The loss is compiled: it keeps the logits, and makes their logarithms again for their gradient.
     cudnn_unkept
@@ -59,6 +59,10 @@ class Habits:
         Kind of RMS norms, where the framework's own code writes them otherwise than transformers' does.
     postpones_sharing
         Ranks share gradients in the last micro-batch of a step only (`no_sync` in the others).
+    gathers_logits
+        Tensor-parallel ranks each get all logits, though each has a part of the head.
+    whole_tables
+        A tensor-parallel rank makes the gradient of the whole token table, and cuts its part out.
     wrapping
         What FSDP takes as a unit.
     code
@@ -86,6 +90,8 @@ class Habits:
     loss_inside: bool = False
     norm: str = ""
     postpones_sharing: bool = False
+    gathers_logits: bool = False
+    whole_tables: bool = False
     wrapping: Wrapping = BLOCKS
     code: Code | None = None
 

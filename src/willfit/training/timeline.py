@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from willfit.training.sharding.base import Communication, Unit
+from willfit.training.sharding.base import Communication, Pass, Unit
 from willfit.training.tape import Moment, Replay
 
 #: What the instant at which parameters are updated is called.
 OPTIMIZER_STEP = "optimizer step"
+
+#: What instants of micro-batches before the last are called.
+_EARLIER = "first micro-batch, ", "micro-batch between, "
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +39,6 @@ class Piece:
         It is head and loss.
     follows
         It is checkpointed together with the piece before it, so that not even its input is kept.
-    cached
-        Bytes of copies of its parameters that autocast keeps to the end of the forward pass.
     reenters
         Its first run, under a checkpoint, makes no graph; if it does, what hangs on that stays.
     """
@@ -52,12 +53,17 @@ class Piece:
     head: bool = False
     follows: bool = False
     reenters: bool = False
-    cached: int = 0
 
     @property
     def lingering(self) -> int:
         """Bytes that hang on its graph until all of the backward pass is over; saved tensors' hooks miss them."""
         return 0 if self.checkpointed and (self.reenters or self.offloaded) else self.replay.lingering
+
+    @property
+    def cached(self) -> int:
+        """Bytes beside `kept` that are held until the forward pass is over."""
+        whole = not (self.checkpointed or self.selective or self.offloaded or self.follows)
+        return self.replay.cached_only if whole else self.replay.cached
 
     @property
     def kept(self) -> int:
@@ -116,6 +122,7 @@ def instants(
     steps_in_backward: bool = False,
     in_flight: float = 1,
     transient: int = 0,
+    loss_inside: bool = False,
 ) -> list[Instant]:
     """Every instant at which memory can peak between two optimizer steps.
 
@@ -133,32 +140,64 @@ def instants(
         Micro-batches whose activations are kept at once; chunks of interleaved stages are parts of one.
     transient
         What the optimizer needs while it steps, beside states and gradients.
+    loss_inside
+        The loss is part of the model's forward, with which autocast ends.
     """
-    resident = (sharing.whole or sharing.gradients) if accumulates or sharing.buffered else 0
     kept = int((in_flight - 1) * sum(piece.kept for piece in pieces))
     found: list[Instant] = []
-    last, cached = len(pieces) - 1, 0
+    for count, earlier in enumerate(sharing.earlier):
+        prefix = _EARLIER[count]
+        found += _forward(pieces, sharing.forward, kept, earlier.held, loss_inside, prefix)
+        found += _backward(pieces, earlier, kept, prefix)[0]
+    left = () if (accumulates and not sharing.earlier) or steps_in_backward else sharing.left
+    resident = sharing.whole
+    if not sharing.earlier and (accumulates or sharing.buffered):
+        resident = sharing.gradients
+    last = Pass(resident, sharing.backward, sharing.joined, left)
+    found += _forward(pieces, sharing.forward, kept, resident, loss_inside)
+    backward, held = _backward(pieces, last, kept, lingering=sharing.lingering)
+    found += backward
+    if not steps_in_backward:
+        if sharing.before_step:
+            found.append(Instant("before the optimizer step", 0, held, 0, sharing.before_step))
+        gradients = 0 if sharing.frees_gradients else sharing.gradients
+        found.append(Instant(OPTIMIZER_STEP, 0, transient + held, gradients, sharing.step))
+    return found
+
+
+def _forward(
+    pieces: Sequence[Piece],
+    gathered: Sequence[int],
+    kept: int,
+    gradients: int,
+    loss_inside: bool,
+    prefix: str = "",
+) -> list[Instant]:
+    """Instants of a forward pass."""
+    found = []
+    cached = 0
     for index, piece in enumerate(pieces):
         entering = 0 if piece.kept and not piece.checkpointed else piece.replay.input_bytes
-        found.append(
-            _instant(
-                f"forward of {piece.name}",
-                piece.replay.forward,
-                kept + cached,
-                entering,
-                resident,
-                sharing.forward[index],
-                piece.head,
-            )
-        )
+        name = f"{prefix}forward of {piece.name}"
+        passing = entering + (0 if piece.head and not loss_inside else cached)
+        moment = piece.replay.forward
+        found.append(_instant(name, moment, kept, passing, gradients, gathered[index], piece.head))
         kept += piece.kept
-        # Without a checkpoint the graph keeps them as well.
-        cached += piece.cached if piece.checkpointed else 0
-    if pieces and pieces[-1].replay.widened:
-        found.append(Instant("outputs cast to float32", kept, pieces[-1].replay.widened, resident, head=True))
-    gradients, held, clinging, shared = resident, 0, 0, 0
-    for index in range(last, -1, -1):
-        piece, sent = pieces[index], sharing.backward[index]
+        cached += piece.cached
+    if returned := pieces[-1].replay.returned:
+        found.append(Instant(f"{prefix}outputs in float32", kept, returned, gradients, head=True, below=kept))
+    return found
+
+
+def _backward(
+    pieces: Sequence[Piece], sharing: Pass, kept: int, prefix: str = "", lingering: Sequence[int] = ()
+) -> tuple[list[Instant], int]:
+    """Instants of a backward pass, and bytes that are held when it is over."""
+    found: list[Instant] = []
+    kept += sum(piece.kept for piece in pieces)
+    gradients, held, clinging, shared, waiting = sharing.held, 0, 0, 0, 0
+    for index in range(len(pieces) - 1, -1, -1):
+        piece, sent = pieces[index], sharing.backward[index] + waiting
         kept -= piece.kept
         own = piece.checkpointed and not piece.offloaded and not piece.follows
         below = kept + (piece.replay.input_bytes if own else 0)
@@ -166,31 +205,28 @@ def instants(
         below += piece.lingering if piece.checkpointed else 0
         # The gradient of its output is that of the next piece's input, which may cling: it is counted once.
         passing = held + clinging - shared
-        arriving = piece.replay.output_bytes + passing
+        arriving = (piece.replay.output_bytes if piece.reenters else piece.replay.waiting) + passing
         for one in _running_again(pieces, index):
-            moment, name = pieces[one].replay.forward, f"recompute of {pieces[one].name}"
+            ran = pieces[one].replay
+            moment = ran.rerun if one == index and not piece.reenters else ran.forward
+            name = f"{prefix}recompute of {pieces[one].name}"
             before = below + _before(pieces, one)
             found.append(_instant(name, moment, before, arriving, gradients, sent, False))
         below += _before(pieces, index)
-        moment = (piece.replay.again if piece.checkpointed else None) or piece.replay.backward
-        found.append(
-            _instant(f"backward of {piece.name}", moment, below, passing, gradients, sent, piece.head)
-        )
+        moment = (piece.checkpointed and piece.replay.again) or piece.replay.backward
+        name = f"{prefix}backward of {piece.name}"
+        found.append(_instant(name, moment, below, passing, gradients, sent, piece.head))
         if sharing.joined and sharing.joined[index]:
             passing += piece.replay.input_bytes
-            name = f"gradient of {piece.name}, put together"
-            found.append(Instant(name, kept, passing, gradients, sharing.joined[index], below=kept))
+            name = f"{prefix}gradient of {piece.name}, put together"
+            buffers = sharing.joined[index] + waiting
+            found.append(Instant(name, kept, passing, gradients, buffers, below=kept))
         held += piece.replay.held + piece.lingering
         shared = piece.replay.input_bytes if piece.clings else 0
         clinging += 2 * shared
-        if not accumulates and not steps_in_backward:
-            gradients += sharing.left[index]
-    if not steps_in_backward:
-        if sharing.before_step:
-            found.append(Instant("before the optimizer step", 0, held, 0, sharing.before_step))
-        left = 0 if sharing.frees_gradients else sharing.gradients
-        found.append(Instant(OPTIMIZER_STEP, 0, transient + held, left, sharing.step))
-    return found
+        gradients += sharing.left[index] if sharing.left else 0
+        waiting += lingering[index] if lingering else 0
+    return found, held
 
 
 def _running_again(pieces: Sequence[Piece], index: int) -> range:

@@ -65,6 +65,16 @@ MODELS: dict[str, dict[str, Any]] = {
         "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 16, "linear_value_head_dim": 24,
         "linear_conv_kernel_dim": 4,
     },
+    "falcon": {
+        "model_type": "falcon", "hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 8,
+        "multi_query": True, "parallel_attn": True, "bias": False, "alibi": False,
+        "new_decoder_architecture": False,
+        "vocab_size": 331, "bos_token_id": 1, "eos_token_id": 2,
+    },
+    "gpt_oss": {
+        "model_type": "gpt_oss", **WIDE, "intermediate_size": 64, "num_hidden_layers": 4, "num_local_experts": 4,
+        "num_experts_per_tok": 2, "sliding_window": WINDOW,
+    },
     "t5": {
         "model_type": "t5", "d_model": 96, "d_ff": 200, "d_kv": 16, "num_layers": 3, "num_heads": 4, "vocab_size": 331,
     },
@@ -204,7 +214,9 @@ def test_decoding_copies_the_chosen_experts(traces: dict[str, Trace]) -> None:
     assert {BATCH * 2 * 2 * 200 * 96 * 2, BATCH * 2 * 200 * 96 * 2} <= set(taken)
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen2", "mistral", "gemma3"])
+@pytest.mark.parametrize(
+    "name", ["llama", "qwen2", "mistral", "gemma2", "gemma3", "gpt2", "mixtral", "falcon", "gpt_oss", "t5"]
+)
 def test_the_closed_form_is_close(name: str) -> None:
     """The largest moment of a call by `engines/transformers`, above the weights."""
     fields = {**MODELS[name], "dtype": "bfloat16"}

@@ -1,19 +1,20 @@
 """What a forward pass holds beside weights and cache: the largest of its stages, one layer at a time.
 
-Counted on the source: which tensors are referenced at once in `models/llama/modeling_llama.py` (residual,
-norm, rotary embedding, attention, MLP), `integrations/sdpa_attention.py`, `integrations/moe.py`,
-`masking_utils.py`. In each stage the cache already holds the layer's keys and values.
+Counted on the source: which tensors are referenced at once in `models/llama/modeling_llama.py` (residual, norm, rotary
+embedding, attention, MLP), `integrations/sdpa_attention.py`, `masking_utils.py`. In each stage the cache already holds
+the layer's keys and values.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from willfit.architectures.mixers import Attention, CrossAttention, LatentAttention, Mixer, Recurrent
 from willfit.architectures.model import Architecture, FeedForward, Layer
 from willfit.engines.transformers.eras import Era
-from willfit.quantities import DTYPE_BYTES, ceil_div
+from willfit.engines.transformers.experts import experts
+from willfit.engines.transformers.masks import biases, is_biased, is_masked, mask_bytes
+from willfit.engines.transformers.passes import Pass
 
 #: Hidden states alive in a layer: the model's `inputs_embeds`, the layer's input, its normed copy; after
 #: attention also the new residual.
@@ -22,12 +23,22 @@ _BEFORE, _AFTER = 3, 4
 #: int64 token ids, their copy in generate(), positions and 2-D mask.
 _IDS = 4 * 8
 
-#: int64 indices of an expert's rows: unsorted, sorted, their order and its inverse.
-_INDICES = 4 * 8
+#: Bytes of a pair of positions while its distance is put into a bucket.
+_POSITION_BYTES = 6 * 8 + 1
 
-#: Tokens on a side of a block of flex attention's mask, and bytes that the mask keeps for a block: int32 counts and
-#: indices of partial and full blocks, by rows and by columns (torch `nn/attention/flex_attention.py: BlockMask`).
-_FLEX_BLOCK, _FLEX_BYTES = 128, 4 * 4
+#: Tensors as wide as the MLP that an activation of several steps has at once, its input included
+#: (`activations.py: NewGELUActivation, FastGELUActivation, ...`, `models/bloom/modeling_bloom.py: bloom_gelu_forward`).
+#: Those of one step have two.
+_IN_STEPS = {
+    "gelu_new": 4,
+    "gelu_accurate": 4,
+    "gelu_python": 4,
+    "gelu_fast": 5,
+    "gelu_bloom": 5,
+    "quick_gelu": 3,
+    "relu2": 3,
+    "mish": 3,
+}
 
 #: Names of norms over each head's query.
 _QUERY_NORMS = ("q_norm.weight", "query_layernorm.weight", "q_layernorm.weight")
@@ -36,52 +47,9 @@ _QUERY_NORMS = ("q_norm.weight", "query_layernorm.weight", "q_layernorm.weight")
 #: converted to fp32 first, fp16 ones inside the kernel (torch `aten/src/ATen/native/SoftMax.cpp`).
 SCORE_BYTES = {"bf16": 10, "fp16": 8, "fp32": 8, "fp64": 20}
 
-
-@dataclass(frozen=True, slots=True)
-class Pass:
-    """One forward pass.
-
-    Attributes
-    ----------
-    batch
-        Sequences.
-    queries
-        New tokens of each; an integer or an array.
-    length
-        Tokens of each that are attended to, new ones included.
-    dtype
-        Compute dtype.
-    attention
-        `eager`, `sdpa`, `flash_attention_2` or `flex_attention`.
-    ranks
-        Tensor-parallel ranks.
-    expanded
-        Bytes of a quantized matrix that a kernel expands for a product with this many rows.
-    unsummed
-        Bytes of each output of a quantized product that are held until they make the output.
-    chunked
-        A later part of a prompt, which attends to more than itself.
-    """
-
-    batch: Any
-    queries: Any
-    length: Any
-    dtype: str
-    attention: str
-    ranks: int = 1
-    expanded: int = 0
-    unsummed: int = 0
-    chunked: bool = False
-
-    @property
-    def width(self) -> int:
-        """Bytes of one element."""
-        return DTYPE_BYTES[self.dtype]
-
-    @property
-    def tokens(self) -> Any:
-        """New tokens of all sequences."""
-        return self.batch * self.queries
+#: Model types that put sinks beside the scores and take the softmax of all in the compute dtype: masked scores, those
+#: with sinks, and those less their maximum (`models/gpt_oss/modeling_gpt_oss.py: eager_attention_forward`).
+_SINKS = frozenset(("gpt_oss", "mimo_v2_flash"))
 
 
 def larger(a: Any, b: Any) -> Any:
@@ -89,8 +57,16 @@ def larger(a: Any, b: Any) -> Any:
     return (a + b + abs(a - b)) // 2
 
 
-def stages(architecture: Architecture, era: Era, step: Pass) -> dict[str, tuple[Any, str]]:
-    """Bytes of the largest attention, MLP and expert stage over all layers, each with its formula."""
+def stages(
+    architecture: Architecture, era: Era, step: Pass, encoder: bool = False
+) -> dict[str, tuple[Any, str]]:
+    """Bytes of the largest attention, MLP and expert stage over all layers, each with its formula.
+
+    Parameters
+    ----------
+    encoder
+        Of an encoder-decoder's encoder.
+    """
     found: dict[str, tuple[Any, str]] = {}
     lasting = always(architecture, era, step)
 
@@ -103,13 +79,15 @@ def stages(architecture: Architecture, era: Era, step: Pass) -> dict[str, tuple[
             most = larger(before, size)
             found[name] = most, (formula if _is(most, size) else found[name][1])
 
-    for layer, _ in (*architecture.encoder_blocks, *architecture.blocks):
+    if is_biased(architecture):
+        note("positions", *_positions(architecture, era, step))
+    for layer, _ in architecture.encoder_blocks if encoder else architecture.blocks:
         for mixer in layer.mixers:
             note("attention", *_mixer(architecture, era, step, layer, mixer))
         if layer.feed_forward and layer.feed_forward.width:
             note("mlp", *_mlp(architecture, step, layer, layer.feed_forward))
         if layer.feed_forward and layer.feed_forward.experts:
-            note("experts", *_experts(architecture, era, step, layer, layer.feed_forward))
+            note("experts", *experts(architecture, era, step, layer.feed_forward))
     return found
 
 
@@ -121,45 +99,24 @@ def _is(most: Any, size: Any) -> bool:
 def always(architecture: Architecture, era: Era, step: Pass) -> Any:
     """What lives through all layers: token ids, positions, 2-D mask, cos and sin, and the attention masks."""
     rotary = sum(2 * rope.dim * step.width for rope in architecture.ropes)
-    mask: Any = 0
-    if step.attention == "eager":
-        mask = step.batch * step.queries * step.length * step.width
-    elif step.attention == "sdpa" and _masked(architecture, step):
-        mask = step.queries * step.length * (1 if era.windows else step.width)
-    elif step.attention == "flex_attention":
-        mask = (
-            step.batch
-            * ceil_div(step.queries, _FLEX_BLOCK)
-            * ceil_div(step.length, _FLEX_BLOCK)
-            * _FLEX_BYTES
-        )
-    if is_biased(architecture):
-        # A bias for each head and pair of positions, and the same with the mask; one for all sequences and layers.
-        heads = max(getattr(mixer, "heads", 0) for layer, _ in architecture.blocks for mixer in layer.mixers)
-        mask += 2 * (heads // step.ranks or 1) * step.queries * step.length * step.width
-    return step.tokens * (_IDS + rotary) + mask
+    return step.tokens * (_IDS + rotary) + mask_bytes(architecture, era, step)
 
 
-def is_biased(architecture: Architecture) -> bool:
-    """Whether attention scores get a learned bias for each pair of positions (`models/t5/modeling_t5.py`)."""
-    return architecture.family == "t5"
+def _positions(architecture: Architecture, era: Era, step: Pass) -> tuple[Any, str]:
+    """Relative positions on their way to their buckets, in the first layer, whose queries, keys and values are there.
 
-
-def _masked(architecture: Architecture, step: Pass) -> bool:
-    """Whether SDPA needs an explicit mask: for part of a prompt, or where a window is shorter than it."""
-    if step.chunked:
-        return True
-    reaches = [
-        mixer.window or mixer.chunk
-        for layer, _ in architecture.blocks
-        for mixer in layer.mixers
-        if isinstance(mixer, Attention)
-    ]
-    return any(reach and _any(step.queries > 1) and _any(step.length > reach) for reach in reaches)
-
-
-def _any(truth: Any) -> bool:
-    return bool(truth.any()) if hasattr(truth, "any") else bool(truth)
+    Six int64 for each pair and one truth value, for all sequences (`models/t5/modeling_t5.py: T5Attention.
+    _relative_position_bucket`); the biases are not there yet.
+    """
+    pairs = step.queries * step.length
+    mixers = [mixer for layer, _ in architecture.blocks for mixer in layer.mixers]
+    width = max(mixer.projected_width // step.ranks for mixer in mixers)
+    size = pairs * _POSITION_BYTES - always(architecture, era, step) + step.tokens * _IDS
+    size += step.tokens * (2 * architecture.hidden_size + width) * step.width
+    return size, (
+        f"{pairs} pairs of positions x {_POSITION_BYTES} B + {step.tokens} tokens x (2 x {architecture.hidden_size} "
+        f"hidden + {width}) x {step.width} B, with no biases and masks"
+    )
 
 
 def _mixer(architecture: Architecture, era: Era, step: Pass, layer: Layer, mixer: Mixer) -> tuple[Any, str]:
@@ -186,6 +143,9 @@ def _mixer(architecture: Architecture, era: Era, step: Pass, layer: Layer, mixer
     output = step.tokens * heads * value_dim * step.width
     # Rotating the queries holds them, two products and their sum; norming them two fp32 copies, before there
     # are keys and values.
+    if step.attention == "sdpa" and is_unequal(architecture, mixer):
+        most = _plain_product(era, step, heads, mixer)
+        return base + most, f"{text} + {most} B of scores of {heads} heads by SDPA's plain code, and queries"
     normed = any(tensor.name.endswith(_QUERY_NORMS) for tensor in layer.tensors)
     prepare = 4 * query
     if normed:
@@ -193,19 +153,56 @@ def _mixer(architecture: Architecture, era: Era, step: Pass, layer: Layer, mixer
         prepare = larger(prepare, query * (1 + 8 // step.width) - unmade)
     scores: Any = 0
     if step.attention == "eager":
-        scores = step.batch * step.queries * step.length * heads * SCORE_BYTES[step.dtype]
+        scores = step.batch * step.queries * step.length * heads * score_bytes(architecture, step)
     converted: Any = 0
-    if era.windows and step.attention == "sdpa" and _masked(architecture, step):
+    if era.windows and step.attention == "sdpa" and is_masked(architecture, era, step):
         converted = (
             step.queries * step.length * step.width
         )  # SDPA makes a boolean mask one of the query's dtype
+    if is_biased(architecture) and era.biased_sdpa and step.attention == "sdpa":
+        converted += biases(architecture, step)
     attend = query + larger(output, scores) + converted + step.batch * step.length * expanded * step.width
+    if isinstance(mixer, Attention) and not mixer.keeps_cache:
+        # Keys and values that no cache holds.
+        base += step.tokens * mixer.elements_per_token // step.ranks * step.width
+        prepare = prepare if architecture.ropes else query
     # Rotating and norming come before attention, so the larger of both counts.
     most = larger(prepare, attend)
     parts = ["queries", f"outputs of {heads} heads of {head_dim}"]
     parts += ["their scores"] if step.attention == "eager" else []
     parts += ["repeated keys and values"] if expanded else []
     return base + most, f"{text} + {most} B of {', '.join(parts)}"
+
+
+def score_bytes(architecture: Architecture, step: Pass) -> int:
+    """Bytes of an attention score where they are eager."""
+    return 3 * step.width if architecture.model_type in _SINKS else SCORE_BYTES[step.dtype]
+
+
+def is_unequal(architecture: Architecture, mixer: Attention | CrossAttention) -> bool:
+    """Whether SDPA is handed one key for all query heads without being told: no kernel takes that.
+
+    `models/falcon/modeling_falcon.py: FalconAttention`, torch `sdp_utils.h: check_batch_size_and_num_heads_dense`.
+    """
+    return architecture.family == "falcon" and mixer.kv_heads == 1 < mixer.heads
+
+
+def _plain_product(era: Era, step: Pass, heads: int, mixer: Attention | CrossAttention) -> Any:
+    """SDPA's `math` (torch `aten/src/ATen/native/transformers/attention.cpp: _scaled_dot_product_attention_math`).
+
+    Queries and the fused product that they are part of; queries and keys scaled, and in fp32 those before scaling as
+    well; scores, to which the mask was added in place, and their softmax; the mask in the query's dtype.
+    """
+    query, key = step.tokens * heads * mixer.head_dim, step.batch * step.length * mixer.head_dim
+    wide = 4 if era.wide_math else step.width
+    copies = 2 if wide > step.width else 1
+    scores = step.batch * step.queries * step.length
+    return (
+        (2 * query + 2 * step.tokens * mixer.head_dim) * step.width
+        + copies * (query + key) * wide
+        + 2 * scores * heads * wide
+        + scores * step.width
+    )
 
 
 def _latent(era: Era, step: Pass, mixer: LatentAttention) -> tuple[Any, str]:
@@ -229,15 +226,22 @@ def is_repeated(architecture: Architecture, era: Era, step: Pass, mixer: Attenti
     """Whether keys and values are repeated for all query heads."""
     if mixer.heads == mixer.kv_heads or step.attention in ("flash_attention_2", "flex_attention"):
         return False
-    return step.attention == "eager" or not era.native_gqa or _masked(architecture, step)
+    return step.attention == "eager" or not era.native_gqa or is_masked(architecture, era, step)
 
 
 def _mlp(architecture: Architecture, step: Pass, layer: Layer, ffn: FeedForward) -> tuple[Any, str]:
     """The dense MLP: gated, the activation, the up projection and their product; fused, both halves stay."""
     width = ffn.width // step.ranks
-    times = (4 if is_fused(layer) else 3) if ffn.gated else 2
-    size = step.tokens * (_AFTER * architecture.hidden_size + times * width) * step.width
-    hidden = f"{_AFTER} x {architecture.hidden_size} hidden"
+    activation = _IN_STEPS.get(architecture.traits.activation, 2)
+    times = max(activation, 4 if is_fused(layer) else 3) if ffn.gated else activation
+    kept = _AFTER
+    if architecture.family == "gpt2":
+        # Embedded positions, and the attention's output beside the sum that it is part of.
+        kept += 2
+    if architecture.family == "falcon" and architecture.traits.block == "parallel":
+        kept += 1  # of two norms of the same input
+    size = step.tokens * (kept * architecture.hidden_size + times * width) * step.width
+    hidden = f"{kept} x {architecture.hidden_size} hidden"
     text = f"{step.tokens} tokens x ({hidden} + {times} x {width} MLP) x {step.width} B"
     if step.expanded:
         # The expanded matrix is gone before the gate is multiplied.
@@ -246,9 +250,7 @@ def _mlp(architecture: Architecture, step: Pass, layer: Layer, ffn: FeedForward)
         size = most
     if step.unsummed:
         # While the second of two matrices is multiplied, the first one's result and its own are there.
-        held = (
-            _AFTER * architecture.hidden_size + min(times, 2) * width
-        ) * step.width + step.unsummed * width
+        held = (kept * architecture.hidden_size + min(times, 2) * width) * step.width + step.unsummed * width
         most = larger(size, step.tokens * held)
         text += f" + {most - size} B of a product's parts beyond one MLP"
         size = most
@@ -262,28 +264,3 @@ def is_fused(layer: Layer) -> bool:
         tensor.part == "mlp" and tensor.kind == "linear" and tensor.shape[0] == 2 * ffn.width
         for tensor in layer.tensors
     )
-
-
-def _experts(
-    architecture: Architecture, era: Era, step: Pass, layer: Layer, ffn: FeedForward
-) -> tuple[Any, str]:
-    """The routed experts; where they run one after the other, one sees its even share of the tokens."""
-    hidden, inner = architecture.hidden_size, ffn.expert_width // step.ranks
-    rows = step.tokens * ffn.top_k
-    one_hot = rows * ffn.experts * 8
-    base = (_AFTER + 1) * step.tokens * hidden * step.width
-    if era.grouped_experts:
-        # Selected tokens, gate and up in one, activation and product; or four times the selected tokens, on
-        # their way through down projection, weighting and reordering.
-        # A router with a correction bias weights in fp32.
-        upcast = any(tensor.part == "router" and tensor.kind == "buffer" for tensor in layer.tensors)
-        weighted = 2 * 4 // step.width if upcast else 2
-        wide = max(hidden + 4 * inner, (2 + weighted) * hidden)
-        size = _AFTER * step.tokens * hidden * step.width + rows * (wide * step.width + _INDICES)
-        text = f"{step.tokens} tokens x ({_AFTER} x {hidden} hidden x {step.width} B"
-        return size, f"{text} + {ffn.top_k} experts x ({wide} x {step.width} B + {_INDICES} B of indices))"
-    share = rows // ffn.experts + 1
-    size = base + one_hot + share * (2 * hidden + 3 * inner) * step.width
-    text = f"{step.tokens} tokens x {_AFTER + 1} x {hidden} hidden x {step.width} B"
-    text += f" + {rows} rows x {ffn.experts} experts x 8 B of a mask"
-    return size, f"{text} + {share} rows of one expert x (2 x {hidden} + 3 x {inner}) x {step.width} B"

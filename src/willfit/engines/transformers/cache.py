@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from willfit.architectures.mixers import Attention, LatentAttention, Mixer, Recurrent
@@ -23,7 +23,9 @@ class Kept:
     Attributes
     ----------
     elements
-        Keys, values and states of all layers.
+        Keys, values and states of all layers that have the compute dtype.
+    wide
+        Elements of states that are fp32.
     largest_layer
         Keys and values of the largest layer.
     tensors
@@ -33,6 +35,7 @@ class Kept:
     """
 
     elements: Any
+    wide: int
     largest_layer: Any
     tensors: int
     largest_tensor: Any
@@ -57,16 +60,42 @@ def kept(
     """
     total: Any = 0
     largest: Any = 0
-    tensors = 0
+    growing: Any = 0
+    tensors = wide = 0
     for layer, times in architecture.blocks:
         here: Any = 0
         for mixer in layer.mixers:
-            size = mixer_elements(mixer, era, tokens, source_tokens, windowed) + _state(mixer)
-            here = here + size // rank_divisor(mixer, ranks)
-            tensors += 2 * times * (_grows(mixer))
+            held, state = _states(mixer, era)
+            divisor = rank_divisor(mixer, ranks)
+            size = (mixer_elements(mixer, era, tokens, source_tokens, windowed) + held) // divisor
+            here = here + size
+            wide += state // divisor * times
+            if _grows(mixer):
+                tensors += 2 * times
+                growing = larger(growing, size)
         total = total + here * times
         largest = larger(largest, here)
-    return Kept(total, largest, tensors, largest // 2)
+    return Kept(total, wide, largest, tensors, growing // 2)
+
+
+def as_cached(architecture: Architecture) -> Architecture:
+    """The architecture with as many key/value heads as are cached.
+
+    Falcon with grouped heads makes its keys and values for all query heads before it caches them
+    (`models/falcon/modeling_falcon.py: FalconAttention._split_heads`, in all versions).
+    """
+    if architecture.family != "falcon":
+        return architecture
+
+    def widened(mixer: Mixer) -> Mixer:
+        grouped = isinstance(mixer, Attention) and 1 < mixer.kv_heads < mixer.heads
+        return replace(mixer, kv_heads=mixer.heads) if grouped and isinstance(mixer, Attention) else mixer
+
+    made = {
+        id(layer): replace(layer, mixers=tuple(widened(mixer) for mixer in layer.mixers))
+        for layer, _ in architecture.blocks
+    }
+    return replace(architecture, layers=tuple(made[id(layer)] for layer in architecture.layers))
 
 
 def _grows(mixer: Mixer) -> bool:
@@ -93,11 +122,15 @@ def mixer_elements(mixer: Mixer, era: Era, tokens: Any, source_tokens: int, wind
     return mixer.cached_elements(tokens, source_tokens)
 
 
-def _state(mixer: Mixer) -> int:
-    """States of fixed size, in the compute dtype; a convolution keeps its kernel's length of inputs."""
-    if isinstance(mixer, Recurrent):
-        return mixer.conv_channels * mixer.conv_kernel + mixer.recurrent
-    return 0
+def _states(mixer: Mixer, era: Era) -> tuple[int, int]:
+    """Elements of states of fixed size: those in the compute dtype, and those in fp32.
+
+    A convolution keeps its kernel's length of inputs.
+    """
+    if not isinstance(mixer, Recurrent):
+        return 0, 0
+    inputs = mixer.conv_channels * mixer.conv_kernel
+    return (inputs, mixer.recurrent) if era.wide_states else (inputs + mixer.recurrent, 0)
 
 
 def quantized_bytes(elements: Any, tokens: Any, bits: int, width: int) -> Any:

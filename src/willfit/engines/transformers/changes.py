@@ -98,9 +98,28 @@ WORDS: dict[str, Words] = {
     "grouped_experts": Words(
         {
             False: "experts run one after the other",
-            True: "experts are one tensor and run in one grouped product",
+            True: "experts are one tensor and run in one grouped product; decoding copies those of each token",
         },
         ("activations",),
         ("experts",),
+    ),
+    "wide_states": Words(
+        {
+            False: "recurrent states are cached in the compute dtype",
+            True: "recurrent states are cached in fp32",
+        },
+        ("kv_cache",),
+        ("states",),
+    ),
+    "alibi_masks": Words(
+        {False: "Falcon has no mask where attention is causal", True: "Falcon always has a mask"},
+        ("activations",),
+    ),
+    "wide_math": Words(
+        {
+            False: "where sdpa has no kernel it computes in the model's dtype",
+            True: "where sdpa has no kernel it computes in fp32",
+        },
+        ("activations",),
     ),
 }

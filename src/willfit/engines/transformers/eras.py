@@ -26,7 +26,7 @@ class Era:
     loads_fp32
         Without a dtype a model is loaded in fp32, whatever the checkpoint has.
     sdpa
-        Attention is `sdpa` unless told otherwise; before, eager.
+        Attention is `sdpa` unless told otherwise, where a model has it (`attention.py`); before, eager.
     native_gqa
         `sdpa` attends with fewer key/value heads than query heads; before, both are repeated.
     rope_tables
@@ -54,7 +54,15 @@ class Era:
     biased_sdpa
         Attention with a bias for each pair of positions (T5) may be `sdpa`; before, it is eager.
     grouped_experts
-        Experts are one tensor and run in one grouped product; before, one after the other.
+        Experts are one tensor and run in one grouped product; before, one after the other. Steps of decoding copy
+        those that they need.
+    wide_states
+        Recurrent states are cached as they are computed, in fp32; before, in the compute dtype.
+    alibi_masks
+        Falcon always has a mask, onto which ALiBi could be added; before, none where attention is merely causal.
+    wide_math
+        SDPA without a kernel for what it is asked computes in fp32. That is torch's choice from 2.5 on, and begins
+        here with the version of that month.
     """
 
     since: Version
@@ -73,6 +81,9 @@ class Era:
     exllama: bool = True
     biased_sdpa: bool = False
     grouped_experts: bool = False
+    wide_states: bool = False
+    alibi_masks: bool = False
+    wide_math: bool = False
 
 
 def _table() -> tuple[Era, ...]:
@@ -86,12 +97,15 @@ def _table() -> tuple[Era, ...]:
     changed((4, 41), rope_tables="some")
     changed((4, 42), tuple_cache=False)
     changed((4, 45), prompt_logits=False, rope_tables="none")
+    changed((4, 46), wide_math=True)
     changed((4, 49), exllama=False)
     changed((4, 50), warm_up="half")
     changed((4, 51), builds_in_ram=False)
     changed((4, 56), windows=True, native_gqa=True, copied_cache=True)
     changed((5, 0), loads_fp32=False, grouped_experts=True, warm_up="sized")
-    changed((5, 15), latent_cache=True, biased_sdpa=True)
+    changed((5, 13), biased_sdpa=True)
+    changed((5, 14), wide_states=True)
+    changed((5, 15), latent_cache=True, alibi_masks=True)
     return tuple(eras)
 
 

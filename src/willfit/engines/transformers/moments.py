@@ -6,11 +6,15 @@ from dataclasses import dataclass
 
 from willfit.engines.base import Subject
 from willfit.engines.caching_allocator import block_slack
-from willfit.engines.transformers.activations import Pass, is_biased, stages
+from willfit.engines.transformers.activations import stages
+from willfit.engines.transformers.attention import default_attention
 from willfit.engines.transformers.cache import Kept, kept, quantized_bytes
 from willfit.engines.transformers.eras import Era
 from willfit.engines.transformers.loading import Loaded, converting
+from willfit.engines.transformers.masks import is_biased
+from willfit.engines.transformers.passes import Pass
 from willfit.engines.transformers.settings import Settings
+from willfit.formats.plain import Plain
 from willfit.quantities import DTYPE_BYTES
 
 #: Rows from which a kernel expands a whole matrix to 16 bits: AutoAWQ `modules/linear/gemm.py` (since 0.2),
@@ -23,6 +27,9 @@ _AWQ_SPLITS = 8
 
 #: Bytes of an output of bitsandbytes' 8-bit product, before it is scaled to 16 bits (`int8_linear_matmul`).
 _INT32 = 4
+
+#: Bytes of an element of a recurrent state that is kept as it is computed.
+_STATE_BYTES = 4
 
 #: What the sampler holds for each logit: fp32 scores, sorted scores with int64 indices, probabilities.
 _SAMPLER_BYTES = 4 + 4 + 8 + 4
@@ -42,6 +49,8 @@ class Run:
     ----------
     dtype
         Dtype of weights that are not quantized, and of all computation.
+    dequantized
+        Whether the weights are expanded because the device has no kernels for them.
     """
 
     subject: Subject
@@ -49,11 +58,20 @@ class Run:
     era: Era
     dtype: str
     loaded: Loaded
+    dequantized: bool = False
 
     @property
     def width(self) -> int:
         """Bytes of one element."""
         return DTYPE_BYTES[self.dtype]
+
+    @property
+    def attention(self) -> str:
+        """The attention implementation that runs; bias and SDPA do not go together in every version."""
+        architecture, asked = self.subject.architecture, self.settings.attn_impl
+        if asked == "sdpa" and is_biased(architecture) and not self.era.biased_sdpa:
+            return "eager"
+        return asked or default_attention(architecture.model_type, self.settings.version)
 
     @property
     def prompt_logits(self) -> bool:
@@ -81,8 +99,8 @@ class Run:
         """Tokens of a decoding step: one, or those that an assistant proposed and one more."""
         return 1 if self.subject.draft is None else self.settings.assistant_tokens + 1
 
-    def forward(self, queries: int, length: int) -> Pass:
-        """A forward pass of this call."""
+    def forward(self, queries: int, length: int, decoding: bool = False) -> Pass:
+        """A forward pass of this call, over a prompt or of a step of decoding."""
         settings = self.settings
         rows = settings.batch * queries
         expanded, unsummed = self._product(rows)
@@ -91,14 +109,21 @@ class Run:
             queries,
             length,
             self.dtype,
-            settings.attention
-            if self.era.biased_sdpa or not is_biased(self.subject.architecture)
-            else "eager",
+            self.attention,
             settings.tensor_parallel,
             expanded,
             unsummed,
             1 < queries < length,
+            decoding and self.copies_experts,
         )
+
+    @property
+    def copies_experts(self) -> bool:
+        """Whether decoding copies experts: not those that are quantized, and not where an assistant proposes tokens
+        (`generation/utils.py: _assisted_decoding`)."""
+        subject = self.subject
+        quantized = subject.recipe.rule is not None or not isinstance(subject.recipe.base, Plain)
+        return self.era.grouped_experts and subject.draft is None and (self.dequantized or not quantized)
 
     def _product(self, rows: int) -> tuple[int, int]:
         """What a quantized product holds beside its result: bytes of a matrix, and bytes of each output."""
@@ -182,7 +207,9 @@ def _cache(run: Run, tokens: int, windowed: bool) -> tuple[int, str]:
         plain = batch * held.largest_layer * width
         text = f"{batch} x {size} B for {tokens} tokens in {settings.cache_bits} bits"
         return batch * size + 2 * plain, f"{text} + 2 x {plain} B of a layer expanded"
-    return batch * held.elements * width, text
+    if held.wide:
+        text += f" + {batch} x {held.wide} elements of states x {_STATE_BYTES} B (fp32)"
+    return batch * (held.elements * width + held.wide * _STATE_BYTES), text
 
 
 def _slack(run: Run, tokens: int) -> tuple[int, int]:
@@ -200,25 +227,44 @@ def _prefill(run: Run) -> list[Moment]:
     queries = min(settings.input_len, settings.prefill_chunk_size or settings.input_len)
     size, text = _cache(run, tokens, windowed=False)
     slack = _slack(run, tokens)[1]
-    found = [
-        Moment(f"prefill, {name}", size, text, activations, formula, slack_high=slack)
-        for name, (activations, formula) in stages(
-            architecture, era, run.forward(queries, settings.input_len)
-        ).items()
+    step = run.forward(queries, settings.input_len)
+    found = []
+    encoded = 0
+    if architecture.encoder:
+        # The encoder runs first, with no cache; the decoder begins with one token and what the encoder gave.
+        source = run.source_tokens
+        found = [
+            Moment(f"encoding, {name}", activations=activations, activations_formula=formula)
+            for name, (activations, formula) in stages(
+                architecture, era, run.forward(source, source), encoder=True
+            ).items()
+        ]
+        encoded = settings.batch * source * architecture.hidden_size * run.width
+        step = run.forward(run.first_tokens, run.first_tokens)
+    found += [
+        Moment(
+            f"prefill, {name}",
+            size,
+            text,
+            activations + encoded,
+            f"{formula} + {encoded} B from the encoder" if encoded else formula,
+            slack_high=slack,
+        )
+        for name, (activations, formula) in stages(architecture, era, step).items()
     ]
     full = run.prompt_logits or settings.phase == "prefill"
     last = (run.first_tokens if architecture.encoder else queries) if full else run.checked
     rows = settings.batch * last
     upcast = run.prompt_logits or settings.phase == "generate"
     per_logit = run.width + (4 if upcast and run.width < 4 else 0)
-    hidden = settings.batch * queries * architecture.hidden_size * run.width
+    hidden = encoded or settings.batch * queries * architecture.hidden_size * run.width
     found.append(
         Moment(
             "prefill, logits",
             size,
             text,
             hidden,
-            f"{settings.batch} x {queries} tokens x {architecture.hidden_size} hidden x {run.width} B",
+            f"{hidden} B of hidden states, {architecture.hidden_size} elements a token",
             rows * architecture.logits_per_row * per_logit,
             f"{rows} rows x {architecture.logits_per_row} x {per_logit} B"
             + (" (with the fp32 copy)" if per_logit > run.width else ""),
@@ -249,7 +295,7 @@ def _decoding(run: Run) -> list[Moment]:
                 size, text = size + old, f"{text} + {old} B of the cache before"
                 slack, slack_high = 2 * slack, 2 * slack_high
         stage = max(
-            stages(architecture, era, run.forward(run.checked, tokens)).values(),
+            stages(architecture, era, run.forward(run.checked, tokens, decoding=True)).values(),
             key=lambda entry: int(entry[0]),
         )
         decided = settings.batch * run.checked

@@ -8,6 +8,7 @@ from functools import cached_property
 from willfit.calibration import constant
 from willfit.engines.base import Machine, Subject
 from willfit.engines.context import context_term
+from willfit.engines.transformers.cache import as_cached
 from willfit.engines.transformers.loading import load, runs_dequantized
 from willfit.engines.transformers.moments import Moment, Run, moments
 from willfit.engines.transformers.placement import Share, place, split
@@ -131,4 +132,5 @@ def prepare(subject: Subject, machine: Machine, settings: Settings) -> tuple[Run
     dequantized = bool(machine.devices) and runs_dequantized(subject, machine.devices[0])
     era = replace(settings.era, rope_tables="none") if settings.fused_modules else settings.era
     loaded = load(subject, era, dtype, settings.tensor_parallel, dequantized)
-    return Run(subject, settings, era, dtype, loaded), dequantized
+    subject = replace(subject, architecture=as_cached(subject.architecture))
+    return Run(subject, settings, era, dtype, loaded, dequantized), dequantized

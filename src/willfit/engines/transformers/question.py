@@ -21,7 +21,7 @@ MOST_USERS = 4096
 def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:
     """One generate() call over all users at once, each with a prompt that nearly fills the context.
 
-    The longest prompt is the worst case: the answer's tokens only add to the cache, which is as large either way.
+    The longest prompt is the worst case of the first pass; one step of decoding follows it, with the context full.
 
     Raises
     ------
@@ -41,7 +41,7 @@ def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:
         version=question.version or NEWEST,
         batch=question.users,
         input_len=max(1, context - 1),
-        output_len=1,
+        output_len=2,
         cache=cache,
         cache_bits=8 if question.kv_dtype == "int8" else 4,
         phase="prefill" if subject.architecture.encoder_only else "generate",

@@ -18,9 +18,11 @@ from willfit.allocator.oom import DeviceFull
 from willfit.allocator.sizes import LARGE_SEGMENT, MIN_LARGE, ROUND_LARGE, SMALL
 from willfit.architectures.mixers import Attention, CrossAttention, LatentAttention, Mixer, Recurrent
 from willfit.architectures.model import FeedForward, Layer
-from willfit.engines.transformers.activations import SCORE_BYTES, Pass, is_fused, is_repeated
+from willfit.engines.transformers.activations import is_fused, is_repeated, score_bytes
 from willfit.engines.transformers.cache import mixer_elements, rank_divisor
+from willfit.engines.transformers.experts import copied_experts
 from willfit.engines.transformers.moments import Run
+from willfit.engines.transformers.passes import Pass
 
 #: A layer's widest tensor is at most about this many times its hidden states.
 _WIDEST = 8
@@ -79,7 +81,7 @@ class _Call:
 
     def forward(self, queries: int, length: int) -> None:
         """One forward pass; the first one fills the cache."""
-        step = self.run.forward(queries, length)
+        step = self.run.forward(queries, length, decoding=queries == 1 and bool(self.cache))
         hidden = self.run.subject.architecture.hidden_size * step.tokens * step.width
         before = self.cache
         if before and hidden * _WIDEST < SMALL:
@@ -107,7 +109,14 @@ class _Call:
                 sizes[id(layer)] = found
             self.cache.append(self._kept(old, *found[0]))
             self._give(*[self._take(size) for size in found[1]])
+            self._copied(step, layer)
         self._forget(before)
+
+    def _copied(self, step: Pass, layer: Layer) -> None:
+        """Experts that are copied for the tokens of a step."""
+        if layer.feed_forward is not None and layer.feed_forward.experts:
+            copies = copied_experts(self.run.subject.architecture, step, layer.feed_forward)
+            self._give(*[self._take(size) for size in copies])
 
     def _forget(self, before: list[_Kept]) -> None:
         """The cache before goes once the pass is over, where it was handed on as tuples."""
@@ -166,7 +175,7 @@ class _Call:
         if step.attention == "eager" and scores:
             # Scores, their softmax in 32 bits, and that cast back.
             raw = self._take(scores * step.width)
-            soft = self._take(scores * (SCORE_BYTES[step.dtype] - step.width))
+            soft = self._take(scores * (score_bytes(run.subject.architecture, step) - step.width))
             self._give(raw)
             passing.append(self._take(scores * step.width))
             self._give(soft)
@@ -213,6 +222,7 @@ class _Call:
         width = ffn.width // step.ranks * step.tokens * step.width
         if ffn.experts:
             width = max(width, 2 * step.tokens * ffn.top_k * ffn.expert_width // step.ranks * step.width)
+        self._copied(step, layer)
         expanded = self._take(step.expanded)
         parts = width // step.width * step.unsummed
         if is_fused(layer):

@@ -121,8 +121,3 @@ class Settings:
         if DTYPE_BYTES[name] not in (2, 4, 8) or not name.startswith(("fp", "bf")):
             raise BadInput(f"cannot compute in {name}", "use bf16, fp16 or fp32")
         return name
-
-    @property
-    def attention(self) -> Attention:
-        """The attention implementation that runs."""
-        return self.attn_impl or ("sdpa" if self.era.sdpa else "eager")

@@ -9,8 +9,11 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from willfit.estimate import Estimate
+from willfit.asking import COMMON_DEVICES
+from willfit.estimate import Estimate, verdict_of
+from willfit.hardware.table import find_device
 from willfit.quantities import format_bytes
+from willfit.surfaces.report.estimate import VERDICT_STYLE
 from willfit.surfaces.report.estimate import render as render_estimate
 from willfit.surfaces.report.lines import print_text
 
@@ -30,6 +33,9 @@ def render(estimate: Estimate, console: Console, explain: bool = False) -> None:
     """Print an estimate that was traced."""
     render_estimate(estimate, console, explain)
     trace = estimate.details["trace"]
+    if estimate.devices[0].usable_bytes is None:
+        print_text(console, _common(estimate), 2, 2)
+        console.print()
     print_text(console, _peak(trace["peak"]), 2)
     console.print(Padding(_figures(trace), (0, 2, 1, 2)))
     print_text(console, Text("Phases of the last step, at their fullest", style="bold"), 2)
@@ -39,6 +45,18 @@ def render(estimate: Estimate, console: Console, explain: bool = False) -> None:
     console.print(Padding(_contributors(told), (0, 2, 1, 2)))
     print_text(console, Text(_run(trace), style="dim"), 2)
     console.print()
+
+
+def _common(estimate: Estimate) -> Text:
+    """On which of the devices that people have it would run."""
+    low, high = estimate.devices[0].interval_bytes
+    line = Text("One rank on common devices:")
+    for name in COMMON_DEVICES:
+        device = find_device(name)
+        if device.vendor == "NVIDIA" and device.usable_bytes is not None:
+            sign, _, style = VERDICT_STYLE[verdict_of(low, high, device.usable_bytes)]
+            line.append(f"  {sign} ", style).append(name)
+    return line
 
 
 def _peak(peak: dict[str, Any]) -> Text:

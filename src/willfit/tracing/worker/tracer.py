@@ -7,7 +7,6 @@ its source says how much, it is noted beside.
 
 from __future__ import annotations
 
-import bisect
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -18,13 +17,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from willfit.tracing.question import Card
-from willfit.tracing.trace import Mark, PhaseStart, Place, Storage, Trace
+from willfit.tracing.trace import Mark, PhaseStart, Storage, Trace
 from willfit.tracing.worker import sums
 from willfit.tracing.worker.cuda import workspaces
-from willfit.tracing.worker.sources import source_line
+from willfit.tracing.worker.whereabouts import Whereabouts
 
-#: Autograd gives nodes that no forward pass made (accumulation of gradients) numbers from the top.
-_NO_FORWARD = 1 << 62
 #: Namespace of collectives that return their result.
 _COLLECTIVE = "_c10d_functional::"
 #: What FSDP1 puts into paths (torch `distributed/fsdp/_common_utils.py: FSDP_PREFIX`).
@@ -75,13 +72,9 @@ class Tracer(TorchDispatchMode):
         self.step, self.micro, self.phase = 0, 0, "build"
         self.heads = {"loss"}
         self._alive: dict[int, tuple[int, object]] = {}
-        self._modules: dict[int, list[str]] = {}
-        self._spans: dict[int, tuple[list[int], list[str]]] = {}
-        self._sources: dict[int, tuple[list[int], list[str]]] = {}
         sums.alone_counts()  # which needs a backward pass of its own, before any is traced
-        self._inside = threading.local()  # depth of reentrant checkpoints' backward passes
-        self._main = threading.get_ident()
-        self._threads = {self._main}
+        self.whereabouts = Whereabouts()
+        self._threads = {threading.get_ident()}
         self._again_from = 0
         self.stream: Callable[[], int] = lambda: 0
         self.wrappers: tuple[type, ...] = ()
@@ -89,9 +82,7 @@ class Tracer(TorchDispatchMode):
         self._blind = 0
         self._meant = ""
         self._held: dict[int, int] = {}  # storages of the workspaces that a kernel has not given back
-        self._kept: set[tuple[bool, str]] = (
-            set()
-        )  # those that libraries keep, by the engine's threads and name
+        self._kept: set[tuple[bool, str]] = set()  # those that libraries keep, by the engine's thread or not
 
     # What happens
 
@@ -208,7 +199,15 @@ class Tracer(TorchDispatchMode):
         trace = self.trace
         index = len(trace.storages)
         trace.storages.append(
-            Storage(nbytes, op, shape, dtype, self.place(), self._meant, cuda_stream=self.stream())
+            Storage(
+                nbytes,
+                op,
+                shape,
+                dtype,
+                self.whereabouts.here(self.step, self.micro, self.phase),
+                self._meant,
+                cuda_stream=self.stream(),
+            )
         )
         trace.events.append(index)
         return index
@@ -252,60 +251,16 @@ class Tracer(TorchDispatchMode):
         """Name this point."""
         self.trace.marks.append(Mark(len(self.trace.events), name, self.step, self.micro))
 
-    def place(self) -> Place:
-        """Where the program is."""
-        thread = threading.get_ident()
-        modules = self._modules.get(thread)
-        module = modules[-1] if modules else ""
-        node = torch._C._current_autograd_node() if self.phase == "backward" else None
-        if node is None:
-            source = source_line()
-            starts, lines = self._sources.setdefault(thread, ([], []))
-            starts.append(torch.autograd._get_sequence_nr())
-            lines.append(source)
-            return Place(
-                self.step,
-                self.micro,
-                self.phase,
-                module,
-                "",
-                self.phase == "backward" and bool(modules),
-                source,
-            )
-        number = node._sequence_nr()
-        forward = thread if getattr(self._inside, "depth", 0) else self._main
-        if not module:
-            module = self._made_by(forward, number)
-        source = source_line() if modules else self._source_of(forward, number)
-        return Place(self.step, self.micro, self.phase, module, node.name(), bool(modules), source)
-
-    def _made_by(self, thread: int, number: int) -> str:
-        starts, modules = self._spans.get(thread, ([], []))
-        found = bisect.bisect_right(starts, number) - 1
-        return modules[found] if found >= 0 and number < _NO_FORWARD else ""
-
-    def _source_of(self, thread: int, number: int) -> str:
-        """The line whose operation made an autograd node: its number is given just before the operation runs."""
-        starts, lines = self._sources.get(thread, ([], []))
-        found = bisect.bisect_right(starts, number)
-        return lines[found] if found < len(lines) and number < _NO_FORWARD else ""
-
     def enter(self, module: str) -> None:
-        """A module's code begins; autograd nodes from here on are its."""
-        modules = self._modules.setdefault(threading.get_ident(), [])
-        if not modules and self.phase == "backward":
+        """A module's code begins."""
+        if self.whereabouts.enter(module) and self.phase == "backward":
             self._again_from = len(self.trace.storages)
-        modules.append(module)
-        self._span(module)
         if self._progress is not None:
             self._progress(self.phase, self.step, len(self.trace.events))
 
     def leave(self) -> None:
         """It ends."""
-        modules = self._modules[threading.get_ident()]
-        modules.pop()
-        self._span(modules[-1] if modules else "")
-        if not modules and self.phase == "backward":
+        if self.whereabouts.leave() and self.phase == "backward":
             self.kept(self._again_from)
 
     def kept(self, since: int) -> None:
@@ -313,20 +268,6 @@ class Tracer(TorchDispatchMode):
         for index, _ in self._alive.values():
             if index >= since and not self.trace.storages[index].category:
                 self.trace.storages[index].category = "activation"
-
-    def _span(self, module: str) -> None:
-        starts, modules = self._spans.setdefault(threading.get_ident(), ([], []))
-        starts.append(torch.autograd._get_sequence_nr())
-        modules.append(module)
-
-    @contextmanager
-    def reentered(self) -> Iterator[None]:
-        """A backward pass inside a backward pass: its nodes were made by this thread."""
-        self._inside.depth = getattr(self._inside, "depth", 0) + 1
-        try:
-            yield
-        finally:
-            self._inside.depth -= 1
 
     def watch(self, model: torch.nn.Module) -> None:
         """Follow the modules of a model, by hooks that return nothing."""
@@ -347,6 +288,7 @@ class Tracer(TorchDispatchMode):
         trace = self.trace
         end = max((mark.event for mark in trace.marks if mark.name == "end"), default=len(trace.events))
         del trace.events[end:]
+        trace.emptied[:] = [event for event in trace.emptied if event <= end]
         for storage in self.trace.storages:
             if storage.category in ("", "activation") and storage.place.module in self.heads:
                 storage.category = "logits"

@@ -144,6 +144,11 @@ class AdapterForward:
         return any(step.kind == "base" for step in self.steps)
 
     @property
+    def makes_weight(self) -> bool:
+        """The wrapped module runs with a weight that is made for it, and nothing follows."""
+        return self.steps[-1].kind == "base" and len(self.steps[-1].inputs) > 1
+
+    @property
     def saved(self) -> tuple[Value, ...]:
         """Tensors of its own that stay until its backward, each once; neither `x`, parameters nor the result."""
         made: dict[str, Value] = {}

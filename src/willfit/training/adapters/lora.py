@@ -133,7 +133,7 @@ def _delta_on_parameter(
     own = to.frozen("W", size, to.model)
     if ask.peft[:2] >= _FOLDS_EXPERTS and module.stacked > 1:
         left, right = to.cast(second, to.model), to.cast(first, to.model)
-        weight = to.product(left, right, size)
+        weight = to.folded(left, right, size)
     else:
         delta = to.hold(to.cast(to.scale(to.product(second, first, size)), to.model))
         weight = to.add(own, delta)

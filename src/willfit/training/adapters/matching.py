@@ -98,7 +98,7 @@ def _hit(module: Module, targets: Sequence[str]) -> Module | None:
     """The module with the layers in which a target means it; None if in none."""
     for target in targets:
         if target == ALL_LINEAR:
-            if module.kind in ("linear", "conv1d") and module.part != "head" and module.leaf not in HEADS:
+            if module.kind in ("linear", "conv1d") and not _is_output(module):
                 return module
         elif target in GROUPS:
             if module.part in GROUPS[target] and module.kind != "embedding":
@@ -119,6 +119,12 @@ def _hit(module: Module, targets: Sequence[str]) -> Module | None:
             if kept:
                 return replace(module, layers=kept)
     return None
+
+
+def _is_output(module: Module) -> bool:
+    """Whether a module gives logits or scores; a head's other matrices lead from the stream to itself."""
+    inner = module.inputs == module.outputs and "classifier" not in module.name
+    return module.leaf in HEADS or (module.part == "head" and not inner)
 
 
 def _by_pattern(module: Module, pattern: str) -> Module | None:

@@ -49,6 +49,8 @@ class Module:
         Experts in one parameter (`experts`), or 1.
     layer
         The layers' common record; None outside of layers.
+    members
+        Names of the checkpoint's tensors that a parameter of all experts was put together from.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Module:
     per_layer: int = 1
     stacked: int = 1
     layer: Layer | None = None
+    members: tuple[str, ...] = ()
 
     @property
     def copies(self) -> int:
@@ -183,5 +186,5 @@ def _fused(experts: list[Tensor], where: tuple[int, ...], layer: Layer) -> Itera
                 name = leaf if len(members) > 1 or leaf == "down_proj" else "up_proj"
                 yield Module(
                     f"{container}.{name}", "experts", inputs, outputs * len(members), "experts", False, where, 1,
-                    stacked, layer,
+                    stacked, layer, tuple(tensor.name for tensor in members),
                 )  # fmt: skip

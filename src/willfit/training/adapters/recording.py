@@ -40,6 +40,11 @@ class Recorder(Trace):
         made = Value(self._name(), fixed=fixed, dtype=wider(left, right))
         return self._put("product", (left, right), made, self._factors(left, right))
 
+    def folded(self, left: Value, right: Value, fixed: int) -> Value:
+        """`baddbmm(W, left, right)` with autocast off: a new weight, from factors in the dtype of the old one."""
+        made = Value(self._name(), fixed=fixed, dtype=self.model)
+        return self._put("product", (left, right), made, self._factors(left, right))
+
     def dropout(self, value: Value, probability: float) -> Value:
         """`nn.Dropout` in training on a GPU: `native_dropout` keeps its mask."""
         if probability <= 0:

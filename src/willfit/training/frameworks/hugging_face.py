@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from willfit.architectures.model import Architecture
+from willfit.engines.transformers.attention import default_attention
 from willfit.engines.transformers.eras import NEWEST
 from willfit.engines.transformers.eras import era_for as model_era_for
 from willfit.engines.transformers.loading import buffer_bytes
@@ -43,6 +44,13 @@ _UPCASTS = (0, 30)
 #: (`utils/fsdp_utils.py: fsdp2_prepare_model`).
 _SECOND, _SECOND_TRAINED_ONLY = (1, 6), (1, 13)
 
+#: accelerate, from which on FSDP2's embedding is a unit, and final norm and head are another that stays gathered; they
+#: are all one unit if the head's matrix is the token table (`utils/fsdp_utils.py: fsdp2_prepare_model`).
+_ENDS_APART = (1, 14)
+
+#: From this version on ranks look up tokens in parts of the table (`distributed/mixin.py: embedding_rowwise`).
+_DIVIDED_TABLE = (5, 21)
+
 _HALF = ("bf16", "fp16")
 
 
@@ -75,7 +83,7 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
         precision,
         implementation=_implementation(settings, version),
         checkpointing="full" if bitsandbytes(settings) else "none",
-        attention="sdpa" if era.sdpa else "eager",
+        attention=default_attention(architecture.model_type, text),
         adapter_dtype=_adapter_dtype(settings, width),
         reentrant=version < _NON_REENTRANT,
     )
@@ -99,7 +107,9 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
         narrow_loss=not own.upcasts_logits,
         # accelerate's `accelerator.py: accumulate, no_sync`; fsdp_qlora's `train.py` only on demand.
         postpones_sharing=settings.framework != "fsdp_qlora",
-        wrapping=Wrapping(loss_inside=True),
+        wrapping=_wrapping(settings, architecture),
+        gathers_logits=True,
+        whole_tables=version >= _DIVIDED_TABLE,
         table_bytes=(
             own.table_bytes(architecture, settings.seq_len or defaults.seq_len)
             if own.angles
@@ -107,6 +117,13 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
         ),
     )
     return fill(settings, defaults, habits)
+
+
+def _wrapping(settings: TrainingSettings, architecture: Architecture) -> Wrapping:
+    """What FSDP takes as a unit."""
+    accelerate, layout = parse_version(settings.versions["accelerate"]), settings.layout
+    carved = layout.data == "fsdp2" and layout.wrap != "block-root" and accelerate >= _ENDS_APART
+    return Wrapping(loss_inside=True, ends_apart=carved and not architecture.tied, empty_root=carved)
 
 
 def _implementation(settings: TrainingSettings, version: tuple[int, ...]) -> str:
@@ -156,6 +173,12 @@ def _precision(settings: TrainingSettings, weights: str) -> PrecisionSettings:
     if data.startswith("fsdp") and held == "fp32" and compute in _HALF and settings.quantization is None:
         # accelerate reduces in the dtype of mixed precision (`utils/dataclasses.py: set_mixed_precision`).
         return replace(RECIPES["fsdp-mixed"], compute=compute, reduce=compute)
+    if data == "fsdp2" and compute in _HALF:
+        # FSDP2's policy casts, and no autocast is put around the model (`accelerator.py: _prepare_fsdp2`).
+        return PrecisionSettings(
+            weights=weights, compute=compute, trainable="fp32", gradients="fp32", states="fp32", reduce=compute,
+            master="none", autocast=False,
+        )  # fmt: skip
     return PrecisionSettings(weights=weights, autocast=compute in _HALF, master="none")
 
 

@@ -8,13 +8,13 @@ from willfit.quantities import DTYPE_BYTES, dtype_name
 from willfit.training.adapters.forward import AdapterForward
 from willfit.training.adapters.forward import Step as AdapterStep
 from willfit.training.adapters.forward import Value as Shape
-from willfit.training.tape import CAST_WEIGHT, Tape, Value
+from willfit.training.tape import Tape, Value
 
 
 def adapted(
     tape: Tape,
     value: Value,
-    base: Callable[[Value], Value],
+    base: Callable[[Value, Value | None], Value],
     forward: AdapterForward,
     tokens: int,
     samples: int,
@@ -28,7 +28,7 @@ def adapted(
     value
         The module's input.
     base
-        Runs the module itself on its input.
+        Runs the module itself on its input, with the weight that was made for it if it uses one.
     forward
         The steps.
     tokens, samples
@@ -47,10 +47,11 @@ def adapted(
     for step in forward.steps:
         if step.kind == "base":
             given = made[step.inputs[0]]
-            made[step.output.name] = base(value if step.inputs[0] == forward.input.name else given)
+            weight = made[step.inputs[1]] if len(step.inputs) > 1 else None
+            made[step.output.name] = base(value if step.inputs[0] == forward.input.name else given, weight)
         elif step.kind == "cast" and step.inputs[0] in made and step.output.dtype != "complex64":
             # What stands before the module may have given it a narrower dtype already.
-            made[step.output.name] = _cast(tape, made[step.inputs[0]], step, forward.trained)
+            made[step.output.name] = tape.cast(made[step.inputs[0]], dtype_name(step.output.dtype))
         elif step.in_place:
             others = [made[name] for name in step.gradients if name in made and name != step.inputs[0]]
             made[step.output.name] = tape.rewritten(made[step.inputs[0]], others)
@@ -62,23 +63,17 @@ def adapted(
     return made[forward.result]
 
 
-def _cast(tape: Tape, value: Value, step: AdapterStep, trained: frozenset[str]) -> Value:
-    """A copy in another dtype, which has a name of its own if it is one of a trained parameter."""
-    dtype = dtype_name(step.output.dtype)
-    if step.inputs[0] in trained and value.dtype != dtype:
-        return tape.run(CAST_WEIGHT, (value,), value.elements, dtype)
-    return tape.cast(value, dtype)
-
-
 def remade(tape: Tape, forward: AdapterForward) -> Value:
-    """The weight that a module makes and uses in place of its own, where it does (`TrainableTokensLayer`)."""
+    """The weight that a module makes and uses in place of its own, where it does (`TrainableTokensLayer`,
+    `ParamWrapper`)."""
     made: dict[str, Value] = {}
     for one in forward.parameters:
         dtype, elements = _sized(one, 0, 0)
         made[one.name] = tape.held(elements, dtype, one.name in forward.trained)
     for step in forward.steps[:-1]:
         made[step.output.name] = _run(tape, step, made, 0, 0)
-    return made[forward.steps[-1].inputs[0]]
+    last = forward.steps[-1]
+    return made[last.inputs[1 if forward.makes_weight else 0]]
 
 
 def _run(tape: Tape, step: AdapterStep, made: dict[str, Value], tokens: int, samples: int) -> Value:

@@ -15,7 +15,7 @@ from willfit.training.modelling.manners import Manner
 from willfit.training.modelling.norms import normed
 from willfit.training.modelling.quantized import eight_bits, four_bits
 from willfit.training.modelling.step import Step
-from willfit.training.tape import CAST_WEIGHT, Tape, Value, Weight
+from willfit.training.tape import Tape, Value, Weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +124,11 @@ class Builder:
         outputs = rows * (stored.weight.elements * rows // value.elements or 1)
         trained = self._trained_bias(bias)
 
-        def base(given: Value) -> Value:
-            if (
-                self.step.low_bits is not None
-                and is_quantized(tensor)
-                and not (stored.expanded or stored.bits)
-            ):
+        def base(given: Value, weight: Value | None = None) -> Value:
+            if weight is not None:
+                return self.between(given, weight, outputs, trained)
+            apart = stored.expanded or stored.bits
+            if self.step.low_bits is not None and is_quantized(tensor) and not apart:
                 return self.in_low_bits(given, stored.weight, outputs)
             return self.product(given, stored, outputs, trained)
 
@@ -145,6 +144,15 @@ class Builder:
         given = self.tape.cast(value, step.compute) if step.autocast else value
         ranks = step.tensor_ranks if given.number in self.gathered else 1
         return multiplied(self.tape, low, given, weight, elements, given.dtype, self._quantized, ranks)
+
+    def between(self, value: Value, weight: Value, elements: int, bias: Weight | None = None) -> Value:
+        """A product with a weight that was made on the way, and through which gradients may pass."""
+        if self.step.autocast:
+            value, weight = (self.tape.cast(one, self.step.compute) for one in (value, weight))
+        saves = (*((value,) if weight.grad else ()), *((weight,) if value.grad else ()))
+        return self.tape.run(
+            "mm", (value, weight), elements, value.dtype, saves=saves, weights=(bias,) if bias else ()
+        )
 
     def product(self, value: Value, stored: Stored, elements: int, bias: Weight | None = None) -> Value:
         """The product alone, with `elements` outputs."""
@@ -166,7 +174,10 @@ class Builder:
                 "mm", (value,), elements, value.dtype, saves=(value,) if keeps else (), weights=(weight, *biases),
                 forward_temp=expanded, backward_temp=expanded,
             )  # fmt: skip
-        cast = tape.run(CAST_WEIGHT, (), weight.elements, self.step.compute, weights=(weight,))
+        cast = tape.run(
+            "cast weight", (), weight.elements, step.compute, weights=(weight,),
+            cached=weight.trained and step.whole_leaves and not step.compiled,
+        )  # fmt: skip
         saves = (*((value,) if weight.trained else ()), *((cast,) if value.grad else ()))
         return tape.run("mm", (value, cast), elements, self.step.compute, saves=saves, weights=biases)
 

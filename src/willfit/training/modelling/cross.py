@@ -40,7 +40,7 @@ def cross_attention(
     keys, values = found if len(found) == 2 else tape.split(found[0], (found[0].elements // 2,) * 2)
     shape = Attention(mixer.heads, mixer.kv_heads, mixer.head_dim, mixer.head_dim)
     queries, keys = head_norms(builder, queries, keys, parts.norms, shape, traits)
-    looking = builder.stepping(replace(step, keys=length, masked=False, attends_back=False))
+    looking = builder.stepping(replace(step, keys=length, masked=step.source_masked, attends_back=False))
     by_head = builder.manner.by_head
     if by_head:
         queries, keys, values = (tape.copy(one) for one in (queries, keys, values))

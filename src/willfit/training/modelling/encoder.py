@@ -6,21 +6,37 @@ from dataclasses import replace
 
 from willfit.architectures.model import Architecture
 from willfit.training.modelling.builder import Builder
+from willfit.training.modelling.embedding import with_leaf
 from willfit.training.modelling.roles import norms_of
 from willfit.training.modelling.step import Step
 from willfit.training.tape import Value
 
 
 def encoder_step(step: Step, architecture: Architecture) -> Step:
-    """How the encoder runs: on as many positions as it always has, or as the decoder's sequence."""
+    """How the encoder runs: on as many positions as it always has, and sees all of, or as the decoder's sequence."""
     length = architecture.encoder_tokens or step.source or step.length
-    return replace(step, length=length, keys=length, attends_back=False, sequence_parallel=False)
+    masked = step.masked and not architecture.encoder_tokens
+    return replace(
+        step, length=length, keys=length, attends_back=False, sequence_parallel=False, masked=masked
+    )
 
 
-def encoder_front(builder: Builder, architecture: Architecture) -> Value:
+def decoder_step(step: Step, architecture: Architecture) -> Step:
+    """How the decoder behind an encoder runs: collators give a mask of the encoder's padding alone.
+
+    transformers `data/data_collator.py: DataCollatorForSeq2Seq`; PEFT masks what a prefix puts in front.
+    """
+    if not architecture.encoder:
+        return step
+    padded = encoder_step(step, architecture).masked
+    return replace(step, masked=step.prefix_tokens > 0, source_masked=padded)
+
+
+def encoder_front(builder: Builder, architecture: Architecture, hooked: bool = False) -> Value:
     """Two convolutions over the spectrum, the second of which halves its length, or a look-up of tokens.
 
-    transformers `WhisperEncoder.forward`; the look-up's gradient is that of the shared table.
+    transformers `WhisperEncoder.forward`; the look-up's gradient is that of the shared table. For `hooked` see
+    `embedding.py`.
     """
     tape, step = builder.tape, builder.step
     tape.module = "encoder"
@@ -29,7 +45,9 @@ def encoder_front(builder: Builder, architecture: Architecture) -> Value:
     if not convolutions:
         weight = builder.stored(architecture.embeddings[0]).weight
         looked = tape.run("embedding", (), size, weight.dtype, weights=(replace(weight, trained=False),))
-        return tape.dropout(looked, architecture.traits.embedding_dropout if step.training else 0.0)
+        looked = replace(looked, grad=hooked or weight.trained)
+        found = tape.dropout(looked, architecture.traits.embedding_dropout if step.training else 0.0)
+        return with_leaf(tape, found, looked if hooked else None)
     value: Value | None = None
     for index, tensor in enumerate(convolutions):
         weight = builder.stored(tensor).weight

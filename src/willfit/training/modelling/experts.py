@@ -8,6 +8,7 @@ from willfit.architectures.model import FeedForward, Tensor
 from willfit.architectures.traits import Traits
 from willfit.quantities import DTYPE_BYTES
 from willfit.training.modelling.activations import gate_product
+from willfit.training.modelling.adapted import remade
 from willfit.training.modelling.builder import Builder, Stored
 from willfit.training.modelling.dense_experts import dense_experts
 from willfit.training.modelling.router import routed
@@ -85,13 +86,23 @@ def _expert(
     width = max(1, shape.expert_width // builder.step.expert_tensor_ranks)
     # Biases are gathered for each row by its expert's number, which is kept.
     numbers = 8 * rows if biased else 0
+    one, other = _made(builder, inward), _made(builder, outward)
     if shape.gated:
-        both = _product(builder, chosen, inward, rows * 2 * width, numbers)
+        both = _product(builder, chosen, inward, rows * 2 * width, numbers, one)
         gate, up = tape.split(both, (rows * width,) * 2)
         inner = gate_product(builder, gate, up, traits.activation)
     else:
-        inner = builder.activation(_product(builder, chosen, inward, rows * width), traits.activation)
-    return _product(builder, inner, outward, rows * (chosen.elements // rows))
+        inner = builder.activation(_product(builder, chosen, inward, rows * width, 0, one), traits.activation)
+    found = _product(builder, inner, outward, rows * (chosen.elements // rows), 0, other)
+    # What a parametrization makes is cached until the module returns (torch `nn/utils/parametrize.py: cached`).
+    tape.hold(*(made for made in (one, other) if made is not None))
+    return found
+
+
+def _made(builder: Builder, stored: Stored) -> Value | None:
+    """The weight of all experts that an adapter makes in place of their own (PEFT `ParamWrapper`)."""
+    forward = stored.forward
+    return remade(builder.tape, forward) if forward is not None and forward.makes_weight else None
 
 
 def _weighed(builder: Builder, given: Value, weights: Value) -> Value:
@@ -183,13 +194,27 @@ def _joined(builder: Builder, tensors: Sequence[Tensor]) -> Stored:
     first = parts[0].weight
     elements = sum(part.weight.elements for part in parts)
     return Stored(
-        Weight(elements, first.dtype, first.trained, first.gradient_dtype), sum(p.expanded for p in parts)
+        Weight(elements, first.dtype, first.trained, first.gradient_dtype),
+        sum(part.expanded for part in parts),
+        forward=parts[0].forward,
     )
 
 
-def _product(builder: Builder, value: Value, stored: Stored, elements: int, numbers: int = 0) -> Value:
+def _product(
+    builder: Builder,
+    value: Value,
+    stored: Stored,
+    elements: int,
+    numbers: int = 0,
+    made: Value | None = None,
+) -> Value:
     """A grouped product: autocast leaves it alone, and the input takes the weights' dtype (`_grouped_mm`)."""
     value = builder.tape.cast(value, stored.weight.dtype)
+    if made is not None:
+        saves = (*((value,) if made.grad else ()), *((made,) if value.grad else ()))
+        return builder.tape.run(
+            "grouped mm", (value, made), elements, value.dtype, saves=saves, kept_bytes=numbers
+        )
     if builder.step.low_bits is not None and not stored.expanded:
         return builder.in_low_bits(value, stored.weight, elements)
     return builder.tape.run(

@@ -29,6 +29,8 @@ class LossPath:
         The loss is compiled by itself, with its upcast.
     narrow
         Nothing upcasts them: their logarithms have their dtype.
+    autocast
+        The loss runs under autocast.
     shifts
         Logits are copied one position on, to compare them with labels; later versions move the labels.
     rows
@@ -63,10 +65,20 @@ class LossPath:
     classes: int = 0
     pooled: bool = False
     narrow: bool = False
+    autocast: bool = False
     compiled: bool = False
     upcasts_first: bool = False
     liger: tuple[int, ...] = ()
     widens_output: bool = False
+
+    def returned_bytes(self, width: int) -> int:
+        """Bytes of logits as they are and in float32, which a caller is given once autocast has ended.
+
+        accelerate `utils/operations.py: ConvertOutputsToFp32`. For `width` see `held_bytes`.
+        """
+        if not (self.autocast and self.inside) or self.compiled or self.kind != "hf":
+            return 0
+        return self.rows * (self.classes or self.vocabulary) * (width + 4)
 
     def held_bytes(self, width: int) -> int:
         """Bytes of logits that the caller holds through the backward pass, which needs their logarithms alone.
@@ -79,17 +91,6 @@ class LossPath:
         if not self.keeps_logits or self.compiled or self.kind not in ("hf", "vocab-parallel"):
             return 0
         return self.rows * self.vocabulary * (4 if self.upcasts else width)
-
-    def widened_bytes(self, width: int) -> int:
-        """Bytes of logits and of their float32 copy, which the model gives when autocast has been left.
-
-        Parameters
-        ----------
-        width
-            Bytes of an element as the model computes.
-        """
-        whole = self.kind in ("hf", "fused") and not (self.classes or self.pooled or self.upcasts)
-        return self.rows * self.vocabulary * (width + 4) if self.widens_output and whole else 0
 
 
 def head(builder: Builder, value: Value, architecture: Architecture, path: LossPath) -> Value:
@@ -106,6 +107,8 @@ def head(builder: Builder, value: Value, architecture: Architecture, path: LossP
     """
     tape = builder.tape
     norms = norms_of([tensor for tensor in architecture.head if tensor.kind == "norm"])
+    if not (path.classes or path.pooled):
+        value = _transformed(builder, value, architecture)
     tape.module = "norm"
     for norm in norms[-1:]:
         if norm.weight is not None:
@@ -119,6 +122,19 @@ def head(builder: Builder, value: Value, architecture: Architecture, path: LossP
     if path.inside:
         tape.hold(value)
     return loss
+
+
+def _transformed(builder: Builder, value: Value, architecture: Architecture) -> Value:
+    """What encoders put before the norm and the projection: a dense layer, bent (`BertPredictionHeadTransform`)."""
+    hidden = architecture.hidden_size
+    found = [t for t in architecture.head if t.kind == "linear" and t.shape == (hidden, hidden)]
+    if architecture.causal or not found or hidden == architecture.vocab_size:
+        return value
+    builder.tape.module = "logits"
+    biases = {t.name.removesuffix(".bias"): t for t in architecture.head if t.kind == "bias"}
+    dense = found[0]
+    value = builder.linear(value, dense, biases.get(dense.name.removesuffix(".weight")))
+    return builder.activation(value, architecture.traits.activation)
 
 
 def _loss(
@@ -141,6 +157,9 @@ def _loss(
         if path.kind == "vocab-parallel"
         else _cross_entropy(tape, logits, path)
     )
+    if path.widens_output and logits.dtype != "fp32":
+        tape.run("cast output", (), logits.elements, "fp32")
+        tape.hold(logits)
     if path.keeps_logits:
         tape.hold(logits)
     return loss
@@ -185,6 +204,10 @@ def _cross_entropy(tape: Tape, logits: Value, path: LossPath) -> Value:
         return loss
     wide = wide if path.narrow else tape.cast(wide, "fp32")
     logarithms = tape.run("log_softmax", (wide,), size, wide.dtype, saves_output=True)
+    if path.narrow and path.autocast:
+        # The dtype is asked for by name, which autocast respects; what compares with labels is upcast
+        # (`aten/src/ATen/native/LossNLL.cpp: cross_entropy_loss`, `autocast_mode.h`: fp32 and fp32_set_opt_dtype).
+        logarithms = tape.cast(logarithms, "fp32")
     loss = tape.run("nll_loss", (logarithms,), 1, "fp32", saves=(logarithms,))
     tape.hold(given, wide)
     return loss

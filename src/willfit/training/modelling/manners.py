@@ -61,6 +61,9 @@ class Manner:
         Input and projection of the state-space mixer are multiplied by factors.
     gated_norm
         Kind of the norm behind a recurrent mixer's gate.
+    narrow_loss
+        The class computes its loss itself, on logits in the dtype in which they are (`CrossEntropyLoss` in the
+        forward of encoders and of encoder-decoders, in all versions); only autocast upcasts them.
     """
 
     norm: str = ""
@@ -86,6 +89,7 @@ class Manner:
     scales_mixer: bool = False
     gated_norm: str = "rms"
     wide_weights: bool = False
+    narrow_loss: bool = False
 
 
 def manner_of(architecture: Architecture) -> Manner:
@@ -98,6 +102,7 @@ def manner_of(architecture: Architecture) -> Manner:
 
 
 _CAT = Manner(rope="cat")
+_NARROW = Manner(softmax="narrow", narrow_loss=True)
 _CAT_OWN = Manner(rope="cat", own_angles=1)
 _WIDE_ROPE = Manner(rope="wide")
 _WIDE_OWN = Manner(rope="wide", own_angles=1)
@@ -108,18 +113,18 @@ _MANNERS = {
     "afmoe": _WIDE_WEIGHTS,
     "axk1": _WIDE_WEIGHTS,
     "bailing_hybrid": _WIDE_WEIGHTS,
-    "bart": Manner(softmax="narrow"),
-    "bert": Manner(softmax="narrow"),
+    "bart": _NARROW,
+    "bert": _NARROW,
     "bloom": Manner(sdpa=False),
-    "camembert": Manner(softmax="narrow"),
+    "camembert": _NARROW,
     "codegen": Manner(rope="cat", own_angles=2, softmax="float", sdpa=False),
     "cohere": _WIDE_ROPE,
     "cohere2": _WIDE_ROPE,
-    "deberta-v2": Manner(softmax="narrow", sdpa=False, disentangled=True),
+    "deberta-v2": Manner(softmax="narrow", sdpa=False, disentangled=True, narrow_loss=True),
     "deepseek_v2": Manner(rope="complex", wide_weights=True),
     "deepseek_v3": _WIDE_WEIGHTS,
     "deepseek_v32": _WIDE_WEIGHTS,
-    "distilbert": Manner(softmax="narrow"),
+    "distilbert": _NARROW,
     "dots1": _WIDE_WEIGHTS,
     "ernie4_5": _WIDE_OWN,
     "ernie4_5_moe": Manner(rope="wide", own_angles=1, wide_router=True, outside_autocast=True),
@@ -153,7 +158,7 @@ _MANNERS = {
     "lfm2_moe": Manner(narrow_scores=True),
     "llama4_text": Manner(rope="complex", softmax="narrow", norms_late=True, dense_experts=True),
     "longcat_flash": _WIDE_WEIGHTS,
-    "mbart": Manner(softmax="narrow"),
+    "mbart": _NARROW,
     "mimo_v2": _WIDE_WEIGHTS,
     "mimo_v2_flash": Manner(rope="cat", softmax="sinks", sdpa=False, wide_weights=True),
     "minimax": _WIDE_WEIGHTS,
@@ -161,7 +166,7 @@ _MANNERS = {
     "minimax_m3_vl_text": _CAT_AND_WIDE_WEIGHTS,
     "mixtral": _WIDE_WEIGHTS,
     "mpt": Manner(sdpa=False),
-    "mt5": Manner(softmax="narrow"),
+    "mt5": _NARROW,
     "nemotron": _CAT,
     "nemotron_h": Manner(norm="rms_copied", wide_weights=True),
     "phi": _CAT,
@@ -170,13 +175,13 @@ _MANNERS = {
     "qwen3_5_moe_text": Manner(rope="cat", shared_first=True),
     "qwen3_5_text": _CAT,
     "qwen3_next": Manner(rope="cat", shared_first=True),
-    "roberta": Manner(softmax="narrow"),
+    "roberta": _NARROW,
     "solar_open": _WIDE_WEIGHTS,
     "stablelm": _CAT,
-    "t5": Manner(softmax="narrow"),
-    "umt5": Manner(softmax="narrow"),
-    "whisper": Manner(softmax="narrow", by_head=True),
-    "xlm-roberta": Manner(softmax="narrow"),
+    "t5": _NARROW,
+    "umt5": _NARROW,
+    "whisper": Manner(softmax="narrow", by_head=True, narrow_loss=True),
+    "xlm-roberta": _NARROW,
     "youtu": _WIDE_WEIGHTS,
 }
 

@@ -10,6 +10,7 @@ from willfit.quantities import DTYPE_BYTES, round_up
 from willfit.training.modelling.builder import Builder
 from willfit.training.modelling.disentangled import disentangled_scores
 from willfit.training.modelling.kernels import chosen_sdpa, flash_workspace
+from willfit.training.modelling.step import Step
 from willfit.training.tape import Value
 
 #: State of the random generator that kernels keep (`_scaled_dot_product_flash_attention`, `_efficient_attention`).
@@ -49,6 +50,7 @@ def attend(
         A bias of positions is joined with a mask anew in each layer.
     """
     step, tape = builder.step, builder.tape
+    padded = step.masked
     if step.autocast:
         queries, keys, values = (tape.cast(one, step.compute) for one in (queries, keys, values))
     kind = step.attention
@@ -74,13 +76,13 @@ def attend(
         shape = replace(mixer, value_dim=mixer.head_dim)
         mixed = _fused(builder, queries, keys, values, shape, kind)
         return tape.run("cut", (mixed,), step.tokens * mixer.output_width // step.tensor_ranks, values.dtype)
-    mask = _mask_bytes(builder, mixer, traits, kind, own_bias, DTYPE_BYTES[queries.dtype])
+    mask = _mask_bytes(builder, mixer, traits, kind, own_bias, padded, DTYPE_BYTES[queries.dtype])
     mixed = _fused(builder, queries, keys, values, mixer, kind, mask)
     return tape.copy(mixed) if by_head and kind != "efficient" else mixed
 
 
 def _mask_bytes(
-    builder: Builder, mixer: Attention, traits: Traits, kind: str, own_bias: bool, width: int
+    builder: Builder, mixer: Attention, traits: Traits, kind: str, own_bias: bool, padded: bool, width: int
 ) -> int:
     """Bytes of the additive mask that the memory-efficient kernel keeps: one for all heads, or a bias of each.
 
@@ -91,6 +93,10 @@ def _mask_bytes(
         return 0
     if traits.position_bias != "none":
         pairs = step.length * step.keys
+        if padded:
+            # With a mask of its own for each sequence the bias becomes one for each, even where all layers share it
+            # (transformers 5.23 `integrations/sdpa_attention.py: create_position_bias_mask`).
+            return step.batch * rank_heads(builder, mixer)[0] * pairs * width
         # Where what lies ahead is masked, a byte for each pair says so.
         ahead = pairs if step.attends_back else 0
         return rank_heads(builder, mixer)[0] * pairs * width + ahead if own_bias else 0
@@ -133,6 +139,11 @@ def repeated(builder: Builder, value: Value, times: int) -> Value:
     return builder.tape.run("repeat", (value,), value.elements * times, value.dtype)
 
 
+def _broadcast(step: Step, heads: int, kv_heads: int) -> bool:
+    """Whether one head's keys serve all heads of a single sequence as a view: one stride leads to every head."""
+    return heads != kv_heads == 1 == step.batch
+
+
 def _eager(
     builder: Builder,
     queries: Value,
@@ -152,10 +163,11 @@ def _eager(
     # one stride apart (`aten/src/ATen/native/LinearAlgebra.cpp: matmul`).
     single = step.batch == 1
     queries = queries if by_head or single else tape.copy(queries)
-    if times > 1 or not single:
-        values = repeated(builder, values, times)
-    if times > 1 or not (by_head or single):
-        keys = repeated(builder, keys, times)
+    if not _broadcast(step, heads, kv_heads):
+        if times > 1 or not single:
+            values = repeated(builder, values, times)
+        if times > 1 or not (by_head or single):
+            keys = repeated(builder, keys, times)
     size = step.batch * heads * step.length * step.keys
     if builder.manner.softmax == "float" and not step.autocast:
         queries, keys = tape.cast(queries, "fp32"), tape.cast(keys, "fp32")
@@ -237,7 +249,9 @@ def _math(builder: Builder, queries: Value, keys: Value, values: Value, mixer: A
     heads, kv_heads = rank_heads(builder, mixer)
     queries, keys, values = (tape.cast(one, "fp32") for one in (queries, keys, values))
     queries, keys = tape.scale(queries), tape.scale(keys)
-    if heads != kv_heads:
+    # Falcon leaves its head to be broadcast; `enable_gqa` repeats heads (`repeat_interleave`).
+    leaves = builder.manner.splits == "copies" and _broadcast(step, heads, kv_heads)
+    if heads != kv_heads and not leaves:
         keys = repeated(builder, keys, heads // kv_heads)
         values = repeated(builder, values, heads // kv_heads)
     size = step.batch * heads * step.length * step.keys

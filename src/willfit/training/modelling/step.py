@@ -35,6 +35,8 @@ class Step:
         An explicit mask reaches attention.
     mask_heads
         Heads that have masks of their own; 0 if one serves all.
+    source_masked
+        What cross attention looks at is masked, for it is padded.
     source
         Tokens of each sequence that cross attention looks at; 0 for as many as its own.
     repeats_keys
@@ -55,6 +57,8 @@ class Step:
         Dropout is on.
     compiled
         Layers and loss run under `torch.compile`, which keeps results of products and makes the rest anew.
+    whole_leaves
+        Parameters are leaves of the graph, not shards that are gathered: autocast keeps its copies of leaves.
     wide_angles
         Cosine and sine stay float32 under autocast.
     keeps_quantized_input, computes_as_given, expands_twice
@@ -78,6 +82,7 @@ class Step:
     prefix_tokens: int = 0
     prompt_tokens: int = 0
     mask_heads: int = 0
+    source_masked: bool = False
     source: int = 0
     repeats_keys: bool = False
     tensor_ranks: int = 1
@@ -91,6 +96,7 @@ class Step:
     attends_back: bool = True
     training: bool = True
     compiled: bool = False
+    whole_leaves: bool = True
     wide_angles: bool = True
     keeps_quantized_input: bool = False
     computes_as_given: bool = False

@@ -52,12 +52,16 @@ class Wrapping:
         The last layer is not freed between its forward and its backward pass.
     loss_inside
         The wrapped model gives the loss, so that the backward pass of the loss finds the last layer gathered already.
+    empty_root
+        The root unit holds nothing: with FSDP2 the loss's backward pass then fetches nothing ahead. So it is if ends
+        are apart, or together in a unit of their own.
     """
 
     mixed: bool = False
     ends_apart: bool = False
     keeps_last: bool = False
     loss_inside: bool = False
+    empty_root: bool = False
 
 
 #: Layers, and the rest as the root unit.
@@ -78,6 +82,24 @@ def joined(one: Unit, other: Unit) -> Unit:
 
 
 @dataclass(frozen=True, slots=True)
+class Pass:
+    """The forward and the backward pass of a micro-batch after which gradients are not shared yet.
+
+    Attributes
+    ----------
+    held
+        Bytes of gradients that are there when it begins.
+    backward, joined, left
+        As in `Communication`.
+    """
+
+    held: int
+    backward: tuple[int, ...]
+    joined: tuple[int, ...]
+    left: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Communication:
     """What sharing makes of weights and gradients, and the buffers that it needs.
 
@@ -94,12 +116,15 @@ class Communication:
     forward, backward
         Buffers while each piece runs: gathered weights, and what is sent.
     left
-        Bytes of gradients that each piece leaves behind.
+        Bytes of gradients that each piece leaves behind; fewer than none where whole ones become shares.
+    lingering
+        Bytes of buffers that each piece leaves until the backward pass is over.
     joined
         Gathered weights and buffers at the end of each piece's backward pass, while its gradient is put together, the
         gradient's parts among them; 0 where nothing is.
-    whole
-        Bytes of gradients that wait whole for the last micro-batch of a step; 0 if they are shared at once.
+    earlier
+        Micro-batches before the last of a step whose gradients wait whole for that, the first and one of the others;
+        none if gradients are shared at once. All else is the last one's.
     step
         Buffers while the optimizer steps.
     host
@@ -125,12 +150,18 @@ class Communication:
     master: int = 0
     step: int = 0
     host: int = 0
-    whole: int = 0
+    lingering: tuple[int, ...] = ()
+    earlier: tuple[Pass, ...] = ()
     before_step: int = 0
     buffered: bool = False
     frees_gradients: bool = False
     formula: str = ""
     reference: str = ""
+
+    @property
+    def whole(self) -> int:
+        """Bytes of gradients that wait whole for the last micro-batch; 0 if they are shared at once."""
+        return sum(self.earlier[0].left) if self.earlier else 0
 
 
 def alone(units: Sequence[Unit]) -> Communication:

@@ -20,11 +20,12 @@ def ddp(units: Sequence[Unit], layout: LayoutSettings) -> Communication:
         `bucket_view` decides whether gradients lie in the buckets.
     """
     own = alone(units)
+    reference = "torch csrc/distributed/c10d/reducer.cpp: initialize_buckets"
     if layout.bucket_view:
-        return own
-    return replace(
-        own,
-        resident=own.gradients,
-        formula=f"{own.gradients} B of buckets that gradients are copied into",
-        reference="torch csrc/distributed/c10d/reducer.cpp: initialize_buckets",
-    )
+        # Buckets are made with the model. Autograd still makes each gradient anew, for none is left from the step
+        # before (`zero_grad(set_to_none=True)`): it is copied into its bucket and then becomes a view of that.
+        formula = f"{own.gradients} B of buckets that gradients are views of"
+        zeros = (0,) * len(units)
+        return replace(own, left=zeros, buffered=True, formula=formula, reference=reference)
+    formula = f"{own.gradients} B of buckets that gradients are copied into"
+    return replace(own, resident=own.gradients, formula=formula, reference=reference)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from willfit.engines.versions import parse_version
 from willfit.errors import BadInput
 from willfit.quantities import ceil_div
 from willfit.training.layout import Ranks
@@ -13,6 +14,9 @@ from willfit.training.sharding.base import BLOCKS, Communication, Unit, Wrapping
 from willfit.training.sharding.ddp import ddp
 from willfit.training.sharding.fsdp import fsdp
 from willfit.training.sharding.zero import zero
+
+#: torch, from which on FSDP2 holds what is summed up over replicas (`_fsdp_param_group.py: AllReduceState`).
+_HOLDS_REDUCED = (2, 6)
 
 
 def communication_of(
@@ -52,9 +56,11 @@ def communication_of(
     if kind == "ddp":
         return ddp(units, layout)
     if kind in ("fsdp1", "fsdp2"):
-        postponed = postpones and settings.gradient_accumulation > 1
+        together = settings.gradient_accumulation if postpones else 1
+        torch = settings.versions.get("torch")
+        holds = torch is None or parse_version(torch) >= _HOLDS_REDUCED
         offloads = settings.offload.params
-        return fsdp(units, layout, precision, ranks, kind == "fsdp2", offloads, wrapping, postponed)
+        return fsdp(units, layout, precision, ranks, kind == "fsdp2", offloads, wrapping, together, holds)
     if kind in ("zero1", "zero2", "zero3"):
         return zero(units, layout, precision, settings.offload, shared, int(kind[-1]), hidden)
     if kind == "distributed-optimizer":

@@ -5,6 +5,6 @@ engine does and finds what is kept and where memory peaks (`replay.py`).
 """
 
 from willfit.training.tape.replay import Moment, Replay, replay
-from willfit.training.tape.tape import CAST_WEIGHT, Operation, Tape, Value, Weight
+from willfit.training.tape.tape import Operation, Tape, Value, Weight
 
-__all__ = ["CAST_WEIGHT", "Moment", "Operation", "Replay", "Tape", "Value", "Weight", "replay"]
+__all__ = ["Moment", "Operation", "Replay", "Tape", "Value", "Weight", "replay"]

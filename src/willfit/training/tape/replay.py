@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 
-from willfit.training.tape.tape import CAST_WEIGHT, Operation, Tape, Value
+from willfit.training.tape.tape import Operation, Tape, Value
 
 #: Which operations' outputs selective checkpointing keeps.
 Selection = Callable[[Sequence[Operation]], list[Operation]]
@@ -63,13 +63,19 @@ class Replay:
         Bytes of values that its caller holds through the backward pass.
     lingering
         Bytes of what is kept that go with the graph only.
-    widened
-        Bytes of its output and of a copy of that, which are there once it has run.
-    cast
-        Bytes of copies of trained parameters in the dtype of products.
+    cached, cached_only
+        Bytes that are held until the whole forward pass is over; and those of them that are not kept.
+    returned
+        Bytes of what the caller is given when it is, as it is and in float32.
     again
         The fullest moment backward where it all runs a second time for that: what hangs on the graph hangs on that of
-        the first run, and the second run's goes at once. None if nothing does.
+        the first run, and the second run's goes at once. None if nothing hangs there.
+    rerun
+        The fullest moment of a forward pass that ends where the last value is kept, as checkpoints that do not reenter
+        autograd run it again (torch `utils/checkpoint.py: set_checkpoint_early_stop`).
+    waiting
+        Bytes of gradients that are there when the backward pass first needs what was kept: such checkpoints run again
+        then.
     """
 
     input_bytes: int
@@ -82,15 +88,18 @@ class Replay:
     gradients: int
     held: int = 0
     lingering: int = 0
+    cached: int = 0
+    cached_only: int = 0
+    returned: int = 0
     again: Moment | None = None
-    cast: int = 0
-    widened: int = 0
+    rerun: Moment = Moment()
+    waiting: int = 0
 
     def kept_as_selected(self) -> Replay:
         """The same where only what is selected is kept, and the rest is made anew without room of its own."""
         backward = replace(self.backward, kept=min(self.backward.kept, self.selected))
         forward = replace(self.forward, kept=min(self.forward.kept, self.selected))
-        return replace(self, kept=self.selected, forward=forward, backward=backward)
+        return replace(self, kept=self.selected, forward=forward, backward=backward, cached=0, cached_only=0)
 
 
 def replay(
@@ -117,10 +126,11 @@ def replay(
         Bytes of values that the caller holds through the backward pass.
     """
     keepers = _keepers(tape)
+    cached = _cached(tape)
     by_module = _kept_by_module(tape)
     total = sum(by_module.values())
-    forward = _forward(tape, given, result, keepers)
-    backward = _backward(tape, result, keepers, total, accumulates, held)
+    forward, rerun = _forward(tape, given, result, keepers, cached)
+    backward, waiting = _backward(tape, result, keepers, total, accumulates, held)
     gradients = sum(operation.weight_bytes for operation in tape.operations)
     lingering = sum(tape.sizes[storage] for storage in _lingering(tape))
     again = _again(tape, result, accumulates, held) if lingering else None
@@ -135,18 +145,11 @@ def replay(
         gradients,
         held,
         lingering,
-        again,
-        _cast(tape),
-    )
-
-
-def _cast(tape: Tape) -> int:
-    """Bytes of copies of trained parameters."""
-    return sum(
-        value.bytes
-        for operation in tape.operations
-        if operation.name == CAST_WEIGHT and operation.differentiates
-        for value in operation.outputs
+        sum(tape.sizes[storage] for storage in cached),
+        sum(tape.sizes[storage] for storage in cached if storage not in keepers),
+        again=again,
+        rerun=rerun,
+        waiting=waiting,
     )
 
 
@@ -158,7 +161,7 @@ def _again(tape: Tape, result: Value, accumulates: bool, held: int) -> Moment:
         for operation in tape.operations
     ]
     kept = sum(_kept_by_module(bare).values())
-    return _backward(bare, result, _keepers(bare), kept, accumulates, held)
+    return _backward(bare, result, _keepers(bare), kept, accumulates, held)[0]
 
 
 def _keepers(tape: Tape) -> Counter[int]:
@@ -204,21 +207,43 @@ def _kept_by_module(tape: Tape) -> dict[str, int]:
     return dict(found)
 
 
-def _forward(tape: Tape, given: Value, result: Value, keepers: Counter[int]) -> Moment:
+def _cached(tape: Tape) -> set[int]:
+    """Storages that are held until the whole forward pass is over."""
+    return {one.storage for operation in tape.operations if operation.cached for one in operation.outputs}
+
+
+def _forward(
+    tape: Tape, given: Value, result: Value, keepers: Counter[int], cached: set[int]
+) -> tuple[Moment, Moment]:
+    """The fullest moment, and the fullest until the last value is kept."""
+    keeping = [
+        index
+        for index, operation in enumerate(tape.operations)
+        if operation.differentiates and (operation.saved or operation.kept_bytes)
+    ]
+    end = keeping[-1] if keeping else -1
     last: dict[int, int] = {}
     for index, operation in enumerate(tape.operations):
         for value in (*operation.inputs, *operation.outputs, *operation.saved):
             last[value.storage] = index
     dying: dict[int, list[int]] = {}
     for storage, index in last.items():
-        if storage not in keepers and storage not in (given.storage, result.storage):
+        if (
+            storage not in keepers
+            and storage not in cached
+            and storage not in (given.storage, result.storage)
+        ):
             dying.setdefault(index, []).append(storage)
     alive = {given.storage}
     kept = passing = 0
     if given.storage in keepers:
         kept += tape.sizes[given.storage]
-    most = Moment()
+    most = again = Moment()
     for index, operation in enumerate(tape.operations):
+        if index == end:
+            # What an operation is given is kept before it runs, what it makes afterwards.
+            inside = operation.kept_bytes or any(one in operation.outputs for one in operation.saved)
+            again = most
         for value in operation.outputs:
             if value.storage not in alive:
                 alive.add(value.storage)
@@ -229,9 +254,11 @@ def _forward(tape: Tape, given: Value, result: Value, keepers: Counter[int]) -> 
         kept += operation.kept_bytes
         if kept + passing + operation.forward_temp > most.bytes:
             most = Moment(_named(operation), kept, passing + operation.forward_temp)
+        if index == end and inside:
+            again = most
         for storage in dying.get(index, ()):
             passing -= tape.sizes[storage]
-    return most
+    return most, again
 
 
 class _Gradient:
@@ -246,19 +273,23 @@ class _Gradient:
 
 def _backward(
     tape: Tape, result: Value, keepers: Counter[int], kept: int, accumulates: bool, outside: int
-) -> Moment:
+) -> tuple[Moment, int]:
+    """The fullest moment, and gradients that are there when something kept is needed first."""
     held = dict(keepers)
     for storage in _lingering(tape):
         held[storage] += 1
     gradients = {result.number: _Gradient(result.bytes)}
     passing, trained = result.bytes + outside, 0
     most = Moment("", kept, passing, trained)
+    waiting: int | None = None
     for operation in reversed(tape.operations):
         if not operation.differentiates:
             continue
         arriving = [found for value in operation.outputs if (found := gradients.pop(value.number, None))]
         if not arriving:
             continue
+        if waiting is None and (operation.saved or operation.kept_bytes):
+            waiting = passing
         if operation.reuses:
             # Gradients are written over what was saved.
             kept -= _freed(tape, operation, held)
@@ -276,7 +307,7 @@ def _backward(
                 passing -= found.bytes
         if not operation.reuses:
             kept -= _freed(tape, operation, held)
-    return most
+    return most, passing if waiting is None else waiting
 
 
 def _freed(tape: Tape, operation: Operation, held: dict[int, int]) -> int:

@@ -17,9 +17,6 @@ from dataclasses import dataclass, field
 
 from willfit.quantities import DTYPE_BYTES
 
-#: What copies of parameters in the dtype of products are called.
-CAST_WEIGHT = "cast weight"
-
 
 @dataclass(frozen=True, slots=True)
 class Value:
@@ -99,6 +96,9 @@ class Operation:
     outlives
         What is saved hangs on the graph itself (an attribute of a Python function's context), so that it goes with the
         graph and not when the operation has been differentiated.
+    cached
+        Its output is held until the forward pass is over, whether or not it is kept: autocast's copy of a trained
+        parameter (`aten/src/ATen/autocast_mode.cpp: cached_cast`).
     differentiates
         Whether the backward pass visits it.
     """
@@ -115,6 +115,7 @@ class Operation:
     passes: bool = False
     reuses: bool = False
     outlives: bool = False
+    cached: bool = False
     differentiates: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -171,6 +172,7 @@ class Tape:
         passes: bool = False,
         reuses: bool = False,
         outlives: bool = False,
+        cached: bool = False,
     ) -> Value:
         """An operation with one new output.
 
@@ -186,7 +188,7 @@ class Tape:
             What its derivative needs: values, its own output, other bytes.
         weights
             Parameters that it uses; trained ones get gradients.
-        forward_temp, backward_temp, passes, reuses, outlives
+        forward_temp, backward_temp, passes, reuses, outlives, cached
             See `Operation`.
         """
         grad = any(value.grad for value in inputs) or any(weight.trained for weight in weights)
@@ -205,6 +207,7 @@ class Tape:
                 passes,
                 reuses,
                 outlives,
+                cached,
             )
         )
         return output

@@ -40,7 +40,7 @@ optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad]
 schedule = get_linear_schedule_with_warmup(optimizer, 2, 10)
 model, optimizer, loader, schedule = accelerator.prepare(model, optimizer, loader, schedule)
 model.train()
-for epoch in range(3):
+for _ in range(3):
     for batch in loader:
         with accelerator.accumulate(model):
             loss = model(**batch).loss

@@ -57,6 +57,9 @@ class Model(nn.Module):
 model = Model().to(device)
 assert model.head.weight is model.embedding.weight
 assert model.embedding.weight.is_cuda
+held = {one.data_ptr(): one for one in (*model.parameters(), *model.buffers())}.values()
+assert torch.cuda.memory_allocated() == sum(-(-one.nbytes // 512) * 512 for one in held)
+assert torch.cuda.memory_reserved() >= torch.cuda.max_memory_allocated() >= torch.cuda.memory_allocated()
 data = TensorDataset(torch.randint(0, 1000, (48, 33)))
 training, held_out = random_split(data, [40, 8])
 loader = DataLoader(training, batch_size=4, shuffle=True, pin_memory=True, num_workers=2, drop_last=True)
@@ -100,7 +103,7 @@ for _ in range(args.epochs):
             optimizer.zero_grad(set_to_none=True)
             accuracy = (logits.argmax(-1) == tokens[:, 1:]).float().mean().item()
             print(
-                f"loss {loss.item():.3f} {loss:.3f} norm {norm:.3f} accuracy {accuracy:.1%} rate {scheduler.get_last_lr()}"
+                f"loss {loss.item():.3f} {loss:.3f} norm {norm:.3f} {accuracy:.1%}", scheduler.get_last_lr()
             )
             print(
                 torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated(), torch.cuda.memory_reserved()

@@ -79,7 +79,7 @@ def declare(parser: Parser) -> None:
 def run(given: Namespace, program: Sequence[str]) -> int:
     """Print the answer; 0 if it fits or no device was named, 1 if it does not fit, 2 if that cannot be judged."""
     _writable(given)
-    with _shown(given.json) as progress:
+    with _shown(quiet=given.json or bool(program)) as progress:
         traced = _traced(given, program, progress)
     _write(given, traced)
     estimate = traced.estimate

@@ -15,8 +15,8 @@ from willfit.tracing.worker.tracer import Tracer
 _MIB = 1 << 20
 
 
-def wrapped(model: Any, asked: Train, tracer: Tracer) -> torch.nn.Module:
-    """A model on the traced device under DDP. Call under the fake mode."""
+def install(tracer: Tracer) -> None:
+    """Let `DistributedDataParallel` work without torch's C++ reducer, which reads what tensors hold."""
     from torch.nn.parallel import distributed
 
     def reducer(parameters: Any, buckets: Any, *rest: Any) -> Reducer:
@@ -26,6 +26,13 @@ def wrapped(model: Any, asked: Train, tracer: Tracer) -> torch.nn.Module:
     dist.Reducer, dist.Logger = reducer, Logger
     # It reads shapes that other ranks sent.
     distributed._verify_param_shape_across_processes = lambda *_: None
+
+
+def wrapped(model: Any, asked: Train, tracer: Tracer) -> torch.nn.Module:
+    """A model on the traced device under DDP. Call under the fake mode."""
+    from torch.nn.parallel import distributed
+
+    install(tracer)
     layout = asked.settings.layout
     cap = layout.bucket_bytes
     with tracer:

@@ -22,6 +22,9 @@ from willfit.training.settings import CheckpointingSettings
 CAUSAL = (
     "AutoModelForCausalLM", "AutoModelForSeq2SeqLM", "AutoModelForImageTextToText", "AutoModelForMaskedLM",
 )  # fmt: skip
+#: Sections of a config that describe what sees or hears.
+_TOWERS = ("vision_config", "audio_config")
+
 CLASSES = {
     "classification": ("AutoModelForSequenceClassification",),
     "reward": ("AutoModelForSequenceClassification",),
@@ -66,12 +69,16 @@ def auto_class(config: Any, candidates: Iterable[str]) -> Any:
     """
     import transformers
 
-    candidates = tuple(candidates)
+    # A decoder alone is not the model that has an encoder as well.
+    candidates = tuple(name for name in candidates if not (config.is_encoder_decoder and name == CAUSAL[0]))
     for name in candidates:
         found = getattr(transformers, name)
         if type(config) in found._model_mapping:
             return found
-    raise BadInput(f"transformers makes no {config.model_type} by {' or '.join(candidates)}")
+    raise BadInput(
+        f"transformers makes no {config.model_type} by {' or '.join(candidates)}",
+        "trace your own program: willfit trace -- python train.py",
+    )
 
 
 def built(asked: Train) -> tuple[torch.nn.Module, list[str]]:
@@ -94,6 +101,10 @@ def built(asked: Train) -> tuple[torch.nn.Module, list[str]]:
             "--attn eager runs every model",
         ) from None
     notes = habits.install(model, asked.habits)
+    if any(hasattr(config, part) for part in _TOWERS):
+        notes.append(
+            "the batch is text alone: towers for images and sound hold parameters, and nothing passes them"
+        )
     checkpoint(model, settings.checkpointing)
     freeze(model, settings.frozen)
     if settings.quantization is not None:

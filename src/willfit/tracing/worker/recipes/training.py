@@ -135,7 +135,7 @@ def follow_checkpoints(tracer: Tracer) -> None:
     backward = checkpoint.backward
 
     def nested(ctx: Any, *gradients: Any) -> Any:
-        with tracer.reentered():
+        with tracer.whereabouts.reentered():
             return backward(ctx, *gradients)
 
     checkpoint.backward = staticmethod(nested)

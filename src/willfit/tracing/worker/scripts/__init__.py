@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import traceback
 
 from willfit.errors import BadInput
 from willfit.tracing.question import Script
 from willfit.tracing.worker.recipes.training import follow_checkpoints
-from willfit.tracing.worker.scripts import compiled, failures, libraries, loading, mode, outside, scaling
+from willfit.tracing.worker.scripts import (
+    compiled,
+    failures,
+    libraries,
+    loading,
+    mode,
+    outside,
+    processes,
+    scaling,
+)
 from willfit.tracing.worker.scripts.answers import Answers
 from willfit.tracing.worker.scripts.following import Finished, Following
 from willfit.tracing.worker.scripts.imports import AfterImport
@@ -87,15 +95,7 @@ def prepare(asked: Script, tracer: Tracer, host: mode.HostIsReal, following: Fol
     libraries.follow(imports, tracer)
     following.install()
     follow_checkpoints(tracer)
-    if asked.ranks > 1:
-        os.environ.update(
-            {
-                "RANK": "0",
-                "LOCAL_RANK": "0",
-                "WORLD_SIZE": str(asked.ranks),
-                "LOCAL_WORLD_SIZE": str(asked.ranks),
-            }
-        )
+    processes.install(asked.ranks, tracer, imports)
 
 
 def _over(tracer: Tracer, host: mode.HostIsReal, finished: BaseException) -> None:

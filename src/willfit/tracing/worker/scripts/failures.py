@@ -29,7 +29,7 @@ _BY_VALUES = (
 _KNOWN: tuple[tuple[type[BaseException], str, str], ...] = (
     (DynamicOutputShapeException, *_BY_VALUES),
     (DataDependentOutputException, *_BY_VALUES),
-    (UnsupportedOperatorException, "torch has no fake version of this operation", "leave this part out of the traced run"),
+    (UnsupportedOperatorException, "torch has no fake version of it", "leave this part out of the traced run"),
 )  # fmt: skip
 _ON_FAKE = (
     "it ran on fake CUDA: see that `python {name}` runs by itself, or leave this part out of the traced run"

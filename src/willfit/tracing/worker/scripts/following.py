@@ -18,6 +18,9 @@ from torch.optim import optimizer as optimizers
 from willfit.tracing.worker.scripts.naming import Names
 from willfit.tracing.worker.tracer import Tracer
 
+#: Steps beyond those asked for that are taken, if it takes them for each optimizer to have stepped twice.
+_MORE = 2
+
 
 class Finished(BaseException):
     """The script has taken the steps that were asked for. No `except Exception` takes it for an error."""
@@ -49,12 +52,10 @@ class Following:
         self._micro = 0
         self._since = 0
         self._arrived: dict[int, weakref.ref[Any]] = {}
-        self._stepped: set[int] = (
-            set()
-        )  # optimizers that took a step since the last forward pass began a step
-        self._before: set[int] = set()  # and in the step before
+        self._stepped: set[int] = set()  # optimizers that took a step in this step of the script,
+        self._before: set[int] = set()  # and in the one before
         self._trained: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
-        self._returns: dict[int, tuple[str, int, int]] = {}
+        self._returns: dict[int, tuple[str, int]] = {}  # where the script was when an optimizer's step began
 
     def install(self) -> None:
         """Put the hooks in place."""
@@ -179,7 +180,7 @@ class Following:
 
     def _steps(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
         tracer = self.tracer
-        self._returns[id(optimizer)] = tracer.phase, tracer.step, tracer.micro
+        self._returns[id(optimizer)] = tracer.phase, tracer.micro
         tracer.at("optimizer", micro=0)
 
     def _stepped_on(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
@@ -189,7 +190,7 @@ class Following:
             for kind, value in state.items() if isinstance(state, dict) else ():
                 if isinstance(value, torch.Tensor):
                     tracer.label(value, "optimizer_state", str(kind))
-        phase, _, micro = self._returns.pop(id(optimizer), ("between", 0, 0))
+        phase, micro = self._returns.pop(id(optimizer), ("between", 0))
         tracer.at("backward" if phase == "backward" else "between", micro=micro)
         self._stepped.add(id(optimizer))
         # With several optimizers a step is over when those that stepped in the last one have stepped again.
@@ -202,6 +203,8 @@ class Following:
         """End the script if its last step is over: what it lets go after the optimizer's step belongs to that."""
         if self.taken < self.steps:
             return
+        if self._stepped != self._before and self.steps > 1 and self.taken < self.steps + _MORE:
+            return  # an optimizer is new
         self.tracer.mark("end")
         finished = Finished()
         self._end(finished)

@@ -49,21 +49,20 @@ def forget(tensor: Tensor) -> None:
 
 def follow(func: Any, args: tuple[Any, ...], named: dict[str, Any], result: Any) -> None:
     """Compute an operation on values that are known, after it ran on fake tensors."""
-    if isinstance(result, (FakeTensor, tuple, list)) or result is None:
-        told = _told(func, args) if isinstance(result, FakeTensor) else None
-        if told is not None:
-            set_to(result, torch.tensor(told).expand(result.shape))
-            return
-        inputs = list(_tensors((args, named)))
-        values = None if any(of(tensor) is None for tensor in inputs) else _values(func, args, named, result)
-        if func._schema.is_mutable:
-            if values is None:
-                for tensor in _written(func, args, named):
-                    forget(tensor)
-        elif values is not None:
-            for fake, real in zip(_tensors(result), _tensors(values), strict=False):
-                if isinstance(fake, FakeTensor) and fake.shape == real.shape and fake.dtype is real.dtype:
-                    set_to(fake, real)
+    told = _told(func, args)
+    if told is not None:
+        set_to(result, torch.tensor(told).expand(result.shape))
+        return
+    known = all(of(tensor) is not None for tensor in _tensors((args, named)))
+    values = _values(func, args, named, result) if known else None
+    if func._schema.is_mutable:
+        if values is None:
+            for tensor in _written(func, args, named):
+                forget(tensor)
+    elif values is not None:
+        for fake, real in zip(_tensors(result), _tensors(values), strict=False):
+            if isinstance(fake, FakeTensor) and fake.shape == real.shape and fake.dtype is real.dtype:
+                set_to(fake, real)
 
 
 def _values(func: Any, args: tuple[Any, ...], named: dict[str, Any], result: Any) -> Any:

@@ -11,6 +11,7 @@ import torch
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.utils import _pytree as pytree
 
+from willfit.errors import BadInput
 from willfit.tracing.worker.scripts.imports import AfterImport
 
 #: In the place of the files of a folder or repository of which only the config is read.
@@ -73,9 +74,14 @@ def _build(module: Any, note: Callable[[str], None]) -> None:
             state = {"": torch.empty(0, dtype=torch.get_default_dtype())}
         return dtype_of(asked, files, config, sharded, state, *args, **named)
 
-    def built(model: Any, state_dict: Any, checkpoint_files: Any, *args: Any, **named: Any) -> Any:
+    def built(model: Any, state_dict: Any, checkpoint_files: Any, settings: Any, *args: Any) -> Any:
+        if settings.hf_quantizer is not None:
+            raise BadInput(
+                "a model that is stored in fewer bits is not traced in a script",
+                "willfit trace MODEL with the run's settings knows bitsandbytes and others",
+            )
         note("weights are not read: models are built from their configs")
-        return load(model, {}, checkpoint_files, *args, **named)
+        return load(model, {}, checkpoint_files, settings, *args)
 
     def moved(self: Any, missing_keys: Iterable[str], *args: Any, **named: Any) -> None:
         missing = set(missing_keys)

@@ -83,7 +83,8 @@ def _for_device(func: Any, args: tuple[Any, ...], named: dict[str, Any]) -> bool
 
 def parameters_are_fake(mode: HostIsReal) -> None:
     """Let each parameter that is made on the host be fake, while the mode is on; its values are never looked at."""
-    make: Any = Parameter.__new__
+    kind: Any = Parameter
+    make = kind.__new__
 
     def new(cls: type, data: Any = None, requires_grad: bool = True) -> Any:
         if (
@@ -96,7 +97,7 @@ def parameters_are_fake(mode: HostIsReal) -> None:
             mode.became_parameter(data)
         return make(cls, data, requires_grad)
 
-    Parameter.__new__ = new
+    kind.__new__ = new
 
 
 def data_is_set() -> None:

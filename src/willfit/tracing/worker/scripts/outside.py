@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ QUIET = {
 }  # fmt: skip
 
 #: Methods that write weights or send them, by module and class.
-_SAVE = {
+_SAVE: dict[str, dict[str, tuple[str, ...]]] = {
     "transformers.modeling_utils": {"PreTrainedModel": ("save_pretrained", "push_to_hub")},
     "transformers.trainer": {
         "Trainer": ("save_model", "_save_checkpoint", "push_to_hub", "init_hf_repo", "_push_from_checkpoint"),
@@ -45,9 +46,9 @@ def quiet(imports: AfterImport, note: Callable[[str], None]) -> None:
         note("checkpoints are not written: the weights have no values")
 
     for module, classes in _SAVE.items():
-        imports.do(module, lambda found, classes=classes: _methods(found, classes, skipped))
+        imports.do(module, partial(_methods, classes, skipped))
     for module, names in _SAVE_FUNCTIONS.items():
-        imports.do(module, lambda found, names=names: _functions(found, names, skipped))
+        imports.do(module, partial(_functions, names, skipped))
     save = torch.save
 
     def saved(obj: object, *args: Any, **named: Any) -> None:
@@ -72,14 +73,14 @@ def quiet(imports: AfterImport, note: Callable[[str], None]) -> None:
     imports.do("torch.utils.tensorboard.writer", lambda found: setattr(found, "SummaryWriter", Writer))
 
 
-def _methods(module: Any, classes: Mapping[str, tuple[str, ...]], instead: Callable[..., None]) -> None:
+def _methods(classes: Mapping[str, tuple[str, ...]], instead: Callable[..., None], module: Any) -> None:
     for name, methods in classes.items():
         for method in methods:
             if hasattr(getattr(module, name, None), method):
                 setattr(getattr(module, name), method, lambda self, *_, **__: instead())
 
 
-def _functions(module: Any, names: tuple[str, ...], instead: Callable[..., None]) -> None:
+def _functions(names: tuple[str, ...], instead: Callable[..., None], module: Any) -> None:
     for name in names:
         if hasattr(module, name):
             setattr(module, name, instead)

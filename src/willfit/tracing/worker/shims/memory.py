@@ -27,17 +27,16 @@ class Meter:
     def __init__(self, trace: Trace, card: Card) -> None:
         self._trace, self._card = trace, card
         self._since = 0
-        self._emptied: list[int] = []
         self._last: tuple[int, int, dict[str, int]] = (-1, -1, {})
 
     def stats(self, device: object = None) -> dict[str, int]:
         """`torch.cuda.memory_stats`, of which allocated, requested and reserved bytes are known."""
         events = len(self._trace.events)
-        if self._last[:2] != (events, len(self._emptied)):
+        if self._last[:2] != (events, len(self._trace.emptied)):
             trace = self._trace
-            found = replay(trace.sizes, trace.events, trace.streams, emptied=self._emptied, series=True)
+            found = replay(trace.sizes, trace.events, trace.streams, emptied=trace.emptied, series=True)
             assert found.series is not None
-            stats: dict[str, int] = defaultdict(int)
+            stats: dict[str, int] = defaultdict(int, num_alloc_retries=0, num_ooms=0)
             for name, now, series in (
                 ("allocated_bytes", found.allocated, found.series.allocated),
                 ("active_bytes", found.allocated, found.series.allocated),
@@ -48,7 +47,7 @@ class Meter:
             stats["requested_bytes.all.current"] = found.requested
             stats["inactive_split_bytes.all.current"] = found.split_free
             stats["segment.all.current"] = found.segments
-            self._last = events, len(self._emptied), stats
+            self._last = events, len(self._trace.emptied), stats
         return self._last[2]
 
     def _of(self, name: str) -> Callable[..., int]:
@@ -65,7 +64,7 @@ class Meter:
 
     def empty(self) -> None:
         """`torch.cuda.empty_cache`."""
-        self._emptied.append(len(self._trace.events))
+        self._trace.emptied.append(len(self._trace.events))
 
     def install(self) -> None:
         """Let `torch.cuda`, its `memory` and `torch.accelerator` ask here."""
@@ -93,7 +92,8 @@ class Meter:
 
 
 _RESETS = (
-    "reset_peak_memory_stats", "reset_accumulated_memory_stats", "reset_max_memory_allocated", "reset_max_memory_cached",
+    "reset_peak_memory_stats", "reset_accumulated_memory_stats", "reset_max_memory_allocated",
+    "reset_max_memory_cached",
 )  # fmt: skip
 #: A snapshot of what is not there: the trace has one of its own.
 _RECORDS = ("_record_memory_history", "_dump_snapshot", "_snapshot", "set_per_process_memory_fraction")

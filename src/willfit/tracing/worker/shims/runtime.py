@@ -146,4 +146,8 @@ def generators() -> None:
         def __new__(cls, device: object = "cpu") -> Any:
             return plain.__new__(cls, "cpu")
 
+        def set_state(self, state: torch.Tensor) -> Any:
+            """Go on from a state; one that came from the device says nothing."""
+            return super().set_state(state) if type(state) is torch.Tensor else self
+
     torch.Generator = Generator
