@@ -312,5 +312,4 @@ def _loss_path(run: Run, step: Step, architecture: Architecture) -> LossPath:
         run.habits.compiles_loss,
         run.habits.loss_upcasts,
         run.habits.liger,
-        run.habits.widens_output and step.autocast,
     )

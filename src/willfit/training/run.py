@@ -26,9 +26,6 @@ class Habits:
         Experts of a layer are one parameter, not linear layers.
     upcasts_logits
         The model's own code upcasts its logits.
-    widens_output
-        Under autocast what the model gives is cast to float32 (accelerate `utils/operations.py:
-        ConvertOutputsToFp32`).
     loss_upcasts
         The loss function upcasts logits before a fused kernel sees them.
     liger
@@ -74,7 +71,6 @@ class Habits:
     grouped_experts: bool = True
     stacked_experts: bool = False
     upcasts_logits: bool = False
-    widens_output: bool = False
     loss_upcasts: bool = False
     liger: tuple[int, ...] = ()
     narrow_loss: bool = False

@@ -200,7 +200,7 @@ def _backward(
         piece, sent = pieces[index], sharing.backward[index] + waiting
         kept -= piece.kept
         own = piece.checkpointed and not piece.offloaded and not piece.follows
-        below = kept + (piece.replay.input_bytes if own else 0)
+        below = kept + (piece.replay.input_bytes - piece.replay.input_kept if own else 0)
         # What hangs on the graph of a first run is there beside what the second one keeps.
         below += piece.lingering if piece.checkpointed else 0
         # The gradient of its output is that of the next piece's input, which may cling: it is counted once.

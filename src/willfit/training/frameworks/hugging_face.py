@@ -101,7 +101,6 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
         upcasts_logits=version < _UPCASTING_LOSS and own.upcasts_logits,
         keeps_quantized_input=quantizer < _KEEPS_NO_INPUT,
         computes_as_given=quantizer < _COMPUTES_AS_ASKED,
-        widens_output=True,
         loss_upcasts=own.upcasts_logits,
         liger=parse_version(settings.versions["liger_kernel"]),
         narrow_loss=not own.upcasts_logits,

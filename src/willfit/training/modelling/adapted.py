@@ -18,6 +18,7 @@ def adapted(
     forward: AdapterForward,
     tokens: int,
     samples: int,
+    caches: bool = False,
 ) -> Value:
     """Write the steps of an adapted module.
 
@@ -33,6 +34,8 @@ def adapted(
         The steps.
     tokens, samples
         Tokens in all, in how many sequences.
+    caches
+        Autocast keeps its copies of what is trained.
     """
     made: dict[str, Value] = {}
     if forward.wide is not None and value.dtype == "fp32":
@@ -51,7 +54,10 @@ def adapted(
             made[step.output.name] = base(value if step.inputs[0] == forward.input.name else given, weight)
         elif step.kind == "cast" and step.inputs[0] in made and step.output.dtype != "complex64":
             # What stands before the module may have given it a narrower dtype already.
-            made[step.output.name] = tape.cast(made[step.inputs[0]], dtype_name(step.output.dtype))
+            own = caches and step.inputs[0] in forward.trained
+            made[step.output.name] = tape.cast(
+                made[step.inputs[0]], dtype_name(step.output.dtype), cached=own
+            )
         elif step.in_place:
             others = [made[name] for name in step.gradients if name in made and name != step.inputs[0]]
             made[step.output.name] = tape.rewritten(made[step.inputs[0]], others)
@@ -63,13 +69,26 @@ def adapted(
     return made[forward.result]
 
 
-def remade(tape: Tape, forward: AdapterForward) -> Value:
-    """The weight that a module makes and uses in place of its own, where it does (`TrainableTokensLayer`,
-    `ParamWrapper`)."""
+def remade(tape: Tape, forward: AdapterForward, dtype: str) -> Value:
+    """The weight that a module makes and uses in place of its own, where it does.
+
+    PEFT `TrainableTokensLayer`, `ParamWrapper`.
+
+    Parameters
+    ----------
+    tape
+        Where to.
+    forward
+        The steps.
+    dtype
+        Of the module's own weight.
+    """
     made: dict[str, Value] = {}
+    if forward.wide is not None and dtype == "fp32":
+        forward = forward.wide
     for one in forward.parameters:
-        dtype, elements = _sized(one, 0, 0)
-        made[one.name] = tape.held(elements, dtype, one.name in forward.trained)
+        given, elements = _sized(one, 0, 0)
+        made[one.name] = tape.held(elements, given, one.name in forward.trained)
     for step in forward.steps[:-1]:
         made[step.output.name] = _run(tape, step, made, 0, 0)
     last = forward.steps[-1]

@@ -97,6 +97,11 @@ class Builder:
         part.step = step
         return part
 
+    @property
+    def caches(self) -> bool:
+        """Whether autocast keeps its copies of trained parameters."""
+        return self.step.autocast and self.step.whole_leaves and not self.step.compiled
+
     def stored(self, tensor: Tensor) -> Stored:
         """How a tensor lies on the rank."""
         return self._storing(tensor)
@@ -135,7 +140,7 @@ class Builder:
         if stored.forward is None:
             return base(value)
 
-        return adapted(self.tape, value, base, stored.forward, rows, self.step.batch)
+        return adapted(self.tape, value, base, stored.forward, rows, self.step.batch, self.caches)
 
     def in_low_bits(self, value: Value, weight: Weight, elements: int) -> Value:
         """The product alone, in few bits."""
@@ -176,7 +181,7 @@ class Builder:
             )  # fmt: skip
         cast = tape.run(
             "cast weight", (), weight.elements, step.compute, weights=(weight,),
-            cached=weight.trained and step.whole_leaves and not step.compiled,
+            cached=weight.trained and self.caches,
         )  # fmt: skip
         saves = (*((value,) if weight.trained else ()), *((cast,) if value.grad else ()))
         return tape.run("mm", (value, cast), elements, self.step.compute, saves=saves, weights=biases)

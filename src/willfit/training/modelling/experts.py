@@ -102,7 +102,11 @@ def _expert(
 def _made(builder: Builder, stored: Stored) -> Value | None:
     """The weight of all experts that an adapter makes in place of their own (PEFT `ParamWrapper`)."""
     forward = stored.forward
-    return remade(builder.tape, forward) if forward is not None and forward.makes_weight else None
+    return (
+        remade(builder.tape, forward, stored.weight.dtype)
+        if forward is not None and forward.makes_weight
+        else None
+    )
 
 
 def _weighed(builder: Builder, given: Value, weights: Value) -> Value:

@@ -50,8 +50,6 @@ class LossPath:
         There is no head: the loss compares what is pooled of each sequence.
     upcasts_first, liger
         See `Habits.loss_upcasts` and `Habits.liger`.
-    widens_output
-        The logits are cast to float32 once the loss is there, for the caller.
     """
 
     kind: str
@@ -69,14 +67,13 @@ class LossPath:
     compiled: bool = False
     upcasts_first: bool = False
     liger: tuple[int, ...] = ()
-    widens_output: bool = False
 
     def returned_bytes(self, width: int) -> int:
         """Bytes of logits as they are and in float32, which a caller is given once autocast has ended.
 
         accelerate `utils/operations.py: ConvertOutputsToFp32`. For `width` see `held_bytes`.
         """
-        if not (self.autocast and self.inside) or self.compiled or self.kind != "hf":
+        if not (self.autocast and self.inside) or self.compiled or self.kind not in ("hf", "fused"):
             return 0
         return self.rows * (self.classes or self.vocabulary) * (width + 4)
 
@@ -157,9 +154,6 @@ def _loss(
         if path.kind == "vocab-parallel"
         else _cross_entropy(tape, logits, path)
     )
-    if path.widens_output and logits.dtype != "fp32":
-        tape.run("cast output", (), logits.elements, "fp32")
-        tape.hold(logits)
     if path.keeps_logits:
         tape.hold(logits)
     return loss
@@ -173,7 +167,7 @@ def _projected(builder: Builder, value: Value, projection: Tensor) -> Value:
     size = builder.step.tokens * (stored.weight.elements * builder.step.tokens // value.elements)
     if stored.forward.runs_base:
         return builder.product(value, stored, size)
-    weight = remade(builder.tape, stored.forward)
+    weight = remade(builder.tape, stored.forward, stored.weight.dtype)
     return builder.tape.run("mm", (value, weight), size, value.dtype, saves=(value, weight))
 
 

@@ -63,6 +63,8 @@ class Replay:
         Bytes of values that its caller holds through the backward pass.
     lingering
         Bytes of what is kept that go with the graph only.
+    input_kept
+        Bytes of its input that are among what it keeps.
     cached, cached_only
         Bytes that are held until the whole forward pass is over; and those of them that are not kept.
     returned
@@ -92,6 +94,7 @@ class Replay:
     cached_only: int = 0
     returned: int = 0
     again: Moment | None = None
+    input_kept: int = 0
     rerun: Moment = Moment()
     waiting: int = 0
 
@@ -148,6 +151,7 @@ def replay(
         sum(tape.sizes[storage] for storage in cached),
         sum(tape.sizes[storage] for storage in cached if storage not in keepers),
         again=again,
+        input_kept=given.bytes if given.storage in keepers else 0,
         rerun=rerun,
         waiting=waiting,
     )

@@ -233,9 +233,11 @@ class Tape:
         """Say that values are still referenced here, as a function's local variables are until it returns."""
         self.operations.append(Operation("hold", self.module, values, ()))
 
-    def cast(self, value: Value, dtype: str) -> Value:
-        """`value.to(dtype)`: nothing if it has that dtype."""
-        return value if value.dtype == dtype else self.run("cast", (value,), value.elements, dtype)
+    def cast(self, value: Value, dtype: str, cached: bool = False) -> Value:
+        """`value.to(dtype)`: nothing if it has that dtype. For `cached` see `Operation`."""
+        if value.dtype == dtype:
+            return value
+        return self.run("cast", (value,), value.elements, dtype, cached=cached)
 
     def copy(self, value: Value) -> Value:
         """A contiguous copy."""
