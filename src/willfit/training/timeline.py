@@ -152,7 +152,8 @@ def instants(
         kept += piece.kept
         cached += piece.cached
     if returned := pieces[last].replay.returned:
-        found.append(Instant("outputs in float32", kept, returned, resident, head=True, below=kept))
+        below = kept - pieces[last].kept
+        found.append(Instant("outputs in float32", kept, returned, resident, head=True, below=below))
     gradients, held, clinging, shared = resident, 0, 0, 0
     for index in range(last, -1, -1):
         piece, sent = pieces[index], sharing.backward[index]
