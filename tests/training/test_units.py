@@ -38,8 +38,9 @@ def test_the_root_unit_stays_and_its_gradient_waits() -> None:
     assert found.forward == (320, 320 + 80, 320 + 80, 320)
     # Back: the layer below is fetched ahead, and the head's gradient waits for the embedding's.
     assert found.backward == (320 + 120, 320 + 80 + 120, 320 + 160 + 120, 320)
-    # A layer's parts and what they are put into; or that and its float32 copy, which is more. The root's last of all.
-    assert found.joined == (320 + 320 + 640, 520 + 80 + 160, 480 + 120 + 80 + 160, 0)
+    # A layer's parts and what they are put into; or that, its float32 copy and the share once the weights are freed,
+    # which is more. The root's last of all.
+    assert found.joined == (320 + 640 + 320, 440 + 80 + 160 + 80, 520 + 80 + 160 + 80, 0)
     assert found.left == (4 * 160 // 2, 4 * 40 // 2, 4 * 40 // 2, 0)
 
 
@@ -49,7 +50,8 @@ def test_gradients_that_are_added_up_are_not_sent_before_the_last_micro_batch() 
     assert first.joined[1] == between.joined[1] == 520 + 2 * 80
     assert found.whole == between.held == 2 * 240
     # In the last one each whole gradient, of 2 B an element, becomes a share of 4 B.
-    assert found.joined[1] == 520 + 160
+    # The new one is still there beside its sum, which has a copy in float32, and the share.
+    assert found.joined[1] == 440 + 80 + 160 + 80
     assert found.left == (320 - 320, 80 - 80, 80 - 80, 0)
     assert len(shared(second=False, micro_batches=2).earlier) == 1
 

@@ -18,6 +18,9 @@ RUN_TRANSFORMERS = ("transformers", "trl", "accelerate", "ms-swift", "llamafacto
 #: Objectives whose step is one forward and one backward pass of one model.
 ONE_PASS = ("sft", "pretrain", "classification", "reward")
 
+#: DDP makes its buckets anew in the second step, so that the third is the first that others are like.
+_STEPS_OF_DDP = 3
+
 _CLOSED_FORM = "`willfit train` answers in closed form"
 _AS_SCRIPT = "trace your own program: willfit trace -- python train.py"
 
@@ -61,6 +64,8 @@ def train_question(config: Mapping[str, Any], run: Run, device: Device, ranks: i
             raise BadInput(f"{what.format(s=settings)} is not traced", hint)
     if settings.seq_len is None:
         raise BadInput("a step needs a length", "--seq-len 2048")
+    if settings.layout.data == "ddp" and ranks > 1:
+        steps = max(steps, _STEPS_OF_DDP)
     return Question(Train(config, settings, run.habits, ranks=ranks, steps=steps), card_of(device))
 
 

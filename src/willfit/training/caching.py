@@ -89,8 +89,8 @@ class Cached:
 def cached(account: Account, kind: str) -> Cached:
     """What fills the cache of a run of this class.
 
-    Where lengths or splits decide, that is what head and loss pass, logits and their gradients; where streams or holes
-    do, all that comes and goes.
+    Where lengths or splits decide, that is what head and loss keep and pass, logits, their logarithms and gradients;
+    where streams or holes do, all that comes and goes.
     """
     if kind not in ("varied", "steady"):
         return Cached(account.peak, account.worst.bytes)
@@ -99,7 +99,7 @@ def cached(account: Account, kind: str) -> Cached:
     heads = [instant for instant in passes if instant.head] or passes
     return Cached(
         account.resident + max(instant.bytes for instant in passes),
-        max(instant.passing for instant in heads),
+        max(instant.passing + instant.kept - instant.below for instant in heads),
     )
 
 

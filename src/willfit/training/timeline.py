@@ -185,7 +185,10 @@ def _forward(
         kept += piece.kept
         cached += piece.cached
     if returned := pieces[-1].replay.returned:
-        found.append(Instant(f"{prefix}outputs in float32", kept, returned, gradients, head=True, below=kept))
+        below = kept - pieces[-1].kept
+        found.append(
+            Instant(f"{prefix}outputs in float32", kept, returned, gradients, head=True, below=below)
+        )
     return found
 
 

@@ -80,7 +80,7 @@ def stages(
             found[name] = most, (formula if _is(most, size) else found[name][1])
 
     if is_biased(architecture):
-        note("positions", *_positions(architecture, era, step))
+        found["positions"] = _positions(architecture, step)
     for layer, _ in architecture.encoder_blocks if encoder else architecture.blocks:
         for mixer in layer.mixers:
             note("attention", *_mixer(architecture, era, step, layer, mixer))
@@ -102,20 +102,19 @@ def always(architecture: Architecture, era: Era, step: Pass) -> Any:
     return step.tokens * (_IDS + rotary) + mask_bytes(architecture, era, step)
 
 
-def _positions(architecture: Architecture, era: Era, step: Pass) -> tuple[Any, str]:
+def _positions(architecture: Architecture, step: Pass) -> tuple[Any, str]:
     """Relative positions on their way to their buckets, in the first layer, whose queries, keys and values are there.
 
     Six int64 for each pair and one truth value, for all sequences (`models/t5/modeling_t5.py: T5Attention.
-    _relative_position_bucket`); the biases are not there yet.
+    _relative_position_bucket`); there are no biases and masks yet.
     """
     pairs = step.queries * step.length
     mixers = [mixer for layer, _ in architecture.blocks for mixer in layer.mixers]
     width = max(mixer.projected_width // step.ranks for mixer in mixers)
-    size = pairs * _POSITION_BYTES - always(architecture, era, step) + step.tokens * _IDS
-    size += step.tokens * (2 * architecture.hidden_size + width) * step.width
-    return size, (
-        f"{pairs} pairs of positions x {_POSITION_BYTES} B + {step.tokens} tokens x (2 x {architecture.hidden_size} "
-        f"hidden + {width}) x {step.width} B, with no biases and masks"
+    held = (2 * architecture.hidden_size + width) * step.width + _IDS
+    return pairs * _POSITION_BYTES + step.tokens * held, (
+        f"{pairs} pairs of positions x {_POSITION_BYTES} B + {step.tokens} tokens x ((2 x {architecture.hidden_size} "
+        f"hidden + {width} projected) x {step.width} B + {_IDS} B of ids)"
     )
 
 
@@ -164,7 +163,8 @@ def _mixer(architecture: Architecture, era: Era, step: Pass, layer: Layer, mixer
     attend = query + larger(output, scores) + converted + step.batch * step.length * expanded * step.width
     if isinstance(mixer, Attention) and not mixer.keeps_cache:
         # Keys and values that no cache holds.
-        base += step.tokens * mixer.elements_per_token // step.ranks * step.width
+        held = step.tokens * mixer.elements_per_token // step.ranks * step.width
+        base, text = base + held, f"{text} + {held} B of keys and values"
         prepare = prepare if architecture.ropes else query
     # Rotating and norming come before attention, so the larger of both counts.
     most = larger(prepare, attend)

@@ -85,6 +85,12 @@ class Run:
         return (architecture.encoder_tokens or self.settings.input_len) if architecture.encoder else 0
 
     @property
+    def encoded(self) -> int:
+        """Bytes of what an encoder gave, which the decoder sees in every step."""
+        tokens = self.settings.batch * self.source_tokens
+        return tokens * self.subject.architecture.hidden_size * self.width
+
+    @property
     def first_tokens(self) -> int:
         """Tokens in the cache after the prefill."""
         return 1 if self.subject.architecture.encoder else self.settings.input_len
@@ -239,7 +245,7 @@ def _prefill(run: Run) -> list[Moment]:
                 architecture, era, run.forward(source, source), encoder=True
             ).items()
         ]
-        encoded = settings.batch * source * architecture.hidden_size * run.width
+        encoded = run.encoded
         step = run.forward(run.first_tokens, run.first_tokens)
     found += [
         Moment(
@@ -306,8 +312,10 @@ def _decoding(run: Run) -> list[Moment]:
                 f"decoding, {name}",
                 size,
                 text,
-                stage[0] + growing,
-                f"{stage[1]} + {growing} B of one growing tensor" if growing else stage[1],
+                stage[0] + growing + run.encoded,
+                stage[1]
+                + (f" + {growing} B of one growing tensor" if growing else "")
+                + (f" + {run.encoded} B from the encoder" if run.encoded else ""),
                 logits + rows * architecture.logits_per_row,
                 f"{decided} x {architecture.logits_per_row} x {per_logit} B"
                 + (f" + {rows // 4} rows x {architecture.logits_per_row} x 4 B" if rows else ""),

@@ -42,6 +42,7 @@ def passes(
         How many are added up before gradients are scattered (`no_sync`); 1 if none.
     """
     forward, back = _gathered(units, wrapping, keeps, ahead)
+    root, inner = sizes_of(units, wrapping)
     last, ends = len(units) - 1, not wrapping.ends_apart
     waiting = flat[last].gradient_bytes + units[last].borrowed_bytes if ends else 0
     passing, sums, sent = [], [], []
@@ -57,10 +58,14 @@ def passes(
             continue
         there = back[index] + (waiting if 0 < index < last else 0)
         # The views of a flat parameter are one split, whose derivative concatenates the parts (`_flat_param.py:
-        # _get_unflat_views_unaligned`). That is cast if it is scattered in another dtype, and dropped thereafter.
-        cast = trained * reduce if trained * reduce != parts else 0
+        # _get_unflat_views_unaligned`). Behind that the unit is freed; if its gradient is scattered in another dtype,
+        # it is still named beside its copy and the rank's share (`_runtime_utils.py: _post_backward_hook`).
+        own, share = inner[index], shares[index]
+        if ends and index == 0:
+            own, share = root, share + shares[last]
+        cast = trained * reduce
         sums.append(there + 2 * parts)
-        sent.append(there + (parts + max(parts, cast) if micro_batches == 1 else max(2 * parts, cast)))
+        sent.append(max(there + 2 * parts, there - own + parts + cast + share if cast != parts else 0))
     left = rooted(shares) if ends else tuple(shares)
     if micro_batches == 1:
         return forward, (Pass(0, tuple(passing), tuple(sent), left),)
