@@ -73,7 +73,8 @@ class LossPath:
 
         accelerate `utils/operations.py: ConvertOutputsToFp32`. For `width` see `held_bytes`.
         """
-        if not (self.autocast and self.inside) or self.compiled or self.kind not in ("hf", "fused"):
+        narrow = self.autocast and self.inside and not self.upcasts
+        if not narrow or self.compiled or self.kind not in ("hf", "fused"):
             return 0
         return self.rows * (self.classes or self.vocabulary) * (width + 4)
 
