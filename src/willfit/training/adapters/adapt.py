@@ -111,7 +111,7 @@ def adapt(
     targets = settings.targets or default_targets(method.targets, architecture.model_type, peft)
     exclude = tuple(str(name) for name in options.get("exclude_modules") or ())
     if fused and kind == "lora":
-        targets, options, parameters = remap(architecture.model_type, targets, options, peft)
+        targets, options, parameters = remap(architecture.model_type, targets, options, peft, transformers)
         exclude = (*exclude, *parameters)
         ask = replace(ask, options=options)
     kinds = method.kinds

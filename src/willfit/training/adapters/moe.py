@@ -16,6 +16,10 @@ from willfit.training.adapters.matching import ALL_LINEAR, is_pattern
 #: First version that converts.
 CONVERTS = (0, 19)
 
+#: First version of transformers whose table names the pattern `qwen2_moe` without the model that it is named after.
+#: PEFT puts Mixtral back, which is missing in the same way.
+_ITSELF_MISSING = (5, 6)
+
 _QWEN_LIKE = frozenset(
     [
         "afmoe",
@@ -55,7 +59,11 @@ _NAMES: dict[str, dict[str, str]] = {
 
 
 def remap(
-    model_type: str, targets: Sequence[str], options: Mapping[str, Any], peft: tuple[int, ...]
+    model_type: str,
+    targets: Sequence[str],
+    options: Mapping[str, Any],
+    peft: tuple[int, ...],
+    transformers: tuple[int, ...],
 ) -> tuple[tuple[str, ...], dict[str, Any], tuple[str, ...]]:
     """Targets, options and names that are no longer modules, as PEFT changes them.
 
@@ -69,7 +77,8 @@ def remap(
     """
     changed = dict(options)
     names = _NAMES["mixtral" if model_type in _MIXTRAL_LIKE else "qwen2_moe"]
-    if model_type not in _MIXTRAL_LIKE | _QWEN_LIKE or peft[:2] < CONVERTS:
+    missing = model_type == "qwen2_moe" and transformers[:2] >= _ITSELF_MISSING
+    if model_type not in _MIXTRAL_LIKE | _QWEN_LIKE or missing or peft[:2] < CONVERTS:
         return tuple(targets), changed, ()
     if ALL_LINEAR in targets:
         hit = list(names)

@@ -60,7 +60,7 @@ def configured(fields: dict[str, Any] | Any) -> Any:
 
 
 def auto_class(config: Any, candidates: Iterable[str]) -> Any:
-    """The first of some classes of transformers that makes models of this config.
+    """The class of transformers that makes what the config says it is; else the first that makes models of it.
 
     Raises
     ------
@@ -71,10 +71,11 @@ def auto_class(config: Any, candidates: Iterable[str]) -> Any:
 
     # A decoder alone is not the model that has an encoder as well.
     candidates = tuple(name for name in candidates if not (config.is_encoder_decoder and name == CAUSAL[0]))
-    for name in candidates:
-        found = getattr(transformers, name)
-        if type(config) in found._model_mapping:
-            return found
+    made = [getattr(transformers, name) for name in candidates]
+    made = [one for one in made if type(config) in one._model_mapping]
+    said = [one for one in made if one._model_mapping[type(config)].__name__ in (config.architectures or ())]
+    if made:
+        return (said or made)[0]
     raise BadInput(
         f"transformers makes no {config.model_type} by {' or '.join(candidates)}",
         "trace your own program: willfit trace -- python train.py",
