@@ -50,7 +50,7 @@ def test_a_checkpoint_that_does_not_reenter_runs_again_at_the_first_thing_that_i
     ran = replay(tape, tape.operations[1].inputs[0], tape.operations[-1].outputs[0])
     # The last cast is differentiated first: 16 bytes became 8. What the product is given is kept before it runs.
     assert (ran.output_bytes, ran.waiting) == (16, 8)
-    assert ran.again.bytes == 16 + 32
+    assert ran.rerun.bytes == 16 + 32
     assert ran.forward.bytes == 16 + 32 + 8 + 16
 
 
@@ -61,7 +61,7 @@ def test_weights_of_experts_are_made_anew_by_an_adapter() -> None:
         found = adapt(architecture, asked, peft=peft, transformers=(5, 23), model_dtype="bfloat16")
         forward = found.forwards["model.layers.{layer}.mlp.experts.down_proj"]
         tape = Tape()
-        weight = remade(tape, forward)
+        weight = remade(tape, forward, "bf16")
         assert weight.bytes == 2 * 8 * 4096 * 14336
         assert weight.grad
         # Before 0.21 the product and its scaled copy were there in float32 as well.

@@ -218,7 +218,9 @@ def _backward(
         below += _before(pieces, index)
         moment = (piece.checkpointed and piece.replay.again) or piece.replay.backward
         name = f"{prefix}backward of {piece.name}"
-        found.append(_instant(name, moment, below, passing, gradients, sent, piece.head))
+        # What reentered has its result until its backward pass is over (`utils/checkpoint.py: CheckpointFunction`).
+        result = piece.replay.output_bytes if piece.checkpointed and piece.reenters else 0
+        found.append(_instant(name, moment, below, passing + result, gradients, sent, piece.head))
         if sharing.joined and sharing.joined[index]:
             passing += piece.replay.input_bytes
             name = f"{prefix}gradient of {piece.name}, put together"
