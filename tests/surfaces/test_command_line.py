@@ -312,7 +312,7 @@ def test_switches_are_those_of_the_commands():
 def test_help_names_every_command_and_the_exit_status():
     overview = willfit("--help")
     assert (overview.returncode, overview.stderr) == (0, "")
-    listed = re.findall(r"^  (\w+)  +\S", overview.stdout.partition("\ncommands:\n")[2], re.MULTILINE)
+    listed = re.findall(r"^  ([\w-]+)  +\S", overview.stdout.partition("\ncommands:\n")[2], re.MULTILINE)
     assert tuple(listed) == COMMANDS
     assert "--gpu GPU" in overview.stdout
     assert "0 fits, 1 does not fit, 2 bad input" in overview.stdout
