@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-from willfit.allocator.replay import replay
+from willfit.allocator.settings import AllocatorSettings
 from willfit.checkpoints.locate import locate
 from willfit.errors import BadInput
 from willfit.hardware.device import Device
@@ -259,10 +259,9 @@ def traces(rows: Sequence[Row]) -> Iterator[Trace | BadInput]:
 
 def line_of(row: Row, trace: Trace) -> dict[str, Any]:
     """What is written of a traced row."""
-    sizes, events, streams = steady(trace)
-    free = replay(sizes, events, streams)
-    memory = memory_of(row.device, 1)
-    held = free if memory is None else replay(sizes, events, streams, device=memory)
+    run, settings, memory = steady(trace), AllocatorSettings(), memory_of(row.device, 1)
+    free = run.on(settings)
+    held = free if memory is None else run.on(settings, memory)
     reserved = free if held.failure is not None else held
     line: dict[str, Any] = {
         "id": row.case.id,

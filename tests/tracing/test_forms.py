@@ -29,8 +29,14 @@ def test_closed_form_is_within_a_hundredth_of_the_trace():
     rows = list(compared(grid()[::STEP], at_once=64))
     answered = [row for row in rows if not row.reason]
     apart = {row.point.name: round(row.ratio, 4) for row in answered if not row.close}
-    # What cannot be asked: transformers refuses Gemma 2 with SDPA.
-    assert {(row.point.family, row.point.attention) for row in rows if row.reason} <= {("gemma2", "sdpa")}
+    # What cannot be asked: transformers refuses Gemma 2 with SDPA, and quantizes only layers whose class is `nn.Linear`
+    # itself, which Falcon's are not.
+    assert all(
+        (row.point.family, row.point.attention) == ("gemma2", "sdpa")
+        or (row.point.family, row.point.method) == ("falcon", "qlora")
+        for row in rows
+        if row.reason
+    )
     assert len(apart) <= 0.05 * len(answered), apart
 
 

@@ -22,7 +22,7 @@ from dataclasses import asdict
 from time import perf_counter
 from typing import Any
 
-import scenarios
+import real_steps
 import torch
 import torch.utils.checkpoint
 from allocations import Addressed, OnCpu, compared
@@ -44,7 +44,7 @@ REENTRANT = torch.utils.checkpoint.CheckpointFunction.backward
 
 def measured(name: str) -> dict[str, Any]:
     """All of a run."""
-    asked = scenarios.scenario(name)
+    asked = real_steps.scenario(name)
     found: dict[str, Any] = {"name": name, "seconds": {}}
     for way in (fake, real, new_sums, mem_tracker, alone, profiler):
         torch.utils.checkpoint.CheckpointFunction.backward = staticmethod(REENTRANT)

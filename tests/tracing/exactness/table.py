@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import scenarios
+import real_steps
 
 HERE = Path(__file__).parent
 COLUMNS = "| run | trace (fake) | events | real tensors | same events | MemTracker | profiler | why |"
@@ -32,7 +32,7 @@ def row(found: dict) -> str:
 
 
 if __name__ == "__main__":
-    names = sys.argv[1:] or (*scenarios.TESTED, *scenarios.MORE)
+    names = sys.argv[1:] or (*real_steps.TESTED, *real_steps.MORE)
     environment = {**os.environ, "PYTHONPATH": str(HERE.parents[2] / "src")}
     print(COLUMNS)
     print("| --- | ---: | ---: | ---: | --- | ---: | ---: | --- |")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import scenarios
+import real_steps
 
 #: Kinds of allocations that may be alive at the allocator's own peak beside storages (`allocations.py`).
 EXPLAINED = {"scratch", "scalar", "random state"}
@@ -22,7 +22,7 @@ EXPLAINED = {"scratch", "scalar", "random state"}
 def measured() -> dict[str, dict[str, Any]]:
     program = Path(__file__).with_name("measure.py")
     done = subprocess.run(
-        [sys.executable, str(program), *scenarios.TESTED, *scenarios.KNOWN],
+        [sys.executable, str(program), *real_steps.TESTED, *real_steps.KNOWN],
         capture_output=True,
         text=True,
         timeout=900,
@@ -32,7 +32,7 @@ def measured() -> dict[str, dict[str, Any]]:
     return {one["name"]: one for one in found}
 
 
-@pytest.mark.parametrize("name", scenarios.TESTED)
+@pytest.mark.parametrize("name", real_steps.TESTED)
 def test_a_trace_is_exact(measured: dict[str, dict[str, Any]], name: str) -> None:
     found = measured[name]
     assert found["fake"] == found["real"]
@@ -43,7 +43,7 @@ def test_a_trace_is_exact(measured: dict[str, dict[str, Any]], name: str) -> Non
     assert found["mem_tracker"] == found["new_sums"] >= found["real"]
 
 
-@pytest.mark.parametrize("name", scenarios.TESTED)
+@pytest.mark.parametrize("name", real_steps.TESTED)
 def test_what_the_allocator_gives_beside_storages_is_explained(
     measured: dict[str, dict[str, Any]], name: str
 ) -> None:
@@ -60,15 +60,15 @@ def test_what_the_allocator_gives_beside_storages_is_explained(
     assert found["calls"] > found["seen"] > 500
 
 
-@pytest.mark.parametrize("name", scenarios.KNOWN)
+@pytest.mark.parametrize("name", real_steps.KNOWN)
 def test_what_is_known_to_differ_does(measured: dict[str, dict[str, Any]], name: str) -> None:
     found = measured[name]
-    assert found["real"] - found["fake"] == scenarios.KNOWN[name]
+    assert found["real"] - found["fake"] == real_steps.KNOWN[name]
     assert found["real"] == found["storages"] == found["mem_tracker"] == found["alone"]
 
 
 def test_families_precisions_and_changes_are_all_there() -> None:
-    words = [name.split(" / ") for name in scenarios.TESTED]
-    assert {model.split(",")[0] for model, *_ in words} == {model.split(",")[0] for model in scenarios.MODELS}
-    assert {precision for _, precision, *_ in words} == set(scenarios.PRECISIONS)
-    assert {change for _, _, *changes in words for change in changes} == {*scenarios.CHANGES, "generate"}
+    words = [name.split(" / ") for name in real_steps.TESTED]
+    assert {model.split(",")[0] for model, *_ in words} == {model.split(",")[0] for model in real_steps.MODELS}
+    assert {precision for _, precision, *_ in words} == set(real_steps.PRECISIONS)
+    assert {change for _, _, *changes in words for change in changes} == {*real_steps.CHANGES, "generate"}

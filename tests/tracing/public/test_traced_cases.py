@@ -60,7 +60,7 @@ def test_traced_peaks_are_the_measured_ones():
     assert len(apart) >= 55
     assert median(apart) <= 0.015
     assert apart[int(0.9 * len(apart))] <= 0.06
-    assert apart[-1] <= 0.03
+    assert apart[-1] <= 0.04
 
 
 def test_each_published_run_is_traced_or_left_out_for_a_reason(program):
