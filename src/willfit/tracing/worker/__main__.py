@@ -31,6 +31,7 @@ _AT_ONCE = os.cpu_count() or 1
 
 def main() -> None:
     """Read, run, write; never return, as autograd's threads for a device that is not there would not end."""
+    gc.disable()  # while libraries are imported, which takes a fifth longer else; the tracer enables it
     questions: list[Question] = pickle.load(sys.stdin.buffer)  # of the parent process, which is this program
     line, folder = Line(), Path(sys.argv[1])
     if len(questions) == 1:
@@ -94,7 +95,6 @@ def traced(question: Question, line: Line) -> Trace:
     path = question.path or paths.best(question.card)
     shims.install(question.card, path)
     tracer = Tracer("cuda:0" if path == paths.CUDA else "cpu", question.card, line.progress)
-    gc.freeze()  # what was imported needs no looking at
     program = question.program
     if isinstance(program, Train):
         from willfit.tracing.worker.recipes import training

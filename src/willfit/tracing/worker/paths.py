@@ -47,6 +47,8 @@ def _key() -> str:
 
 def _works(card: Card) -> bool:
     """Whether a forked process can take a step on fake CUDA tensors and finds what a real one would."""
+    import torch._dynamo  # noqa: F401 (fake tensors need it here as well, so that the fork needs not)
+
     child = os.fork()
     if child == 0:
         try:

@@ -7,6 +7,7 @@ its source says how much, it is noted beside.
 
 from __future__ import annotations
 
+import gc
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -85,6 +86,13 @@ class Tracer(TorchDispatchMode):
         self._kept: set[tuple[bool, str]] = set()  # those that libraries keep, by the engine's thread or not
 
     # What happens
+
+    def __enter__(self) -> Tracer:
+        if not gc.isenabled():
+            gc.freeze()  # what was imported needs no looking at
+            gc.enable()
+        super().__enter__()
+        return self
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         if threading.get_ident() not in self._threads:
