@@ -75,6 +75,7 @@ CASES = {
     "ddp small buckets": run(LayoutSettings(data="ddp", bucket_bytes=50_000), **CHECKPOINTED),
     "ddp views": run(LayoutSettings(data="ddp", bucket_view=True), gradient_accumulation=2, **CHECKPOINTED),
     "tp": run(LayoutSettings(tp=2), EVEN),
+    "tp tied": run(LayoutSettings(tp=2), {**EVEN, "tie_word_embeddings": True}),
     "tp fsdp2": run(LayoutSettings(tp=2, data="fsdp2"), EVEN, ranks=4, precision=MIXED),
 }
 #: Held to the profiler; in float32 and without checkpoints, as CPU kernels take scratch for other dtypes and a

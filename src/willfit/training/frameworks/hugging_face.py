@@ -10,6 +10,7 @@ from willfit.engines.transformers.eras import NEWEST
 from willfit.engines.transformers.eras import era_for as model_era_for
 from willfit.engines.transformers.loading import buffer_bytes
 from willfit.engines.versions import parse_version
+from willfit.errors import BadInput
 from willfit.quantities import DTYPE_BYTES
 from willfit.training.adapters.dtypes import adapter_dtype
 from willfit.training.frameworks.base import Defaults, fill
@@ -61,6 +62,11 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
     ----------
     settings
         What was asked. `versions["transformers"]` or, for transformers itself, `version` decides.
+
+    Raises
+    ------
+    BadInput
+        If the model's classes have no attention by the name that was asked for.
     """
     text = settings.versions.get("transformers")
     if text is None and settings.framework == "transformers":
@@ -79,11 +85,17 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
     # Scripts call `prepare_model_for_kbit_training`, which turns checkpoints on as well.
     settings = upcasting(settings, "all")
     width = settings.precision.weights or weights
+    attention = default_attention(architecture.model_type, text)
+    if settings.attention == "sdpa" and attention == "eager":
+        raise BadInput(
+            f"transformers {text} runs {architecture.model_type} with no sdpa: its classes refuse it",
+            "leave --attention out, or give eager",
+        )
     defaults = Defaults(
         precision,
         implementation=_implementation(settings, version),
         checkpointing="full" if bitsandbytes(settings) else "none",
-        attention=default_attention(architecture.model_type, text),
+        attention=attention,
         adapter_dtype=_adapter_dtype(settings, width),
         reentrant=version < _NON_REENTRANT,
     )
