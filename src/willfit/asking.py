@@ -280,7 +280,6 @@ def train_about(
     model: str,
     machine: Machine,
     settings: TrainingSettings,
-    most: str | None = None,
     revision: str | None = None,
     offline: bool = False,
 ) -> Answer:
@@ -290,8 +289,6 @@ def train_about(
     ----------
     settings
         What was asked.
-    most
-        `batch`, `seq-len` or `rank`, to find the most that fits; None to take them as given.
 
     Raises
     ------
@@ -299,12 +296,9 @@ def train_about(
         If anything that was given cannot be used.
     """
     from willfit.training.estimate import estimate
-    from willfit.training.solving import largest
 
     subject, _ = find_subject(model, None, revision, offline)
-    answer = (
-        estimate(subject, machine, settings) if most is None else largest(subject, machine, settings, most)
-    )
+    answer = estimate(subject, machine, settings)
     return Answer(subject, replace(answer, notes=(*_assumptions(machine), *answer.notes)))
 
 

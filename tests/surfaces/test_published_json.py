@@ -166,7 +166,6 @@ def test_the_whole_program_prints_one_valid_object():
         ("--fsdp", "2", "--seq-len", "4096", "--gpu", "8xh100", "--nodes", "2"),
         ("--zero", "3", "--offload", "optimizer,params", "--gpu", "2x3090+4090", "--host-ram", "256GiB"),
         ("--tp", "2", "--pp", "2", "--engine", "megatron", "--gpu", "8xh100"),
-        ("--method", "lora", "--gpu", "a100-80g", "--max", "seq-len"),
         ("--objective", "grpo", "--rollout", "vllm", "--method", "lora", "--gpu", "h100"),
     ],
     ids=lambda options: " ".join(options[:2]),
@@ -185,7 +184,6 @@ def test_a_training_run(options):
         figure = training[name]
         assert 0 < figure["low_bytes"] <= figure["bytes"] <= figure["high_bytes"]
     assert training["allocated"]["bytes"] <= training["reserved"]["bytes"] <= training["shown"]["bytes"]
-    assert ("largest" in training) is ("--max" in options)
 
 
 def test_a_training_command():

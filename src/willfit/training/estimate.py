@@ -52,14 +52,25 @@ def estimate(subject: Subject, machine: Machine, settings: TrainingSettings) -> 
 
     def judge(changed: TrainingSettings) -> tuple[int, bool]:
         try:
-            one, groups = prepared(subject, machine, changed)
-            other = _answer(subject, machine, one, groups)
+            other = estimate_alone(subject, machine, changed)
         except BadInput:
             # A change that this run does not allow saves nothing.
             return needed, False
         return max(device.peak_bytes for device in other.devices), other.verdict == "fits"
 
     return replace(answer, remedies=remedies(settings, ranks.data, needed, judge))
+
+
+def estimate_alone(subject: Subject, machine: Machine, settings: TrainingSettings) -> Estimate:
+    """The estimate without remedies, each of which is an estimate of its own.
+
+    Raises
+    ------
+    BadInput
+        If the run cannot be as it is asked.
+    """
+    run, ranks = prepared(subject, machine, settings)
+    return _answer(subject, machine, run, ranks)
 
 
 def _answer(subject: Subject, machine: Machine, run: Run, ranks: Ranks) -> Estimate:

@@ -72,7 +72,9 @@ def run(given: Namespace, launch: Sequence[str]) -> int:
     if machine is None and not launch:
         from willfit.asking import ask_candidates
 
-        return _show_candidates(ask_candidates(_model(given), _question(given), *_chosen(given)), given)
+        return _show_candidates(
+            ask_candidates(model_given(given), question_given(given), *_chosen(given)), given
+        )
     return _show(answered(given, launch, machine).estimate, given)
 
 
@@ -103,17 +105,25 @@ def answered(given: Namespace, launch: Sequence[str], machine: Machine | None) -
 
     if launch:
         return _answer_command(given, launch, machine)
-    return answer_about(_model(given), require_devices(machine), _question(given), *_chosen(given))
+    return answer_about(model_given(given), require_devices(machine), question_given(given), *_chosen(given))
 
 
-def _model(given: Namespace) -> str:
+def model_given(given: Namespace) -> str:
+    """The model that was named.
+
+    Raises
+    ------
+    BadInput
+        If there is none.
+    """
     if given.model is None:
         raise BadInput("no model was given", "write willfit MODEL --gpu rtx4090")
     model: str = given.model
     return model
 
 
-def _question(given: Namespace) -> Question:
+def question_given(given: Namespace) -> Question:
+    """What is asked of an engine."""
     from willfit.engines.base import Question
 
     context = if_given(given.context, parse_tokens)

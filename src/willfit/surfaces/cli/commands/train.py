@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
+from typing import TYPE_CHECKING
 
 from willfit.surfaces.cli.commands.estimate import machine_given, status_of
 from willfit.surfaces.cli.parsing import Parser, add_json, add_model, whole
 from willfit.surfaces.cli.training_options import declare_training, ranks_asked, training_settings
+
+if TYPE_CHECKING:
+    from willfit.engines.base import Machine
+    from willfit.training.settings import TrainingSettings
 
 HELP = "Peak memory of training or fine-tuning, by device, and what would make it fit."
 
@@ -22,11 +27,6 @@ def declare(parser: Parser) -> None:
         help="devices, one rank each: rtx4090, 8xh100, 24GiB; default: this machine's",
     )
     declare_training(parser)
-    parser.add_argument(
-        "--max",
-        choices=("batch", "seq-len", "rank"),
-        help="solve backwards: the most that fits, the others as given",
-    )
     parser.add_argument("--host-ram", metavar="SIZE", help="RAM of the host, such as 512GiB")
     parser.add_argument("--cpu", metavar="CPU", help="processor of the host")
     parser.add_argument("--revision", metavar="REV", help="branch, tag or commit on the hub")
@@ -44,16 +44,10 @@ def declare(parser: Parser) -> None:
 
 def run(given: Namespace) -> int:
     """Print the answer; 0 if it fits, 1 if it does not, 2 if that cannot be judged."""
-    from dataclasses import replace
+    from willfit.asking import train_about
 
-    from willfit.asking import require_devices, spread_over, train_about
-
-    machine = require_devices(machine_given(given))
-    machine = replace(machine, devices=machine.devices * given.nodes)
-    machine = spread_over(machine, ranks_asked(given, len(machine.devices)))
-    answer = train_about(
-        given.model, machine, training_settings(given), given.max, given.revision, given.offline
-    ).estimate
+    machine, settings = asked(given)
+    answer = train_about(given.model, machine, settings, given.revision, given.offline).estimate
     if given.json:
         print(json.dumps(answer.as_json()))
     else:
@@ -62,3 +56,20 @@ def run(given: Namespace) -> int:
 
         render(answer, console(), given.explain)
     return status_of(answer)
+
+
+def asked(given: Namespace) -> tuple[Machine, TrainingSettings]:
+    """The machine with a device for each rank, and the run.
+
+    Raises
+    ------
+    BadInput
+        If anything that was given cannot be used.
+    """
+    from dataclasses import replace
+
+    from willfit.asking import require_devices, spread_over
+
+    machine = require_devices(machine_given(given))
+    machine = replace(machine, devices=machine.devices * given.nodes)
+    return spread_over(machine, ranks_asked(given, len(machine.devices))), training_settings(given)
