@@ -25,6 +25,9 @@ _NO_LIMIT = 999
 #: Tokens in a batch where replicas exchange tokens in batches of a fixed size.
 _EXPERT_BATCH = 256
 
+#: From so much memory on, batches are larger, and larger still (`engine/arg_utils.py: get_batch_defaults`).
+MUCH, VERY_MUCH = 70 * GIB, 160 * GIB
+
 #: The largest batch that gpt-oss is captured for before 0.14.
 _GPT_OSS_LARGEST = 992
 
@@ -257,18 +260,22 @@ def _chunks_by_itself(settings: Settings, architecture: Architecture, device: De
     return not any(isinstance(mixer, LatentAttention) or getattr(mixer, "window", None) for mixer in mixers)
 
 
+def named_apart(device: Device) -> str:
+    """The part of a device's name by which batches are chosen for it; empty for most."""
+    return next((word for word in ("gb10", "a100") if word in device.name.lower()), "")
+
+
 def _batch_defaults(settings: Settings, device: Device, era: Era) -> tuple[int, int]:
     """(max_num_batched_tokens, max_num_seqs) by device and usage."""
     if era.generation == "v0":
         return 2048, 256
-    total = device.usable_bytes or 0
+    total, name = device.usable_bytes or 0, named_apart(device)
     server = settings.usage == "server"
     if _batches_for_experts(settings) and era.since >= (0, 20):
-        return _EXPERT_BATCH, (1024 if total >= 70 * GIB else 256)
-    if total >= 160 * GIB and era.since >= (0, 29):
+        return _EXPERT_BATCH, (1024 if total >= MUCH else 256)
+    if total >= VERY_MUCH and era.since >= (0, 29):
         return 16384, 1024
-    small = total < 70 * GIB or "gb10" in device.name.lower()
-    if small or ("a100" in device.name.lower() and era.since >= (0, 9)):
+    if total < MUCH or name == "gb10" or (name == "a100" and era.since >= (0, 9)):
         return (2048 if server else 8192), 256
     return (8192 if server else 16384), 1024
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from math import ceil
 
 from willfit.calibration import constant
@@ -42,17 +42,13 @@ _AFTER_LOADING = "copies and layouts made after loading, and slack of the alloca
 
 
 @dataclass(frozen=True, slots=True)
-class Sizing:
-    """What vLLM decides and allocates at start-up, on the fullest rank.
+class Profile:
+    """What vLLM decides and takes at start-up, on the fullest rank, but for the cache.
 
     Attributes
     ----------
     inside, outside
-        Terms that count against `requested_bytes`, and terms that come on top of it.
-    requested_bytes
-        What vLLM allows itself of the device.
-    pool_bytes, pool_interval
-        Bytes for the cache, before rounding to blocks; negative if nothing is left.
+        Terms that count against vLLM's budget, and terms that come on top of it.
     plan
         How the cache is divided.
     after_loading_bytes
@@ -68,13 +64,27 @@ class Sizing:
     kv_dtype: str
     inside: tuple[Term, ...]
     outside: tuple[Term, ...]
-    requested_bytes: int
-    pool_bytes: int
-    pool_interval: tuple[int, int]
     plan: CachePlan
     after_loading_bytes: int
     moved: Offloaded
     refusal: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sizing(Profile):
+    """A profile with the cache that a device has room for.
+
+    Attributes
+    ----------
+    requested_bytes
+        What vLLM allows itself of the device.
+    pool_bytes, pool_interval
+        Bytes for the cache, before rounding to blocks; negative if nothing is left.
+    """
+
+    requested_bytes: int
+    pool_bytes: int
+    pool_interval: tuple[int, int]
 
     @property
     def blocks(self) -> int:
@@ -109,10 +119,43 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
     BadInput
         If there are fewer devices than ranks, or the length of a sequence is not known.
     """
-    architecture, settings = subject.architecture, settled(subject, settings)
+    settings = settled(subject, settings)
+    device = smallest_device(machine, settings)
+    profile = profiled(subject, device, settings)
+    resolved, plan = profile.resolved, profile.plan
+    requested = ceil((device.usable_bytes or 0) * resolved.gpu_memory_utilization)
+    taken, taken_low, taken_high = combined([*profile.inside, *_unexplained(requested)])
+    pool, low, high = requested - taken, requested - taken_high, requested - taken_low
+    if settings.kv_cache_memory_bytes is not None:
+        pool = low = high = settings.kv_cache_memory_bytes
+    if settings.num_gpu_blocks_override is not None and plan.groups:
+        pool = low = high = settings.num_gpu_blocks_override * plan.bytes_per_block
+    if settings.max_model_len == AUTO:
+        longest = plan.longest(pool, resolved.max_model_len)
+        resolved = replace(resolved, max_model_len=max(1, longest))
+        profile = replace(profile, resolved=resolved, plan=replace(plan, resolved=resolved))
+    known = {one.name: getattr(profile, one.name) for one in fields(profile)}
+    return Sizing(**known, requested_bytes=requested, pool_bytes=pool, pool_interval=(low, high))
+
+
+def profiled(subject: Subject, device: Device, settings: Settings) -> Profile:
+    """Go through vLLM's start-up until the cache is sized.
+
+    Parameters
+    ----------
+    device
+        Of its memory it only matters whether it is much (see `kinds.kind_of`).
+    settings
+        Settled (`features.tasks.settled`).
+
+    Raises
+    ------
+    BadInput
+        If the length of a sequence is not known.
+    """
+    architecture = subject.architecture
     if falls_back(subject, settings):
         settings = replace(settings, generation="v0")
-    device = smallest_device(machine, settings)
     era = era_for(settings.version, settings.generation)
     if settings.chunked_groups is not None:
         era = replace(era, chunked_groups=settings.chunked_groups)
@@ -154,26 +197,12 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
         if term is not None:
             (inside if counted else outside).append(term)
 
-    requested = ceil((device.usable_bytes or 0) * resolved.gpu_memory_utilization)
-    taken, taken_low, taken_high = combined([*inside, *_unexplained(requested)])
-    pool, low, high = requested - taken, requested - taken_high, requested - taken_low
-    if settings.kv_cache_memory_bytes is not None:
-        pool = low = high = settings.kv_cache_memory_bytes
-    if settings.num_gpu_blocks_override is not None and plan.groups:
-        pool = low = high = settings.num_gpu_blocks_override * plan.bytes_per_block
-    if settings.max_model_len == AUTO:
-        longest = plan.longest(pool, resolved.max_model_len)
-        resolved = replace(resolved, max_model_len=max(1, longest))
-        plan = replace(plan, resolved=resolved)
-    return Sizing(
+    return Profile(
         resolved=resolved,
         dtype=dtype,
         kv_dtype=kv_dtype,
         inside=tuple(inside),
         outside=tuple(outside),
-        requested_bytes=requested,
-        pool_bytes=pool,
-        pool_interval=(low, high),
         plan=plan,
         after_loading_bytes=copies,
         moved=moved,
