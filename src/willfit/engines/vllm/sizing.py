@@ -38,6 +38,9 @@ from willfit.estimate import Demand, Term, between, combined, exact
 from willfit.hardware.device import Device
 from willfit.quantities import GIB, dtype_name
 
+#: Constants of what shows more or less of a budget than the table and the terms say.
+POOL_SPREADS = ("device.visible_ratio", "vllm.pool_ratio")
+
 _AFTER_LOADING = "copies and layouts made after loading, and slack of the allocator"
 
 
@@ -68,6 +71,11 @@ class Profile:
     after_loading_bytes: int
     moved: Offloaded
     refusal: str
+
+    def needed_bytes(self, sequences: int) -> int:
+        """What sequences of the longest length need of the cache, with the block that newer versions keep back."""
+        null = self.plan.bytes_per_block if self.resolved.era.null_block else 0
+        return self.plan.bytes_for(self.resolved.max_model_len, sequences) + null
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +110,9 @@ class Sizing(Profile):
         if not self.plan.groups:
             return None
         length = self.resolved.max_model_len
-        null = self.plan.bytes_per_block if self.resolved.era.null_block else 0
         return Demand(
             f"{sequences:,} sequence{'s' if sequences > 1 else ''} of {length:,} tokens",
-            self.plan.bytes_for(length, sequences) + null,
+            self.needed_bytes(sequences),
             self.pool_bytes,
             *self.pool_interval,
         )
@@ -244,7 +251,7 @@ def _unexplained(requested: int) -> list[Term]:
     Drivers and systems differ in what they show of a card; the rest is what logged pools missed the rules' intervals
     by, in shares of the budget.
     """
-    spreads = (constant("device.visible_ratio"), constant("vllm.pool_ratio"))
+    spreads = (constant(name) for name in POOL_SPREADS)
     return [
         between("", 0, -int(requested * (spread.high - 1)), -int(requested * (spread.low - 1)))
         for spread in spreads
