@@ -31,6 +31,12 @@ def all_devices() -> tuple[Device, ...]:
     return tuple(_device(row["name"]) for row in _rows())
 
 
+def every_size(device: Device) -> tuple[Device, ...]:
+    """A device of the table in each size that it is sold with; itself if there is one only."""
+    sizes = device.memory_options_bytes
+    return tuple(_with_ram(device, size // GIB, [device]) for size in sizes) or (device,)
+
+
 def find_device(text: str) -> Device:
     """The device that a name means.
 

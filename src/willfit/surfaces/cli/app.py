@@ -17,6 +17,7 @@ COMMANDS: tuple[str, ...] = (
     "estimate",
     "train",
     "max",
+    "which-gpu",
     "trace",
     "inspect",
     "compare",

@@ -35,6 +35,7 @@ SWITCHES: frozenset[str] = frozenset(
         "--distributed-optimizer",
         "--sp",
         "--generate",
+        "--all",
     }
 )
 

@@ -40,6 +40,22 @@ def declare_options(parser: Parser) -> None:
         metavar="GPU",
         help="devices: rtx4090, 8xh100, 2x3090+4090, m3-max-64g, 24GiB, cpu; default: this machine's",
     )
+    declare_question(parser)
+    parser.add_argument("--host-ram", metavar="SIZE", help="RAM of the host, such as 64GiB")
+    parser.add_argument(
+        "--cpu",
+        metavar="CPU",
+        help="processor of the host: x86, avx512, amx, arm, graviton4, ...; default: what the devices come with",
+    )
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="show each term's formula with its numbers, and where the rule is from",
+    )
+
+
+def declare_question(parser: Parser) -> None:
+    """Add the options of what shall run: how it is stored, what is asked of it, by which engine."""
     add_context(parser)
     parser.add_argument(
         "-u", "--users", metavar="N", type=whole("--users"), default=1, help="sequences at once (1)"
@@ -51,19 +67,8 @@ def declare_options(parser: Parser) -> None:
     parser.add_argument(
         "--engine-version", metavar="VERSION", help="such as 0.25.1; default: the newest that is known"
     )
-    parser.add_argument("--host-ram", metavar="SIZE", help="RAM of the host, such as 64GiB")
-    parser.add_argument(
-        "--cpu",
-        metavar="CPU",
-        help="processor of the host: x86, avx512, amx, arm, graviton4, ...; default: what the devices come with",
-    )
     add_source(parser)
     add_json(parser)
-    parser.add_argument(
-        "--explain",
-        action="store_true",
-        help="show each term's formula with its numbers, and where the rule is from",
-    )
 
 
 def run(given: Namespace, launch: Sequence[str]) -> int:
