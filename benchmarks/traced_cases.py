@@ -62,7 +62,7 @@ ADAMW_BYTES = 8
 #: bitsandbytes as it was when fms-acceleration's tables were made, which name none, the newest first.
 BITSANDBYTES = (("2024-11", "0.44.1"), ("2024-05", "0.43.1"))
 #: Runs of fms-acceleration under float16 autocast (scripts/benchmarks/scenarios.yaml: `fp16: True`).
-AUTOCAST = "peft-bnb"
+AUTOCAST = ("peft-bnb", "peft-autogptq")
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +192,7 @@ def as_run(case: Case, settings: TrainingSettings) -> TrainingSettings:
         return settings
     library = next(name for since, name in BITSANDBYTES if since <= str(case.fields["date"]))
     settings = replace(settings, versions={"bitsandbytes": library, **settings.versions})
-    if AUTOCAST not in case.id:
+    if not any(name in case.id for name in AUTOCAST):
         return settings
     return replace(settings, precision=replace(settings.precision, autocast=True))
 

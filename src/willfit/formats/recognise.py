@@ -118,6 +118,7 @@ NAMED: dict[str, tuple[str, dict[str, Any]]] = {
     "bitnet": ("bitnet", {}),
     "chatglm-int8": ("chatglm", {"quantization_bit": 8}),
     "chatglm-int4": ("chatglm", {"quantization_bit": 4}),
+    "hqq": ("hqq", {"nbits": 4}),  # HQQ's and transformers' default
     **{f"hqq{bits}": ("hqq", {"nbits": bits}) for bits in (1, 2, 3, 4, 8)},
     **{f"mlx{bits}": ("mlx", {"bits": bits, "group_size": 64}) for bits in (2, 3, 4, 5, 6, 8)},
     **{

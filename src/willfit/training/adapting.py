@@ -12,6 +12,7 @@ from willfit.quantities import DTYPE_BYTES, dtype_name
 from willfit.training.adapters import Adapted, adapt, swift, unsloth
 from willfit.training.adapters.adapt import NEWEST_PEFT
 from willfit.training.adapters.forward import AdapterForward
+from willfit.training.packing import method_of
 from willfit.training.parameters import Parameter
 from willfit.training.settings import TrainingSettings
 from willfit.training.sharding.base import Unit
@@ -68,6 +69,7 @@ def adapted(architecture: Architecture, settings: TrainingSettings, quantized: b
         transformers=parse_version(transformers or NEWEST),
         model_dtype=model_dtype,
         quantized=quantized,
+        gptq=settings.quantization is not None and method_of(settings.quantization.method) == "gptq",
         autocast=autocast,
     )
     if "lora" in settings.kernels and unsloth.fuses(asked):

@@ -18,14 +18,15 @@ from willfit.training.adapting import Adapting, adapted
 from willfit.training.freezing import matches
 from willfit.training.modelling.builder import LowRank, Stored
 from willfit.training.modelling.low_bits import is_quantized
+from willfit.training.packing import packing
 from willfit.training.parameters import Parameter
 from willfit.training.settings import AdapterSettings, LayoutSettings, TrainingSettings
 from willfit.training.sharding.base import Unit
 from willfit.training.tape import Weight
 
-#: Methods whose product first makes a 16-bit copy of the whole matrix, as bitsandbytes' in 4 bits does (AutoAWQ
-#: `modules/linear/gemm.py`); others read the packed matrix as they multiply.
-_EXPANDING = ("awq", "hqq", "aqlm")
+#: Methods without a rule of their own (`willfit.training.packing`) whose product first makes a 16-bit copy of the whole
+#: matrix, as bitsandbytes' in 4 bits does; others read the packed matrix as they multiply.
+_EXPANDING = ("aqlm",)
 
 
 class Holding:
@@ -190,7 +191,8 @@ class Holding:
         method = settings.quantization.method if settings.quantization else self._recipe.method
         bits = 4 if isinstance(stored, Bnb4) else 8 if isinstance(stored, BnbInt8) else 0
         expanded = elements * DTYPE_BYTES[compute] if bits == 4 or method in _EXPANDING else 0
-        return Stored(Weight(elements, compute, False), expanded, adapter, forward, bits)
+        how = packing(method, settings.versions)
+        return Stored(Weight(elements, compute, False), expanded, adapter, forward, bits, how)
 
     def _is_trained(self, tensor: Tensor) -> bool:
         settings = self._settings

@@ -158,6 +158,8 @@ def _versions(case: Case) -> dict[str, str]:
     date = str(case.fields.get("date") or "")
     if case.engine in ("litgpt", "torchtitan", "torchtune") and date:
         versions.setdefault(case.engine, date)
+    if str(case.fields.get("framework") or "").startswith("fms") and date:
+        versions.setdefault("fms_acceleration", date)
     for name, releases in (
         ("transformers", _RELEASES),
         ("peft", _PEFT_RELEASES),

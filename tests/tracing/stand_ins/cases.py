@@ -132,7 +132,35 @@ def float8() -> dict[str, Case]:
     return {name: {**plain, **change} for name, change in changed.items()}
 
 
-CASES: dict[str, Case] = {**four_bits(), **eight_bits(), **optimizers(), **float8(), **liger()}
+def packed() -> dict[str, Case]:
+    """Layers in GPTQ, AWQ and HQQ, of libraries that unpack them in Python."""
+    plain = {
+        "inputs": 256, "outputs": 640, "rows": [2, 600], "bias": False, "bits": 4, "group": 64, "dtype": FP16,
+        "weights": FP16,
+    }  # fmt: skip
+    changed: dict[str, Case] = {
+        "auto_gptq": {"op": "auto_gptq"},
+        "auto_gptq, 8 bits and bias": {"op": "auto_gptq", "bits": 8, "bias": True},
+        "autoawq": {"op": "autoawq"},
+        "autoawq, bfloat16 rows": {"op": "autoawq", "dtype": BF16, "bias": True},
+        "autoawq, few rows": {"op": "autoawq", "rows": [2, 30]},
+        **{
+            f"hqq, {bits} bits": {
+                "op": "hqq",
+                "bits": bits,
+                "dtype": BF16,
+                "weights": BF16,
+                "bias": bits == 4,
+            }
+            for bits in (8, 4, 3, 2, 1)
+        },
+    }
+    return {name: {**plain, **change} for name, change in changed.items()}
+
+
+CASES: dict[str, Case] = {
+    **four_bits(), **eight_bits(), **optimizers(), **packed(), **float8(), **liger(),
+}  # fmt: skip
 
 #: Those of libraries whose Python for CUDA runs on the CPU; the others ask what a card can.
-ON_CPU = frozenset({**four_bits(), **eight_bits(), **optimizers()})
+ON_CPU = frozenset({**four_bits(), **eight_bits(), **optimizers(), **packed()})

@@ -7,6 +7,9 @@ from typing import Any
 
 import torch
 
+from willfit.formats.awq import Awq
+from willfit.formats.gptq import Gptq
+from willfit.formats.packed import Hqq
 from willfit.tracing.worker.stand_ins.bitsandbytes.eight_bits import Linear8bitLt
 from willfit.tracing.worker.stand_ins.bitsandbytes.four_bits import Linear4bit
 from willfit.tracing.worker.stand_ins.bitsandbytes.optimizers import BitsAndBytes
@@ -15,6 +18,7 @@ from willfit.tracing.worker.stand_ins.liger.gated import Gated, rotary
 from willfit.tracing.worker.stand_ins.liger.losses import FusedLinearCrossEntropy
 from willfit.tracing.worker.stand_ins.liger.losses import cross_entropy as whole
 from willfit.tracing.worker.stand_ins.liger.norms import LayerNorm, RMSNorm
+from willfit.tracing.worker.stand_ins.packed import LAYERS
 from willfit.tracing.worker.stand_ins.torchao.float8 import RECIPES, Float8Linear
 from willfit.tracing.worker.stand_ins.torchao.optimizers import LowBitAdam
 
@@ -25,6 +29,25 @@ def linear4bit(case: dict[str, Any]) -> Any:
         case["quant_type"], getattr(torch, case["storage"]), getattr(torch, case["weights"]), "cpu",
     )  # fmt: skip
     return module, [*module.parameters(), *module.buffers()]
+
+
+def _packed(case: dict[str, Any], method: str, library: str, stored: Any) -> Any:
+    module = LAYERS[method, library](
+        case["inputs"], case["outputs"], case["bias"], stored, getattr(torch, case["weights"]), "cpu"
+    )
+    return module, [*module.parameters(), *module.buffers()]
+
+
+def auto_gptq(case: dict[str, Any]) -> Any:
+    return _packed(case, "gptq", "auto_gptq", Gptq(case["bits"], case["group"]))
+
+
+def autoawq(case: dict[str, Any]) -> Any:
+    return _packed(case, "awq", "autoawq", Awq(case["bits"], case["group"]))
+
+
+def hqq(case: dict[str, Any]) -> Any:
+    return _packed(case, "hqq", "hqq", Hqq(case["bits"], case["group"]))
 
 
 def linear8bit(case: dict[str, Any]) -> Any:

@@ -182,6 +182,7 @@ def _experts(case: dict[str, Any], implementation: Any) -> Any:
 
 
 PREPARED = {
+    "auto_gptq": _linear, "autoawq": _linear, "hqq": _linear,
     "linear4bit": _linear, "linear8bit": _linear, "float8": _linear, "rms_norm": _norm, "layer_norm": _norm,
     "swiglu": _gated, "geglu": _gated, "rope": _rope, "cross_entropy": _cross_entropy, "fused_linear": _fused,
     "experts": _experts,

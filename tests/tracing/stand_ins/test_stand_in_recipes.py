@@ -122,8 +122,8 @@ def test_other_optimizers_are_refused(name):
 
 
 def test_other_bases_and_products_are_refused():
-    with pytest.raises(BadInput, match="gptq"):
-        quantized.quantize(SimpleNamespace(), QuantizationSettings("gptq"))
+    with pytest.raises(BadInput, match="mxfp4"):
+        quantized.quantize(SimpleNamespace(), QuantizationSettings("mxfp4"))
     with pytest.raises(BadInput, match="te-delayed"):
         float8.convert(SimpleNamespace(), "te-delayed")
 

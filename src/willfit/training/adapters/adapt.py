@@ -64,6 +64,7 @@ def adapt(
     transformers: tuple[int, ...] = FUSED_EXPERTS,
     model_dtype: str = "bfloat16",
     quantized: bool = False,
+    gptq: bool = False,
     autocast: str | None = None,
     forwards: bool = True,
 ) -> Adapted:
@@ -81,6 +82,8 @@ def adapt(
         Dtype of what is not quantized, and of activations.
     quantized
         The adapted weights are stored in integers.
+    gptq
+        Those integers are GPTQ's.
     autocast
         Dtype that products are computed in under autocast; None without.
     forwards
@@ -100,14 +103,14 @@ def adapt(
         rest = {name: value for name, value in settings.options.items() if name not in mine}
         single = adapt(
             architecture, replace(settings, kind="lora", options=rest), peft=peft, transformers=transformers,
-            model_dtype=model_dtype, quantized=quantized, autocast=autocast, forwards=forwards,
+            model_dtype=model_dtype, quantized=quantized, gptq=gptq, autocast=autocast, forwards=forwards,
         )  # fmt: skip
         return xlora.combine(single, {**xlora.DEFAULTS, **mine}, architecture.hidden_size)
     if kind not in methods():
         return _prompt(kind, architecture, settings, implied, peft, model_dtype, found)
     method = methods()[kind]
     options = _options(method, settings, implied)
-    ask = Ask(architecture, settings, options, peft, (), model_dtype, quantized)
+    ask = Ask(architecture, settings, options, peft, (), model_dtype, quantized, gptq)
     targets = settings.targets or default_targets(method.targets, architecture.model_type, peft)
     exclude = tuple(str(name) for name in options.get("exclude_modules") or ())
     if fused and kind == "lora":

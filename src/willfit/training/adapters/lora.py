@@ -18,6 +18,8 @@ from willfit.training.adapters.records import Added, Held
 _SWAPS_EXPERTS = (0, 19)
 #: First version with _LoraFactorsProxy.
 _FOLDS_EXPERTS = (0, 21)
+#: First version whose layers for GPTQ cast their input under autocast as well.
+_CASTS_FOR_GPTQ = (0, 16)
 
 
 def _frozen_factor(ask: Ask) -> str | None:
@@ -108,15 +110,17 @@ def lora_forward(ask: Ask, module: Module, to: Recorder) -> AdapterForward:
     if ask.options.get("use_dora"):
         return _dora(ask, module, to, result, first, second)
     # Layers of quantized modules leave casts to autocast where it is on, and cast what they add where it is not
-    # (tuners/lora/bnb.py, gptq.py, awq.py, hqq.py, aqlm.py: forward, 0.8 to 0.21.2).
-    leaves = to.alike and to.autocast is not None
+    # (tuners/lora/bnb.py, awq.py, hqq.py, aqlm.py: forward, 0.8 to 0.21.2). GPTQ's did until 0.15, and since then
+    # cast their input always, and the sum.
+    casts = ask.gptq and ask.peft[:2] >= _CASTS_FOR_GPTQ
+    leaves = to.alike and to.autocast is not None and not casts
     x = to.x if leaves else to.hold(to.cast(to.x, to.adapter))
     dropped = to.dropout(x, ask.dropout)
     if _pools(ask):
         dropped = to.scale(to.reduce(dropped, per_token=module.inputs // ask.integer("qalora_group_size")))
     low = to.linear(dropped, first, rank)
     added = to.scale(to.linear(low, second, module.outputs))
-    if to.alike:
+    if to.alike and not casts:
         return to.finish(to.add(result, added if leaves else to.cast(added, to.model)))
     return to.finish(to.cast(to.add(result, added), to.autocast or to.model))
 

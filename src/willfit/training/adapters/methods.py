@@ -31,6 +31,8 @@ class Ask:
         The modules that are adapted.
     model_dtype, quantized
         Dtype of the model's weights, and whether the adapted ones are stored in integers.
+    gptq
+        Those integers are GPTQ's.
     """
 
     architecture: Architecture
@@ -40,6 +42,7 @@ class Ask:
     modules: tuple[Module, ...] = ()
     model_dtype: str = "bfloat16"
     quantized: bool = False
+    gptq: bool = False
 
     @property
     def rank(self) -> int:

@@ -13,8 +13,9 @@ from willfit.training.modelling.adapted import adapted
 from willfit.training.modelling.low_bits import is_quantized, multiplied
 from willfit.training.modelling.manners import Manner
 from willfit.training.modelling.norms import normed
-from willfit.training.modelling.quantized import eight_bits, four_bits
+from willfit.training.modelling.quantized import eight_bits, four_bits, packed
 from willfit.training.modelling.step import Step
+from willfit.training.packing import Packing
 from willfit.training.tape import Tape, Value, Weight
 
 
@@ -34,6 +35,8 @@ class Stored:
         What PEFT's forward of the module does around it; see `adapted.py`.
     bits
         Bits of a matrix that bitsandbytes multiplies; see `quantized.py`. 0 for any other.
+    packing
+        How a matrix in GPTQ, AWQ or HQQ is multiplied.
     """
 
     weight: Weight
@@ -41,6 +44,7 @@ class Stored:
     adapter: LowRank | None = None
     forward: AdapterForward | None = None
     bits: int = 0
+    packing: Packing | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +136,7 @@ class Builder:
         def base(given: Value, weight: Value | None = None) -> Value:
             if weight is not None:
                 return self.between(given, weight, outputs, trained)
-            apart = stored.expanded or stored.bits
+            apart = stored.expanded or stored.bits or stored.packing
             if self.step.low_bits is not None and is_quantized(tensor) and not apart:
                 return self.in_low_bits(given, stored.weight, outputs)
             return self.product(given, stored, outputs, trained)
@@ -167,6 +171,8 @@ class Builder:
             return eight_bits(tape, value, weight, elements, biases)
         if stored.bits:
             return four_bits(tape, step, value, weight, stored.expanded, elements, biases)
+        if stored.packing is not None:
+            return packed(tape, step, value, weight, stored.packing, elements, biases)
         keeps, expanded = weight.trained, stored.expanded
         if not step.autocast:
             return tape.run(

@@ -1,6 +1,7 @@
-"""Products with frozen matrices in few bits, as bitsandbytes makes them: they return the dtype of their input.
+"""Products with frozen matrices in few bits, which are unpacked for them.
 
-bitsandbytes: nn/modules.py: Linear4bit; autograd/_functions.py: MatMul4Bit, MatMul8bitLt (0.41 to 0.50).
+bitsandbytes: nn/modules.py: Linear4bit; autograd/_functions.py: MatMul4Bit, MatMul8bitLt (0.41 to 0.50). Libraries of
+GPTQ, AWQ and HQQ: `willfit.training.packing`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 
 from willfit.quantities import DTYPE_BYTES
 from willfit.training.modelling.step import Step
+from willfit.training.packing import Packing
 from willfit.training.tape import Tape, Value, Weight
 
 #: Bytes of an int8 product's element: int32, then float16 (`int8_linear_matmul`, `int8_mm_dequant`).
@@ -97,3 +99,42 @@ def expansion(step: Step, expanded: int, beside: int) -> int:
         Bytes of what is made with it.
     """
     return max(expanded, 2 * expanded - beside) if step.expands_twice else expanded
+
+
+def packed(
+    tape: Tape, step: Step, value: Value, weight: Weight, how: Packing, elements: int, bias: Sequence[Weight]
+) -> Value:
+    """A product with a matrix in GPTQ, AWQ or HQQ.
+
+    Parameters
+    ----------
+    tape, step
+        Where to, and how the pass runs.
+    value, weight
+        The operands.
+    how
+        What the library unpacks and keeps.
+    elements
+        Of the output.
+    bias
+        Trained biases.
+    """
+    if how.casts_rows:
+        # A dtype of 16 bits; float32 rows become float16.
+        dtype = how.dtype or (value.dtype if DTYPE_BYTES[value.dtype] == _HALF else "fp16")
+        rows = tape.cast(value, dtype)
+    else:
+        rows = tape.cast(value, step.compute) if step.autocast and how.keeps != "input" else value
+        dtype = rows.dtype
+    matrix = weight.elements * DTYPE_BYTES[dtype]
+    made_of = weight.elements * DTYPE_BYTES[how.dtype] if how.dtype not in ("", dtype) else 0
+    making = max((how.copies - 1) * matrix, how.making * weight.elements - matrix, made_of)
+    whole = tape.run("unpack", (), weight.elements, dtype, forward_temp=making)
+    backward = 0
+    if how.keeps != "matrix":
+        backward = max(matrix * (1 + (step.batch if how.repeats else 0)), matrix + making - rows.bytes)
+    saves = {"matrix": (whole,) if rows.grad else (), "input": (rows,), "": ()}[how.keeps]
+    made = tape.run(
+        "mm", (rows, whole), elements, dtype, saves=saves, weights=bias, backward_temp=backward,
+    )  # fmt: skip
+    return tape.cast(made, value.dtype) if how.casts_rows else made

@@ -169,6 +169,56 @@ def linear8bit(case: dict[str, Any]) -> Any:
     return module, [*module.parameters(), module.state.SCB]
 
 
+def hqq(case: dict[str, Any]) -> Any:
+    from hqq.core.quantize import BaseQuantizeConfig, HQQLinear
+
+    dtype = getattr(torch, case["weights"])
+    plain = torch.nn.Linear(case["inputs"], case["outputs"], case["bias"], dtype=dtype)
+    config = BaseQuantizeConfig(nbits=case["bits"], group_size=case["group"], axis=1)
+    made = HQQLinear(plain, config, compute_dtype=dtype, device="cpu").requires_grad_(False)
+    if made.bias is not None:
+        made.bias = made.bias.detach()
+    held = [made.W_q, made.meta["scale"], made.meta["zero"]]
+    return made, held + ([] if made.bias is None else [made.bias])
+
+
+def auto_gptq(case: dict[str, Any]) -> Any:
+    _without_code("auto_gptq", "auto_gptq.nn_modules", "auto_gptq.nn_modules.qlinear")
+    kind = importlib.import_module("auto_gptq.nn_modules.qlinear.qlinear_cuda_old").QuantLinear
+    made = kind(case["bits"], case["group"], case["inputs"], case["outputs"], case["bias"], trainable=True)
+    return made, [*made.buffers(), made.wf]
+
+
+def autoawq(case: dict[str, Any]) -> Any:
+    _without_code("awq", "awq.modules", "awq.modules.linear")
+    gemm = importlib.import_module("awq.modules.linear.gemm")
+
+    def unpacked(packed: torch.Tensor, *_: Any) -> torch.Tensor:
+        return torch.empty(len(packed), case["outputs"], dtype=torch.float16)
+
+    def multiplied(rows: torch.Tensor, packed: torch.Tensor, scales: Any, zeros: Any, parts: int) -> Any:
+        return torch.empty(parts, len(rows), case["outputs"], dtype=torch.float16).sum(0)
+
+    gemm.awq_ext = SimpleNamespace(dequantize_weights_cuda=unpacked, gemm_forward_cuda=multiplied)
+    made = gemm.WQLinear_GEMM(
+        case["bits"], case["group"], case["inputs"], case["outputs"], case["bias"], "cpu", training=True
+    )
+    return made, list(made.buffers())
+
+
+def _without_code(*names: str) -> None:
+    """Packages whose own code, which needs what is long gone, does not run; their modules are found."""
+    for name in names:
+        if name not in sys.modules:
+            folder = importlib.machinery.PathFinder.find_spec(
+                name.rpartition(".")[2], getattr(sys.modules.get(name.rpartition(".")[0]), "__path__", None)
+            )
+            assert folder is not None, name
+            made = types.ModuleType(name)
+            made.__path__ = list(folder.submodule_search_locations or ())
+            sys.modules[name] = made
+
+
 def bitsandbytes(case: dict[str, Any], parameters: list[torch.nn.Parameter]) -> Any:
     from bitsandbytes import optim
     from bitsandbytes.optim import optimizer

@@ -28,6 +28,9 @@ from willfit.tracing.worker.shims import values  # noqa: E402
 #: 384 rows in tiles of 64, and one for each of four experts: the experts of `cases.py` and `models.py`.
 TILES = 10
 
+#: Libraries that are named as their operations are.
+ALONE = ("torchao", "auto_gptq", "autoawq", "hqq")
+
 
 def main() -> None:
     """Trace each, on the CPU or on a fake card, and write the lines."""
@@ -39,7 +42,7 @@ def main() -> None:
     lines = []
     real.bitsandbytes_for_cuda()
     for name in ON_CPU:
-        library = "torchao" if CASES[name]["op"] == "torchao" else "bitsandbytes"
+        library = CASES[name]["op"] if CASES[name]["op"] in ALONE else "bitsandbytes"
         lines.append(_line(name, library, stream_of(CASES[name], real, "cpu")))
     lines.append(_line("choices", "bitsandbytes", choices.recorded()))
     for name in QUANTIZED:

@@ -8,6 +8,7 @@ import torch
 
 from willfit.errors import BadInput
 from willfit.tracing.worker.dtypes import dtype
+from willfit.tracing.worker.stand_ins.packed.layers import PackedLinear
 from willfit.training.settings import AdapterSettings
 
 #: peft's word for what a class of transformers is for.
@@ -78,8 +79,10 @@ def targets(model: torch.nn.Module, asked: tuple[str, ...]) -> str | list[str] |
     """peft's `target_modules`: names of linear layers, `all-linear`, or None for its default of the model type."""
     if not asked:
         return None
+    packed = [path for path, module in model.named_modules() if isinstance(module, PackedLinear)]
     if "all-linear" in asked:
-        return "all-linear"
+        # peft looks for `torch.nn.Linear`, which these are not: frameworks name them instead.
+        return sorted({path.rsplit(".", 1)[-1] for path in packed}) or "all-linear"
     names: list[str] = []
     for word in asked:
         if word not in _PARTS:
@@ -88,6 +91,7 @@ def targets(model: torch.nn.Module, asked: tuple[str, ...]) -> str | list[str] |
         names += {
             path.rsplit(".", 1)[-1]
             for path, module in model.named_modules()
-            if isinstance(module, torch.nn.Linear) and any(part in path for part in _PARTS[word])
+            if isinstance(module, (torch.nn.Linear, PackedLinear))
+            and any(part in path for part in _PARTS[word])
         }
     return sorted(set(names))

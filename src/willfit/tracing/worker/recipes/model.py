@@ -108,9 +108,13 @@ def built(asked: Train) -> tuple[torch.nn.Module, list[str]]:
         )
     checkpoint(model, settings.checkpointing)
     freeze(model, settings.frozen)
-    if settings.quantization is not None:
+    base = settings.quantization
+    if base is None and settings.adapter is not None:
+        base = quantized.as_stored(asked.config)
+    if base is not None:
         compute = dtype(settings.precision.compute) if settings.precision.compute else None
-        quantized.quantize(model, settings.quantization, compute, settings.versions, asked.habits)
+        own = asked.config.get("quantization_config")
+        quantized.quantize(model, base, compute, settings.versions, asked.habits, own)
     if settings.precision.float8 is not None:
         float8.convert(model, settings.precision.float8)
     if settings.adapter is not None:
