@@ -65,7 +65,8 @@ def adapted(
             made[step.output.name] = made[step.inputs[0]]
         else:
             made[step.output.name] = _run(tape, step, made, tokens, samples)
-    tape.hold(*(made[name] for name in forward.held_to_end if name in made))
+    # What called the module holds its input until it returns (torch `nn/modules/module.py: Module._call_impl`).
+    tape.hold(value, *(made[name] for name in forward.held_to_end if name in made))
     return made[forward.result]
 
 

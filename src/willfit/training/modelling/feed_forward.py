@@ -52,7 +52,9 @@ def feed_forward(
     for norm in (tensor for tensor in tensors if "sub_norm" in tensor.name):
         inner = builder.norm(inner, norm, "rms", rows=builder.step.tokens)
     inner = tape.dropout(inner, dropout if builder.step.training else 0.0)
-    return builder.linear(inner, outward, biases.get(_module(outward)))
+    result = builder.linear(inner, outward, biases.get(_module(outward)))
+    tape.hold(value)  # by what called it, as every module's input
+    return result
 
 
 def _gate(builder: Builder, gate: Value, up: Value, activation: str) -> Value:
