@@ -28,7 +28,6 @@ AGAIN = (
 #: Why runs with a published allocated peak are not traced: what their lines say, and how many there are.
 REASONS = {
     "a base in gptq is not traced": 8,
-    "Unsloth's fused adapters are not traced": 11,
     "compiled: what is kept is not the model code's choice": 3,
     # Weights, gradients and two moments alone are more than what was published.
     "GiB of states": 3,

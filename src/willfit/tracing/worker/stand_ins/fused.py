@@ -16,12 +16,18 @@ from willfit.training.settings import TrainingSettings
 LIGER = ("rms_norm", "rope", "swiglu")
 #: Losses that are traced: transformers' own, and Liger's two.
 LOSSES = ("hf", "fused", "liger")
+CHUNKS = "Unsloth's loss goes by chunks that grow with what is free; those of Liger's loss are traced in their place"
 #: Words for fused adapters.
 ADAPTERS = ("lora", "foak_lora")
 
 
-def apply(model: Any, settings: TrainingSettings) -> None:
+def apply(model: Any, settings: TrainingSettings) -> list[str]:
     """Replace modules in place.
+
+    Returns
+    -------
+    list of str
+        What a reader must know of it.
 
     Raises
     ------
@@ -40,14 +46,20 @@ def apply(model: Any, settings: TrainingSettings) -> None:
     unknown = sorted(asked - {*LIGER, *ADAPTERS, "cross_entropy"})
     if unknown:
         raise BadInput(
-            f"kernels for {', '.join(unknown)} are not traced", f"traced: {', '.join(LIGER)}, liger, unsloth, foak"
+            f"kernels for {', '.join(unknown)} are not traced",
+            f"traced: {', '.join(LIGER)}, liger, unsloth, foak",
         )
     if asked.isdisjoint(ADAPTERS):
         if asked or loss != "hf":
             families.apply(model, asked, loss)
-        return
+        return []
     unsloth.apply(model, asked, settings)
-    if loss == "fused":
+    own = settings.framework == "unsloth"
+    if loss == "fused" and own:
+        inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+        inner.loss_function = losses.causal_loss
+    elif loss == "fused":
         torch.nn.functional.cross_entropy = losses.cross_entropy
     elif loss == "liger":
         families.apply(model, (), loss)
+    return [CHUNKS] if loss == "liger" and own else []

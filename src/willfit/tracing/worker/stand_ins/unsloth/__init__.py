@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from willfit.tracing.worker.stand_ins.unsloth import models
+from willfit.engines.versions import parse_version
+from willfit.tracing.worker.stand_ins.unsloth import checkpoints, models
 from willfit.training.settings import TrainingSettings
 
 #: What the word `foak` stands for.
@@ -16,12 +17,16 @@ FOAK = ("rms_norm", "rope", "foak_lora")
 
 
 def apply(model: Any, kernels: Collection[str], settings: TrainingSettings) -> None:
-    """Put Unsloth's kernels, or foak's, into a model that has its adapters.
+    """Put Unsloth's kernels, or foak's, into a model that has its adapters, and Unsloth's checkpoints under Unsloth.
 
     Raises
     ------
     BadInput
         See `models.apply`.
     """
-    version = settings.version if settings.framework == "unsloth" else settings.versions.get("unsloth")
+    own = settings.framework == "unsloth"
+    named = settings.version if own else settings.versions.get("unsloth")
+    version = parse_version(named) if named else None
     models.apply(model, kernels, "foak_lora" in kernels, version, bool(settings.precision.autocast))
+    if own and settings.checkpointing.offload:
+        checkpoints.install(model, version)

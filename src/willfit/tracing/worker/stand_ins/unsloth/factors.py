@@ -46,8 +46,15 @@ class Apart:
         first, second = pair
         return first.t(), second.t()
 
-    def of_factors(self, rows: torch.Tensor, gradient: torch.Tensor, pair: Pair, scale: float) -> Pair:
+    def begun(self, pairs: list[Pair]) -> list[Pair | None]:
+        """Tensors for gradients of factors, where they are made before any is computed."""
+        return [None] * len(pairs)
+
+    def of_factors(
+        self, rows: torch.Tensor, gradient: torch.Tensor, pair: Pair, scale: float, begun: Pair | None
+    ) -> Pair:
         """Gradients of both, laid out as they lie in memory."""
+        del begun
         first, second = pair
         of_first = rows.t() @ (gradient @ second.t())
         of_second = (first.t() @ rows.t()) @ gradient
@@ -61,7 +68,12 @@ class Apart:
         of_rows += gradient @ whole.t()
 
     def add_through_factors(
-        self, of_rows: torch.Tensor, gradient: torch.Tensor, pair: Pair, scale: float, dropped: torch.Tensor | None
+        self,
+        of_rows: torch.Tensor,
+        gradient: torch.Tensor,
+        pair: Pair,
+        scale: float,
+        dropped: torch.Tensor | None,
     ) -> None:
         """Add what passes through both factors; what was dropped passes nothing."""
         first, second = pair
@@ -73,7 +85,7 @@ class Apart:
 
 
 class InPlace(Apart):
-    """Products are added by the kernel that makes them, and a product's matrix lies in a buffer (Unsloth from 2025.3)."""
+    """Products are added by the kernel that makes them, and matrices lie in a buffer (Unsloth from 2025.3)."""
 
     def __init__(self) -> None:
         self.shared = Shared()
@@ -93,10 +105,16 @@ class InPlace(Apart):
         first, second = pair
         return first.to(dtype).t(), second.to(dtype).t()
 
-    def of_factors(self, rows: torch.Tensor, gradient: torch.Tensor, pair: Pair, scale: float) -> Pair:
+    def begun(self, pairs: list[Pair]) -> list[Pair | None]:
+        """All of them."""
+        return [(torch.empty_like(first), torch.empty_like(second)) for first, second in pairs]
+
+    def of_factors(
+        self, rows: torch.Tensor, gradient: torch.Tensor, pair: Pair, scale: float, begun: Pair | None
+    ) -> Pair:
         """See `Apart`."""
-        first, second = pair
-        of_first, of_second = torch.empty_like(first), torch.empty_like(second)
+        assert begun is not None
+        (first, second), (of_first, of_second) = pair, begun
         of_first.addmm_(rows.t(), gradient @ second.t(), alpha=scale, beta=0)
         of_second.addmm_(first.t() @ rows.t(), gradient, alpha=scale, beta=0)
         return of_first.t(), of_second.t()
@@ -107,7 +125,12 @@ class InPlace(Apart):
         of_rows.addmm_(gradient, whole.t())
 
     def add_through_factors(
-        self, of_rows: torch.Tensor, gradient: torch.Tensor, pair: Pair, scale: float, dropped: torch.Tensor | None
+        self,
+        of_rows: torch.Tensor,
+        gradient: torch.Tensor,
+        pair: Pair,
+        scale: float,
+        dropped: torch.Tensor | None,
     ) -> None:
         """See `Apart`."""
         first, second = pair
@@ -141,9 +164,7 @@ def adapted(
     return output, given
 
 
-def of_rows_through(
-    way: Apart, gradient: torch.Tensor, base: Any, rows: torch.Tensor | None
-) -> torch.Tensor:
+def of_rows_through(way: Apart, gradient: torch.Tensor, base: Any, rows: torch.Tensor | None) -> torch.Tensor:
     """The gradient of rows through a matrix, written over them where they are given."""
     whole = unpacked(base)
     return torch.matmul(gradient, whole.t(), out=rows) if rows is not None else gradient @ whole.t()
@@ -151,9 +172,7 @@ def of_rows_through(
 
 def held_matrices(projections: tuple[Projection, ...]) -> list[torch.Tensor | None]:
     """Matrices that foak's functions for GPTQ unpack before the first product and hold until the last."""
-    return [
-        unpacked(one.base) if hasattr(one.base, "unpacked") else None for one in projections
-    ]
+    return [unpacked(one.base) if hasattr(one.base, "unpacked") else None for one in projections]
 
 
 __all__ = [

@@ -38,7 +38,7 @@ def _as_forward(ctx: Any) -> AbstractContextManager[Any]:
 
 
 class Projected(torch.autograd.Function):
-    """Adapted layers of one input, which is kept; with several, and a base that is not GPTQ, its gradient overwrites it."""
+    """Adapted layers of one input, which is kept; that of several is overwritten by its gradient, but on GPTQ."""
 
     @staticmethod
     def forward(ctx, rows, way, projections, *factors):  # type: ignore[no-untyped-def]
@@ -75,10 +75,11 @@ def _projected_backward(ctx: Any, gradients: tuple[torch.Tensor, ...]) -> tuple[
     rows = rows.reshape(-1, shape[-1])
     gradients = tuple(one.reshape(-1, one.shape[-1]) for one in gradients)
     pairs = [way.narrowed(pair, rows.dtype) for pair in _pairs(tuple(factors))]
+    begun = way.begun(pairs)
     made: list[torch.Tensor] = []
     for index, projection in enumerate(ctx.projections):
         given = dropped[index] if dropped else rows
-        made += way.of_factors(given, gradients[index], pairs[index], projection.scale)
+        made += way.of_factors(given, gradients[index], pairs[index], projection.scale, begun[index])
     of_rows: Any = None
     for index, projection in enumerate(ctx.projections):
         if of_rows is None:
@@ -128,9 +129,10 @@ def _mlp_backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
     bent = way.product(gradient, whole.t())
     del whole
     way.add_low_rank(bent, gradient, (second.t(), first.t()), of_down.scale)
-    of_down_factors = way.of_factors(bent, gradient, pairs[2], of_down.scale)
-    of_up_factors = way.of_factors(rows, up, pairs[1], of_up.scale)
-    of_gate_factors = way.of_factors(rows, gate, pairs[0], of_gate.scale)
+    begun = way.begun([pairs[2], pairs[0], pairs[1]])
+    of_down_factors = way.of_factors(bent, gradient, pairs[2], of_down.scale, begun[0])
+    of_up_factors = way.of_factors(rows, up, pairs[1], of_up.scale, begun[2])
+    of_gate_factors = way.of_factors(rows, gate, pairs[0], of_gate.scale, begun[1])
     of_rows = of_rows_through(way, up, of_up.base, rows)
     way.add_through_factors(of_rows, up, pairs[1], of_up.scale, None)
     way.add_through(of_rows, gate, of_gate.base)

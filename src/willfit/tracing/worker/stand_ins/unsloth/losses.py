@@ -1,4 +1,5 @@
-"""Cross entropy of whole logits: kernels/cross_entropy_loss.py: Fast_CrossEntropyLoss."""
+"""Cross entropy of whole logits: kernels/cross_entropy_loss.py: Fast_CrossEntropyLoss; models/llama.py:
+_CausalLM_fast_forward."""
 
 from __future__ import annotations
 
@@ -43,3 +44,11 @@ def cross_entropy(logits: torch.Tensor, target: torch.Tensor, *_: object, **__: 
     losses: torch.Tensor = CrossEntropy.apply(logits, target)
     counted = torch.count_nonzero(target != IGNORED)
     return losses.sum() / counted
+
+
+def causal_loss(logits: torch.Tensor, labels: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
+    """Labels are moved, and logits taken as they are, in place of a model's `loss_function`."""
+    moved = torch.empty_like(labels)
+    moved[..., :-1] = labels[..., 1:]
+    moved[..., -1] = IGNORED
+    return cross_entropy(logits.view(-1, logits.shape[-1]), moved.view(-1))

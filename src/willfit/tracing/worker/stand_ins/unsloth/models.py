@@ -1,7 +1,7 @@
 """Which modules of a model get these operations.
 
 unsloth: models/llama.py: patch_peft_model, LlamaDecoderLayer_fast_forward, LlamaAttention_fast_forward, and the like in
-mistral.py, qwen2.py, qwen3.py; fms_acceleration_foak: framework_plugin_fast_kernels.py, models/utils.py, models/llama.py.
+mistral.py, qwen2.py, qwen3.py; fms_acceleration_foak: framework_plugin_fast_kernels.py, models/utils.py, llama.py.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from willfit.engines.versions import parse_version
 from willfit.errors import BadInput
 from willfit.tracing.worker.stand_ins.unsloth.factors import Apart, InPlace, Projection, is_packed
 from willfit.tracing.worker.stand_ins.unsloth.lora import GatedMLP, Projected
@@ -27,7 +26,9 @@ _NORMS = ("input_layernorm", "post_attention_layernorm", "self_attn.q_norm", "se
 IN_PLACE = (2025, 3)
 
 
-def apply(model: Any, kernels: Collection[str], foak: bool, version: str | None, autocast: bool) -> None:
+def apply(
+    model: Any, kernels: Collection[str], foak: bool, version: tuple[int, ...] | None, autocast: bool
+) -> None:
     """Replace a model's modules in place.
 
     Parameters
@@ -52,7 +53,8 @@ def apply(model: Any, kernels: Collection[str], foak: bool, version: str | None,
     kind, known = inner.config.model_type, FOAK_MODELS if foak else MODELS
     if kind not in known:
         raise BadInput(
-            f"{'foak' if foak else 'Unsloth'}'s kernels of {kind} are not traced", f"traced: {', '.join(known)}"
+            f"{'foak' if foak else 'Unsloth'}'s kernels of {kind} are not traced",
+            f"traced: {', '.join(known)}",
         )
     base = getattr(inner, inner.base_model_prefix, inner)
     if "rms_norm" in kernels:
@@ -60,7 +62,7 @@ def apply(model: Any, kernels: Collection[str], foak: bool, version: str | None,
     if "rope" in kernels:
         code: Any = sys.modules[type(inner).__module__]
         code.apply_rotary_pos_emb = rotary
-    way = Apart() if foak or (version and parse_version(version) < IN_PLACE) else InPlace()
+    way = Apart() if foak or (version is not None and version < IN_PLACE) else InPlace()
     for layer in base.layers:
         if "rms_norm" in kernels:
             for path in _NORMS:
@@ -111,7 +113,9 @@ def _check(layers: list[Any], way: Apart, autocast: bool) -> None:
     first = _factors(layers[0])[0]
     compute = getattr(layers[0].base_layer, "compute_dtype", None) or layers[0].base_layer.weight.dtype
     if type(way) is Apart and not autocast and first.dtype is not compute:
-        raise BadInput("fused adapters in another dtype than activations need mixed precision", "--compute bf16")
+        raise BadInput(
+            "fused adapters in another dtype than activations need mixed precision", "--compute bf16"
+        )
 
 
 def _factors(layer: Any) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,8 +8,8 @@ from willfit.tracing.worker.stand_ins.buffers import buffer
 
 
 class RMSNorm(torch.autograd.Function):
-    """Keeps its input and a statistic for each row. The weight gets no gradient; that of the input overwrites its output's,
-    but for Gemma's norms, which add one to the weight."""
+    """Keeps its input and a statistic for each row. The weight gets no gradient; that of the input overwrites that of
+    the output, but for Gemma's norms, which add one to the weight."""
 
     @staticmethod
     def forward(ctx, rows, weight, apart):  # type: ignore[no-untyped-def]
@@ -46,7 +46,11 @@ class Rotary(torch.autograd.Function):
     def backward(ctx, gradient):  # type: ignore[no-untyped-def]
         """Turn back."""
         batch, length, count, width = gradient.shape
-        return gradient.reshape(batch * length, count * width).reshape(batch, length, count, width), None, None
+        return (
+            gradient.reshape(batch * length, count * width).reshape(batch, length, count, width),
+            None,
+            None,
+        )
 
 
 def rotary(queries, keys, cos, sin, position_ids=None, unsqueeze_dim=1):  # type: ignore[no-untyped-def]

@@ -15,7 +15,7 @@ from willfit.tracing.worker.stand_ins.buffers import buffer
 
 
 class Shared:
-    """One buffer for all matrices of a card, and one for their constants, which stay (`WEIGHT_BUFFERS`, from 2025.3 on).
+    """One buffer for all matrices, and one for their constants, which stay (`WEIGHT_BUFFERS`, from 2025.3 on).
 
     The first matrix makes them; a larger one makes them grow.
     """
@@ -23,7 +23,9 @@ class Shared:
     def __init__(self) -> None:
         self._held: dict[str, torch.Tensor] = {}
 
-    def part(self, kernel: str, like: torch.Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    def part(
+        self, kernel: str, like: torch.Tensor, shape: tuple[int, ...], dtype: torch.dtype
+    ) -> torch.Tensor:
         """The first elements of a buffer."""
         count = 1
         for side in shape:
