@@ -111,7 +111,11 @@ def _fusible(layer: Any, foak: bool) -> bool:
 def _check(layers: list[Any], way: Apart, autocast: bool) -> None:
     """Products of gradients with factors that nothing casts must have one dtype."""
     first = _factors(layers[0])[0]
-    compute = getattr(layers[0].base_layer, "compute_dtype", None) or layers[0].base_layer.weight.dtype
+    base = layers[0].base_layer
+    if hasattr(base, "unpacked"):
+        compute = torch.float16  # what `dequant248` makes
+    else:
+        compute = getattr(base, "compute_dtype", None) or base.weight.dtype
     if type(way) is Apart and not autocast and first.dtype is not compute:
         raise BadInput(
             "fused adapters in another dtype than activations need mixed precision", "--compute bf16"
