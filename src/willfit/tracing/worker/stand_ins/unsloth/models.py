@@ -112,9 +112,8 @@ def _check(layers: list[Any], way: Apart, autocast: bool) -> None:
     """Products of gradients with factors that nothing casts must have one dtype."""
     first = _factors(layers[0])[0]
     base = layers[0].base_layer
-    if hasattr(base, "unpacked"):
-        compute = torch.float16  # what `dequant248` makes
-    else:
+    compute = torch.float16  # what foak unpacks GPTQ's matrices to (`dequant248`)
+    if not hasattr(base, "unpacked"):
         compute = getattr(base, "compute_dtype", None) or base.weight.dtype
     if type(way) is Apart and not autocast and first.dtype is not compute:
         raise BadInput(
