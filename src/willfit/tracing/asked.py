@@ -13,7 +13,7 @@ from willfit.training.run import Run
 from willfit.training.settings import TrainingSettings
 
 #: Frameworks that train with transformers' model code.
-RUN_TRANSFORMERS = ("transformers", "trl", "accelerate", "ms-swift", "llamafactory", "axolotl")
+RUN_TRANSFORMERS = ("transformers", "trl", "accelerate", "ms-swift", "llamafactory", "axolotl", "unsloth")
 
 #: Objectives whose step is one forward and one backward pass of one model.
 ONE_PASS = ("sft", "pretrain", "classification", "reward")

@@ -72,9 +72,7 @@ def adapted(architecture: Architecture, settings: TrainingSettings, quantized: b
         gptq=settings.quantization is not None and method_of(settings.quantization.method) == "gptq",
         autocast=autocast,
     )
-    if "lora" in settings.kernels and unsloth.fuses(asked):
-        return replace(found, forwards={**found.forwards, **_fused(found, compute)})
-    return found
+    return replace(found, forwards={**found.forwards, **_fused(found, settings, quantized, compute)})
 
 
 def _cast(settings: TrainingSettings) -> bool:
@@ -87,14 +85,25 @@ def _cast(settings: TrainingSettings) -> bool:
     )
 
 
-def _fused(found: Adapted, compute: str) -> dict[str, AdapterForward]:
-    """Forwards by Unsloth's functions, in the compute dtype."""
+def _fused(
+    found: Adapted, settings: TrainingSettings, quantized: bool, compute: str
+) -> dict[str, AdapterForward]:
+    """Forwards by the functions of Unsloth or fms-acceleration where they run, in the compute dtype."""
+    asked = settings.adapter
+    assert asked is not None
+    own = "lora" in settings.kernels and unsloth.fuses(asked)
+    foak = "foak_lora" in settings.kernels and unsloth.foak_fuses(asked, quantized)
+    if not (own or foak):
+        return {}
     shapes = {
         one.name.removesuffix(".lora_A.weight"): one.shape for one in found.added if "lora_A" in one.name
     }
     modules = [module for module in found.modules if module.name in shapes]
     ranks = {module.name: shapes[module.name][0] for module in modules}
-    return unsloth.fused(modules, ranks, _TORCH.get(compute, "bfloat16"), found.dtype)
+    dtype = _TORCH.get(compute, "bfloat16")
+    if foak:
+        return unsloth.foak_fused(modules, ranks, dtype, found.dtype, bool(asked.dropout))
+    return unsloth.fused(modules, ranks, dtype, found.dtype)
 
 
 class Adapting:

@@ -25,13 +25,14 @@ ROLLOUTS = ("vllm", "sglang", "transformers")
 #: Kernels that replace composite operations one by one, and what packages of them stand for
 #: (liger_kernel `transformers/monkey_patch.py: apply_liger_kernel_to_llama`).
 KERNELS = (
-    "rms_norm", "layer_norm", "rope", "swiglu", "gelu", "softmax", "cross_entropy", "lora", "mamba_ssm",
-    "causal_conv1d", "fla",
+    "rms_norm", "layer_norm", "rope", "swiglu", "gelu", "softmax", "cross_entropy", "lora", "foak_lora",
+    "mamba_ssm", "causal_conv1d", "fla",
 )  # fmt: skip
 _PACKAGES = {
     "liger": ("rms_norm", "rope", "swiglu"),
     "te": ("rms_norm", "rope", "swiglu"),
     "unsloth": ("rms_norm", "rope", "swiglu", "lora"),
+    "foak": ("rms_norm", "rope", "foak_lora"),
 }
 
 

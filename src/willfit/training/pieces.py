@@ -177,7 +177,7 @@ def pieces_of(
                 unit,
                 chosen,
                 selective,
-                checkpointing.offload,
+                checkpointing.offload and not run.habits.first_stays,
                 clings,
                 follows=follows,
                 reenters=bool(checkpointing.reentrant),

@@ -60,6 +60,8 @@ class Habits:
         Tensor-parallel ranks each get all logits, though each has a part of the head.
     whole_tables
         A tensor-parallel rank makes the gradient of the whole token table, and cuts its part out.
+    first_stays
+        Inputs of checkpoints that go to the host stay on the device in the first step.
     wrapping
         What FSDP takes as a unit.
     code
@@ -88,6 +90,7 @@ class Habits:
     postpones_sharing: bool = False
     gathers_logits: bool = False
     whole_tables: bool = False
+    first_stays: bool = False
     wrapping: Wrapping = BLOCKS
     code: Code | None = None
 

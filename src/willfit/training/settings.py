@@ -372,8 +372,8 @@ class TrainingSettings:
     attention
         `eager`, `sdpa`, `flash_attention_2`, `flash_attention_3`, `flex_attention`, `te`, `xformers`.
     kernels
-        Fused kernels: `liger`, `unsloth`, `te`, or single ones: `rms_norm`, `rope`, `swiglu`,
-        `cross_entropy`, `lora`.
+        Fused kernels: `liger`, `unsloth`, `te`, `foak` (fms-acceleration's), or single ones: `rms_norm`, `rope`,
+        `swiglu`, `cross_entropy`, `lora` (Unsloth's), `foak_lora`.
     compile
         `torch.compile` over layers.
     use_cache

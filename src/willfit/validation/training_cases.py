@@ -35,6 +35,9 @@ _LOSSES = {
 #: Kernels by the cases' names.
 _KERNELS = {"fast_rope": "rope", "fast_rmsnorm": "rms_norm", "fused_lora": "lora"}
 
+#: Those of fms-acceleration, whose fused adapters are a variant of Unsloth's.
+_FMS_KERNELS = {**_KERNELS, "fused_lora": "foak_lora"}
+
 #: What cases say of an adapter that is no option of PEFT's by its name, or has a field of its own.
 _NO_OPTIONS = ("rank", "targets", "alpha", "dropout", "num_virtual_tokens", "options")
 
@@ -135,13 +138,18 @@ def settings_of(case: Case) -> TrainingSettings:
         layout=_layout(said),
         offload=_offload(said),
         attention=_attention(said),
-        kernels=tuple(_KERNELS[name] for name in said.get("kernels") or () if name in _KERNELS),
+        kernels=_kernels(said, str(case.fields.get("framework") or "")),
         compile=bool(said.get("compile")),
         empties_cache=int(said.get("empty_cache_steps") or 0),
         # Lengths that a source calls longest, or bounded, differ.
         varied_lengths=said.get("seq_len_kind") != "exact" if said.get("seq_len_kind") else None,
         expandable_segments=_expandable(case),
     )
+
+
+def _kernels(said: dict[str, Any], framework: str) -> tuple[str, ...]:
+    known = _FMS_KERNELS if framework.startswith("fms") else _KERNELS
+    return tuple(known[name] for name in said.get("kernels") or () if name in known)
 
 
 def _expandable(case: Case) -> bool | None:
@@ -187,6 +195,9 @@ def _dtype(name: Any) -> str | None:
 def _precision(said: dict[str, Any], adapts: bool, float8: str | None) -> PrecisionSettings:
     weights, compute = _dtype(said.get("weights")), _dtype(said.get("compute"))
     states = said.get("optimizer_state")
+    autocast = said.get("autocast")
+    if autocast is None and weights is not None and compute is not None:
+        autocast = weights == "fp32" and compute != "fp32"
     return PrecisionSettings(
         weights=weights,
         compute=compute,
@@ -196,7 +207,7 @@ def _precision(said: dict[str, Any], adapts: bool, float8: str | None) -> Precis
         master=_dtype(said.get("master")),
         reduce=_dtype(said.get("reduce")),
         float8=float8,
-        autocast=None if weights is None or compute is None else weights == "fp32" and compute != "fp32",
+        autocast=autocast,
     )
 
 

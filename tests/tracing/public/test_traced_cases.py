@@ -27,7 +27,6 @@ AGAIN = (
 
 #: Why runs with a published allocated peak are not traced: what their lines say, and how many there are.
 REASONS = {
-    "Unsloth's fused adapters are not traced": 17,
     "compiled: what is kept is not the model code's choice": 3,
     # Weights, gradients and two moments alone are more than what was published.
     "GiB of states": 3,

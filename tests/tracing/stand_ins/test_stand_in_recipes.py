@@ -131,10 +131,9 @@ def test_other_bases_and_products_are_refused():
 @pytest.mark.parametrize(
     "changes",
     [
-        {"kernels": ("unsloth",)},
         {"kernels": ("rms_norm", "fla")},
         {"loss": LossSettings("chunked")},
-        {"framework": "unsloth"},
+        {"kernels": ("unsloth",), "loss": LossSettings("cut")},
     ],
 )
 def test_other_kernels_are_refused(changes):

@@ -128,7 +128,9 @@ def test_lora_by_hand() -> None:
 
 
 def test_unsloth_by_hand() -> None:
-    """Llama-2-7B: a fused module keeps its input alone; the last of a whole MLP makes it again."""
+    """Llama-2-7B: a fused module keeps its input alone; the last of a whole MLP makes it again.
+
+    Of parts that only some of are adapted, none is fused."""
     settings = AdapterSettings("lora", rank=16, targets=("all-linear",))
     modules = adapt(LLAMA, settings, forwards=False).modules
     found = unsloth.fused(modules, dict.fromkeys((one.name for one in modules), 16), "bfloat16", "float32")
@@ -138,10 +140,25 @@ def test_unsloth_by_hand() -> None:
     assert saved == {name: {"x"} for name in saved} | {"down_proj": set()}
     assert len(saved) == 7
     alone = [one for one in modules if one.leaf == "down_proj"]
-    (kept,) = unsloth.fused(alone, {alone[0].name: 16}, "bfloat16", "float32").values()
-    assert kept.steps[1].saves == ("x",)
+    assert unsloth.fused(alone, {alone[0].name: 16}, "bfloat16", "float32") == {}
     assert unsloth.fuses(settings)
     assert not unsloth.fuses(AdapterSettings("lora", dropout=0.1))
+
+
+def test_foak_by_hand() -> None:
+    """Llama-2-7B: in 16 bits the input, which three modules share, and what dropout left of it for each; no mask."""
+    settings = AdapterSettings("lora", rank=16, targets=("all-linear",), dropout=0.1)
+    modules = adapt(LLAMA, settings, forwards=False).modules
+    ranks = dict.fromkeys((one.name for one in modules), 16)
+    found = unsloth.foak_fused(modules, ranks, "bfloat16", "float32", True)
+    assert {name.rpartition(".")[2] for name in found} == {"q_proj", "k_proj", "v_proj", "o_proj"}
+    for forward in found.values():
+        assert forward.steps[2].saves == ("x", "dropped")
+        assert [one.bytes(100) for one in forward.saved] == [100 * 4096 * 2]
+    plain = unsloth.foak_fused(modules, ranks, "bfloat16", "float32", False)
+    assert all(forward.saved == () for forward in plain.values())
+    assert unsloth.foak_fuses(settings, quantized=True)
+    assert not unsloth.foak_fuses(settings, quantized=False)
 
 
 def test_dora_keeps_no_weight() -> None:

@@ -111,7 +111,7 @@ def declare_training(parser: Parser) -> None:
     numbers.add_argument("--loss", help="hf, chunked, chunked-head, fused, liger, cut, vocab-parallel")
     numbers.add_argument(
         "--kernels",
-        help="fused kernels: liger, unsloth, te, rms_norm,rope,swiglu, mamba_ssm,causal_conv1d,fla; torch: none",
+        help="fused kernels: liger, unsloth, foak, te, rms_norm,rope,swiglu, mamba_ssm,causal_conv1d,fla; torch: none",
     )
     numbers.add_argument("--compile", action="store_true", help="layers run under torch.compile")
     numbers.add_argument(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from willfit.architectures.model import Architecture
+from willfit.training.adapters.unsloth import fuses
 from willfit.training.frameworks import hugging_face
 from willfit.training.frameworks.eras import dated
 from willfit.training.frameworks.kbit import upcasting
@@ -21,12 +22,17 @@ _RELEASES = (
 #: From these versions on: cut cross entropy; a chunked loss of its own (`unsloth_zoo/fused_losses`).
 _CUT, _CHUNKED = (2024, 11), (2025, 9)
 
+#: Between these versions layers' inputs stay on the card in the first step, which finds out what layer is the last
+#: (`unsloth_zoo/gradient_checkpointing.py: UnslothCheckpointFunction`, 2025.3.17 to 2025.11.5).
+_STAYING, _MOVING = (2025, 3), (2025, 11, 5)
+
 #: Up to so many tokens whole logits take less than cut cross entropy (`models/llama.py: _CausalLM_fast_forward`).
 _WHOLE_LOGITS = 1024
 
 #: `models/llama.py: get_peft_model`.
 _RANK, _ALPHA = 16, 16.0
-_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+_MLP = ("gate_proj", "up_proj", "down_proj")
+_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", *_MLP)
 
 #: `max_seq_length` of `from_pretrained`.
 _LENGTH = 2048
@@ -46,15 +52,29 @@ def resolve(settings: TrainingSettings, architecture: Architecture) -> Run:
         settings,
         seq_len=length,
         loss=_loss(settings, version, length),
-        kernels=settings.kernels or ("rms_norm", "rope", "swiglu", "lora"),
+        kernels=settings.kernels or _kernels(settings),
         attention=settings.attention or "flash_attention_2",
         # A causal mask alone, whatever is padded.
         padded=False if settings.padded is None else settings.padded,
     )
     run = hugging_face.resolve(upcasting(settings, "none"), architecture)
-    # Its kernels take logits as they are (`kernels/cross_entropy_loss.py`); its chunked loss makes them float32
-    # (`unsloth_zoo/fused_losses/cross_entropy_loss.py`).
-    return replace(run, habits=replace(run.habits, loss_upcasts=False, liger=()))
+    # Its kernels take logits as they are, and labels are moved (`kernels/cross_entropy_loss.py`, `models/llama.py:
+    # _CausalLM_fast_forward`); its chunked loss makes them float32 (`unsloth_zoo/fused_losses/cross_entropy_loss.py`).
+    own = replace(
+        run.habits, loss_upcasts=False, upcasts_logits=False, shifts_logits=False, liger=(),
+        first_stays=_STAYING <= version < _MOVING,
+    )  # fmt: skip
+    return replace(run, habits=own)
+
+
+def _kernels(settings: TrainingSettings) -> tuple[str, ...]:
+    """The gated activation is fused with all of an MLP's adapters, or not at all."""
+    adapter = settings.adapter
+    whole = adapter is not None and fuses(adapter)
+    if adapter is not None:
+        targets = set(adapter.targets)
+        whole = whole and (bool(targets & {"all-linear", "mlp"}) or targets.issuperset(_MLP))
+    return ("rms_norm", "rope", *(("swiglu",) if whole else ()), "lora")
 
 
 def _loss(settings: TrainingSettings, version: tuple[int, ...], length: int) -> LossSettings:

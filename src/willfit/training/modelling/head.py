@@ -76,7 +76,9 @@ class LossPath:
         narrow = self.autocast and self.inside and not self.upcasts
         if not narrow or self.compiled or self.kind not in ("hf", "fused"):
             return 0
-        return self.rows * (self.classes or self.vocabulary) * (width + 4)
+        # A fused loss that is given the logits as they are keeps them for its derivative already.
+        kept = self.kind == "fused" and not (self.upcasts_first or self.shifts)
+        return self.rows * (self.classes or self.vocabulary) * (4 + (0 if kept else width))
 
     def held_bytes(self, width: int) -> int:
         """Bytes of logits that the caller holds through the backward pass, which needs their logarithms alone.

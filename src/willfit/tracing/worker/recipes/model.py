@@ -120,7 +120,7 @@ def built(asked: Train) -> tuple[torch.nn.Module, list[str]]:
     if settings.adapter is not None:
         with torch.device("meta"):
             model = adapted(model, settings.adapter, kind.__name__)
-    fused.apply(model, settings)
+    notes += fused.apply(model, settings)
     return model.train(), notes
 
 

@@ -15,6 +15,7 @@ from willfit.tracing.worker.dtypes import dtype
 from willfit.tracing.worker.recipes import casting, optimizers
 from willfit.tracing.worker.recipes import model as models
 from willfit.tracing.worker.shims import values
+from willfit.tracing.worker.stand_ins.unsloth.checkpoints import Checkpoint
 from willfit.tracing.worker.tracer import Tracer
 from willfit.training.settings import TrainingSettings
 
@@ -131,7 +132,11 @@ def follow_loss(model: Any, tracer: Tracer) -> None:
 
 def follow_checkpoints(tracer: Tracer) -> None:
     """Tell the tracer of checkpoints that run backward inside backward."""
-    checkpoint: Any = torch.utils.checkpoint.CheckpointFunction
+    for checkpoint in (torch.utils.checkpoint.CheckpointFunction, Checkpoint):
+        _follow(checkpoint, tracer)
+
+
+def _follow(checkpoint: Any, tracer: Tracer) -> None:
     backward = checkpoint.backward
 
     def nested(ctx: Any, *gradients: Any) -> Any:
