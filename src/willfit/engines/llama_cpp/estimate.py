@@ -63,10 +63,10 @@ _HOST_WEIGHTS = {
 }
 
 
-def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:
+def settings_for(subject: Subject, machine: Machine, question: Question) -> Settings:
     """A server with so many slots, all layers on the devices."""
     kind = _CACHE_TYPES.get(question.kv_dtype, question.kv_dtype)
-    settings = Settings(
+    return Settings(
         version=question.version,
         n_ctx=question.context_for(subject.architecture) * question.users,
         n_parallel=question.users,
@@ -74,7 +74,11 @@ def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:
         cache_type_k=kind,
         cache_type_v=kind,
     )
-    return estimate(subject, machine, settings, question.users)
+
+
+def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:
+    """The estimate with the settings that the question means."""
+    return estimate(subject, machine, settings_for(subject, machine, question), question.users)
 
 
 def estimate(subject: Subject, machine: Machine, settings: Settings, users: int = 1) -> Estimate:

@@ -24,7 +24,7 @@ NAME = "lmdeploy"
 _POLICIES = {"int4": 4, "int8": 8, "fp8": 16, "fp8_e4m3": 16, "fp8_e5m2": 17}
 
 
-def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:
+def settings_for(subject: Subject, machine: Machine, question: Question) -> Settings:
     """LMDeploy on as many of the devices as the model's heads divide over.
 
     Raises
@@ -35,14 +35,18 @@ def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:
     policy, backend = _policy(question.kv_dtype), None
     if policy not in TURBOMIND_POLICIES:
         backend = "pytorch"
-    settings = Settings(
+    return Settings(
         version=question.version or NEWEST,
         backend=backend,  # type: ignore[arg-type]
         tp=most_ranks(subject.architecture, len(machine.devices)),
         session_len=question.context_for(subject.architecture),
         quant_policy=policy,
     )
-    return estimate(subject, machine, settings, question.users)
+
+
+def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:
+    """The estimate with the settings that the question means."""
+    return estimate(subject, machine, settings_for(subject, machine, question), question.users)
 
 
 def estimate(subject: Subject, machine: Machine, settings: Settings, users: int = 1) -> Estimate:

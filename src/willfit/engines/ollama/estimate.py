@@ -28,17 +28,21 @@ NAME = "ollama"
 _CACHE_TYPES = {"auto": None, "fp16": "f16", "int8": "q8_0", "fp8": "q8_0", "int4": "q4_0"}
 
 
-def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:
+def settings_for(subject: Subject, machine: Machine, question: Question) -> Settings:
     """A server that answers so many requests at once."""
     kind = _CACHE_TYPES.get(question.kv_dtype, question.kv_dtype)
-    settings = Settings(
+    return Settings(
         version=question.version or NEWEST,
         num_ctx=question.context_for(subject.architecture),
         num_parallel=question.users,
         kv_cache_type=kind,
         flash_attention=True if kind not in (None, "f16") else None,
     )
-    return estimate(subject, machine, settings, question.users)
+
+
+def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:
+    """The estimate with the settings that the question means."""
+    return estimate(subject, machine, settings_for(subject, machine, question), question.users)
 
 
 def estimate(subject: Subject, machine: Machine, settings: Settings, users: int = 1) -> Estimate:

@@ -5,7 +5,7 @@ divides what is left, `sizing` goes through the start-up, `estimate` puts it tog
 """
 
 from willfit.engines.sglang.eras import NEWEST
-from willfit.engines.sglang.estimate import NAME, answer, estimate
+from willfit.engines.sglang.estimate import NAME, answer, estimate, settings_for
 from willfit.engines.sglang.settings import Settings
 
-__all__ = ["NAME", "NEWEST", "Settings", "answer", "estimate"]
+__all__ = ["NAME", "NEWEST", "Settings", "answer", "estimate", "settings_for"]

@@ -26,7 +26,7 @@ _CONTEXT_STEP = 256
 _LONGEST, _MOST = 2**24, 2**20
 
 
-def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:
+def settings_for(subject: Subject, machine: Machine, question: Question) -> Settings:
     """SGLang with as many tensor-parallel ranks as the model divides over, the rest of the devices in pipeline."""
     devices = len(machine.devices)
     settings = Settings(
@@ -37,8 +37,12 @@ def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:
     )
     sizes = (size for size in range(devices, 0, -1) if devices % size == 0)
     layouts = (replace(settings, tp_size=size, pp_size=devices // size) for size in sizes)
-    chosen = next((one for one in layouts if not undivided(subject.architecture, one)), settings)
-    return estimate(subject, machine, chosen, question.users)
+    return next((one for one in layouts if not undivided(subject.architecture, one)), settings)
+
+
+def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:
+    """The estimate with the settings that the question means."""
+    return estimate(subject, machine, settings_for(subject, machine, question), question.users)
 
 
 def estimate(subject: Subject, machine: Machine, settings: Settings, users: int = 1) -> Estimate:

@@ -5,7 +5,7 @@ together.
 """
 
 from willfit.engines.tensorrt_llm.eras import NEWEST
-from willfit.engines.tensorrt_llm.estimate import NAME, answer, estimate
+from willfit.engines.tensorrt_llm.estimate import NAME, answer, estimate, settings_for
 from willfit.engines.tensorrt_llm.settings import Settings
 
-__all__ = ["NAME", "NEWEST", "Settings", "answer", "estimate"]
+__all__ = ["NAME", "NEWEST", "Settings", "answer", "estimate", "settings_for"]

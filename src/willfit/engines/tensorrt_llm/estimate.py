@@ -25,7 +25,7 @@ NAME = "tensorrt-llm"
 _NEVER = frozenset({"aqlm", "bitnet", "bitsandbytes", "eetq", "exl2", "exl3", "hqq", "mlx", "quanto"})
 
 
-def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:
+def settings_for(subject: Subject, machine: Machine, question: Question) -> Settings:
     """TensorRT-LLM's PyTorch backend with as many tensor-parallel ranks as the heads divide over."""
     devices = len(machine.devices)
     settings = Settings(
@@ -37,10 +37,12 @@ def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:
     layouts = (
         replace(settings, tensor_parallel_size=size, pipeline_parallel_size=devices // size) for size in sizes
     )
-    chosen = next(
-        layout for layout in layouts if not undivided_heads(subject.architecture, layout.cache_ranks)
-    )
-    return estimate(subject, machine, chosen, question.users)
+    return next(layout for layout in layouts if not undivided_heads(subject.architecture, layout.cache_ranks))
+
+
+def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:
+    """The estimate with the settings that the question means."""
+    return estimate(subject, machine, settings_for(subject, machine, question), question.users)
 
 
 def estimate(subject: Subject, machine: Machine, settings: Settings, users: int = 1) -> Estimate:

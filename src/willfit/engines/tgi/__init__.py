@@ -5,7 +5,7 @@ the start-up, `estimate` puts it together.
 """
 
 from willfit.engines.tgi.eras import NEWEST
-from willfit.engines.tgi.estimate import NAME, answer, estimate
+from willfit.engines.tgi.estimate import NAME, answer, estimate, settings_for
 from willfit.engines.tgi.settings import Settings
 
-__all__ = ["NAME", "NEWEST", "Settings", "answer", "estimate"]
+__all__ = ["NAME", "NEWEST", "Settings", "answer", "estimate", "settings_for"]

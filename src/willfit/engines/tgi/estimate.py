@@ -24,17 +24,21 @@ NAME = "tgi"
 _NEVER = frozenset({"aqlm", "bitnet", "exl3", "hqq", "mlx", "modelopt", "mxfp4", "quanto", "torchao"})
 
 
-def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:
+def settings_for(subject: Subject, machine: Machine, question: Question) -> Settings:
     """TGI with as many shards as the heads divide over, up to the devices."""
     length = question.context_for(subject.architecture)
-    settings = Settings(
+    return Settings(
         version=question.version or NEWEST,
         num_shard=most_ranks(subject.architecture, len(machine.devices), "single"),
         kv_cache_dtype=None if question.kv_dtype == "auto" else question.kv_dtype,
         max_total_tokens=length,
         max_input_tokens=max(1, length - 1),
     )
-    return estimate(subject, machine, settings, question.users)
+
+
+def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:
+    """The estimate with the settings that the question means."""
+    return estimate(subject, machine, settings_for(subject, machine, question), question.users)
 
 
 def estimate(subject: Subject, machine: Machine, settings: Settings, users: int = 1) -> Estimate:

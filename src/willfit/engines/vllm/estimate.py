@@ -29,7 +29,7 @@ NAME = "vllm"
 _CONTEXT_STEP = 256
 
 
-def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:
+def settings_for(subject: Subject, machine: Machine, question: Question) -> Settings:
     """vLLM with as many tensor-parallel ranks as the model divides over, the rest of the devices in pipeline."""
     devices = len(machine.devices)
     settings = Settings(
@@ -39,8 +39,12 @@ def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:
     )
     sizes = (size for size in range(devices, 0, -1) if devices % size == 0)
     layouts = (replace(settings, tensor_parallel=size, pipeline_parallel=devices // size) for size in sizes)
-    chosen = next((layout for layout in layouts if not undivided(subject, layout)), settings)
-    return estimate(subject, machine, chosen, question.users)
+    return next((layout for layout in layouts if not undivided(subject, layout)), settings)
+
+
+def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:
+    """The estimate with the settings that the question means."""
+    return estimate(subject, machine, settings_for(subject, machine, question), question.users)
 
 
 def estimate(subject: Subject, machine: Machine, settings: Settings, users: int = 1) -> Estimate:
