@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
-from willfit.asking import find_subject
+from willfit.asking import find_subject, with_assumptions
 from willfit.checkpoints.chat_template import chat_template_of
 from willfit.engines.base import Machine, Question, Subject
 from willfit.engines.table import default_engine, engine_module, engine_name
+from willfit.errors import BadInput
 from willfit.estimate import Estimate
+from willfit.launch.table import parse_command
 from willfit.launch.writing.table import writer_of
 from willfit.launch.writing.written import Order, Written
+from willfit.quantities import format_bytes
+
+if TYPE_CHECKING:
+    from willfit.training.settings import TrainingSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +84,6 @@ def handed_over(
     BadInput
         If no command can be written for them.
     """
-    from willfit.asking import with_assumptions
-
     module, writer = engine_module(engine), writer_of(engine)
     estimate: Estimate = module.estimate(subject, machine, settings, users)
     order = Order(model, subject, settings, machine, estimate, users, format_name, revision)
@@ -92,6 +98,60 @@ def handed_over(
     if engine == "ollama":
         order = replace(order, chat_template=chat_template_of(model, subject.gguf, revision))
     return Launchable(answer, order, writer.write(order))
+
+
+def launch_training(
+    model: str,
+    machine: Machine,
+    settings: TrainingSettings,
+    launcher: str,
+    nodes: int = 1,
+    revision: str | None = None,
+    offline: bool = False,
+) -> Launchable:
+    """The estimate of a training run as its script would do it, and the command if it fits.
+
+    Parameters
+    ----------
+    settings
+        What was asked; whose trainer it is follows from the objective.
+    launcher
+        `torchrun`, `accelerate` or `deepspeed`.
+    nodes
+        Machines, each with an equal share of the devices.
+
+    Raises
+    ------
+    BadInput
+        If anything that was given cannot be used, or no command says it.
+    """
+    from willfit.launch.writing.training import settled, write
+    from willfit.training.estimate import estimate as training_estimate
+
+    subject, _ = find_subject(model, None, revision, offline)
+    settings = settled(settings)
+    estimate = training_estimate(subject, machine, settings)
+    order = Order(model, subject, settings, machine, estimate, revision=revision)
+    answer = with_assumptions(estimate, machine)
+    written = write(order, launcher, nodes)
+    back = training_estimate(subject, machine, _read_back(written, settings.version))
+    if not same_bytes(back, estimate):
+        asked, made = (format_bytes(max(d.peak_bytes for d in one.devices)) for one in (estimate, back))
+        raise BadInput(
+            f"no command of {launcher} says this: its trainer would make a run of {made} a device of it, not {asked}",
+            "leave --recipe and --offload to the layout: bf16 by default, --offload with --zero",
+        )
+    return Launchable(answer, order, written if answer.verdict in ("fits", "tight") else None)
+
+
+def _read_back(written: Written, version: str | None) -> TrainingSettings:
+    """The settings that a command says, with its files for the time being in a folder."""
+    with TemporaryDirectory() as folder:
+        for name, text in written.files.items():
+            Path(folder, name).write_text(text, encoding="utf-8")
+        words = [str(Path(folder, word)) if word in written.files else word for word in written.words]
+        settings: TrainingSettings = parse_command(words, version, written.environment).settings
+    return settings
 
 
 def _pinned(order: Order, module: Any, writer: Any) -> Order:

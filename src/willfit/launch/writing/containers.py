@@ -192,10 +192,10 @@ def contained(written: Written, order: Order) -> Contained:
     flags = [
         replace(flag, words=tuple(places.get(word, word) for word in flag.words)) for flag in written.flags
     ]
+    entry: tuple[str, ...] = (program.path or start[0],)
     if written.server:
         entry, arguments = ("/bin/sh", "-c"), [_script(written, start, flags)]
     else:
-        entry = (program.path or start[0],)
         listening = [Flag(words, "where it listens") for words in program.listening]
         arguments = [*(Flag((word,), "") for word in start[1:]), *flags, *listening]
     return Contained(

@@ -84,7 +84,10 @@ def _container(inside: Contained, written: Written, order: Order) -> dict[str, A
         environment.append(Said(pair, reasons[key]) if key in reasons else pair)
     secret = {"name": "hf-token", "key": "token", "optional": True}
     environment.append({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": secret}})
-    mounts = [{"name": "models", "mountPath": inside.program.cache}, {"name": "shm", "mountPath": "/dev/shm"}]
+    mounts: list[dict[str, Any]] = [
+        {"name": "models", "mountPath": inside.program.cache},
+        {"name": "shm", "mountPath": "/dev/shm"},
+    ]
     mounts += [{"name": "files", "mountPath": FILES}] if inside.files else []
     if inside.folder:
         mounts.append({"name": "folder", "mountPath": MODELS, "readOnly": True})

@@ -1,8 +1,8 @@
 """Ollama's TEMPLATE for a checkpoint's chat template, where the two are known to say the same.
 
 A chat template is a program (Jinja) that may not be run. So it is recognised: by the marks that it has, and by having
-nothing else: no tools, no dates, no words of its own. Go's templates are Ollama's (`template/template.go`); literal text
-stands in Go's quotes, so that trimming never touches it.
+nothing else: no tools, no dates, no words of its own. Go's templates are Ollama's (`template/template.go`); literal
+text stands in Go's quotes, so that trimming never touches it.
 """
 
 from __future__ import annotations
@@ -79,7 +79,9 @@ FAMILIES: dict[str, Turns] = {
 #: Marks that a family's template has, and those that it may have beside them.
 _MARKS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
     "ChatML": (frozenset({"<|im_start|>", "<|im_end|>"}), frozenset({"<|endoftext|>"})),
-    "Llama 3": (frozenset({"<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"}), frozenset({"<|begin_of_text|>"})),
+    "Llama 3": (
+        frozenset({"<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"}), frozenset({"<|begin_of_text|>"}),
+    ),
     "Gemma": (frozenset({"<start_of_turn>", "<end_of_turn>"}), frozenset({"<bos>", "<start_of_image>"})),
     "Phi-3": (frozenset({"<|user|>", "<|assistant|>", "<|end|>"}), frozenset({"<|system|>", "<s>", "<|endoftext|>"})),
     "Phi-4": (frozenset({"<|im_start|>", "<|im_sep|>", "<|im_end|>"}), frozenset()),
