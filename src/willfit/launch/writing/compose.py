@@ -6,7 +6,7 @@ from typing import Any
 
 from willfit.launch.writing.containers import FILES, MODELS, Contained, contained
 from willfit.launch.writing.written import Order, Written
-from willfit.launch.writing.yaml_text import Said, yaml_text
+from willfit.launch.writing.yaml_text import Said, comment_text, yaml_text
 
 #: Shared memory where a container has its own (TGI's documentation: `--shm-size 1g`); beside `ipc: host` it says
 #: nothing.
@@ -53,7 +53,7 @@ def compose_text(written: Written, order: Order) -> str:
         document["configs"] = {
             _config(path): {"content": _escaped(text)} for path, text in inside.files.items()
         }
-    notes = [f"# {note}" for note in inside.notes]
+    notes = [comment_text(note) for note in inside.notes]
     return "\n".join([*notes, yaml_text(document)]) if notes else yaml_text(document)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from willfit.launch.writing.containers import FILES, MODELS, Contained, contained
 from willfit.launch.writing.written import Order, Written
-from willfit.launch.writing.yaml_text import Said, yaml_text
+from willfit.launch.writing.yaml_text import Said, comment_text, yaml_text
 from willfit.quantities import GIB, ceil_div
 
 #: Shared memory of a pod, which counts as its RAM: where one device works alone, and for each that works with others
@@ -42,7 +42,7 @@ def kubernetes_text(written: Written, order: Order) -> str:
          "spec": {"selector": {"app": name},
                   "ports": [{"name": "http", "port": inside.program.port, "targetPort": "http"}]}},
     ]  # fmt: skip
-    notes = "".join(f"# {note}\n" for note in inside.notes)
+    notes = "".join(f"{comment_text(note)}\n" for note in inside.notes)
     return notes + "---\n".join(map(yaml_text, documents))
 
 

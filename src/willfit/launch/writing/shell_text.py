@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from willfit.launch.writing.containers import PROGRAMS
 from willfit.launch.writing.written import Flag, Written
+from willfit.launch.writing.yaml_text import comment_text
 
 #: Ends a file's text in a shell; one that stands in no file is found by lengthening it.
 _END = "EOF"
@@ -44,7 +45,7 @@ def _comments(written: Written, about: str) -> list[str]:
     for flag in (*written.variables, *written.flags):
         lines.append(f"{' '.join(flag.words)}: {flag.reason}")
     lines += [f"note: {note}" for note in written.notes]
-    return [f"# {' '.join(line.split())}" for line in lines]
+    return [comment_text(line) for line in lines]
 
 
 def _joined(variables: Iterable[Flag], start: Iterable[str], flags: Iterable[tuple[str, ...]]) -> str:

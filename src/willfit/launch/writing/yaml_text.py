@@ -70,8 +70,13 @@ def _item(value: Any) -> list[str]:
 
 def _apart(value: Any) -> tuple[list[str], Any]:
     if isinstance(value, Said):
-        return [f"# {' '.join(value.comment.split())}"], value.value
+        return [comment_text(value.comment)], value.value
     return [], value
+
+
+def comment_text(text: str) -> str:
+    """A comment in one line, in which nothing ends it: model names may hold anything."""
+    return "# " + "".join(char if char.isprintable() else " " for char in " ".join(text.split()))
 
 
 def _is_block(text: str) -> bool:

@@ -69,11 +69,12 @@ def hand_over(estimate: Estimate, written: Written | None, order: Order, given: 
         print(_why_not(estimate), file=sys.stderr)
     else:
         from willfit.launch.writing.forms import text_in
+        from willfit.launch.writing.yaml_text import comment_text
 
         print(text_in(given.form, written, order, _about(estimate, order)), end="")
         if given.explain:
             for note in estimate.notes:
-                print(f"# {' '.join(note.split())}")
+                print(comment_text(note))
     return status_of(estimate)
 
 
