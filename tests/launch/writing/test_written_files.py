@@ -38,7 +38,9 @@ def made(engine: str, gpu: str = "2xl40s", model: str = _MODEL, kv_dtype: str = 
     return one
 
 
-def same(one: Launchable, words: list[str], environment: dict[str, str], files: dict[str, str], tmp: Path) -> None:
+def same(
+    one: Launchable, words: list[str], environment: dict[str, str], files: dict[str, str], tmp: Path
+) -> None:
     """Hold the words in a container to the estimate, with files from inside put where they can be read."""
     for path, text in files.items():
         target = tmp / path.lstrip("/")
@@ -93,7 +95,9 @@ def test_kubernetes(engine: str, tmp_path: Path) -> None:
     pod = by_kind["Deployment"]["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     assert container["resources"]["limits"] == {"nvidia.com/gpu": "2"}
-    files = {f"/etc/willfit/{name}": text for name, text in by_kind.get("ConfigMap", {}).get("data", {}).items()}
+    files = {
+        f"/etc/willfit/{name}": text for name, text in by_kind.get("ConfigMap", {}).get("data", {}).items()
+    }
     environment = {one["name"]: one["value"] for one in container["env"] if "value" in one}
     same(one, [*container["command"], *container["args"]], environment, files, tmp_path)
     # Everything that is mounted is there, and everything that is asked for by name has that name.
@@ -139,7 +143,7 @@ def test_shell_text(engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_names_cannot_break_out(tmp_path: Path) -> None:
     """A folder may be called anything; its name is one word everywhere, and starts nothing."""
-    folder = tmp_path / "it's \"$(touch owned)\" `touch owned`\ntouch owned #"
+    folder = tmp_path / 'it\'s "$(touch owned)" `touch owned`\ntouch owned #'
     folder.mkdir()
     entry = find("Qwen/Qwen3-0.6B")
     assert entry is not None
@@ -174,18 +178,46 @@ def test_one_form_alone() -> None:
 
 @pytest.mark.parametrize(
     ("engine", "version", "vendor"),
-    [("sglang", "0.5.23", "AMD"), ("vllm", "0.9.0", "AMD"), ("tensorrt-llm", "1.4.0", "AMD"), ("tgi", "3.3.7", "Apple")],
+    [
+        ("sglang", "0.5.23", "AMD"),
+        ("vllm", "0.9.0", "AMD"),
+        ("tensorrt-llm", "1.4.0", "AMD"),
+        ("tgi", "3.3.7", "Apple"),
+    ],
 )
 def test_images_that_there_are_not(engine: str, version: str, vendor: str) -> None:
     with pytest.raises(BadInput, match="no image"):
         image_of(engine, version, vendor)
 
 
-_LEAF = st.none() | st.booleans() | st.integers(-(10**12), 10**12) | st.floats(allow_nan=False, allow_infinity=False)
-_TEXT = st.text(st.characters(blacklist_categories=("Cs",))) | st.sampled_from(
-    ("yes", "NO", "1e3", "0x1f", "~", "a: b", "- x", "# no", "line\n", "two\nlines\n", " \n", "\u2028", "12:30:00", "=", "<<")
+_LEAF = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**12), 10**12)
+    | st.floats(allow_nan=False, allow_infinity=False)
 )
-_TREE = st.recursive(_LEAF | _TEXT, lambda inner: st.lists(inner) | st.dictionaries(_TEXT, inner), max_leaves=20)
+_TEXT = st.text(st.characters(blacklist_categories=("Cs",))) | st.sampled_from(
+    (
+        "yes",
+        "NO",
+        "1e3",
+        "0x1f",
+        "~",
+        "a: b",
+        "- x",
+        "# no",
+        "line\n",
+        "two\nlines\n",
+        " \n",
+        "\u2028",
+        "12:30:00",
+        "=",
+        "<<",
+    )
+)
+_TREE = st.recursive(
+    _LEAF | _TEXT, lambda inner: st.lists(inner) | st.dictionaries(_TEXT, inner), max_leaves=20
+)
 
 
 @given(_TREE)
@@ -201,13 +233,18 @@ def test_comments_change_nothing(entries: dict[str, tuple[Any, str]]) -> None:
 
 def test_docker_agrees() -> None:
     """Docker's own reader, where there is one."""
-    if shutil.which("docker") is None or subprocess.run(
-        ["docker", "compose", "version"], capture_output=True, check=False
-    ).returncode:
+    if (
+        shutil.which("docker") is None
+        or subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode
+    ):
         pytest.skip("docker compose is not installed")
     one = made("tensorrt-llm")
     text = text_in("compose", one.written, one.order)
     found = subprocess.run(
-        ["docker", "compose", "-f", "-", "config", "--quiet"], input=text, text=True, capture_output=True, check=False
+        ["docker", "compose", "-f", "-", "config", "--quiet"],
+        input=text,
+        text=True,
+        capture_output=True,
+        check=False,
     )
     assert found.returncode == 0, found.stderr

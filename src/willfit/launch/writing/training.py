@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from importlib import import_module
 from typing import NamedTuple
 
+from willfit.engines.versions import parse_version
 from willfit.errors import BadInput
 from willfit.launch.flags import FlagTable
 from willfit.launch.training.hugging_face import table_of
@@ -52,19 +53,22 @@ class Task(NamedTuple):
         A data set of the Hub that it takes, to be replaced by one's own.
     length
         The argument with the longest sequence.
+    since
+        First version that has the script with these arguments.
     """
 
     framework: str
     script: str
     data: str
     length: str
+    since: tuple[int, ...] = (0,)
 
 
 TASKS: dict[str, Task] = {
-    "sft": Task("trl", "trl.scripts.sft", "trl-lib/Capybara", "--max_length"),
-    "dpo": Task("trl", "trl.scripts.dpo", "trl-lib/ultrafeedback_binarized", "--max_length"),
-    "kto": Task("trl", "trl.scripts.kto", "trl-lib/kto-mix-14k", "--max_length"),
-    "reward": Task("trl", "trl.scripts.reward", "trl-lib/ultrafeedback_binarized", "--max_length"),
+    "sft": Task("trl", "trl.scripts.sft", "trl-lib/Capybara", "--max_length", (0, 16)),
+    "dpo": Task("trl", "trl.scripts.dpo", "trl-lib/ultrafeedback_binarized", "--max_length", (0, 14)),
+    "kto": Task("trl", "trl.scripts.kto", "trl-lib/kto-mix-14k", "--max_length", (0, 14)),
+    "reward": Task("trl", "trl.scripts.reward", "trl-lib/ultrafeedback_binarized", "--max_length", (0, 24)),
     "pretrain": Task("transformers", "run_clm.py", "Salesforce/wikitext", "--block_size"),
 }
 
@@ -144,6 +148,11 @@ def write(order: Order, launcher: str, nodes: int = 1) -> Written:
     if nodes > 1:
         notes.append("start it on every machine; MASTER_ADDR is the first one's address")
     version = settings.version or newest_of(task.framework)
+    if parse_version(version) < task.since:
+        raise BadInput(
+            f"{task.framework} {version} has no module {task.script} with these arguments",
+            f"{'.'.join(map(str, task.since))} has",
+        )
     return Written(
         task.framework,
         version,
