@@ -33,7 +33,8 @@ LAYOUTS = ("", "--ddp", "--zero 1", "--zero 2", "--zero 3", "--fsdp 1", "--fsdp 
 #: Everything that both sides can say in every layout.
 OPTIONS = (
     "", "--method lora", "--method qlora --rank 32", "--method dora --modules-to-save lm_head",
-    "--lora r=8,targets=q_proj,targets=v_proj,dropout=0.1", "--quantize int8 --method lora", "--quantize fp4 --method lora",
+    "--lora r=8,targets=q_proj,targets=v_proj,dropout=0.1", "--quantize int8 --method lora",
+    "--quantize fp4 --method lora",
     "--optimizer adamw_8bit", "--optimizer adafactor", "--optimizer adamw --optimizer-impl foreach",
     "--optimizer adamw --optimizer-impl fused", "--checkpointing none", "--checkpointing", "--offload activations",
     "--attention flash", "--attention eager", "--kernels liger", "--compile", "--packed", "--grad-accum 4",
