@@ -185,7 +185,7 @@ def answer_about(
     engine = engine_name(engine) if engine is not None else None
     subject, is_gguf = find_subject(model, format_name, revision, offline, engine)
     answer = _asked(engine, subject, machine, question, is_gguf)
-    return Answer(subject, _with_assumptions(answer, machine))
+    return Answer(subject, with_assumptions(answer, machine))
 
 
 def _asked(
@@ -273,7 +273,7 @@ def answer_command(
         estimate = engine_module(launch.engine).estimate(subject, machine, launch.settings, users)
     unseen = (f"the command sees {len(visible)} of {len(visible) + hidden} devices",) if hidden else ()
     estimate = replace(estimate, notes=(*unseen, *launch.notes, *estimate.notes))
-    return Answer(subject, _with_assumptions(estimate, machine))
+    return Answer(subject, with_assumptions(estimate, machine))
 
 
 def train_about(
@@ -347,7 +347,7 @@ def ask_command(
     return answer_command(words, machine, users, version, offline).estimate
 
 
-def _with_assumptions(estimate: Estimate, machine: Machine) -> Estimate:
+def with_assumptions(estimate: Estimate, machine: Machine) -> Estimate:
     """Say what was taken where a device's name left a choice, or a version is newer than what is known."""
     notes = _assumptions(machine)
     newest = newest_version(estimate.engine) if estimate.kind != "train" else estimate.engine_version

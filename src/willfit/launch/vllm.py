@@ -57,7 +57,7 @@ _PAIRS = re.compile(r"[a-z]+=\d+(,[a-z]+=\d+)*")
 _POOLING = frozenset({"embed", "embedding", "score", "classify", "reward"})
 
 #: What `--kv-cache-dtype` takes, in 0.33 and before (`config/cache.py: CacheDType`).
-_CACHE_TYPES = (
+CACHE_TYPES = (
     "auto", "bfloat16", "float16", "fp8", "fp8_ds_mla", "fp8_e4m3", "fp8_e5m2", "fp8_inc",
     "fp8_per_token_head", "int4_per_token_head", "int8_per_token_head", "nvfp4", "nvfp4_4over6",
     "nvfp4_ds_mla", "octave_k3v3", "octave_k3v3_compact", "octave_k3v4", "turboquant_3bit_nc",
@@ -170,7 +170,7 @@ def parse(
         if flag in options:
             settings[name] = read(flag, str(options[flag]))
     if "--kv-cache-dtype" in options:
-        choice(entry.program, "--kv-cache-dtype", str(options["--kv-cache-dtype"]), _CACHE_TYPES)
+        choice(entry.program, "--kv-cache-dtype", str(options["--kv-cache-dtype"]), CACHE_TYPES)
     for flag, name in (
         ("--dtype", "dtype"),
         ("--kv-cache-dtype", "kv_cache_dtype"),

@@ -144,7 +144,9 @@ def precision_of(asked: Asked, sharing: Sharing | None, half: str | None) -> Pre
     if shared.startswith("zero") and half:
         weights = None
     if said.get("compute") is None:
-        said["compute"] = half
+        # TRL's trainers compute in bfloat16 unless they are told not to.
+        plain = keys.flag("bf16") is False and weights == "fp32"
+        said["compute"] = half or ("fp32" if plain else None)
     return PrecisionSettings(
         weights=weights, autocast=False if pure else None, float8=asked.start.float8, **said
     )

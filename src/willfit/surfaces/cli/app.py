@@ -21,6 +21,7 @@ COMMANDS: tuple[str, ...] = (
     "trace",
     "inspect",
     "compare",
+    "launch",
     "rules",
     "gpus",
     "models",
@@ -29,6 +30,9 @@ COMMANDS: tuple[str, ...] = (
     "check-forms",
     "schema",
 )
+
+#: Commands of two words, whose second one is not a model: the module of both has a dash between them.
+_SECOND_WORDS = {"launch": ("train",)}
 
 _DESCRIPTION = (
     "Will it fit? GPU memory and host RAM of large language models, from config or file headers alone."
@@ -53,8 +57,13 @@ def main(words: Sequence[str]) -> int:
     if words[0] in ("-h", "--help", "--version"):
         _overview().parse_args(words[:1])
     command, rest, launch = arranged(words, COMMANDS)
+    command, rest = _with_second_word(command, rest)
     module = _module(command)
-    parser = Parser(command, module.HELP, epilog=_ENDING if command == "estimate" else None)
+    parser = Parser(
+        command.replace("-", " ") if command not in COMMANDS else command,
+        module.HELP,
+        epilog=_ENDING if command == "estimate" else None,
+    )
     module.declare(parser)
     try:
         given = parser.read(rest)
@@ -62,6 +71,14 @@ def main(words: Sequence[str]) -> int:
         raise _misspelt(rest) or error from None
     status: int = module.run(given, launch) if command in TAKE_PROGRAMS else module.run(given)
     return status
+
+
+def _with_second_word(command: str, words: Sequence[str]) -> tuple[str, list[str]]:
+    """The command with its second word, if it has one, and what is left."""
+    at = first_positional(words)
+    if at is None or words[at] not in _SECOND_WORDS.get(command, ()):
+        return command, list(words)
+    return f"{command}-{words[at]}", [*words[:at], *words[at + 1 :]]
 
 
 def _misspelt(words: Sequence[str]) -> BadInput | None:

@@ -72,6 +72,12 @@ class Parser(argparse.ArgumentParser):
                 raise BadInput(f"{action.option_strings[-1]} is empty", f"{self.prog} --help")
         return given
 
+    def describe(self, option: str, words: str) -> None:
+        """Give an option another help, where a command takes it for something else than the one it is shared with."""
+        for action in self._actions:
+            if option in action.option_strings:
+                action.help = words
+
     def _no_such_option(self, name: str) -> BadInput:
         from difflib import get_close_matches
 
