@@ -1,0 +1,394 @@
+"""What one rank reads and computes in a pass: the part of a roofline that no machine changes.
+
+Products take 2 operations for each weight and token (Kaplan et al. 2020, section 2.1); weights are read once a pass in
+their stored bytes; of routed experts those that the tokens of the pass visit.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any, Literal
+
+from willfit.architectures.held import RECURRENT_DTYPE
+from willfit.architectures.mixers import Attention, CrossAttention, IndexedAttention, Mixer
+from willfit.architectures.model import Architecture, FeedForward, Tensor
+from willfit.engines.base import Subject
+from willfit.engines.sharding import Sharding, rank_bytes
+from willfit.formats.base import Format
+from willfit.formats.weights import rank_shape
+from willfit.quantities import DTYPE_BYTES, ceil_div
+from willfit.speed.arithmetic import distinct_experts
+from willfit.speed.attention import decode_flops, prefill_flops, read_elements
+
+#: How weights are stored, as far as kernels differ: 16 and 32 bits, 8-bit floats, 8-bit integers, 4-bit floats with
+#: small blocks, AWQ's order of 4-bit integers, and all else that is unpacked on the way to 16-bit products.
+Kind = Literal["plain", "fp8", "int8", "fp4", "awq", "int4"]
+KINDS: tuple[Kind, ...] = ("plain", "fp8", "int8", "fp4", "awq", "int4")
+
+#: Those that are multiplied in 16 bits once they are unpacked.
+UNPACKED = frozenset({"int8", "awq", "int4"})
+
+#: Bits of a weight, scales included, from which on a format counts as plain, and as one of 8 bits.
+_PLAIN_BITS, _EIGHT_BITS = 12, 7
+
+#: Tensors of layers that every token is multiplied with.
+_MULTIPLIED = frozenset({"linear", "conv"})
+
+#: Projections of a decoder that make keys and values of an encoder's output.
+_OF_SOURCE = re.compile(r"(encoder_attn|cross_attn|EncDecAttention)\.(k|v)")
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Weights of one kind that every pass reads whole.
+
+    Attributes
+    ----------
+    kind
+        How they are stored.
+    bytes
+        On one rank.
+    products
+        Multiplications of a token with them, on one rank.
+    """
+
+    kind: Kind
+    bytes: int
+    products: int
+
+
+@dataclass(frozen=True, slots=True)
+class Experts:
+    """Routed experts of all layers that are alike.
+
+    Attributes
+    ----------
+    kind, bytes, products
+        As in `Weights`, of all experts of all these layers.
+    experts, chosen
+        How many a layer has, and how many a token visits.
+    layers
+        How many layers these are.
+    """
+
+    kind: Kind
+    bytes: int
+    products: int
+    experts: int
+    chosen: int
+    layers: int
+
+    def read(self, tokens: Any) -> Any:
+        """Bytes that a pass of so many tokens reads: those of the experts that it visits."""
+        return self.bytes / self.experts * distinct_experts(self.experts, self.chosen, tokens)
+
+    def multiplied(self, tokens: Any) -> Any:
+        """Multiplications of so many tokens."""
+        return self.products * self.chosen / self.experts * tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Mixed:
+    """Mixers that are alike.
+
+    Attributes
+    ----------
+    mixer, layers
+        The mixer, and in how many layers it is.
+    share
+        Of its heads that one rank has; keys and values that all ranks need lie on each (`cache_share`).
+    """
+
+    mixer: Mixer
+    layers: int
+    share: float
+    cache_share: float
+
+    @property
+    def group(self) -> float:
+        """Query heads for each head of keys."""
+        return getattr(self.mixer, "heads", 1) / getattr(self.mixer, "kv_heads", 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A model on one of `ranks` tensor-parallel ranks, all pipeline stages together.
+
+    Attributes
+    ----------
+    dense, encoder
+        Weights of the decoder's layers, and of an encoder that runs once, on the source.
+    experts
+        Routed experts.
+    head
+        The output projection, which runs on the last position of each sequence.
+    mixed, encoder_mixed
+        Token mixers.
+    row_bytes
+        Of one token in the token table.
+    state_bytes
+        Of states of fixed size of one sequence, on this rank.
+    cache_bytes
+        Of one cached element.
+    hidden, layers, ranks
+        Width of the residual stream, layers, and the degree of tensor parallelism.
+    source_tokens
+        Positions of the encoder.
+    causal
+        Whether a token sees only those before it.
+    """
+
+    dense: tuple[Weights, ...]
+    encoder: tuple[Weights, ...]
+    experts: tuple[Experts, ...]
+    head: tuple[Weights, ...]
+    mixed: tuple[Mixed, ...]
+    encoder_mixed: tuple[Mixed, ...]
+    row_bytes: int
+    state_bytes: int
+    cache_bytes: float
+    hidden: int
+    layers: int
+    ranks: int
+    source_tokens: int
+    causal: bool
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of all weights of a rank but the token table."""
+        return sum(one.bytes for one in (*self.dense, *self.encoder, *self.experts, *self.head))
+
+    def read_bytes(self, tokens: Any) -> Any:
+        """Bytes of weights that a pass of so many tokens reads; of the table only their rows."""
+        fixed = sum(one.bytes for one in (*self.dense, *self.head))
+        return fixed + sum(one.read(tokens) for one in self.experts) + self.row_bytes * tokens
+
+    def cache_read_bytes(self, length: Any, copies: float = 0, repeats: float = 0) -> Any:
+        """Bytes of cache and states that decoding one token behind `length` tokens reads and writes.
+
+        States are read and written back.
+
+        Parameters
+        ----------
+        copies
+            How often the cache is read or written beside what attention reads.
+        repeats
+            How often, for each query head of a key.
+        """
+        read = sum(
+            one.layers
+            * one.cache_share
+            * (1 + copies + repeats * one.group)
+            * read_elements(one.mixer, length, self.source_tokens)
+            for one in self.mixed
+        )
+        return read * self.cache_bytes + 2 * self.state_bytes
+
+    def decode_products_flops(self, sequences: Any) -> Any:
+        """Operations of the matrix products of one step for so many sequences."""
+        dense = sum(one.products for one in (*self.dense, *self.head)) * sequences
+        return 2 * (dense + sum(one.multiplied(sequences) for one in self.experts))
+
+    def decode_attention_flops(self, length: Any) -> Any:
+        """Operations of the mixers for one token of one sequence behind `length - 1` others."""
+        return sum(
+            one.layers * one.share * decode_flops(one.mixer, length, self.source_tokens) for one in self.mixed
+        )
+
+    def prefill_products_flops(self, tokens: Any, sequences: Any = 1) -> Any:
+        """Operations of the matrix products for prompts of `tokens` tokens in all; the head on each one's last."""
+        layers = sum(one.products for one in self.dense) * tokens
+        routed = sum(one.multiplied(tokens) for one in self.experts)
+        source = sum(one.products for one in self.encoder) * self.source_tokens
+        return 2 * (layers + routed + (sum(one.products for one in self.head) + source) * sequences)
+
+    def prefill_attention_flops(self, tokens: Any) -> Any:
+        """Operations of the mixers for the prompt of one sequence."""
+        own = sum(
+            one.layers * one.share * prefill_flops(one.mixer, tokens, self.causal, self.source_tokens)
+            for one in self.mixed
+        )
+        return own + sum(
+            one.layers * one.share * prefill_flops(one.mixer, self.source_tokens, causal=False)
+            for one in self.encoder_mixed
+        )
+
+
+def work_of(
+    subject: Subject,
+    tensor: int = 1,
+    experts: int = 1,
+    dtype: str | None = None,
+    cache_bytes: float | None = None,
+    source_tokens: int = 0,
+) -> Work:
+    """What one rank does of a model.
+
+    Parameters
+    ----------
+    tensor, experts
+        Degrees of tensor and of expert parallelism.
+    dtype
+        In which the engine keeps and computes what is not quantized; None for the checkpoint's.
+    cache_bytes
+        Of one cached element; None for that of `dtype`.
+    source_tokens
+        Positions of an encoder that the model does not fix.
+    """
+    architecture = subject.architecture
+    dtype = dtype or (architecture.dtype if architecture.dtype in DTYPE_BYTES else "bf16")
+    sharding = Sharding(tensor, experts=experts)
+    roles = _roles(architecture)
+    sums: dict[tuple[str, Kind], Counter[str]] = defaultdict(Counter)
+    routed: dict[tuple[Kind, int, int], Counter[str]] = defaultdict(Counter)
+    table, row_bytes = None, 0
+    for line in subject.lines:
+        one = line.tensor
+        if one.part in ("mtp", "vision", "audio") or one.kind == "buffer":
+            continue
+        size, elements = rank_bytes(line, sharding, dtype), one.elements * line.times
+        kind = kind_of(line.format, line.bytes, elements)
+        if one.kind == "embedding" and one.part == "embedding":
+            row_bytes += ceil_div(line.bytes, one.shape[0])
+            if one.shape[0] == architecture.vocab_size:
+                table = (kind, size, prod(rank_shape(one, tensor)))
+            continue
+        ffn = roles.feed_forward.get(id(one))
+        products = prod(rank_shape(one, tensor)) * one.copies * line.times if one.kind in _MULTIPLIED else 0
+        if one.part == "experts" and ffn is not None and ffn.experts:
+            routed[kind, ffn.experts, max(1, ffn.top_k)].update(bytes=size, products=ceil_div(products, experts))
+            continue
+        runs = roles.runs.get(id(one), 1.0)
+        place = "head" if one.part == "head" else "encoder" if id(one) in roles.encoder else "dense"
+        sums[place, kind].update(bytes=int(size * runs), products=int(products * runs))
+    if architecture.tied and table is not None:
+        sums["head", table[0]].update(bytes=table[1], products=table[2])
+    return Work(
+        dense=_weights(sums, "dense"),
+        encoder=_weights(sums, "encoder"),
+        experts=tuple(
+            Experts(kind, found["bytes"], found["products"], number, chosen, roles.layers[number, chosen])
+            for (kind, number, chosen), found in routed.items()
+        ),
+        head=_weights(sums, "head"),
+        mixed=_mixed(architecture.blocks, tensor),
+        encoder_mixed=_mixed(architecture.encoder_blocks, tensor),
+        row_bytes=row_bytes,
+        state_bytes=_state_bytes(architecture, dtype, tensor),
+        cache_bytes=DTYPE_BYTES[dtype] if cache_bytes is None else cache_bytes,
+        hidden=architecture.hidden_size,
+        layers=len(architecture.layers),
+        ranks=tensor,
+        source_tokens=architecture.encoder_tokens or source_tokens,
+        causal=architecture.causal,
+    )
+
+
+def kind_of(stored: Format, size: int, elements: int) -> Kind:
+    """The kind of a format, by its name and the bits that a weight takes in it."""
+    bits = 8 * size / max(1, elements)
+    if bits >= _PLAIN_BITS:
+        return "plain"
+    if bits >= _EIGHT_BITS:
+        return "fp8" if "fp8" in stored.name or "mxfp8" in stored.name else "int8"
+    if stored.name.startswith(("nvfp4", "mxfp4")):
+        return "fp4"
+    return "awq" if stored.name.startswith("awq") else "int4"
+
+
+@dataclass(frozen=True, slots=True)
+class _Roles:
+    """What tensors are for, by their identity.
+
+    Attributes
+    ----------
+    feed_forward
+        The feed-forward part that a tensor is in.
+    layers
+        Layers with so many experts, of which a token visits so many.
+    encoder
+        Those of the encoder, and a decoder's projections of its output: they run once for a source.
+    runs
+        How often a pass runs a tensor that layers share.
+    """
+
+    feed_forward: dict[int, FeedForward | None]
+    layers: Mapping[tuple[int, int], int]
+    encoder: frozenset[int]
+    runs: dict[int, float]
+
+
+def _roles(architecture: Architecture) -> _Roles:
+    feed_forward: dict[int, FeedForward | None] = {}
+    layers: Counter[tuple[int, int]] = Counter()
+    for layer, times in (*architecture.blocks, *architecture.encoder_blocks):
+        ffn = layer.feed_forward
+        feed_forward |= {id(tensor): ffn for tensor in layer.tensors}
+        if ffn is not None and ffn.experts:
+            layers[ffn.experts, max(1, ffn.top_k)] += times
+    encoder = {id(tensor) for layer, _ in architecture.encoder_blocks for tensor in layer.tensors}
+    encoder |= {
+        id(tensor)
+        for layer, _ in architecture.blocks
+        for tensor in layer.tensors
+        if _OF_SOURCE.search(tensor.name)
+    }
+    return _Roles(feed_forward, layers, frozenset(encoder), _shared_runs(architecture))
+
+
+def _shared_runs(architecture: Architecture) -> dict[int, float]:
+    """How often each shared tensor runs: layers with attention that own no projection of keys take turns."""
+    users = sum(
+        times
+        for layer, times in architecture.blocks
+        if any(isinstance(mixer, Attention) for mixer in layer.mixers)
+        and not any("k_proj" in tensor.name or "qkv" in tensor.name for tensor in layer.tensors)
+    )
+    blocks = Counter(_stem(tensor) for tensor in architecture.shared)
+    return {id(tensor): max(1.0, users / max(1, len(blocks))) for tensor in architecture.shared}
+
+
+def _stem(tensor: Tensor) -> str:
+    """The block that a shared tensor is in: its name as far as the first index."""
+    words = tensor.name.split(".")
+    first = next((place for place, word in enumerate(words) if word.isdecimal()), 0)
+    return ".".join(words[: first + 1])
+
+
+def _weights(sums: dict[tuple[str, Kind], Counter[str]], place: str) -> tuple[Weights, ...]:
+    return tuple(
+        Weights(kind, sums[place, kind]["bytes"], sums[place, kind]["products"])
+        for kind in KINDS
+        if (place, kind) in sums
+    )
+
+
+def _mixed(blocks: tuple[tuple[Any, int], ...], ranks: int) -> tuple[Mixed, ...]:
+    counts: Counter[Mixer] = Counter()
+    for layer, times in blocks:
+        for mixer in layer.mixers:
+            counts[mixer] += times
+    found = []
+    for mixer, layers in counts.items():
+        heads = getattr(mixer, "heads", 1)
+        share = ceil_div(heads, ranks) / heads
+        cached = 1.0
+        if isinstance(mixer, Attention | CrossAttention | IndexedAttention):
+            cached = ceil_div(mixer.kv_heads, ranks) / mixer.kv_heads
+        found.append(Mixed(mixer, layers, share, cached))
+    return tuple(found)
+
+
+def _state_bytes(architecture: Architecture, dtype: str, ranks: int) -> int:
+    size = 0
+    for layer, times in architecture.blocks:
+        for mixer in layer.mixers:
+            for state in mixer.fixed_states:
+                stored = dtype if state.name == "conv" else state.dtype or RECURRENT_DTYPE
+                share = ceil_div(state.units, ranks) / state.units
+                size += int(times * state.elements * share) * DTYPE_BYTES[stored]
+    return size
