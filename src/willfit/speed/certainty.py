@@ -51,6 +51,11 @@ def certainty_of(engine: str, version: str, devices: Sequence[Device]) -> Certai
     return _certainty("speed.ratio.other", note)
 
 
+def certainty_of_training() -> Certainty:
+    """How sure the speed of a training step is."""
+    return _certainty("speed.ratio.train", "")
+
+
 def _certainty(name: str, note: str) -> Certainty:
     found = constant(name)
     return Certainty(found.value, found.low, found.high, found.cases, note)

@@ -8,12 +8,13 @@ depends on how a format is unpacked.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 from willfit.calibration import constant
 from willfit.hardware.device import Device
 from willfit.hardware.processors import ProcessorKind
+from willfit.hardware.table import all_devices
 from willfit.speed.habits import Habits
 from willfit.speed.work import KINDS, Kind
 
@@ -105,6 +106,7 @@ def rates_of(device: Device, habits: Habits) -> Rates | None:
     habits
         Of the engine.
     """
+    device = with_rates(device)
     peak = peak_flops(device)
     if device.bandwidth_gbs is None or peak is None:
         return None
@@ -191,6 +193,28 @@ def pcie_bytes(device: Device) -> float:
     """Bytes per second over PCI Express, one way."""
     generation = device.pcie_gen or _USUAL_PCIE
     return _PCIE_GBS[min(max(generation, min(_PCIE_GBS)), max(_PCIE_GBS))] * _GIGA
+
+
+def with_rates(device: Device) -> Device:
+    """The device with the figures of a card of its kind, where its own are not published.
+
+    That is the first of the table that begins with the same word, has its own socket and is of the same generation.
+    """
+    if device.bandwidth_gbs is not None and peak_flops(device) is not None:
+        return device
+    first = f"{device.name.split(' ')[0]} SXM"
+    alike = [one for one in all_devices() if one.name.startswith(first) and one.arch == device.arch]
+    known = next((one for one in alike if one.bandwidth_gbs is not None and peak_flops(one) is not None), None)
+    if known is None:
+        return device
+    return replace(
+        device,
+        bandwidth_gbs=device.bandwidth_gbs or known.bandwidth_gbs,
+        bf16_tflops=device.bf16_tflops or known.bf16_tflops,
+        fp16_tflops=device.fp16_tflops or known.fp16_tflops,
+        fp8_tflops=device.fp8_tflops or known.fp8_tflops,
+        fp32_tflops=device.fp32_tflops or known.fp32_tflops,
+    )
 
 
 def is_fitted() -> bool:

@@ -40,6 +40,7 @@ MODULES: tuple[str, ...] = (
     "ollama",
     "training",
     "speed",
+    "training_speed",
 )
 
 #: From this many observations on, their own 5 % and 95 % quantiles are used.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import exp, log
 from typing import TYPE_CHECKING, Any
 
+from willfit.calibration import Constant
 from willfit.validation.cases import Case
 
 if TYPE_CHECKING:
@@ -66,6 +67,11 @@ class JointFit:
     units: Mapping[str, str]
     about: Callable[[Case], bool]
     solve: Callable[[Sequence[Case]], Mapping[str, Solved]]
+
+
+def in_force(constants: Mapping[str, float]) -> dict[str, Constant]:
+    """Values as constants for `calibration.fitting`."""
+    return {name: Constant(name, value, value, value, "", 1) for name, value in constants.items()}
 
 
 def least_squares(

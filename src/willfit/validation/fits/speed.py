@@ -6,12 +6,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import exp, log
 
-from willfit.calibration import Constant, fitting
+from willfit.calibration import fitting
 from willfit.errors import BadInput
 from willfit.speed.serving import request_s
 from willfit.validation.cases import Case
 from willfit.validation.fits.base import Fit
-from willfit.validation.fits.joint import JointFit, Solved, least_squares
+from willfit.validation.fits.joint import JointFit, Solved, in_force, least_squares
 from willfit.validation.scoring import Unpredictable
 from willfit.validation.speed_cases import Run, measured_key, run_of, samples_plainly
 
@@ -69,10 +69,6 @@ def _runs(cases: Sequence[Case], engines: Iterable[str]) -> list[tuple[Case, Run
     return found
 
 
-def _in_force(constants: Mapping[str, float]) -> dict[str, Constant]:
-    return {name: Constant(name, value, value, value, "", 1) for name, value in constants.items()}
-
-
 class _Alike:
     """Cases that differ in lengths alone, so that one array of them is predicted at once."""
 
@@ -109,7 +105,7 @@ def _groups(cases: Sequence[Case]) -> list[_Alike]:
 
 def _fitted(groups: Sequence[_Alike]) -> dict[str, Solved]:
     def off(constants: Mapping[str, float]) -> list[float]:
-        with fitting(_in_force(constants)):
+        with fitting(in_force(constants)):
             return [one for group in groups for one in group.off()]
 
     clusters = [group.key[2:4] for group in groups for _ in group.prompts]
@@ -128,7 +124,7 @@ def _solve(cases: Sequence[Case]) -> dict[str, Solved]:
         if not others or len(others) == len(groups):
             continue
         start = {name: value for name, (value, _) in _START.items()}
-        with fitting(_in_force(start | {name: one.value for name, one in _fitted(others).items()})):
+        with fitting(in_force(start | {name: one.value for name, one in _fitted(others).items()})):
             ratios += [exp(-one) for group in groups if group.run.engine == engine for one in group.off()]
     if ratios:
         found["speed.ratio.other"] = _spread(ratios)
