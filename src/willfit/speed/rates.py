@@ -145,28 +145,28 @@ _STEPS = {
 }
 
 
-def host_rates(processor: ProcessorKind, like: Rates) -> Rates:
-    """What a host's processor reaches with the layers that it is given; `like` for what lies between them.
+def host_rates(processor: ProcessorKind, habits: Habits) -> Rates:
+    """What a host's processor reaches with the layers that it is given.
 
     Its memory's bandwidth is that which such processors usually come with: nothing in a name tells how many channels
     are filled.
     """
     memory, tera = _HOSTS[processor]
     bandwidth = memory * _GIGA * _value("speed.bandwidth_share")
-    share = _value("speed.products_share.plain")
+    products = tera * _TERA * _value("speed.products_share.plain")
     return Rates(
         bandwidth=bandwidth,
         in_flight=dict.fromkeys(KINDS, inf),
         cache_bandwidth=bandwidth,
-        products=dict.fromkeys(KINDS, tera * _TERA * share),
-        attention=tera * _TERA * share,
+        products=dict.fromkeys(KINDS, products),
+        attention=products,
         experts=1.0,
-        layer_s=like.layer_s,
+        layer_s=_value("speed.layer.graph"),
         launch_s=0.0,
-        step_s=like.step_s,
+        step_s=_value(_STEPS[habits.loop]),
         expert_launch_s=0.0,
-        link=like.link,
-        message_s=like.message_s,
+        link=_PCIE_GBS[_USUAL_PCIE] * _GIGA,
+        message_s=_value("speed.message"),
     )
 
 
