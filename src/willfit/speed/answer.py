@@ -102,7 +102,7 @@ def speed_of(subject: Subject, machine: Machine, estimate: Estimate) -> Speed | 
     running, memory_binds = _running(estimate, users)
     if not running:
         return None
-    sure, notes = _certainty(machine, estimate, place)
+    sure, notes = _certainty(machine, estimate, place, running)
     first = prefill(place.plan, estimate.context)
     step = decode_step(place.plan, users_of_replica(running, place.replicas), estimate.context)
     total = running / step.total
@@ -158,9 +158,9 @@ def _running(estimate: Estimate, users: int) -> tuple[int, bool]:
     return running, False
 
 
-def _certainty(machine: Machine, estimate: Estimate, place: Placed) -> tuple[Certainty, tuple[str, ...]]:
+def _certainty(machine: Machine, estimate: Estimate, place: Placed, users: int) -> tuple[Certainty, tuple[str, ...]]:
     used = machine.devices[: max(1, len(estimate.devices))]
-    sure = certainty_of(estimate.engine, estimate.engine_version, used)
+    sure = certainty_of(estimate.engine, estimate.engine_version, used, users)
     notes = [sure.note] if sure.note else []
     if place.on_host:
         notes.append(_HOST_NOTE)

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from willfit.calibration import constant
+from willfit.engines.versions import Version, parse_version
 from willfit.hardware.device import Device
-from willfit.speed.habits import habits_of
 
-#: Generations of cards that the constants were fitted on (`cases/speed.jsonl`).
-_FITTED_ARCHS = frozenset({"Ampere", "Hopper"})
+#: Cards that the constants of serving were fitted on, by the beginnings of their names.
+_FITTED_CARDS = ("A100", "A800", "H20 ")
+
+#: Versions from which on an engine's published speeds are not among the cases any more.
+_FITTED_BEFORE: dict[str, Version] = {"vllm": (0, 8), "sglang": (0, 5)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,20 +37,26 @@ class Certainty:
     note: str = ""
 
 
-def certainty_of(engine: str, version: str, devices: Sequence[Device]) -> Certainty:
-    """How sure a speed of serving is."""
-    habits = habits_of(engine, version)
+def certainty_of(engine: str, version: str, devices: Sequence[Device], users: int = 1) -> Certainty:
+    """How sure a speed of serving is: as sure as those that were fitted only where the same runs on the same card.
+
+    Parameters
+    ----------
+    users
+        Sequences that run at once: published speeds are of one.
+    """
     if engine == "transformers":
         return _certainty("speed.ratio.transformers", "")
-    strange = sorted({device.arch or device.name for device in devices} - _FITTED_ARCHS)
     missing = []
-    if not habits.measured:
-        missing.append(f"of {engine} at this version" if engine in ("vllm", "sglang") else f"of {engine}")
-    if strange:
-        missing.append(f"on {', '.join(strange)}")
+    before = _FITTED_BEFORE.get(engine)
+    if before is None or parse_version(version) >= before:
+        missing.append(f"{engine} {version}".strip())
+    missing += sorted({one.name for one in devices if not f"{one.name} ".startswith(_FITTED_CARDS)})
+    if users > 1:
+        missing.append("several users at once")
     if not missing:
         return _certainty("speed.ratio.measured", "")
-    note = f"no published speed {' or '.join(missing)} was fitted: the general shares answer, with a wider interval"
+    note = f"no constant was fitted to speeds of {', '.join(missing)}: general ones answer, with a wider interval"
     return _certainty("speed.ratio.other", note)
 
 

@@ -43,8 +43,6 @@ class Habits:
         The constant that says how long Python takes to launch a layer.
     tuned_experts
         Experts' kernels have tuned sizes for more than a few models.
-    measured
-        Published speeds of this engine are among the cases.
     """
 
     since: Version = (0,)
@@ -59,7 +57,6 @@ class Habits:
     chunk: int = 0
     launch: str = "speed.layer.eager"
     tuned_experts: bool = True
-    measured: bool = False
 
     def eagerly(self) -> Habits:
         """The same without graphs."""
@@ -83,20 +80,19 @@ _TABLES: dict[str, tuple[Habits, ...]] = {
             launches_experts=True,
             paged_kernel=True,
             tuned_experts=False,
-            measured=True,
         ),
         changed((0, 5), paged_kernel=False, tuned_experts=True),
         changed((0, 5, 4), awq_kernel=False),
         changed((0, 6, 3), captured_tokens=0),
         changed((0, 6, 4), captured_tokens=_CAPTURED),
-        changed((0, 8), loop="overlapped", captured_tokens=0, measured=False),
+        changed((0, 8), loop="overlapped", captured_tokens=0),
         changed((0, 8, 5), launches_experts=False),
     ),
     # `managers/scheduler.py: event_loop_overlap` is the default from 0.4 on. Quantized experts run on the kernels of
     # the vLLM that it was installed with, 0.7 and 0.8 (`layers/quantization/__init__.py`), until 0.4.9.
     "sglang": succession(
         Habits(loop="synchronous", launches_experts=True),
-        changed((0, 4), loop="overlapped", measured=True),
+        changed((0, 4), loop="overlapped"),
         changed((0, 4, 9), launches_experts=False),
     ),
     "tensorrt-llm": (Habits(loop="overlapped"),),
@@ -113,7 +109,6 @@ _TABLES: dict[str, tuple[Habits, ...]] = {
             copies=2,
             repeats=True,
             launch="speed.layer.transformers",
-            measured=True,
         ),
         changed((4, 48), repeats=False),
     ),

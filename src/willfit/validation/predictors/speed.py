@@ -42,7 +42,7 @@ def speeds_of(case: Case) -> dict[str, Any]:
     if case.kind == "train":
         return _of_training(case)
     run = run_of(case)
-    sure = certainty_of(run.engine, run.version, (run.device,))
+    sure = certainty_of(run.engine, run.version, (run.device,), run.batch)
     return {
         key: Prediction(*(speed * factor for factor in (sure.value, sure.low, sure.high)))
         for key, speed in run.speeds().items()
