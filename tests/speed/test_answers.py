@@ -15,7 +15,9 @@ from willfit.training.settings import TrainingSettings
 
 
 def asked(model, gpu, engine=None, **question):
-    return answer_about(model, machine_of(gpu), Question(**{"context": 8192, **question}), engine, offline=True)
+    return answer_about(
+        model, machine_of(gpu), Question(**{"context": 8192, **question}), engine, offline=True
+    )
 
 
 def speed(*words, **question):

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from speed_models import DENSE, EXPERTS, LATENT, WINDOW, small
 
 from willfit.hardware.table import find_device
+from willfit.speed.counting import work_of
 from willfit.speed.habits import habits_of
 from willfit.speed.links import all_reduce_s
 from willfit.speed.planning import plan_of
 from willfit.speed.rates import KINDS, Rates, rates_of
 from willfit.speed.serving import Plan, Stage, decode_step, prefill, request_s
-from willfit.speed.work import work_of
 
 SIMPLE = Rates(
     bandwidth=1e9,
@@ -40,7 +40,9 @@ sizes = st.integers(1, 4000)
 def test_a_step_is_the_sum_of_what_each_kernel_waits_for():
     plan = PLANS["dense"]
     times = decode_step(plan, 1, 100)
-    assert times.bandwidth == pytest.approx(plan.work.read_bytes(1) / 1e9 + plan.work.cache_read_bytes(100) / 5e8)
+    assert times.bandwidth == pytest.approx(
+        plan.work.read_bytes(1) / 1e9 + plan.work.cache_read_bytes(100) / 5e8
+    )
     assert times.compute == 0
     assert times.overhead == pytest.approx(3e-6 + 1e-5)
     assert times.binds == "bandwidth"
@@ -58,9 +60,7 @@ def test_a_prompt_waits_for_arithmetic_and_a_large_batch_too():
     times = prefill(plan, 3000)
     assert times.binds == "compute"
     products = plan.work.prefill_products_flops(3000) / 1e12
-    assert times.compute == pytest.approx(
-        products + plan.work.prefill_attention_flops(3000) / 5e11, rel=0.05
-    )
+    assert times.compute == pytest.approx(products + plan.work.prefill_attention_flops(3000) / 5e11, rel=0.05)
     assert decode_step(plan, 10**6, 1).compute > 0
 
 

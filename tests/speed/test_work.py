@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from speed_models import DENSE, EXPERTS, LATENT, WINDOW, small
 
 from willfit.speed.attention import Reach
-from willfit.speed.work import kind_of, work_of
+from willfit.speed.counting import kind_of, work_of
 
 _ATTENTION = 64 * 64 + 2 * 64 * 16 + 64 * 64  # queries, keys and values of two heads, output
 _MLP = 3 * 64 * 160
@@ -72,12 +72,21 @@ def test_ranks_divide_heads_and_channels_but_not_a_shared_latent():
     assert half.decode_products_flops(1) * 2 == whole.decode_products_flops(1)
     assert half.cache_read_bytes(64) * 2 == whole.cache_read_bytes(64)
     assert work_of(small(DENSE), tensor=4).cache_read_bytes(64) == half.cache_read_bytes(64)
-    assert work_of(small(LATENT), tensor=2).cache_read_bytes(64) == work_of(small(LATENT)).cache_read_bytes(64)
+    assert work_of(small(LATENT), tensor=2).cache_read_bytes(64) == work_of(small(LATENT)).cache_read_bytes(
+        64
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [(None, "plain"), ("fp8", "fp8"), ("gptq-int8", "int8"), ("awq", "awq"), ("gptq-int4", "int4"), ("nf4", "int4")],
+    [
+        (None, "plain"),
+        ("fp8", "fp8"),
+        ("gptq-int8", "int8"),
+        ("awq", "awq"),
+        ("gptq-int4", "int4"),
+        ("nf4", "int4"),
+    ],
 )
 def test_formats_are_told_apart_by_how_kernels_read_them(name, kind):
     subject = small(DENSE | {"hidden_size": 512, "intermediate_size": 1024, "head_dim": 64}, name)

@@ -65,7 +65,10 @@ def test_constants_predict_what_they_were_not_fitted_to(cases, key, left_out, mo
     kept = [case for case in cases if case.fields.get(key) != left_out]
     rest = [case for case in cases if case.fields.get(key) == left_out]
     constants = {name: one.value for name, one in FITS[0].solve(kept).items()}
-    constants = {**{name: one.value for name, one in FITS[0].solve(cases).items() if name not in constants}, **constants}
+    constants = {
+        **{name: one.value for name, one in FITS[0].solve(cases).items() if name not in constants},
+        **constants,
+    }
     from willfit.validation.fits.joint import in_force
 
     with fitting(in_force(constants)):
@@ -83,7 +86,10 @@ def test_least_squares_finds_what_made_the_numbers():
     made = [3 * x + 0.2 * y for x, y in points]
 
     def off(constants):
-        return [log(value / (constants["a"] * x + constants["b"] * y)) for value, (x, y) in zip(made, points, strict=True)]
+        return [
+            log(value / (constants["a"] * x + constants["b"] * y))
+            for value, (x, y) in zip(made, points, strict=True)
+        ]
 
     found = least_squares({"a": 1.0, "b": 1.0}, off, range(len(points)))
     assert found["a"].value == pytest.approx(3, rel=0.02)
@@ -116,6 +122,11 @@ def test_a_case_that_leaves_out_what_decides_is_not_predicted(cases, changed):
 def test_committed_constants_are_those_of_the_cases(cases):
     committed = json.loads((FILE.parents[3] / "src/willfit/calibration.json").read_text())["constants"]
     solved = FITS[0].solve(cases)
-    for name in ("speed.bandwidth_share", "speed.multiprocessor.int4", "speed.attention_share", "speed.step.synchronous"):
+    for name in (
+        "speed.bandwidth_share",
+        "speed.multiprocessor.int4",
+        "speed.attention_share",
+        "speed.step.synchronous",
+    ):
         assert committed[name]["value"] == pytest.approx(solved[name].value, rel=0.01)
         assert committed[name]["low"] < committed[name]["value"] < committed[name]["high"]

@@ -8,8 +8,9 @@ from typing import Any
 
 from willfit.engines.base import Machine, Subject
 from willfit.estimate import Estimate
+from willfit.quantities import ceil_div
 from willfit.speed.certainty import Certainty, certainty_of, certainty_of_training
-from willfit.speed.placing import Placed, placed, users_of_replica
+from willfit.speed.placing import Placed, placed
 from willfit.speed.rates import with_rates
 from willfit.speed.serving import Times, decode_step, prefill
 from willfit.speed.training import step_of, step_times
@@ -20,14 +21,22 @@ from willfit.training.settings import TrainingSettings
 _DAY = 24 * 60 * 60
 
 #: What engines call the sequences that they run at once at most.
-_LIMITS = ("max_num_seqs", "max_running_requests", "max_batch_size", "running_max_req_size", "max_num_sequence")
+_LIMITS = (
+    "max_num_seqs",
+    "max_running_requests",
+    "max_batch_size",
+    "running_max_req_size",
+    "max_num_sequence",
+)
 
 #: Engines that nobody starts.
 _NO_PROGRAM = frozenset({"minimum"})
 
 #: A host's memory bandwidth is a guess: dual-channel or twelve channels.
 _HOST_SPREAD = 2.5
-_HOST_NOTE = "layers run on the processor, whose memory is taken to be that which such processors usually have"
+_HOST_NOTE = (
+    "layers run on the processor, whose memory is taken to be that which such processors usually have"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +113,7 @@ def speed_of(subject: Subject, machine: Machine, estimate: Estimate) -> Speed | 
         return None
     sure, notes = _certainty(machine, estimate, place, running)
     first = prefill(place.plan, estimate.context)
-    step = decode_step(place.plan, users_of_replica(running, place.replicas), estimate.context)
+    step = decode_step(place.plan, ceil_div(running, place.replicas), estimate.context)
     total = running / step.total
     figures = {
         "first_token_s": _time(first.total, sure, first.binds),
@@ -113,9 +122,7 @@ def speed_of(subject: Subject, machine: Machine, estimate: Estimate) -> Speed | 
     }
     if subject.draft is not None:
         notes += ("tokens that a draft saves are not counted",)
-    return Speed(
-        figures, step, {"context": estimate.context, "users": users, "running": running}, notes
-    )
+    return Speed(figures, step, {"context": estimate.context, "users": users, "running": running}, notes)
 
 
 def training_speed_of(subject: Subject, machine: Machine, settings: TrainingSettings) -> Speed | None:
@@ -131,7 +138,9 @@ def training_speed_of(subject: Subject, machine: Machine, settings: TrainingSett
     per_s = step.tokens / times.total
     notes = [sure.note] if sure.note else []
     if run.settings.rollout is not None or run.settings.objective not in ("sft", "pretrain"):
-        notes.append("generating answers and running other models than the one that is trained are not counted")
+        notes.append(
+            "generating answers and running other models than the one that is trained are not counted"
+        )
     if with_rates(machine.devices[0]) is not machine.devices[0]:
         notes.append(f"the rates of {machine.devices[0].name} are not published: those of its kind are taken")
     return Speed(
@@ -158,7 +167,9 @@ def _running(estimate: Estimate, users: int) -> tuple[int, bool]:
     return running, False
 
 
-def _certainty(machine: Machine, estimate: Estimate, place: Placed, users: int) -> tuple[Certainty, tuple[str, ...]]:
+def _certainty(
+    machine: Machine, estimate: Estimate, place: Placed, users: int
+) -> tuple[Certainty, tuple[str, ...]]:
     used = machine.devices[: max(1, len(estimate.devices))]
     sure = certainty_of(estimate.engine, estimate.engine_version, used, users)
     notes = [sure.note] if sure.note else []

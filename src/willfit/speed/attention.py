@@ -77,7 +77,7 @@ def prefill_flops(mixer: Mixer, tokens: Any, causal: bool = True, source_tokens:
     MLA runs a prompt with keys and values made whole from the latents.
     """
     if isinstance(mixer, Attention):
-        whole = mixer.keeps_cache and causal or mixer.window
+        whole = (mixer.keeps_cache and causal) or mixer.window
         pairs = Reach(mixer.window, mixer.chunk).pairs(tokens) if whole else tokens * tokens
         return 2 * mixer.heads * (mixer.head_dim + mixer.value_dim) * pairs
     pairs = tokens * (tokens + 1) // 2

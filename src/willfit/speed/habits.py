@@ -71,7 +71,8 @@ _TABLES: dict[str, tuple[Habits, ...]] = {
     # `layers/fused_moe/configs` are for 8 or 16 experts.
     # `worker/model_runner.py: _use_captured_graph` compares with the longest sequence, but in 0.6.3 it is given the
     # encoder's length (0), so that graphs serve any. `layers/quantization/awq_marlin.py` came with 0.5.4,
-    # `ops.moe_wna16_marlin_gemm` for all experts at once with 0.8.5 at the latest. V1, on by default from 0.8, captures by batch.
+    # `ops.moe_wna16_marlin_gemm` for all experts at once with 0.8.5 at the latest. V1, on by default from 0.8,
+    # captures by batch.
     "vllm": succession(
         Habits(
             loop="synchronous",

@@ -9,12 +9,12 @@ from typing import Any
 from willfit.engines.base import Machine, Subject
 from willfit.estimate import DeviceEstimate, Estimate
 from willfit.hardware.processors import beside
-from willfit.quantities import DTYPE_BYTES, ceil_div
-from willfit.speed.habits import Habits, habits_of
+from willfit.quantities import DTYPE_BYTES
+from willfit.speed.counting import work_of
+from willfit.speed.habits import habits_of
 from willfit.speed.planning import plan_of, with_habits
 from willfit.speed.rates import Rates, host_rates, rates_of
 from willfit.speed.serving import Plan, Stage
-from willfit.speed.work import work_of
 
 #: Terms of the host that are weights which its processor multiplies with, and those that are experts alone.
 _HOST_WEIGHTS = frozenset({"weights", "repacked_weights", "mapped_weights"})
@@ -24,7 +24,13 @@ _HOST_EXPERTS = "experts"
 _LITTLE = 0.02
 
 #: What engines call the tokens of a prompt that they run at once.
-_CHUNKS = ("chunked_prefill_size", "max_num_batched_tokens", "prefill_step_size", "prefill_chunk_size", "chunk_size")
+_CHUNKS = (
+    "chunked_prefill_size",
+    "max_num_batched_tokens",
+    "prefill_step_size",
+    "prefill_chunk_size",
+    "chunk_size",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +70,9 @@ def placed(subject: Subject, machine: Machine, estimate: Estimate) -> Placed | N
         if plan is None:
             return None
         return Placed(plan, max(1, len(estimate.devices) // (tensor * pipeline)), False)
-    rates: list[Rates | None] = [rates_of(machine.devices[place.index], habits) for place, _ in shares.devices]
+    rates: list[Rates | None] = [
+        rates_of(machine.devices[place.index], habits) for place, _ in shares.devices
+    ]
     stages = [
         Stage(one, share, share if shares.host_experts is None else 1 - shares.host_experts)
         for one, (_, share) in zip(rates, shares.devices, strict=True)
@@ -128,16 +136,11 @@ def _shares(subject: Subject, estimate: Estimate) -> _Shares:
     if share < _LITTLE:
         host, share = 0, 0.0
     kept = tuple((place, size / (host + on_devices)) for place, size in held if size)
-    whole = _layers_on_devices(estimate.details) > len(subject.architecture.layers)
+    whole = _count(estimate.details, "n_gpu_layers") > len(subject.architecture.layers)
     if share and experts and whole:
         kept = tuple((place, size / on_devices) for place, size in held if size)
         return _Shares(kept, 0.0, min(1.0, host / experts))
     return _Shares(kept, share, None)
-
-
-def _layers_on_devices(details: Mapping[str, Any]) -> int:
-    layers = details.get("n_gpu_layers")
-    return int(layers) if _is_count(layers) else 0
 
 
 def _bytes(place: DeviceEstimate, name: str) -> int:
@@ -150,8 +153,3 @@ def _is_count(value: Any) -> bool:
 
 def _count(details: Mapping[str, Any], name: str) -> int:
     return int(details[name]) if _is_count(details.get(name)) else 1
-
-
-def users_of_replica(users: int, replicas: int) -> int:
-    """Users of the fullest of some replicas."""
-    return ceil_div(users, replicas)

@@ -8,10 +8,10 @@ from dataclasses import replace
 from willfit.calibration import constant
 from willfit.engines.base import Subject
 from willfit.hardware.device import Device
+from willfit.speed.counting import work_of
 from willfit.speed.habits import Habits, habits_of
 from willfit.speed.rates import rates_of
 from willfit.speed.serving import Plan, Stage
-from willfit.speed.work import work_of
 
 
 def plan_of(
@@ -63,6 +63,4 @@ def with_habits(plan: Plan, habits: Habits) -> Plan:
     if habits.repeats:
         # Read once and written for each query head, then read for each instead of once.
         repeats += 2.0
-    return replace(
-        plan, captured_tokens=habits.captured_tokens, copies=float(habits.copies), repeats=repeats
-    )
+    return replace(plan, captured_tokens=habits.captured_tokens, copies=float(habits.copies), repeats=repeats)

@@ -128,7 +128,10 @@ def rates_of(device: Device, habits: Habits) -> Rates | None:
         ),
         products=products,
         attention=_value("speed.attention_share", "speed.products_share.plain") * peak,
-        experts=_value("speed.experts_ratio" if habits.tuned_experts else "speed.experts_ratio.untuned", "speed.experts_ratio"),
+        experts=_value(
+            "speed.experts_ratio" if habits.tuned_experts else "speed.experts_ratio.untuned",
+            "speed.experts_ratio",
+        ),
         layer_s=constant("speed.layer.graph").value,
         launch_s=_value(habits.launch, "speed.layer.eager") if launches else 0.0,
         step_s=constant(_STEPS[habits.loop]).value,
@@ -204,7 +207,9 @@ def with_rates(device: Device) -> Device:
         return device
     first = f"{device.name.split(' ')[0]} SXM"
     alike = [one for one in all_devices() if one.name.startswith(first) and one.arch == device.arch]
-    known = next((one for one in alike if one.bandwidth_gbs is not None and peak_flops(one) is not None), None)
+    known = next(
+        (one for one in alike if one.bandwidth_gbs is not None and peak_flops(one) is not None), None
+    )
     if known is None:
         return device
     return replace(
@@ -215,11 +220,6 @@ def with_rates(device: Device) -> Device:
         fp8_tflops=device.fp8_tflops or known.fp8_tflops,
         fp32_tflops=device.fp32_tflops or known.fp32_tflops,
     )
-
-
-def is_fitted() -> bool:
-    """Whether the constants of speed are known: while others are being fitted they are not."""
-    return _value("speed.bandwidth_share") > 0 and _value("speed.products_share.plain") > 0
 
 
 def _value(name: str, general: str = "") -> float:

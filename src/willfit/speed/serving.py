@@ -1,4 +1,4 @@
-"""Seconds of a prompt and of a step of decoding: every kernel is held up by memory or by arithmetic, one after the other.
+"""Seconds of a prompt and of a step of decoding: kernel after kernel, each held up by memory or by arithmetic.
 
 A roofline (Williams, Waterman and Patterson 2009) of each kind of kernel, not of the whole: products with weights read
 them and multiply; attention reads the cache and multiplies. Their times add up, as kernels of one sequence follow one
@@ -123,7 +123,9 @@ def decode_step(plan: Plan, users: Any, length: Any) -> Times:
         rates = stage.rates
         for one in work.dense:
             read, flops = stage.dense * one.bytes, 2 * stage.dense * one.products * batch
-            memory, arithmetic = _split(memory, arithmetic, _read_s(read, one.kind, rates), flops / rates.products[one.kind])
+            memory, arithmetic = _split(
+                memory, arithmetic, _read_s(read, one.kind, rates), flops / rates.products[one.kind]
+            )
         for routed in work.experts:
             read = stage.experts * routed.read(batch)
             flops = 2 * stage.experts * routed.multiplied(batch)
@@ -134,14 +136,21 @@ def decode_step(plan: Plan, users: Any, length: Any) -> Times:
                 rates.experts * flops / rates.products[routed.kind],
             )
             overhead = overhead + _launches(routed, stage.experts, rates)
-        cached = stage.dense * batch * work.cache_read_bytes(length, plan.copies, plan.repeats) / rates.cache_bandwidth
+        cached = (
+            stage.dense
+            * batch
+            * work.cache_read_bytes(length, plan.copies, plan.repeats)
+            / rates.cache_bandwidth
+        )
         scored = stage.dense * batch * work.decode_attention_flops(length) / rates.attention
         memory, arithmetic = _split(memory, arithmetic, cached, scored)
         overhead = overhead + stage.dense * work.layers * rates.layer_s
         spoken = spoken + _spoken(plan, stage, batch)
     for one in work.head:
         read_s = _read_s(one.bytes, one.kind, tail)
-        memory, arithmetic = _split(memory, arithmetic, read_s, 2 * one.products * batch / tail.products[one.kind])
+        memory, arithmetic = _split(
+            memory, arithmetic, read_s, 2 * one.products * batch / tail.products[one.kind]
+        )
     memory = memory + batch * work.row_bytes / tail.bandwidth
     waited = _waited(plan, memory + arithmetic + overhead, length)
     return Times(memory, arithmetic, overhead + waited + tail.step_s, spoken)
@@ -166,7 +175,9 @@ def prefill(plan: Plan, tokens: Any, sequences: Any = 1) -> Times:
             multiplied = work.source_tokens * sequences if one in work.encoder else whole
             flops = 2 * stage.dense * one.products * multiplied
             read = passes * stage.dense * one.bytes
-            memory, arithmetic = _split(memory, arithmetic, _read_s(read, one.kind, rates), flops / rates.products[one.kind])
+            memory, arithmetic = _split(
+                memory, arithmetic, _read_s(read, one.kind, rates), flops / rates.products[one.kind]
+            )
         for routed in work.experts:
             read = passes * stage.experts * routed.read(whole / passes)
             flops = 2 * stage.experts * routed.multiplied(whole)
@@ -177,12 +188,16 @@ def prefill(plan: Plan, tokens: Any, sequences: Any = 1) -> Times:
                 rates.experts * flops / rates.products[routed.kind],
             )
             overhead = overhead + passes * _launches(routed, stage.experts, rates)
-        arithmetic = arithmetic + stage.dense * sequences * work.prefill_attention_flops(tokens) / rates.attention
+        arithmetic = (
+            arithmetic + stage.dense * sequences * work.prefill_attention_flops(tokens) / rates.attention
+        )
         overhead = overhead + passes * stage.dense * work.layers * rates.layer_s
         spoken = spoken + passes * _spoken(plan, stage, whole / passes)
     for one in work.head:
         read_s = _read_s(one.bytes, one.kind, tail)
-        memory, arithmetic = _split(memory, arithmetic, read_s, 2 * one.products * sequences / tail.products[one.kind])
+        memory, arithmetic = _split(
+            memory, arithmetic, read_s, 2 * one.products * sequences / tail.products[one.kind]
+        )
     waited = larger(0.0, passes * work.layers * tail.launch_s - (memory + arithmetic + overhead))
     return Times(memory, arithmetic, overhead + waited + tail.step_s, spoken)
 

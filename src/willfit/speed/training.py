@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from willfit.engines.base import Subject
 from willfit.quantities import DTYPE_BYTES
 from willfit.speed.attention import prefill_flops
+from willfit.speed.counting import work_of
 from willfit.speed.serving import Times
 from willfit.speed.training_rates import TrainingRates
-from willfit.speed.work import Work, work_of
 from willfit.training.layout import Ranks
 from willfit.training.run import Run
 from willfit.training.settings import TrainingSettings
@@ -33,6 +33,9 @@ _AGAIN: dict[str, tuple[float, float]] = {
     "selective-mlp": (0.65, 0.0),
     "selective-modules": (0.3, 0.5),
 }
+
+#: Bytes of a weight in 4 bits.
+_FOUR_BITS = 0.5
 
 #: Sums of a tensor-parallel layer: two in the forward pass and two in the backward pass (Shoeybi et al. 2019).
 _SUMS = 4
@@ -126,7 +129,7 @@ def step_of(subject: Subject, run: Run, ranks: Ranks) -> Step:
     again, attended_again = _AGAIN.get(settings.checkpointing.kind or "none", _AGAIN["none"])
     share = 1 / settings.checkpointing.every if not settings.checkpointing.together else 1.0
     again, attended_again = again * share, attended_again * share
-    layers = sum(one.products for one in (*work.dense, *work.encoder))
+    layers = float(sum(one.products for one in (*work.dense, *work.encoder)))
     layers += sum(one.products * one.chosen / one.experts for one in work.experts)
     head = sum(one.products for one in work.head)
     passes = (2 + trained + again) / layout.pp
@@ -144,8 +147,7 @@ def step_of(subject: Subject, run: Run, ranks: Ranks) -> Step:
     width = _width(subject) / layout.tp
     logits = subject.architecture.logits_per_row / layout.tp
     flowing = tokens * DTYPE_BYTES[compute] * (width * (1 + again / 3) / layout.pp + logits)
-    parameters = work_parameters(work)
-    held = parameters / layout.pp
+    held = work.products / layout.pp
     data = layout.data or "none"
     updated = held * trained / (ranks.states if _shards_states(data) else 1)
     return Step(
@@ -185,12 +187,9 @@ def step_times(step: Step, rates: TrainingRates) -> Times:
     waits += step.host_updates / _HOST_UPDATES + step.bubble * (compute + bandwidth)
     link = min(rates.link, _NETWORK) if step.crosses_hosts else rates.link
     hidden = max(0.0, step.shared_bytes / link - compute - bandwidth)
-    return Times(bandwidth, compute, waits, hidden + step.summed_bytes / rates.link + step.moved_bytes / rates.pcie)
-
-
-def work_parameters(work: Work) -> int:
-    """Multiplications with all weights of a rank: its parameters but for vectors, and a tied head's."""
-    return sum(one.products for one in (*work.dense, *work.encoder, *work.experts, *work.head))
+    return Times(
+        bandwidth, compute, waits, hidden + step.summed_bytes / rates.link + step.moved_bytes / rates.pcie
+    )
 
 
 def _width(subject: Subject) -> int:
@@ -215,7 +214,7 @@ def _unpacked(settings: TrainingSettings, parameters: float, passes: float) -> f
     """A quantized base is unpacked in each pass: written and read in 16 bits, read packed."""
     if settings.quantization is None:
         return 0.0
-    return parameters * passes * (2 * DTYPE_BYTES["bf16"] + 0.5)
+    return parameters * passes * (2 * DTYPE_BYTES["bf16"] + _FOUR_BITS)
 
 
 def _update_bytes(settings: TrainingSettings) -> float:
@@ -223,24 +222,25 @@ def _update_bytes(settings: TrainingSettings) -> float:
     precision, name = settings.precision, settings.optimizer.name or "adamw"
     states = 1 if "8bit" in name else DTYPE_BYTES.get(precision.states or "fp32", 4)
     weights = DTYPE_BYTES.get(precision.trainable or precision.weights or "bf16", 2)
-    master = DTYPE_BYTES[precision.master] if precision.master in DTYPE_BYTES else 0
+    master = DTYPE_BYTES.get(precision.master or "none", 0)
     return 2.0 * (weights + master + 2 * states) + DTYPE_BYTES.get(precision.gradients or "bf16", 2)
 
 
 def _shared(settings: TrainingSettings, parameters: float, trained: float, ranks: Ranks, count: int) -> float:
     """Bytes that pass each link for weights that are gathered and gradients that are reduced.
 
-    A gather or a scatter passes (n - 1) / n of the whole, an all-reduce twice that (Rajbhandari et al. 2020, section 7).
+    A gather or a scatter passes (n - 1) / n of the whole, an all-reduce twice that (Rajbhandari et al. 2020,
+    section 7).
     """
     layout, precision = settings.layout, settings.precision
     data, shards = layout.data or "none", ranks.states
-    compute = DTYPE_BYTES.get(precision.compute or "bf16", 2)
+    compute = float(DTYPE_BYTES.get(precision.compute or "bf16", 2))
     reduced = DTYPE_BYTES.get(precision.reduce or precision.gradients or "bf16", 2)
     passed = (shards - 1) / shards if shards > 1 else 0.0
     if data in ("fsdp1", "fsdp2", "zero3"):
         gathers = 1 if layout.reshard is False or layout.strategy in ("shard_grad_op", "no_shard") else 2
         if settings.quantization is not None:
-            compute = 0.5 * DTYPE_BYTES["int8"]
+            compute = _FOUR_BITS
         return count * parameters * passed * (gathers * compute + trained * reduced)
     if data in ("zero1", "zero2", "distributed-optimizer"):
         return parameters * trained * passed * (reduced + compute)

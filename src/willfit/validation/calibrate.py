@@ -120,7 +120,9 @@ def fit_all(cases: Sequence[Case]) -> tuple[dict[str, Fitted], list[str]]:
     fitted: dict[str, Fitted] = {}
     unseen = []
     for name in MODULES:
-        fits: tuple[Fit | CatalogueFit | JointFit, ...] = import_module(f"willfit.validation.fits.{name}").FITS
+        fits: tuple[Fit | CatalogueFit | JointFit, ...] = import_module(
+            f"willfit.validation.fits.{name}"
+        ).FITS
         for fit in fits:
             if isinstance(fit, JointFit):
                 with fitting({known: one.constant for known, one in fitted.items()}):

@@ -34,7 +34,9 @@ def render_speed(speed: Mapping[str, Any], console: Console) -> None:
     for name, words, unit in _rows(speed):
         figure = speed[name]
         low, high = (_short(figure[key], unit) for key in ("low", "high"))
-        table.add_row(words, f"{_short(figure['value'], unit)}{unit}", f"{low} to {high}", _BINDS[figure["binds"]])
+        table.add_row(
+            words, f"{_short(figure['value'], unit)}{unit}", f"{low} to {high}", _BINDS[figure["binds"]]
+        )
     console.print(Padding(table, (0, 2)))
     for note in speed["notes"]:
         print_text(console, Text(f"· {note}", style="dim"), 2, 2)

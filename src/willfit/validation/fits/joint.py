@@ -149,5 +149,7 @@ def _solved(
         if not felt.any():
             continue
         value, wide = exp(point[place]), exp(_Z90 * min(float(spread[place]), 1.0))
-        found[name] = Solved(value, value / wide, value * wide, int(felt.sum()), tuple(value * exp(one) for one in off[felt]))
+        found[name] = Solved(
+            value, value / wide, value * wide, int(felt.sum()), tuple(value * exp(one) for one in off[felt])
+        )
     return found

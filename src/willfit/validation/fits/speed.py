@@ -151,14 +151,22 @@ def _ratio(engines: tuple[str, ...]) -> Callable[[Case], float | None]:
 
 def _launch(case: Case) -> float | None:
     """Seconds of transformers for a layer of one token behind a short prompt, of plain weights on one card."""
-    if case.engine != "transformers" or case.fields.get("checkpoint_format") or case.fields.get("n_gpus") != 1:
+    if (
+        case.engine != "transformers"
+        or case.fields.get("checkpoint_format")
+        or case.fields.get("n_gpus") != 1
+    ):
         return None
     key = measured_key(case)
     if key is None:
         return None
     run = run_of(case)
     seconds = seconds_of(case, run)
-    if seconds is None or run.prompt > 1 or run.subject.architecture.active_parameters < run.subject.architecture.parameters:
+    if (
+        seconds is None
+        or run.prompt > 1
+        or run.subject.architecture.active_parameters < run.subject.architecture.parameters
+    ):
         return None
     plan = run.plan()
     return (seconds / run.generated - plan.stages[-1].rates.step_s) / plan.work.layers

@@ -1,4 +1,4 @@
-"""The constants of training speed: shares of peak rates, what flows between kernels, what Python takes to launch them."""
+"""The constants of training speed: shares of peak rates, what flows between kernels, what launching them takes."""
 
 from __future__ import annotations
 
