@@ -185,7 +185,7 @@ def answer_about(
     engine = engine_name(engine) if engine is not None else None
     subject, is_gguf = find_subject(model, format_name, revision, offline, engine)
     answer = _asked(engine, subject, machine, question, is_gguf)
-    return Answer(subject, with_assumptions(answer, machine))
+    return Answer(subject, _with_speed(with_assumptions(answer, machine), subject, machine))
 
 
 def _asked(
@@ -273,7 +273,9 @@ def answer_command(
         estimate = engine_module(launch.engine).estimate(subject, machine, launch.settings, users)
     unseen = (f"the command sees {len(visible)} of {len(visible) + hidden} devices",) if hidden else ()
     estimate = replace(estimate, notes=(*unseen, *launch.notes, *estimate.notes))
-    return Answer(subject, with_assumptions(estimate, machine))
+    estimate = with_assumptions(estimate, machine)
+    asked = launch.settings if launch.engine == "training" else None
+    return Answer(subject, _with_speed(estimate, subject, machine, asked))
 
 
 def train_about(
@@ -299,7 +301,8 @@ def train_about(
 
     subject, _ = find_subject(model, None, revision, offline)
     answer = estimate(subject, machine, settings)
-    return Answer(subject, replace(answer, notes=(*_assumptions(machine), *answer.notes)))
+    answer = replace(answer, notes=(*_assumptions(machine), *answer.notes))
+    return Answer(subject, _with_speed(answer, subject, machine, settings))
 
 
 def spread_over(machine: Machine, ranks: int | None) -> Machine:
@@ -356,6 +359,21 @@ def with_assumptions(estimate: Estimate, machine: Machine) -> Estimate:
             f"{estimate.engine} {estimate.engine_version} is not known; it is taken to behave as {newest} does"
         )
     return replace(estimate, notes=(*notes, *estimate.notes)) if notes else estimate
+
+
+def _with_speed(
+    estimate: Estimate, subject: Subject, machine: Machine, training: TrainingSettings | None = None
+) -> Estimate:
+    """The estimate with how fast its run would be, where that can be said."""
+    from willfit.speed.answer import speed_of, training_speed_of
+
+    if training is not None:
+        speed = training_speed_of(subject, machine, training)
+    else:
+        speed = speed_of(subject, machine, estimate)
+    if speed is None:
+        return estimate
+    return replace(estimate, details={**estimate.details, "speed": speed.as_json()})
 
 
 def _assumptions(machine: Machine) -> list[str]:

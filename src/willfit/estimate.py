@@ -333,5 +333,9 @@ class Estimate:
             "notes": list(self.notes),
             **({"refusal": self.refusal} if self.refusal else {}),
             **({"remedies": list(self.remedies)} if self.remedies else {}),
-            **{name: self.details[name] for name in ("asleep", "training", "trace") if name in self.details},
+            **{
+                name: self.details[name]
+                for name in ("asleep", "training", "trace", "speed")
+                if name in self.details
+            },
         }

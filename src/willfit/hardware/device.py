@@ -33,6 +33,8 @@ class Device:
         Watts; a list price of a cloud, as of the table's date.
     unified_memory
         The memory is the host's RAM too, so what the host uses is not there for the device.
+    multiprocessors
+        NVIDIA's streaming multiprocessors: how many loads can be under way at once depends on them.
     memory_options_bytes
         The sizes it is sold with, where that is a choice under one name.
     notes, source
@@ -65,6 +67,7 @@ class Device:
     tdp_w: float | None = None
     price_usd_per_hour: float | None = None
     unified_memory: bool = False
+    multiprocessors: int | None = None
     memory_options_bytes: tuple[int, ...] = ()
     notes: str = ""
     source: str = ""

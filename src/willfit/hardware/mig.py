@@ -83,6 +83,7 @@ def _slice(card: Device, profile: str, known: dict[str, dict[str, str]]) -> Devi
         fp8_tflops=part(card.fp8_tflops, compute),
         int8_tops=part(card.int8_tops, compute),
         fp4_tflops=part(card.fp4_tflops, compute),
+        multiprocessors=int(row["sm_count"]) if row["sm_count"] else None,
         interconnect="",
         interconnect_gbs=None,
         tdp_w=None,

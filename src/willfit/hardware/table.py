@@ -283,7 +283,20 @@ def _device(name: str) -> Device:
         tdp_w=number("tdp_w"),
         price_usd_per_hour=number("price_usd_per_hour"),
         unified_memory=unified,
+        multiprocessors=_multiprocessors(name),
         memory_options_bytes=tuple(int(gb) * GIB for gb in row["memory_options_gb"].split("/") if gb),
         notes=row["notes"],
         source=row["source"],
     )
+
+
+def _multiprocessors(name: str) -> int | None:
+    """Those of the row with the longest beginning of the name; None for a device without such units."""
+    starts = [start for start in _counts() if f"{name} ".startswith(f"{start} ")]
+    return _counts()[max(starts, key=len)] if starts else None
+
+
+@cache
+def _counts() -> dict[str, int]:
+    """Multiprocessors by the beginning of a device's name."""
+    return {row["name"]: int(row["multiprocessors"]) for row in rows("multiprocessors.csv")}

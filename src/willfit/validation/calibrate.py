@@ -25,6 +25,7 @@ from willfit.checkpoints.catalogue import catalogue_ids, find
 from willfit.errors import BadInput
 from willfit.validation.cases import Case, read_cases
 from willfit.validation.fits.base import CatalogueFit, Fit
+from willfit.validation.fits.joint import JointFit, Solved
 from willfit.validation.scoring import Unpredictable, quantile
 
 #: Modules in `fits/`, each with its `FITS`.
@@ -38,6 +39,8 @@ MODULES: tuple[str, ...] = (
     "borrowed",
     "ollama",
     "training",
+    "speed",
+    "training_speed",
 )
 
 #: From this many observations on, their own 5 % and 95 % quantiles are used.
@@ -117,8 +120,17 @@ def fit_all(cases: Sequence[Case]) -> tuple[dict[str, Fitted], list[str]]:
     fitted: dict[str, Fitted] = {}
     unseen = []
     for name in MODULES:
-        fits: tuple[Fit | CatalogueFit, ...] = import_module(f"willfit.validation.fits.{name}").FITS
+        fits: tuple[Fit | CatalogueFit | JointFit, ...] = import_module(
+            f"willfit.validation.fits.{name}"
+        ).FITS
         for fit in fits:
+            if isinstance(fit, JointFit):
+                with fitting({known: one.constant for known, one in fitted.items()}):
+                    solved = fit.solve(cases)
+                date = max((_date(case) for case in cases if fit.about(case)), default="")
+                fitted |= {one: _as_fitted(one, fit.units[one], found, date) for one, found in solved.items()}
+                unseen += [one for one in fit.units if one not in solved]
+                continue
             with fitting({known: one.constant for known, one in fitted.items()}):
                 found = _fitted(fit, cases)
             if found is None:
@@ -148,6 +160,14 @@ def _fitted(fit: Fit | CatalogueFit, cases: Sequence[Case]) -> Fitted | None:
     residuals = {percent: _digits(quantile(seen, percent / 100) - value) for percent in _RESIDUALS}
     dates = [_date(thing) for _, thing in observed if isinstance(thing, Case)]
     return Fitted(constant, residuals, max(dates, default=""))
+
+
+def _as_fitted(name: str, unit: str, solved: Solved, date: str) -> Fitted:
+    """A constant that was found together with others."""
+    value, low, high = (_digits(one) for one in (solved.value, solved.low, solved.high))
+    seen = sorted(solved.seen)
+    residuals = {percent: _digits(quantile(seen, percent / 100) - solved.value) for percent in _RESIDUALS}
+    return Fitted(Constant(name, value, low, high, unit, solved.cases), residuals, date)
 
 
 def _grouped(observed: list[tuple[float, Any]], key: str) -> list[tuple[float, Any]]:

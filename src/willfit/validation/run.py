@@ -10,6 +10,7 @@ from pathlib import Path
 from willfit.calibration import Constant
 from willfit.validation.cases import Case, read_cases
 from willfit.validation.held_out import constants_by_fold, hold_out
+from willfit.validation.predictors.speed import with_speed
 from willfit.validation.readings import with_readings
 from willfit.validation.scoring import Predictor, Score, Unpredictable, score_cases
 
@@ -53,7 +54,7 @@ def predictor_for(case: Case) -> Predictor:
     if module is None:
         raise Unpredictable(f"no predictor for engine {case.engine!r}, kind {case.kind!r}")
     predictor: Predictor = import_module(f"willfit.validation.predictors.{module}").predict
-    return with_readings(predictor) if case.kind == "serve" else predictor
+    return with_speed(with_readings(predictor) if case.kind == "serve" else predictor)
 
 
 def validate_files(

@@ -12,6 +12,7 @@ from rich.text import Text
 from willfit.estimate import VERDICTS, DeviceEstimate, Estimate, Term, Verdict, term_in_words
 from willfit.quantities import GIB, format_bytes
 from willfit.surfaces.report.lines import print_text
+from willfit.surfaces.report.speed import render_speed
 
 #: One colour per term, the same in every picture.
 COLOURS: dict[str, str] = {
@@ -63,6 +64,8 @@ def render(estimate: Estimate, console: Console, explain: bool = False) -> None:
     if estimate.capacity is not None and estimate.capacity.max_context:
         print_text(console, _capacity(estimate), 2)
         console.print()
+    if "speed" in estimate.details:
+        render_speed(estimate.details["speed"], console)
     if estimate.verdict in ("does_not_fit", "tight") and estimate.remedies:
         title = (
             "What would make it fit"

@@ -1,0 +1,191 @@
+"""How fast the run of an estimate would be: what every surface shows beside memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from willfit.engines.base import Machine, Subject
+from willfit.estimate import Estimate
+from willfit.quantities import ceil_div
+from willfit.speed.certainty import Certainty, certainty_of, certainty_of_training
+from willfit.speed.placing import Placed, placed
+from willfit.speed.rates import with_rates
+from willfit.speed.serving import Times, decode_step, prefill
+from willfit.speed.training import step_of, step_times
+from willfit.speed.training_rates import training_rates_of
+from willfit.training.estimate import prepared
+from willfit.training.settings import TrainingSettings
+
+_DAY = 24 * 60 * 60
+
+#: What engines call the sequences that they run at once at most.
+_LIMITS = (
+    "max_num_seqs",
+    "max_running_requests",
+    "max_batch_size",
+    "running_max_req_size",
+    "max_num_sequence",
+)
+
+#: Engines that nobody starts.
+_NO_PROGRAM = frozenset({"minimum"})
+
+#: A host's memory bandwidth is a guess: dual-channel or twelve channels.
+_HOST_SPREAD = 2.5
+_HOST_NOTE = (
+    "layers run on the processor, whose memory is taken to be that which such processors usually have"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A figure with its 90 % interval, and what holds it up."""
+
+    value: float
+    low: float
+    high: float
+    binds: str
+
+    def as_json(self) -> dict[str, Any]:
+        """As the published JSON has it, four digits long."""
+        return {
+            "value": _short(self.value), "low": _short(self.low), "high": _short(self.high), "binds": self.binds,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """How fast a run is.
+
+    Attributes
+    ----------
+    figures
+        By name: of serving `first_token_s`, `tokens_per_s_per_user`, `tokens_per_s`; of training `step_time_s`,
+        `tokens_per_s`, `tokens_per_day`.
+    step
+        Seconds of a step by what holds them up.
+    facts
+        What was asked: `context`, `users` and how many of them `running` at once; or `tokens` of a step.
+    notes
+        What the figures do not rest on.
+    """
+
+    figures: Mapping[str, Figure]
+    step: Times
+    facts: Mapping[str, int]
+    notes: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """As the published JSON has it."""
+        return {
+            **self.facts,
+            **{name: figure.as_json() for name, figure in self.figures.items()},
+            "step": {
+                f"{name}_s": _short(float(getattr(self.step, name)))
+                for name in ("bandwidth", "compute", "overhead", "communication")
+            },
+            "notes": list(self.notes),
+        }
+
+
+def speed_of(subject: Subject, machine: Machine, estimate: Estimate) -> Speed | None:
+    """The speed of serving as an estimate has it, at the context and for the users that were asked for.
+
+    Returns
+    -------
+    Speed | None
+        None where nothing would run, nothing is generated, or figures of a device are not known.
+    """
+    architecture = subject.architecture
+    silent = architecture.encoder_only or not architecture.causal or not architecture.logits_per_row
+    if estimate.refusal or estimate.engine in _NO_PROGRAM or silent or subject.embeds or not estimate.context:
+        return None
+    if any(place.verdict == "does_not_fit" for place in estimate.devices):
+        return None
+    place = placed(subject, machine, estimate)
+    if place is None:
+        return None
+    users = max(1, int(estimate.details.get("users") or estimate.details.get("sequences") or 1))
+    running, memory_binds = _running(estimate, users)
+    if not running:
+        return None
+    sure, notes = _certainty(machine, estimate, place, running)
+    first = prefill(place.plan, estimate.context)
+    step = decode_step(place.plan, ceil_div(running, place.replicas), estimate.context)
+    total = running / step.total
+    figures = {
+        "first_token_s": _time(first.total, sure, first.binds),
+        "tokens_per_s_per_user": _rate(1 / step.total, sure, step.binds),
+        "tokens_per_s": _rate(total, sure, "memory" if memory_binds else step.binds),
+    }
+    if subject.draft is not None:
+        notes += ("tokens that a draft saves are not counted",)
+    return Speed(figures, step, {"context": estimate.context, "users": users, "running": running}, notes)
+
+
+def training_speed_of(subject: Subject, machine: Machine, settings: TrainingSettings) -> Speed | None:
+    """The speed of a training run; None if figures of its devices are not known."""
+    rates = training_rates_of(machine.devices[0]) if machine.devices else None
+    if rates is None:
+        return None
+    run, ranks = prepared(subject, machine, settings)
+    step = step_of(subject, run, ranks)
+    if not step.tokens or run.settings.layout.device_map:
+        return None
+    times, sure = step_times(step, rates), certainty_of_training()
+    per_s = step.tokens / times.total
+    notes = [sure.note] if sure.note else []
+    if run.settings.rollout is not None or run.settings.objective not in ("sft", "pretrain"):
+        notes.append(
+            "generating answers and running other models than the one that is trained are not counted"
+        )
+    if with_rates(machine.devices[0]) is not machine.devices[0]:
+        notes.append(f"the rates of {machine.devices[0].name} are not published: those of its kind are taken")
+    return Speed(
+        {
+            "step_time_s": _time(times.total, sure, times.binds),
+            "tokens_per_s": _rate(per_s, sure, times.binds),
+            "tokens_per_day": _rate(per_s * _DAY, sure, times.binds),
+        },
+        times,
+        {"tokens": int(step.tokens)},
+        tuple(notes),
+    )
+
+
+def _running(estimate: Estimate, users: int) -> tuple[int, bool]:
+    """How many of the users run at once, and whether memory keeps others waiting."""
+    details = estimate.details
+    limit = min((int(details[name]) for name in _LIMITS if isinstance(details.get(name), int)), default=users)
+    running = min(users, limit) if limit > 0 else users
+    if estimate.capacity is not None:
+        room = int(estimate.capacity.max_concurrency)
+        if room < running:
+            return room, True
+    return running, False
+
+
+def _certainty(
+    machine: Machine, estimate: Estimate, place: Placed, users: int
+) -> tuple[Certainty, tuple[str, ...]]:
+    used = machine.devices[: max(1, len(estimate.devices))]
+    sure = certainty_of(estimate.engine, estimate.engine_version, used, users)
+    notes = [sure.note] if sure.note else []
+    if place.on_host:
+        notes.append(_HOST_NOTE)
+        sure = Certainty(sure.value, sure.low / _HOST_SPREAD, sure.high * _HOST_SPREAD, sure.cases)
+    return sure, tuple(notes)
+
+
+def _rate(value: float, sure: Certainty, binds: str) -> Figure:
+    return Figure(value * sure.value, value * sure.low, value * sure.high, binds)
+
+
+def _time(value: float, sure: Certainty, binds: str) -> Figure:
+    return Figure(value / sure.value, value / sure.high, value / sure.low, binds)
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.4g}")
