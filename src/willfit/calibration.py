@@ -60,7 +60,7 @@ def constant(name: str, general: str = "") -> Constant:
         The constant for all that this one is for some of: it stands in where no case that is fitted to shows the
         special one.
 
-    While constants are being fitted, one that is not fitted yet is neutral: 1 for a ratio, 0 for bytes. So the
+    While constants are being fitted, one that is not fitted yet is neutral: 1 for a ratio or a share, else 0. So the
     result depends on the cases and on the order of the fits alone, never on an earlier calibration.
 
     Raises
@@ -73,7 +73,7 @@ def constant(name: str, general: str = "") -> Constant:
         return _committed(name)
     if name not in fitting and general:
         return constant(general)
-    neutral = 1.0 if "_ratio" in name else 0.0
+    neutral = 1.0 if "_ratio" in name or "_share" in name else 0.0
     return fitting.get(name) or Constant(name, neutral, neutral, neutral, "", 0)
 
 
