@@ -11,6 +11,8 @@ from willfit.engines.versions import parse_version
 from willfit.errors import BadInput
 from willfit.launch.flags import FlagTable
 from willfit.launch.training.hugging_face import table_of
+from willfit.launch.training.trl_settings import LONGER_COMPLETION as COMPLETION
+from willfit.launch.training.trl_settings import PROMPT
 from willfit.launch.writing.rows import flag_of_version, require_written, term_bytes, text_of
 from willfit.launch.writing.sharing import (
     ACCELERATE,
@@ -31,6 +33,7 @@ from willfit.training.settings import (
     CheckpointingSettings,
     OptimizerSettings,
     PrecisionSettings,
+    RolloutSettings,
     TrainingSettings,
 )
 
@@ -52,7 +55,7 @@ class Task(NamedTuple):
     data
         A data set of the Hub that it takes, to be replaced by one's own.
     length
-        The argument with the longest sequence.
+        The argument with the longest sequence; empty where a prompt and an answer make it.
     since
         First version that has the script with these arguments.
     """
@@ -69,6 +72,7 @@ TASKS: dict[str, Task] = {
     "dpo": Task("trl", "trl.scripts.dpo", "trl-lib/ultrafeedback_binarized", "--max_length", (0, 14)),
     "kto": Task("trl", "trl.scripts.kto", "trl-lib/kto-mix-14k", "--max_length", (0, 14)),
     "reward": Task("trl", "trl.scripts.reward", "trl-lib/ultrafeedback_binarized", "--max_length", (0, 24)),
+    "grpo": Task("trl", "trl.scripts.grpo", "trl-lib/DeepMath-103K", "", (0, 19)),
     "pretrain": Task("transformers", "run_clm.py", "Salesforce/wikitext", "--block_size"),
 }
 
@@ -90,7 +94,8 @@ _RECIPES: dict[str, tuple[tuple[str, ...], ...]] = {
 
 _WRITTEN = {
     "framework", "version", "objective", "micro_batch", "seq_len", "gradient_accumulation", "packed", "adapter",
-    "quantization", "precision", "optimizer", "checkpointing", "layout", "offload", "attention", "kernels", "compile",
+    "quantization", "precision", "optimizer", "checkpointing", "layout", "offload", "rollout", "attention", "kernels",
+    "compile",
 }  # fmt: skip
 
 
@@ -111,7 +116,28 @@ def settled(settings: TrainingSettings) -> TrainingSettings:
     """The settings with what the script of the objective does by itself."""
     task = task_of(settings.objective)
     packed = settings.packed or task.script == "run_clm.py"
-    return replace(settings, framework=task.framework, packed=packed)
+    found = replace(settings, framework=task.framework, packed=packed)
+    return _with_answers(found) if settings.objective == "grpo" else found
+
+
+def _with_answers(settings: TrainingSettings) -> TrainingSettings:
+    """GRPO's sequences: a prompt of the length that is assumed where nothing says it, and an answer.
+
+    Raises
+    ------
+    BadInput
+        If no room is left for an answer.
+    """
+    rollout = settings.rollout or RolloutSettings(engine="transformers")
+    answer = rollout.completion_len or (settings.seq_len - PROMPT if settings.seq_len else COMPLETION)
+    if answer < 1:
+        raise BadInput(
+            f"--seq-len {settings.seq_len} has no room for an answer behind a prompt of {PROMPT} tokens",
+            f"take more than {PROMPT}",
+        )
+    return replace(
+        settings, seq_len=PROMPT + answer, rollout=replace(rollout, prompt_len=None, completion_len=answer)
+    )
 
 
 def write(order: Order, launcher: str, nodes: int = 1) -> Written:
@@ -139,6 +165,7 @@ def write(order: Order, launcher: str, nodes: int = 1) -> Written:
     flags += _work(order, settings, task)
     flags += _precision(settings.precision)
     flags += _adapter(settings.adapter) + _quantization(settings)
+    flags += _rollout(settings)
     flags += _kernels(settings)
     flags += _checkpointing(settings.checkpointing)
     flags += _optimizer(settings.optimizer)
@@ -244,10 +271,45 @@ def _work(order: Order, settings: TrainingSettings, task: Task) -> list[Flag]:
     if settings.gradient_accumulation > 1:
         count = str(settings.gradient_accumulation)
         flags.append(Flag(("--gradient_accumulation_steps", count), f"{count} micro-batches before a step"))
-    if settings.seq_len is not None:
+    if settings.seq_len is not None and task.length:
         flags.append(Flag((task.length, str(settings.seq_len)), "the longest sequence asked for"))
     if settings.packed and task.framework == "trl":
         flags.append(Flag(("--packing", "true"), "sequences are packed to the full length"))
+    return flags
+
+
+def _rollout(settings: TrainingSettings) -> list[Flag]:
+    """What generates for GRPO: the model itself, or vLLM."""
+    asked = settings.rollout
+    if asked is None:
+        return []
+    if settings.objective != "grpo" or asked.engine not in ("transformers", "vllm"):
+        raise BadInput(
+            f"no arguments are written for --rollout {asked.engine} with --objective {settings.objective}",
+            "take --rollout vllm with --objective grpo",
+        )
+    flags = [
+        Flag(("--reward_funcs", "accuracy_reward"), "what answers are worth"),
+        Flag(("--num_generations", str(asked.generations)), "answers to a prompt"),
+        Flag(
+            ("--max_completion_length", str(asked.completion_len)),
+            f"tokens of an answer, behind a prompt of {PROMPT}",
+        ),
+    ]
+    if asked.engine == "transformers":
+        return flags
+    where = "on the trainer's devices" if asked.colocated else "in a server of its own"
+    flags.append(Flag(("--use_vllm", "true"), "vLLM generates"))
+    flags.append(Flag(("--vllm_mode", "colocate" if asked.colocated else "server"), where))
+    if asked.memory_utilization is not None:
+        share = text_of(asked.memory_utilization)
+        flags.append(Flag(("--vllm_gpu_memory_utilization", share), "its share of a device"))
+    if asked.tp > 1:
+        flags.append(Flag(("--vllm_tensor_parallel_size", str(asked.tp)), "devices that share its layers"))
+    if asked.sleep_level:
+        flags.append(
+            Flag(("--vllm_enable_sleep_mode", "true"), "it drops its weights while the trainer works")
+        )
     return flags
 
 
