@@ -123,6 +123,21 @@ def test_what_no_flag_does_is_refused(engine: str, format_name: str | None, why:
         launch_about("Qwen/Qwen3-8B", machine_of("2xl40s"), Question(4096), engine, format_name, offline=True)
 
 
+def test_formats_of_checkpoints() -> None:
+    """What a checkpoint is stored in needs no flag; what it is not, no flag makes of a quantized one."""
+    one = launch_about("Qwen/Qwen3-8B-AWQ", machine_of("l40s"), Question(4096), "vllm", "awq", offline=True)
+    assert one.written is not None
+    assert "--quantization" not in one.written.words
+    with pytest.raises(
+        BadInput, match="is stored in fp8 block 128x128, and no command of vllm makes it bf16"
+    ):
+        launch_about(
+            "deepseek-ai/DeepSeek-V3", machine_of("8xb200"), Question(4096), "vllm", "bf16", offline=True
+        )
+    with pytest.raises(BadInput, match="no command of vllm makes it fp32"):
+        launch_about("Qwen/Qwen3-8B", machine_of("l40s"), Question(4096), "vllm", "fp32", offline=True)
+
+
 def test_checkpoints_keep_their_format(tmp_path: Path) -> None:
     one = launch_about("Qwen/Qwen3-8B-AWQ", machine_of("rtx4090"), Question(8192), "vllm", offline=True)
     assert one.written is not None
