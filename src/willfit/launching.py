@@ -148,7 +148,8 @@ def launch_training(
     BadInput
         If anything that was given cannot be used, or no command says it.
     """
-    from willfit.launch.writing.training import settled, write
+    from willfit.launch.writing.tasks import settled
+    from willfit.launch.writing.training import write
     from willfit.training.estimate import estimate as training_estimate
 
     subject, _ = find_subject(model, None, revision, offline)

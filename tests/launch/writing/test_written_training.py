@@ -18,7 +18,8 @@ from willfit.launch.flags import lacks
 from willfit.launch.table import parse_command
 from willfit.launch.training.hugging_face import table_of
 from willfit.launch.writing.sharing import ACCELERATE, DEEPSPEED, FSDP
-from willfit.launch.writing.training import LAUNCHERS, TASKS, settled, write
+from willfit.launch.writing.tasks import TASKS, settled
+from willfit.launch.writing.training import LAUNCHERS, write
 from willfit.launch.writing.written import Order, Written
 from willfit.launching import launch_training, same_bytes
 from willfit.surfaces.cli.parsing import Parser
