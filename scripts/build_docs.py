@@ -20,7 +20,7 @@ from rich.terminal_theme import TerminalTheme
 from willfit.allocator.settings import AllocatorSettings
 from willfit.asking import ask_about, ask_candidates, machine_of
 from willfit.engines.base import Question
-from willfit.surfaces.cli.app import COMMANDS, main
+from willfit.surfaces.cli.app import COMMANDS, SECOND_WORDS, main
 from willfit.surfaces.report import candidates, estimate
 from willfit.tracing import asking
 from willfit.training.settings import TrainingSettings
@@ -95,7 +95,8 @@ def commands_page() -> str:
     """The help of every command, as the program prints it."""
     os.environ["COLUMNS"] = "100"  # what argparse wraps its help to
     parts = ["# Commands\n\nThis page is written by `scripts/build_docs.py` from the program's own help.\n"]
-    for words in ([], *([command] for command in COMMANDS)):
+    several = [[first, second] for first, seconds in SECOND_WORDS.items() for second in seconds]
+    for words in ([], *([command] for command in COMMANDS), *several):
         out = io.StringIO()
         with redirect_stdout(out), suppress(SystemExit):
             main([*words, "--help"])

@@ -63,8 +63,31 @@ def launch_about(
     subject, is_gguf = find_subject(model, format_name, revision, offline, named)
     chosen = named or default_engine(subject, machine, is_gguf)
     writer_of(chosen)
+    if format_name is not None and not is_gguf:
+        format_name = _made(chosen, model, subject, format_name, revision, offline)
     settings = engine_module(chosen).settings_for(subject, machine, question)
     return handed_over(chosen, model, subject, machine, settings, question.users, format_name, revision)
+
+
+def _made(
+    engine: str, model: str, subject: Subject, format_name: str, revision: str | None, offline: bool
+) -> str | None:
+    """The format that the engine has to make while it loads; None where the checkpoint is stored so.
+
+    Raises
+    ------
+    BadInput
+        If the checkpoint is quantized, and what is asked for is not: engines load it as it is stored.
+    """
+    stored, _ = find_subject(model, None, revision, offline, engine)
+    if stored.recipe.method == subject.recipe.method and stored.weight_bytes == subject.weight_bytes:
+        return None
+    if not subject.recipe.method:
+        raise BadInput(
+            f"{model[:80]} is stored in {stored.recipe.name}, and no command of {engine} makes it {format_name[:40]}",
+            "leave --format out, or name a checkpoint that is stored so",
+        )
+    return format_name
 
 
 def handed_over(
@@ -125,7 +148,8 @@ def launch_training(
     BadInput
         If anything that was given cannot be used, or no command says it.
     """
-    from willfit.launch.writing.training import settled, write
+    from willfit.launch.writing.tasks import settled
+    from willfit.launch.writing.training import write
     from willfit.training.estimate import estimate as training_estimate
 
     subject, _ = find_subject(model, None, revision, offline)

@@ -112,7 +112,7 @@ def test_training(tmp_path: Path) -> None:
          "no launcher 'megatron'"),
         (("launch", "train", "Qwen/Qwen3-0.6B", "--gpu", "h100", "--max", "batch", "--offline"), "--max asks"),
         (("launch", "train", "Qwen/Qwen3-0.6B", "--gpu", "h100", "--as", "compose", "--offline"), "command alone"),
-        (("launch", "train", "Qwen/Qwen3-0.6B", "--gpu", "h100", "--objective", "grpo", "--offline"), "objective grpo"),
+        (("launch", "train", "Qwen/Qwen3-0.6B", "--gpu", "h100", "--objective", "ppo", "--offline"), "objective ppo"),
     ],
 )  # fmt: skip
 def test_one_clear_line(words: tuple[str, ...], why: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
 
@@ -17,8 +17,10 @@ from willfit.engines.sglang import Settings as SglangSettings
 from willfit.engines.table import engine_module, engine_name
 from willfit.engines.vllm import Settings as VllmSettings
 from willfit.errors import BadInput
+from willfit.launch.flags import flag_table, lacks
+from willfit.launch.ollama import _COUNTED as ollama_parameters
 from willfit.launch.table import parse_command
-from willfit.launch.writing.table import WRITERS, written
+from willfit.launch.writing.table import WRITERS, writer_of, written
 from willfit.launch.writing.written import Order, Written
 from willfit.launching import Launchable, handed_over, launch_about, same_bytes
 
@@ -119,6 +121,21 @@ def test_formats_are_made_or_named(engine: str, format_name: str, tmp_path: Path
 def test_what_no_flag_does_is_refused(engine: str, format_name: str | None, why: str) -> None:
     with pytest.raises(BadInput, match=why):
         launch_about("Qwen/Qwen3-8B", machine_of("2xl40s"), Question(4096), engine, format_name, offline=True)
+
+
+def test_formats_of_checkpoints() -> None:
+    """What a checkpoint is stored in needs no flag; what it is not, no flag makes of a quantized one."""
+    one = launch_about("Qwen/Qwen3-8B-AWQ", machine_of("l40s"), Question(4096), "vllm", "awq", offline=True)
+    assert one.written is not None
+    assert "--quantization" not in one.written.words
+    with pytest.raises(
+        BadInput, match="is stored in fp8 block 128x128, and no command of vllm makes it bf16"
+    ):
+        launch_about(
+            "deepseek-ai/DeepSeek-V3", machine_of("8xb200"), Question(4096), "vllm", "bf16", offline=True
+        )
+    with pytest.raises(BadInput, match="no command of vllm makes it fp32"):
+        launch_about("Qwen/Qwen3-8B", machine_of("l40s"), Question(4096), "vllm", "fp32", offline=True)
 
 
 def test_checkpoints_keep_their_format(tmp_path: Path) -> None:
@@ -314,6 +331,31 @@ def test_any_settings_read_back(engine: str, model: str, all_settings: st.Search
         assert not [note for note in launch.notes if "is not counted" in note or "are not counted" in note]
 
     check()
+
+
+#: Flags that the newest version has no more; those of earlier ones are told their own.
+GONE = {"vllm": {"--swap-space"}}
+
+
+@pytest.mark.parametrize("engine", WRITERS)
+def test_rows_are_flags(engine: str) -> None:
+    """Every flag that a table can write is one of the program's, and of the newest version but for known ones."""
+    writer = writer_of(engine)
+    if engine == "ollama":
+        assert set(writer._PARAMETERS) - {"num_gpu", "use_mmap", "use_mlock"} == set(ollama_parameters)
+        return
+    name = {"llama.cpp": "llamacpp", "tensorrt-llm": "trtllm"}.get(engine, engine)
+    table = flag_table(f"{name}_flags.txt")
+    rows = writer._ROWS
+    assert len(rows) > 4
+    assert {row.field for row in rows} <= {one.name for one in fields(engine_module(engine).Settings)}
+    gone = set()
+    for spelling in (word for row in rows for word in (row.flag, row.off) if word):
+        plain = spelling.replace("--no-", "--", 1)
+        flag = table.flags.get(spelling) or table.negatives.get(spelling) or table.flags[plain]
+        if lacks(flag, table.versions, table.versions[-1] if table.versions else "1"):
+            gone.add(spelling)
+    assert gone == GONE.get(engine, set())
 
 
 def test_orders_hold_what_was_asked() -> None:

@@ -107,6 +107,18 @@ def test_kubernetes(engine: str, tmp_path: Path) -> None:
     assert by_kind["Service"]["spec"]["selector"].items() <= pod_labels(by_kind["Deployment"]).items()
 
 
+@pytest.mark.parametrize("engine", ["vllm", "tgi", "llama.cpp", "ollama"])
+def test_kubernetes_with_other_devices(engine: str) -> None:
+    schema = json.loads((SCHEMAS / "kubernetes.json").read_text(encoding="utf-8"))
+    one = made(engine, "2xmi300x")
+    for document in yaml.safe_load_all(text_in("kubernetes", one.written, one.order)):
+        at = {"$ref": schema["kinds"][document["kind"]], "definitions": schema["definitions"]}
+        jsonschema.validate(document, at)
+        if document["kind"] == "Deployment":
+            resources = document["spec"]["template"]["spec"]["containers"][0]["resources"]
+            assert resources["limits"] == {"amd.com/gpu": str(len(one.order.estimate.devices))}
+
+
 def pod_labels(deployment: dict[str, Any]) -> dict[str, str]:
     labels: dict[str, str] = deployment["spec"]["template"]["metadata"]["labels"]
     return labels

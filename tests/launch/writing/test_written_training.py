@@ -18,7 +18,8 @@ from willfit.launch.flags import lacks
 from willfit.launch.table import parse_command
 from willfit.launch.training.hugging_face import table_of
 from willfit.launch.writing.sharing import ACCELERATE, DEEPSPEED, FSDP
-from willfit.launch.writing.training import LAUNCHERS, TASKS, settled, write
+from willfit.launch.writing.tasks import TASKS, settled
+from willfit.launch.writing.training import LAUNCHERS, write
 from willfit.launch.writing.written import Order, Written
 from willfit.launching import launch_training, same_bytes
 from willfit.surfaces.cli.parsing import Parser
@@ -39,6 +40,7 @@ OPTIONS = (
     "--optimizer adamw --optimizer-impl fused", "--checkpointing none", "--checkpointing", "--offload activations",
     "--attention flash", "--attention eager", "--kernels liger", "--compile", "--packed", "--grad-accum 4",
     "--objective dpo", "--objective dpo --method lora", "--objective kto", "--objective reward", "--objective pretrain",
+    "--objective grpo", "--objective grpo --rollout vllm --method lora",
 )  # fmt: skip
 
 #: What goes with some layouts only.
@@ -123,6 +125,9 @@ def test_several_machines(tmp_path: Path) -> None:
         ("--kernels rms_norm", "no arguments are written for the kernels rms_norm"),
         ("--checkpointing selective-op", "checkpoints of kind selective-op"),
         ("--method ia3", "kind = ia3"),
+        ("--objective grpo --rollout sglang -s 2k", "--rollout sglang"),
+        ("--objective grpo", "no room for an answer behind a prompt of 512"),
+        ("--rollout vllm", "--rollout vllm with --objective sft"),
         ("--recipe megatron-bf16", "dtypes of megatron-bf16"),
         ("--optimizer galore_adamw --optimizer-impl fused", "the optimizer galore_adamw"),
     ],
@@ -205,3 +210,9 @@ def test_files_of_sizes() -> None:
     fsdp = json.loads(write(ordered(asked("", "--fsdp 1")), "torchrun").files[FSDP])
     assert fsdp["version"] == 1
     assert fsdp["sharding_strategy"] == "FULL_SHARD"
+
+
+@pytest.mark.parametrize("gpu", ["mi300x", "24GiB", "m3-max-64g"])
+def test_devices_without_a_compute_capability(gpu: str, tmp_path: Path) -> None:
+    order = ordered(asked("--kernels liger", ""), gpu)
+    read_back(write(order, "torchrun"), order, tmp_path)

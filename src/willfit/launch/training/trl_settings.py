@@ -32,7 +32,7 @@ _COUNTED_AS = {
 _GENERATING = {"grpo": 8, "rloo": 2, "online_dpo": 2, "nash_md": 2, "xpo": 2, "ppo": 1, "gkd": 1}
 
 #: Tokens of prompts and completions if nothing is said (`grpo_config.py`): prompts are cut up to 1.6.
-_PROMPT, _COMPLETION, _LONGER_COMPLETION = 512, 256, 512
+PROMPT, _COMPLETION, LONGER_COMPLETION = 512, 256, 512
 _LONGER_SINCE = (1, 16)
 
 #: GRPO's `beta` is 0 if nothing is said since this version.
@@ -101,9 +101,9 @@ def objective_of(keys: Keys, trainer: str, version: str | None, adapted: bool) -
     )
     if rollout is not None and length is None and name in ("grpo", "ppo"):
         prompt, completion = rollout.prompt_len, rollout.completion_len
-        length = (prompt or _PROMPT) + completion if completion else None
+        length = (prompt or PROMPT) + completion if completion else None
         if prompt is None and completion:
-            notes.append(f"prompts of {_PROMPT} tokens are assumed")
+            notes.append(f"prompts of {PROMPT} tokens are assumed")
     reward = keys.word("reward_model_path") or keys.word("reward_model")
     if trainer == "ppo" and reward not in (None, keys.get("model_name_or_path"), keys.get("sft_model_path")):
         notes.append(f"{str(reward)[:60]} (the reward model) is counted as large as the model")
@@ -145,7 +145,7 @@ def _rollout(keys: Keys, trainer: str, version: str | None) -> RolloutSettings:
     completions = first_whole(keys, ("num_generations", "rloo_k")) or _GENERATING[trainer]
     completion = first_whole(keys, ("max_completion_length", "max_new_tokens", "response_length"))
     if completion is None and trainer in ("grpo", "rloo"):
-        completion = _LONGER_COMPLETION if asked >= _LONGER_SINCE else _COMPLETION
+        completion = LONGER_COMPLETION if asked >= _LONGER_SINCE else _COMPLETION
     if keys.get("vllm_max_model_length") is not None or keys.get("vllm_max_model_len") is not None:
         keys.see("vllm_max_model_length", "vllm_max_model_len")
     mode = keys.word("vllm_mode", ("server", "colocate"))

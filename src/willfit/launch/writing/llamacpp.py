@@ -65,7 +65,7 @@ def write(order: Order) -> Written:
     named = gguf_name(order, "llama.cpp")
     model = ("-m", named.path) if named.path else ("-hf", f"{named.repository}:{named.tag}")
     flags = [*_places(order, build), *_sequences(order)]
-    flags += flags_of(settings, Settings(), _ROWS)
+    flags += flags_of(settings, Settings(), _ROWS, order.estimate)
     table = flag_table("llamacpp_flags.txt").of_program(settings.program)
     flags += _fitting(settings)
     flags += _loading(settings, not lacks(table.flags["--load-mode"], table.versions, f"b{build}"))

@@ -23,7 +23,9 @@ _ROWS = (
     Row("ep", "--ep", "{value} ranks share the experts"),
     Row("cp", "--cp", "{value} ranks share the tokens of a sequence"),
     Row("max_batch_size", "--max-batch-size", "at most {value} sequences at once"),
-    Row("cache_max_entry_count", "--cache-max-entry-count", "the share of memory that the cache gets"),
+    Row(
+        "cache_max_entry_count", "--cache-max-entry-count", "the share of memory that the cache gets: {cache}"
+    ),
     Row("quant_policy", "--quant-policy", "the bits of keys and values in the cache"),
     Row("dtype", "--dtype", "the dtype of weights that are not quantized"),
     Row("cache_block_seq_len", "--cache-block-seq-len", "{value} tokens in a block of the cache"),
@@ -59,7 +61,7 @@ def write(order: Order) -> Written:
     flags = [Flag(("--tp", str(settings.tp)), ranks_reason(order.estimate, settings.tp))]
     if settings.session_len is not None:
         flags.append(Flag(("--session-len", str(settings.session_len)), length_reason(order.estimate)))
-    flags += flags_of(settings, usual, _ROWS)
+    flags += flags_of(settings, usual, _ROWS, order.estimate)
     if settings.cudagraph_capture_batch_sizes:
         sizes = map(str, settings.cudagraph_capture_batch_sizes)
         flags.append(Flag(("--cudagraph-capture-batch-sizes", *sizes), "batch sizes with a CUDA graph"))

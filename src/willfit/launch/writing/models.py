@@ -71,9 +71,14 @@ def gguf_name(order: Order, engine: str) -> Named:
         )
     if model.lower().endswith(".gguf"):
         return Named(path=model)
+    pinned = (
+        (f"no flag of {engine} names a revision: take the file of {order.revision}",)
+        if order.revision
+        else ()
+    )
     found = _REPOSITORY.fullmatch(model)
     if found is not None and ("gguf" in found[1].lower() or order.subject.from_headers):
-        return Named(repository=found[1], tag=found[2])
+        return Named(repository=found[1], tag=found[2], notes=pinned)
     number = order.subject.gguf.metadata.get("general.file_type")
     kind = found[2] if found else next((name for name, one in NUMBERS.items() if one == number), "")
     if not kind:
@@ -86,4 +91,4 @@ def gguf_name(order: Order, engine: str) -> Named:
         f"{file}: make it with llama.cpp's convert_hf_to_gguf.py and llama-quantize, or take the file that "
         f"someone published as {name}-GGUF"
     )
-    return Named(path=file, notes=(made,))
+    return Named(path=file, notes=(made, *pinned))

@@ -24,7 +24,7 @@ class Row(NamedTuple):
     flag
         What stands for it; of a field that is true or false, for true.
     reason
-        Why, in one line; `{value}` is the value.
+        Why, in one line; `{value}` is the value, `{cache}` and `{weights}` what these take of a device.
     off
         What stands for false; empty if false is the default.
     pinned
@@ -41,7 +41,7 @@ class Row(NamedTuple):
     names: Mapping[str, str] = {}
 
 
-def flags_of(settings: Any, usual: Any, table: Iterable[Row]) -> list[Flag]:
+def flags_of(settings: Any, usual: Any, table: Iterable[Row], estimate: Estimate) -> list[Flag]:
     """The flags of all fields that differ from the usual, and of those that are pinned.
 
     Parameters
@@ -50,13 +50,19 @@ def flags_of(settings: Any, usual: Any, table: Iterable[Row]) -> list[Flag]:
         What is asked for, and the engine's defaults.
     table
         In the order of the command.
+    estimate
+        What the settings take.
     """
     found = []
+    sizes = {
+        name: format_bytes(term_bytes(estimate, term))
+        for name, term in (("cache", "kv_cache"), ("weights", "weights"))
+    }
     for row in table:
         value = getattr(settings, row.field)
         if value is None or (value == getattr(usual, row.field) and not row.pinned):
             continue
-        reason = row.reason.format(value=text_of(value))
+        reason = row.reason.format(value=text_of(value), **sizes)
         if value is True or value is False:
             word = row.flag if value else row.off
             if word:

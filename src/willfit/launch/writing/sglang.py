@@ -24,7 +24,7 @@ _ROWS = (
     Row("ep_size", "--ep-size", "{value} ranks share the experts"),
     Row("ep_num_redundant_experts", "--ep-num-redundant-experts", "{value} experts are held twice"),
     Row("moe_a2a_backend", "--moe-a2a-backend", "how tokens reach their experts"),
-    Row("mem_fraction_static", "--mem-fraction-static", "the share of a device for weights and cache"),
+    Row("mem_fraction_static", "--mem-fraction-static", "the share for weights ({weights}) and cache ({cache})"),
     Row("max_total_tokens", "--max-total-tokens", "the cache holds {value} tokens"),
     Row("max_running_requests", "--max-running-requests", "at most {value} sequences at once"),
     Row("kv_cache_dtype", "--kv-cache-dtype", "the dtype of keys and values in the cache",
@@ -93,7 +93,7 @@ def write(order: Order) -> Written:
     flags += _replicas(settings)
     if settings.context_length is not None:
         flags.append(Flag(("--context-length", str(settings.context_length)), length_reason(order.estimate)))
-    flags += flags_of(settings, usual, _ROWS)
+    flags += flags_of(settings, usual, _ROWS, order.estimate)
     for field, (spellings, reason) in _RENAMED.items():
         value = getattr(settings, field)
         if value != getattr(usual, field):

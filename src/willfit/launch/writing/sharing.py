@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 from willfit.errors import BadInput
-from willfit.launch.writing.rows import text_of
 from willfit.launch.writing.yaml_text import Said, yaml_text
 from willfit.training.settings import LayoutSettings, OffloadSettings, TrainingSettings
 
@@ -183,8 +182,3 @@ def sharing_reason(settings: TrainingSettings) -> str:
         if fsdp_version(settings)
         else "each rank holds everything"
     )
-
-
-def ranks_text(count: int) -> str:
-    """A number of processes, with its unit."""
-    return f"{text_of(count)} process{'es' if count > 1 else ''}, one for each device"

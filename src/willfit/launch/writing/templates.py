@@ -121,16 +121,10 @@ def family_of(template: str) -> str | None:
         return None
     marks = set(_MARK.findall(bare))
     for name, (needed, allowed) in _MARKS.items():
-        if needed <= marks <= needed | allowed and _fits(name, bare, marks):
+        ends = name != "Zephyr" or "eos_token" in bare or "</s>" in marks
+        if needed <= marks <= needed | allowed and ends:
             return name
     return None
-
-
-def _fits(name: str, template: str, marks: set[str]) -> bool:
-    """What tells families with the same marks apart: how a turn ends."""
-    if name == "Zephyr":
-        return "eos_token" in template or "</s>" in marks
-    return True
 
 
 def template_of(chat_template: str | None) -> tuple[str, str]:

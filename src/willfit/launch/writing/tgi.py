@@ -25,7 +25,7 @@ ONLINE = {
 _ROWS = (
     Row("max_total_tokens", "--max-total-tokens", ""),
     Row("max_batch_prefill_tokens", "--max-batch-prefill-tokens", "at most {value} tokens of prompts in a batch"),
-    Row("cuda_memory_fraction", "--cuda-memory-fraction", "the share of a device that TGI fills", pinned=True),
+    Row("cuda_memory_fraction", "--cuda-memory-fraction", "the share that TGI fills: {cache} of cache", pinned=True),
     Row("kv_cache_dtype", "--kv-cache-dtype", "the dtype of keys and values in the cache",
         names={"fp8": "fp8_e4m3fn", "fp8_e4m3": "fp8_e4m3fn"}),
     Row("quantize", "--quantize", "how the weights are stored on the device"),
@@ -62,7 +62,7 @@ def write(order: Order) -> Written:
     flags = [
         Flag(("--num-shard", str(settings.num_shard)), ranks_reason(order.estimate, settings.num_shard)),
     ]
-    for flag in flags_of(settings, usual, _ROWS):
+    for flag in flags_of(settings, usual, _ROWS, order.estimate):
         length = flag.words[0] == "--max-total-tokens"
         flags.append(Flag(flag.words, length_reason(order.estimate)) if length else flag)
     if settings.max_input_tokens is not None:

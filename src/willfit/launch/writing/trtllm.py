@@ -15,9 +15,11 @@ from willfit.launch.writing.rows import (
     length_reason,
     ranks_reason,
     require_written,
+    term_bytes,
 )
 from willfit.launch.writing.written import Flag, Order, Written
 from willfit.launch.writing.yaml_text import Said, yaml_text
+from willfit.quantities import format_bytes
 
 #: The file beside the command.
 FILE = "trtllm.yaml"
@@ -35,7 +37,7 @@ _ROWS = (
 
 #: Fields of `kv_cache_config` (`llmapi/llm_args.py`), with the reason of each.
 _CACHE = {
-    "free_gpu_memory_fraction": "the share of the free memory that the cache gets",
+    "free_gpu_memory_fraction": "the share of the free memory that the cache gets: {cache}",
     "kv_cache_dtype": "the dtype of keys and values",
     "tokens_per_block": "tokens in a block",
     "max_tokens": "the most tokens that the cache holds",
@@ -84,10 +86,10 @@ def write(order: Order) -> Written:
         flags.append(Flag(("--pp_size", stages), f"the layers in {stages} stages, one after another"))
     if settings.max_seq_len is not None:
         flags.append(Flag(("--max_seq_len", str(settings.max_seq_len)), length_reason(order.estimate)))
-    flags += flags_of(settings, usual, _ROWS)
+    flags += flags_of(settings, usual, _ROWS, order.estimate)
     if order.revision is not None:
         flags.append(Flag(("--revision", order.revision), "the revision asked for"))
-    file = _file(settings, usual)
+    file = _file(settings, usual, format_bytes(term_bytes(order.estimate, "kv_cache")))
     if file:
         flags.append(Flag(("--extra_llm_api_options", FILE), "the cache and the graphs, which have no flags"))
     return Written(
@@ -99,7 +101,7 @@ def write(order: Order) -> Written:
     )
 
 
-def _file(settings: Settings, usual: Settings) -> dict[str, Any]:
+def _file(settings: Settings, usual: Settings, held: str) -> dict[str, Any]:
     """The settings that only a file says."""
     found: dict[str, Any] = {}
     cache: dict[str, Any] = {}
@@ -107,7 +109,7 @@ def _file(settings: Settings, usual: Settings) -> dict[str, Any]:
         value = getattr(settings, field)
         if value != getattr(usual, field):
             said = list(value) if isinstance(value, tuple) else _CACHE_NAMES.get(value, value)
-            cache[_NAMES.get(field, field)] = Said(said, reason)
+            cache[_NAMES.get(field, field)] = Said(said, reason.format(cache=held))
     if cache:
         found["kv_cache_config"] = cache
     if settings.cuda_graph is False:

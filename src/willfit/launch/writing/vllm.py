@@ -36,7 +36,7 @@ _ROWS = (
     Row("prefill_context_parallel", "--prefill-context-parallel-size", "{value} ranks share a prompt's tokens"),
     Row("max_num_seqs", "--max-num-seqs", "at most {value} sequences in a batch"),
     Row("max_num_batched_tokens", "--max-num-batched-tokens", "at most {value} tokens in a batch"),
-    Row("gpu_memory_utilization", "--gpu-memory-utilization", "the share of a device that vLLM fills"),
+    Row("gpu_memory_utilization", "--gpu-memory-utilization", "the share that vLLM fills: {cache} of cache"),
     Row("kv_cache_memory_bytes", "--kv-cache-memory-bytes", "the cache takes these bytes of a device"),
     Row("num_gpu_blocks_override", "--num-gpu-blocks-override", "the cache has {value} blocks"),
     Row("kv_cache_dtype", "--kv-cache-dtype", "the dtype of keys and values in the cache",
@@ -114,7 +114,7 @@ def write(order: Order) -> Written:
     if settings.max_model_len is not None:
         length = "auto" if settings.max_model_len == -1 else str(settings.max_model_len)
         flags.append(Flag(("--max-model-len", length), length_reason(order.estimate)))
-    flags += flags_of(settings, usual, _ROWS)
+    flags += flags_of(settings, usual, _ROWS, order.estimate)
     flags += _model_flags(order, settings)
     return Written(
         "vllm",

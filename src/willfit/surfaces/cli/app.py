@@ -32,7 +32,7 @@ COMMANDS: tuple[str, ...] = (
 )
 
 #: Commands of two words, whose second one is not a model: the module of both has a dash between them.
-_SECOND_WORDS = {"launch": ("train",)}
+SECOND_WORDS = {"launch": ("train",)}
 
 _DESCRIPTION = (
     "Will it fit? GPU memory and host RAM of large language models, from config or file headers alone."
@@ -76,7 +76,7 @@ def main(words: Sequence[str]) -> int:
 def _with_second_word(command: str, words: Sequence[str]) -> tuple[str, list[str]]:
     """The command with its second word, if it has one, and what is left."""
     at = first_positional(words)
-    if at is None or words[at] not in _SECOND_WORDS.get(command, ()):
+    if at is None or words[at] not in SECOND_WORDS.get(command, ()):
         return command, list(words)
     return f"{command}-{words[at]}", [*words[:at], *words[at + 1 :]]
 

@@ -13,6 +13,15 @@ _FLASH_HEAD, _FLASH_FROM = 256, 8.0
 #: of FlashAttention 1 (torch 2.1 and before), of 2 (`check_requires_grad_and_head_dim_gt192_constraints_on_sm86_89`).
 _SMALL, _SMALL_HEAD_BEFORE, _SMALL_HEAD = (8.6, 8.9), 64, 192
 
+#: What is taken of a device that is not NVIDIA's, or of which the size alone is known.
+_USUAL_CAPABILITY = 8.0
+
+
+def capability_of(step: Step) -> float:
+    """The compute capability, and for devices that have none that of kernels which all newer ones have."""
+    text = step.compute_capability
+    return float(text) if text.replace(".", "", 1).isdigit() else _USUAL_CAPABILITY
+
 
 def chosen_sdpa(step: Step, mixer: Attention, dtype: str) -> str:
     """Which backend `scaled_dot_product_attention` takes: `flash`, `efficient` or `math`.
@@ -22,9 +31,7 @@ def chosen_sdpa(step: Step, mixer: Attention, dtype: str) -> str:
     were repeated, as they are for masks and wide heads (transformers 5.23 `use_gqa_in_sdpa`). The order is flash,
     efficient, math (torch `aten/src/ATen/native/transformers/cuda/sdp_utils.cpp`).
     """
-    capability = (
-        float(step.compute_capability) if step.compute_capability.replace(".", "", 1).isdigit() else 8.0
-    )
+    capability = capability_of(step)
     narrow = dtype in ("fp16", "bf16")
     widest = _FLASH_HEAD
     if step.training and _SMALL[0] <= capability <= _SMALL[1]:

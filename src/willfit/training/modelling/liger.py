@@ -6,6 +6,7 @@ liger_kernel/ops/fused_linear_cross_entropy.py: fused_linear_cross_entropy_forwa
 from __future__ import annotations
 
 from willfit.quantities import DTYPE_BYTES, ceil_div
+from willfit.training.modelling.kernels import capability_of
 from willfit.training.modelling.step import Step
 from willfit.training.tape import Value, Weight
 
@@ -76,7 +77,7 @@ def _weight_gradient(step: Step, weight: Weight, version: tuple[int, ...], width
     if version < _APART:
         return 0
     kept = DTYPE_BYTES[weight.gradient_dtype or weight.dtype]
-    adds = width == 2 and float(step.compute_capability) >= _ADDING
+    adds = width == 2 and capability_of(step) >= _ADDING
     if adds and version >= _IN_PLACE and (kept == 4 or version >= _ONE_BUFFER):
         return 0
     return weight.elements * (width + 4 if width < 4 else 4)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from argparse import Namespace
 
 from willfit.errors import BadInput
-from willfit.launch.writing.training import LAUNCHERS, TASKS, task_of
+from willfit.launch.writing.tasks import TASKS, task_of
+from willfit.launch.writing.training import LAUNCHERS
 from willfit.surfaces.cli.commands import train
 from willfit.surfaces.cli.commands.estimate import machine_given
 from willfit.surfaces.cli.commands.launch import add_form, hand_over
