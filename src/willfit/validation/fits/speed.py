@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import exp, log
 
-from willfit.calibration import fitting
+from willfit.calibration import constant, fitting
 from willfit.errors import BadInput
 from willfit.speed.serving import request_s
 from willfit.validation.cases import Case
@@ -149,27 +149,34 @@ def _ratio(engines: tuple[str, ...]) -> Callable[[Case], float | None]:
     return observe
 
 
-def _launch(case: Case) -> float | None:
-    """Seconds of transformers for a layer of one token behind a short prompt, of plain weights on one card."""
-    if (
-        case.engine != "transformers"
-        or case.fields.get("checkpoint_format")
-        or case.fields.get("n_gpus") != 1
-    ):
-        return None
-    key = measured_key(case)
-    if key is None:
+def _waiting(case: Case) -> tuple[Run, float] | None:
+    """A run of transformers behind a short prompt, of plain weights, and seconds of a step for its layers."""
+    if case.engine != "transformers" or case.fields.get("checkpoint_format") or measured_key(case) is None:
         return None
     run = run_of(case)
     seconds = seconds_of(case, run)
-    if (
-        seconds is None
-        or run.prompt > 1
-        or run.subject.architecture.active_parameters < run.subject.architecture.parameters
-    ):
+    if seconds is None or run.prompt > 1:
         return None
-    plan = run.plan()
-    return (seconds / run.generated - plan.stages[-1].rates.step_s) / plan.work.layers
+    return run, seconds / run.generated - run.plan().stages[-1].rates.step_s
+
+
+def _launch(case: Case) -> float | None:
+    """Seconds of transformers for a layer of one token."""
+    found = _waiting(case)
+    if found is None or found[0].plan().work.experts:
+        return None
+    return found[1] / found[0].plan().work.layers
+
+
+def _loop(case: Case) -> float | None:
+    """Seconds of transformers for an expert, where it runs all of them."""
+    found = _waiting(case)
+    if found is None or not found[0].habits.loops_experts:
+        return None
+    work = found[0].plan().work
+    looped = sum(routed.experts * routed.layers for routed in work.experts)
+    launched = work.layers * constant("speed.layer.transformers").value
+    return (found[1] - launched) / looped if looped else None
 
 
 FITS = (
@@ -179,6 +186,7 @@ FITS = (
         _solve,
     ),
     Fit("speed.layer.transformers", "s", _launch),
+    Fit("speed.expert_loop", "s", _loop),
     Fit("speed.ratio.measured", "ratio", _ratio(_ENGINES), conformal=True),
     Fit("speed.ratio.transformers", "ratio", _ratio(("transformers",)), conformal=True),
 )
