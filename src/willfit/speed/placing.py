@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from willfit.architectures.mixers import Attention
 from willfit.engines.base import Machine, Subject
 from willfit.estimate import DeviceEstimate, Estimate
 from willfit.hardware.processors import beside
@@ -57,7 +58,7 @@ def placed(subject: Subject, machine: Machine, estimate: Estimate) -> Placed | N
     details = estimate.details
     tensor = _count(details, "tensor_parallel")
     pipeline = _count(details, "pipeline_parallel")
-    cache = DTYPE_BYTES.get(str(details.get("kv_cache_dtype")))
+    cache = DTYPE_BYTES.get(str(details.get("kv_cache_dtype"))) or _element_bytes(subject, details)
     chunk = next((int(details[name]) for name in _CHUNKS if _is_count(details.get(name))), 0)
     dtype = details.get("dtype") if details.get("dtype") in DTYPE_BYTES else None
     habits = habits_of(estimate.engine, estimate.engine_version)
@@ -92,6 +93,21 @@ def placed(subject: Subject, machine: Machine, estimate: Estimate) -> Placed | N
     work = work_of(subject, tensor, dtype=dtype, cache_bytes=cache)
     plan = Plan(work, tuple(stages), pipelined=False, chunk=chunk or habits.chunk)
     return Placed(with_habits(plan, habits), 1, shares.on_host)
+
+
+def _element_bytes(subject: Subject, details: Mapping[str, Any]) -> float | None:
+    """Bytes of a cached element where an engine says what its cache takes (llama.cpp), whatever type it has.
+
+    A window makes cells that are no tokens of its length, so that nothing is known then.
+    """
+    sizes, cells = details.get("kv"), details.get("n_ctx")
+    mixers = [(mixer, times) for layer, times in subject.architecture.blocks for mixer in layer.mixers]
+    plain = all(isinstance(mixer, Attention) and not (mixer.window or mixer.chunk) for mixer, _ in mixers)
+    if not isinstance(sizes, dict) or not _is_count(cells) or not plain:
+        return None
+    elements = sum(times * int(mixer.cached_elements(cells)) for mixer, times in mixers)
+    held = sum(int(size) for size in sizes.values())
+    return held / elements if elements and held else None
 
 
 @dataclass(frozen=True, slots=True)
