@@ -8,7 +8,7 @@ from math import exp, log
 
 from willfit.calibration import constant, fitting
 from willfit.errors import BadInput
-from willfit.speed.serving import request_s
+from willfit.speed.serving import prefill, request_s
 from willfit.validation.cases import Case
 from willfit.validation.fits.base import Fit
 from willfit.validation.fits.joint import JointFit, Solved, in_force, least_squares
@@ -150,20 +150,22 @@ def _ratio(engines: tuple[str, ...]) -> Callable[[Case], float | None]:
 
 
 def _waiting(case: Case) -> tuple[Run, float] | None:
-    """A run of transformers behind a short prompt, of plain weights, and seconds of a step for its layers."""
+    """A run of transformers of plain weights, and seconds of a step for its layers."""
     if case.engine != "transformers" or case.fields.get("checkpoint_format") or measured_key(case) is None:
         return None
     run = run_of(case)
     seconds = seconds_of(case, run)
-    if seconds is None or run.prompt > 1:
+    if seconds is None or run.generated <= 1:
         return None
-    return run, seconds / run.generated - run.plan().stages[-1].rates.step_s
+    plan = run.plan()
+    decoding = seconds - prefill(plan, run.prompt, run.batch).total
+    return run, decoding / (run.generated - 1) - plan.stages[-1].rates.step_s
 
 
 def _launch(case: Case) -> float | None:
-    """Seconds of transformers for a layer of one token."""
+    """Seconds of transformers for a layer of one token, where there is little else to wait for: a short prompt."""
     found = _waiting(case)
-    if found is None or found[0].plan().work.experts:
+    if found is None or found[0].prompt > 1 or found[0].plan().work.experts:
         return None
     return found[1] / found[0].plan().work.layers
 
