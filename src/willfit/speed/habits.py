@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from willfit.engines.versions import Version, changed, era_of, parse_version, succession
@@ -60,10 +60,6 @@ class Habits:
     chunk: int = 0
     launch: str = "speed.layer.eager"
     tuned_experts: bool = True
-
-    def eagerly(self) -> Habits:
-        """The same without graphs."""
-        return replace(self, graphs=False, captured_tokens=0)
 
 
 #: `config.py: max_seq_len_to_capture` of V0; `max_context_len_to_capture` before.

@@ -92,7 +92,7 @@ class _Alike:
 def _key(case: Case, run: Run) -> tuple[object, ...]:
     return (
         run.engine, run.version, case.fields.get("model"), case.fields.get("checkpoint_format"), run.device.name,
-        run.tensor, run.batch,
+        run.work.ranks, run.batch,
     )  # fmt: skip
 
 
@@ -101,6 +101,11 @@ def _groups(cases: Sequence[Case]) -> list[_Alike]:
     for case, run, seconds in _runs(cases, _ENGINES):
         groups[_key(case, run)].append((case, run, seconds))
     return [_Alike(group) for group in groups.values()]
+
+
+def shares_of(cases: Sequence[Case]) -> dict[str, Solved]:
+    """The shares that some cases give; without those that they say nothing about."""
+    return _fitted(_groups(cases))
 
 
 def _fitted(groups: Sequence[_Alike]) -> dict[str, Solved]:
@@ -165,9 +170,9 @@ def _waiting(case: Case) -> tuple[Run, float] | None:
 def _launch(case: Case) -> float | None:
     """Seconds of transformers for a layer of one token, where there is little else to wait for: a short prompt."""
     found = _waiting(case)
-    if found is None or found[0].prompt > 1 or found[0].plan().work.experts:
+    if found is None or found[0].prompt > 1 or found[0].work.experts:
         return None
-    return found[1] / found[0].plan().work.layers
+    return found[1] / found[0].work.layers
 
 
 def _loop(case: Case) -> float | None:
@@ -175,7 +180,7 @@ def _loop(case: Case) -> float | None:
     found = _waiting(case)
     if found is None or not found[0].habits.loops_experts:
         return None
-    work = found[0].plan().work
+    work = found[0].work
     looped = sum(routed.experts * routed.layers for routed in work.experts)
     launched = work.layers * constant("speed.layer.transformers").value
     return (found[1] - launched) / looped if looped else None
