@@ -365,11 +365,13 @@ def _with_speed(
     estimate: Estimate, subject: Subject, machine: Machine, training: TrainingSettings | None = None
 ) -> Estimate:
     """The estimate with how fast its run would be, where that can be said."""
-    from willfit.speed.answer import speed_of, training_speed_of
-
     if training is not None:
+        from willfit.speed.training_answer import training_speed_of
+
         speed = training_speed_of(subject, machine, training)
     else:
+        from willfit.speed.answer import speed_of
+
         speed = speed_of(subject, machine, estimate)
     if speed is None:
         return estimate

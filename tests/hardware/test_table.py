@@ -245,3 +245,22 @@ def test_looking_up_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("a100-80g", 108),
+        ("h20", 78),
+        ("h100 pcie", 114),
+        ("h100", 132),
+        ("rtx 4070 ti super", 66),
+        ("mi300x", None),
+    ],
+)
+def test_multiprocessors_are_those_of_the_longest_beginning(name, count):
+    assert find_device(name).multiprocessors == count
+
+
+def test_every_card_of_nvidia_has_multiprocessors():
+    assert not [one.name for one in all_devices() if one.vendor == "NVIDIA" and not one.multiprocessors]

@@ -60,6 +60,30 @@ def test_layers_in_ram_run_at_its_bandwidth():
     assert sum(stage.dense for stage in plan.stages) == pytest.approx(1)
 
 
+@pytest.mark.parametrize(
+    "command", [["vllm", "serve"], ["python", "-m", "sglang.launch_server", "--model-path"]]
+)
+def test_without_graphs_python_is_waited_for(command):
+    eager = "--enforce-eager" if command[0] == "vllm" else "--disable-cuda-graph"
+    words = [*command, "Qwen/Qwen3-0.6B"]
+    rates = [
+        answer_command([*words, *more], machine_of("h100"), offline=True).estimate.details["speed"]
+        for more in ([], [eager])
+    ]
+    assert rates[1]["tokens_per_s"]["value"] < 0.7 * rates[0]["tokens_per_s"]["value"]
+    assert rates[1]["tokens_per_s"]["binds"] == "overhead"
+
+
+def test_a_quantized_cache_is_read_in_its_own_bytes():
+    words = ["llama-server", "-m", "Qwen/Qwen3-8B:q4_k_m", "-c", "8192", "-ngl", "99", "-fa", "on"]
+    machine = machine_of("rtx3090")
+    plans = []
+    for types in ([], ["-ctk", "q8_0", "-ctv", "q8_0"]):
+        answer = answer_command([*words, *types], machine, offline=True)
+        plans.append(placed(answer.subject, machine, answer.estimate).plan.work)
+    assert [work.cache_bytes for work in plans] == [2, 34 / 32]
+
+
 def test_experts_alone_in_ram_leave_attention_to_the_device():
     answer = asked("Qwen/Qwen3-30B-A3B", "rtx4090", "ktransformers")
     stages = placed(answer.subject, machine_of("rtx4090"), answer.estimate).plan.stages

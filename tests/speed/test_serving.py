@@ -27,6 +27,7 @@ SIMPLE = Rates(
     launch_s=0.0,
     step_s=1e-5,
     expert_launch_s=0.0,
+    expert_loop_s=0.0,
     link=1e8,
     message_s=1e-6,
 )
@@ -88,6 +89,11 @@ def test_python_is_waited_for_beyond_what_graphs_serve():
     slow = replace(PLANS["dense"], stages=(Stage(replace(SIMPLE, launch_s=1.0)),), captured_tokens=1000)
     graphs, eager = (decode_step(slow, 1, length).total for length in (1000, 1001))
     assert graphs < 0.1 < eager == pytest.approx(3.0, rel=0.01)
+
+
+def test_experts_that_python_runs_one_by_one_are_waited_for():
+    slow = replace(PLANS["experts"], stages=(Stage(replace(SIMPLE, launch_s=0.1, expert_loop_s=0.5)),))
+    assert decode_step(slow, 1, 1).total == pytest.approx(3 * 0.1 + 3 * 8 * 0.5, rel=0.01)
 
 
 @pytest.mark.parametrize("name", PLANS)

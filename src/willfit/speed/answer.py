@@ -9,16 +9,9 @@ from typing import Any
 from willfit.engines.base import Machine, Subject
 from willfit.estimate import Estimate
 from willfit.quantities import ceil_div
-from willfit.speed.certainty import Certainty, certainty_of, certainty_of_training
+from willfit.speed.certainty import Certainty, certainty_of
 from willfit.speed.placing import Placed, placed
-from willfit.speed.rates import with_rates
 from willfit.speed.serving import Times, decode_step, prefill
-from willfit.speed.training import step_of, step_times
-from willfit.speed.training_rates import training_rates_of
-from willfit.training.estimate import prepared
-from willfit.training.settings import TrainingSettings
-
-_DAY = 24 * 60 * 60
 
 #: What engines call the sequences that they run at once at most.
 _LIMITS = (
@@ -116,43 +109,13 @@ def speed_of(subject: Subject, machine: Machine, estimate: Estimate) -> Speed | 
     step = decode_step(place.plan, ceil_div(running, place.replicas), estimate.context)
     total = running / step.total
     figures = {
-        "first_token_s": _time(first.total, sure, first.binds),
-        "tokens_per_s_per_user": _rate(1 / step.total, sure, step.binds),
-        "tokens_per_s": _rate(total, sure, "memory" if memory_binds else step.binds),
+        "first_token_s": time_figure(first.total, sure, first.binds),
+        "tokens_per_s_per_user": rate_figure(1 / step.total, sure, step.binds),
+        "tokens_per_s": rate_figure(total, sure, "memory" if memory_binds else step.binds),
     }
     if subject.draft is not None:
         notes += ("tokens that a draft saves are not counted",)
     return Speed(figures, step, {"context": estimate.context, "users": users, "running": running}, notes)
-
-
-def training_speed_of(subject: Subject, machine: Machine, settings: TrainingSettings) -> Speed | None:
-    """The speed of a training run; None if figures of its devices are not known."""
-    rates = training_rates_of(machine.devices[0]) if machine.devices else None
-    if rates is None:
-        return None
-    run, ranks = prepared(subject, machine, settings)
-    step = step_of(subject, run, ranks)
-    if not step.tokens or run.settings.layout.device_map:
-        return None
-    times, sure = step_times(step, rates), certainty_of_training()
-    per_s = step.tokens / times.total
-    notes = [sure.note] if sure.note else []
-    if run.settings.rollout is not None or run.settings.objective not in ("sft", "pretrain"):
-        notes.append(
-            "generating answers and running other models than the one that is trained are not counted"
-        )
-    if with_rates(machine.devices[0]) is not machine.devices[0]:
-        notes.append(f"the rates of {machine.devices[0].name} are not published: those of its kind are taken")
-    return Speed(
-        {
-            "step_time_s": _time(times.total, sure, times.binds),
-            "tokens_per_s": _rate(per_s, sure, times.binds),
-            "tokens_per_day": _rate(per_s * _DAY, sure, times.binds),
-        },
-        times,
-        {"tokens": int(step.tokens)},
-        tuple(notes),
-    )
 
 
 def _running(estimate: Estimate, users: int) -> tuple[int, bool]:
@@ -179,11 +142,13 @@ def _certainty(
     return sure, tuple(notes)
 
 
-def _rate(value: float, sure: Certainty, binds: str) -> Figure:
+def rate_figure(value: float, sure: Certainty, binds: str) -> Figure:
+    """A rate with its interval."""
     return Figure(value * sure.value, value * sure.low, value * sure.high, binds)
 
 
-def _time(value: float, sure: Certainty, binds: str) -> Figure:
+def time_figure(value: float, sure: Certainty, binds: str) -> Figure:
+    """A time with its interval: certainty is about its inverse."""
     return Figure(value / sure.value, value / sure.high, value / sure.low, binds)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from willfit.engines.versions import Version, changed, era_of, parse_version, succession
@@ -31,6 +31,8 @@ class Habits:
         AWQ runs on its authors' kernel, not on Marlin.
     launches_experts
         Quantized experts are one kernel each.
+    loops_experts
+        Python runs the experts of a layer one after the other, also those that no token visits.
     paged_kernel
         Decoding runs vLLM's first paged attention, in which each query head reads keys and values anew.
     copies
@@ -51,16 +53,13 @@ class Habits:
     captured_tokens: int = 0
     awq_kernel: bool = False
     launches_experts: bool = False
+    loops_experts: bool = False
     paged_kernel: bool = False
     copies: int = 0
     repeats: bool = False
     chunk: int = 0
     launch: str = "speed.layer.eager"
     tuned_experts: bool = True
-
-    def eagerly(self) -> Habits:
-        """The same without graphs."""
-        return replace(self, graphs=False, captured_tokens=0)
 
 
 #: `config.py: max_seq_len_to_capture` of V0; `max_context_len_to_capture` before.
@@ -102,16 +101,18 @@ _TABLES: dict[str, tuple[Habits, ...]] = {
     "lightllm": (Habits(loop="overlapped"),),
     # Python launches every kernel (`generation/utils.py`), unless a static cache is compiled. `DynamicCache.update`
     # concatenates, and `repeat_kv` copies for each query head; from 4.48 on (`integrations/flash_attention.py`) not
-    # where flash attention runs.
+    # where flash attention runs. `modeling_qwen3_moe.py` asks which experts are visited from 4.54 on.
     "transformers": succession(
         Habits(
             loop="synchronous",
             graphs=False,
             copies=2,
             repeats=True,
+            loops_experts=True,
             launch="speed.layer.transformers",
         ),
         changed((4, 48), repeats=False),
+        changed((4, 54), loops_experts=False),
     ),
     "litgpt": (Habits(loop="synchronous", graphs=False, launch="speed.layer.transformers"),),
     "ktransformers": (Habits(loop="overlapped"),),

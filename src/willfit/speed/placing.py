@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from willfit.architectures.mixers import Attention
 from willfit.engines.base import Machine, Subject
 from willfit.estimate import DeviceEstimate, Estimate
 from willfit.hardware.processors import beside
 from willfit.quantities import DTYPE_BYTES
 from willfit.speed.counting import work_of
-from willfit.speed.habits import habits_of
-from willfit.speed.planning import plan_of, with_habits
+from willfit.speed.habits import Habits, habits_of
+from willfit.speed.planning import plan_from, with_habits
 from willfit.speed.rates import Rates, host_rates, rates_of
 from willfit.speed.serving import Plan, Stage
 
@@ -22,6 +23,9 @@ _HOST_EXPERTS = "experts"
 
 #: Less than this share on the host is what every engine leaves there: tables, of which single rows are read.
 _LITTLE = 0.02
+
+#: Engines whose estimates have a term for the graphs that they capture.
+_CAPTURING = frozenset({"vllm", "sglang"})
 
 #: What engines call the tokens of a prompt that they run at once.
 _CHUNKS = (
@@ -57,16 +61,14 @@ def placed(subject: Subject, machine: Machine, estimate: Estimate) -> Placed | N
     details = estimate.details
     tensor = _count(details, "tensor_parallel")
     pipeline = _count(details, "pipeline_parallel")
-    cache = DTYPE_BYTES.get(str(details.get("kv_cache_dtype")))
+    cache = DTYPE_BYTES.get(str(details.get("kv_cache_dtype"))) or _element_bytes(subject, details)
     chunk = next((int(details[name]) for name in _CHUNKS if _is_count(details.get(name))), 0)
     dtype = details.get("dtype") if details.get("dtype") in DTYPE_BYTES else None
-    habits = habits_of(estimate.engine, estimate.engine_version)
+    habits = _habits(estimate)
     shares = _shares(subject, estimate)
     if tensor * pipeline > 1 and not shares.on_host:
-        plan = plan_of(
-            subject, machine.devices, estimate.engine, estimate.engine_version, tensor, pipeline,
-            cache_bytes=cache, dtype=dtype, chunk=chunk,
-        )  # fmt: skip
+        work = work_of(subject, tensor, dtype=dtype, cache_bytes=cache)
+        plan = plan_from(work, machine.devices, habits, pipeline, chunk=chunk)
         if plan is None:
             return None
         return Placed(plan, max(1, len(estimate.devices) // (tensor * pipeline)), False)
@@ -92,6 +94,30 @@ def placed(subject: Subject, machine: Machine, estimate: Estimate) -> Placed | N
     work = work_of(subject, tensor, dtype=dtype, cache_bytes=cache)
     plan = Plan(work, tuple(stages), pipelined=False, chunk=chunk or habits.chunk)
     return Placed(with_habits(plan, habits), 1, shares.on_host)
+
+
+def _habits(estimate: Estimate) -> Habits:
+    """What its engine does; without graphs where it captures them and this run has none (`enforce_eager`)."""
+    habits = habits_of(estimate.engine, estimate.engine_version)
+    graphs = any(term.name == "cuda_graphs" for place in estimate.devices for term in place.terms)
+    if estimate.engine in _CAPTURING and not graphs:
+        return replace(habits, graphs=False, captured_tokens=0)
+    return habits
+
+
+def _element_bytes(subject: Subject, details: Mapping[str, Any]) -> float | None:
+    """Bytes of a cached element where an engine says what its cache takes (llama.cpp), whatever type it has.
+
+    A window makes cells that are no tokens of its length, so that nothing is known then.
+    """
+    sizes, cells = details.get("kv"), details.get("n_ctx")
+    mixers = [(mixer, times) for layer, times in subject.architecture.blocks for mixer in layer.mixers]
+    plain = all(isinstance(mixer, Attention) and not (mixer.window or mixer.chunk) for mixer, _ in mixers)
+    if not isinstance(sizes, dict) or not _is_count(cells) or not plain:
+        return None
+    elements = sum(times * int(mixer.cached_elements(cells)) for mixer, times in mixers)
+    held = sum(int(size) for size in sizes.values())
+    return held / elements if elements and held else None
 
 
 @dataclass(frozen=True, slots=True)

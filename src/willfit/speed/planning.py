@@ -12,6 +12,7 @@ from willfit.speed.counting import work_of
 from willfit.speed.habits import Habits, habits_of
 from willfit.speed.rates import rates_of
 from willfit.speed.serving import Plan, Stage
+from willfit.speed.work import Work
 
 
 def plan_of(
@@ -25,7 +26,6 @@ def plan_of(
     cache_bytes: float | None = None,
     dtype: str | None = None,
     chunk: int = 0,
-    eager: bool = False,
 ) -> Plan | None:
     """How an engine runs a model on devices that are alike in each stage; None if a device's figures are not known.
 
@@ -41,16 +41,23 @@ def plan_of(
         Of a cached element, and of what is not quantized; None for the checkpoint's.
     chunk
         Tokens of a prompt that are run at once; 0 for what the engine does.
-    eager
-        No graphs are captured.
     """
-    habits = habits_of(engine, version)
-    if eager:
-        habits = habits.eagerly()
     work = work_of(subject, tensor, experts, dtype, cache_bytes)
+    return plan_from(work, devices, habits_of(engine, version), pipeline, experts, chunk)
+
+
+def plan_from(
+    work: Work,
+    devices: Sequence[Device],
+    habits: Habits,
+    pipeline: int = 1,
+    experts: int = 1,
+    chunk: int = 0,
+) -> Plan | None:
+    """`plan_of` where what a rank does is counted already: many devices and engines share it."""
     stages = []
     for stage in range(pipeline):
-        rates = rates_of(devices[min(stage * tensor, len(devices) - 1)], habits)
+        rates = rates_of(devices[min(stage * work.ranks, len(devices) - 1)], habits)
         if rates is None:
             return None
         stages.append(Stage(rates, 1 / pipeline, 1 / pipeline))

@@ -76,6 +76,8 @@ class Rates:
         Between two steps.
     expert_launch_s
         Of a kernel of a single expert; 0 where one kernel runs all.
+    expert_loop_s
+        Of Python to run one expert; 0 where it does not.
     link
         Bytes per second to a peer, one way.
     message_s
@@ -92,6 +94,7 @@ class Rates:
     launch_s: float
     step_s: float
     expert_launch_s: float
+    expert_loop_s: float
     link: float
     message_s: float
 
@@ -136,6 +139,7 @@ def rates_of(device: Device, habits: Habits) -> Rates | None:
         launch_s=_value(habits.launch, "speed.layer.eager") if launches else 0.0,
         step_s=constant(_STEPS[habits.loop]).value,
         expert_launch_s=constant("speed.expert_launch").value if habits.launches_experts else 0.0,
+        expert_loop_s=_value("speed.expert_loop") if habits.loops_experts else 0.0,
         link=link_bytes(device),
         message_s=constant("speed.message").value,
     )
@@ -168,6 +172,7 @@ def host_rates(processor: ProcessorKind, habits: Habits) -> Rates:
         launch_s=0.0,
         step_s=_value(_STEPS[habits.loop]),
         expert_launch_s=0.0,
+        expert_loop_s=0.0,
         link=_PCIE_GBS[_USUAL_PCIE] * _GIGA,
         message_s=_value("speed.message"),
     )

@@ -198,7 +198,7 @@ def prefill(plan: Plan, tokens: Any, sequences: Any = 1) -> Times:
         memory, arithmetic = _split(
             memory, arithmetic, read_s, 2 * one.products * sequences / tail.products[one.kind]
         )
-    waited = larger(0.0, passes * work.layers * tail.launch_s - (memory + arithmetic + overhead))
+    waited = larger(0.0, passes * _launched_s(plan) - (memory + arithmetic + overhead))
     return Times(memory, arithmetic, overhead + waited + tail.step_s, spoken)
 
 
@@ -230,9 +230,16 @@ def _launches(routed: Experts, share: float, rates: Rates) -> float:
     return 2 * routed.experts * routed.layers * share * rates.expert_launch_s
 
 
+def _launched_s(plan: Plan) -> float:
+    """Seconds of Python to launch all layers, and experts one by one where it runs them so."""
+    rates, work = plan.stages[-1].rates, plan.work
+    looped = sum(routed.experts * routed.layers for routed in work.experts)
+    return work.layers * rates.launch_s + looped * rates.expert_loop_s
+
+
 def _waited(plan: Plan, device_s: Any, length: Any) -> Any:
     """What a device waits for Python to launch kernels, if it is the faster."""
-    waits = larger(0.0, plan.work.layers * plan.stages[-1].rates.launch_s - device_s)
+    waits = larger(0.0, _launched_s(plan) - device_s)
     return waits * (1.0 * (length > plan.captured_tokens))
 
 

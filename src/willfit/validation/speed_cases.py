@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from willfit.engines.base import Subject
 from willfit.hardware.device import Device
 from willfit.hardware.table import find_device
+from willfit.speed.counting import work_of
 from willfit.speed.habits import Habits, habits_of
-from willfit.speed.planning import plan_of
+from willfit.speed.planning import plan_from
 from willfit.speed.serving import Plan, decode_step, prefill, request_s
+from willfit.speed.work import Work
 from willfit.validation.cases import Case
 from willfit.validation.predictors.vllm import subject_of
 from willfit.validation.scoring import Unpredictable
@@ -32,19 +33,18 @@ class Run:
 
     Attributes
     ----------
-    subject, device, engine, version
-        The model as stored, on which card, under what.
-    tensor, stages
-        Ranks of tensor parallelism, and devices that run layers one after the other.
+    work, device, engine, version
+        What a rank does, on which card, under what.
+    stages
+        Devices that run layers one after the other.
     batch, prompt, generated
         Sequences, and their tokens; `generated` is 0 where only the speed of decoding is said.
     """
 
-    subject: Subject
+    work: Work
     device: Device
     engine: str
     version: str
-    tensor: int
     stages: int
     batch: int
     prompt: int
@@ -63,9 +63,7 @@ class Run:
         Unpredictable
             If the card's figures are not known.
         """
-        plan = plan_of(
-            self.subject, (self.device,), self.engine, self.version, tensor=self.tensor, pipeline=self.stages
-        )
+        plan = plan_from(self.work, (self.device,), self.habits, self.stages)
         if plan is None:
             raise Unpredictable(f"the rates of {self.device.name} are not known")
         return replace(plan, pipelined=False)
@@ -103,11 +101,10 @@ def run_of(case: Case) -> Run:
         raise Unpredictable("the source does not name the card")
     tensor = int(said.get("tensor_parallel") or 1)
     return Run(
-        subject_of(case),
+        work_of(subject_of(case), tensor),
         find_device(str(case.fields["gpu"])),
         case.engine,
         version_of(case),
-        tensor,
         max(1, int(case.fields.get("n_gpus") or 1) // tensor),
         int(said.get("batch") or 1),
         int(said["input_len"]),

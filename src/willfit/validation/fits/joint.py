@@ -22,7 +22,10 @@ _ODD = 0.1
 #: this settles what the cases do not.
 _FREE = 3.0
 
-_STEPS, _SMALL, _LONGEST = 25, 1e-7, 0.5
+_STEPS, _SMALL, _LONGEST = 200, 1e-7, 0.5
+
+#: What a step must gain to go on: so little that the digits which are kept are the same on every machine.
+_SETTLED = 1e-12
 _NUDGE = 1e-4
 
 #: Half the width of a normal 90 % interval in standard deviations.
@@ -126,7 +129,7 @@ def least_squares(
                 break
             damping *= 5
         slope = slopes(point, off)
-        if gained <= _SMALL * best:
+        if gained <= _SETTLED * best:
             break
     return _solved(names, point, off, slope, clusters)
 

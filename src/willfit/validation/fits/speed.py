@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import exp, log
 
-from willfit.calibration import fitting
+from willfit.calibration import constant, fitting
 from willfit.errors import BadInput
-from willfit.speed.serving import request_s
+from willfit.speed.serving import prefill, request_s
 from willfit.validation.cases import Case
 from willfit.validation.fits.base import Fit
 from willfit.validation.fits.joint import JointFit, Solved, in_force, least_squares
@@ -92,7 +92,7 @@ class _Alike:
 def _key(case: Case, run: Run) -> tuple[object, ...]:
     return (
         run.engine, run.version, case.fields.get("model"), case.fields.get("checkpoint_format"), run.device.name,
-        run.tensor, run.batch,
+        run.work.ranks, run.batch,
     )  # fmt: skip
 
 
@@ -101,6 +101,11 @@ def _groups(cases: Sequence[Case]) -> list[_Alike]:
     for case, run, seconds in _runs(cases, _ENGINES):
         groups[_key(case, run)].append((case, run, seconds))
     return [_Alike(group) for group in groups.values()]
+
+
+def shares_of(cases: Sequence[Case]) -> dict[str, Solved]:
+    """The shares that some cases give; without those that they say nothing about."""
+    return _fitted(_groups(cases))
 
 
 def _fitted(groups: Sequence[_Alike]) -> dict[str, Solved]:
@@ -149,27 +154,36 @@ def _ratio(engines: tuple[str, ...]) -> Callable[[Case], float | None]:
     return observe
 
 
-def _launch(case: Case) -> float | None:
-    """Seconds of transformers for a layer of one token behind a short prompt, of plain weights on one card."""
-    if (
-        case.engine != "transformers"
-        or case.fields.get("checkpoint_format")
-        or case.fields.get("n_gpus") != 1
-    ):
-        return None
-    key = measured_key(case)
-    if key is None:
+def _waiting(case: Case) -> tuple[Run, float] | None:
+    """A run of transformers of plain weights, and seconds of a step for its layers."""
+    if case.engine != "transformers" or case.fields.get("checkpoint_format") or measured_key(case) is None:
         return None
     run = run_of(case)
     seconds = seconds_of(case, run)
-    if (
-        seconds is None
-        or run.prompt > 1
-        or run.subject.architecture.active_parameters < run.subject.architecture.parameters
-    ):
+    if seconds is None or run.generated <= 1:
         return None
     plan = run.plan()
-    return (seconds / run.generated - plan.stages[-1].rates.step_s) / plan.work.layers
+    decoding = seconds - prefill(plan, run.prompt, run.batch).total
+    return run, decoding / (run.generated - 1) - plan.stages[-1].rates.step_s
+
+
+def _launch(case: Case) -> float | None:
+    """Seconds of transformers for a layer of one token, where there is little else to wait for: a short prompt."""
+    found = _waiting(case)
+    if found is None or found[0].prompt > 1 or found[0].work.experts:
+        return None
+    return found[1] / found[0].work.layers
+
+
+def _loop(case: Case) -> float | None:
+    """Seconds of transformers for an expert, where it runs all of them."""
+    found = _waiting(case)
+    if found is None or not found[0].habits.loops_experts:
+        return None
+    work = found[0].work
+    looped = sum(routed.experts * routed.layers for routed in work.experts)
+    launched = work.layers * constant("speed.layer.transformers").value
+    return (found[1] - launched) / looped if looped else None
 
 
 FITS = (
@@ -179,6 +193,7 @@ FITS = (
         _solve,
     ),
     Fit("speed.layer.transformers", "s", _launch),
+    Fit("speed.expert_loop", "s", _loop),
     Fit("speed.ratio.measured", "ratio", _ratio(_ENGINES), conformal=True),
     Fit("speed.ratio.transformers", "ratio", _ratio(("transformers",)), conformal=True),
 )
