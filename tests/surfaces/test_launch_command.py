@@ -110,7 +110,6 @@ def test_training(tmp_path: Path) -> None:
         (("launch", "Qwen/Qwen3-8B", "--gpu", "h100", "-f", "awq", "-e", "vllm", "--offline"), "vLLM cannot make awq"),
         (("launch", "train", "Qwen/Qwen3-0.6B", "--gpu", "h100", "-e", "megatron", "--offline"),
          "no launcher 'megatron'"),
-        (("launch", "train", "Qwen/Qwen3-0.6B", "--gpu", "h100", "--max", "batch", "--offline"), "--max asks"),
         (("launch", "train", "Qwen/Qwen3-0.6B", "--gpu", "h100", "--as", "compose", "--offline"), "command alone"),
         (("launch", "train", "Qwen/Qwen3-0.6B", "--gpu", "h100", "--objective", "ppo", "--offline"), "objective ppo"),
     ],

@@ -69,6 +69,8 @@ def test_what_is_known_to_differ_does(measured: dict[str, dict[str, Any]], name:
 
 def test_families_precisions_and_changes_are_all_there() -> None:
     words = [name.split(" / ") for name in real_steps.TESTED]
-    assert {model.split(",")[0] for model, *_ in words} == {model.split(",")[0] for model in real_steps.MODELS}
+    assert {model.split(",")[0] for model, *_ in words} == {
+        model.split(",")[0] for model in real_steps.MODELS
+    }
     assert {precision for _, precision, *_ in words} == set(real_steps.PRECISIONS)
     assert {change for _, _, *changes in words for change in changes} == {*real_steps.CHANGES, "generate"}

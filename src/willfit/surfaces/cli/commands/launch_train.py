@@ -8,10 +8,9 @@ from willfit.errors import BadInput
 from willfit.launch.writing.tasks import TASKS, task_of
 from willfit.launch.writing.training import LAUNCHERS
 from willfit.surfaces.cli.commands import train
-from willfit.surfaces.cli.commands.estimate import machine_given
 from willfit.surfaces.cli.commands.launch import add_form, hand_over
 from willfit.surfaces.cli.parsing import Parser
-from willfit.surfaces.cli.training_options import ranks_asked, training_settings
+from willfit.surfaces.cli.training_options import training_settings
 
 HELP = "The command of a training run, with accelerate's or DeepSpeed's file, each argument with its reason."
 
@@ -30,19 +29,12 @@ def declare(parser: Parser) -> None:
 
 def run(given: Namespace) -> int:
     """Print the command; 0 if it fits, 1 if it does not, 2 if that cannot be judged."""
-    from dataclasses import replace
-
-    from willfit.asking import require_devices, spread_over
     from willfit.launching import launch_training
 
     launcher, given.engine = given.engine or LAUNCHERS[0], None
     if launcher not in LAUNCHERS:
         raise BadInput(f"there is no launcher {launcher[:40]!r}", f"known: --engine {', '.join(LAUNCHERS)}")
-    if given.max is not None:
-        raise BadInput("--max asks how much fits, and no command follows from it", "willfit train answers it")
-    machine = require_devices(machine_given(given))
-    machine = replace(machine, devices=machine.devices * given.nodes)
-    machine = spread_over(machine, ranks_asked(given, len(machine.devices)))
+    machine = train.machine_asked(given)
     settings = training_settings(given, task_of(given.objective).framework)
     found = launch_training(
         given.model, machine, settings, launcher, given.nodes, given.revision, given.offline

@@ -66,10 +66,21 @@ def asked(given: Namespace) -> tuple[Machine, TrainingSettings]:
     BadInput
         If anything that was given cannot be used.
     """
+    return machine_asked(given), training_settings(given)
+
+
+def machine_asked(given: Namespace) -> Machine:
+    """The machine with a device for each rank.
+
+    Raises
+    ------
+    BadInput
+        If a device is not known, or there is none.
+    """
     from dataclasses import replace
 
     from willfit.asking import require_devices, spread_over
 
     machine = require_devices(machine_given(given))
     machine = replace(machine, devices=machine.devices * given.nodes)
-    return spread_over(machine, ranks_asked(given, len(machine.devices))), training_settings(given)
+    return spread_over(machine, ranks_asked(given, len(machine.devices)))
