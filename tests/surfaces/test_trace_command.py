@@ -144,7 +144,7 @@ def test_allocator_settings_count(model, cache):
         (("Qwen/Qwen3-8B", "--seq-len", "1k", "--objective", "dpo"), "dpo is not traced"),
         (("Qwen/Qwen3-8B", "--seq-len", "1k", "--engine", "megatron"), "megatron's own model code"),
         (("Qwen/Qwen3-8B", "--", "python", "train.py"), "stands before --"),
-        (("google/gemma-2-2b", "--seq-len", "1k", "--attn", "sdpa"), "Gemma2"),
+        (("google/gemma-2-2b", "--seq-len", "1k", "--attn", "sdpa"), "runs gemma2 with no sdpa"),
     ],
 )
 def test_what_cannot_be_traced_is_one_line(words, said, cache):
