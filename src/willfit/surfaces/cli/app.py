@@ -18,6 +18,7 @@ COMMANDS: tuple[str, ...] = (
     "train",
     "max",
     "which-gpu",
+    "what",
     "trace",
     "inspect",
     "compare",
