@@ -65,5 +65,5 @@ def test_the_command_line_answers(capsys):
     printed = json.loads(capsys.readouterr().out)
     assert [one["engine"] for one in printed] == ["vllm"] * 3
     assert all(one["speed"]["tokens_per_s_per_user"]["value"] > 0 for one in printed)
-    assert main(["what", "--gpu", "1GiB", "--context", "1m", "--most", "1"]) == 1
+    assert main(["what", "--gpu", "16MiB", "--most", "1"]) == 1
     assert "no bundled model fits" in capsys.readouterr().out

@@ -235,7 +235,7 @@ def test_the_closed_form_is_close(name: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"quantization": "gptq"}, "gptq"),
+        ({"quantization": "mxfp4"}, "mxfp4"),
         ({"ranks": 2}, "ranks"),
         ({"new_tokens": 0}, "at least 1"),
     ],
