@@ -61,8 +61,6 @@ ADAMW_BYTES = 8
 
 #: bitsandbytes as it was when fms-acceleration's tables were made, which name none, the newest first.
 BITSANDBYTES = (("2024-11", "0.44.1"), ("2024-05", "0.43.1"))
-#: Runs of fms-acceleration under float16 autocast (scripts/benchmarks/scenarios.yaml: `fp16: True`).
-AUTOCAST = ("peft-bnb", "peft-autogptq")
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,10 +189,7 @@ def as_run(case: Case, settings: TrainingSettings) -> TrainingSettings:
     if not str(case.fields.get("framework") or "").startswith("fms") or settings.quantization is None:
         return settings
     library = next(name for since, name in BITSANDBYTES if since <= str(case.fields["date"]))
-    settings = replace(settings, versions={"bitsandbytes": library, **settings.versions})
-    if not any(name in case.id for name in AUTOCAST):
-        return settings
-    return replace(settings, precision=replace(settings.precision, autocast=True))
+    return replace(settings, versions={"bitsandbytes": library, **settings.versions})
 
 
 def litgpt_words(case: Case, settings: TrainingSettings, checkouts: Path | None) -> tuple[str, ...]:

@@ -55,9 +55,9 @@ def test_traced_peaks_are_the_measured_ones():
         for line in traced
         for one in measured_allocated(line)
     )
-    assert len(apart) >= 55
-    assert median(apart) <= 0.015
-    assert apart[int(0.9 * len(apart))] <= 0.06
+    assert len(apart) == 75
+    assert median(apart) <= 0.0002
+    assert apart[int(0.9 * len(apart))] <= 0.002
     assert apart[-1] <= 0.04
 
 
