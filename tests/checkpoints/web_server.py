@@ -61,8 +61,8 @@ class Site:
             return
         try:
             for at in range(0, len(body), 2**16):
+                self.sent += len(body[at : at + 2**16])  # first: who reads the last of it may look at once
                 request.wfile.write(body[at : at + 2**16])
-                self.sent += len(body[at : at + 2**16])
         except OSError:
             request.close_connection = True
 
