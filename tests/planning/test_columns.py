@@ -17,7 +17,7 @@ from willfit.engines.vllm.budgets import budget
 from willfit.engines.vllm.features.tasks import settled
 from willfit.engines.vllm.kinds import kind_of
 from willfit.engines.vllm.settings import Settings
-from willfit.engines.vllm.sizing import profiled
+from willfit.engines.vllm.startup import profiled
 from willfit.errors import BadInput
 from willfit.estimate import VERDICTS
 from willfit.hardware.table import all_devices

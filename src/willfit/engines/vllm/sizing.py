@@ -1,4 +1,4 @@
-"""vLLM's start-up, in its own order: resolve settings, load weights, profile, subtract, size the cache."""
+"""vLLM's start-up on given devices: what it requests, what is left of that, and the cache made of the rest."""
 
 from __future__ import annotations
 
@@ -7,75 +7,16 @@ from math import ceil
 
 from willfit.calibration import constant
 from willfit.engines.base import Machine, Subject
-from willfit.engines.context import context_term
-from willfit.engines.vllm.cache.compressed_plan import plan_compressed
-from willfit.engines.vllm.cache.plan import CachePlan, plan_cache
-from willfit.engines.vllm.cache.specs import (
-    DEFAULT_BLOCK,
-    block_size_for,
-    cache_specs,
-    is_compressed,
-    kv_dtype_of,
-)
-from willfit.engines.vllm.eras import era_for
-from willfit.engines.vllm.features.drafts import buffer_term, draft_specs, draft_term, falls_back
-from willfit.engines.vllm.features.experts import all_to_all_term, balance_term
-from willfit.engines.vllm.features.lora import graph_sets, lora_era, lora_term
-from willfit.engines.vllm.features.offload import Offloaded, offloaded
+from willfit.engines.vllm.cache.specs import DEFAULT_BLOCK
 from willfit.engines.vllm.features.tasks import settled
-from willfit.engines.vllm.host import joins_groups
-from willfit.engines.vllm.loading.buffers import buffer_bytes
-from willfit.engines.vllm.loading.slack import slack_bytes
-from willfit.engines.vllm.loading.weights import latent_copy_bytes, layout_bytes, parameter_bytes
-from willfit.engines.vllm.profiling.graphs import graph_term, graphs_are_subtracted
-from willfit.engines.vllm.profiling.peak import activation_term, buffers_term
-from willfit.engines.vllm.profiling.runtime import runtime_term
-from willfit.engines.vllm.refusals import refusal
-from willfit.engines.vllm.settings import AUTO, Resolved, Settings, resolve
-from willfit.engines.vllm.sources import source
+from willfit.engines.vllm.settings import AUTO, Settings
+from willfit.engines.vllm.startup import Profile, profiled
 from willfit.errors import BadInput
-from willfit.estimate import Demand, Term, between, combined, exact
+from willfit.estimate import Demand, Term, between, combined
 from willfit.hardware.device import Device
-from willfit.quantities import GIB, dtype_name
 
 #: Constants of what shows more or less of a budget than the table and the terms say.
 POOL_SPREADS = ("device.visible_ratio", "vllm.pool_ratio")
-
-_AFTER_LOADING = "copies and layouts made after loading, and slack of the allocator"
-
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """What vLLM decides and takes at start-up, on the fullest rank, but for the cache.
-
-    Attributes
-    ----------
-    inside, outside
-        Terms that count against vLLM's budget, and terms that come on top of it.
-    plan
-        How the cache is divided.
-    after_loading_bytes
-        Part of the weights term that is no parameter or buffer: made after loading, or the allocator's slack.
-    moved
-        Weights that each rank keeps in host RAM.
-    refusal
-        Why it would not start whatever the memory; empty otherwise.
-    """
-
-    resolved: Resolved
-    dtype: str
-    kv_dtype: str
-    inside: tuple[Term, ...]
-    outside: tuple[Term, ...]
-    plan: CachePlan
-    after_loading_bytes: int
-    moved: Offloaded
-    refusal: str
-
-    def needed_bytes(self, sequences: int) -> int:
-        """What sequences of the longest length need of the cache, with the block that newer versions keep back."""
-        null = self.plan.bytes_per_block if self.resolved.era.null_block else 0
-        return self.plan.bytes_for(self.resolved.max_model_len, sequences) + null
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,106 +86,6 @@ def size_up(subject: Subject, machine: Machine, settings: Settings) -> Sizing:
     return Sizing(**known, requested_bytes=requested, pool_bytes=pool, pool_interval=(low, high))
 
 
-def profiled(subject: Subject, device: Device, settings: Settings) -> Profile:
-    """Go through vLLM's start-up until the cache is sized.
-
-    Parameters
-    ----------
-    device
-        Of its memory it only matters whether it is much (see `kinds.kind_of`).
-    settings
-        Settled (`features.tasks.settled`).
-
-    Raises
-    ------
-    BadInput
-        If the length of a sequence is not known.
-    """
-    architecture = subject.architecture
-    if falls_back(subject, settings):
-        settings = replace(settings, generation="v0")
-    era = era_for(settings.version, settings.generation)
-    if settings.chunked_groups is not None:
-        era = replace(era, chunked_groups=settings.chunked_groups)
-    resolved = replace(resolve(settings, architecture, device, era), graph_sets=graph_sets(settings))
-    dtype = model_dtype(subject, settings, device)
-    kv_dtype = kv_dtype_of(settings, subject.recipe.kv_cache_dtype, dtype, architecture, device)
-    specs = cache_specs(architecture, settings, resolved, kv_dtype, dtype, device)
-    specs = [
-        *specs,
-        *draft_specs(subject, settings, resolved, kv_dtype, dtype, device, specs),
-    ]
-    if is_compressed(architecture):
-        plan = plan_compressed(specs, resolved)
-    else:
-        plan = plan_cache(specs, resolved, settings.hybrid_cache_manager and not joins_groups(settings))
-
-    copies = (
-        latent_copy_bytes(subject, settings)
-        + layout_bytes(subject, settings, device)
-        + slack_bytes(subject, settings, dtype, device)
-    )
-    moved = offloaded(subject, settings, dtype, device)
-    weights = weights_term(subject, settings, dtype, device, copies, moved)
-    context = context_term(device)
-    subtracted = graphs_are_subtracted(subject, settings, era)
-    graphs = graph_term(subject, resolved, settings, device, subtracted)
-    activations = activation_term(
-        subject, resolved, settings, dtype, device, block_size_for(architecture, settings, kv_dtype, device)
-    )
-    buffers = buffers_term(subject, resolved, settings, device)
-    inside = [weights, activations, runtime_term(settings, device, era)]
-    outside: list[Term] = []
-    (inside if era.context_inside else outside).append(context)
-    if graphs is not None:
-        (inside if subtracted else outside).append(graphs)
-    if buffers is not None:
-        (inside if era.whole_account else outside).append(buffers)
-    for term, counted in _features(subject, settings, resolved, dtype, device, weights.bytes):
-        if term is not None:
-            (inside if counted else outside).append(term)
-
-    return Profile(
-        resolved=resolved,
-        dtype=dtype,
-        kv_dtype=kv_dtype,
-        inside=tuple(inside),
-        outside=tuple(outside),
-        plan=plan,
-        after_loading_bytes=copies,
-        moved=moved,
-        refusal=refusal(subject, settings, device),
-    )
-
-
-def _features(
-    subject: Subject, settings: Settings, resolved: Resolved, dtype: str, device: Device, weights: int
-) -> list[tuple[Term | None, bool]]:
-    """Terms of what a user may switch on, and whether they count against the budget.
-
-    V0 has subtracted since 0.6.5 what the target's weights and the profile run take, and nothing else.
-    """
-    era = resolved.era
-    counted = era.generation == "v1" or era.context_inside
-    ipc = int(settings.mm_ipc_gpu_memory_gb * GIB) if subject.architecture.towers else 0
-    return [
-        (
-            lora_term(subject, settings, resolved, dtype),
-            lora_era(settings.version).in_loading or era.context_inside,
-        ),
-        (draft_term(subject, settings, resolved, dtype, device, weights), counted),
-        (buffer_term(subject, settings, resolved, dtype), era.whole_account),
-        (balance_term(subject, settings, dtype, device), True),
-        (all_to_all_term(subject.architecture, settings, resolved), True),
-        (
-            exact("video_decoding", ipc, f"{ipc} B (as asked for)", source("video", settings.version, era))
-            if ipc
-            else None,
-            True,
-        ),
-    ]
-
-
 def _unexplained(requested: int) -> list[Term]:
     """What shows more or less of a budget than the table and the terms say, as terms around nothing.
 
@@ -276,48 +117,3 @@ def smallest_device(machine: Machine, settings: Settings) -> Device:
     if given < ranks:
         raise BadInput(f"{ranks} ranks need {ranks} devices, {given} given", f"write --gpu {ranks}x...")
     return min(machine.devices[:ranks], key=lambda device: device.usable_bytes or 0)
-
-
-def model_dtype(subject: Subject, settings: Settings, device: Device) -> str:
-    """The activation dtype: as asked, else the config's; fp32 checkpoints run in 16 bits (`config/model.py`).
-
-    Cards before Ampere have no bf16.
-    """
-    asked = settings.dtype not in (None, "auto")
-    dtype = dtype_name(settings.dtype) if settings.dtype and asked else subject.architecture.dtype
-    has_bf16 = _has_bf16(device)
-    if not asked and dtype == "fp32":
-        dtype = "bf16" if has_bf16 else "fp16"
-    return "fp16" if dtype == "bf16" and not has_bf16 else dtype
-
-
-def _has_bf16(device: Device) -> bool:
-    major = device.compute_capability.split(".")[0]
-    return not major.isdigit() or int(major) >= 8
-
-
-def weights_term(
-    subject: Subject, settings: Settings, dtype: str, device: Device, copies: int, moved: Offloaded
-) -> Term:
-    """Parameters and buffers of the fullest rank, as the start-up log counts them."""
-    ranks = settings.tensor_parallel
-    stored = parameter_bytes(subject, settings, dtype, device)
-    buffers = buffer_bytes(subject, settings, dtype)
-    size = stored + buffers + copies
-    formula = f"{stored} B of tensors ({subject.recipe.name})" + (
-        f" on one of {ranks} ranks" if ranks > 1 else ""
-    )
-    formula += f" + {buffers} B of rotary tables and scales"
-    if copies:
-        formula += f" + {copies} B of {_AFTER_LOADING}"
-    if moved.host_bytes:
-        formula += f" - {moved.host_bytes} B kept in host RAM"
-    if moved.buffer_bytes:
-        formula += f" + {moved.buffer_bytes} B to copy layers into"
-    spread = constant("vllm.weights_ratio")
-    era = era_for(settings.version, settings.generation)
-    reference = f"{source('weights', settings.version, era)}; interval: {spread.reference}"
-    held = size - moved.saved_bytes
-    less, more = subject.weight_sureness
-    low, high = int(held * spread.low * less), int(held * spread.high * more)
-    return between("weights", held, low, high, formula, reference)

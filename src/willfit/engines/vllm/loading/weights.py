@@ -408,7 +408,7 @@ def _padded_for_kernel(
     `fused_moe/oracle/mxfp4.py: mxfp4_round_up_hidden_size_and_intermediate_size`: Triton's kernels pad the
     intermediate width to 64; Marlin's (older cards) and TensorRT-LLM's (Blackwell) to 128 and the hidden width to 256.
     """
-    intermediate, hidden = (64, 1) if _runs_triton_mxfp4(settings, device) else (128, 256)
+    intermediate, hidden = (64, 1) if runs_triton_mxfp4(settings, device) else (128, 256)
     inner = "down_proj" in tensor.name
     fused = 2 if "gate_up" in tensor.name else 1
     outer, least = (hidden, 1) if inner else (intermediate, fused)
@@ -419,7 +419,7 @@ def _padded_for_kernel(
     return (*shape[:-2], least * round_up(rows // least, outer), columns)
 
 
-def _runs_triton_mxfp4(settings: Settings, device: Device) -> bool:
+def runs_triton_mxfp4(settings: Settings, device: Device) -> bool:
     """Hopper runs MXFP4 experts with Triton's kernels; until 0.10 it needed Marlin's for that."""
     return device.compute_capability.startswith("9.") and parse_version(settings.version) >= (0, 11)
 
@@ -429,7 +429,7 @@ def layout_bytes(subject: Subject, settings: Settings, device: Device) -> int:
 
     The logs of gpt-oss-120b on an H100 have 64.38 GiB (0.11.0, 0.14.1) where 60.80 GiB were loaded.
     """
-    if not _runs_triton_mxfp4(settings, device):
+    if not runs_triton_mxfp4(settings, device):
         return 0
     total = 0
     for line in subject.lines:
