@@ -18,7 +18,7 @@ from willfit.speed.serving import Plan, Stage, decode_step, prefill, request_s
 
 SIMPLE = Rates(
     bandwidth=1e9,
-    in_flight=dict.fromkeys(KINDS, 2e9),
+    read=dict.fromkeys(KINDS, 1e9),
     cache_bandwidth=5e8,
     products=dict.fromkeys(KINDS, 1e12),
     attention=5e11,
@@ -50,7 +50,7 @@ def test_a_step_is_the_sum_of_what_each_kernel_waits_for():
 
 
 def test_loads_under_way_hold_a_card_with_few_multiprocessors_up():
-    slow = replace(SIMPLE, in_flight=dict.fromkeys(KINDS, 1e8))
+    slow = replace(SIMPLE, read=dict.fromkeys(KINDS, 1e8))
     plan = replace(PLANS["dense"], stages=(Stage(slow),))
     layers = sum(one.bytes for one in (*plan.work.dense, *plan.work.head))
     assert decode_step(plan, 1, 1).bandwidth > layers / 1e8

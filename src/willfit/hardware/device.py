@@ -29,8 +29,8 @@ class Device:
         Dense peak rates in 10**12 operations per second.
     interconnect, interconnect_gbs, pcie_gen
         Link to its peers, 10**9 bytes per second over both directions, and the PCIe generation.
-    tdp_w, price_usd_per_hour
-        Watts; a list price of a cloud, as of the table's date.
+    tdp_w
+        Watts.
     unified_memory
         The memory is the host's RAM too, so what the host uses is not there for the device.
     multiprocessors
@@ -65,7 +65,6 @@ class Device:
     interconnect_gbs: float | None = None
     pcie_gen: int | None = None
     tdp_w: float | None = None
-    price_usd_per_hour: float | None = None
     unified_memory: bool = False
     multiprocessors: int | None = None
     memory_options_bytes: tuple[int, ...] = ()

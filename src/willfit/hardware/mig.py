@@ -87,7 +87,6 @@ def _slice(card: Device, profile: str, known: dict[str, dict[str, str]]) -> Devi
         interconnect="",
         interconnect_gbs=None,
         tdp_w=None,
-        price_usd_per_hour=None,
         notes=row["notes"],
         source=row["source"],
     )

@@ -281,7 +281,6 @@ def _device(name: str) -> Device:
         interconnect_gbs=number("interconnect_gbs_bidir"),
         pcie_gen=int(row["pcie_gen"]) if row["pcie_gen"] else None,
         tdp_w=number("tdp_w"),
-        price_usd_per_hour=number("price_usd_per_hour"),
         unified_memory=unified,
         multiprocessors=_multiprocessors(name),
         memory_options_bytes=tuple(int(gb) * GIB for gb in row["memory_options_gb"].split("/") if gb),

@@ -42,7 +42,8 @@ def work_of(
     Parameters
     ----------
     tensor, experts
-        Degrees of tensor and of expert parallelism.
+        Degrees of tensor and of expert parallelism; the latter may be the larger one, where replicas of all else
+        share the experts.
     dtype
         In which the engine keeps and computes what is not quantized; None for the checkpoint's.
     cache_bytes
@@ -69,8 +70,11 @@ def work_of(
                 table = (kind, size, prod(rank_shape(one, tensor)))
             continue
         ffn = roles.feed_forward.get(id(one))
-        products = prod(rank_shape(one, tensor)) * one.copies * line.times if one.kind in _MULTIPLIED else 0
-        if one.part == "experts" and ffn is not None and ffn.experts:
+        is_routed = one.part == "experts" and ffn is not None and bool(ffn.experts)
+        # Ranks that share the experts out divide each as often as there are more of them.
+        divided = max(1, tensor // experts) if is_routed else tensor
+        products = prod(rank_shape(one, divided)) * one.copies * line.times if one.kind in _MULTIPLIED else 0
+        if is_routed and ffn is not None:
             routed[kind, ffn.experts, max(1, ffn.top_k)].update(
                 bytes=size, products=ceil_div(products, experts)
             )

@@ -66,9 +66,12 @@ def placed(subject: Subject, machine: Machine, estimate: Estimate) -> Placed | N
     dtype = details.get("dtype") if details.get("dtype") in DTYPE_BYTES else None
     habits = _habits(estimate)
     shares = _shares(subject, estimate)
-    if tensor * pipeline > 1 and not shares.on_host:
-        work = work_of(subject, tensor, dtype=dtype, cache_bytes=cache)
-        plan = plan_from(work, machine.devices, habits, pipeline, chunk=chunk)
+    experts = _count(details, "expert_ranks")
+    # Replicas share the experts where more ranks hold them than one replica has.
+    data = max(1, experts // tensor)
+    if tensor * pipeline * experts > 1 and not shares.on_host:
+        work = work_of(subject, tensor, experts, dtype, cache)
+        plan = plan_from(work, machine.devices, habits, pipeline, experts, data, chunk)
         if plan is None:
             return None
         return Placed(plan, max(1, len(estimate.devices) // (tensor * pipeline)), False)

@@ -23,6 +23,7 @@ def plan_of(
     tensor: int = 1,
     pipeline: int = 1,
     experts: int = 1,
+    data: int = 1,
     cache_bytes: float | None = None,
     dtype: str | None = None,
     chunk: int = 0,
@@ -35,15 +36,15 @@ def plan_of(
         Those of one replica: `tensor` for each of `pipeline` stages, of which the first of each stage stands for all.
     engine, version
         Who runs it.
-    tensor, pipeline, experts
-        Degrees of parallelism.
+    tensor, pipeline, experts, data
+        Degrees of parallelism; `data` replicas share the experts.
     cache_bytes, dtype
         Of a cached element, and of what is not quantized; None for the checkpoint's.
     chunk
         Tokens of a prompt that are run at once; 0 for what the engine does.
     """
     work = work_of(subject, tensor, experts, dtype, cache_bytes)
-    return plan_from(work, devices, habits_of(engine, version), pipeline, experts, chunk)
+    return plan_from(work, devices, habits_of(engine, version), pipeline, experts, data, chunk)
 
 
 def plan_from(
@@ -52,6 +53,7 @@ def plan_from(
     habits: Habits,
     pipeline: int = 1,
     experts: int = 1,
+    data: int = 1,
     chunk: int = 0,
 ) -> Plan | None:
     """`plan_of` where what a rank does is counted already: many devices and engines share it."""
@@ -61,7 +63,8 @@ def plan_from(
         if rates is None:
             return None
         stages.append(Stage(rates, 1 / pipeline, 1 / pipeline))
-    return with_habits(Plan(work, tuple(stages), expert_ranks=experts, chunk=chunk or habits.chunk), habits)
+    plan = Plan(work, tuple(stages), expert_ranks=experts, data_ranks=data, chunk=chunk or habits.chunk)
+    return with_habits(plan, habits)
 
 
 def with_habits(plan: Plan, habits: Habits) -> Plan:

@@ -58,8 +58,8 @@ class Rates:
     ----------
     bandwidth
         Bytes per second of weights at most.
-    in_flight
-        Bytes per second of weights that loads under way allow, by kind.
+    read
+        Bytes per second of weights by kind: at most `bandwidth`, and what loads under way allow.
     cache_bandwidth
         Bytes per second of a cache.
     products
@@ -85,7 +85,7 @@ class Rates:
     """
 
     bandwidth: float
-    in_flight: Mapping[Kind, float]
+    read: Mapping[Kind, float]
     cache_bandwidth: float
     products: Mapping[Kind, float]
     attention: float
@@ -123,9 +123,10 @@ def rates_of(device: Device, habits: Habits) -> Rates | None:
     if habits.awq_kernel:
         in_flight["awq"] /= constant("speed.awq_ratio").value
     launches = habits.captured_tokens or not habits.graphs
+    most = bandwidth * _value("speed.bandwidth_share")
     return Rates(
-        bandwidth=bandwidth * _value("speed.bandwidth_share"),
-        in_flight=in_flight,
+        bandwidth=most,
+        read={kind: min(most, flight) for kind, flight in in_flight.items()},
         cache_bandwidth=min(
             bandwidth * _value("speed.cache_share", "speed.bandwidth_share"), in_flight["plain"]
         ),
@@ -163,7 +164,7 @@ def host_rates(processor: ProcessorKind, habits: Habits) -> Rates:
     products = tera * _TERA * _value("speed.products_share.plain")
     return Rates(
         bandwidth=bandwidth,
-        in_flight=dict.fromkeys(KINDS, inf),
+        read=dict.fromkeys(KINDS, bandwidth),
         cache_bandwidth=bandwidth,
         products=dict.fromkeys(KINDS, products),
         attention=products,

@@ -50,8 +50,8 @@ class Plan:
         Who runs which share, one after the other; the first step and the last are between them.
     pipelined
         Stages work on different sequences at the same time.
-    expert_ranks
-        Degree of expert parallelism.
+    expert_ranks, data_ranks
+        Degree of expert parallelism, and how many replicas of all else share the experts, each with users of its own.
     captured_tokens
         Up to so many tokens graphs are replayed, so that nothing waits for Python.
     chunk
@@ -64,6 +64,7 @@ class Plan:
     stages: Sequence[Stage]
     pipelined: bool = True
     expert_ranks: int = 1
+    data_ranks: int = 1
     captured_tokens: int = 0
     chunk: int = 0
     copies: float = 0
@@ -113,7 +114,7 @@ def decode_step(plan: Plan, users: Any, length: Any) -> Times:
     Parameters
     ----------
     users, length
-        Numbers or arrays.
+        Numbers or arrays; the users of one replica.
     """
     work, count = plan.work, len(plan.stages)
     batch = larger(1, users / count) if plan.pipelined else users
@@ -127,8 +128,8 @@ def decode_step(plan: Plan, users: Any, length: Any) -> Times:
                 memory, arithmetic, _read_s(read, one.kind, rates), flops / rates.products[one.kind]
             )
         for routed in work.experts:
-            read = stage.experts * routed.read(batch)
-            flops = 2 * stage.experts * routed.multiplied(batch)
+            read = stage.experts * routed.read(batch * plan.data_ranks)
+            flops = 2 * stage.experts * routed.multiplied(batch * plan.data_ranks)
             memory, arithmetic = _split(
                 memory,
                 arithmetic,
@@ -179,8 +180,8 @@ def prefill(plan: Plan, tokens: Any, sequences: Any = 1) -> Times:
                 memory, arithmetic, _read_s(read, one.kind, rates), flops / rates.products[one.kind]
             )
         for routed in work.experts:
-            read = passes * stage.experts * routed.read(whole / passes)
-            flops = 2 * stage.experts * routed.multiplied(whole)
+            read = passes * stage.experts * routed.read(whole / passes * plan.data_ranks)
+            flops = 2 * stage.experts * routed.multiplied(whole * plan.data_ranks)
             memory, arithmetic = _split(
                 memory,
                 arithmetic,
@@ -220,7 +221,7 @@ def _split(memory: Any, arithmetic: Any, read_s: Any, multiply_s: Any) -> tuple[
 
 
 def _read_s(size: Any, kind: Any, rates: Rates) -> Any:
-    return size / min(rates.bandwidth, rates.in_flight[kind])
+    return size / rates.read[kind]
 
 
 def _launches(routed: Experts, share: float, rates: Rates) -> float:

@@ -95,6 +95,7 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
             "kv_cache_dtype": sizing.kv_dtype,
             "tensor_parallel": settings.tp_size,
             "pipeline_parallel": settings.pp_size,
+            "expert_ranks": settings.ep_size,
             "users": users,
             "era": sizing.resolved.era,
             "min_mem_fraction_static": round(

@@ -100,6 +100,7 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
             "kv_cache_dtype": sizing.kv_dtype,
             "tensor_parallel": settings.tensor_parallel,
             "pipeline_parallel": settings.pipeline_parallel,
+            "expert_ranks": settings.expert_ranks if settings.expert_parallel else 1,
             "users": users,
             "era": sizing.resolved.era,
             **({"asleep": sleeping.as_details()} if sleeping else {}),
