@@ -22,6 +22,7 @@ from willfit.errors import BadInput
 from willfit.estimate import VERDICTS
 from willfit.hardware.table import all_devices
 from willfit.planning.columns import judged
+from willfit.quantities import ceil_div
 
 POINTS = 10_000
 FORMATS = (None, "fp8", "awq", "nvfp4", "gptq", "nf4", "w8a8")
@@ -58,8 +59,12 @@ def points(seed: int):
 
 def test_columns_equal_estimates_on_random_points():
     asked = [point for point, _ in zip(points(7), range(POINTS), strict=False)]
-    budgets = [budget(stored, kind_of(device), settings, users) for stored, device, settings, users in asked]
-    found = judged(budgets, np.arange(POINTS), np.array([device.usable_bytes for _, device, _, _ in asked]))
+    budgets = [
+        budget(stored, kind_of(device), settled(stored, settings)) for stored, device, settings, _ in asked
+    ]
+    usable = np.array([device.usable_bytes for _, device, _, _ in asked])
+    sequences = np.array([ceil_div(users, settings.data_parallel) for _, _, settings, users in asked])
+    found = judged(budgets, np.arange(POINTS), usable, sequences)
     seen = set()
     for row, (stored, device, settings, users) in enumerate(asked):
         ranks = settings.replica_ranks * settings.local_replicas
@@ -75,7 +80,7 @@ def test_columns_equal_estimates_on_random_points():
             pool = answer.demands[0]
             figures = pool.pool_bytes, pool.pool_low_bytes, pool.pool_high_bytes
             assert (found.pool[row], found.pool_low[row], found.pool_high[row]) == figures, said
-            assert budgets[row].needed_bytes == pool.needed_bytes, said
+            assert found.needed[row] == pool.needed_bytes, said
         seen.add((answer.verdict, bool(answer.demands), bool(answer.refusal)))
     assert {verdict for verdict, _, _ in seen} == {"fits", "tight", "does_not_fit"}
 

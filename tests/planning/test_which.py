@@ -10,8 +10,9 @@ from willfit.asking import find_subject
 from willfit.engines.base import Machine, Question
 from willfit.engines.table import ask
 from willfit.hardware.table import all_devices, every_size, find_device
-from willfit.planning.options import COUNTS, SIZE_BLIND
-from willfit.planning.which import together, which_devices
+from willfit.planning.layouts import COUNTS, together
+from willfit.planning.one_by_one import SIZE_BLIND
+from willfit.planning.which import which_devices
 from willfit.surfaces.cli.app import main
 
 
@@ -41,8 +42,8 @@ def test_the_fewest_are_those_that_an_estimate_says(model, format_name, engine, 
         surely = [count for count, verdict in said.items() if verdict == "fits"]
         maybe = [count for count, verdict in said.items() if verdict == "tight"]
         expected = (surely or maybe or [None])[0]
-        assert (one.option and one.option.count) == expected, (one.device.name, said)
-    memory = [one.option.count * one.device.usable_bytes for one in found if one.option]
+        assert (one.way and one.way.count) == expected, (one.device.name, said)
+    memory = [one.way.count * one.device.usable_bytes for one in found if one.way]
     assert memory == sorted(memory)
 
 

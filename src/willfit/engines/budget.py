@@ -30,6 +30,26 @@ class Sum:
 
 
 @dataclass(frozen=True, slots=True)
+class Runs:
+    """How an engine computes, as far as it decides the time.
+
+    Attributes
+    ----------
+    dtype, kv_dtype
+        Of what is not quantized, and of the cache.
+    chunk
+        Tokens of a prompt that are run at once.
+    graphs
+        CUDA graphs are captured.
+    """
+
+    dtype: str
+    kv_dtype: str
+    chunk: int
+    graphs: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Budget:
     """What an engine takes of a device whatever its size.
 
@@ -43,8 +63,16 @@ class Budget:
         By what shares of the budget less and more of it may be seen than the device's memory says.
     block_bytes
         Of a block of the cache; 0 without a cache.
-    needed_bytes
-        What the sequences that are asked for need of it.
+    sequence_bytes
+        What a sequence of the length that is asked for needs of it.
+    least_bytes
+        What must be there for one, however few run.
+    kept_bytes
+        What no sequence can use.
+    most_sequences
+        So many run at once at most, whatever the cache.
+    runs
+        How it computes.
     refusal
         Why the engine would not start; empty otherwise.
     """
@@ -54,8 +82,16 @@ class Budget:
     outside: Sum
     spreads: tuple[tuple[float, float], ...]
     block_bytes: int
-    needed_bytes: int
+    sequence_bytes: int
+    least_bytes: int
+    kept_bytes: int
+    most_sequences: int
+    runs: Runs
     refusal: str = ""
+
+    def needed_bytes(self, sequences: int) -> int:
+        """What sequences need of the cache."""
+        return max(self.sequence_bytes * sequences, self.least_bytes) + self.kept_bytes
 
 
 def summed(terms: Iterable[Term]) -> Sum:

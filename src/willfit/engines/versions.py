@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any, Protocol, TypeVar
 
 from willfit.errors import BadInput
@@ -15,6 +16,7 @@ Version = tuple[int, ...]
 _RELEASE = re.compile(r"^[vb]?(\d+(?:\.\d+)*)(.*)$")
 
 
+@cache
 def parse_version(text: str) -> Version:
     """The release numbers of a version: '0.19.2rc1.dev206' is (0, 19, 2).
 

@@ -31,6 +31,10 @@ class Judged:
         Index into `estimate.VERDICTS`.
     pool, pool_low, pool_high
         Bytes for the cache; negative if nothing is left.
+    needed
+        Bytes of it that the sequences need.
+    room
+        How many sequences it holds; as many as the engine runs without a cache.
     peak, low, high
         What the device holds in all.
     """
@@ -39,12 +43,14 @@ class Judged:
     pool: Whole
     pool_low: Whole
     pool_high: Whole
+    needed: Whole
+    room: Whole
     peak: Whole
     low: Whole
     high: Whole
 
 
-def judged(budgets: Sequence[Budget], rows: Whole, usable: Whole) -> Judged:
+def judged(budgets: Sequence[Budget], rows: Whole, usable: Whole, sequences: Whole) -> Judged:
     """Judge budgets on devices.
 
     Parameters
@@ -55,6 +61,8 @@ def judged(budgets: Sequence[Budget], rows: Whole, usable: Whole) -> Judged:
         Which budget each row is of.
     usable
         Bytes of each row's device.
+    sequences
+        How many each row shall hold at once.
     """
     import numpy as np
 
@@ -74,7 +82,9 @@ def judged(budgets: Sequence[Budget], rows: Whole, usable: Whole) -> Judged:
     pool_low = pool - np.sqrt(above).astype(np.int64)
     pool_high = pool + np.sqrt(below).astype(np.int64)
     block = of(lambda one: one.block_bytes)
-    needed = of(lambda one: one.needed_bytes)
+    each, kept = of(lambda one: one.sequence_bytes), of(lambda one: one.kept_bytes)
+    least_needed = of(lambda one: one.least_bytes)
+    needed = np.maximum(each * sequences, least_needed) + kept
     cached = block > 0
     cache = np.where(cached, np.maximum(pool, 0) // np.maximum(block, 1) * block, 0)
     peak = inside + outside + cache
@@ -94,8 +104,12 @@ def judged(budgets: Sequence[Budget], rows: Whole, usable: Whole) -> Judged:
         _verdict(low, high, usable), np.where(cached, _verdict(-pool_high, -pool_low, -needed), FITS)
     )
     refused = of(lambda one: bool(one.refusal), np.bool_)
+    most = of(lambda one: one.most_sequences)
+    starts = cache >= least_needed + kept
+    room = np.where(cached, np.where(starts, (cache - kept) // np.maximum(each, 1), 0), most)
     return Judged(
-        np.where(refused, DOES_NOT_FIT, verdict), pool, pool_low, pool_high, peak, low, high
+        np.where(refused, DOES_NOT_FIT, verdict), pool, pool_low, pool_high, needed, np.minimum(room, most),
+        peak, low, high,
     )  # fmt: skip
 
 

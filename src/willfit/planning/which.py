@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from willfit.engines.base import Machine, Question, Subject
 from willfit.engines.table import default_engine
+from willfit.engines.vllm import NAME as VLLM
+from willfit.engines.vllm import settings_for
 from willfit.hardware.device import Device
 from willfit.hardware.table import all_devices, every_size
-from willfit.planning.options import COUNTS, Option, options
-
-#: Devices of one machine that have no links of their own to each other.
-_UNLINKED = 8
-#: What `Device.interconnect` says of such.
-_NO_LINK = ("", "none", "NVLink bridge")
+from willfit.planning.judging import judge
+from willfit.planning.layouts import COUNTS, Layout
+from willfit.planning.ways import Way
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +26,15 @@ class Found:
     ----------
     device
         The kind.
-    option
+    way
         With the fewest that surely fit, else the fewest that may; None if no number does.
     tried
         The numbers that were tried, up to the first that surely fits.
     """
 
     device: Device
-    option: Option | None
-    tried: tuple[Option, ...]
+    way: Way | None
+    tried: tuple[Way, ...]
 
 
 def which_devices(
@@ -57,32 +57,35 @@ def which_devices(
     is_gguf
         The model is a GGUF file.
     """
+    import numpy as np
+
     known = [one for device in devices or all_devices() for one in every_size(device) if one.usable_bytes]
     by_engine: dict[str, list[Device]] = defaultdict(list)
     for device in known:
         by_engine[engine or default_engine(subject, Machine((device,)), is_gguf)].append(device)
     found: list[Found] = []
     for name, kinds in by_engine.items():
-        tried: dict[Device, list[Option]] = defaultdict(list)
-        open_kinds = kinds
-        for count in COUNTS:
-            sets = [(device, count) for device in open_kinds if count <= together(device)]
-            for option in options([subject], name, sets, question):
-                tried[option.device].append(option)
+        ways = judge([subject], name, kinds, question, partial(_whole, engine=name, question=question))
+        tried: dict[int, list[Way]] = defaultdict(list)
+        for row in np.lexsort((ways.count, ways.device)):
+            on = tried[int(ways.device[row])]
             # More of what surely fits would fit as well.
-            open_kinds = [device for device, _ in sets if tried[device][-1].verdict != "fits"]
-        found += [Found(device, smallest(tried[device]), tuple(tried[device])) for device in kinds]
+            if not on or on[-1].verdict != "fits":
+                on.append(ways.way(row))
+        found += [Found(device, smallest(tried[at]), tuple(tried[at])) for at, device in enumerate(kinds)]
     return sorted(found, key=_memory)
 
 
-def together(device: Device) -> int:
-    """How many of a device work on one model: as many as machines have, or clusters where they are linked."""
-    if device.unified_memory:
-        return 1
-    return _UNLINKED if device.interconnect in _NO_LINK else max(COUNTS)
+def _whole(subject: Subject, most: int, engine: str, question: Question) -> list[tuple[Layout, tuple[int]]]:
+    """One server over all devices, as an engine spreads it unasked."""
+    counts = [count for count in COUNTS if count <= most]
+    if engine != VLLM:
+        return [(Layout(count), (1,)) for count in counts]
+    settings = (settings_for(subject, Machine((Device(""),) * count), question) for count in counts)
+    return [(Layout(one.tensor_parallel, one.pipeline_parallel), (1,)) for one in settings]
 
 
-def smallest(tried: Sequence[Option]) -> Option | None:
+def smallest(tried: Sequence[Way]) -> Way | None:
     """The fewest devices that surely fit, else that may; None if none do."""
     for verdict in ("fits", "tight"):
         fitting = [one for one in tried if one.verdict == verdict]
@@ -92,5 +95,5 @@ def smallest(tried: Sequence[Option]) -> Option | None:
 
 
 def _memory(found: Found) -> tuple[bool, int, str]:
-    count = found.option.count if found.option else 0
-    return found.option is None, count * (found.device.usable_bytes or 0), found.device.name
+    count = found.way.count if found.way else 0
+    return found.way is None, count * (found.device.usable_bytes or 0), found.device.name

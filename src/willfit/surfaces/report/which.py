@@ -35,7 +35,7 @@ def render(
     most
         Else so many lines.
     """
-    able = [one for one in found if one.option is not None]
+    able = [one for one in found if one.way is not None]
     shown = able if unable else able[:most]
     console.print()
     users = f"{question.users} user{'s' if question.users > 1 else ''}"
@@ -52,7 +52,7 @@ def render(
     console.print()
     if unable:
         for one in found:
-            if one.option is None:
+            if one.way is None:
                 print_text(console, Text(f"✘ {_name(one.device)}: {_why(one)}", style="dim"), 2, 2)
         console.print()
 
@@ -65,17 +65,17 @@ def _table(found: Sequence[Found]) -> Table:
     table.add_column("to spare", justify="right", no_wrap=True)
     table.add_column("engine", style="dim")
     for one in found:
-        option = one.option
-        assert option is not None
-        sign, _, style = VERDICT_STYLE[option.verdict]
-        memory = (option.device.usable_bytes or 0) * option.count / GIB
-        spare = format_bytes(max(0, option.spare_bytes))
+        way = one.way
+        assert way is not None
+        sign, _, style = VERDICT_STYLE[way.verdict]
+        memory = (way.device.usable_bytes or 0) * way.count / GIB
+        spare = format_bytes(max(0, way.spare_bytes))
         table.add_row(
             Text(sign, style),
-            f"{option.count} × {_name(option.device)}",
+            f"{way.count} × {_name(way.device)}",
             f"{memory:,.0f} GiB",
-            f"{spare}{' each' if option.count > 1 else ''}",
-            option.engine,
+            f"{spare}{' each' if way.count > 1 else ''}",
+            way.engine,
         )
     return table
 
@@ -97,15 +97,15 @@ def _why(found: Found) -> str:
 
 
 def _as_json(found: Found) -> dict[str, Any]:
-    option = found.option
-    if option is None:
+    way = found.way
+    if way is None:
         return {"device": _name(found.device), "count": None, "reason": _why(found)}
     return {
         "device": _name(found.device),
-        "count": option.count,
-        "engine": option.engine,
-        "verdict": option.verdict,
+        "count": way.count,
+        "engine": way.engine,
+        "verdict": way.verdict,
         "usable_bytes": found.device.usable_bytes,
-        "peak_bytes": option.peak_bytes,
-        "spare_bytes": option.spare_bytes,
+        "peak_bytes": way.peak_bytes,
+        "spare_bytes": way.spare_bytes,
     }

@@ -6,7 +6,7 @@ size from one pool, so layers that need different numbers of blocks are put into
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from willfit.engines.vllm.cache.specs import CacheSpec
@@ -24,7 +24,7 @@ class Group:
 
     def __post_init__(self) -> None:
         # Most layers are alike, and finding the longest context asks for the blocks of many lengths.
-        object.__setattr__(self, "distinct", frozenset(self.specs))
+        object.__setattr__(self, "distinct", frozenset(_once(self.specs)))
 
     @property
     def page_bytes(self) -> int:
@@ -168,8 +168,13 @@ def _uniform(specs: Sequence[CacheSpec]) -> bool:
         and spec.reach == first.reach
         and spec.state_blocks == first.state_blocks
         and (spec.kind != "state" or spec.page_bytes == first.page_bytes)
-        for spec in specs
+        for spec in _once(specs)
     )
+
+
+def _once(specs: Sequence[CacheSpec]) -> Iterable[CacheSpec]:
+    """Each object once: like layers share theirs."""
+    return {id(spec): spec for spec in specs}.values()
 
 
 def _unified(specs: Sequence[CacheSpec]) -> list[CacheSpec]:

@@ -5,6 +5,7 @@ A block is `block_size` tokens of an attention layer, or the whole state of one 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import lcm
 from typing import Literal
@@ -17,7 +18,7 @@ from willfit.architectures.mixers import (
     LatentAttention,
     Mixer,
 )
-from willfit.architectures.model import Architecture
+from willfit.architectures.model import Architecture, Layer
 from willfit.engines.vllm.cache.compressed_pages import compressed_pages
 from willfit.engines.vllm.loading.stages import divided, pipeline_stages
 from willfit.engines.vllm.settings import Resolved, Settings
@@ -265,20 +266,32 @@ def cache_specs(
     parts = divided(architecture.layers, pipeline_stages(len(architecture.layers), stages))
     if settings.mtp:
         parts[-1] = (*parts[-1], *architecture.mtp_layers)
-    specs = [
-        replace(spec, stage=stage) if stage else spec
-        for stage, part in enumerate(parts)
-        for layer in part
-        for mixer in layer.mixers
-        for spec in (
-            (CacheSpec(*page) for page in compressed_pages(mixer, kv_dtype))
-            if isinstance(mixer, CompressedAttention)
-            else _specs_of(mixer, rank)
-        )
-    ]
+    mixers = {id(mixer): mixer for part in parts for layer in part for mixer in layer.mixers}
+    specs = _on_stages(parts, {key: _kept_by(mixer, rank, kv_dtype) for key, mixer in mixers.items()})
     # Gated-delta kernels hand over their state every 64 tokens.
     kinds = {mixer.kind for mixer in _mixers(architecture) if mixer.fixed_states}
     return _align_states(specs, 64 if kinds == {_DELTA} and kinds <= checkpointed else 1)
+
+
+def _kept_by(mixer: Mixer, rank: _Rank, kv_dtype: str) -> list[CacheSpec]:
+    if isinstance(mixer, CompressedAttention):
+        return [CacheSpec(*page) for page in compressed_pages(mixer, kv_dtype)]
+    return _specs_of(mixer, rank)
+
+
+def _on_stages(parts: Sequence[tuple[Layer, ...]], kept: dict[int, list[CacheSpec]]) -> list[CacheSpec]:
+    """What all layers keep, those of each pipeline stage with its number; like layers share their specs."""
+    specs: list[CacheSpec] = []
+    for stage, part in enumerate(parts):
+        here = (
+            {key: [replace(spec, stage=stage) for spec in own] for key, own in kept.items()}
+            if stage
+            else kept
+        )
+        for layer in part:
+            for mixer in layer.mixers:
+                specs += here[id(mixer)]
+    return specs
 
 
 def _caches_states(architecture: Architecture, settings: Settings, resolved: Resolved) -> bool:
@@ -370,10 +383,13 @@ def _align_states(specs: list[CacheSpec], multiple: int) -> list[CacheSpec]:
     needed = align * ceil_div(largest, align * per_token)
     block = round_up(max(block, needed), block)
     page = block * per_token
-    return [
-        replace(spec, block_size=block, page_bytes=page) if spec.kind == "state" else spec.with_block(block)
+    grown = {
+        id(spec): replace(spec, block_size=block, page_bytes=page)
+        if spec.kind == "state"
+        else spec.with_block(block)
         for spec in specs
-    ]
+    }
+    return [grown[id(spec)] for spec in specs]
 
 
 def is_compressed(architecture: Architecture) -> bool:

@@ -43,8 +43,8 @@ def run(given: Namespace) -> int:
     question = question_given(given)
     found = which_devices(subject, question, engine, devices, is_gguf)
     if given.most is not None:
-        found = [one for one in found if one.option is None or one.option.count <= given.most]
-    able = [one for one in found if one.option is not None]
+        found = [one for one in found if one.way is None or one.way.count <= given.most]
+    able = [one for one in found if one.way is not None]
     if given.json:
         print(json.dumps(which.as_json(found if given.all else able)))
     else:
