@@ -279,7 +279,7 @@ def _kept_by(mixer: Mixer, rank: _Rank, kv_dtype: str) -> list[CacheSpec]:
     return _specs_of(mixer, rank)
 
 
-def _on_stages(parts: Sequence[tuple[Layer, ...]], kept: dict[int, list[CacheSpec]]) -> list[CacheSpec]:
+def _on_stages(parts: Sequence[Sequence[Layer]], kept: dict[int, list[CacheSpec]]) -> list[CacheSpec]:
     """What all layers keep, those of each pipeline stage with its number; like layers share their specs."""
     specs: list[CacheSpec] = []
     for stage, part in enumerate(parts):
