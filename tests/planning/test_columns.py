@@ -21,7 +21,7 @@ from willfit.engines.vllm.startup import profiled
 from willfit.errors import BadInput
 from willfit.estimate import VERDICTS
 from willfit.hardware.table import all_devices
-from willfit.planning.columns import judged
+from willfit.planning.search.columns import judged
 from willfit.quantities import ceil_div
 
 POINTS = 10_000

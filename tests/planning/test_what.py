@@ -10,7 +10,8 @@ from willfit.asking import find_subject, machine_of
 from willfit.checkpoints.catalogue import find
 from willfit.engines.base import Question
 from willfit.engines.table import ask
-from willfit.planning.what import FORMATS, tasks_of, usual_engine, what_runs
+from willfit.planning.formats import ladder
+from willfit.planning.what import tasks_of, usual_engine, what_runs
 from willfit.surfaces.cli.app import main
 
 
@@ -37,7 +38,7 @@ def test_each_is_the_finest_that_an_estimate_says_fits(gpu, engine, question):
         assert one.estimate == ask(engine, one.subject, machine, question)
         assert one.estimate.verdict in ("fits", "tight")
         finer = []
-        for name, _ in FORMATS.get(engine, ((None, 0.0), ("fp8", 0.0), ("awq", 0.0))):
+        for name, _ in ladder(engine):
             subject = subject_of(one.subject.model, name)
             if subject.recipe.name == one.subject.recipe.name:
                 break

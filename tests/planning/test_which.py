@@ -10,8 +10,8 @@ from willfit.asking import find_subject
 from willfit.engines.base import Machine, Question
 from willfit.engines.table import ask
 from willfit.hardware.table import all_devices, every_size, find_device
-from willfit.planning.layouts import COUNTS, together
-from willfit.planning.one_by_one import SIZE_BLIND
+from willfit.planning.search.layouts import COUNTS, together
+from willfit.planning.search.one_by_one import SIZE_BLIND
 from willfit.planning.which import which_devices
 from willfit.surfaces.cli.app import main
 

@@ -36,17 +36,20 @@ class Runs:
     Attributes
     ----------
     dtype, kv_dtype
-        Of what is not quantized, and of the cache.
+        Of what is not quantized, and of the cache; empty for the checkpoint's.
     chunk
-        Tokens of a prompt that are run at once.
+        Tokens of a prompt that are run at once; 0 for what the engine does.
     graphs
         CUDA graphs are captured.
+    pipelined
+        Stages work on different sequences at once, and not one after the other.
     """
 
-    dtype: str
-    kv_dtype: str
-    chunk: int
-    graphs: bool
+    dtype: str = ""
+    kv_dtype: str = ""
+    chunk: int = 0
+    graphs: bool = True
+    pipelined: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,17 @@ def profiles(device_name: str) -> dict[str, dict[str, str]]:
     }
 
 
+def slices_of(card: Device) -> list[tuple[Device, int]]:
+    """Every slice that a card can be divided into, with how many of them it makes; those with engines for media alone
+    are left out."""
+    known = profiles(card.name)
+    return [
+        (_slice(card, profile, known), int(row["max_instances"]))
+        for profile, row in known.items()
+        if "+" not in profile and "-" not in profile
+    ]
+
+
 def find_slice(cards: Sequence[Device], profile: str) -> Device:
     """The slice of the first of these cards that has the profile.
 

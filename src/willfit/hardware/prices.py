@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from willfit.errors import BadInput
@@ -87,3 +87,14 @@ def _price(row: Mapping[str, str]) -> Price:
     if not 0 <= usd < 1e6:
         raise ValueError(usd)
     return Price(usd, row.get("as_of") or "", row.get("source") or "")
+
+
+def with_slices(prices: Prices, slices: Mapping[Device, Sequence[tuple[Device, int]]]) -> Prices:
+    """The prices, and those of MIG slices: each of the card's, which a card makes so many of."""
+    shares = {
+        one: Price(prices[card].usd_per_hour / number, prices[card].as_of, prices[card].source)
+        for card, made in slices.items()
+        if card in prices
+        for one, number in made
+    }
+    return {**shares, **prices}

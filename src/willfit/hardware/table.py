@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 
@@ -35,6 +35,26 @@ def every_size(device: Device) -> tuple[Device, ...]:
     """A device of the table in each size that it is sold with; itself if there is one only."""
     sizes = device.memory_options_bytes
     return tuple(_with_ram(device, size // GIB, [device]) for size in sizes) or (device,)
+
+
+def matching(text: str) -> tuple[Device, ...]:
+    """Devices whose name, vendor or generation has all words of `text`, or of one of its parts between commas.
+
+    Raises
+    ------
+    BadInput
+        If there is none.
+    """
+    parts = [words for part in text.lower().split(",") if (words := part.split())]
+    found = tuple(device for device in all_devices() if any(_has(device, words) for words in parts))
+    if not found:
+        raise BadInput(f"no device is called anything like {text!r}", "willfit gpus lists them all")
+    return found
+
+
+def _has(device: Device, words: Sequence[str]) -> bool:
+    said = f"{device.name} {device.vendor} {device.arch}".lower()
+    return all(word in said for word in words)
 
 
 def find_device(text: str) -> Device:

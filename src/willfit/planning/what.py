@@ -13,20 +13,11 @@ from willfit.engines.base import Machine, Question, Subject
 from willfit.engines.table import ask
 from willfit.errors import BadInput
 from willfit.estimate import Estimate
+from willfit.planning.formats import ladder
 from willfit.speed.answer import Speed, speed_of
 
 Task = Literal["chat", "code", "embed", "vision"]
 TASKS: tuple[Task, ...] = ("chat", "code", "embed", "vision")
-
-#: Formats that people make for an engine, down to four bits, the finest first, with the fewest bits that a weight of
-#: them takes.
-FORMATS: dict[str, tuple[tuple[str | None, float], ...]] = {
-    "llama.cpp": (("q8_0", 8.5), ("q6_k", 6.5625), ("q5_k_m", 5.5), ("q4_k_m", 4.5)),
-    "mlx": ((None, 4), ("mlx8", 8.5), ("mlx6", 6.5), ("mlx4", 4.5)),
-    "transformers": ((None, 4), ("bnb-int8", 8), ("nf4", 4)),
-}  # fmt: skip
-#: Of other engines.
-_SERVED: tuple[tuple[str | None, float], ...] = ((None, 4), ("fp8", 8), ("awq", 4))
 
 #: Cards that people have at home, by the beginnings of their names.
 _AT_HOME = ("GeForce", "Radeon", "Arc", "TITAN", "Ryzen", "device with")
@@ -120,7 +111,7 @@ def _finest(
 ) -> Runs | None:
     """A model in the finest format that surely fits, else in the finest that may; None if it fits in none."""
     tight: Runs | None = None
-    for format_name, bits in FORMATS.get(engine, _SERVED):
+    for format_name, bits in ladder(engine):
         if candidate.parameters * bits / 8 > room:
             continue
         try:

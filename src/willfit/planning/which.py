@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from functools import partial
 
 from willfit.engines.base import Machine, Question, Subject
-from willfit.engines.table import default_engine
 from willfit.engines.vllm import NAME as VLLM
 from willfit.engines.vllm import settings_for
 from willfit.hardware.device import Device
-from willfit.hardware.table import all_devices, every_size
-from willfit.planning.judging import judge
-from willfit.planning.layouts import COUNTS, Layout
-from willfit.planning.ways import Way
+from willfit.planning.search.devices import by_engine, every_device, sized
+from willfit.planning.search.judging import judge
+from willfit.planning.search.layouts import COUNTS, Layout
+from willfit.planning.search.ways import Way
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +58,9 @@ def which_devices(
     """
     import numpy as np
 
-    known = [one for device in devices or all_devices() for one in every_size(device) if one.usable_bytes]
-    by_engine: dict[str, list[Device]] = defaultdict(list)
-    for device in known:
-        by_engine[engine or default_engine(subject, Machine((device,)), is_gguf)].append(device)
+    known = every_device() if devices is None else sized(devices)
     found: list[Found] = []
-    for name, kinds in by_engine.items():
+    for name, kinds in by_engine(subject, known, engine, is_gguf).items():
         ways = judge([subject], name, kinds, question, partial(_whole, engine=name, question=question))
         tried: dict[int, list[Way]] = defaultdict(list)
         for row in np.lexsort((ways.count, ways.device)):

@@ -8,7 +8,7 @@ from math import dist
 import pytest
 
 from willfit.tracing import trace
-from willfit.tracing.export.palette import CATEGORIES, THEMES
+from willfit.pictures.palette import CATEGORIES, THEMES
 
 Triple = tuple[float, ...]
 

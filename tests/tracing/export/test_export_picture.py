@@ -13,9 +13,9 @@ from random_traces import storage, traces
 from willfit.errors import BadInput
 from willfit.quantities import GIB, MIB
 from willfit.tracing.export import picture as of
-from willfit.tracing.export.palette import CATEGORIES, THEMES
+from willfit.pictures.palette import CATEGORIES, THEMES
 from willfit.tracing.export.picture import picture
-from willfit.tracing.export.svg import fitting, ticks
+from willfit.pictures.svg import fitting, ticks
 from willfit.tracing.export.view import Caption
 from willfit.tracing.trace import PhaseStart, Trace
 

@@ -13,7 +13,7 @@ from random_traces import storage, traces
 
 from willfit.errors import BadInput
 from willfit.quantities import MIB
-from willfit.tracing.export.palette import CATEGORIES
+from willfit.pictures.palette import CATEGORIES
 from willfit.tracing.export.timeline import POINTS, timeline
 from willfit.tracing.export.view import Caption
 from willfit.tracing.trace import PhaseStart, Trace

@@ -17,6 +17,7 @@ COMMANDS: tuple[str, ...] = (
     "estimate",
     "train",
     "max",
+    "plan",
     "which-gpu",
     "what",
     "trace",

@@ -36,6 +36,8 @@ SWITCHES: frozenset[str] = frozenset(
         "--sp",
         "--generate",
         "--all",
+        "--mig",
+        "--rejected",
     }
 )
 

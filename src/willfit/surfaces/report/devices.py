@@ -9,29 +9,8 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 
-from willfit.errors import BadInput
 from willfit.hardware.device import Device
-from willfit.hardware.table import all_devices
 from willfit.quantities import GIB
-
-
-def matching(text: str) -> tuple[Device, ...]:
-    """Devices whose name, vendor or generation contains all words of `text`.
-
-    Raises
-    ------
-    BadInput
-        If there is none.
-    """
-    words = text.lower().split()
-    found = tuple(
-        device
-        for device in all_devices()
-        if all(word in f"{device.name} {device.vendor} {device.arch}".lower() for word in words)
-    )
-    if not found:
-        raise BadInput(f"no device is called anything like {text!r}", "willfit gpus lists them all")
-    return found
 
 
 def as_json(devices: Sequence[Device]) -> list[dict[str, Any]]:

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from willfit.errors import BadInput
-from willfit.quantities import format_bytes
-from willfit.tracing.export.palette import CATEGORIES, THEMES, Theme
-from willfit.tracing.export.svg import (
+from willfit.pictures.palette import CATEGORIES, THEMES, Theme
+from willfit.pictures.svg import (
     area,
     clean,
     element,
@@ -18,6 +17,7 @@ from willfit.tracing.export.svg import (
     ticks,
     width_of,
 )  # fmt: skip
+from willfit.quantities import format_bytes
 from willfit.tracing.export.view import Band, Caption, View, step_word, steps, top_of, view
 from willfit.tracing.trace import Trace
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from willfit.pictures.palette import CATEGORIES
 from willfit.quantities import format_bytes
 from willfit.tracing.attribution import (
     Group,
@@ -15,7 +16,6 @@ from willfit.tracing.attribution import (
     by_state,
     groups,
 )  # fmt: skip
-from willfit.tracing.export.palette import CATEGORIES
 from willfit.tracing.trace import Storage
 
 #: Rows of contributors; what is smaller is summed up in one row more.

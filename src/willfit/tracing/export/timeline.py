@@ -9,9 +9,9 @@ from html import escape
 from pathlib import Path
 
 from willfit.errors import BadInput
+from willfit.pictures.palette import CATEGORIES, DARK, LIGHT, THEMES, Theme
 from willfit.quantities import format_bytes
 from willfit.tracing.attribution import alive_at, phase_peaks
-from willfit.tracing.export.palette import CATEGORIES, DARK, LIGHT, THEMES, Theme
 from willfit.tracing.export.tables import (
     categories_table,
     contributors_table,

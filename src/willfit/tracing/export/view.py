@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from willfit.errors import BadInput
+from willfit.pictures.palette import CATEGORIES
 from willfit.tracing.attribution import categories_at, check
-from willfit.tracing.export.palette import CATEGORIES
 from willfit.tracing.trace import Storage, Trace
 
 #: A device's limit above so many times of what is used is not drawn.

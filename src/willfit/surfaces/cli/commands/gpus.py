@@ -20,9 +20,10 @@ def declare(parser: Parser) -> None:
 
 def run(given: Namespace) -> int:
     """Print the table."""
+    from willfit.hardware.table import all_devices, matching
     from willfit.surfaces.report import devices as report
 
-    found = report.matching(given.filter)
+    found = matching(given.filter) if given.filter.strip() else all_devices()
     if given.json:
         print(json.dumps(report.as_json(found)))
     else:

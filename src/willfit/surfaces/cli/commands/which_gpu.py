@@ -33,9 +33,9 @@ def run(given: Namespace) -> int:
     """Print the devices; 0 if there is one, 1 if none does."""
     from willfit.asking import find_subject
     from willfit.engines.table import engine_name
+    from willfit.hardware.table import matching
     from willfit.planning.which import which_devices
     from willfit.surfaces.report import which
-    from willfit.surfaces.report.devices import matching
 
     engine = None if given.engine is None else engine_name(given.engine)
     subject, is_gguf = find_subject(given.model, given.format, given.revision, given.offline, engine)

@@ -10,7 +10,7 @@ from willfit.engines.base import Subject
 from willfit.engines.budget import Runs
 from willfit.estimate import VERDICTS, Verdict
 from willfit.hardware.device import Device
-from willfit.planning.layouts import Layout
+from willfit.planning.search.layouts import Layout
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -112,3 +112,8 @@ class Way:
     def count(self) -> int:
         """Devices in all."""
         return self.layout.devices
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What tells it from other ways of one search."""
+        return id(self.subject), self.engine, self.device, self.layout, self.kv_dtype

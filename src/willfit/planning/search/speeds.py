@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from willfit.planning.layouts import Layout
-from willfit.planning.ways import Ways
+from willfit.planning.search.layouts import Layout
+from willfit.planning.search.ways import Ways
 from willfit.quantities import DTYPE_BYTES
 from willfit.speed.certainty import certainty_of
 from willfit.speed.columns import chosen, stacked
@@ -74,13 +74,17 @@ def speeds_of(ways: Ways, rows: Real, context: int, users: int) -> Speeds:
         key = subject_at, layout.tensor, layout.experts, run
         if key not in works:
             subject = ways.subjects[subject_at]
-            works[key] = work_of(subject, layout.tensor, layout.experts, run.dtype, run.cached_bytes)
+            works[key] = work_of(
+                subject, layout.tensor, layout.experts, run.dtype or None, run.cached_bytes or None
+            )
         habits = usual if run.graphs else replace(usual, graphs=False, captured_tokens=0)
         devices = ways.device[here]
         stage = Stage(chosen(rates, place[devices]), 1 / layout.pipeline, 1 / layout.pipeline)
         stages = (stage,) * layout.pipeline
         chunk = run.chunk or habits.chunk
-        plan = with_habits(Plan(works[key], stages, True, layout.experts, layout.data, chunk=chunk), habits)
+        plan = with_habits(
+            Plan(works[key], stages, run.pipelined, layout.experts, layout.data, chunk=chunk), habits
+        )
         servers = ways.replicas[here] * layout.data
         room = np.maximum(ways.room[here] / servers, 1.0)
         running = np.minimum(ways.sequences[here], np.floor(room))
@@ -101,20 +105,21 @@ class _Computed:
     cached_bytes: float
     chunk: int
     graphs: bool
+    pipelined: bool
 
 
 def _alike(ways: Ways, rows: Real) -> Iterator[tuple[int, Layout, _Computed, Real]]:
     """Rows of one subject, layout and manner together."""
     import numpy as np
 
-    manners: dict[tuple[float, float, int, bool], int] = {}
+    manners: dict[tuple[object, ...], int] = {}
     computed: list[_Computed] = []
     manner = []
     for run in ways.runs:
         cached = DTYPE_BYTES.get(run.kv_dtype, 0)
-        key = DTYPE_BYTES.get(run.dtype, 0), cached, run.chunk, run.graphs
+        key = DTYPE_BYTES.get(run.dtype, 0), cached, run.chunk, run.graphs, run.pipelined
         if key not in manners:
-            computed.append(_Computed(run.dtype, cached, run.chunk, run.graphs))
+            computed.append(_Computed(run.dtype, cached, run.chunk, run.graphs, run.pipelined))
         manner.append(manners.setdefault(key, len(manners)))
     columns = ways.subject[rows], ways.layout[rows], np.array(manner)[ways.run[rows]]
     key = (columns[0] * len(ways.layouts) + columns[1]) * len(computed) + columns[2]

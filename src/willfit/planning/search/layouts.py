@@ -10,6 +10,9 @@ from willfit.hardware.device import Device
 #: How many devices are tried together.
 COUNTS = (1, 2, 4, 8, 16, 32, 64)
 
+#: More devices than so are not planned for.
+MOST = max(COUNTS)
+
 #: Devices of one machine; those without links of their own stay within one.
 MACHINE = 8
 #: What `Device.interconnect` says of such.
@@ -62,7 +65,13 @@ def together(device: Device) -> int:
     """How many of a device work on one model: as many as machines have, or clusters where they are linked."""
     if device.unified_memory:
         return 1
-    return MACHINE if device.interconnect in _NO_LINK else max(COUNTS)
+    return MACHINE if device.interconnect in _NO_LINK else MOST
+
+
+def counts_up_to(most: int) -> tuple[int, ...]:
+    """Numbers of devices that are tried: doubling ones, and those that divide all of them evenly."""
+    even = {count for count in range(1, most + 1) if most % count == 0}
+    return tuple(sorted(even | {count for count in COUNTS if count <= most}))
 
 
 def servers(most: int, sparse: bool) -> Iterator[Layout]:
@@ -78,8 +87,9 @@ def servers(most: int, sparse: bool) -> Iterator[Layout]:
     sparse
         The model has routed experts, which ranks may share out.
     """
-    for tensor in (count for count in COUNTS if count <= min(most, MACHINE)):
-        for others in (count for count in COUNTS if count * tensor <= most):
+    counts = counts_up_to(most)
+    for tensor in (count for count in counts if count <= MACHINE):
+        for others in (count for count in counts if count * tensor <= most):
             if others == 1 or most <= MACHINE or tensor == MACHINE:
                 yield Layout(tensor, others)
             if sparse and tensor * others > 1:

@@ -12,21 +12,22 @@ from willfit.engines.table import ask, newest_version
 from willfit.errors import BadInput
 from willfit.estimate import VERDICTS, Estimate
 from willfit.hardware.device import Device
-from willfit.planning.columns import DOES_NOT_FIT, FITS
-from willfit.planning.layouts import Layout, together
-from willfit.planning.ways import Ways
+from willfit.planning.search.columns import DOES_NOT_FIT, FITS
+from willfit.planning.search.layouts import Layout, together
+from willfit.planning.search.ways import Ways
 from willfit.quantities import ceil_div
 
 #: Engines that allocate what a question needs and nothing by what a device has.
 SIZE_BLIND = frozenset(("llama.cpp",))
 
-#: Nothing is known of how an engine computes but what its estimates say.
-_RUNS = Runs("", "", 0, graphs=True)
+#: How engines compute whose ranks divide tensors, and those that deal layers out to devices.
+_RUNS = (Runs(), Runs(pipelined=False))
 
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
     layout: Layout
+    dealt: bool
     verdict: int
     peak: int
     spare: int
@@ -82,7 +83,7 @@ def _one(
     least = int(subject.weight_bytes * subject.weight_sureness[0])
     if least > usable * count:
         needed = least // count
-        return _Judged(Layout(count), DOES_NOT_FIT, needed, usable - needed, 0, "")
+        return _Judged(Layout(1, count), True, DOES_NOT_FIT, needed, usable - needed, 0, "")
     key = subject_at, (_without_size(device) if engine in SIZE_BLIND else device), count, question
     if key not in known:
         try:
@@ -91,14 +92,16 @@ def _one(
             known[key] = error
     answer = known[key]
     if isinstance(answer, BadInput):
-        return _Judged(Layout(count), DOES_NOT_FIT, 0, 0, 0, answer.message)
+        return _Judged(Layout(1, count), True, DOES_NOT_FIT, 0, 0, 0, answer.message)
     answer = replace(answer, devices=tuple(replace(one, usable_bytes=usable) for one in answer.devices))
     spare = [usable - one.peak_bytes for one in answer.devices]
     spare += [demand.pool_bytes - demand.needed_bytes for demand in answer.demands]
     peak = max((one.peak_bytes for one in answer.devices), default=0)
     holds = int(answer.capacity.max_concurrency) if answer.capacity else question.users
+    layout = _layout(answer, count)
     return _Judged(
-        _layout(answer, count),
+        layout or Layout(1, count),
+        layout is None,
         VERDICTS.index(answer.verdict),
         peak,
         min(spare, default=0),
@@ -107,12 +110,12 @@ def _one(
     )
 
 
-def _layout(answer: Estimate, count: int) -> Layout:
-    """As an estimate has it; layers are dealt out to devices where it says nothing."""
+def _layout(answer: Estimate, count: int) -> Layout | None:
+    """As an estimate has it; None where layers are dealt out to devices."""
     tensor = answer.details.get("tensor_parallel")
     if isinstance(tensor, int) and tensor > 0 and count % tensor == 0:
         return Layout(tensor, count // tensor)
-    return Layout(1, count)
+    return None
 
 
 def _without_size(device: Device) -> Device:
@@ -143,11 +146,11 @@ def _ways(
         engine, version, subjects, devices,
         layout=of(lambda s, d, k, r, u, one: layouts.setdefault(one.layout, len(layouts))),
         reason=of(lambda s, d, k, r, u, one: reasons.setdefault(one.reason, len(reasons))),
-        layouts=tuple(layouts), kv_dtypes=kv_dtypes, runs=(_RUNS,), reasons=tuple(reasons),
+        layouts=tuple(layouts), kv_dtypes=kv_dtypes, runs=_RUNS, reasons=tuple(reasons),
         subject=of(lambda s, d, k, r, u, one: s),
         device=of(lambda s, d, k, r, u, one: d),
         kv_dtype=of(lambda s, d, k, r, u, one: k),
-        run=of(lambda s, d, k, r, u, one: 0),
+        run=of(lambda s, d, k, r, u, one: int(one.dealt)),
         replicas=of(lambda s, d, k, r, u, one: r),
         sequences=of(lambda s, d, k, r, u, one: u),
         verdict=of(lambda s, d, k, r, u, one: one.verdict),

@@ -15,10 +15,10 @@ from willfit.engines.vllm.kinds import kind_of
 from willfit.engines.vllm.settings import Settings
 from willfit.engines.vllm.shared import Shared
 from willfit.hardware.device import Device
-from willfit.planning.gathering import Rows
-from willfit.planning.layouts import Layout, together
-from willfit.planning.one_by_one import one_by_one
-from willfit.planning.ways import Ways
+from willfit.planning.search.gathering import Rows
+from willfit.planning.search.layouts import Layout, together
+from willfit.planning.search.one_by_one import one_by_one
+from willfit.planning.search.ways import Ways
 
 #: Layouts of a server of a model over up to so many devices that work together, each with numbers of such servers.
 Spread = Callable[[Subject, int], Sequence[tuple[Layout, Sequence[int]]]]
@@ -81,7 +81,7 @@ def _in_columns(
             for layout, servers in spread(subject, most):
                 each = least // layout.server_devices
                 for kv_at, kv_dtype in enumerate(kv_dtypes):
-                    settings = settled(subject, _spread(base, layout, kv_dtype))
+                    settings = settled(subject, laid_out(base, layout, kv_dtype))
                     for kind, on, largest in of_reach:
                         is_over = each > largest
                         one = _weights_alone(each) if is_over else budget(subject, kind, settings, shared)
@@ -89,7 +89,8 @@ def _in_columns(
     return rows.judged(subjects, engine, version, devices, kv_dtypes, question.users, usable)
 
 
-def _spread(settings: Settings, layout: Layout, kv_dtype: str) -> Settings:
+def laid_out(settings: Settings, layout: Layout, kv_dtype: str) -> Settings:
+    """vLLM's settings of one server with a layout."""
     return replace(
         settings,
         kv_cache_dtype=kv_dtype,
@@ -103,4 +104,4 @@ def _spread(settings: Settings, layout: Layout, kv_dtype: str) -> Settings:
 def _weights_alone(size: int) -> Budget:
     """Of weights that are more than any device of a kind holds."""
     nothing = Sum(0, 0.0, 0.0)
-    return Budget(1.0, nothing, Sum(size, 0.0, 0.0), (), 0, 0, 0, 0, 0, Runs("", "", 0, graphs=False))
+    return Budget(1.0, nothing, Sum(size, 0.0, 0.0), (), 0, 0, 0, 0, 0, Runs())

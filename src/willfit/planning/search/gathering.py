@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from willfit.engines.base import Subject
 from willfit.engines.budget import Budget, Runs
 from willfit.hardware.device import Device
-from willfit.planning.columns import judged
-from willfit.planning.layouts import Layout
-from willfit.planning.ways import Ways
+from willfit.planning.search.columns import judged
+from willfit.planning.search.layouts import Layout
+from willfit.planning.search.ways import Ways
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -1,0 +1,1 @@
+"""Drawing: SVG as text, and the colours of light and dark backgrounds."""

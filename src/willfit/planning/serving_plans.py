@@ -1,0 +1,165 @@
+"""From what someone asks for to ranked plans of serving: model, devices and prices are found, and all ways searched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from willfit.asking import find_subject
+from willfit.engines.base import Question, Subject
+from willfit.engines.table import engine_name
+from willfit.errors import BadInput
+from willfit.hardware.device import Device
+from willfit.hardware.prices import Price, bundled_prices, read_prices
+from willfit.hardware.table import matching, parse_devices
+from willfit.planning.formats import stored
+from willfit.planning.search.devices import by_engine, divided, every_device, sized
+from willfit.planning.search.figures import limit_of
+from willfit.planning.search.layouts import MOST
+from willfit.planning.search.searching import Plan, Searched, Wanted, search
+from willfit.planning.search.settling import Settled, longest_context, settled
+from willfit.planning.serving import CONTEXT
+
+#: What a checkpoint's own format is called.
+STORED = "stored"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What someone asks for, in the words of the command.
+
+    Attributes
+    ----------
+    model, context, users
+        What shall be served.
+    goal
+        See `search.goals.GOALS`; None for the lowest price, or the highest throughput of `within`.
+    needs
+        Limits, such as `per-user >= 20`.
+    within, among, mig
+        No more than these devices; only devices with these words; MIG slices as well.
+    prices
+        A file; None for the bundled ones.
+    engine, version, formats, kv_dtypes
+        None for what people use.
+    most
+        So many plans are settled.
+    """
+
+    model: str
+    context: int | None = None
+    users: int = 1
+    goal: str | None = None
+    needs: tuple[str, ...] = ()
+    within: str | None = None
+    among: str | None = None
+    mig: bool = False
+    prices: str | None = None
+    engine: str | None = None
+    version: str | None = None
+    formats: tuple[str, ...] | None = None
+    kv_dtypes: tuple[str, ...] | None = None
+    revision: str | None = None
+    offline: bool = False
+    most: int = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """Ranked plans.
+
+    Attributes
+    ----------
+    asked, question, goal
+        What was asked for.
+    plans
+        The best of each device and format, each with the estimate of one of its servers.
+    found
+        All that the search says.
+    prices
+        By device.
+    unpriced
+        How many kinds of devices have none, where the price decides.
+    """
+
+    asked: Asked
+    question: Question
+    goal: str
+    plans: Sequence[tuple[Plan, Settled]]
+    found: Searched
+    prices: Mapping[Device, Price]
+    unpriced: int
+
+
+def plan_serving(asked: Asked, step: Callable[[str], None] = lambda engine: None) -> Planned:
+    """Search all ways to serve a model.
+
+    Parameters
+    ----------
+    step
+        Called with each engine that is begun.
+
+    Raises
+    ------
+    BadInput
+        If anything that was asked for cannot be used.
+    """
+    goal = asked.goal or ("price" if asked.within is None else "throughput")
+    limits = [limit_of(text) for text in asked.needs]
+    prices = bundled_prices() if asked.prices is None else read_prices(asked.prices)
+    devices, caps = _devices(asked)
+    if asked.mig:
+        devices, prices = divided(devices, prices)
+    engine = None if asked.engine is None else engine_name(asked.engine)
+    first, is_gguf = find_subject(asked.model, None, asked.revision, asked.offline, engine)
+    wanted = Wanted(goal, limits, caps, asked.kv_dtypes or ())
+    named = [one for one in devices if one in prices] if wanted.cost == "price" else devices
+    if not named:
+        raise BadInput(
+            "none of these devices has a price", "give one with --prices FILE, or ask for --goal devices"
+        )
+    on = by_engine(first, named, engine, is_gguf)
+    question = Question(asked.context, asked.users, version=asked.version)
+    subjects = {name: _subjects(asked, name) for name in on}
+    question = replace(question, context=question.context_for(first.architecture))
+    found = search(subjects, on, question, prices, wanted, step)
+    plans = _settled(found, question, goal, asked.most)
+    return Planned(asked, question, goal, plans, found, prices, len(devices) - len(named))
+
+
+def _devices(asked: Asked) -> tuple[list[Device], Mapping[Device, int]]:
+    """The kinds of devices that are searched, and how many of each there are at most."""
+    if asked.within is not None:
+        given = parse_devices(asked.within)
+        caps = {device: given.count(device) for device in given}
+        most = max(caps.values())
+        if most > MOST:
+            raise BadInput(f"--within has {most} of a device", f"no more than {MOST} are planned for")
+        unknown = next((one for one in caps if not one.usable_bytes), None)
+        if unknown is not None:
+            raise BadInput(f"how much memory {unknown.name} has is not known", "name another device")
+        return list(caps), caps
+    devices = every_device() if asked.among is None else sized(matching(asked.among))
+    return devices, {}
+
+
+def _subjects(asked: Asked, engine: str) -> list[Subject]:
+    def of(name: str | None) -> Subject:
+        chosen = None if name == STORED else name
+        return find_subject(asked.model, chosen, asked.revision, asked.offline, engine)[0]
+
+    return stored(engine, asked.formats, of)
+
+
+def _settled(found: Searched, question: Question, goal: str, most: int) -> list[tuple[Plan, Settled]]:
+    """The first plans with the estimates of their servers; the longest contexts solved for."""
+    plans = list(found.plans[:most])
+    if goal == "context":
+        plans = [_with_context(plan, question) for plan in plans]
+        plans.sort(key=lambda plan: -plan.figures["context"])
+    return [(plan, settled(plan.way, question)) for plan in plans]
+
+
+def _with_context(plan: Plan, question: Question) -> Plan:
+    longest = longest_context(plan.way, question, CONTEXT)
+    return replace(plan, figures={**plan.figures, "context": float(longest.step or 0)})
