@@ -36,7 +36,7 @@ Prices = Mapping[Device, Price]
 
 
 def bundled_prices() -> Prices:
-    """The lowest list prices that were found in public price lists."""
+    """The lowest on-demand list prices that were found in dated public price lists, of one device for an hour."""
     return {find_device(row["device"]): _price(row) for row in rows("prices.csv")}
 
 
