@@ -16,6 +16,8 @@ from willfit.estimate import Estimate
 from willfit.launch.table import parse_command
 from willfit.launch.writing.table import writer_of
 from willfit.launch.writing.written import Order, Written
+from willfit.planning.search.settling import server_of, settings_of
+from willfit.planning.search.ways import Way
 from willfit.quantities import format_bytes
 
 if TYPE_CHECKING:
@@ -121,6 +123,29 @@ def handed_over(
     if engine == "ollama":
         order = replace(order, chat_template=chat_template_of(model, subject.gguf, revision))
     return Launchable(answer, order, writer.write(order))
+
+
+def launch_way(
+    model: str,
+    way: Way,
+    question: Question,
+    format_name: str | None = None,
+    revision: str | None = None,
+    offline: bool = False,
+) -> Launchable:
+    """The command of one server of a way that a search found.
+
+    Raises
+    ------
+    BadInput
+        If no command can be written for it.
+    """
+    writer_of(way.engine)
+    machine, share = server_of(way, question)
+    if format_name is not None and way.subject.gguf is None:
+        format_name = _made(way.engine, model, way.subject, format_name, revision, offline)
+    settings = settings_of(way, machine, share)
+    return handed_over(way.engine, model, way.subject, machine, settings, share.users, format_name, revision)
 
 
 def launch_training(

@@ -25,14 +25,14 @@ def ladder(engine: str) -> tuple[tuple[str | None, float], ...]:
 
 
 def stored(
-    engine: str, names: Sequence[str] | None, subject_of: Callable[[str | None], Subject]
-) -> list[Subject]:
+    engine: str, names: Sequence[str | None] | None, subject_of: Callable[[str | None], Subject]
+) -> list[tuple[str | None, Subject]]:
     """A model in the formats that were asked for, or in those of an engine that take less than it is stored in.
 
     Parameters
     ----------
     names
-        Formats; None for the engine's own.
+        Formats, None among them for the checkpoint's own; None for those of the engine.
     subject_of
         The model in a format.
 
@@ -42,8 +42,8 @@ def stored(
         If a format that was asked for is none of this model.
     """
     if names is not None:
-        return [subject_of(name) for name in names]
-    found: list[Subject] = []
+        return [(name, subject_of(name)) for name in names]
+    found: list[tuple[str | None, Subject]] = []
     for name, _ in ladder(engine):
         try:
             subject = subject_of(name)
@@ -51,6 +51,6 @@ def stored(
             if name is None:
                 raise
             continue
-        if not found or subject.weight_bytes < found[-1].weight_bytes:
-            found.append(subject)
+        if not found or subject.weight_bytes < found[-1][1].weight_bytes:
+            found.append((name, subject))
     return found

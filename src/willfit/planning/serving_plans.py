@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from willfit.asking import find_subject
 from willfit.engines.base import Question, Subject
-from willfit.engines.table import engine_name
+from willfit.engines.table import FALLBACK_ENGINE, engine_name
 from willfit.errors import BadInput
 from willfit.hardware.device import Device
 from willfit.hardware.prices import Price, bundled_prices, read_prices
@@ -78,6 +78,8 @@ class Planned:
         All that the search says.
     prices
         By device.
+    names
+        What each subject's format was asked for by, by the subject's identity; None for the checkpoint's own.
     unpriced
         How many kinds of devices have none, where the price decides.
     """
@@ -88,6 +90,7 @@ class Planned:
     plans: Sequence[tuple[Plan, Settled]]
     found: Searched
     prices: Mapping[Device, Price]
+    names: Mapping[int, str | None]
     unpriced: int
 
 
@@ -119,12 +122,17 @@ def plan_serving(asked: Asked, step: Callable[[str], None] = lambda engine: None
             "none of these devices has a price", "give one with --prices FILE, or ask for --goal devices"
         )
     on = by_engine(first, named, engine, is_gguf)
+    if engine is None and len(on) > 1:
+        # What no server runs on may still run a model, but nobody plans for it.
+        on.pop(FALLBACK_ENGINE, None)
     question = Question(asked.context, asked.users, version=asked.version)
-    subjects = {name: _subjects(asked, name) for name in on}
+    made = {name: _subjects(asked, name) for name in on}
+    subjects = {engine: [subject for _, subject in both] for engine, both in made.items()}
+    names = {id(subject): name for both in made.values() for name, subject in both}
     question = replace(question, context=question.context_for(first.architecture))
     found = search(subjects, on, question, prices, wanted, step)
     plans = _settled(found, question, goal, asked.most)
-    return Planned(asked, question, goal, plans, found, prices, len(devices) - len(named))
+    return Planned(asked, question, goal, plans, found, prices, names, len(devices) - len(named))
 
 
 def _devices(asked: Asked) -> tuple[list[Device], Mapping[Device, int]]:
@@ -140,15 +148,18 @@ def _devices(asked: Asked) -> tuple[list[Device], Mapping[Device, int]]:
             raise BadInput(f"how much memory {unknown.name} has is not known", "name another device")
         return list(caps), caps
     devices = every_device() if asked.among is None else sized(matching(asked.among))
-    return devices, {}
+    # Desks have one computer with its memory in common.
+    return devices, {device: 1 for device in devices if device.unified_memory}
 
 
-def _subjects(asked: Asked, engine: str) -> list[Subject]:
+def _subjects(asked: Asked, engine: str) -> list[tuple[str | None, Subject]]:
+    """The model in every format that is searched, each with the format's name."""
+
     def of(name: str | None) -> Subject:
-        chosen = None if name == STORED else name
-        return find_subject(asked.model, chosen, asked.revision, asked.offline, engine)[0]
+        return find_subject(asked.model, name, asked.revision, asked.offline, engine)[0]
 
-    return stored(engine, asked.formats, of)
+    formats = None if asked.formats is None else [None if name == STORED else name for name in asked.formats]
+    return stored(engine, formats, of)
 
 
 def _settled(found: Searched, question: Question, goal: str, most: int) -> list[tuple[Plan, Settled]]:

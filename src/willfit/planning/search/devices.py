@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from willfit.engines.base import Machine, Subject
 from willfit.engines.table import default_engine
@@ -31,7 +31,7 @@ def divided(devices: Iterable[Device], prices: Prices) -> tuple[list[Device], Pr
 
 def by_engine(
     subject: Subject, devices: Iterable[Device], engine: str | None, is_gguf: bool
-) -> Mapping[str, list[Device]]:
+) -> dict[str, list[Device]]:
     """Devices by the engine that runs the model on them: the one that is asked for, or that people would use."""
     found: dict[str, list[Device]] = defaultdict(list)
     for device in devices:

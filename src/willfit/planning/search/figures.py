@@ -12,6 +12,7 @@ from willfit.hardware.device import Device
 from willfit.hardware.prices import Price
 from willfit.planning.search.speeds import Speeds
 from willfit.planning.search.ways import Ways
+from willfit.quantities import DTYPE_BYTES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,6 +53,7 @@ KINDS = (
     Kind("throughput", "tokens a second of all users that were asked for", "tok/s", more=True),
     Kind("full", "tokens a second of as many users as fit", "tok/s", more=True),
     Kind("bits", "bits of a stored weight", more=True),
+    Kind("cache-bits", "bits of a cached element", more=True),
     Kind("headroom", "share of a device that is left over where least is", "%", more=True),
 )
 BY_NAME = {kind.name: kind for kind in KINDS}
@@ -128,6 +130,7 @@ def figures_of(ways: Ways, rows: Real, speeds: Speeds, prices: Mapping[Device, P
         "throughput": speeds.total[rows],
         "full": full,
         "bits": bits[ways.subject[rows]],
+        "cache-bits": np.array([8 * DTYPE_BYTES.get(one.kv_dtype, 2) for one in ways.runs])[ways.run[rows]],
         "headroom": np.maximum(ways.spare[rows], 0) / usable[device],
     }
 

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 #: Goals with the figures that decide, the first of them first. Headroom breaks ties, and of what leaves as much the
 #: faster comes first.
 GOALS: dict[str, tuple[str, ...]] = {
-    "price": ("price", "bits", "headroom", "full"),
-    "devices": ("devices", "headroom", "bits", "full"),
-    "throughput": ("full", "bits", "headroom", "devices"),
-    "latency": ("per-user", "bits", "headroom", "devices"),
-    "cost": ("cost", "bits", "headroom", "devices"),
-    "context": ("context", "devices", "bits", "headroom", "full"),
+    "price": ("price", "bits", "cache-bits", "headroom", "full"),
+    "devices": ("devices", "headroom", "bits", "cache-bits", "full"),
+    "throughput": ("full", "bits", "cache-bits", "headroom", "devices"),
+    "latency": ("per-user", "bits", "cache-bits", "headroom", "devices"),
+    "cost": ("cost", "bits", "cache-bits", "headroom", "devices"),
+    "context": ("context", "devices", "bits", "cache-bits", "headroom", "full"),
 }
 
 #: Shares that agree to the percent are alike.
@@ -28,6 +28,11 @@ _PERCENT = 100
 
 #: What is weighed against each other: less of the first, more of the others.
 TRADED = ("full", "per-user", "bits")
+
+
+def is_more(name: str) -> bool:
+    """Whether more of a figure is better."""
+    return name == "context" or BY_NAME[name].more
 
 
 def ranked(figures: Mapping[str, Real], order: Sequence[str]) -> Real:
@@ -44,7 +49,7 @@ def ranked(figures: Mapping[str, Real], order: Sequence[str]) -> Real:
 
     keys = []
     for name in reversed(order):
-        more = name == "context" or BY_NAME[name].more
+        more = is_more(name)
         values = figures[name].astype(np.float64)
         # What agrees to five digits is alike: the next figure decides.
         signed = -values if more else values

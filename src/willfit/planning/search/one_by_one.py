@@ -45,8 +45,9 @@ def one_by_one(
 ) -> Ways:
     """Judge ways by an estimate for each number of devices; how an engine spreads a model over them is its own choice.
 
-    No estimate is asked for where the weights alone are too large, nor for more devices than surely do, nor where a
-    device like it was asked about before.
+    No estimate is asked for where the weights alone are too large, nor for servers of more devices than one that does
+    alone, nor where a device like it was asked about before. Of numbers of servers the fewest that surely do are among
+    the rows, and twice as many and more, which hold as many times the users.
     """
     known: dict[object, Estimate | BadInput] = {}
     rows: list[tuple[int, int, int, int, int, _Judged]] = []
@@ -56,38 +57,70 @@ def one_by_one(
             for layout, servers in spread(subject, together(device)):
                 counts.setdefault(layout.server_devices, servers)
             for kv_at, kv_dtype in enumerate(kv_dtypes):
-                done: set[int] = set()
                 for count in sorted(counts):
-                    for replicas in counts[count]:
-                        if replicas in done:
-                            continue
-                        share = replace(question, users=ceil_div(question.users, replicas), kv_dtype=kv_dtype)
-                        one = _one(subject, subject_at, engine, device, count, share, known)
-                        rows.append((subject_at, device_at, kv_at, replicas, share.users, one))
-                        if one.verdict == FITS:
-                            done.add(replicas)
+                    of = _Server(
+                        subject, subject_at, engine, device, count, replace(question, kv_dtype=kv_dtype)
+                    )
+                    judged = _fewest(of, counts[count], known)
+                    rows += [
+                        (subject_at, device_at, kv_at, servers, users, one) for servers, users, one in judged
+                    ]
+                    if judged[0][2].verdict == FITS and judged[0][0] == 1:
+                        break
     return _ways(subjects, engine, question.version or newest_version(engine), devices, kv_dtypes, rows)
 
 
-def _one(
-    subject: Subject,
-    subject_at: int,
-    engine: str,
-    device: Device,
-    count: int,
-    question: Question,
-    known: dict[object, Estimate | BadInput],
-) -> _Judged:
+@dataclass(frozen=True, slots=True)
+class _Server:
+    """So many devices that run a model together, and what all servers are asked for."""
+
+    subject: Subject
+    subject_at: int
+    engine: str
+    device: Device
+    count: int
+    question: Question
+
+
+def _fewest(
+    of: _Server, numbers: Sequence[int], known: dict[object, Estimate | BadInput]
+) -> list[tuple[int, int, _Judged]]:
+    """The fewest servers that surely do, with the users of each, and more of them; else the most that there are.
+
+    A server of fewer users needs no more, so that whatever the numbers before do not hold need not be asked.
+    """
+
+    def at(place: int) -> tuple[int, int, _Judged]:
+        share = ceil_div(of.question.users, numbers[place])
+        return numbers[place], share, _one(of, share, known)
+
+    low, high = 0, len(numbers) - 1
+    last = at(high)
+    if last[2].verdict != FITS:
+        return [last]
+    while low < high:
+        middle = (low + high) // 2
+        if at(middle)[2].verdict == FITS:
+            high = middle
+        else:
+            low = middle + 1
+    return [at(place) for place in range(low, len(numbers))]
+
+
+def _one(of: _Server, users: int, known: dict[object, Estimate | BadInput]) -> _Judged:
     """A number of devices, asked about or known."""
+    subject, device, count = of.subject, of.device, of.count
+    question = replace(of.question, users=users)
     usable = device.usable_bytes or 0
     least = int(subject.weight_bytes * subject.weight_sureness[0])
     if least > usable * count:
         needed = least // count
         return _Judged(Layout(1, count), True, DOES_NOT_FIT, needed, usable - needed, 0, "")
-    key = subject_at, (_without_size(device) if engine in SIZE_BLIND else device), count, question
+    like = _without_size(device) if of.engine in SIZE_BLIND else device
+    key = of.subject_at, like, count, question
     if key not in known:
         try:
-            known[key] = ask(engine, subject, Machine((device,) * count), question)
+            known[key] = ask(of.engine, subject, Machine((device,) * count), question)
         except BadInput as error:
             known[key] = error
     answer = known[key]

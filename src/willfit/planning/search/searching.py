@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -12,7 +13,7 @@ from willfit.hardware.device import Device
 from willfit.hardware.prices import Price
 from willfit.planning.search.columns import FITS
 from willfit.planning.search.figures import Limit, figures_of
-from willfit.planning.search.goals import GOALS, TRADED, front, ranked
+from willfit.planning.search.goals import GOALS, TRADED, front, is_more, ranked
 from willfit.planning.search.judging import judge
 from willfit.planning.search.layouts import MOST, Layout, counts_up_to, servers
 from willfit.planning.search.speeds import speeds_of
@@ -98,7 +99,7 @@ class Searched:
     Attributes
     ----------
     plans
-        The best of each device and format, the best of all first.
+        The best of each device, and of coarser formats where they do better, the best of all first.
     front
         Ways of any number of devices that nothing else beats, the least first.
     rejected
@@ -150,7 +151,7 @@ def search(
     plans = [replace(plan, on_front=plan.way.key in ways_on_front) for one in compared for plan in one.plans]
     rejected = [one for part in compared for one in part.rejected]
     return Searched(
-        plans=_ordered(plans, GOALS[wanted.goal]),
+        plans=_ordered(_worth_coarser(plans, GOALS[wanted.goal][0]), GOALS[wanted.goal]),
         front=on_front,
         rejected=sorted(rejected, key=lambda one: (not one.figures, bool(one.way.reason), -one.closeness)),
         judged=sum(one.judged for one in compared),
@@ -238,6 +239,19 @@ def _rejected(
         broken = [one for one in limits if own and not one.kept(np.array(own[one.kind.name]))]
         found.append(Rejected(ways.way(int(row)), own, broken, float(closeness[row])))
     return found
+
+
+def _worth_coarser(plans: Sequence[Plan], decisive: str) -> list[Plan]:
+    """Without those that a finer format on the same device does as well."""
+    sign = -1 if is_more(decisive) else 1
+    best: dict[Device, float] = {}
+    kept = []
+    for plan in sorted(plans, key=lambda one: -one.figures["bits"]):
+        value = sign * plan.figures[decisive]
+        if value < best.get(plan.way.device, math.inf):
+            best[plan.way.device] = value
+            kept.append(plan)
+    return kept
 
 
 def _ordered(plans: Sequence[Plan], names: Sequence[str]) -> list[Plan]:

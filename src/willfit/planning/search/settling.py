@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from willfit.engines.base import Machine, Question
-from willfit.engines.table import engine_module
+from willfit.engines.table import ask, engine_module
 from willfit.engines.vllm import NAME as VLLM
 from willfit.estimate import Estimate
 from willfit.planning.knobs import Knob
@@ -23,31 +23,40 @@ class Settled:
 
     Attributes
     ----------
-    machine, settings
-        What it runs on, and the engine's settings.
-    users
-        How many it serves.
+    machine, question
+        What it runs on, and what it is asked for.
     estimate, speed
         Its answer; None for the speed where that cannot be said.
     """
 
     machine: Machine
-    settings: Any
-    users: int
+    question: Question
     estimate: Estimate
     speed: Speed | None
 
 
+def server_of(way: Way, question: Question) -> tuple[Machine, Question]:
+    """What one server of a way runs on, and its share of what is asked for."""
+    machine = Machine((way.device,) * way.layout.server_devices)
+    users = ceil_div(question.users, way.layout.replicas)
+    return machine, replace(question, users=users, kv_dtype=way.kv_dtype)
+
+
+def settings_of(way: Way, machine: Machine, share: Question) -> Any:
+    """The settings of an engine for one server."""
+    settings = engine_module(way.engine).settings_for(way.subject, machine, share)
+    return laid_out(settings, way.layout, way.kv_dtype) if way.engine == VLLM else settings
+
+
 def settled(way: Way, question: Question) -> Settled:
     """The estimate of a way, by the engine itself and not in columns."""
-    machine = Machine((way.device,) * way.layout.server_devices)
-    share = replace(question, users=ceil_div(question.users, way.layout.replicas), kv_dtype=way.kv_dtype)
-    module = engine_module(way.engine)
-    settings = module.settings_for(way.subject, machine, share)
+    machine, share = server_of(way, question)
     if way.engine == VLLM:
-        settings = laid_out(settings, way.layout, way.kv_dtype)
-    estimate: Estimate = module.estimate(way.subject, machine, settings, share.users)
-    return Settled(machine, settings, share.users, estimate, speed_of(way.subject, machine, estimate))
+        settings = settings_of(way, machine, share)
+        estimate: Estimate = engine_module(way.engine).estimate(way.subject, machine, settings, share.users)
+    else:
+        estimate = ask(way.engine, way.subject, machine, share)
+    return Settled(machine, share, estimate, speed_of(way.subject, machine, estimate))
 
 
 def longest_context(way: Way, question: Question, knob: Knob) -> Furthest:

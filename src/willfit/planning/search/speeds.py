@@ -69,6 +69,8 @@ def speeds_of(ways: Ways, rows: Real, context: int, users: int) -> Speeds:
     place[[at for at, one in enumerate(each) if one is not None]] = np.arange(len(known))
     sure = np.array([certainty_of(ways.engine, ways.version, (one,), users).value for one in ways.devices])
     rows = rows[place[ways.device[rows]] >= 0]
+    if not len(rows):
+        return Speeds(*found)
     works: dict[tuple[int, int, int, _Computed], Work] = {}
     for subject_at, layout, run, here in _alike(ways, rows):
         key = subject_at, layout.tensor, layout.experts, run

@@ -14,7 +14,6 @@ from rich.text import Text
 from willfit.hardware.device import Device
 from willfit.planning.search.figures import BY_NAME
 from willfit.planning.search.searching import Plan, Rejected
-from willfit.planning.search.settling import Settled
 from willfit.planning.search.ways import Way
 from willfit.planning.serving_plans import Planned
 from willfit.quantities import GIB, format_bytes
@@ -128,7 +127,8 @@ def render(found: Planned, console: Console, rejected: bool) -> None:
             print_text(console, Text(f"✘ {_way_words(one.way)}: {why(one, found.goal)}", style=style), 2, 2)
         console.print()
     elif found.found.rejected and found.plans:
-        rest = f"{len(found.found.rejected)} kinds of devices have no plan: --rejected says why"
+        without = len(found.found.rejected)
+        rest = f"{without} kind{'s' if without > 1 else ''} of devices without a plan: --rejected says why"
         print_text(console, Text(rest, style="dim"), 2)
         console.print()
 
@@ -231,8 +231,8 @@ def _legend(found: Planned) -> list[str]:
         cost = "cheaper" if found.goal in ("price", "cost") else "of fewer devices"
         lines.append(f"★ nothing {cost} is as fast, for all and for each, in as fine a format")
     lines.append(
-        "users: the most that fit at once; tok/s: of each user that was asked for; all: of all that fit; first: seconds of a "
-        "prompt of the whole context"
+        "users: the most that fit at once; tok/s: of each user that was asked for; all: of all that fit; "
+        "first: seconds of a prompt of the whole context"
     )
     engines = {f"{one.estimate.engine} {one.estimate.engine_version}" for _, one in found.plans}
     lines.append(f"engine: {', '.join(sorted(engines))}")
@@ -249,9 +249,8 @@ def _legend(found: Planned) -> list[str]:
         when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
         lines.append(f"prices: list prices of {when}, the lowest found; your own with --prices FILE")
     if found.unpriced:
-        lines.append(
-            f"{found.unpriced} kinds of devices have no price and are left out: --prices FILE, or --goal devices"
-        )
+        kinds = "1 kind of device has" if found.unpriced == 1 else f"{found.unpriced} kinds of devices have"
+        lines.append(f"{kinds} no price, and no plan: --prices FILE, or --goal devices")
     return lines
 
 

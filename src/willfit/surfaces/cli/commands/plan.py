@@ -21,8 +21,8 @@ _GOALS = ("price", "devices", "throughput", "latency", "cost", "context")
 def declare(parser: Parser) -> None:
     """Add the command's options."""
     parser.epilog = (
-        "Figures for --need: devices, price, cost, users, first-token, per-user, throughput, full, bits, headroom. "
-        "Exit status: 0 something fits, 1 nothing does, 2 bad input."
+        "Figures for --need: devices, price, cost, users, first-token, per-user, throughput, full, bits, cache-bits, "
+        "headroom. Exit status: 0 something fits, 1 nothing does, 2 bad input."
     )
     add_model(parser)
     add_context(parser)
@@ -106,6 +106,8 @@ def run(given: Namespace) -> int:
         print(json.dumps(plan.as_json(found)))
     else:
         plan.render(found, console(), given.rejected)
+        if found.plans:
+            print(_command(found), end="")
     return 0 if found.plans else 1
 
 
@@ -116,6 +118,22 @@ def _listed(text: str | None, option: str) -> tuple[str, ...] | None:
     if not all(words):
         raise BadInput(f"{option} {text[:40]!r} has an empty word", "write them with commas: stored,fp8,awq")
     return words
+
+
+def _command(found: Planned) -> str:
+    """How the first plan is started, or why no command is known."""
+    from willfit.launch.writing.forms import text_in
+    from willfit.launching import launch_way
+
+    asked, way = found.asked, found.plans[0][0].way
+    name = found.names[id(way.subject)]
+    servers = way.layout.replicas
+    about = f"the first plan{f', on each of {servers} servers' if servers > 1 else ''}"
+    try:
+        start = launch_way(asked.model, way, found.question, name, asked.revision, asked.offline)
+    except BadInput as error:
+        return f"# {about}: {error.message}{f' ({error.hint})' if error.hint else ''}\n\n"
+    return f"{text_in('command', start.written, start.order, about)}\n" if start.written else ""
 
 
 def _draw(found: Planned, path: str) -> None:
