@@ -61,7 +61,7 @@ def which_devices(
     known = every_device() if devices is None else sized(devices)
     found: list[Found] = []
     for name, kinds in by_engine(subject, known, engine, is_gguf).items():
-        ways = judge([subject], name, kinds, question, partial(_whole, engine=name, question=question))
+        ways = judge([subject], name, kinds, question, partial(unasked, engine=name, question=question))
         tried: dict[int, list[Way]] = defaultdict(list)
         for row in np.lexsort((ways.count, ways.device)):
             on = tried[int(ways.device[row])]
@@ -72,7 +72,7 @@ def which_devices(
     return sorted(found, key=_memory)
 
 
-def _whole(subject: Subject, most: int, engine: str, question: Question) -> list[tuple[Layout, tuple[int]]]:
+def unasked(subject: Subject, most: int, engine: str, question: Question) -> list[tuple[Layout, tuple[int]]]:
     """One server over all devices, as an engine spreads it unasked."""
     counts = [count for count in COUNTS if count <= most]
     if engine != VLLM:

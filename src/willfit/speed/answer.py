@@ -101,7 +101,7 @@ def speed_of(subject: Subject, machine: Machine, estimate: Estimate) -> Speed | 
     if place is None:
         return None
     users = max(1, int(estimate.details.get("users") or estimate.details.get("sequences") or 1))
-    running, memory_binds = _running(estimate, users)
+    running, memory_binds = _running(estimate, users, place.replicas)
     if not running:
         return None
     sure, notes = _certainty(machine, estimate, place, running)
@@ -118,13 +118,13 @@ def speed_of(subject: Subject, machine: Machine, estimate: Estimate) -> Speed | 
     return Speed(figures, step, {"context": estimate.context, "users": users, "running": running}, notes)
 
 
-def _running(estimate: Estimate, users: int) -> tuple[int, bool]:
-    """How many of the users run at once, and whether memory keeps others waiting."""
+def _running(estimate: Estimate, users: int, replicas: int) -> tuple[int, bool]:
+    """How many of the users run at once, and whether memory keeps others waiting; an estimate's limits are of a replica."""
     details = estimate.details
     limit = min((int(details[name]) for name in _LIMITS if isinstance(details.get(name), int)), default=users)
-    running = min(users, limit) if limit > 0 else users
+    running = min(users, limit * replicas) if limit > 0 else users
     if estimate.capacity is not None:
-        room = int(estimate.capacity.max_concurrency)
+        room = int(estimate.capacity.max_concurrency * replicas)
         if room < running:
             return room, True
     return running, False

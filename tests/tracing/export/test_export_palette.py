@@ -7,8 +7,8 @@ from math import dist
 
 import pytest
 
-from willfit.tracing import trace
 from willfit.pictures.palette import CATEGORIES, THEMES
+from willfit.tracing import trace
 
 Triple = tuple[float, ...]
 

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from random_traces import storage, traces
 
 from willfit.errors import BadInput
+from willfit.pictures.palette import CATEGORIES, THEMES
+from willfit.pictures.svg import fitting, ticks
 from willfit.quantities import GIB, MIB
 from willfit.tracing.export import picture as of
-from willfit.pictures.palette import CATEGORIES, THEMES
 from willfit.tracing.export.picture import picture
-from willfit.pictures.svg import fitting, ticks
 from willfit.tracing.export.view import Caption
 from willfit.tracing.trace import PhaseStart, Trace
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from random_traces import storage, traces
 
 from willfit.errors import BadInput
-from willfit.quantities import MIB
 from willfit.pictures.palette import CATEGORIES
+from willfit.quantities import MIB
 from willfit.tracing.export.timeline import POINTS, timeline
 from willfit.tracing.export.view import Caption
 from willfit.tracing.trace import PhaseStart, Trace

@@ -89,5 +89,5 @@ def _rounded(values: Real) -> Real:
     values = values.astype(np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         scale = 10.0 ** (4 - np.floor(np.log10(np.abs(values))))
-    found: Real = np.where(values == 0, 0.0, np.round(values * scale) / scale)
+        found: Real = np.where(values == 0, 0.0, np.round(values * scale) / scale)
     return found

@@ -144,7 +144,7 @@ def search(
         kv_dtypes = wanted.kv_dtypes or KV_DTYPES.get(engine, ("auto",))
         for most in sorted({wanted.most.get(device, MOST) for device in on}):
             kinds = [device for device in on if wanted.most.get(device, MOST) == most]
-            ways = judge(subjects[engine], engine, kinds, question, partial(_spread, most=most), kv_dtypes)
+            ways = judge(subjects[engine], engine, kinds, question, partial(spread, most=most), kv_dtypes)
             compared.append(_compared(ways, question, prices, wanted))
     on_front = _on_front([plan for one in compared for plan in one.front], wanted.cost)
     ways_on_front = {plan.way.key for plan in on_front}
@@ -153,13 +153,13 @@ def search(
     return Searched(
         plans=_ordered(_worth_coarser(plans, GOALS[wanted.goal][0]), GOALS[wanted.goal]),
         front=on_front,
-        rejected=sorted(rejected, key=lambda one: (not one.figures, bool(one.way.reason), -one.closeness)),
+        rejected=sorted(rejected, key=_distance),
         judged=sum(one.judged for one in compared),
         fitting=sum(one.fitting for one in compared),
     )
 
 
-def _spread(subject: Subject, reach: int, most: int) -> Sequence[tuple[Layout, Sequence[int]]]:
+def spread(subject: Subject, reach: int, most: int) -> Sequence[tuple[Layout, Sequence[int]]]:
     """All layouts of a server, each with the numbers of servers that make no more devices than `most`."""
     blocks = subject.architecture.blocks
     sparse = any(layer.feed_forward is not None and layer.feed_forward.experts for layer, _ in blocks)
@@ -222,14 +222,17 @@ def _first(order: Whole, groups: Whole) -> Whole:
 def _rejected(
     ways: Ways, rows: Whole, kept: Whole, figures: Mapping[str, Whole], limits: Sequence[Limit]
 ) -> list[Rejected]:
-    """Of each device without a plan the way that came closest: one that fits, else one that lacks least."""
+    """Of each device without a plan the way that came closest.
+
+    One that fits, else the one that holds most of the users, else the one that lacks least.
+    """
     import numpy as np
 
     usable = np.array([one.usable_bytes or 1 for one in ways.devices], np.float64)
     closeness = ways.spare / usable[ways.device]
     fits = np.full(len(ways), -1)
     fits[rows] = np.arange(len(rows))
-    order = np.lexsort((closeness, ways.reason == 0, fits >= 0))[::-1]
+    order = np.lexsort((closeness, ways.room, ways.reason == 0, fits >= 0))[::-1]
     without = ~np.isin(ways.device, np.unique(ways.device[rows[kept]]))
     order = order[without[order]]
     found = []
@@ -239,6 +242,11 @@ def _rejected(
         broken = [one for one in limits if own and not one.kept(np.array(own[one.kind.name]))]
         found.append(Rejected(ways.way(int(row)), own, broken, float(closeness[row])))
     return found
+
+
+def _distance(one: Rejected) -> tuple[bool, bool, int, float]:
+    """How far a rejected way is from a plan."""
+    return not one.figures, bool(one.way.reason), -one.way.room, -one.closeness
 
 
 def _worth_coarser(plans: Sequence[Plan], decisive: str) -> list[Plan]:

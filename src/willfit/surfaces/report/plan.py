@@ -140,20 +140,16 @@ def _render_nothing(found: Planned, console: Console) -> None:
         print_text(console, Text("no device to plan for", style="red"), 2)
         return
     print_text(console, Text(f"nothing does: {why(closest, found.goal)}", style="red"), 2)
-    print_text(console, Text(f"closest: {_way_words(closest.way)}{_nearest(closest, found)}"), 2)
-
-
-def _nearest(closest: Rejected, found: Planned) -> str:
-    """What the closest way would do."""
-    way, asked = closest.way, found.question
+    way, context = closest.way, found.question.context
+    nearest = f"nearest: {_way_words(way)}"
     if closest.broken:
-        kept = ", ".join(
+        kept = (
             f"{one.kind.name} {said(one.kind.name, closest.figures[one.kind.name])}" for one in closest.broken
         )
-        return f" fits, with {kept}"
-    if 0 < way.room < asked.users:
-        return f" holds {way.room:,} user{'s' if way.room > 1 else ''} of {asked.context:,} tokens"
-    return ""
+        nearest += f", with {', '.join(kept)}"
+    elif way.room:
+        nearest += f", for {way.room:,} user{'s' if way.room > 1 else ''} of {context:,} tokens"
+    print_text(console, Text(nearest), 2)
 
 
 def why(one: Rejected, goal: str) -> str:
@@ -175,7 +171,8 @@ def why(one: Rejected, goal: str) -> str:
     usable = way.device.usable_bytes or 0
     if way.peak_bytes > usable:
         return f"{format_bytes(way.peak_bytes)} of {format_bytes(usable)} are needed{each}"
-    return f"{lacking} are missing for the cache{each}"
+    short = f"{lacking} are missing for the cache{each}"
+    return f"it holds {way.room:,} of the users; {short}" if way.room else short
 
 
 def _table(found: Planned, width: int) -> Table:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from willfit.errors import BadInput
 from willfit.quantities import parse_tokens
 from willfit.surfaces.cli.parsing import Parser, add_context, add_json, add_model, if_given, whole
 
 if TYPE_CHECKING:
+    from willfit.launching import Launchable
     from willfit.planning.serving_plans import Planned
 
 HELP = "What should it run on? Devices, counts, layouts, formats and cache dtypes that fit, ranked."
@@ -97,17 +98,20 @@ def run(given: Namespace) -> int:
         offline=given.offline,
         most=given.most,
     )
+    if given.picture is not None and not given.picture.lower().endswith(".svg"):
+        raise BadInput(f"{given.picture[:80]}: the picture is an SVG file", "name it front.svg")
     shown = progress_console()
     with shown.status("judging") as status:
         found = plan_serving(asked, lambda engine: status.update(f"judging ways on {engine}"))
     if given.picture is not None:
         _draw(found, given.picture)
+    started = _started(found) if found.plans else None
     if given.json:
-        print(json.dumps(plan.as_json(found)))
+        print(json.dumps({**plan.as_json(found), "start": _start_json(started)}))
     else:
         plan.render(found, console(), given.rejected)
-        if found.plans:
-            print(_command(found), end="")
+        if started is not None:
+            print(_command(found, started), end="")
     return 0 if found.plans else 1
 
 
@@ -120,27 +124,37 @@ def _listed(text: str | None, option: str) -> tuple[str, ...] | None:
     return words
 
 
-def _command(found: Planned) -> str:
+def _started(found: Planned) -> Launchable | BadInput:
     """How the first plan is started, or why no command is known."""
-    from willfit.launch.writing.forms import text_in
     from willfit.launching import launch_way
 
     asked, way = found.asked, found.plans[0][0].way
     name = found.names[id(way.subject)]
-    servers = way.layout.replicas
-    about = f"the first plan{f', on each of {servers} servers' if servers > 1 else ''}"
     try:
-        start = launch_way(asked.model, way, found.question, name, asked.revision, asked.offline)
+        return launch_way(asked.model, way, found.question, name, asked.revision, asked.offline)
     except BadInput as error:
-        return f"# {about}: {error.message}{f' ({error.hint})' if error.hint else ''}\n\n"
-    return f"{text_in('command', start.written, start.order, about)}\n" if start.written else ""
+        return error
+
+
+def _start_json(started: Launchable | BadInput | None) -> dict[str, Any] | None:
+    if isinstance(started, BadInput):
+        return {"words": None, "why": str(started)}
+    return None if started is None or started.written is None else started.written.as_json()
+
+
+def _command(found: Planned, started: Launchable | BadInput) -> str:
+    from willfit.launch.writing.forms import text_in
+
+    servers = found.plans[0][0].way.layout.replicas
+    about = f"the first plan{f', on each of {servers} servers' if servers > 1 else ''}"
+    if isinstance(started, BadInput):
+        return f"# {about}: {started.message}{f' ({started.hint})' if started.hint else ''}\n\n"
+    return f"{text_in('command', started.written, started.order, about)}\n" if started.written else ""
 
 
 def _draw(found: Planned, path: str) -> None:
     from willfit.surfaces.report.front import picture
 
-    if not path.lower().endswith(".svg"):
-        raise BadInput(f"{path[:80]}: the picture is an SVG file", "name it front.svg")
     try:
         with open(path, "w", encoding="utf-8") as file:
             file.write(picture(found))
