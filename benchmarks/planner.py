@@ -24,7 +24,7 @@ from willfit.hardware.prices import bundled_prices
 from willfit.planning.search.devices import every_device
 from willfit.planning.search.judging import judge
 from willfit.planning.search.layouts import MOST
-from willfit.planning.search.searching import Wanted, search, spread
+from willfit.planning.search.searching import Wanted, search
 from willfit.planning.which import unasked
 
 FORMATS = (None, "fp8", "fp8-block", "int8", "awq", "gptq", "gptq-int8", "w4a16", "mxfp4", "nvfp4", "nf4")

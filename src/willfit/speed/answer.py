@@ -119,7 +119,10 @@ def speed_of(subject: Subject, machine: Machine, estimate: Estimate) -> Speed | 
 
 
 def _running(estimate: Estimate, users: int, replicas: int) -> tuple[int, bool]:
-    """How many of the users run at once, and whether memory keeps others waiting; an estimate's limits are of a replica."""
+    """How many of the users run at once, and whether memory keeps others waiting.
+
+    An estimate's limits are those of one replica.
+    """
     details = estimate.details
     limit = min((int(details[name]) for name in _LIMITS if isinstance(details.get(name), int)), default=users)
     running = min(users, limit * replicas) if limit > 0 else users
