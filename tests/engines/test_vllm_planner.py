@@ -17,9 +17,10 @@ from willfit.engines.base import Machine, Question, Subject
 from willfit.engines.subject import subject_from_config, subject_of
 from willfit.engines.vllm import Settings, answer, estimate
 from willfit.engines.vllm.loading.buffers import buffer_bytes
+from willfit.engines.vllm.loading.pieces import is_loaded, layout_bytes, on_rank
 from willfit.engines.vllm.loading.slack import slack_bytes
 from willfit.engines.vllm.loading.stages import pipeline_stages
-from willfit.engines.vllm.loading.weights import is_loaded, layout_bytes, parameter_bytes
+from willfit.engines.vllm.loading.weights import parameter_bytes
 from willfit.engines.vllm.refusals import refusal
 from willfit.engines.vllm.sizing import Sizing, ranks_of, size_up
 from willfit.hardware.table import find_device
@@ -125,7 +126,9 @@ def llama(**fields: Any) -> Subject:
 
 
 def parameters(model: Subject, device: Any = H100, **asked: Any) -> int:
-    return parameter_bytes(model, Settings(**asked), "bf16", device)
+    return parameter_bytes(
+        model, Settings(**asked), "bf16", on_rank(model, Settings(**asked), "bf16", device)
+    )
 
 
 def plan(model: Subject, device: Any = H100, **asked: Any) -> Sizing:
@@ -151,7 +154,13 @@ def test_block_maxima_of_bitsandbytes_are_plain_since_0_9_2() -> None:
     assert entry is not None
     model = subject_from_config(entry.id, Config(entry.config), "nf4-double")
     older, newer = (
-        parameter_bytes(model, Settings(version=version), "bf16", A100) for version in ("0.9.1", "0.9.2")
+        parameter_bytes(
+            model,
+            Settings(version=version),
+            "bf16",
+            on_rank(model, Settings(version=version), "bf16", A100),
+        )
+        for version in ("0.9.1", "0.9.2")
     )
     # 16 layers of 60,817,408 weights in blocks of 64: fp32 instead of one byte, and no fp32 for 256 of them. Each of
     # the 112 matrices loses a table of 256 fp32, and the words of its text that say so.
@@ -360,7 +369,7 @@ def test_the_log_of_qwen2_7b_counts_what_the_allocator_rounds_up() -> None:
     # In MiB: qkv 31.5 -> 32, gate_up 259 -> 260, down 129.5 -> 130, o 24.5 (1.5 MiB of 26 are given back); table and
     # head of 1,039.5 each -> 1,040. Logged: 14.249 GiB, where parameters and buffers are 14.19.
     model = subject("Qwen/Qwen2-7B-Instruct")
-    assert slack_bytes(model, Settings(), "bf16", H100) // MIB == 28 * 2 + 1
+    assert slack_bytes(model, Settings(), on_rank(model, Settings(), "bf16", H100)) // MIB == 28 * 2 + 1
     weights = next(term for term in plan(model).inside if term.name == "weights")
     assert round(weights.bytes / GIB, 2) == 14.25
 

@@ -19,6 +19,7 @@ from willfit.engines.base import Machine, Subject
 from willfit.engines.subject import subject_from_config
 from willfit.engines.vllm import Settings
 from willfit.engines.vllm.loading.buffers import buffer_bytes
+from willfit.engines.vllm.loading.pieces import on_rank
 from willfit.engines.vllm.loading.weights import parameter_bytes
 from willfit.engines.vllm.sizing import ranks_of, size_up
 from willfit.hardware.table import find_device
@@ -195,7 +196,9 @@ def answer(ask: Ask) -> dict[str, Any]:
         **{name: getattr(sizing.resolved, name) for name in _RESOLVED},
         "capture_sizes": sizing.resolved.capture_sizes,
         "refused": bool(sizing.refusal) or short,
-        "params_bytes": parameter_bytes(subject, settings, sizing.dtype, device),
+        "params_bytes": parameter_bytes(
+            subject, settings, sizing.dtype, on_rank(subject, settings, sizing.dtype, device)
+        ),
         "buffers_bytes": buffer_bytes(subject, settings, sizing.dtype),
         "bytes_per_block": plan.bytes_per_block,
     }

@@ -10,8 +10,6 @@ from willfit.engines.vllm.features.drafts import buffer_term, draft_term, falls_
 from willfit.engines.vllm.features.experts import all_to_all_term, balance_term
 from willfit.engines.vllm.features.lora import lora_era, lora_term
 from willfit.engines.vllm.features.offload import Offloaded
-from willfit.engines.vllm.loading.loaded import weights_term
-from willfit.engines.vllm.profiling.graphs import graph_term, graphs_are_subtracted
 from willfit.engines.vllm.refusals import refusal
 from willfit.engines.vllm.settings import Resolved, Settings
 from willfit.engines.vllm.shared import Shared
@@ -78,17 +76,14 @@ def profiled(subject: Subject, device: Device, settings: Settings, shared: Share
     run = shared.run_of(subject, device, settings)
     resolved, dtype, era = run.resolved, run.dtype, run.resolved.era
     load = shared.loaded(subject, settings, dtype, device)
-    weights = weights_term(subject, settings, load)
-    subtracted = graphs_are_subtracted(subject, settings, era)
-    graphs = graph_term(subject, resolved, settings, device, subtracted)
-    inside = [weights, run.activations, run.runtime]
+    inside = [load.weights, run.activations, run.runtime]
     outside: list[Term] = []
     (inside if era.context_inside else outside).append(run.context)
-    if graphs is not None:
-        (inside if subtracted else outside).append(graphs)
+    if run.graphs is not None:
+        (inside if run.graphs_inside else outside).append(run.graphs)
     if run.buffers is not None:
         (inside if era.whole_account else outside).append(run.buffers)
-    for term, counted in _features(subject, settings, resolved, dtype, device, weights.bytes):
+    for term, counted in _features(subject, settings, resolved, dtype, device, load.weights.bytes):
         if term is not None:
             (inside if counted else outside).append(term)
     return Profile(

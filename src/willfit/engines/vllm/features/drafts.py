@@ -18,6 +18,7 @@ from willfit.engines.versions import Version, era_of
 from willfit.engines.vllm.cache.specs import CacheSpec, cache_specs
 from willfit.engines.vllm.eras import era_for
 from willfit.engines.vllm.loading.buffers import buffer_bytes, rope_bytes
+from willfit.engines.vllm.loading.pieces import on_rank
 from willfit.engines.vllm.loading.weights import parameter_bytes
 from willfit.engines.vllm.options import Draft
 from willfit.engines.vllm.profiling.runner import uses_v2_runner
@@ -133,7 +134,7 @@ def draft_term(
     own = _own_lines(subject, settings, draft)
     loaded = replace(subject.draft, lines=tuple(own))
     placed = _placed(settings, draft)
-    stored = parameter_bytes(loaded, placed, dtype, device)
+    stored = parameter_bytes(loaded, placed, dtype, on_rank(loaded, placed, dtype, device))
     buffers = _buffer_bytes(subject, loaded, placed, dtype)
     shared = subject.draft.weight_bytes - sum(line.bytes for line in own)
     formula = f"{stored} B of {subject.draft.model} + {buffers} B of tables and scales"

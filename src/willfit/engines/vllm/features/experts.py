@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from willfit.architectures.model import Architecture
 from willfit.engines.base import Subject
 from willfit.engines.versions import Version, era_of
-from willfit.engines.vllm.loading.weights import rank_bytes
+from willfit.engines.vllm.loading.pieces import rank_bytes
 from willfit.engines.vllm.settings import Resolved, Settings
 from willfit.engines.vllm.sources import SOURCES
 from willfit.estimate import Term, between, exact

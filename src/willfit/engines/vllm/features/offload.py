@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from willfit.architectures.model import Layer, Tensor
 from willfit.engines.base import Subject
 from willfit.engines.versions import Version, parse_version
+from willfit.engines.vllm.loading.pieces import is_loaded, rank_bytes
 from willfit.engines.vllm.loading.slack import MODULES
 from willfit.engines.vllm.loading.stages import pipeline_stages
-from willfit.engines.vllm.loading.weights import is_loaded, rank_bytes
 from willfit.engines.vllm.options import Offload
 from willfit.engines.vllm.settings import Settings
 from willfit.hardware.device import Device

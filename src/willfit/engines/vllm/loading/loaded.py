@@ -9,8 +9,9 @@ from willfit.engines.base import Subject
 from willfit.engines.vllm.eras import era_for
 from willfit.engines.vllm.features.offload import Offloaded, offloaded
 from willfit.engines.vllm.loading.buffers import buffer_bytes
+from willfit.engines.vllm.loading.pieces import layout_bytes, on_rank
 from willfit.engines.vllm.loading.slack import slack_bytes
-from willfit.engines.vllm.loading.weights import latent_copy_bytes, layout_bytes, parameter_bytes
+from willfit.engines.vllm.loading.weights import latent_copy_bytes, parameter_bytes
 from willfit.engines.vllm.settings import Settings
 from willfit.engines.vllm.sources import source
 from willfit.estimate import Term, between
@@ -21,20 +22,19 @@ _AFTER_LOADING = "copies and layouts made after loading, and slack of the alloca
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Bytes on one rank.
+    """Weights on one rank.
 
     Attributes
     ----------
-    parameter_bytes, buffer_bytes
-        What the model's modules register.
+    weights
+        Parameters and buffers of the fullest rank, as the start-up log counts them.
     after_loading_bytes
-        What is made after loading, and the allocator's slack.
+        Part of them that is made after loading, or the allocator's slack.
     moved
         Weights that each rank keeps in host RAM.
     """
 
-    parameter_bytes: int
-    buffer_bytes: int
+    weights: Term
     after_loading_bytes: int
     moved: Offloaded
 
@@ -45,24 +45,23 @@ def loaded(subject: Subject, settings: Settings, dtype: str, device: Device) -> 
     Parameters
     ----------
     dtype
-        The model's dtype (`run.model_dtype`).
+        The model's dtype (`run.model_dtype`); only its size matters.
     device
-        It only matters which kernels run MXFP4 experts on it (`weights.runs_triton_mxfp4`).
+        It only matters which kernels run MXFP4 experts on it (`pieces.runs_triton_mxfp4`).
     """
-    return Loaded(
-        parameter_bytes(subject, settings, dtype, device),
-        buffer_bytes(subject, settings, dtype),
-        latent_copy_bytes(subject, settings)
-        + layout_bytes(subject, settings, device)
-        + slack_bytes(subject, settings, dtype, device),
-        offloaded(subject, settings, dtype, device),
-    )
+    lines = on_rank(subject, settings, dtype, device)
+    stored = parameter_bytes(subject, settings, dtype, lines)
+    buffers = buffer_bytes(subject, settings, dtype)
+    made = latent_copy_bytes(subject, settings) + layout_bytes(subject, settings, device)
+    copies = made + slack_bytes(subject, settings, lines)
+    moved = offloaded(subject, settings, dtype, device)
+    return Loaded(_term(subject, settings, stored, buffers, copies, moved), copies, moved)
 
 
-def weights_term(subject: Subject, settings: Settings, one: Loaded) -> Term:
-    """Parameters and buffers of the fullest rank, as the start-up log counts them."""
+def _term(
+    subject: Subject, settings: Settings, stored: int, buffers: int, copies: int, moved: Offloaded
+) -> Term:
     ranks = settings.tensor_parallel
-    stored, buffers, copies, moved = one.parameter_bytes, one.buffer_bytes, one.after_loading_bytes, one.moved
     size = stored + buffers + copies
     formula = f"{stored} B of tensors ({subject.recipe.name})" + (
         f" on one of {ranks} ranks" if ranks > 1 else ""

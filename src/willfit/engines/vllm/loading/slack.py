@@ -7,12 +7,12 @@ projections as one tensor, so the sizes to round are those of its modules, not o
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 from willfit.engines.base import Subject
 from willfit.engines.caching_allocator import block_bytes
-from willfit.engines.vllm.loading.weights import is_loaded, rank_pieces
+from willfit.engines.vllm.loading.pieces import OnRank
 from willfit.engines.vllm.settings import Settings
-from willfit.hardware.device import Device
 
 #: Projection -> the module that vLLM loads it into (`packed_modules_mapping` of the models).
 MODULES = {
@@ -24,7 +24,7 @@ MODULES = {
 }
 
 
-def slack_bytes(subject: Subject, settings: Settings, dtype: str, device: Device) -> int:
+def slack_bytes(subject: Subject, settings: Settings, lines: Sequence[OnRank]) -> int:
     """Bytes on one rank that are neither parameters nor free, once the weights are loaded."""
     owner = {
         id(tensor): index
@@ -32,16 +32,13 @@ def slack_bytes(subject: Subject, settings: Settings, dtype: str, device: Device
         for tensor in layer.tensors
     }
     sizes: dict[tuple[int, str, str, str, int], int] = defaultdict(int)
-    for line in subject.lines:
-        if not is_loaded(line, subject, settings):
-            continue
-        tensor = line.tensor
+    for one in lines:
+        line, tensor, copies = one.line, one.line.tensor, one.copies
         parent, _, leaf = tensor.name.removesuffix(".weight").rpartition(".")
-        pieces, copies = rank_pieces(line, subject, settings, dtype, device)
         # The experts of a layer are one tensor, the layers of an encoder are not.
         together, times = (copies, line.times) if tensor.part == "experts" else (1, copies * line.times)
         module = f"{parent}.{MODULES.get(leaf, leaf)}"
-        for piece in pieces:
+        for piece in one.pieces:
             sizes[owner.get(id(tensor), -1), module, piece.suffix, line.format.name, times] += (
                 piece.bytes * together
             )

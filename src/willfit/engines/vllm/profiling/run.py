@@ -13,6 +13,7 @@ from willfit.engines.vllm.eras import era_for
 from willfit.engines.vllm.features.drafts import draft_specs
 from willfit.engines.vllm.features.lora import graph_sets
 from willfit.engines.vllm.host import joins_groups
+from willfit.engines.vllm.profiling.graphs import graph_term, graphs_are_subtracted
 from willfit.engines.vllm.profiling.peak import activation_term, buffers_term
 from willfit.engines.vllm.profiling.runtime import runtime_term
 from willfit.engines.vllm.settings import Resolved, Settings, resolve
@@ -29,8 +30,10 @@ class Run:
     ----------
     plan
         How the cache is divided.
-    activations, buffers, runtime, context
-        Terms; None for buffers that stay where there are none.
+    activations, buffers, runtime, context, graphs
+        Terms; None for buffers that stay and for graphs where there are none.
+    graphs_inside
+        An estimate of the graphs comes off the budget.
     """
 
     resolved: Resolved
@@ -41,13 +44,15 @@ class Run:
     buffers: Term | None
     runtime: Term
     context: Term
+    graphs: Term | None
+    graphs_inside: bool
 
 
 def run_of(subject: Subject, device: Device, settings: Settings) -> Run:
     """Resolve settings, plan the cache, and go through the profile run.
 
-    Of how the model is stored it only matters what it says of the cache, and whether it is quantized at all
-    (`runner.uses_v2_runner`).
+    Of how the model is stored it only matters what it says of the cache, whether it is quantized at all
+    (`runner.uses_v2_runner`), and whether it is so by bitsandbytes (`graphs.graph_constant`).
 
     Raises
     ------
@@ -68,6 +73,7 @@ def run_of(subject: Subject, device: Device, settings: Settings) -> Run:
     else:
         plan = plan_cache(specs, resolved, settings.hybrid_cache_manager and not joins_groups(settings))
     block_size = block_size_for(architecture, settings, kv_dtype, device)
+    subtracted = graphs_are_subtracted(subject, settings, era)
     return Run(
         resolved,
         dtype,
@@ -77,6 +83,8 @@ def run_of(subject: Subject, device: Device, settings: Settings) -> Run:
         buffers_term(subject, resolved, settings, device),
         runtime_term(settings, device, era),
         context_term(device),
+        graph_term(subject, resolved, settings, device, subtracted),
+        subtracted,
     )
 
 
