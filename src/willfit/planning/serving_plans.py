@@ -11,11 +11,9 @@ from willfit.engines.table import FALLBACK_ENGINE, engine_name
 from willfit.errors import BadInput
 from willfit.hardware.device import Device
 from willfit.hardware.prices import Price, bundled_prices, read_prices
-from willfit.hardware.table import matching, parse_devices
 from willfit.planning.formats import stored
-from willfit.planning.search.devices import by_engine, divided, every_device, sized
+from willfit.planning.search.devices import by_engine, devices_asked, divided
 from willfit.planning.search.figures import limit_of
-from willfit.planning.search.layouts import MOST
 from willfit.planning.search.searching import Plan, Searched, Wanted, search
 from willfit.planning.search.settling import Settled, longest_context, settled
 from willfit.planning.serving import CONTEXT
@@ -110,7 +108,8 @@ def plan_serving(asked: Asked, step: Callable[[str], None] = lambda engine: None
     goal = asked.goal or ("price" if asked.within is None else "throughput")
     limits = [limit_of(text) for text in asked.needs]
     prices = bundled_prices() if asked.prices is None else read_prices(asked.prices)
-    devices, caps = _devices(asked)
+    caps = devices_asked(asked.within, asked.among)
+    devices = list(caps)
     if asked.mig:
         devices, prices = divided(devices, prices)
     engine = None if asked.engine is None else engine_name(asked.engine)
@@ -133,23 +132,6 @@ def plan_serving(asked: Asked, step: Callable[[str], None] = lambda engine: None
     found = search(subjects, on, question, prices, wanted, step)
     plans = _settled(found, question, goal, asked.most)
     return Planned(asked, question, goal, plans, found, prices, names, len(devices) - len(named))
-
-
-def _devices(asked: Asked) -> tuple[list[Device], Mapping[Device, int]]:
-    """The kinds of devices that are searched, and how many of each there are at most."""
-    if asked.within is not None:
-        given = parse_devices(asked.within)
-        caps = {device: given.count(device) for device in given}
-        most = max(caps.values())
-        if most > MOST:
-            raise BadInput(f"--within has {most} of a device", f"no more than {MOST} are planned for")
-        unknown = next((one for one in caps if not one.usable_bytes), None)
-        if unknown is not None:
-            raise BadInput(f"how much memory {unknown.name} has is not known", "name another device")
-        return list(caps), caps
-    devices = every_device() if asked.among is None else sized(matching(asked.among))
-    # Desks have one computer with its memory in common.
-    return devices, {device: 1 for device in devices if device.unified_memory}
 
 
 def _subjects(asked: Asked, engine: str) -> list[tuple[str | None, Subject]]:

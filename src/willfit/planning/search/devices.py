@@ -7,10 +7,12 @@ from collections.abc import Iterable
 
 from willfit.engines.base import Machine, Subject
 from willfit.engines.table import default_engine
+from willfit.errors import BadInput
 from willfit.hardware.device import Device
 from willfit.hardware.mig import slices_of
 from willfit.hardware.prices import Prices, with_slices
-from willfit.hardware.table import all_devices, every_size
+from willfit.hardware.table import all_devices, every_size, matching, parse_devices
+from willfit.planning.search.layouts import MOST
 
 
 def every_device() -> list[Device]:
@@ -21,6 +23,36 @@ def every_device() -> list[Device]:
 def sized(devices: Iterable[Device]) -> list[Device]:
     """Devices in every size that they are sold in, as far as it is known what a program can use of them."""
     return [one for device in devices for one in every_size(device) if one.usable_bytes]
+
+
+def devices_asked(within: str | None, among: str | None) -> dict[Device, int]:
+    """The kinds of devices that a search is about, with how many there are of each.
+
+    Parameters
+    ----------
+    within
+        Devices with counts, of which there are no more.
+    among
+        Words of their names, vendors or generations.
+
+    Raises
+    ------
+    BadInput
+        If a device is not known, or its memory is not, or there are more than are planned for.
+    """
+    if within is None:
+        devices = every_device() if among is None else sized(matching(among))
+        # Desks have one computer with its memory in common.
+        return {device: 1 if device.unified_memory else MOST for device in devices}
+    given = parse_devices(within)
+    found = {device: given.count(device) for device in given}
+    most = max(found.values())
+    if most > MOST:
+        raise BadInput(f"--within has {most} of a device", f"no more than {MOST} are planned for")
+    unknown = next((one for one in found if not one.usable_bytes), None)
+    if unknown is not None:
+        raise BadInput(f"how much memory {unknown.name} has is not known", "name another device")
+    return found
 
 
 def divided(devices: Iterable[Device], prices: Prices) -> tuple[list[Device], Prices]:

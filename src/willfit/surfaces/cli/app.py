@@ -34,7 +34,7 @@ COMMANDS: tuple[str, ...] = (
 )
 
 #: Commands of two words, whose second one is not a model: the module of both has a dash between them.
-SECOND_WORDS = {"launch": ("train",)}
+SECOND_WORDS = {"launch": ("train",), "plan": ("train",)}
 
 _DESCRIPTION = (
     "Will it fit? GPU memory and host RAM of large language models, from config or file headers alone."

@@ -1,0 +1,1 @@
+"""Which way to train a model: schemes of sharding, checkpointing and batches on devices, judged and ranked."""
