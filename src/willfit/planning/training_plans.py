@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from willfit.asking import find_subject
 from willfit.engines.base import Machine, Subject
@@ -14,8 +14,8 @@ from willfit.planning.search.devices import devices_asked
 from willfit.planning.search.figures import limit_of
 from willfit.planning.training_search.judging import BATCHES, Judge
 from willfit.planning.training_search.searching import TrainingSearched, search_training
-from willfit.training.estimate import estimate
-from willfit.training.settings import TrainingSettings
+from willfit.training.estimate import estimate, estimate_alone
+from willfit.training.settings import LayoutSettings, TrainingSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +101,11 @@ def plan_training(
                 "give one with --prices FILE, or ask for --goal throughput",
             )
     subject, _ = find_subject(asked.model, None, asked.revision, asked.offline)
+    # What is wrong with the run on any device shall be said once.
+    alone = replace(
+        asked.settings, framework=asked.framework or asked.settings.framework, layout=LayoutSettings()
+    )
+    estimate_alone(subject, Machine((next(iter(devices)),)), alone)
     batches = BATCHES if asked.micro_batch is None else (asked.micro_batch,)
     judge = Judge(subject, asked.settings, asked.global_batch, batches)
     found = search_training(judge, devices, prices, goal, limits, asked.framework, step)

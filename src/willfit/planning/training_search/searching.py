@@ -23,7 +23,7 @@ GOALS: dict[str, tuple[str, ...]] = {
 }
 
 
-#: More devices than so many times the fewest that do are not tried, unless for speed alone: tokens cost the same on them.
+#: More devices than so many times the fewest that do are not tried, unless for speed alone: tokens cost no less there.
 _BEYOND = 4
 
 
