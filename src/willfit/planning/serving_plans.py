@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from willfit.asking import find_subject
-from willfit.engines.base import Question, Subject
-from willfit.engines.table import FALLBACK_ENGINE, engine_name
+from willfit.asking import find_subject, machine_of
+from willfit.engines.base import Machine, Question, Subject
+from willfit.engines.table import FALLBACK_ENGINE, ask, default_engine, engine_name
 from willfit.errors import BadInput
+from willfit.estimate import Estimate
 from willfit.hardware.device import Device
 from willfit.hardware.prices import Price, bundled_prices, read_prices
 from willfit.planning.formats import stored
@@ -17,6 +18,10 @@ from willfit.planning.search.figures import limit_of
 from willfit.planning.search.searching import Plan, Searched, Wanted, search
 from willfit.planning.search.settling import Settled, longest_context, settled
 from willfit.planning.serving import CONTEXT
+from willfit.speed.answer import Speed, speed_of
+
+#: The engine that splits layers over devices of several kinds, and the rest into RAM.
+_DEALS_OUT = "llama.cpp"
 
 #: What a checkpoint's own format is called.
 STORED = "stored"
@@ -36,6 +41,8 @@ class Asked:
         Limits, such as `per-user >= 20`.
     within, among, mig
         No more than these devices; only devices with these words; MIG slices as well.
+    host_ram
+        RAM that layers may lie in, beside all of `within`.
     prices
         A file; None for the bundled ones.
     engine, version, formats, kv_dtypes
@@ -52,6 +59,7 @@ class Asked:
     within: str | None = None
     among: str | None = None
     mig: bool = False
+    host_ram: str | None = None
     prices: str | None = None
     engine: str | None = None
     version: str | None = None
@@ -60,6 +68,24 @@ class Asked:
     revision: str | None = None
     offline: bool = False
     most: int = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """A model on devices of several kinds, or beside layers in the host's RAM: in the finest format that fits.
+
+    Attributes
+    ----------
+    name
+        The format; None for the checkpoint's own.
+    estimate, speed
+        The answer in that format, or in the coarsest where none fits; None for the speed where that cannot be said.
+    """
+
+    name: str | None
+    subject: Subject
+    estimate: Estimate
+    speed: Speed | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +102,8 @@ class Planned:
         All that the search says.
     prices
         By device.
+    together
+        What runs on all of `within` at once, where these are of several kinds, or beside RAM.
     names
         What each subject's format was asked for by, by the subject's identity; None for the checkpoint's own.
     unpriced
@@ -88,6 +116,7 @@ class Planned:
     plans: Sequence[tuple[Plan, Settled]]
     found: Searched
     prices: Mapping[Device, Price]
+    together: Sequence[Together]
     names: Mapping[int, str | None]
     unpriced: int
 
@@ -131,7 +160,32 @@ def plan_serving(asked: Asked, step: Callable[[str], None] = lambda engine: None
     question = replace(question, context=question.context_for(first.architecture))
     found = search(subjects, on, question, prices, wanted, step)
     plans = _settled(found, question, goal, asked.most)
-    return Planned(asked, question, goal, plans, found, prices, names, len(devices) - len(named))
+    together = _together(asked, question, first, is_gguf) if asked.within is not None else ()
+    return Planned(asked, question, goal, plans, found, prices, together, names, len(devices) - len(named))
+
+
+def _together(asked: Asked, question: Question, first: Subject, is_gguf: bool) -> list[Together]:
+    """On all devices at once, as the engine would that people use, and as llama.cpp would, which deals layers out."""
+    machine = machine_of(asked.within or "", asked.host_ram)
+    if len(set(machine.devices)) == 1 and asked.host_ram is None:
+        return []
+    usual = asked.engine or default_engine(first, machine, is_gguf)
+    engines = dict.fromkeys((engine_name(usual), *(() if asked.engine else (_DEALS_OUT,))))
+    found = (_finest(asked, question, machine, engine) for engine in engines)
+    return [one for one in found if one is not None]
+
+
+def _finest(asked: Asked, question: Question, machine: Machine, engine: str) -> Together | None:
+    answer: Together | None = None
+    for name, subject in _subjects(asked, engine):
+        try:
+            estimate = ask(engine, subject, machine, question)
+        except BadInput:
+            continue
+        answer = Together(name, subject, estimate, speed_of(subject, machine, estimate))
+        if estimate.verdict == "fits":
+            break
+    return answer
 
 
 def _subjects(asked: Asked, engine: str) -> list[tuple[str | None, Subject]]:

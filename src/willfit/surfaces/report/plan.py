@@ -15,8 +15,9 @@ from willfit.hardware.device import Device
 from willfit.planning.search.figures import BY_NAME
 from willfit.planning.search.searching import Plan, Rejected
 from willfit.planning.search.ways import Way
-from willfit.planning.serving_plans import Planned
+from willfit.planning.serving_plans import Planned, Together
 from willfit.quantities import GIB, format_bytes
+from willfit.surfaces.report.estimate import VERDICT_STYLE
 from willfit.surfaces.report.lines import print_text
 
 _GOALS = {
@@ -51,6 +52,16 @@ def as_json(found: Planned) -> dict[str, Any]:
                 "speed": None if one.speed is None else one.speed.as_json(),
             }
             for plan, one in found.plans
+        ],
+        "together": [
+            {
+                "engine": one.estimate.engine,
+                "format": one.subject.recipe.name,
+                "verdict": one.estimate.verdict,
+                "probability": one.estimate.probability,
+                "speed": None if one.speed is None else one.speed.as_json(),
+            }
+            for one in found.together
         ],
         "front": [_plan_json(plan, found.prices) for plan in found.found.front],
         "rejected": [
@@ -119,6 +130,11 @@ def render(found: Planned, console: Console, rejected: bool) -> None:
     else:
         _render_nothing(found, console)
     console.print()
+    if found.together:
+        print_text(console, Text("All devices together", style="bold"), 2)
+        for answer in found.together:
+            print_text(console, _together_words(answer), 2, 2)
+        console.print()
     shown = found.found.rejected if rejected else found.found.rejected[: _FEW if not found.plans else 0]
     if shown:
         print_text(console, Text("Not among them, those that came closest first", style="bold"), 2)
@@ -150,6 +166,21 @@ def _render_nothing(found: Planned, console: Console) -> None:
     elif way.room:
         nearest += f", for {way.room:,} user{'s' if way.room > 1 else ''} of {context:,} tokens"
     print_text(console, Text(nearest), 2)
+
+
+def _together_words(one: Together) -> Text:
+    """An engine, the finest format that fits, what goes where, and how fast."""
+    estimate = one.estimate
+    sign, words, style = VERDICT_STYLE[estimate.verdict]
+    line = Text.assemble((f"{sign} ", style), f"{estimate.engine}, {one.subject.recipe.name}: {words}")
+    held = ", ".join(
+        f"{format_bytes(place.peak_bytes)} on {place.name}"
+        for place in (*estimate.devices, *([estimate.host] if estimate.host.peak_bytes else []))
+    )
+    line.append(f"; {held}" if not estimate.refusal else f"; {estimate.refusal}")
+    if one.speed is not None:
+        line.append(f"; {one.speed.figures['tokens_per_s_per_user'].value:,.1f} tok/s of each user")
+    return line
 
 
 def why(one: Rejected, goal: str) -> str:

@@ -49,6 +49,11 @@ def declare(parser: Parser) -> None:
     parser.add_argument(
         "--among", metavar="WORDS", help="only devices whose name, vendor or generation has these words"
     )
+    parser.add_argument(
+        "--host-ram",
+        metavar="SIZE",
+        help="RAM beside the devices of --within, for layers that these do not hold",
+    )
     parser.add_argument("--mig", action="store_true", help="MIG slices of cards as well")
     parser.add_argument(
         "--prices", metavar="FILE", help="your prices: a CSV file with the columns device and usd_per_hour"
@@ -89,6 +94,7 @@ def run(given: Namespace) -> int:
         within=given.within,
         among=given.among,
         mig=given.mig,
+        host_ram=given.host_ram,
         prices=given.prices,
         engine=given.engine,
         version=given.engine_version,
@@ -100,6 +106,8 @@ def run(given: Namespace) -> int:
     )
     if given.picture is not None and not given.picture.lower().endswith(".svg"):
         raise BadInput(f"{given.picture[:80]}: the picture is an SVG file", "name it front.svg")
+    if given.host_ram is not None and given.within is None:
+        raise BadInput("--host-ram is of the machine that --within names", "add --within 2xrtx4090")
     shown = progress_console()
     with shown.status("judging") as status:
         found = plan_serving(asked, lambda engine: status.update(f"judging ways on {engine}"))
@@ -112,7 +120,8 @@ def run(given: Namespace) -> int:
         plan.render(found, console(), given.rejected)
         if started is not None:
             print(_command(found, started), end="")
-    return 0 if found.plans else 1
+    fits = any(one.estimate.verdict == "fits" for one in found.together)
+    return 0 if found.plans or fits else 1
 
 
 def _listed(text: str | None, option: str) -> tuple[str, ...] | None:
