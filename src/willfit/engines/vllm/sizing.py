@@ -17,6 +17,7 @@ from willfit.engines.vllm.cache.specs import (
     is_compressed,
     kv_dtype_of,
 )
+from willfit.engines.vllm.devices.dtypes import model_dtype
 from willfit.engines.vllm.eras import era_for
 from willfit.engines.vllm.features.drafts import buffer_term, draft_specs, draft_term, falls_back
 from willfit.engines.vllm.features.experts import all_to_all_term, balance_term
@@ -36,7 +37,7 @@ from willfit.engines.vllm.sources import source
 from willfit.errors import BadInput
 from willfit.estimate import Demand, Term, between, combined, exact
 from willfit.hardware.device import Device
-from willfit.quantities import GIB, dtype_name
+from willfit.quantities import GIB
 
 #: Constants of what shows more or less of a budget than the table and the terms say.
 POOL_SPREADS = ("device.visible_ratio", "vllm.pool_ratio")
@@ -276,24 +277,6 @@ def smallest_device(machine: Machine, settings: Settings) -> Device:
     if given < ranks:
         raise BadInput(f"{ranks} ranks need {ranks} devices, {given} given", f"write --gpu {ranks}x...")
     return min(machine.devices[:ranks], key=lambda device: device.usable_bytes or 0)
-
-
-def model_dtype(subject: Subject, settings: Settings, device: Device) -> str:
-    """The activation dtype: as asked, else the config's; fp32 checkpoints run in 16 bits (`config/model.py`).
-
-    Cards before Ampere have no bf16.
-    """
-    asked = settings.dtype not in (None, "auto")
-    dtype = dtype_name(settings.dtype) if settings.dtype and asked else subject.architecture.dtype
-    has_bf16 = _has_bf16(device)
-    if not asked and dtype == "fp32":
-        dtype = "bf16" if has_bf16 else "fp16"
-    return "fp16" if dtype == "bf16" and not has_bf16 else dtype
-
-
-def _has_bf16(device: Device) -> bool:
-    major = device.compute_capability.split(".")[0]
-    return not major.isdigit() or int(major) >= 8
 
 
 def weights_term(
