@@ -10,6 +10,7 @@ from willfit.engines.vllm.loading.loaded import Loaded, loaded
 from willfit.engines.vllm.loading.pieces import runs_triton_mxfp4
 from willfit.engines.vllm.profiling.run import Run, run_of
 from willfit.engines.vllm.profiling.runner import uses_v2_runner
+from willfit.engines.vllm.refusals import refusal
 from willfit.engines.vllm.settings import Settings
 from willfit.formats.fp4 import Mxfp4
 from willfit.hardware.device import Device
@@ -17,7 +18,7 @@ from willfit.quantities import DTYPE_BYTES
 
 
 class Shared:
-    """The two halves of start-ups by what each depends on.
+    """The parts of start-ups by what each depends on.
 
     It is of the subjects that it was asked about while they live: it knows them by identity. All else it keeps, and
     finds the equal of what it sees for the first time: one model in several formats has equal architectures.
@@ -26,6 +27,7 @@ class Shared:
     def __init__(self) -> None:
         self._runs: dict[tuple[object, ...], Run] = {}
         self._loaded: dict[tuple[object, ...], Loaded] = {}
+        self._refusals: dict[tuple[int, int], str] = {}
         self._of_weights: dict[int, Settings] = {}
         self._padded: dict[int, bool] = {}
         self._numbers: dict[int, tuple[object, int]] = {}
@@ -66,6 +68,14 @@ class Shared:
         known = self._loaded.get(key)
         if known is None:
             known = self._loaded[key] = loaded(subject, of, dtype, device)
+        return known
+
+    def refusal(self, subject: Subject, settings: Settings) -> str:
+        """`refusals.refusal`."""
+        key = id(subject), self._number(settings)
+        known = self._refusals.get(key)
+        if known is None:
+            known = self._refusals[key] = refusal(subject, settings)
         return known
 
     def _number(self, one: object, hashed: bool = True) -> int:

@@ -45,7 +45,7 @@ def loaded(subject: Subject, settings: Settings, dtype: str, device: Device) -> 
     Parameters
     ----------
     dtype
-        The model's dtype (`run.model_dtype`); only its size matters.
+        The model's dtype (`devices.dtypes.model_dtype`); only its size matters.
     device
         It only matters which kernels run MXFP4 experts on it (`pieces.runs_triton_mxfp4`).
     """
