@@ -6,7 +6,8 @@ from willfit.engines.vllm.settings import MUCH, VERY_MUCH, named_apart
 from willfit.hardware.device import Device
 
 #: Compute capabilities that rules tell from others of their generation; of the rest any one stands for all.
-_APART = frozenset(("7.5", "8.0", "9.0"))
+_APART = frozenset(("7.5", "8.0", "8.9", "9.0"))
+_OTHERS = {8: "8.6"}
 
 #: From this generation on a link between cards changes what libraries take.
 _LINKED = 9
@@ -17,9 +18,9 @@ def kind_of(device: Device) -> Device:
     usable = device.usable_bytes or 0
     major, _, minor = device.compute_capability.partition(".")
     generation = int(major) if major.isdigit() and minor.isdigit() else 0
-    capability = device.compute_capability if generation else ""
+    capability = device.compute_capability if generation or device.vendor == "AMD" else ""
     if generation and capability not in _APART:
-        capability = f"{generation}.{'1' if generation < 8 else '9'}"
+        capability = _OTHERS.get(generation, f"{generation}.{0 if generation < 8 else 9}")
     return Device(
         named_apart(device),
         vendor=device.vendor,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from math import gcd
 
-from willfit.architectures.mixers import Attention, CompressedAttention, LatentAttention, Mixer, Recurrent
+from willfit.architectures.mixers import Attention, CompressedAttention, Mixer, Recurrent
 from willfit.architectures.model import Architecture
 from willfit.engines.base import Subject
 from willfit.engines.support import model_refusal, too_long
 from willfit.engines.versions import Version, parse_version
+from willfit.engines.vllm.devices.support import device_refusal
 from willfit.engines.vllm.eras import era_for
 from willfit.engines.vllm.features.context_parallel import context_refusal
 from willfit.engines.vllm.features.drafts import draft_refusal
@@ -26,10 +27,13 @@ from willfit.formats.scaled import Scaled
 from willfit.formats.weights import rank_shape
 from willfit.hardware.device import Device
 
-#: Quantization methods that vLLM has never loaded, and those that it has dropped, with the last version that is
-#: known to load them (`layers/quantization/__init__.py`).
+#: Quantization methods that vLLM has never loaded, and those that it has dropped: since when, and the last version
+#: that loads them (`layers/quantization/__init__.py`).
 _NEVER = frozenset({"bitnet", "eetq", "exl2", "exl3", "mlx", "quanto"})
-_UNTIL: dict[str, Version] = {"aqlm": (0, 28), "bitsandbytes": (0, 28), "gguf": (0, 25), "hqq": (0, 28)}
+_DROPPED: dict[str, tuple[Version, str]] = {
+    "aqlm": ((0, 10, 1), "0.10.0"), "bitsandbytes": ((0, 28), "0.27.1"), "gguf": ((0, 24), "0.23.0"),
+    "hqq": ((0, 15), "0.14.1"),
+}  # fmt: skip
 
 #: Methods that need `--allow-deprecated-quantization`, and since when (`DEPRECATED_QUANTIZATION_METHODS`).
 _DEPRECATED: dict[str, Version] = {"fbgemm_fp8": (0, 33)}
@@ -53,7 +57,7 @@ def refusal(subject: Subject, settings: Settings, device: Device | None = None) 
         or too_long(subject.architecture, settings.max_model_len or 0)
         or _method(subject, settings, version)
         or _length(subject.architecture, settings)
-        or _kernels(subject.architecture, device)
+        or (device_refusal(subject, settings, device) if device else "")
         or _cache(subject.architecture, settings)
         or _states(subject.architecture, settings)
         or undivided(subject, settings)
@@ -80,10 +84,9 @@ def _method(subject: Subject, settings: Settings, version: Version) -> str:
     method = "gguf" if isinstance(subject.recipe.base, Ggml) else subject.recipe.method
     if method in _NEVER:
         return f"vLLM does not load {method} checkpoints; take one in fp8, awq or gptq"
-    until = _UNTIL.get(method)
-    if until is not None and version[:2] > until:
-        known = ".".join(map(str, until))
-        return f"this version of vLLM does not load {method} any more; {known} does, or take fp8, awq or gptq"
+    if method in _DROPPED and version >= _DROPPED[method][0]:
+        last = _DROPPED[method][1]
+        return f"this version of vLLM does not load {method} any more; {last} does, or take fp8, awq or gptq"
     ordered = any(
         isinstance(stored, Gptq) and stored.ordered and stored.group > 0 for stored in _formats(subject)
     )
@@ -118,15 +121,6 @@ def _cache(architecture: Architecture, settings: Settings) -> str:
 
 def _formats(subject: Subject) -> set[Format]:
     return {line.format for line in subject.lines}
-
-
-def _kernels(architecture: Architecture, device: Device | None) -> str:
-    """Sparse attention over latents has kernels for Hopper and newer only (`platforms/cuda.py`)."""
-    major = device.compute_capability.split(".")[0] if device else ""
-    mixers = (mixer for layer, _ in architecture.blocks for mixer in layer.mixers)
-    if major not in ("7", "8") or not any(isinstance(m, LatentAttention) and m.index_dim for m in mixers):
-        return ""
-    return "vLLM has no kernels for sparse attention on cards before Hopper"
 
 
 def _states(architecture: Architecture, settings: Settings) -> str:

@@ -9,6 +9,7 @@ from willfit.engines.context import context_term
 from willfit.engines.vllm.cache.compressed_plan import plan_compressed
 from willfit.engines.vllm.cache.plan import CachePlan, plan_cache
 from willfit.engines.vllm.cache.specs import block_size_for, cache_specs, is_compressed, kv_dtype_of
+from willfit.engines.vllm.devices.dtypes import model_dtype
 from willfit.engines.vllm.eras import era_for
 from willfit.engines.vllm.features.drafts import draft_specs
 from willfit.engines.vllm.features.lora import graph_sets
@@ -19,7 +20,6 @@ from willfit.engines.vllm.profiling.runtime import runtime_term
 from willfit.engines.vllm.settings import Resolved, Settings, resolve
 from willfit.estimate import Term
 from willfit.hardware.device import Device
-from willfit.quantities import dtype_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,21 +86,3 @@ def run_of(subject: Subject, device: Device, settings: Settings) -> Run:
         graph_term(subject, resolved, settings, device, subtracted),
         subtracted,
     )
-
-
-def model_dtype(subject: Subject, settings: Settings, device: Device) -> str:
-    """The activation dtype: as asked, else the config's; fp32 checkpoints run in 16 bits (`config/model.py`).
-
-    Cards before Ampere have no bf16.
-    """
-    asked = settings.dtype not in (None, "auto")
-    dtype = dtype_name(settings.dtype) if settings.dtype and asked else subject.architecture.dtype
-    has_bf16 = _has_bf16(device)
-    if not asked and dtype == "fp32":
-        dtype = "bf16" if has_bf16 else "fp16"
-    return "fp16" if dtype == "bf16" and not has_bf16 else dtype
-
-
-def _has_bf16(device: Device) -> bool:
-    major = device.compute_capability.split(".")[0]
-    return not major.isdigit() or int(major) >= 8
