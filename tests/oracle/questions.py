@@ -11,7 +11,10 @@ B200 = "B200 SXM 180GB"
 H100 = "H100 SXM5 80GB"
 L40S = "L40S"
 RTX_4090 = "GeForce RTX 4090"
+RTX_3090 = "GeForce RTX 3090"
 RTX_5090 = "GeForce RTX 5090"
+T4 = "T4"
+V100 = "Tesla V100 SXM2 32GB"
 
 #: A model of each architecture: dense, experts, latent attention with and without an indexer, compressed entries,
 #: windows, chunks, states of three kinds, Transformers' modules, encoders, images, and quantizations.
@@ -102,15 +105,49 @@ OTHERS = (
     *(Ask("Qwen/Qwen3-Embedding-8B", device, 20, {"runner": "pooling"}) for device in (A100, L40S)),
 )
 
+#: Quantizations, dtypes and caches that a device's compute capability decides about.
+ON_OLD_CARDS = (
+    *(
+        Ask(model, device, 40, {"max_model_len": 4096})
+        for model in (
+            "Qwen/Qwen3-8B",
+            "Qwen/Qwen3-8B-FP8",
+            "Qwen/Qwen2.5-0.5B-Instruct-AWQ",
+            "Qwen/Qwen2.5-0.5B-Instruct-GPTQ-Int4",
+            "RedHatAI/Llama-3.2-1B-Instruct-FP8-dynamic",
+            "RedHatAI/Qwen2.5-1.5B-quantized.w8a8",
+            "RedHatAI/Qwen3-4B-quantized.w4a16",
+            "nvidia/Llama-3.1-70B-Instruct-FP8",
+            "nvidia/Qwen3.6-27B-NVFP4",
+            "nvidia/Qwen3-235B-A22B-NVFP4",
+            "openai/gpt-oss-20b",
+            "google/gemma-2-9b-it",
+        )
+        for device in (V100, T4)
+    ),
+    *(
+        Ask(model, device, 40, {"max_model_len": 4096, "kv_cache_dtype": "fp8"})
+        for model in (
+            "Qwen/Qwen3-8B",
+            "openai/gpt-oss-20b",
+            "google/gemma-3-27b-it",
+            "deepseek-ai/DeepSeek-V2-Lite",
+            "microsoft/Phi-3-mini-4k-instruct",
+        )
+        for device in (T4, RTX_3090, L40S)
+    ),
+    Ask("google/gemma-2-9b-it", T4, 40, {"max_model_len": 4096, "dtype": "float16"}),
+)
+
 
 def questions() -> list[Ask]:
-    """Each model under five of the settings, and what only some can be asked."""
+    """Each model under five of the settings, what only some can be asked, and what old cards refuse."""
     asked = []
     for index, model in enumerate(MODELS.values()):
         for step in range(5):
             device, pool, settings = SETTINGS[(index + step * 3) % len(SETTINGS)]
             asked.append(Ask(model, device, pool, settings))
-    return [*asked, *OTHERS]
+    return [*asked, *OTHERS, *ON_OLD_CARDS]
 
 
 #: Where the two differ: for questions whose line contains a text, in what, and why.
@@ -122,5 +159,13 @@ DIFFERENT: dict[str, tuple[set[str], str]] = {
     "openai/gpt-oss-20b | B200": (
         {"params_bytes"},
         "without FlashInfer the planner takes Triton's kernels for experts, which pad less",
+    ),
+    **dict.fromkeys(
+        ("Qwen/Qwen3-8B | Tesla V100", "google/gemma-2-9b-it | Tesla V100"),
+        ({"refused"}, "that the wheels have no code for Volta shows only when a kernel starts"),
+    ),
+    "Qwen/Qwen3-8B | GeForce RTX 3090 | 40 GiB | max_model_len=4096 kv": (
+        {"refused"},
+        "FlashInfer, which reads an 8-bit cache on Ampere, is not installed here",
     ),
 }

@@ -41,7 +41,7 @@ MLX_TOO = frozenset(("lmstudio",))
 #: Who runs formats that nobody else reads, by the method of their recipe.
 OWN_FORMATS = {"exl2": "exllamav2", "exl3": "exllamav3", "mlc": "mlc-llm", "mlx": "mlx"}
 
-#: Who answers if the engine that people would use does not run the model at all.
+#: Who answers if the engine that people would use does not run the model, or not on the devices.
 FALLBACK_ENGINE = "transformers"
 
 
@@ -108,7 +108,15 @@ def default_engine(subject: Subject, machine: Machine, is_gguf: bool) -> str:
         return "transformers"
     if architecture.encoder_only or (architecture.encoder and not architecture.encoder_tokens):
         return "transformers"
-    return "vllm"
+    return "vllm" if runs_vllm(machine) else FALLBACK_ENGINE
+
+
+def runs_vllm(machine: Machine) -> bool:
+    """Whether the newest vLLM runs anything on the devices."""
+    from willfit.engines.vllm.devices.support import unfit
+    from willfit.engines.vllm.eras import NEWEST
+
+    return not any(unfit(device, NEWEST) for device in machine.devices)
 
 
 def runs_on_apple(architecture: Architecture) -> bool:

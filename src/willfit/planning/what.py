@@ -10,7 +10,7 @@ from typing import Literal
 
 from willfit.checkpoints.catalogue import CatalogueEntry, catalogue_ids, find
 from willfit.engines.base import Machine, Question, Subject
-from willfit.engines.table import ask
+from willfit.engines.table import ask, runs_vllm
 from willfit.errors import BadInput
 from willfit.estimate import Estimate
 from willfit.planning.formats import ladder
@@ -66,7 +66,7 @@ def usual_engine(machine: Machine) -> str:
     if all(device.vendor == "Apple" for device in devices):
         return "mlx"
     at_home = all(device.name.startswith(_AT_HOME) or device.is_cpu for device in devices)
-    return "llama.cpp" if at_home else "vllm"
+    return "llama.cpp" if at_home or not runs_vllm(machine) else "vllm"
 
 
 def what_runs(

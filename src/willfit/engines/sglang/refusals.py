@@ -5,16 +5,18 @@ from __future__ import annotations
 from willfit.architectures.mixers import Attention, Mixer
 from willfit.architectures.model import Architecture
 from willfit.engines.base import Subject
+from willfit.engines.sglang.devices import device_refusal
 from willfit.engines.sglang.models import support
 from willfit.engines.sglang.settings import Settings
 from willfit.engines.support import model_refusal, too_long
+from willfit.hardware.device import Device
 
 #: Quantization methods that it has no kernels for (`layers/quantization/__init__.py`, 0.4.6 to 0.5.23).
 _NEVER = frozenset({"aqlm", "bitnet", "eetq", "exl2", "exl3", "fbgemm_fp8", "hqq", "mlx", "quanto"})
 
 
-def refusal(subject: Subject, settings: Settings, length: int = 0) -> str:
-    """Why it does not start with the model as it is stored; empty if it does.
+def refusal(subject: Subject, settings: Settings, device: Device, length: int = 0) -> str:
+    """Why it does not start with the model as it is stored on a device; empty if it does.
 
     Parameters
     ----------
@@ -28,6 +30,8 @@ def refusal(subject: Subject, settings: Settings, length: int = 0) -> str:
         return ended
     if subject.recipe.method in _NEVER:
         return f"SGLang does not load {subject.recipe.method} checkpoints; take one in fp8, awq or gptq"
+    if refused := device_refusal(subject, settings, device):
+        return refused
     if settings.tp_size % settings.attn_dp_size:
         return f"{settings.tp_size} ranks cannot be divided over {settings.attn_dp_size} attention replicas"
     return undivided(subject.architecture, settings)

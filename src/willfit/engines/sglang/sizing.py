@@ -139,7 +139,7 @@ def size_up(subject: Subject, machine: Machine, settings: Settings, free_bytes: 
         own_cells=cells,
         pools=pools,
         draft=draft,
-        refusal=refusal(subject, settings, resolved.context_length),
+        refusal=refusal(subject, settings, device, resolved.context_length),
     )
 
 

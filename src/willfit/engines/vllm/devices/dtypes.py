@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from willfit.engines.base import Subject
 from willfit.engines.capability import is_below
+from willfit.engines.stored import method_of
 from willfit.engines.versions import Version, parse_version
-from willfit.engines.vllm.devices.minima import method_of
 from willfit.engines.vllm.settings import Settings
 from willfit.formats.gptq import Gptq
 from willfit.hardware.device import Device

@@ -6,8 +6,8 @@ Read in `platforms/rocm.py: supported_quantization` (before 0.6.6 `config.py`), 
 from __future__ import annotations
 
 from willfit.engines.base import Subject
+from willfit.engines.stored import kinds_of, method_of
 from willfit.engines.versions import Version
-from willfit.engines.vllm.devices.minima import kind_of_format, method_of
 from willfit.hardware.device import Device
 
 #: Architectures that it is built for (`CMakeLists.txt: HIP_SUPPORTED_ARCHS`, the longest list).
@@ -34,13 +34,18 @@ _WIDE_WARPS: Version = (0, 17)
 _FP8 = ("gfx94", "gfx95", "gfx12")
 
 
-def rocm_refusal(subject: Subject, version: Version, device: Device) -> str:
-    """Why it does not start on a card of AMD's; empty if it does."""
+def not_built(device: Device) -> str:
+    """Why it runs nothing on a card of AMD's; empty if it runs something."""
     architecture = device.compute_capability
-    if architecture.startswith("gfx") and architecture not in _BUILT_FOR:
-        return f"vLLM is not built for {architecture}"
+    known = not architecture.startswith("gfx") or architecture in _BUILT_FOR
+    return "" if known else f"vLLM is not built for {architecture}; llama.cpp is, with Vulkan"
+
+
+def rocm_refusal(subject: Subject, version: Version, device: Device) -> str:
+    """Why it does not run a checkpoint as it is stored on a card of AMD's; empty if it does."""
+    architecture = device.compute_capability
     method = method_of(subject)
-    kinds = {kind_of_format(line.format) for line in subject.lines if line.tensor.part != "experts"}
+    kinds = {kind for kind, experts in kinds_of(subject) if not experts}
     since = _NVFP4 if method == "modelopt" and "nvfp4" in kinds else _LISTED.get(method)
     if since is None:
         return f"vLLM does not run {method} checkpoints on AMD's cards; take one in awq or gptq"
