@@ -79,13 +79,23 @@ class Minima:
 
     def refusal(self, subject: Subject, version: Version, device: Device) -> str:
         """Why a checkpoint as it is stored needs a newer device, and which version does not; empty if it runs."""
+        if unfit := self.unfit(version, device):
+            return unfit
         least, what = self.of(subject, version)
         if not is_below(device, least):
             return ""
         later = next((one for one in self._later(version) if self._runs(subject, one, device)), None)
         hint = f"{self.title} {_text(later)} does" if later else "take a gptq checkpoint or 16 bits"
-        needs = f"{self.title} {_text(version)} runs {what} on cards of {capability_named(least)} and newer"
-        return f"{needs}; {hint}"
+        return f"{self.title} {_text(version)} runs {what} on {_cards(least)}; {hint}"
+
+    def unfit(self, version: Version, device: Device) -> str:
+        """Why a version runs nothing on a device; empty if it runs something, or that is not known."""
+        least = lowest(self.own, version)
+        if not is_below(device, least):
+            return ""
+        dated = len(self.own) > 1
+        title = f"{self.title} {_text(version)}" if dated else self.title
+        return f"{title} runs on {_cards(least)}; llama.cpp runs on older ones"
 
     def _later(self, version: Version) -> list[Version]:
         """Later versions that change a minimum, in order."""
@@ -102,3 +112,7 @@ class Minima:
 
 def _text(version: Version) -> str:
     return ".".join(map(str, version))
+
+
+def _cards(least: int) -> str:
+    return f"cards of {capability_named(least)} and newer"

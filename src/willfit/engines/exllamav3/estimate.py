@@ -7,6 +7,7 @@ from dataclasses import replace
 from willfit.engines.allocated_cache import capacity_on, demand_of, is_short
 from willfit.engines.base import Machine, Question, Subject
 from willfit.engines.borrowed import library_terms, weights_between
+from willfit.engines.exllamav3.devices import device_refusal
 from willfit.engines.exllamav3.eras import NEWEST
 from willfit.engines.exllamav3.models import support
 from willfit.engines.exllamav3.plan import Plan
@@ -235,6 +236,9 @@ def _refusal(plan: Plan) -> str:
     version, recipe = settings.version, plan.subject.recipe
     if any(device.is_cpu or device.vendor not in ("NVIDIA", "AMD", "") for device in plan.devices):
         return "ExLlamaV3 runs on NVIDIA's and AMD's cards; llama.cpp runs on others"
+    for device in plan.devices:
+        if refused := device_refusal(plan.subject, version, device):
+            return refused
     found = support(architecture, version)
     if missing := model_refusal("ExLlamaV3", architecture, version, found):
         return missing

@@ -6,6 +6,7 @@ from willfit.architectures.mixers import Attention, LatentAttention, Recurrent
 from willfit.engines.base import DEFAULT_CONTEXT, Machine, Question, Subject
 from willfit.engines.borrowed import NOTE
 from willfit.engines.leftover import device_interval
+from willfit.engines.lmdeploy.devices import device_refusal
 from willfit.engines.lmdeploy.eras import NEWEST
 from willfit.engines.lmdeploy.models import support
 from willfit.engines.lmdeploy.settings import QUANT_POLICIES, TURBOMIND_POLICIES, Settings, has_turbomind
@@ -156,8 +157,8 @@ def _capacity(sizing: Sizing, length: int, limit: int) -> Capacity:
 def _refusal(subject: Subject, machine: Machine, settings: Settings, sizing: Sizing) -> str:
     """Why LMDeploy would not start, whatever the memory; empty if it would."""
     architecture = subject.architecture
-    if any(device.is_cpu or device.vendor not in ("NVIDIA", "") for device in machine.devices):
-        return "of the devices known here, LMDeploy runs on NVIDIA's only"
+    if refused := device_refusal(subject, sizing.backend, settings.version, machine.devices):
+        return refused
     if missing := model_refusal(
         "lmdeploy", architecture, settings.version, support(architecture, settings.version)
     ):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from willfit.architectures.mixers import Attention, LatentAttention, Recurrent
 from willfit.engines.base import Machine, Question, Subject
+from willfit.engines.capability import capability_named, is_below
 from willfit.engines.context import context_term
 from willfit.engines.mlx.cache import Growth, Kept, reach
 from willfit.engines.mlx.eras import NEWEST
@@ -35,8 +36,9 @@ _EXPANDING = frozenset({
     "mistral4",
 })  # fmt: skip
 
-#: First version for CUDA.
+#: First version for CUDA, and the lowest architecture with code in MLX's library for it (the wheel 0.32.4).
 _CUDA_SINCE = (0, 28, 4)
+_CUDA_FROM = 75
 
 #: A suggested context is a multiple of this.
 _CONTEXT_STEP = 256
@@ -233,6 +235,10 @@ class Process:
         if self.device.vendor == "NVIDIA" and parse_version(version) < _CUDA_SINCE:
             since = ".".join(map(str, _CUDA_SINCE))
             return f"mlx-lm {version} runs on Apple silicon only; with CUDA since {since}"
+        if self.device.vendor == "NVIDIA" and is_below(self.device, _CUDA_FROM):
+            return (
+                f"MLX runs on cards of {capability_named(_CUDA_FROM)} and newer; llama.cpp runs on older ones"
+            )
         if missing := model_refusal(NAME, architecture, version, support(architecture, version)):
             return missing
         if ended := too_long(architecture, self.context):

@@ -8,8 +8,7 @@ Read in the released wheels 0.4.3 to 0.5.23: `layers/quantization/*.py: get_min_
 from __future__ import annotations
 
 from willfit.engines.base import Subject
-from willfit.engines.capability import capability_named, is_below
-from willfit.engines.needed_capability import Minima, always, lowest, since
+from willfit.engines.needed_capability import Minima, always, since
 from willfit.engines.sglang.settings import Settings
 from willfit.engines.stored import kinds_of, method_of
 from willfit.engines.versions import Version, parse_version
@@ -77,9 +76,6 @@ def device_refusal(subject: Subject, settings: Settings, device: Device) -> str:
     version = parse_version(settings.version)
     if device.vendor == "AMD":
         return _rocm(subject, settings, version, device)
-    least = lowest(MINIMA.own, version)
-    if is_below(device, least):
-        return f"SGLang runs on cards of {capability_named(least)} and newer; llama.cpp runs on older ones"
     return MINIMA.refusal(subject, version, device)
 
 

@@ -11,6 +11,7 @@ from willfit.engines.leftover import device_interval
 from willfit.engines.ranks import undivided_heads
 from willfit.engines.remedies import shorter_or_fewer, weights_fit
 from willfit.engines.support import model_note, model_refusal
+from willfit.engines.tensorrt_llm.devices import device_refusal
 from willfit.engines.tensorrt_llm.eras import NEWEST, era_for
 from willfit.engines.tensorrt_llm.models import support
 from willfit.engines.tensorrt_llm.settings import Settings
@@ -92,7 +93,7 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
         ),
         demands=(demand,),
         notes=(*subject.notes, *subject.recipe.notes, *_notes(subject, sizing, settings, users)),
-        refusal=_refusal(subject, settings),
+        refusal=device_refusal(subject, machine, settings.version) or _refusal(subject, settings),
         remedies=_remedies(subject, sizing, settings, users),
         details={
             "max_seq_len": resolved.max_seq_len,

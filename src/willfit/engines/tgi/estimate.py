@@ -6,6 +6,7 @@ from willfit.architectures.mixers import Attention
 from willfit.engines.base import Machine, Question, Subject
 from willfit.engines.borrowed import NOTE
 from willfit.engines.leftover import device_interval
+from willfit.engines.needed_capability import Minima, always
 from willfit.engines.ranks import most_ranks, undivided_heads
 from willfit.engines.remedies import shorter_or_fewer, weights_fit
 from willfit.engines.support import model_refusal, vectors_note
@@ -14,6 +15,7 @@ from willfit.engines.tgi.models import support
 from willfit.engines.tgi.settings import Settings, kernels
 from willfit.engines.tgi.sizing import Sizing, size_up
 from willfit.engines.tgi.sources import SOURCES
+from willfit.engines.versions import parse_version
 from willfit.errors import BadInput
 from willfit.estimate import Capacity, DeviceEstimate, Estimate, Term
 from willfit.formats.ggml import Ggml
@@ -22,6 +24,9 @@ NAME = "tgi"
 
 #: Formats of checkpoints that TGI has no loader for.
 _NEVER = frozenset({"aqlm", "bitnet", "exl3", "hqq", "mlx", "modelopt", "mxfp4", "quanto", "torchao"})
+
+#: Marlin runs FP8 on Ampere and Ada; on other cards torch decides, which has none before (`layers/fp8.py`).
+MINIMA = Minima("TGI", kernels={"fp8": always(80), "fp8 block": always(80)})
 
 
 def settings_for(subject: Subject, machine: Machine, question: Question) -> Settings:
@@ -147,6 +152,8 @@ def _refusal(subject: Subject, machine: Machine, settings: Settings) -> str:
         return missing
     if method in _NEVER or method == "gguf":
         return f"TGI does not load {method} checkpoints; take one in fp8, awq or gptq"
+    if refused := MINIMA.refusal(subject, parse_version(version), machine.devices[0]):
+        return refused
     if method == "exl2" and settings.num_shard > 1:
         return "TGI does not shard exl2 checkpoints"
     attention = kernels(settings, subject.architecture, machine.devices[0], era_for(settings.version))

@@ -13,6 +13,7 @@ from willfit.architectures.mixers import Recurrent
 from willfit.architectures.model import Architecture
 from willfit.engines.base import Machine, Subject
 from willfit.engines.context import context_term
+from willfit.engines.transformers.devices import device_refusal
 from willfit.engines.transformers.host import host_estimate
 from willfit.engines.transformers.models import support
 from willfit.engines.transformers.plan import Place, Plan, plan
@@ -66,6 +67,7 @@ def estimate(subject: Subject, machine: Machine, settings: Settings) -> Estimate
         devices=tuple(part for part, _ in parts),
         host=host,
         notes=(*subject.notes, *_notes(laid_out)),
+        refusal=device_refusal(subject, machine, settings.version),
         details={
             "devices": [detail for _, detail in parts],
             "dtype": run.dtype,

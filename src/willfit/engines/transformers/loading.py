@@ -14,11 +14,7 @@ from willfit.engines.caching_allocator import block_bytes
 from willfit.engines.transformers.eras import LATE_TABLES, Era
 from willfit.formats.plain import Plain
 from willfit.formats.weights import WeightLine, rank_shape
-from willfit.hardware.device import Device
 from willfit.quantities import DTYPE_BYTES
-
-#: Methods that fall back to 16 bits below a compute capability (`validate_environment` in `quantizers/`).
-_NEEDS_CAPABILITY = {"fp8 block": (8, 9), "mxfp4": (7, 5)}
 
 #: Bytes per element of a matrix that is quantized while loading, held on the device beside the result: bitsandbytes
 #: `nn/modules.py: Params4bit._quantize` and `Int8Params.cuda` (the 16-bit matrix; 8 bits once more, transposed, up to
@@ -107,16 +103,6 @@ class Loaded:
     def largest_matrix(self) -> int:
         """Elements of the largest quantized matrix."""
         return self.dequantized // self.width
-
-
-def runs_dequantized(subject: Subject, device: Device) -> bool:
-    """Whether the weights are expanded to 16 bits because the device lacks the kernels."""
-    for prefix, needed in _NEEDS_CAPABILITY.items():
-        if subject.recipe.name.startswith(prefix):
-            parts = device.compute_capability.split(".")
-            if len(parts) == 2 and all(part.isdigit() for part in parts):
-                return (int(parts[0]), int(parts[1])) < needed
-    return False
 
 
 def load(subject: Subject, era: Era, dtype: str, ranks: int, dequantize: bool) -> Loaded:

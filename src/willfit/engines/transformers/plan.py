@@ -9,7 +9,8 @@ from willfit.calibration import constant
 from willfit.engines.base import Machine, Subject
 from willfit.engines.context import context_term
 from willfit.engines.transformers.cache import as_cached
-from willfit.engines.transformers.loading import load, runs_dequantized
+from willfit.engines.transformers.devices import runs_dequantized
+from willfit.engines.transformers.loading import load
 from willfit.engines.transformers.moments import Moment, Run, moments
 from willfit.engines.transformers.placement import Share, place, split
 from willfit.engines.transformers.settings import Settings
@@ -129,7 +130,7 @@ def prepare(subject: Subject, machine: Machine, settings: Settings) -> tuple[Run
     recipe = subject.recipe
     quantized = recipe.rule is not None or not isinstance(recipe.base, Plain)
     dtype = settings.resolved_dtype(subject.architecture.dtype, quantized)
-    dequantized = bool(machine.devices) and runs_dequantized(subject, machine.devices[0])
+    dequantized = bool(machine.devices) and runs_dequantized(subject, machine.devices[0], settings.version)
     era = replace(settings.era, rope_tables="none") if settings.fused_modules else settings.era
     loaded = load(subject, era, dtype, settings.tensor_parallel, dequantized)
     subject = replace(subject, architecture=as_cached(subject.architecture))

@@ -50,8 +50,8 @@ def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:
     capacity = None if subject.architecture.encoder_only else _capacity(subject, machine, settings, context)
     remedies = _remedies(subject, found, question, capacity)
     details = {**found.details, "context": context, "users": question.users}
-    ended = too_long(subject.architecture, context)
-    return replace(found, capacity=capacity, refusal=ended, remedies=remedies, details=details)
+    refusal = found.refusal or too_long(subject.architecture, context)
+    return replace(found, capacity=capacity, refusal=refusal, remedies=remedies, details=details)
 
 
 def _capacity(subject: Subject, machine: Machine, settings: Settings, context: int) -> Capacity | None:

@@ -9,6 +9,7 @@ from willfit.architectures.mixers import CompressedAttention
 from willfit.engines.base import Machine, Question, Subject
 from willfit.engines.support import model_note
 from willfit.engines.vllm.cache.compressed_pages import has_unknown_states
+from willfit.engines.vllm.devices.support import device_refusal
 from willfit.engines.vllm.eras import NEWEST
 from willfit.engines.vllm.features.drafts import is_unknown
 from willfit.engines.vllm.features.sleeping import Sleeping, asleep
@@ -88,7 +89,7 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
         demands=(demand,) if demand else (),
         notes=(*subject.notes, *subject.recipe.notes, *_notes(subject, machine, sizing, settings, sleeping)),
         refusal=sizing.refusal,
-        remedies=_remedies(subject, sizing, settings, users),
+        remedies=() if sizing.refusal else _remedies(subject, machine, sizing, settings, users),
         details={
             "max_model_len": sizing.resolved.max_model_len,
             "max_num_seqs": sizing.resolved.max_num_seqs,
@@ -221,7 +222,9 @@ def _feature_notes(
     return notes
 
 
-def _remedies(subject: Subject, sizing: Sizing, settings: Settings, users: int) -> tuple[str, ...]:
+def _remedies(
+    subject: Subject, machine: Machine, sizing: Sizing, settings: Settings, users: int
+) -> tuple[str, ...]:
     """What would make it fit, if the cache is too small or the weights too large."""
     users = ceil_div(users, settings.data_parallel)
     demand = sizing.demand(users)
@@ -236,7 +239,9 @@ def _remedies(subject: Subject, sizing: Sizing, settings: Settings, users: int) 
     fitting = int(plan.concurrency(sizing.blocks))
     if 1 <= fitting < users:
         remedies.append(f"{fitting} user{'s' if fitting > 1 else ''} at {length:,} tokens")
-    if sizing.pool_bytes > 0 and settings.kv_cache_dtype == "auto" and subject.recipe.kv_cache_dtype is None:
+    unset = settings.kv_cache_dtype == "auto" and subject.recipe.kv_cache_dtype is None
+    narrow, device = replace(settings, kv_cache_dtype="fp8"), smallest_device(machine, settings)
+    if sizing.pool_bytes > 0 and unset and not device_refusal(subject, narrow, device):
         remedies.append("an 8-bit cache, half the bytes for each token (--kv-cache-dtype fp8)")
     if subject.recipe.name in ("bf16", "fp16", "fp32"):
         remedies.append("quantized weights: --format fp8 halves them, awq or nvfp4 quarters them")

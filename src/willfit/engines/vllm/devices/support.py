@@ -6,7 +6,6 @@ from willfit.architectures.mixers import Attention, LatentAttention
 from willfit.architectures.model import Architecture
 from willfit.engines.base import Subject
 from willfit.engines.capability import capability_named, is_below
-from willfit.engines.needed_capability import lowest
 from willfit.engines.versions import Version, parse_version
 from willfit.engines.vllm.cache.specs import kv_dtype_of
 from willfit.engines.vllm.devices.dtypes import dtype_refusal, model_dtype
@@ -26,7 +25,7 @@ _IMAGES_BOTH_WAYS = frozenset(("bagel", "gemma3", "molmo2", "moondream3", "palig
 #: (`v1/attention/backends/mla/triton_mla.py`).
 _FP8_LATENTS: Version = (0, 18)
 _ADA_LATENTS: Version = (0, 26)
-_VOLTA, _TRITON_FP8, _HOPPER = 70, 89, 90
+_VOLTA, _TURING, _TRITON_FP8, _HOPPER = 70, 75, 89, 90
 #: Since when V1 is the only engine.
 _ONLY_V1: Version = (0, 11)
 
@@ -51,11 +50,12 @@ def unfit(device: Device, version: str) -> str:
     """Why a version runs nothing on a device; empty if it runs something, or that is not known."""
     if device.vendor == "AMD":
         return not_built(device)
-    least = lowest(MINIMA.own, parse_version(version))
-    if not is_below(device, least):
-        return ""
-    last = "" if is_below(device, _VOLTA) else f"; {LAST_FOR_VOLTA} was the last for Volta"
-    return f"vLLM {version} runs on cards of {capability_named(least)} and newer{last}; llama.cpp runs on older ones"
+    refused = MINIMA.unfit(parse_version(version), device)
+    return f"{refused}; {LAST_FOR_VOLTA} was the last for Volta" if refused and _is_volta(device) else refused
+
+
+def _is_volta(device: Device) -> bool:
+    return is_below(device, _TURING) and not is_below(device, _VOLTA)
 
 
 def _cache(subject: Subject, settings: Settings, device: Device) -> str:
