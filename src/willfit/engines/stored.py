@@ -12,7 +12,7 @@ from willfit.formats.scaled import Scaled
 
 #: Methods under other names.
 _SAME = {
-    "auto-round": "gptq", "auto_round": "gptq", "autoround": "gptq", "intel/auto-round": "gptq", "awq_marlin": "awq",
+    "auto_round": "auto-round", "autoround": "auto-round", "intel/auto-round": "auto-round", "awq_marlin": "awq",
     "compressed_tensors": "compressed-tensors", "gptq_marlin": "gptq",
 }  # fmt: skip
 

@@ -60,6 +60,7 @@ _ROCM = ("gfx942", "gfx950")
 #: Since when AMD's cards run a method, and since when they no longer do.
 _LISTED: dict[str, tuple[Version, Version | None]] = {
     "": ((0,), None),
+    "auto-round": ((0, 5, 5), None),
     "awq": ((0,), None),
     "compressed-tensors": ((0,), None),
     "fp8": ((0,), None),

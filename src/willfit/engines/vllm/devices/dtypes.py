@@ -29,7 +29,7 @@ _MARLIN_BITS = (4, 8)
 
 #: Methods that run in fp32 as well, and since when (`get_supported_act_dtypes`).
 _FP32: dict[str, Version] = {
-    "": (0,), "bitsandbytes": (0,), "torchao": (0,), "gguf": (0, 7), "compressed-tensors": (0, 10),
+    "": (0,), "bitsandbytes": (0,), "torchao": (0,), "gguf": (0, 8), "compressed-tensors": (0, 10, 1),
 }  # fmt: skip
 
 
@@ -65,7 +65,8 @@ def dtype_refusal(subject: Subject, settings: Settings, device: Device) -> str:
         return f"vLLM does not run {subject.architecture.model_type} in fp16; take --dtype float32"
     method = method_of(subject)
     if dtype == "fp32" and (method not in _FP32 or version < _FP32[method]):
-        return f"vLLM's kernels for {method} do not run in fp32, as this model would on cards before Ampere"
+        why = "" if asked else f", and {subject.architecture.model_type} does not run in fp16"
+        return f"vLLM {settings.version} runs {method} checkpoints in 16 bits only{why}"
     if dtype != "fp16" and version < _ANY_16_BITS.get(method, (0,)) and not _has_marlin(subject, device):
         return f"vLLM {settings.version} runs this {method} checkpoint in fp16 only; add --dtype half"
     return ""

@@ -22,6 +22,7 @@ MINIMA = Minima(
     # Where a method's fast kernels (Marlin) ask for more, plain ones are taken instead.
     methods={
         "aqlm": since(((0,), 70), ((0, 5), 60)),
+        "auto-round": always(60),
         "awq": always(75),
         "bitsandbytes": always(70),
         "compressed-tensors": since(((0,), 60), ((0, 5, 3), 70)),

@@ -22,7 +22,7 @@ _BUILT_FOR = frozenset(
 _LISTED: dict[str, Version] = {
     "": (0,), "gptq": (0,), "fp8": (0, 5, 5), "awq": (0, 6), "compressed-tensors": (0, 6, 2),
     "fbgemm_fp8": (0, 6, 2), "gguf": (0, 6, 6), "quark": (0, 7), "mxfp4": (0, 10, 1), "torchao": (0, 10, 2),
-    "bitsandbytes": (0, 12), "modelopt": (0, 22), "mxfp8": (0, 22),
+    "bitsandbytes": (0, 12), "modelopt": (0, 22), "mxfp8": (0, 22), "auto-round": (0, 28),
 }  # fmt: skip
 #: NVFP4 of ModelOpt: by Petit's kernels at first, then as its own.
 _NVFP4: Version = (0, 10, 2)
