@@ -16,6 +16,9 @@ Steps = tuple[tuple[Version, int], ...]
 
 _UNDATED: Steps = ()
 
+#: CUDA 12 has no code for what is older.
+_MAXWELL = 50
+
 
 def since(*steps: tuple[Version, int]) -> Steps:
     """Minima with the versions from which on they hold."""
@@ -95,7 +98,8 @@ class Minima:
             return ""
         dated = len(self.own) > 1
         title = f"{self.title} {_text(version)}" if dated else self.title
-        return f"{title} runs on {_cards(least)}; llama.cpp runs on older ones"
+        others = "" if is_below(device, _MAXWELL) else "; llama.cpp runs on older ones"
+        return f"{title} runs on {_cards(least)}{others}"
 
     def _later(self, version: Version) -> list[Version]:
         """Later versions that change a minimum, in order."""
