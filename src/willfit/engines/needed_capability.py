@@ -84,6 +84,8 @@ class Minima:
         """Why a checkpoint as it is stored needs a newer device, and which version does not; empty if it runs."""
         if unfit := self.unfit(version, device):
             return unfit
+        if not is_below(device, self._most(version)):
+            return ""
         least, what = self.of(subject, version)
         if not is_below(device, least):
             return ""
@@ -101,14 +103,26 @@ class Minima:
         others = "" if is_below(device, _MAXWELL) else "; llama.cpp runs on older ones"
         return f"{title} runs on {_cards(least)}{others}"
 
+    def _most(self, version: Version) -> int:
+        """The highest minimum of a version, which spares newer devices the look at how a checkpoint is stored."""
+        return max(lowest(steps, version) for table in self._tables() for steps in table.values())
+
     def _later(self, version: Version) -> list[Version]:
         """Later versions that change a minimum, in order."""
-        tables: Iterable[Mapping[str, Steps]] = (
+        return sorted(
+            {
+                first
+                for table in self._tables()
+                for steps in table.values()
+                for first, _ in steps
+                if first > version
+            }
+        )
+
+    def _tables(self) -> Iterable[Mapping[str, Steps]]:
+        return (
             {"": self.own}, self.methods, self.modelopt, self.kernels, self.experts, *self.linears.values(),
         )  # fmt: skip
-        return sorted(
-            {first for table in tables for steps in table.values() for first, _ in steps if first > version}
-        )
 
     def _runs(self, subject: Subject, version: Version, device: Device) -> bool:
         return not is_below(device, max(self.of(subject, version)[0], lowest(self.own, version)))
