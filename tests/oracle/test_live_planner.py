@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from live import PYTHON, Ask, ask_planner, differences
-from questions import DIFFERENT, questions
+from questions import DIFFERENT, ON_OLD_CARDS, questions
 
 pytestmark = [
     pytest.mark.oracle,
@@ -37,9 +37,10 @@ def test_equal_to_the_planner(ask: Ask, answers: dict[str, dict[str, Any]]) -> N
 
 
 def test_most_questions_are_answered(answers: dict[str, dict[str, Any]]) -> None:
-    # A stand-in that breaks would turn answers into refusals, of which few are asked for.
-    done = [answer for answer in answers.values() if answer["stage"] == "done"]
-    assert len(done) > 0.8 * len(ASKED)
+    # A stand-in that breaks would turn answers into refusals, of which few are asked for but on old cards.
+    others = [answers[ask.id] for ask in ASKED if ask not in ON_OLD_CARDS]
+    done = [answer for answer in others if answer["stage"] == "done"]
+    assert len(done) > 0.8 * len(others)
     assert {name for name in ("num_blocks", "tokens", "params_bytes") if name in done[0]} >= {
         "num_blocks",
         "tokens",

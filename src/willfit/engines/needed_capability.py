@@ -16,6 +16,9 @@ Steps = tuple[tuple[Version, int], ...]
 
 _UNDATED: Steps = ()
 
+#: CUDA 12 has no code for what is older.
+_MAXWELL = 50
+
 
 def since(*steps: tuple[Version, int]) -> Steps:
     """Minima with the versions from which on they hold."""
@@ -81,6 +84,8 @@ class Minima:
         """Why a checkpoint as it is stored needs a newer device, and which version does not; empty if it runs."""
         if unfit := self.unfit(version, device):
             return unfit
+        if not is_below(device, self._most(version)):
+            return ""
         least, what = self.of(subject, version)
         if not is_below(device, least):
             return ""
@@ -95,16 +100,29 @@ class Minima:
             return ""
         dated = len(self.own) > 1
         title = f"{self.title} {_text(version)}" if dated else self.title
-        return f"{title} runs on {_cards(least)}; llama.cpp runs on older ones"
+        others = "" if is_below(device, _MAXWELL) else "; llama.cpp runs on older ones"
+        return f"{title} runs on {_cards(least)}{others}"
+
+    def _most(self, version: Version) -> int:
+        """The highest minimum of a version, which spares newer devices the look at how a checkpoint is stored."""
+        return max(lowest(steps, version) for table in self._tables() for steps in table.values())
 
     def _later(self, version: Version) -> list[Version]:
         """Later versions that change a minimum, in order."""
-        tables: Iterable[Mapping[str, Steps]] = (
+        return sorted(
+            {
+                first
+                for table in self._tables()
+                for steps in table.values()
+                for first, _ in steps
+                if first > version
+            }
+        )
+
+    def _tables(self) -> Iterable[Mapping[str, Steps]]:
+        return (
             {"": self.own}, self.methods, self.modelopt, self.kernels, self.experts, *self.linears.values(),
         )  # fmt: skip
-        return sorted(
-            {first for table in tables for steps in table.values() for first, _ in steps if first > version}
-        )
 
     def _runs(self, subject: Subject, version: Version, device: Device) -> bool:
         return not is_below(device, max(self.of(subject, version)[0], lowest(self.own, version)))
