@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from willfit.architectures.drafts import as_draft
 from willfit.checkpoints.config import Config
 from willfit.checkpoints.locate import locate
-from willfit.engines.base import Machine, Question, Subject
+from willfit.engines.base import AskedPrompt, Machine, Question, Subject
 from willfit.engines.subject import made_for_mlx, subject_from_config, subject_of
 from willfit.engines.table import (
     FALLBACK_ENGINE,
@@ -184,8 +184,53 @@ def answer_about(
     """
     engine = engine_name(engine) if engine is not None else None
     subject, is_gguf = find_subject(model, format_name, revision, offline, engine)
-    answer = _asked(engine, subject, machine, question, is_gguf)
+    answer = with_prompt(_asked(engine, subject, machine, question, is_gguf), question)
     return Answer(subject, _with_speed(with_assumptions(answer, machine), subject, machine))
+
+
+def prompt_about(
+    model: str,
+    paths: Sequence[str],
+    new_tokens: int,
+    tokenizer: str | None = None,
+    revision: str | None = None,
+    offline: bool = False,
+) -> AskedPrompt:
+    """The prompts of files, counted with the tokenizer and the chat template of a model.
+
+    Parameters
+    ----------
+    new_tokens
+        Tokens that are generated behind each.
+    tokenizer
+        A `tokenizer.json` or the directory that holds it, instead of the model's own.
+
+    Raises
+    ------
+    BadInput
+        If a file or the model cannot be read, or there is no tokenizer that can be used.
+    """
+    from willfit.checkpoints.tokenizer import tokenizer_files
+    from willfit.prompts.counting import counted
+    from willfit.prompts.messages import read_prompts
+
+    prompts = read_prompts(paths)
+    found = counted(prompts, tokenizer_files(locate(model, revision, offline), tokenizer, offline))
+    longest = max(found, key=lambda one: one.tokens)
+    if not longest.tokens:
+        raise BadInput(f"{longest.file} has no tokens")
+    return AskedPrompt(
+        tuple(paths), len(found), longest.tokens, longest.template_tokens, longest.templated, new_tokens
+    )
+
+
+def with_prompt(estimate: Estimate, question: Question) -> Estimate:
+    """Say what the prompts are, where they were counted."""
+    prompt = question.prompt
+    if prompt is None:
+        return estimate
+    details = {**estimate.details, "prompt": prompt.as_json()}
+    return replace(estimate, notes=(prompt.in_words(), *estimate.notes), details=details)
 
 
 def _asked(
@@ -231,7 +276,7 @@ def ask_candidates(
         device = find_device(name)
         for count in COMMON_COUNTS if not device.unified_memory else (1,):
             machine = Machine((device,) * count)
-            answer = _asked(engine, subject, machine, question, is_gguf)
+            answer = with_prompt(_asked(engine, subject, machine, question, is_gguf), question)
             candidates.append(Candidate(device, count, answer))
     return tuple(candidates)
 

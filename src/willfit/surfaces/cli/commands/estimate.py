@@ -11,6 +11,7 @@ from willfit.engines.table import ENGINES
 from willfit.errors import BadInput
 from willfit.quantities import parse_tokens
 from willfit.surfaces.cli.parsing import Parser, add_context, add_json, add_source, if_given, whole
+from willfit.surfaces.cli.prompt import add_prompt, prompt_given
 
 if TYPE_CHECKING:
     from willfit.asking import Answer, Candidate
@@ -57,8 +58,13 @@ def declare_options(parser: Parser) -> None:
 def declare_question(parser: Parser) -> None:
     """Add the options of what shall run: how it is stored, what is asked of it, by which engine."""
     add_context(parser)
+    add_prompt(parser)
     parser.add_argument(
-        "-u", "--users", metavar="N", type=whole("--users"), default=1, help="sequences at once (1)"
+        "-u",
+        "--users",
+        metavar="N",
+        type=whole("--users"),
+        help="sequences at once (1, or as many as there are prompts)",
     )
     parser.add_argument(
         "--kv-dtype", metavar="DTYPE", default="auto", help="dtype of the KV cache, such as fp8"
@@ -128,11 +134,26 @@ def model_given(given: Namespace) -> str:
 
 
 def question_given(given: Namespace) -> Question:
-    """What is asked of an engine."""
+    """What is asked of an engine: prompts that were given set the context and the users, unless these are said.
+
+    Raises
+    ------
+    BadInput
+        If a prompt cannot be counted, or does not fit into the context.
+    """
     from willfit.engines.base import Question
 
     context = if_given(given.context, parse_tokens)
-    return Question(context, given.users, given.kv_dtype, given.engine_version)
+    prompt = prompt_given(given)
+    if prompt is None:
+        return Question(context, given.users or 1, given.kv_dtype, given.engine_version)
+    if context is not None and context < prompt.context:
+        raise BadInput(
+            f"--context {context:,} is less than the prompt's {prompt.tokens:,} tokens and {prompt.new_tokens:,} new",
+            "leave --context out, or ask for fewer with --new-tokens",
+        )
+    users = given.users or prompt.count
+    return Question(context or prompt.context, users, given.kv_dtype, given.engine_version, prompt)
 
 
 def _chosen(given: Namespace) -> tuple[str | None, str | None, str | None, bool]:
@@ -142,12 +163,24 @@ def _chosen(given: Namespace) -> tuple[str | None, str | None, str | None, bool]
 def _answer_command(given: Namespace, launch: Sequence[str], machine: Machine | None) -> Answer:
     from willfit.asking import answer_command, require_devices
 
-    for option in ("model", "context", "format", "engine", "revision"):
+    for option in (
+        "model",
+        "context",
+        "format",
+        "engine",
+        "revision",
+        "prompt_file",
+        "new_tokens",
+        "tokenizer",
+    ):
         if getattr(given, option) is not None:
-            raise BadInput(f"--{option} does not go with a launch command", "the command itself says so")
+            raise BadInput(
+                f"--{option.replace('_', '-')} does not go with a launch command",
+                "the command itself says so",
+            )
     try:
         return answer_command(
-            launch, require_devices(machine), given.users, given.engine_version, given.offline
+            launch, require_devices(machine), given.users or 1, given.engine_version, given.offline
         )
     except BadInput as error:
         ours = [f"--{name.replace('_', '-')}" for name in vars(given)]
