@@ -203,7 +203,10 @@ def _repository(repo_id: str, revision: str | None) -> tuple[HubRepository, dict
 
 
 def _cached(repo_id: str, revision: str | None, notes: tuple[str, ...] = ()) -> Folder | None:
-    """The snapshot of a revision in the local cache, as `huggingface_hub` lays it out."""
+    """The snapshot of a revision in the local cache, as `huggingface_hub` lays it out.
+
+    Files are downloaded by commit, so that nothing may say which snapshot is the main branch's: then the newest is.
+    """
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
@@ -214,6 +217,10 @@ def _cached(repo_id: str, revision: str | None, notes: tuple[str, ...] = ()) -> 
     with suppress(OSError, ValueError):  # a commit has no entry under `refs`
         commit = (root / "refs" / commit).read_text(encoding="ascii").strip()
     snapshot = root / "snapshots" / commit
+    if revision is None and not snapshot.is_dir():
+        with suppress(OSError, ValueError):  # there is no snapshot
+            snapshot = max((root / "snapshots").iterdir(), key=lambda path: path.stat().st_mtime)
+            commit = snapshot.name
     return Folder(snapshot, repo_id, "hub", commit, notes) if commit and snapshot.is_dir() else None
 
 

@@ -20,8 +20,8 @@ def add_prompt(parser: Parser) -> None:
     parser.add_argument(
         "--prompt-file", metavar="FILE", action="append",
         help="count a prompt with the model's own tokenizer and chat template: plain text (one turn), .json (messages, "
-        "or a list of chats) or .jsonl (a chat a line); may be repeated. The longest sets the context, their number the "
-        "users",
+        "or a list of chats) or .jsonl (a chat a line); the longest sets the context, their number the users; "
+        "may be repeated",
     )  # fmt: skip
     parser.add_argument(
         "--new-tokens", metavar="N", type=whole("--new-tokens", 0),
