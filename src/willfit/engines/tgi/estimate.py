@@ -21,7 +21,7 @@ from willfit.formats.ggml import Ggml
 NAME = "tgi"
 
 #: Formats of checkpoints that TGI has no loader for.
-_NEVER = frozenset({"aqlm", "bitnet", "exl3", "hqq", "mlx", "modelopt", "mxfp4", "quanto", "torchao"})
+_NEVER = frozenset({"aqlm", "bitnet", "exl3", "hqq", "mlc", "mlx", "modelopt", "mxfp4", "quanto", "torchao"})
 
 
 def settings_for(subject: Subject, machine: Machine, question: Question) -> Settings:

@@ -17,6 +17,9 @@ from willfit.quantities import format_bytes
 #: More sequences than this are not asked of one generate() call.
 MOST_USERS = 4096
 
+#: Quantization methods that it has no quantizer for (`quantizers/auto.py: AUTO_QUANTIZER_MAPPING`, 5.23.0).
+_NEVER = frozenset({"exl2", "exl3", "mlc", "mlx", "modelopt", "modelopt_fp4", "modelopt_mixed"})
+
 
 def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:
     """One generate() call over all users at once, each with the prompt of the question.
@@ -52,8 +55,18 @@ def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:
     capacity = None if subject.architecture.encoder_only else _capacity(subject, machine, settings, context)
     remedies = _remedies(subject, found, question, capacity)
     details = {**found.details, "context": context, "users": question.users}
-    ended = too_long(subject.architecture, context)
-    return replace(found, capacity=capacity, refusal=ended, remedies=remedies, details=details)
+    refused = _format(subject) or too_long(subject.architecture, context)
+    return replace(found, capacity=capacity, refusal=refused, remedies=remedies, details=details)
+
+
+def _format(subject: Subject) -> str:
+    """Why it does not load the model as it is stored; empty if it does."""
+    method = subject.recipe.method
+    return (
+        f"transformers does not load {method} checkpoints; take one in fp8, awq or nf4"
+        if method in _NEVER
+        else ""
+    )
 
 
 def _capacity(subject: Subject, machine: Machine, settings: Settings, context: int) -> Capacity | None:

@@ -28,7 +28,7 @@ from willfit.hardware.device import Device
 
 #: Quantization methods that vLLM has never loaded, and those that it has dropped, with the last version that is
 #: known to load them (`layers/quantization/__init__.py`).
-_NEVER = frozenset({"bitnet", "eetq", "exl2", "exl3", "mlx", "quanto"})
+_NEVER = frozenset({"bitnet", "eetq", "exl2", "exl3", "mlc", "mlx", "quanto"})
 _UNTIL: dict[str, Version] = {"aqlm": (0, 28), "bitsandbytes": (0, 28), "gguf": (0, 25), "hqq": (0, 28)}
 
 #: Methods that need `--allow-deprecated-quantization`, and since when (`DEPRECATED_QUANTIZATION_METHODS`).
