@@ -15,12 +15,9 @@ from willfit.checkpoints.locate import locate
 from willfit.engines.base import AskedPrompt, Machine, Question, Subject
 from willfit.engines.subject import made_for_mlx, subject_from_config, subject_of
 from willfit.engines.table import (
-    FALLBACK_ENGINE,
     GGUF_ENGINES,
     MLX_TOO,
-    OWN_FORMATS,
-    ask,
-    default_engine,
+    ask_usual,
     engine_module,
     engine_name,
     newest_version,
@@ -184,7 +181,7 @@ def answer_about(
     """
     engine = engine_name(engine) if engine is not None else None
     subject, is_gguf = find_subject(model, format_name, revision, offline, engine)
-    answer = with_prompt(_asked(engine, subject, machine, question, is_gguf), question)
+    answer = with_prompt(ask_usual(engine, subject, machine, question, is_gguf), question)
     return Answer(subject, _with_speed(with_assumptions(answer, machine), subject, machine))
 
 
@@ -233,20 +230,6 @@ def with_prompt(estimate: Estimate, question: Question) -> Estimate:
     return replace(estimate, notes=(prompt.in_words(), *estimate.notes), details=details)
 
 
-def _asked(
-    engine: str | None, subject: Subject, machine: Machine, question: Question, is_gguf: bool
-) -> Estimate:
-    """What the engine answers, or where none was named the first of the usual ones that does not refuse."""
-    chosen = engine or default_engine(subject, machine, is_gguf)
-    answer = ask(chosen, subject, machine, question)
-    alone = chosen == FALLBACK_ENGINE or subject.recipe.method in OWN_FORMATS
-    if engine is not None or not answer.refusal or alone:
-        return answer
-    notes = (f"{answer.engine} {answer.engine_version}: {answer.refusal}",)
-    answer = ask(FALLBACK_ENGINE, subject, machine, replace(question, version=None))
-    return replace(answer, notes=(*notes, *answer.notes))
-
-
 def ask_about(
     model: str,
     machine: Machine,
@@ -276,7 +259,7 @@ def ask_candidates(
         device = find_device(name)
         for count in COMMON_COUNTS if not device.unified_memory else (1,):
             machine = Machine((device,) * count)
-            answer = with_prompt(_asked(engine, subject, machine, question, is_gguf), question)
+            answer = with_prompt(ask_usual(engine, subject, machine, question, is_gguf), question)
             candidates.append(Candidate(device, count, answer))
     return tuple(candidates)
 

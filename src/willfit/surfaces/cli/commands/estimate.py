@@ -35,23 +35,28 @@ def declare(parser: Parser) -> None:
 
 def declare_options(parser: Parser) -> None:
     """Add the options of a question, without the model."""
+    declare_machine(parser)
+    declare_question(parser)
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="show each term's formula with its numbers, and where the rule is from",
+    )
+
+
+def declare_machine(parser: Parser) -> None:
+    """Add the options of where it shall run."""
     parser.add_argument(
         "-g",
         "--gpu",
         metavar="GPU",
         help="devices: rtx4090, 8xh100, 2x3090+4090, m3-max-64g, 24GiB, cpu; default: this machine's",
     )
-    declare_question(parser)
     parser.add_argument("--host-ram", metavar="SIZE", help="RAM of the host, such as 64GiB")
     parser.add_argument(
         "--cpu",
         metavar="CPU",
         help="processor of the host: x86, avx512, amx, arm, graviton4, ...; default: what the devices come with",
-    )
-    parser.add_argument(
-        "--explain",
-        action="store_true",
-        help="show each term's formula with its numbers, and where the rule is from",
     )
 
 
