@@ -6,7 +6,8 @@ from argparse import Namespace
 from typing import TYPE_CHECKING
 
 from willfit.errors import BadInput
-from willfit.surfaces.cli.parsing import Parser, whole
+from willfit.quantities import parse_tokens
+from willfit.surfaces.cli.parsing import Parser, if_given, whole
 
 if TYPE_CHECKING:
     from willfit.engines.base import AskedPrompt
@@ -16,7 +17,7 @@ _NEW_TOKENS = 512
 
 
 def add_prompt(parser: Parser) -> None:
-    """Prompts in files, which say how long a sequence is."""
+    """Prompts in files, which say how long a sequence is and how many there are."""
     parser.add_argument(
         "--prompt-file", metavar="FILE", action="append",
         help="count a prompt with the model's own tokenizer and chat template: plain text (one turn), .json (messages, "
@@ -57,3 +58,22 @@ def prompt_given(given: Namespace) -> AskedPrompt | None:
     return prompt_about(
         given.model, given.prompt_file, new_tokens, given.tokenizer, given.revision, given.offline
     )
+
+
+def length_given(given: Namespace) -> tuple[int | None, int, AskedPrompt | None]:
+    """The context, the users and the prompts: these set the others, unless they are said.
+
+    Raises
+    ------
+    BadInput
+        If a prompt cannot be counted, or does not fit into the context.
+    """
+    context, prompt = if_given(given.context, parse_tokens), prompt_given(given)
+    if prompt is None:
+        return context, given.users or 1, None
+    if context is not None and context < prompt.context:
+        raise BadInput(
+            f"--context {context:,} is less than the prompt's {prompt.tokens:,} tokens and {prompt.new_tokens:,} new",
+            "leave --context out, or ask for fewer with --new-tokens",
+        )
+    return context or prompt.context, given.users or prompt.count, prompt

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 from willfit.engines.table import ENGINES
 from willfit.errors import BadInput
-from willfit.quantities import parse_tokens
-from willfit.surfaces.cli.parsing import Parser, add_context, add_json, add_source, if_given, whole
-from willfit.surfaces.cli.prompt import add_prompt, prompt_given
+from willfit.surfaces.cli.parsing import Parser, add_context, add_json, add_source, whole
+from willfit.surfaces.cli.prompt import add_prompt, length_given
 
 if TYPE_CHECKING:
     from willfit.asking import Answer, Candidate
@@ -148,17 +147,8 @@ def question_given(given: Namespace) -> Question:
     """
     from willfit.engines.base import Question
 
-    context = if_given(given.context, parse_tokens)
-    prompt = prompt_given(given)
-    if prompt is None:
-        return Question(context, given.users or 1, given.kv_dtype, given.engine_version)
-    if context is not None and context < prompt.context:
-        raise BadInput(
-            f"--context {context:,} is less than the prompt's {prompt.tokens:,} tokens and {prompt.new_tokens:,} new",
-            "leave --context out, or ask for fewer with --new-tokens",
-        )
-    users = given.users or prompt.count
-    return Question(context or prompt.context, users, given.kv_dtype, given.engine_version, prompt)
+    context, users, prompt = length_given(given)
+    return Question(context, users, given.kv_dtype, given.engine_version, prompt)
 
 
 def _chosen(given: Namespace) -> tuple[str | None, str | None, str | None, bool]:
