@@ -12,15 +12,12 @@ from typing import TYPE_CHECKING
 from willfit.architectures.drafts import as_draft
 from willfit.checkpoints.config import Config
 from willfit.checkpoints.locate import locate
-from willfit.engines.base import Machine, Question, Subject
+from willfit.engines.base import AskedPrompt, Machine, Question, Subject
 from willfit.engines.subject import made_for_mlx, subject_from_config, subject_of
 from willfit.engines.table import (
-    FALLBACK_ENGINE,
     GGUF_ENGINES,
     MLX_TOO,
-    OWN_FORMATS,
-    ask,
-    default_engine,
+    ask_usual,
     engine_module,
     engine_name,
     newest_version,
@@ -184,22 +181,53 @@ def answer_about(
     """
     engine = engine_name(engine) if engine is not None else None
     subject, is_gguf = find_subject(model, format_name, revision, offline, engine)
-    answer = _asked(engine, subject, machine, question, is_gguf)
+    answer = with_prompt(ask_usual(engine, subject, machine, question, is_gguf), question)
     return Answer(subject, _with_speed(with_assumptions(answer, machine), subject, machine))
 
 
-def _asked(
-    engine: str | None, subject: Subject, machine: Machine, question: Question, is_gguf: bool
-) -> Estimate:
-    """What the engine answers, or where none was named the first of the usual ones that does not refuse."""
-    chosen = engine or default_engine(subject, machine, is_gguf)
-    answer = ask(chosen, subject, machine, question)
-    alone = chosen == FALLBACK_ENGINE or subject.recipe.method in OWN_FORMATS
-    if engine is not None or not answer.refusal or alone:
-        return answer
-    notes = (f"{answer.engine} {answer.engine_version}: {answer.refusal}",)
-    answer = ask(FALLBACK_ENGINE, subject, machine, replace(question, version=None))
-    return replace(answer, notes=(*notes, *answer.notes))
+def prompt_about(
+    model: str,
+    paths: Sequence[str],
+    new_tokens: int,
+    tokenizer: str | None = None,
+    revision: str | None = None,
+    offline: bool = False,
+) -> AskedPrompt:
+    """The prompts of files, counted with the tokenizer and the chat template of a model.
+
+    Parameters
+    ----------
+    new_tokens
+        Tokens that are generated behind each.
+    tokenizer
+        A `tokenizer.json` or the directory that holds it, instead of the model's own.
+
+    Raises
+    ------
+    BadInput
+        If a file or the model cannot be read, or there is no tokenizer that can be used.
+    """
+    from willfit.checkpoints.tokenizer import tokenizer_files
+    from willfit.prompts.counting import counted
+    from willfit.prompts.messages import read_prompts
+
+    prompts = read_prompts(paths)
+    found = counted(prompts, tokenizer_files(locate(model, revision, offline), tokenizer, offline))
+    longest = max(found, key=lambda one: one.tokens)
+    if not longest.tokens:
+        raise BadInput(f"{longest.file} has no tokens")
+    return AskedPrompt(
+        tuple(paths), len(found), longest.tokens, longest.template_tokens, longest.templated, new_tokens
+    )
+
+
+def with_prompt(estimate: Estimate, question: Question) -> Estimate:
+    """Say what the prompts are, where they were counted."""
+    prompt = question.prompt
+    if prompt is None:
+        return estimate
+    details = {**estimate.details, "prompt": prompt.as_json()}
+    return replace(estimate, notes=(prompt.in_words(), *estimate.notes), details=details)
 
 
 def ask_about(
@@ -231,7 +259,7 @@ def ask_candidates(
         device = find_device(name)
         for count in COMMON_COUNTS if not device.unified_memory else (1,):
             machine = Machine((device,) * count)
-            answer = _asked(engine, subject, machine, question, is_gguf)
+            answer = with_prompt(ask_usual(engine, subject, machine, question, is_gguf), question)
             candidates.append(Candidate(device, count, answer))
     return tuple(candidates)
 

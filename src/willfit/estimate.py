@@ -335,7 +335,7 @@ class Estimate:
             **({"remedies": list(self.remedies)} if self.remedies else {}),
             **{
                 name: self.details[name]
-                for name in ("asleep", "training", "trace", "speed")
+                for name in ("asleep", "training", "trace", "speed", "prompt")
                 if name in self.details
             },
         }

@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from willfit.asking import find_subject, with_assumptions
+from willfit.asking import find_subject, with_assumptions, with_prompt
 from willfit.checkpoints.chat_template import chat_template_of
 from willfit.engines.base import Machine, Question, Subject
 from willfit.engines.table import default_engine, engine_module, engine_name
@@ -68,7 +68,8 @@ def launch_about(
     if format_name is not None and not is_gguf:
         format_name = _made(chosen, model, subject, format_name, revision, offline)
     settings = engine_module(chosen).settings_for(subject, machine, question)
-    return handed_over(chosen, model, subject, machine, settings, question.users, format_name, revision)
+    found = handed_over(chosen, model, subject, machine, settings, question.users, format_name, revision)
+    return replace(found, estimate=with_prompt(found.estimate, question))
 
 
 def _made(

@@ -6,15 +6,14 @@ from pathlib import Path
 
 import pytest
 from checkpoint_files import gguf, info, key, safetensors, tensor, text
+from hub_site import COMMIT, asked, publish
 from huggingface_hub import constants, hf_hub_download
 from web_server import Site, moved, ranged, says
 
-from willfit.checkpoints import ranged as ranged_module
 from willfit.checkpoints.locate import locate
 from willfit.checkpoints.source import Forbidden, NotFound, Unreachable
 from willfit.errors import BadInput
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CONFIG = {"model_type": "llama", "hidden_size": 64}
 SHARD_1 = safetensors({"a": tensor("F32", [8], 0, 32)}, 32)
 SHARD_2 = safetensors({"b": tensor("BF16", [100_000], 0, 200_000)}, 200_000)
@@ -30,42 +29,6 @@ MODEL = {
     "model-00002-of-00002.safetensors": SHARD_2,
     "README.md": b"# Model",
 }
-
-
-@pytest.fixture
-def hub(site, monkeypatch, tmp_path):
-    """An empty hub, cache and home."""
-    monkeypatch.setenv("HF_ENDPOINT", site.url)
-    monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(ranged_module.time, "sleep", lambda seconds: None)
-    return site
-
-
-def publish(
-    hub: Site, repo_id: str, files: dict[str, bytes], revision: str = "main", listed: bytes | None = None
-):
-    listing = {
-        "id": repo_id,
-        "sha": COMMIT,
-        "siblings": [{"rfilename": name, "size": len(data)} for name, data in files.items()],
-    }
-    body = json.dumps(listing).encode() if listed is None else listed
-    for path in (f"/api/models/{repo_id}", f"/api/models/{repo_id}/revision/{revision}"):
-        hub.paths[path] = lambda request: (200, {"Content-Type": "application/json"}, body)
-    for name, data in files.items():
-
-        def serve(request, data=data):
-            status, headers, body = ranged(data, request.headers.get("Range"))
-            return status, {"ETag": f'"{hash(data)}"', "X-Repo-Commit": COMMIT} | headers, body
-
-        hub.paths[f"/{repo_id}/resolve/{COMMIT}/{name}"] = serve
-
-
-def asked(hub: Site) -> list[str]:
-    return [path.rpartition("/")[2].partition("?")[0] for _, path, _ in hub.asked]
 
 
 def test_config_and_headers_of_a_sharded_model(hub):

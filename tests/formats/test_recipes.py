@@ -409,3 +409,11 @@ def test_any_settings_size_or_end_in_one_line(method: str, fields: dict[str, Any
     for shape in ((512, 256), (3, 512, 256)):
         size = made.format_of(UP, Tensor(UP, shape, "experts")).bytes(shape)
         assert size > 0
+
+
+def test_three_bits_of_gptq_are_packed_in_whole_words_of_32_rows():
+    # 4096 x 4096 at 3 bits: 4096 * 3 / 32 words for each row; zero points of 32 groups, 4096 * 3 / 32 words each;
+    # a scale of 2 bytes for each group and row; an index of 4 bytes for each input.
+    tensor = Tensor("model.layers.0.mlp.down_proj.weight", (4096, 4096), "mlp")
+    stored = recipe_named("gptq-int3", "bf16").format_of(tensor.name, tensor)
+    assert stored.bytes(tensor.shape) == 4096 * 384 * 4 + 32 * 384 * 4 + 32 * 4096 * 2 + 4096 * 4

@@ -1,21 +1,24 @@
-"""The chat template of a checkpoint: text that is read and never run."""
+"""The chat template of a checkpoint, as text."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from willfit.checkpoints.gguf import GgufHeader
 from willfit.checkpoints.jsonfile import parse_object
 from willfit.checkpoints.source import LocalFile, read_all
 from willfit.errors import BadInput
 
-#: Files that have it, the newer first (`tokenization_utils_base.py: save_chat_templates`).
-_FILES = ("chat_template.jinja", "tokenizer_config.json")
+#: Files that have it, the newer first (`tokenization_utils_base.py: save_chat_templates`); the last is that of a
+#: processor (`processing_utils.py`).
+FILES = ("chat_template.jinja", "tokenizer_config.json", "chat_template.json")
 
 #: Tokenizers' configs list all added tokens; templates are a few kB.
-_MOST_BYTES = 16 * 2**20
+MOST_BYTES = 16 * 2**20
 
 _KEY = "tokenizer.chat_template"
 
@@ -39,7 +42,7 @@ def chat_template_of(model: str, header: GgufHeader | None = None, revision: str
         return inside
     path = os.path.expanduser(model)
     folder = Path(path) if os.path.isdir(path) else Path(path).parent if os.path.isfile(path) else None
-    for name in _FILES:
+    for name in FILES:
         file = folder / name if folder is not None else _cached(model, name, revision)
         if file is None or not file.is_file():
             continue
@@ -52,14 +55,25 @@ def chat_template_of(model: str, header: GgufHeader | None = None, revision: str
 
 def _read(path: Path) -> str | None:
     with LocalFile(path) as file:
-        data = read_all(file, _MOST_BYTES)
+        data = read_all(file, MOST_BYTES)
     if path.suffix == ".jinja":
         return data.decode()
-    found = parse_object(data, str(path)).get("chat_template")
+    return template_in(parse_object(data, str(path)))
+
+
+def template_in(config: Mapping[str, Any], tools: bool = False) -> str | None:
+    """The template that a tokenizer's config holds; None if there is none.
+
+    Parameters
+    ----------
+    tools
+        Whether it is asked to show tools: some models have a template of its own for that.
+    """
+    found = config.get("chat_template")
     if isinstance(found, list):
-        # Several by name: the usual one is called so.
+        # Several by name (`tokenization_utils_base.py: get_chat_template`).
         named = {one.get("name"): one.get("template") for one in found if isinstance(one, dict)}
-        found = named.get("default")
+        found = (named.get("tool_use") if tools else None) or named.get("default")
     return found if isinstance(found, str) else None
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from willfit.checkpoints.config import Config
 from willfit.checkpoints.gguf import GgufHeader
 from willfit.checkpoints.safetensors import StoredTensor
+
+if TYPE_CHECKING:
+    from willfit.checkpoints.reading import Place
 
 Source = Literal["local directory", "local file", "catalogue", "hub", "gguf file", "url"]
 
@@ -46,6 +49,8 @@ class Checkpoint:
         What the catalogue knows besides the config, such as `params_total`.
     notes
         What a user should know about how it was read.
+    place, file
+        Where its files lie, for those that are read later, and the GGUF file in it; None for a bundled model.
     """
 
     model: str
@@ -60,3 +65,5 @@ class Checkpoint:
     embeds: bool = False
     facts: Mapping[str, Any] = field(default_factory=dict, repr=False)
     notes: tuple[str, ...] = ()
+    place: Place | None = field(default=None, repr=False, compare=False)
+    file: str = ""

@@ -4,14 +4,14 @@ The layout is that of `ggml/src/gguf.cpp` and `docs/gguf.md` of ggml: magic, ver
 pairs, tensor descriptions, then the data at the next multiple of `general.alignment`. Versions 2 and 3 are
 read; a version 3 file may be big-endian throughout.
 
-Vocabularies (arrays of 150,000 strings and more) are walked, never kept.
+Vocabularies (arrays of 150,000 strings and more) are walked, and kept only where someone asks for them.
 """
 
 from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -110,7 +110,7 @@ class GgufHeader:
     file_bytes: tuple[int | None, ...]
 
 
-def read_header(source: ByteSource, file: int = 0) -> GgufHeader:
+def read_header(source: ByteSource, file: int = 0, keep: Collection[str] = ()) -> GgufHeader:
     """Read the header of one GGUF file.
 
     Parameters
@@ -119,13 +119,15 @@ def read_header(source: ByteSource, file: int = 0) -> GgufHeader:
         The file.
     file
         Its index among the files of a split checkpoint, noted in each tensor.
+    keep
+        Keys of arrays that are kept whole, as tuples.
 
     Raises
     ------
     BadInput
         If it is no GGUF file of version 2 or 3, or its header contradicts itself or the size of the file.
     """
-    return _Reader(source, file).header()
+    return _Reader(source, file, keep).header()
 
 
 def read_gguf(name: str, opened: Callable[[str], ByteSource]) -> GgufHeader:
@@ -196,9 +198,10 @@ def split_names(name: str) -> tuple[str, ...]:
 class _Reader:
     """Walks one file from its first byte to the end of its tensor descriptions."""
 
-    def __init__(self, source: ByteSource, file: int) -> None:
+    def __init__(self, source: ByteSource, file: int, keep: Collection[str] = ()) -> None:
         self.name = source.name
         self.file = file
+        self.keep = keep
         self.source = source
         self.cursor = Cursor(source, _MAX_HEADER_BYTES)
         self.order = "<"
@@ -258,10 +261,19 @@ class _Reader:
         if kind != _ARRAY:
             raise BadInput(f"{self.name}: the key {key[:80]!r} has the unknown type {kind}")
         kind, length = self.scalar("I"), self.scalar("Q")
-        if kind in _SCALARS and length <= _MAX_KEPT_ENTRIES and not key.startswith("tokenizer."):
+        if kind == _STRING and key in self.keep:
+            return self.strings(length)
+        short = length <= _MAX_KEPT_ENTRIES and not key.startswith("tokenizer.")
+        if kind in _SCALARS and (short or key in self.keep):
             _, code, size = _SCALARS[kind]
             return struct.unpack(f"{self.order}{length}{code}", self.cursor.take(length * size))
         return GgufArray(self.walk(key, kind, length, 1), length)
+
+    def strings(self, count: int) -> tuple[str, ...]:
+        """The entries of an array of strings."""
+        if count * 8 > _MAX_HEADER_BYTES:
+            raise self.cursor.truncated()
+        return tuple(self.text(_MAX_NAME_BYTES, "an entry").decode(errors="replace") for _ in range(count))
 
     def walk(self, key: str, kind: int, length: int, depth: int) -> str:
         """Step over the entries of an array and return the name of their type."""

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from willfit.checkpoints.checkpoint import Checkpoint, Source
 from willfit.checkpoints.folder import Folder
-from willfit.checkpoints.jsonfile import MAX_CONFIG_BYTES, MAX_INDEX_BYTES
+from willfit.checkpoints.jsonfile import MAX_CONFIG_BYTES, MAX_INDEX_BYTES, MAX_TOKENIZER_BYTES
 from willfit.checkpoints.reading import read_file, read_place
 from willfit.checkpoints.source import (
     ByteSource,
@@ -29,6 +29,9 @@ from willfit.checkpoints.source import (
 from willfit.errors import BadInput
 
 _TIMEOUT_S = 15.0
+#: Files that are downloaded into the cache whole, and the longest of them by their names.
+_WHOLE = (".json", ".jinja")
+_LIMITS = {".index.json": MAX_INDEX_BYTES, "tokenizer.json": MAX_TOKENIZER_BYTES}
 #: A relative path that stays inside.
 _INSIDE = re.compile(r"(?!\.\.?(/|$))[^/\\\x00]+(/(?!\.\.?(/|$))[^/\\\x00]+)*")
 _TOKEN_HINT = "set HF_TOKEN to a token that may read it"
@@ -71,8 +74,8 @@ class HubRepository:
         cached = try_to_load_from_cache(self.name, name, revision=self.revision)
         if isinstance(cached, str):
             return LocalFile(cached, title)
-        if name.endswith(".json"):
-            limit = MAX_INDEX_BYTES if name.endswith(".index.json") else MAX_CONFIG_BYTES
+        if name.endswith(_WHOLE):
+            limit = next((most for end, most in _LIMITS.items() if name.endswith(end)), MAX_CONFIG_BYTES)
             if (self._sizes[name] or 0) > limit:
                 raise BadInput(f"{title} is larger than {limit // 2**20} MiB")
             with _said_plainly(self.name), _no_progress_bars():
@@ -89,6 +92,13 @@ def endpoint() -> str:
     from huggingface_hub import constants
 
     return os.environ.get("HF_ENDPOINT", "").rstrip("/") or str(constants.ENDPOINT)
+
+
+def is_offline(asked: bool) -> bool:
+    """Whether the network is off, as was asked or as `HF_HUB_OFFLINE` says."""
+    from huggingface_hub import constants
+
+    return asked or bool(constants.HF_HUB_OFFLINE)
 
 
 def read_hub(
@@ -115,26 +125,38 @@ def read_hub(
         If there is no such model, it is gated or private, or the hub cannot be reached and the local cache
         does not have it (`Unreachable`).
     """
-    from huggingface_hub import constants
+    place, names = hub_place(repo_id, revision, offline)
+    return _read(place, names, tag, file)
 
+
+def hub_place(
+    repo_id: str, revision: str | None = None, offline: bool = False
+) -> tuple[HubRepository | Folder, Collection[str]]:
+    """A repository of the hub and its files, or what the local cache has of it. See `read_hub`.
+
+    Raises
+    ------
+    BadInput
+        As `read_hub` does.
+    """
     if revision is not None and not _INSIDE.fullmatch(revision):
         raise BadInput(f"{revision[:80]!r} is no revision", "give a branch, tag or commit")
-    if offline or constants.HF_HUB_OFFLINE:
+    if is_offline(offline):
         cached = _cached(repo_id, revision)
         if cached is None:
             raise Unreachable(
                 f"{repo_id} is neither bundled nor in the local cache, and the network is off (offline mode)",
                 "give a local directory or config.json",
             )
-        return _read(cached, _names(cached), tag, file)
+        return cached, _names(cached)
     try:
         repository, sizes = _repository(repo_id, revision)
     except Unreachable as error:
         cached = _cached(repo_id, revision, (f"read from the local cache: {error.message}",))
         if cached is None:
             raise
-        return _read(cached, _names(cached), tag, file)
-    return _read(repository, sizes, tag, file)
+        return cached, _names(cached)
+    return repository, sizes
 
 
 def hub_id(url: str) -> tuple[str, str | None, str] | None:
@@ -181,7 +203,10 @@ def _repository(repo_id: str, revision: str | None) -> tuple[HubRepository, dict
 
 
 def _cached(repo_id: str, revision: str | None, notes: tuple[str, ...] = ()) -> Folder | None:
-    """The snapshot of a revision in the local cache, as `huggingface_hub` lays it out."""
+    """The snapshot of a revision in the local cache, as `huggingface_hub` lays it out.
+
+    Files are downloaded by commit, so that nothing may say which snapshot is the main branch's: then the newest is.
+    """
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
@@ -192,6 +217,10 @@ def _cached(repo_id: str, revision: str | None, notes: tuple[str, ...] = ()) -> 
     with suppress(OSError, ValueError):  # a commit has no entry under `refs`
         commit = (root / "refs" / commit).read_text(encoding="ascii").strip()
     snapshot = root / "snapshots" / commit
+    if revision is None and not snapshot.is_dir():
+        with suppress(OSError, ValueError):  # there is no snapshot
+            snapshot = max((root / "snapshots").iterdir(), key=lambda path: path.stat().st_mtime)
+            commit = snapshot.name
     return Folder(snapshot, repo_id, "hub", commit, notes) if commit and snapshot.is_dir() else None
 
 

@@ -11,6 +11,8 @@ from willfit.errors import BadInput
 MAX_CONFIG_BYTES = 16 * 2**20
 #: An index has one short line for each tensor; a million tensors take about 100 MB.
 MAX_INDEX_BYTES = 128 * 2**20
+#: Tokenizers of a 260k vocabulary with all merges take 35 MB.
+MAX_TOKENIZER_BYTES = 64 * 2**20
 
 #: Published configs nest at most nine deep.
 _MAX_DEPTH = 64
@@ -22,7 +24,23 @@ _MAX_CONTAINERS = 2**18
 def parse_object(
     data: bytes, where: str, max_bytes: int = MAX_CONFIG_BYTES, max_containers: int = _MAX_CONTAINERS
 ) -> dict[str, Any]:
-    """Parse a JSON object.
+    """Parse a JSON object, as `parse_value` does.
+
+    Raises
+    ------
+    BadInput
+        If it is no JSON object, is too large, or nests too deeply.
+    """
+    value = parse_value(data, where, max_bytes, max_containers)
+    if not isinstance(value, dict):
+        raise BadInput(f"{where} is not a JSON object")
+    return value
+
+
+def parse_value(
+    data: bytes, where: str, max_bytes: int = MAX_CONFIG_BYTES, max_containers: int = _MAX_CONTAINERS
+) -> Any:
+    """Parse JSON of any kind.
 
     A byte order mark is accepted, and so is `Infinity`: published configs of Mamba2 hybrids hold it
     (`time_step_limit`). Duplicate keys and NaN are not: readers disagree about what they mean.
@@ -41,7 +59,7 @@ def parse_object(
     Raises
     ------
     BadInput
-        If it is no JSON object, is too large, or nests too deeply.
+        If it is no JSON, is too large, or nests too deeply.
     """
     if len(data) > max_bytes:
         raise BadInput(f"{where} is larger than {max_bytes // 2**20} MiB", "is it the right file?")
@@ -66,9 +84,7 @@ def parse_object(
         raise BadInput(f"{where} cannot be used: {fault}") from None
     except RecursionError:
         raise BadInput(f"{where} nests too deeply") from None
-    if not isinstance(value, dict):
-        raise BadInput(f"{where} is not a JSON object")
-    if _deeper_than(value, _MAX_DEPTH):
+    if isinstance(value, dict | list) and _deeper_than(value, _MAX_DEPTH):
         raise BadInput(f"{where} nests too deeply")
     if "\\ud" in text or "\\uD" in text:
         try:  # half of a surrogate pair is a string that no terminal and no file can take

@@ -122,7 +122,7 @@ def read_file(place: Place, name: str) -> Checkpoint:
     """
     kind = name.lower()
     if kind.endswith(".gguf"):
-        return _from_gguf(place, read_gguf(name, place.open))
+        return _from_gguf(place, name, read_gguf(name, place.open))
     if kind.endswith(".safetensors"):
         return _checkpoint(place, _config_beside(place), _together(place, series_of(name)))
     if kind.endswith(".safetensors.index.json"):
@@ -146,14 +146,30 @@ def _checkpoint(place: Place, config: Config | None, stored: _Stored) -> Checkpo
     if stored.why:
         notes += (f"sizes are computed from the config: {stored.why}",)
     return Checkpoint(
-        place.name, place.source, config, stored.tensors, stored.bytes, revision=place.revision, notes=notes
+        place.name,
+        place.source,
+        config,
+        stored.tensors,
+        stored.bytes,
+        revision=place.revision,
+        notes=notes,
+        place=place,
     )
 
 
-def _from_gguf(place: Place, header: GgufHeader) -> Checkpoint:
+def _from_gguf(place: Place, name: str, header: GgufHeader) -> Checkpoint:
     stored_bytes = sum(tensor.bytes for tensor in header.tensors)
     return Checkpoint(
-        place.name, "gguf file", None, None, stored_bytes, header, revision=place.revision, notes=place.notes
+        place.name,
+        "gguf file",
+        None,
+        None,
+        stored_bytes,
+        header,
+        revision=place.revision,
+        notes=place.notes,
+        place=place,
+        file=split_names(name)[0],
     )
 
 

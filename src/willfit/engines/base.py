@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from willfit.calibration import constant
 
@@ -142,6 +142,59 @@ DEFAULT_CONTEXT = 8192
 
 
 @dataclass(frozen=True, slots=True)
+class AskedPrompt:
+    """The prompts that are asked about, counted with the model's own tokenizer.
+
+    Attributes
+    ----------
+    files
+        Where they were read.
+    count
+        How many there are.
+    tokens
+        Of the longest, as the model is given it.
+    template_tokens
+        How many of these are no text of its messages.
+    templated
+        Whether the chat template makes them.
+    new_tokens
+        That are generated behind each.
+    """
+
+    files: tuple[str, ...]
+    count: int
+    tokens: int
+    template_tokens: int
+    templated: bool
+    new_tokens: int
+
+    @property
+    def context(self) -> int:
+        """Tokens of the longest sequence, prompt and answer."""
+        return self.tokens + self.new_tokens
+
+    def in_words(self) -> str:
+        """What was counted, in a line."""
+        which = f"the longest of {self.count:,} prompts" if self.count > 1 else "prompt"
+        name = self.files[0] if len(self.files) == 1 else f"{len(self.files)} files"
+        template = f"with the chat template (of which {self.template_tokens:,} are the template)"
+        first = f", {self.template_tokens:,} of them put before it" if self.template_tokens else ""
+        how = template if self.templated else f"without a chat template{first}"
+        return f"{which}: {self.tokens:,} tokens of {name} {how}, and {self.new_tokens:,} to generate"
+
+    def as_json(self) -> dict[str, Any]:
+        """As the published JSON has it."""
+        return {
+            "files": list(self.files),
+            "count": self.count,
+            "tokens": self.tokens,
+            "template_tokens": self.template_tokens,
+            "templated": self.templated,
+            "new_tokens": self.new_tokens,
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """What is asked, in words that every engine understands.
 
@@ -155,12 +208,15 @@ class Question:
         Dtype of the cache; `auto` for the engine's own choice.
     version
         Version of the engine; None for the newest that is known.
+    prompt
+        The prompts, where they are known; else they fill the context.
     """
 
     context: int | None = None
     users: int = 1
     kv_dtype: str = "auto"
     version: str | None = None
+    prompt: AskedPrompt | None = None
 
     def context_for(self, architecture: Architecture) -> int:
         """The context that was asked for, or the default within the model's limit."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
@@ -125,6 +126,20 @@ def runs_on_apple(architecture: Architecture) -> bool:
     from willfit.engines.mlx.models import support
 
     return support(architecture, NEWEST).runs is not False
+
+
+def ask_usual(
+    engine: str | None, subject: Subject, machine: Machine, question: Question, is_gguf: bool
+) -> Estimate:
+    """What an engine answers, or where none was named the first of the usual ones that does not refuse."""
+    chosen = engine or default_engine(subject, machine, is_gguf)
+    answer = ask(chosen, subject, machine, question)
+    alone = chosen == FALLBACK_ENGINE or subject.recipe.method in OWN_FORMATS
+    if engine is not None or not answer.refusal or alone:
+        return answer
+    notes = (f"{answer.engine} {answer.engine_version}: {answer.refusal}",)
+    answer = ask(FALLBACK_ENGINE, subject, machine, replace(question, version=None))
+    return replace(answer, notes=(*notes, *answer.notes))
 
 
 def ask(engine: str, subject: Subject, machine: Machine, question: Question) -> Estimate:

@@ -73,6 +73,20 @@ def _one_group(
 NAMED: dict[str, tuple[str, dict[str, Any]]] = {
     "fp8": ("fp8", {}),
     "fp8-block": ("fp8", {"weight_block_size": [128, 128]}),
+    "fp8-dynamic": (
+        "compressed-tensors",
+        _one_group(
+            {"num_bits": 8, "type": "float", "strategy": "channel"},
+            {"num_bits": 8, "type": "float", "strategy": "token", "dynamic": True},
+        ),
+    ),
+    "fp8-static": (
+        "compressed-tensors",
+        _one_group(
+            {"num_bits": 8, "type": "float", "strategy": "tensor"},
+            {"num_bits": 8, "type": "float", "strategy": "tensor", "dynamic": False},
+        ),
+    ),
     "mxfp8": ("fp8", {"quant_method": "mxfp8"}),
     "int8": (
         "compressed-tensors",

@@ -60,7 +60,8 @@ class Speed:
     step
         Seconds of a step by what holds them up.
     facts
-        What was asked: `context`, `users` and how many of them `running` at once; or `tokens` of a step.
+        What was asked: `context`, `users` and how many of them `running` at once, and the `prompt` if it is known; or
+        `tokens` of a step.
     notes
         What the figures do not rest on.
     """
@@ -86,6 +87,8 @@ class Speed:
 def speed_of(subject: Subject, machine: Machine, estimate: Estimate) -> Speed | None:
     """The speed of serving as an estimate has it, at the context and for the users that were asked for.
 
+    Where the prompt is not known, it fills the context.
+
     Returns
     -------
     Speed | None
@@ -105,7 +108,8 @@ def speed_of(subject: Subject, machine: Machine, estimate: Estimate) -> Speed | 
     if not running:
         return None
     sure, notes = _certainty(machine, estimate, place, running)
-    first = prefill(place.plan, estimate.context)
+    prompt = estimate.details.get("prompt", {}).get("tokens")
+    first = prefill(place.plan, prompt or estimate.context)
     step = decode_step(place.plan, ceil_div(running, place.replicas), estimate.context)
     total = running / step.total
     figures = {
@@ -115,7 +119,8 @@ def speed_of(subject: Subject, machine: Machine, estimate: Estimate) -> Speed | 
     }
     if subject.draft is not None:
         notes += ("tokens that a draft saves are not counted",)
-    return Speed(figures, step, {"context": estimate.context, "users": users, "running": running}, notes)
+    facts = {"context": estimate.context, "users": users, "running": running}
+    return Speed(figures, step, facts if prompt is None else {**facts, "prompt": prompt}, notes)
 
 
 def _running(estimate: Estimate, users: int, replicas: int) -> tuple[int, bool]:

@@ -373,7 +373,7 @@ def _refusal(plan: Plan) -> str:
     if architecture.encoder or architecture.encoder_only:
         return f"fastLLM's programs run decoders only, and the model has an encoder; {others(architecture)}"
     method = plan.subject.recipe.method
-    if method in ("exl2", "exl3", "mlx", "bitsandbytes"):
+    if method in ("exl2", "exl3", "mlc", "mlx", "bitsandbytes"):
         return f"fastLLM does not load {method} checkpoints"
     for cards in {*plan.layers}:
         if len(cards) > 1 and (undivided := undivided_heads(architecture, len(cards))):

@@ -17,6 +17,7 @@ from willfit.engines.support import model_refusal, vectors_note
 from willfit.engines.versions import parse_version
 from willfit.errors import BadInput
 from willfit.estimate import Capacity, DeviceEstimate, Estimate, Term
+from willfit.formats.ggml import Ggml
 from willfit.quantities import dtype_name
 
 NAME = "lightllm"
@@ -165,7 +166,7 @@ def _refusal(subject: Subject, machine: Machine, settings: Settings, sizing: Siz
         return model_refusal("lightllm", architecture, version, found)
     if not sizing.slot_bytes:
         return "LightLLM sizes a cache of keys and values, and this model has none"
-    method = subject.recipe.method
+    method = "gguf" if isinstance(subject.recipe.base, Ggml) else subject.recipe.method
     if method and settings.quant_type == "none" and method not in era_for(version).methods:
         known = " and ".join(sorted(era_for(version).methods))
         return f"LightLLM {version} does not load {method} checkpoints; it loads {known}"

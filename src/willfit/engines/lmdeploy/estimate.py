@@ -8,6 +8,7 @@ from willfit.engines.borrowed import NOTE
 from willfit.engines.leftover import device_interval
 from willfit.engines.lmdeploy.devices import device_refusal
 from willfit.engines.lmdeploy.eras import NEWEST
+from willfit.engines.lmdeploy.formats import unread_format
 from willfit.engines.lmdeploy.models import support
 from willfit.engines.lmdeploy.settings import QUANT_POLICIES, TURBOMIND_POLICIES, Settings, has_turbomind
 from willfit.engines.lmdeploy.sizing import Sizing, size_up
@@ -163,6 +164,8 @@ def _refusal(subject: Subject, machine: Machine, settings: Settings, sizing: Siz
         "lmdeploy", architecture, settings.version, support(architecture, settings.version)
     ):
         return missing
+    if unread := unread_format(subject, sizing.backend):
+        return unread
     if not sizing.blocks.bytes:
         return "LMDeploy cannot size a cache for a model without attention"
     if sizing.backend == "turbomind" and settings.quant_policy not in TURBOMIND_POLICIES:

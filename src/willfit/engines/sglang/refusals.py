@@ -12,7 +12,7 @@ from willfit.engines.support import model_refusal, too_long
 from willfit.hardware.device import Device
 
 #: Quantization methods that it has no kernels for (`layers/quantization/__init__.py`, 0.4.6 to 0.5.23).
-_NEVER = frozenset({"aqlm", "bitnet", "eetq", "exl2", "exl3", "fbgemm_fp8", "hqq", "mlx", "quanto"})
+_NEVER = frozenset({"aqlm", "bitnet", "eetq", "exl2", "exl3", "fbgemm_fp8", "hqq", "mlc", "mlx", "quanto"})
 
 
 def refusal(subject: Subject, settings: Settings, device: Device, length: int = 0) -> str:

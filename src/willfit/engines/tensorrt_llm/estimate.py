@@ -19,11 +19,14 @@ from willfit.engines.tensorrt_llm.sizing import Sizing, size_up
 from willfit.engines.tensorrt_llm.sources import SOURCES
 from willfit.errors import BadInput
 from willfit.estimate import Capacity, DeviceEstimate, Estimate, Term, exact
+from willfit.formats.ggml import Ggml
 
 NAME = "tensorrt-llm"
 
 #: Formats of checkpoints that TensorRT-LLM's PyTorch backend has no loader for.
-_NEVER = frozenset({"aqlm", "bitnet", "bitsandbytes", "eetq", "exl2", "exl3", "hqq", "mlx", "quanto"})
+_NEVER = frozenset(
+    {"aqlm", "bitnet", "bitsandbytes", "eetq", "exl2", "exl3", "gguf", "hqq", "mlc", "mlx", "quanto"}
+)
 
 
 def settings_for(subject: Subject, machine: Machine, question: Question) -> Settings:
@@ -181,7 +184,7 @@ def _refused(subject: Subject, machine: Machine, settings: Settings, refusal: st
 
 
 def _refusal(subject: Subject, settings: Settings) -> str:
-    method = subject.recipe.method
+    method = "gguf" if isinstance(subject.recipe.base, Ggml) else subject.recipe.method
     if method in _NEVER:
         return f"TensorRT-LLM does not load {method} checkpoints; take one in fp8, nvfp4 or awq"
     groups = settings.sharding.experts

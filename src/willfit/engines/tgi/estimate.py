@@ -23,7 +23,7 @@ from willfit.formats.ggml import Ggml
 NAME = "tgi"
 
 #: Formats of checkpoints that TGI has no loader for.
-_NEVER = frozenset({"aqlm", "bitnet", "exl3", "hqq", "mlx", "modelopt", "mxfp4", "quanto", "torchao"})
+_NEVER = frozenset({"aqlm", "bitnet", "exl3", "hqq", "mlc", "mlx", "modelopt", "mxfp4", "quanto", "torchao"})
 
 #: Marlin runs FP8 on Ampere and Ada; on other cards torch decides, which has none before (`layers/fp8.py`).
 MINIMA = Minima("TGI", kernels={"fp8": always(80), "fp8 block": always(80)})

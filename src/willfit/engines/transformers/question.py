@@ -17,11 +17,15 @@ from willfit.quantities import format_bytes
 #: More sequences than this are not asked of one generate() call.
 MOST_USERS = 4096
 
+#: Quantization methods that it has no quantizer for (`quantizers/auto.py: AUTO_QUANTIZER_MAPPING`, 5.23.0).
+_NEVER = frozenset({"exl2", "exl3", "mlc", "mlx", "modelopt", "modelopt_fp4", "modelopt_mixed"})
+
 
 def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:
-    """One generate() call over all users at once, each with a prompt that nearly fills the context.
+    """One generate() call over all users at once, each with the prompt of the question.
 
-    The longest prompt is the worst case of the first pass; one step of decoding follows it, with the context full.
+    Where that has none, a prompt nearly fills the context: the worst case of the first pass, and one step of decoding
+    follows it, with the context full.
 
     Raises
     ------
@@ -29,6 +33,7 @@ def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:
         If the cache is asked for in a dtype that transformers has none in.
     """
     context = question.context_for(subject.architecture)
+    prompt = min(question.prompt.tokens, context - 1) if question.prompt else context - 1
     cache: CacheKind = "dynamic"
     if question.kv_dtype in ("int4", "int8"):
         cache = "quantized"
@@ -40,8 +45,8 @@ def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:
     settings = Settings(
         version=question.version or NEWEST,
         batch=question.users,
-        input_len=max(1, context - 1),
-        output_len=2,
+        input_len=max(1, prompt),
+        output_len=context - prompt + 1,
         cache=cache,
         cache_bits=8 if question.kv_dtype == "int8" else 4,
         phase="prefill" if subject.architecture.encoder_only else "generate",
@@ -50,8 +55,18 @@ def answer(subject: Subject, machine: Machine, question: Question) -> Estimate:
     capacity = None if subject.architecture.encoder_only else _capacity(subject, machine, settings, context)
     remedies = _remedies(subject, found, question, capacity)
     details = {**found.details, "context": context, "users": question.users}
-    refusal = found.refusal or too_long(subject.architecture, context)
-    return replace(found, capacity=capacity, refusal=refusal, remedies=remedies, details=details)
+    refused = found.refusal or _format(subject) or too_long(subject.architecture, context)
+    return replace(found, capacity=capacity, refusal=refused, remedies=remedies, details=details)
+
+
+def _format(subject: Subject) -> str:
+    """Why it does not load the model as it is stored; empty if it does."""
+    method = subject.recipe.method
+    return (
+        f"transformers does not load {method} checkpoints; take one in fp8, awq or nf4"
+        if method in _NEVER
+        else ""
+    )
 
 
 def _capacity(subject: Subject, machine: Machine, settings: Settings, context: int) -> Capacity | None:
@@ -60,7 +75,7 @@ def _capacity(subject: Subject, machine: Machine, settings: Settings, context: i
         return None
 
     def excess(length: int, batch: int) -> float:
-        asked = replace(settings, batch=batch, input_len=max(1, length - 1))
+        asked = replace(settings, batch=batch, input_len=max(1, length - 1), output_len=2)
         places = estimate(subject, machine, asked).devices
         return max(place.interval_bytes[0] - (place.usable_bytes or 0) for place in places)
 

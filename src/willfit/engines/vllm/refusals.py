@@ -27,7 +27,7 @@ from willfit.formats.weights import rank_shape
 
 #: Quantization methods that vLLM has never loaded, and those that it has dropped: since when, and the last version
 #: that loads them (`layers/quantization/__init__.py`).
-_NEVER = frozenset({"bitnet", "eetq", "exl2", "exl3", "mlx", "quanto"})
+_NEVER = frozenset({"bitnet", "eetq", "exl2", "exl3", "mlc", "mlx", "quanto"})
 _DROPPED: dict[str, tuple[Version, str]] = {
     "aqlm": ((0, 10, 1), "0.10.0"), "bitsandbytes": ((0, 28), "0.27.1"), "gguf": ((0, 24), "0.23.0"),
     "hqq": ((0, 15), "0.14.1"),

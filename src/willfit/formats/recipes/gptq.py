@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from math import gcd
 
 from willfit.architectures.model import Tensor
 from willfit.checkpoints.config import Config
@@ -47,8 +48,10 @@ def from_config(quant: Config, dtype: str) -> Recipe:
     group = group_size(quant)
     stored = Gptq(bits, group, ordered=quant.boolean("desc_act", default=False))
     skip = Patterns(quant.strings("modules_to_not_convert", "modules_in_block_to_not_quantize"), quant.where)
+    # Zero points of rows fill whole words together: eight rows of 4 bits, 32 of 3.
+    whole = 32 // gcd(32, bits)
     rule = Uniform(
-        stored, skip, head=quant.boolean("lm_head", default=False), mtp=False, multiple=(32 // bits, 32)
+        stored, skip, head=quant.boolean("lm_head", default=False), mtp=False, multiple=(whole, 32)
     )
     dynamic = quant.section("dynamic")
     if dynamic is None:

@@ -20,6 +20,7 @@ COMMANDS: tuple[str, ...] = (
     "plan",
     "which-gpu",
     "what",
+    "formats",
     "trace",
     "inspect",
     "compare",

@@ -129,6 +129,11 @@ def add_source(parser: Parser) -> None:
     parser.add_argument(
         "-f", "--format", metavar="FORMAT", help="weights stored so: bf16, fp8, awq, gptq, nf4, nvfp4, ..."
     )
+    add_place(parser)
+
+
+def add_place(parser: Parser) -> None:
+    """Where the model is found."""
     parser.add_argument("--revision", metavar="REV", help="branch, tag or commit on the hub")
     parser.add_argument("--offline", action="store_true", help="never use the network")
 

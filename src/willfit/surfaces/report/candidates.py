@@ -13,6 +13,7 @@ from rich.text import Text
 from willfit.asking import Candidate
 from willfit.quantities import GIB
 from willfit.surfaces.report.estimate import VERDICT_STYLE
+from willfit.surfaces.report.lines import print_text
 
 
 def as_json(candidates: Sequence[Candidate]) -> dict[str, Any]:
@@ -46,6 +47,9 @@ def render(candidates: Sequence[Candidate], console: Console) -> None:
     console.print()
     console.print(title)
     console.print()
+    if "prompt" in first.details:
+        print_text(console, Text(f"· {first.notes[0]}", style="dim"), 2, 2)
+        console.print()
     counts = sorted({candidate.count for candidate in candidates})
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("device")

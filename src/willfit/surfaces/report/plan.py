@@ -11,6 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from willfit.engines.base import AskedPrompt
 from willfit.hardware.device import Device
 from willfit.planning.search.figures import BY_NAME
 from willfit.planning.search.searching import Plan, Rejected
@@ -104,13 +105,15 @@ def _way_json(way: Way) -> dict[str, Any]:
     }
 
 
-def render(found: Planned, console: Console, rejected: bool) -> None:
+def render(found: Planned, console: Console, rejected: bool, prompt: AskedPrompt | None = None) -> None:
     """Print the plans.
 
     Parameters
     ----------
     rejected
         Also why every device without a plan has none.
+    prompt
+        What was counted.
     """
     asked = found.question
     console.print()
@@ -118,6 +121,8 @@ def render(found: Planned, console: Console, rejected: bool) -> None:
     title = Text.assemble(" ", (found.asked.model, "bold"), f" for {users} of {asked.context:,} tokens: ")
     title.append(f"{found.found.fitting:,} of {found.found.judged:,} ways fit; {_GOALS[found.goal]}")
     print_text(console, title, 0)
+    if prompt is not None:
+        print_text(console, Text(f"· {prompt.in_words()}", style="dim"), 2, 2)
     console.print()
     if found.plans:
         console.print(Padding(_table(found, console.width), (0, 2)))

@@ -10,6 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from willfit.engines.base import AskedPrompt
 from willfit.planning.binding import Place
 from willfit.planning.rows import Row
 from willfit.planning.solving import Furthest
@@ -19,8 +20,8 @@ from willfit.surfaces.report.estimate import render as render_estimate
 from willfit.surfaces.report.lines import print_text
 
 
-def as_json(rows: Sequence[Row]) -> dict[str, Any]:
-    """The table as JSON."""
+def as_json(rows: Sequence[Row], prompt: AskedPrompt | None = None) -> dict[str, Any]:
+    """The table as JSON, with the prompts that it is about."""
     estimate, knob = rows[0].found.estimate, rows[0].found.knob
     return {
         "model": estimate.model,
@@ -28,17 +29,22 @@ def as_json(rows: Sequence[Row]) -> dict[str, Any]:
         "engine_version": estimate.engine_version,
         "knob": knob.name,
         "unit": knob.unit,
+        **({} if prompt is None else {"prompt": prompt.as_json()}),
         "rows": [_row_as_json(row) for row in rows],
     }
 
 
-def render(rows: Sequence[Row], console: Console, explain: bool = False) -> None:
+def render(
+    rows: Sequence[Row], console: Console, explain: bool = False, prompt: AskedPrompt | None = None
+) -> None:
     """Print the table.
 
     Parameters
     ----------
     explain
         Also print the estimate at the first row's value.
+    prompt
+        What was counted.
     """
     first = rows[0].found
     estimate = first.estimate
@@ -58,6 +64,9 @@ def render(rows: Sequence[Row], console: Console, explain: bool = False) -> None
         table.add_row(*held, *_values(row.found), _in_the_way(row.found))
     console.print(Padding(table, (0, 2)))
     console.print()
+    if prompt is not None:
+        print_text(console, Text(f"· {prompt.in_words()}", style="dim"), 2, 2)
+        console.print()
     if explain:
         render_estimate(estimate, console, explain)
 

@@ -51,7 +51,8 @@ def _title(speed: Mapping[str, Any]) -> Text:
     who = "1 user" if users == 1 else f"{users} users"
     if running < users:
         who += f", {running} of them at once"
-    return title.append(f"  {who} at {speed['context']:,} tokens", style="dim")
+    prompt = f", {speed['prompt']:,} of them the prompt" if "prompt" in speed else ""
+    return title.append(f"  {who} at {speed['context']:,} tokens{prompt}", style="dim")
 
 
 def _rows(speed: Mapping[str, Any]) -> list[tuple[str, str, str]]:

@@ -42,6 +42,8 @@ def render(
     title = Text.assemble(" ", (subject.model, "bold"), f" in {subject.recipe.name} for {users}")
     title.append(f" of {question.context_for(subject.architecture):,} tokens")
     print_text(console, title, 0)
+    if question.prompt is not None:
+        print_text(console, Text(f"· {question.prompt.in_words()}", style="dim"), 2, 2)
     console.print()
     if not able:
         print_text(console, Text("no device that is known runs it"), 2)

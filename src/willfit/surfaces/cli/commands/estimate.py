@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from willfit.engines.table import ENGINES
 from willfit.errors import BadInput
-from willfit.quantities import parse_tokens
-from willfit.surfaces.cli.parsing import Parser, add_context, add_json, add_source, if_given, whole
+from willfit.surfaces.cli.parsing import Parser, add_context, add_json, add_source, whole
+from willfit.surfaces.cli.prompt import add_prompt, length_given
 
 if TYPE_CHECKING:
     from willfit.asking import Answer, Candidate
@@ -34,19 +34,8 @@ def declare(parser: Parser) -> None:
 
 def declare_options(parser: Parser) -> None:
     """Add the options of a question, without the model."""
-    parser.add_argument(
-        "-g",
-        "--gpu",
-        metavar="GPU",
-        help="devices: rtx4090, 8xh100, 2x3090+4090, m3-max-64g, 24GiB, cpu; default: this machine's",
-    )
+    declare_machine(parser)
     declare_question(parser)
-    parser.add_argument("--host-ram", metavar="SIZE", help="RAM of the host, such as 64GiB")
-    parser.add_argument(
-        "--cpu",
-        metavar="CPU",
-        help="processor of the host: x86, avx512, amx, arm, graviton4, ...; default: what the devices come with",
-    )
     parser.add_argument(
         "--explain",
         action="store_true",
@@ -54,11 +43,32 @@ def declare_options(parser: Parser) -> None:
     )
 
 
+def declare_machine(parser: Parser) -> None:
+    """Add the options of where it shall run."""
+    parser.add_argument(
+        "-g",
+        "--gpu",
+        metavar="GPU",
+        help="devices: rtx4090, 8xh100, 2x3090+4090, m3-max-64g, 24GiB, cpu; default: this machine's",
+    )
+    parser.add_argument("--host-ram", metavar="SIZE", help="RAM of the host, such as 64GiB")
+    parser.add_argument(
+        "--cpu",
+        metavar="CPU",
+        help="processor of the host: x86, avx512, amx, arm, graviton4, ...; default: what the devices come with",
+    )
+
+
 def declare_question(parser: Parser) -> None:
     """Add the options of what shall run: how it is stored, what is asked of it, by which engine."""
     add_context(parser)
+    add_prompt(parser)
     parser.add_argument(
-        "-u", "--users", metavar="N", type=whole("--users"), default=1, help="sequences at once (1)"
+        "-u",
+        "--users",
+        metavar="N",
+        type=whole("--users"),
+        help="sequences at once (1, or as many as there are prompts)",
     )
     parser.add_argument(
         "--kv-dtype", metavar="DTYPE", default="auto", help="dtype of the KV cache, such as fp8"
@@ -128,11 +138,17 @@ def model_given(given: Namespace) -> str:
 
 
 def question_given(given: Namespace) -> Question:
-    """What is asked of an engine."""
+    """What is asked of an engine: prompts that were given set the context and the users, unless these are said.
+
+    Raises
+    ------
+    BadInput
+        If a prompt cannot be counted, or does not fit into the context.
+    """
     from willfit.engines.base import Question
 
-    context = if_given(given.context, parse_tokens)
-    return Question(context, given.users, given.kv_dtype, given.engine_version)
+    context, users, prompt = length_given(given)
+    return Question(context, users, given.kv_dtype, given.engine_version, prompt)
 
 
 def _chosen(given: Namespace) -> tuple[str | None, str | None, str | None, bool]:
@@ -142,12 +158,24 @@ def _chosen(given: Namespace) -> tuple[str | None, str | None, str | None, bool]
 def _answer_command(given: Namespace, launch: Sequence[str], machine: Machine | None) -> Answer:
     from willfit.asking import answer_command, require_devices
 
-    for option in ("model", "context", "format", "engine", "revision"):
+    for option in (
+        "model",
+        "context",
+        "format",
+        "engine",
+        "revision",
+        "prompt_file",
+        "new_tokens",
+        "tokenizer",
+    ):
         if getattr(given, option) is not None:
-            raise BadInput(f"--{option} does not go with a launch command", "the command itself says so")
+            raise BadInput(
+                f"--{option.replace('_', '-')} does not go with a launch command",
+                "the command itself says so",
+            )
     try:
         return answer_command(
-            launch, require_devices(machine), given.users, given.engine_version, given.offline
+            launch, require_devices(machine), given.users or 1, given.engine_version, given.offline
         )
     except BadInput as error:
         ours = [f"--{name.replace('_', '-')}" for name in vars(given)]

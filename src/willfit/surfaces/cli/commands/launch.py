@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from willfit.launch.writing.forms import FORMS
 from willfit.launch.writing.table import WRITERS
-from willfit.quantities import format_bytes, parse_tokens
-from willfit.surfaces.cli.commands.estimate import declare_options, machine_given, status_of
-from willfit.surfaces.cli.parsing import Parser, add_model, if_given
+from willfit.quantities import format_bytes
+from willfit.surfaces.cli.commands.estimate import declare_options, machine_given, question_given, status_of
+from willfit.surfaces.cli.parsing import Parser, add_model
 
 if TYPE_CHECKING:
     from willfit.estimate import Estimate
@@ -47,12 +47,9 @@ def add_form(parser: Parser) -> None:
 def run(given: Namespace) -> int:
     """Print the command; 0 if it fits, 1 if it does not, 2 if that cannot be judged."""
     from willfit.asking import require_devices
-    from willfit.engines.base import Question
     from willfit.launching import launch_about
 
-    question = Question(
-        if_given(given.context, parse_tokens), given.users, given.kv_dtype, given.engine_version
-    )
+    question = question_given(given)
     machine = require_devices(machine_given(given))
     found = launch_about(
         given.model, machine, question, given.engine, given.format, given.revision, given.offline

@@ -12,6 +12,7 @@ from willfit.surfaces.cli.commands import estimate, train
 from willfit.surfaces.cli.parsing import Parser
 
 if TYPE_CHECKING:
+    from willfit.engines.base import AskedPrompt
     from willfit.planning.rows import Row
 
 HELP = "How far can it go? The largest context, users, batch, rank, ... that fit."
@@ -43,7 +44,8 @@ def run(given: Namespace) -> int:
     trained = words[:1] == [_TRAIN]
     knob = None if trained else serving.knob_named(given.knob)
     if knob is not None:
-        return _shown(*_of_serving(knob.name, words))
+        rows, given, prompt = _of_serving(knob.name, words)
+        return _shown(rows, given, prompt)
     knob = training.knob_named(given.knob)
     if knob is not None:
         return _shown(*_of_training(knob.name, words[1:] if trained else words))
@@ -51,7 +53,7 @@ def run(given: Namespace) -> int:
     raise BadInput(f"there is no knob {given.knob[:40]!r}", f"known: {', '.join(known)}")
 
 
-def _of_serving(name: str, words: list[str]) -> tuple[list[Row], Namespace]:
+def _of_serving(name: str, words: list[str]) -> tuple[list[Row], Namespace, AskedPrompt | None]:
     from willfit.asking import find_subject, require_devices
     from willfit.engines.table import default_engine, engine_name
     from willfit.planning.rows import serving_rows
@@ -59,16 +61,15 @@ def _of_serving(name: str, words: list[str]) -> tuple[list[Row], Namespace]:
 
     parser = Parser(f"max {name}", HELP)
     estimate.declare(parser)
-    parser.set_defaults(users=None)
     given = parser.read(words)
-    users_said, given.users = given.users is not None, given.users or 1
+    users_said = given.users is not None or given.prompt_file is not None
     machine = require_devices(estimate.machine_given(given))
     engine = None if given.engine is None else engine_name(given.engine)
     model, question = estimate.model_given(given), estimate.question_given(given)
     subject, is_gguf = find_subject(model, given.format, given.revision, given.offline, engine)
     chosen = engine or default_engine(subject, machine, is_gguf)
     asked = Serving(subject, machine, question, chosen)
-    return serving_rows(name, asked, users_said), given
+    return serving_rows(name, asked, users_said), given, question.prompt
 
 
 def _of_training(name: str, words: list[str]) -> tuple[list[Row], Namespace]:
@@ -83,13 +84,13 @@ def _of_training(name: str, words: list[str]) -> tuple[list[Row], Namespace]:
     return training_rows(name, subject, machine, settings), given
 
 
-def _shown(rows: list[Row], given: Namespace) -> int:
+def _shown(rows: list[Row], given: Namespace, prompt: AskedPrompt | None = None) -> int:
     from willfit.surfaces.report import rows as report
 
     if given.json:
-        print(json.dumps(report.as_json(rows)))
+        print(json.dumps(report.as_json(rows, prompt)))
     else:
         from willfit.surfaces.report.console import console
 
-        report.render(rows, console(), given.explain)
+        report.render(rows, console(), given.explain, prompt)
     return 0 if any(row.found.likely is not None for row in rows) else 1

@@ -7,8 +7,8 @@ from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
 from willfit.errors import BadInput
-from willfit.quantities import parse_tokens
-from willfit.surfaces.cli.parsing import Parser, add_context, add_json, add_model, if_given, whole
+from willfit.surfaces.cli.parsing import Parser, add_context, add_json, add_model, whole
+from willfit.surfaces.cli.prompt import add_prompt, length_given
 
 if TYPE_CHECKING:
     from willfit.launching import Launchable
@@ -27,9 +27,11 @@ def declare(parser: Parser) -> None:
     )
     add_model(parser)
     add_context(parser)
+    add_prompt(parser)
     parser.add_argument(
-        "-u", "--users", metavar="N", type=whole("--users"), default=1, help="sequences at once (1)"
-    )
+        "-u", "--users", metavar="N", type=whole("--users"),
+        help="sequences at once (1, or as many as there are prompts)",
+    )  # fmt: skip
     parser.add_argument(
         "--goal",
         choices=_GOALS,
@@ -85,10 +87,11 @@ def run(given: Namespace) -> int:
     from willfit.surfaces.report import plan
     from willfit.surfaces.report.console import console, progress_console
 
+    context, users, prompt = length_given(given)
     asked = Asked(
         model=given.model,
-        context=if_given(given.context, parse_tokens),
-        users=given.users,
+        context=context,
+        users=users,
         goal=given.goal,
         needs=tuple(given.need),
         within=given.within,
@@ -115,9 +118,10 @@ def run(given: Namespace) -> int:
         _draw(found, given.picture)
     started = _started(found) if found.plans else None
     if given.json:
-        print(json.dumps({**plan.as_json(found), "start": _start_json(started)}))
+        counted = {} if prompt is None else {"prompt": prompt.as_json()}
+        print(json.dumps({**plan.as_json(found), **counted, "start": _start_json(started)}))
     else:
-        plan.render(found, console(), given.rejected)
+        plan.render(found, console(), given.rejected, prompt)
         if started is not None:
             print(_command(found, started), end="")
     fits = any(one.estimate.verdict == "fits" for one in found.together)

@@ -1,0 +1,1 @@
+"""Prompts in files, and how many tokens a model makes of them."""
