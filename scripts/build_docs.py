@@ -20,8 +20,9 @@ from rich.terminal_theme import TerminalTheme
 from willfit.allocator.settings import AllocatorSettings
 from willfit.asking import ask_about, ask_candidates, machine_of
 from willfit.engines.base import Question
+from willfit.planning.serving_plans import Asked, plan_serving
 from willfit.surfaces.cli.app import COMMANDS, SECOND_WORDS, main
-from willfit.surfaces.report import candidates, estimate
+from willfit.surfaces.report import candidates, estimate, front
 from willfit.tracing import asking
 from willfit.training.settings import TrainingSettings
 from willfit.validation.cases import read_cases
@@ -186,6 +187,8 @@ def pictures() -> dict[str, str]:
         offline=True,
     )
     drawn["trace.svg"] = traced.picture().decode()
+    asked = Asked("Qwen/Qwen3-32B", 32_768, 64, needs=("per-user >= 20",), offline=True)
+    drawn["front.svg"] = front.picture(plan_serving(asked))
     return drawn
 
 
