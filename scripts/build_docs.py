@@ -178,14 +178,14 @@ def pictures() -> dict[str, str]:
     console = _recorder(96)
     candidates.render(ask_candidates("Qwen/Qwen3-32B", Question()), console)
     drawn["candidates.svg"] = _svg(console, "willfit Qwen/Qwen3-32B")
-    traced = asking.training(
+    asked = asking.training(
         "meta-llama/Llama-3.1-8B",
         machine_of("a100-80g"),
         TrainingSettings(seq_len=2048),
         AllocatorSettings(),
         offline=True,
     )
-    drawn["trace.svg"] = traced.picture().decode()
+    drawn["trace.svg"] = asking.answered(asked).picture().decode()
     return drawn
 
 

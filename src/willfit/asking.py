@@ -184,11 +184,11 @@ def answer_about(
     """
     engine = engine_name(engine) if engine is not None else None
     subject, is_gguf = find_subject(model, format_name, revision, offline, engine)
-    answer = _asked(engine, subject, machine, question, is_gguf)
+    answer = ask_engine(engine, subject, machine, question, is_gguf)
     return Answer(subject, _with_speed(with_assumptions(answer, machine), subject, machine))
 
 
-def _asked(
+def ask_engine(
     engine: str | None, subject: Subject, machine: Machine, question: Question, is_gguf: bool
 ) -> Estimate:
     """What the engine answers, or where none was named the first of the usual ones that does not refuse."""
@@ -231,7 +231,7 @@ def ask_candidates(
         device = find_device(name)
         for count in COMMON_COUNTS if not device.unified_memory else (1,):
             machine = Machine((device,) * count)
-            answer = _asked(engine, subject, machine, question, is_gguf)
+            answer = ask_engine(engine, subject, machine, question, is_gguf)
             candidates.append(Candidate(device, count, answer))
     return tuple(candidates)
 
