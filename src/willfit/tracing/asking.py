@@ -238,9 +238,16 @@ def answered(asked: Asked, progress: Callable[[Progress], None] = lambda _: None
 
 
 def answered_all(
-    asked: Sequence[Asked], progress: Callable[[Progress], None] = lambda _: None
+    asked: Sequence[Asked],
+    progress: Callable[[Progress], None] = lambda _: None,
+    at_once: int | None = None,
 ) -> list[Traced | BadInput]:
     """Traces, from before or from one child process for all, and what they mean; or why there is none.
+
+    Parameters
+    ----------
+    at_once
+        How many run at a time; None for one on each processor.
 
     Raises
     ------
@@ -257,7 +264,7 @@ def answered_all(
         elif key:
             known[key] = kept
     if open_:
-        for name, trace in zip(open_, traced_all(list(open_.values()), progress), strict=True):
+        for name, trace in zip(open_, traced_all(list(open_.values()), progress, at_once), strict=True):
             known[name] = trace
             if isinstance(name, str) and isinstance(trace, Trace):
                 cache.keep(name, trace)

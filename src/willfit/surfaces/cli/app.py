@@ -23,6 +23,7 @@ COMMANDS: tuple[str, ...] = (
     "trace",
     "inspect",
     "compare",
+    "sweep",
     "launch",
     "rules",
     "gpus",
