@@ -91,8 +91,8 @@ def grid_of(written: Mapping[str, Any]) -> Grid:
         (),
         speed,
     )
-    _check_whole(grid)
     check_values(run, {option.name: values for option, values in grid.axes}, grid.fixed)
+    _check_whole(grid)
     skip = read_skips(written.get("skip"), called, lambda column: _taken(grid, column))
     return Grid(grid.run, grid.axes, grid.fixed, skip, grid.speed)
 

@@ -7,6 +7,8 @@ Ray if its worker or node is lost (`max_retries`), also where only the answer wa
 from __future__ import annotations
 
 import logging
+import os
+import socket
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -17,6 +19,13 @@ from willfit.sweeping.tables import parquet_of
 
 #: How often a chunk is given to another worker if one is lost with it.
 _RETRIES = 8
+
+#: What to do about a cluster that is not there, and about nodes that differ.
+_START = "start one with ray start --head, and name it with --on ray://HOST:10001 or RAY_ADDRESS"
+_SAME = "install the same willfit[ray] on every node"
+
+#: Seconds that an address is given to answer.
+_SECONDS = 10
 
 #: Chunks under way for each processor: one that runs and one that waits beside it.
 _DEPTH = 2
@@ -54,6 +63,7 @@ def _connected(address: str) -> Any:
         import ray
     except ImportError:
         raise BadInput("--on ray needs ray", "pip install 'willfit[ray]'") from None
+    _require_listener(address)
     try:
         ray.init(
             address=address if address.startswith("ray://") else "auto",
@@ -63,14 +73,27 @@ def _connected(address: str) -> Any:
         said = " ".join(str(error).split())[:160]
         raise BadInput(
             f"no Ray cluster answers at {address}: {said}",
-            "start one with ray start --head, and name it with --on ray://HOST:10001 or RAY_ADDRESS",
+            _START,
         ) from None
     return ray
 
 
+def _require_listener(address: str) -> None:
+    """Raise `BadInput` at once where nobody listens: Ray itself waits for half a minute, or for two."""
+    place = address.partition("://")[2] or os.environ.get("RAY_ADDRESS", "").partition("://")[2]
+    place = place or os.environ.get("RAY_ADDRESS", "")
+    host, _, port = place.rpartition(":")
+    if not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _SECONDS).close()
+    except OSError as error:
+        raise BadInput(f"no Ray cluster answers at {place}: {error.strerror or error}", _START) from None
+
+
 def _require_same_code(ray: Any, run: Run) -> None:
     """Raise `BadInput` unless every node that can work has this willfit."""
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as Strategy
 
     own = identity(run)
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
@@ -79,13 +102,14 @@ def _require_same_code(ray: Any, run: Run) -> None:
             "the Ray cluster has no node with processors", "start one with ray start --address ..."
         )
     ask = ray.remote(num_cpus=0, max_retries=_RETRIES)(ready)
-    asked = {
-        node["NodeManagerAddress"]: ask.options(
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        ).remote(run)
+    asked = [  # by nodes, as several may be on one host
+        (
+            node["NodeManagerAddress"],
+            ask.options(scheduling_strategy=Strategy(node["NodeID"], soft=False)).remote(run),
+        )
         for node in nodes
-    }
-    for host, reference in asked.items():
+    ]
+    for host, reference in asked:
         try:
             has = ray.get(reference)
         except ray.exceptions.RayError as error:
@@ -93,9 +117,6 @@ def _require_same_code(ray: Any, run: Run) -> None:
             raise BadInput(f"node {host} of the cluster cannot answer: {said}", _SAME) from None
         if has != own:
             raise BadInput(f"node {host} of the cluster has {has}, and this machine {own}", _SAME)
-
-
-_SAME = "install the same willfit[ray] on every node"
 
 
 def _answers(ray: Any, texts: Sequence[str], workers: int | None) -> Iterator[tuple[int, bytes]]:

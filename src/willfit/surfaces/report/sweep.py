@@ -59,8 +59,8 @@ def render(done: Swept, console: Console) -> None:
     console.print()
     title = Text.assemble((f"{done.points:,} points", "bold"))
     if done.computed:
-        rate = f", {done.computed / done.seconds:,.0f} a second" if done.seconds > 0 else ""
-        title.append(f", {done.computed:,} of them answered now in {done.seconds:,.1f} s{rate}")
+        speed = rate(done.computed / max(done.seconds, 1e-3))
+        title.append(f", {done.computed:,} of them answered now in {done.seconds:,.1f} s, {speed} a second")
     print_text(console, title, 1)
     console.print()
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
@@ -82,6 +82,11 @@ def render(done: Swept, console: Console) -> None:
     console.print()
     print_text(console, Text.assemble("rows: ", (str(done.file), "bold")), 1)
     console.print()
+
+
+def rate(points: float) -> str:
+    """Points a second, with a decimal where there are few."""
+    return f"{points:,.0f}" if points >= 10 else f"{points:.1f}"
 
 
 def _counted(counter: Counter[str]) -> list[dict[str, Any]]:

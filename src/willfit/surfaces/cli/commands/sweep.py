@@ -7,7 +7,7 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,7 +70,8 @@ def run(given: Namespace) -> int:
     plan = planned(grid, out)
     print(report.before(plan), file=sys.stderr)
     try:
-        with _progress(plan) as told:
+        # What Ray says of nodes it prints where the answer alone belongs.
+        with redirect_stdout(sys.stderr), _progress(plan) as told:
             done = swept(plan, runner, told)
     except KeyboardInterrupt:
         print(report.stopped(plan), file=sys.stderr)
@@ -109,19 +110,19 @@ def _progress(plan: Plan) -> Iterator[Callable[[int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from willfit.surfaces.report.console import progress_console
+    from willfit.surfaces.report.sweep import rate
 
     shown = progress_console()
     if not shown.is_terminal or plan.finished:
         yield lambda _: None
         return
-    rate = TextColumn("{task.fields[rate]}")
-    columns = (BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
     with Progress(*columns, console=shown, transient=True) as progress:
         task = progress.add_task("", total=plan.points_left, rate="")
 
         def told(points: int) -> None:
             progress.advance(task, points)
             speed = progress.tasks[0].speed
-            progress.update(task, rate=f"{speed:,.0f} points/s" if speed else "")
+            progress.update(task, rate=f"{rate(speed)} points/s" if speed else "")
 
         yield told
