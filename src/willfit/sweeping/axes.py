@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 from willfit.checkpoints.catalogue import catalogue_ids
 from willfit.errors import BadInput
-from willfit.hardware.table import all_devices, devices_like, find_device
+from willfit.hardware.table import all_devices, find_device, matching
 from willfit.sweeping.options import GPU, MODEL, Option, Value, blamed_on
 
 #: More values of one option are a slip of the keyboard.
@@ -107,7 +107,7 @@ def _gpus(written: object, where: str) -> list[str]:
     if isinstance(devices, list):
         names = [_device(name, f"{where}.devices[{index}]") for index, name in enumerate(devices)]
     elif isinstance(devices, str):
-        names = [one.name for one in (all_devices() if devices == "all" else devices_like(devices))]
+        names = [one.name for one in (all_devices() if devices == "all" else matching(devices))]
     else:
         raise BadInput(f"{where} needs devices", "all, words of their names as in willfit gpus, or a list")
     if not isinstance(counts, list) or not all(type(count) is int and count > 0 for count in counts):

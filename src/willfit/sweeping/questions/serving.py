@@ -8,20 +8,19 @@ from functools import lru_cache, partial
 
 from willfit.asking import ask_engine, machine_of
 from willfit.engines.base import Machine, Subject
-from willfit.engines.table import default_engine, engine_name, newest_version
+from willfit.engines.table import default_engine, engine_name
 from willfit.engines.vllm import NAME as VLLM
-from willfit.estimate import VERDICTS, probability_of_fitting
 from willfit.file_types import named_file_type
 from willfit.formats.recognise import recipe_named
 from willfit.hardware.processors import processor_kind
-from willfit.planning.options import judged_together
 from willfit.quantities import parse_bytes
 from willfit.speed.answer import speed_of
 from willfit.surfaces.cli.commands.estimate import question_given
+from willfit.sweeping.questions.columns import Columns
 from willfit.sweeping.questions.models import model_of
 from willfit.sweeping.questions.table import Group
 from willfit.sweeping.questions.trying import tried
-from willfit.sweeping.rows import Row, rounded, row_of
+from willfit.sweeping.rows import Row, row_of
 
 
 @lru_cache(maxsize=4096)
@@ -44,9 +43,10 @@ def check(given: Namespace) -> None:
 
 def rows(groups: Sequence[Group], speed: bool) -> list[Row]:
     """Ask at each point of all groups; what is wrong is in its row."""
-    found = []
+    found: list[Row] = []
+    columns = Columns()
     for given, gpus in groups:
-        known = {} if speed else _in_columns(given, gpus)
+        known = {} if speed else _in_columns(given, gpus, columns)
         found += [known.get(gpu) or tried(partial(_alone, given, gpu, speed), given.engine) for gpu in gpus]
     return found
 
@@ -64,7 +64,7 @@ def _asked(given: Namespace) -> tuple[str | None, Subject, bool]:
     return engine, *model_of(given.model, given.format, given.revision, given.offline, engine)
 
 
-def _in_columns(given: Namespace, gpus: Sequence[str | None]) -> dict[str | None, Row]:
+def _in_columns(given: Namespace, gpus: Sequence[str | None], columns: Columns) -> dict[str | None, Row]:
     """The answers on the sets that vLLM is asked about and that are so many of one device.
 
     Left out is what has an answer only alone: errors, a host whose RAM is known, and where no engine was named and
@@ -81,40 +81,7 @@ def _in_columns(given: Namespace, gpus: Sequence[str | None]) -> dict[str | None
             and machine.devices[0].usable_bytes
             and (engine or default_engine(subject, machine, is_gguf)) == VLLM
         }
-        question = question_given(given)
-        budgets, found = judged_together(subject, list(sets.values()), question)
+        found = columns.rows(subject, sets, question_given(given)) if sets else {}
     except Exception:  # one of many: asked alone, each says what is wrong with it
         return {}
-    figures = zip(
-        sets.items(), budgets,
-        *(column.tolist() for column in (
-            found.verdict, found.pool, found.pool_low, found.pool_high, found.peak, found.low, found.high,
-        )),
-        strict=True,
-    )  # fmt: skip
-    answers: dict[str | None, Row] = {}
-    for (gpu, (device, _)), budget, verdict, pool, pool_low, pool_high, peak, low, high in figures:
-        if budget.refusal and engine is None:
-            continue
-        usable = device.usable_bytes or 0
-        chance, spare = probability_of_fitting(peak, low, high, usable), usable - peak
-        if budget.block_bytes:
-            needed = budget.needed_bytes
-            chance = min(chance, probability_of_fitting(-pool, -pool_high, -pool_low, -needed))
-            spare = min(spare, pool - needed)
-        answers[gpu] = Row(
-            engine=VLLM,
-            engine_version=question.version or newest_version(VLLM),
-            verdict=VERDICTS[verdict],
-            probability=0.0 if budget.refusal else rounded(chance),
-            usable_bytes=usable,
-            peak_bytes=peak,
-            low_bytes=low,
-            high_bytes=high,
-            pool_bytes=pool if budget.block_bytes else None,
-            needed_bytes=budget.needed_bytes if budget.block_bytes else None,
-            spare_bytes=spare,
-            host_bytes=budget.host_bytes,
-            refusal=budget.refusal or None,
-        )
-    return answers
+    return {gpu: row for gpu, row in found.items() if engine is not None or not row.refusal}
