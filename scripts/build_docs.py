@@ -179,16 +179,16 @@ def pictures() -> dict[str, str]:
     console = _recorder(96)
     candidates.render(ask_candidates("Qwen/Qwen3-32B", Question()), console)
     drawn["candidates.svg"] = _svg(console, "willfit Qwen/Qwen3-32B")
-    traced = asking.training(
+    asked = asking.training(
         "meta-llama/Llama-3.1-8B",
         machine_of("a100-80g"),
         TrainingSettings(seq_len=2048),
         AllocatorSettings(),
         offline=True,
     )
-    drawn["trace.svg"] = traced.picture().decode()
-    asked = Asked("Qwen/Qwen3-32B", 32_768, 64, needs=("per-user >= 20",), offline=True)
-    drawn["front.svg"] = front.picture(plan_serving(asked))
+    drawn["trace.svg"] = asking.answered(asked).picture().decode()
+    wanted = Asked("Qwen/Qwen3-32B", 32_768, 64, needs=("per-user >= 20",), offline=True)
+    drawn["front.svg"] = front.picture(plan_serving(wanted))
     return drawn
 
 

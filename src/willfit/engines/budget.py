@@ -78,6 +78,8 @@ class Budget:
         How it computes.
     refusal
         Why the engine would not start; empty otherwise.
+    host_bytes
+        What the host holds at the peak.
     """
 
     share: float
@@ -91,6 +93,7 @@ class Budget:
     most_sequences: int
     runs: Runs
     refusal: str = ""
+    host_bytes: int = 0
 
     def needed_bytes(self, sequences: int) -> int:
         """What sequences need of the cache."""

@@ -134,10 +134,12 @@ def parse_devices(text: str) -> tuple[Device, ...]:
 
 
 def _parse_item(item: str) -> list[Device]:
-    whole = _attempt(lambda: [find_device(item)])
-    if not isinstance(whole, BadInput):
-        return whole  # a name may itself contain what looks like a count or a sum: 7900xtx, Max+ 395, +me
     counted = _COUNT.match(item)
+    exact = counted is not None and any(row["name"] == counted[2] for row in _rows())
+    # A name may itself contain what looks like a count or a sum: 7900xtx, Max+ 395, +me.
+    whole = BadInput(f"unknown device {item!r}") if exact else _attempt(lambda: [find_device(item)])
+    if not isinstance(whole, BadInput):
+        return whole
     if counted:
         count = int(counted[1])
         if not 1 <= count <= _MAX_DEVICES:

@@ -14,8 +14,13 @@ from willfit.launch.flags import FlagTable
 _LARGEST_FILE = 2**20
 
 
-def read_settings(path: Path) -> dict[str, Any] | None:
+def read_settings(path: Path, *, once: bool = False) -> dict[str, Any] | None:
     """The settings of a YAML file; None if it is not there.
+
+    Parameters
+    ----------
+    once
+        A name that stands there twice is an error. Programs that read such a file take the last.
 
     Raises
     ------
@@ -28,6 +33,8 @@ def read_settings(path: Path) -> dict[str, Any] | None:
     if text is None:
         return None
     try:
+        if once:
+            _refuse_twice(yaml.compose(text, yaml.SafeLoader), path)
         found = yaml.safe_load(text)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise BadInput(f"{path} is not YAML: {' '.join(str(error).split())[:100]}") from error
@@ -36,6 +43,19 @@ def read_settings(path: Path) -> dict[str, Any] | None:
     if not isinstance(found, dict):
         raise BadInput(f"{path} does not hold names and values", "write max_batch_size: 64")
     return {str(name): value for name, value in found.items()}
+
+
+def _refuse_twice(node: Any, path: Path) -> None:
+    """Raise `BadInput` where a mapping of a YAML file has a name twice."""
+    children = [part for pair in node.value for part in pair] if getattr(node, "id", "") == "mapping" else []
+    if getattr(node, "id", "") == "sequence":
+        children = node.value
+    names = [name.value for name in children[::2] if node.id == "mapping" and name.id == "scalar"]
+    for name in names:
+        if names.count(name) > 1:
+            raise BadInput(f"{path} has {name!r} twice in one place", "leave one of the two out")
+    for child in children:
+        _refuse_twice(child, path)
 
 
 def read_json_settings(path: Path) -> dict[str, Any] | None:

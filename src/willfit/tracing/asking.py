@@ -24,7 +24,7 @@ from willfit.launch.table import variables_before
 from willfit.launch.training.processes import processes_of
 from willfit.tracing import cache
 from willfit.tracing.asked import card_of, generate_question, train_question
-from willfit.tracing.child import Progress, traced
+from willfit.tracing.child import Progress, traced_all
 from willfit.tracing.estimate import Told, estimate, memory_of
 from willfit.tracing.export.picture import picture
 from willfit.tracing.export.snapshot import snapshot_bytes
@@ -99,6 +99,30 @@ class Traced:
         )  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A trace that is to be made, and what shall be said of it.
+
+    Attributes
+    ----------
+    question
+        What runs.
+    told, said
+        What it is, for the answer; and in a line.
+    machine, judged
+        The devices, and whether something fits on them or not.
+    allocator
+        What `PYTORCH_ALLOC_CONF` sets.
+    """
+
+    question: Question
+    told: Told
+    said: str
+    machine: Machine
+    judged: bool
+    allocator: AllocatorSettings
+
+
 def allocator_settings(text: str | None) -> AllocatorSettings:
     """What `PYTORCH_ALLOC_CONF` sets: as given, else as this process has it.
 
@@ -122,9 +146,8 @@ def training(
     steps: int = 2,
     revision: str | None = None,
     offline: bool = False,
-    progress: Callable[[Progress], None] = lambda _: None,
-) -> Traced:
-    """Trace optimizer steps of a model.
+) -> Asked:
+    """Optimizer steps of a model.
 
     Parameters
     ----------
@@ -145,7 +168,7 @@ def training(
     question = train_question(fields, run, machine.devices[0], len(machine.devices), steps)
     notes = (*run.assumed, *subject.notes)
     told = Told(subject.model, run.settings.framework, "train", len(machine.devices), notes)
-    return _answered(question, told, machine, judged, allocator, progress, in_words(run.settings))
+    return Asked(question, told, in_words(run.settings), machine, judged, allocator)
 
 
 def generation(
@@ -158,9 +181,8 @@ def generation(
     new_tokens: int,
     revision: str | None = None,
     offline: bool = False,
-    progress: Callable[[Progress], None] = lambda _: None,
-) -> Traced:
-    """Trace a prompt and the tokens after it.
+) -> Asked:
+    """A prompt and the tokens after it.
 
     Parameters
     ----------
@@ -179,23 +201,18 @@ def generation(
     )
     told = Told(subject.model, "transformers", "generate", 1, tuple(subject.notes))
     said = f"{settings.micro_batch} × {prompt_len:,} tokens, {new_tokens:,} new ones"
-    return _answered(question, told, machine, judged, allocator, progress, said)
+    return Asked(question, told, said, machine, judged, allocator)
 
 
 def script(
-    words: Sequence[str],
-    machine: Machine | None,
-    allocator: AllocatorSettings,
-    *,
-    steps: int = 2,
-    progress: Callable[[Progress], None] = lambda _: None,
-) -> Traced:
-    """Trace someone's own program. It is run.
+    words: Sequence[str], machine: Machine | None, allocator: AllocatorSettings, *, steps: int = 2
+) -> Asked:
+    """Someone's own program.
 
     Raises
     ------
     BadInput
-        If it cannot be traced, or fails by itself.
+        If it cannot be traced.
     """
     machine, judged = _machine(machine)
     # A program that no launcher starts is alone, however many devices there are.
@@ -203,9 +220,57 @@ def script(
     machine = spread_over(replace(machine, devices=machine.devices[:ranks]), ranks)
     question = Question(Script(tuple(words), steps, ranks), card_of(machine.devices[0]))
     told = Told(" ".join(words), "torch", "train", ranks)
-    return _answered(
-        question, told, machine, judged, allocator, progress, f"up to its optimizer step {steps}"
-    )
+    return Asked(question, told, f"up to its optimizer step {steps}", machine, judged, allocator)
+
+
+def answered(asked: Asked, progress: Callable[[Progress], None] = lambda _: None) -> Traced:
+    """The trace and what it means. A program of someone's own is run.
+
+    Raises
+    ------
+    BadInput
+        If it cannot be traced, or fails by itself.
+    """
+    found = answered_all([asked], progress)[0]
+    if isinstance(found, BadInput):
+        raise found
+    return found
+
+
+def answered_all(
+    asked: Sequence[Asked],
+    progress: Callable[[Progress], None] = lambda _: None,
+    at_once: int | None = None,
+) -> list[Traced | BadInput]:
+    """Traces, from before or from one child process for all, and what they mean; or why there is none.
+
+    Parameters
+    ----------
+    at_once
+        How many run at a time; None for one on each processor.
+
+    Raises
+    ------
+    BadInput
+        If torch or what else a trace needs is not installed.
+    """
+    keys = [cache.key_of(one.question) for one in asked]
+    known: dict[str | int, Trace | BadInput] = {}
+    open_: dict[str | int, Question] = {}
+    for index, (one, key) in enumerate(zip(asked, keys, strict=True)):
+        kept = cache.found(key) if key else None
+        if kept is None:
+            open_[key or index] = one.question
+        elif key:
+            known[key] = kept
+    if open_:
+        for name, trace in zip(open_, traced_all(list(open_.values()), progress, at_once), strict=True):
+            known[name] = trace
+            if isinstance(name, str) and isinstance(trace, Trace):
+                cache.keep(name, trace)
+    return [
+        _meaning(one, known[key or index]) for index, (one, key) in enumerate(zip(asked, keys, strict=True))
+    ]
 
 
 def in_words(settings: TrainingSettings) -> str:
@@ -253,22 +318,10 @@ def _found(model: str, revision: str | None, offline: bool) -> tuple[Subject, Ma
     return subject_of(checkpoint), checkpoint.config.fields
 
 
-def _answered(
-    question: Question,
-    told: Told,
-    machine: Machine,
-    judged: bool,
-    allocator: AllocatorSettings,
-    progress: Callable[[Progress], None],
-    said: str,
-) -> Traced:
-    """The trace, from before or from a child process, and what it means; `said` is what ran, in a line."""
-    key = cache.key_of(question)
-    trace = cache.found(key) if key else None
-    if trace is None:
-        trace = traced(question, progress)
-        if key:
-            cache.keep(key, trace)
-    answer = estimate(trace, told, machine.devices, allocator)
-    memory = memory_of(machine.devices[0], told.ranks) if judged else None
-    return Traced(trace, answer, told.model, said, allocator, memory)
+def _meaning(asked: Asked, trace: Trace | BadInput) -> Traced | BadInput:
+    if isinstance(trace, BadInput):
+        return trace
+    told, machine = asked.told, asked.machine
+    answer = estimate(trace, told, machine.devices, asked.allocator)
+    memory = memory_of(machine.devices[0], told.ranks) if asked.judged else None
+    return Traced(trace, answer, told.model, asked.said, asked.allocator, memory)

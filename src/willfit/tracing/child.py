@@ -66,9 +66,16 @@ def traced(question: Question, progress: Callable[[Progress], None] = lambda _: 
 
 
 def traced_all(
-    questions: Sequence[Question], progress: Callable[[Progress], None] = lambda _: None
+    questions: Sequence[Question],
+    progress: Callable[[Progress], None] = lambda _: None,
+    at_once: int | None = None,
 ) -> list[Trace | BadInput]:
     """What programs allocate and free, each in a process of its own, or why it cannot be traced.
+
+    Parameters
+    ----------
+    at_once
+        How many run at a time; None for one on each processor.
 
     Raises
     ------
@@ -84,7 +91,7 @@ def traced_all(
         theirs = any(isinstance(question.program, Script) for question in questions)
         with said.open("wb") as stderr:
             child = subprocess.Popen(
-                [sys.executable, "-m", "willfit.tracing.worker", folder],
+                [sys.executable, "-m", "willfit.tracing.worker", folder, str(at_once or os.cpu_count() or 1)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=None if theirs else stderr,

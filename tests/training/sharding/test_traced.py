@@ -58,6 +58,7 @@ def test_a_rank_peaks_as_its_trace_does(
     settings = replace(SETTINGS, layout=layout, precision=precision, gradient_accumulation=micro_batches)
     machine = machine_of("4xa100-80g")
     subject = find_subject(str(tmp_path), offline=True)[0]
-    trace = asking.training(str(tmp_path), machine, settings, allocator_settings(""), offline=True).trace
+    asked = asking.training(str(tmp_path), machine, settings, allocator_settings(""), offline=True)
+    trace = asking.answered(asked).trace
     instants = estimate(subject, machine, settings).details["training"]["instants"]
     assert max(one["bytes"] for one in instants) == pytest.approx(max(trace.totals), rel=0.01)

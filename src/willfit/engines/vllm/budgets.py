@@ -5,6 +5,7 @@ from __future__ import annotations
 from willfit.calibration import constant
 from willfit.engines.base import Subject
 from willfit.engines.budget import Budget, Runs, summed
+from willfit.engines.vllm.host import host_terms
 from willfit.engines.vllm.settings import Settings
 from willfit.engines.vllm.shared import Shared
 from willfit.engines.vllm.sizing import POOL_SPREADS
@@ -31,6 +32,7 @@ def budget(subject: Subject, kind: Device, settings: Settings, shared: Shared | 
     """
     profile = profiled(subject, kind, settings, shared)
     resolved, plan = profile.resolved, profile.plan
+    in_ram = host_terms(subject, settings, resolved, profile.dtype, profile.moved, plan.bytes_per_block, 0)
     spreads = (constant(name) for name in POOL_SPREADS)
     return Budget(
         share=resolved.gpu_memory_utilization,
@@ -46,4 +48,5 @@ def budget(subject: Subject, kind: Device, settings: Settings, shared: Shared | 
             profile.dtype, profile.kv_dtype, resolved.max_num_batched_tokens, bool(resolved.capture_sizes)
         ),
         refusal=profile.refusal,
+        host_bytes=sum(term.bytes for term in in_ram),
     )

@@ -24,6 +24,7 @@ COMMANDS: tuple[str, ...] = (
     "trace",
     "inspect",
     "compare",
+    "sweep",
     "launch",
     "rules",
     "gpus",

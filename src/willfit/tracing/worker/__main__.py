@@ -1,4 +1,4 @@
-"""Trace programs: `python -m willfit.tracing.worker FOLDER`, a list of questions on standard input.
+"""Trace programs: `python -m willfit.tracing.worker FOLDER AT_ONCE`, a list of questions on standard input.
 
 The shims stay in a process, so each program has one of its own: this one if there is one question, else forked ones,
 which share what was imported. The trace of question 3 is the file `FOLDER/3`; what is said on the way, `protocol.py`
@@ -25,21 +25,18 @@ REFUSED = 3
 #: Characters of an error that are told.
 _LONGEST = 200
 
-#: Forked processes at once.
-_AT_ONCE = os.cpu_count() or 1
-
 
 def main() -> None:
     """Read, run, write; never return, as autograd's threads for a device that is not there would not end."""
     gc.disable()  # while libraries are imported, which takes a fifth longer else; the tracer enables it
     questions: list[Question] = pickle.load(sys.stdin.buffer)  # of the parent process, which is this program
-    line, folder = Line(), Path(sys.argv[1])
+    line, folder, at_once = Line(), Path(sys.argv[1]), int(sys.argv[2])
     if len(questions) == 1:
         os._exit(answer(questions[0], folder / "0", line))
     warm()
     running = 0
     for index, question in enumerate(questions):
-        if running == _AT_ONCE:
+        if running == at_once:
             os.wait()
             running -= 1
         if os.fork() == 0:

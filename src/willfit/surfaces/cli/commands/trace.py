@@ -16,7 +16,9 @@ from willfit.surfaces.cli.parsing import Parser, add_json, whole
 from willfit.surfaces.cli.training_options import declare_training, ranks_asked, training_settings
 
 if TYPE_CHECKING:
-    from willfit.tracing.asking import Traced
+    from willfit.allocator.settings import AllocatorSettings
+    from willfit.engines.base import Machine
+    from willfit.tracing.asking import Asked, Traced
     from willfit.tracing.child import Progress
 
 HELP = (
@@ -104,23 +106,43 @@ def _traced(given: Namespace, program: Sequence[str], progress: Callable[[Progre
             raise BadInput(
                 f"{given.model!r} stands before --, and a program behind it", "leave one of the two out"
             )
-        return asking.script(program, machine, allocator, steps=given.steps, progress=progress)
-    if given.model is None:
+        asked = asking.script(program, machine, allocator, steps=given.steps)
+    elif given.model is None:
         raise BadInput(
             "no model was given",
             "write willfit trace MODEL --seq-len 2048, or willfit trace -- python train.py",
         )
+    else:
+        asked = asked_of(given, machine, allocator)
+    return asking.answered(asked, progress)
+
+
+def asked_of(given: Namespace, machine: Machine | None, allocator: AllocatorSettings) -> Asked:
+    """The trace of a model that the options ask for.
+
+    Parameters
+    ----------
+    machine
+        None for no device in particular.
+
+    Raises
+    ------
+    BadInput
+        If the run cannot be as it is asked, or cannot be traced.
+    """
+    from willfit.tracing import asking
+
     settings = training_settings(given, "transformers")
     if given.generate:
         return asking.generation(
             given.model, machine, settings, allocator,
             prompt_len=parse_tokens(given.prompt_len), new_tokens=parse_tokens(given.new_tokens),
-            revision=given.revision, offline=given.offline, progress=progress,
+            revision=given.revision, offline=given.offline,
         )  # fmt: skip
     ranks = ranks_asked(given, len(machine.devices) if machine else 1)
     return asking.training(
         given.model, machine, settings, allocator, ranks=ranks, steps=given.steps,
-        revision=given.revision, offline=given.offline, progress=progress,
+        revision=given.revision, offline=given.offline,
     )  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""What each kind of question asks at the points of a grid, through the same functions as its command."""
