@@ -23,7 +23,8 @@ from willfit.fixing.given import Given
 from willfit.fixing.nearest import nearest
 from willfit.fixing.search import Way, ways
 from willfit.launch.editing.changes import Change, SetFlag
-from willfit.launch.editing.edit import edited
+from willfit.launch.editing.edit import Edited, edited
+from willfit.launch.editing.files import standing_in
 from willfit.launch.editing.grammars import grammar_of
 from willfit.launch.editing.place import place_of
 from willfit.launch.flags import lacks
@@ -39,14 +40,14 @@ class Remade:
     ----------
     way
         The edits.
-    words
+    edited
         The whole command with them.
     estimate
         What it takes.
     """
 
     way: Way
-    words: tuple[str, ...]
+    edited: Edited
     estimate: Estimate
 
 
@@ -168,10 +169,12 @@ class _Asked:
 
     def remade(self, way: Way) -> Remade:
         """The command with edits made, asked about as any other."""
-        words = edited(self.words, [change for edit in way.edits for change in edit.changes])
-        run = self._again(words)
+        made = edited(self.words, [change for edit in way.edits for change in edit.changes])
+        run = self._again(made)
         estimate = with_assumptions(estimate_of_run(run, self.users), run.machine)
-        return Remade(replace(way, estimate=estimate), tuple(words), estimate)
+        return Remade(replace(way, estimate=estimate), made, estimate)
 
-    def _again(self, words: Sequence[str]) -> CommandRun:
-        return run_of_launch(parse_command(words, self.version), self.machine, self.offline, self.known)
+    def _again(self, made: Edited) -> CommandRun:
+        with standing_in(made.words, made.file, made.text) as words:
+            launch = parse_command(words, self.version)
+        return run_of_launch(launch, self.machine, self.offline, self.known)

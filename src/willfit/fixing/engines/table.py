@@ -13,7 +13,6 @@ _SERVING: dict[str, Callable[[Given], list[Candidate]]] = {
     "vllm": vllm.candidates,
     "sglang": sglang.candidates,
     "llamacpp": llamacpp.candidates,
-    "ollama": ollama.candidates,
     "tgi": tgi.candidates,
     "lmdeploy": lmdeploy.candidates,
     "trtllm": trtllm.candidates,
@@ -39,9 +38,11 @@ def candidates_of(given: Given, launcher: str, words: Sequence[str]) -> list[Can
     BadInput
         If no edits are known for its program.
     """
+    if launcher == "ollama":
+        return ollama.candidates(given, list(words[:1]) == ["create"])
     if launcher in _SERVING:
         return _SERVING[launcher](given)
     if launcher not in training.NAMES:
-        known = ", ".join([*_SERVING, *training.NAMES]).replace("_", "-")
+        known = ", ".join(["ollama", *_SERVING, *training.NAMES]).replace("_", "-")
         raise BadInput(f"no edits are known for commands of {launcher.replace('_', '-')}", f"known: {known}")
     return training.candidates(given, launcher, words)

@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import log2
 
-from willfit.fixing.candidates import SHORTEST, Candidate
+from willfit.fixing.candidates import OFFLOAD, SHORTEST, Candidate
 from willfit.fixing.given import Given
 from willfit.launch.editing.changes import Change, SetFlag, SetWord
 
-#: How much is lost, from the least: nothing, a little time, a third more time, exactness of the optimizer's states, the
+#: How much is lost, from the least: nothing, a little time, messages between devices, a third more time, exactness of the optimizer's states, the
 #: length of sequences, and what is learnt.
-_NOTHING, _BATCH, _RECOMPUTED, _STATES, _LENGTH, _ADAPTER, _ROUNDED = 0.5, 1.0, 2.0, 2.5, 4.0, 6.0, 7.0
+_NOTHING, _BATCH, _SHARED, _RECOMPUTED, _STATES = 0.5, 1.0, 1.8, 2.0, 2.5
+_LENGTH, _ROUNDED, _ADAPTER = 4.0, 5.0, OFFLOAD
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class Names:
         sequences of a step by itself.
     lengths
         Tokens of a sequence: the name that the command has, else the first.
-    fused, attention, checkpointing, optimizer, adapter, quantized
+    fused, attention, sharded, checkpointing, optimizer, adapter, quantized
         A setting and its value.
     """
 
@@ -35,6 +36,7 @@ class Names:
     lengths: tuple[str, ...] = ()
     fused: tuple[str, str] | None = None
     attention: tuple[str, str] | None = None
+    sharded: tuple[str, str] | None = None
     checkpointing: tuple[str, str] | None = None
     optimizer: tuple[str, str] | None = None
     adapter: tuple[str, str | None] | None = None
@@ -44,7 +46,7 @@ class Names:
 _TRAINER = Names(
     batch="--per_device_train_batch_size", accumulation="--gradient_accumulation_steps",
     fused=("--use_liger_kernel", "true"), checkpointing=("--gradient_checkpointing", "true"),
-    optimizer=("--optim", "adamw_8bit"),
+    optimizer=("--optim", "adamw_8bit"), sharded=("--fsdp", "full_shard auto_wrap"),
 )  # fmt: skip
 
 #: What scripts of one's own call the length; none of them is added.
@@ -66,9 +68,9 @@ NAMES: dict[str, Names] = {
         "per_device_train_batch_size", "gradient_accumulation_steps", ("cutoff_len",), ("enable_liger_kernel", "true"),
         optimizer=("optim", "adamw_8bit"), adapter=("finetuning_type", "lora"), quantized=("quantization_bit", "4"),
     ),
-    "swift": Names(
-        _TRAINER.batch, _TRAINER.accumulation, ("--max_length",), _TRAINER.fused, ("--attn_impl", "sdpa"),
-        _TRAINER.checkpointing, _TRAINER.optimizer, ("--train_type", "lora"), ("--quant_bits", "4"),
+    "swift": replace(
+        _TRAINER, lengths=("--max_length",), attention=("--attn_impl", "sdpa"), adapter=("--train_type", "lora"),
+        quantized=("--quant_bits", "4"),
     ),
     "torchtune": Names(
         "batch_size", "gradient_accumulation_steps", ("tokenizer.max_seq_len",),
@@ -108,6 +110,10 @@ def candidates(given: Given, launcher: str, words: Sequence[str]) -> list[Candid
         (names.fused, settings.loss.kind in (None, "hf"), _NOTHING, "nothing: logits never exist as a whole"),
         (names.attention, settings.attention == "eager", _NOTHING, "nothing: scores are not kept"),
         (
+            names.sharded, given.devices > 1 and settings.layout.data in (None, "none", "ddp"), _SHARED,
+            "weights and states are shared among the devices, and weights gathered layer by layer",
+        ),
+        (
             names.checkpointing, settings.checkpointing.kind in (None, "none", "selective-op"), _RECOMPUTED,
             "layers run forward twice: about a third more time",
         ),
@@ -117,7 +123,7 @@ def candidates(given: Given, launcher: str, words: Sequence[str]) -> list[Candid
         ),
         (names.adapter, settings.adapter is None, _ADAPTER, "an adapter is trained instead of all weights"),
         (
-            names.quantized, settings.quantization is None, _ROUNDED,
+            names.quantized, settings.quantization is None, _ROUNDED if settings.adapter else _ADAPTER + 1,
             "the base is rounded to 4 bits" + ("" if settings.adapter else ", and an adapter is trained on it"),
         ),
     ):  # fmt: skip
@@ -135,7 +141,7 @@ def candidates(given: Given, launcher: str, words: Sequence[str]) -> list[Candid
 
 
 def _set(name: str, changes: tuple[Change, ...], loss: float, cost: str) -> Candidate:
-    kind = "adapter" if loss in (_ADAPTER, _ROUNDED) else ""
+    kind = "adapter" if loss >= _ROUNDED else ""
     return Candidate(name, (None,), lambda _: changes, lambda _: loss, lambda _: cost, kind=kind)
 
 

@@ -45,4 +45,12 @@ class SetWord:
     value: str
 
 
-Change: TypeAlias = SetFlag | DropFlag | SetVariable | SetWord
+@dataclass(frozen=True, slots=True)
+class SetParameter:
+    """A PARAMETER of the Modelfile that the command names."""
+
+    name: str
+    value: str
+
+
+Change: TypeAlias = SetFlag | DropFlag | SetVariable | SetWord | SetParameter

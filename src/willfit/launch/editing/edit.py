@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from willfit.errors import BadInput
-from willfit.launch.editing.changes import Change, DropFlag, SetFlag, SetVariable, SetWord
+from willfit.launch.editing.changes import Change, DropFlag, SetFlag, SetParameter, SetVariable, SetWord
+from willfit.launch.editing.files import SettingsFile, settings_file, with_key, with_new_key, with_parameter
 from willfit.launch.editing.flags import Standing, standing
 from willfit.launch.editing.grammars import Grammar, grammar_of
 from willfit.launch.editing.place import Place, place_of
@@ -23,8 +25,27 @@ class Splice(NamedTuple):
     words: tuple[str, ...]
 
 
-def edited(words: Sequence[str], changes: Sequence[Change]) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Edited:
     """A command with changes made.
+
+    Attributes
+    ----------
+    words
+        The command.
+    file
+        The file that it takes settings from; None without.
+    text
+        What that would have to hold; None where it stays as it is.
+    """
+
+    words: tuple[str, ...]
+    file: SettingsFile | None = None
+    text: str | None = None
+
+
+def edited(words: Sequence[str], changes: Sequence[Change]) -> Edited:
+    """A command with changes made: where the setting stands now, in a word or in the file that the command names.
 
     Parameters
     ----------
@@ -42,23 +63,57 @@ def edited(words: Sequence[str], changes: Sequence[Change]) -> list[str]:
     grammar = grammar_of(place.launcher)
     if grammar is None:
         raise BadInput(f"commands of {place.launcher.replace('_', '-')} are read, but not edited")
-    splices = sorted(_splices(place, grammar, changes), key=lambda one: one.at)
-    return _in_script(words, place, splices) if place.script else _spliced(words, splices)
-
-
-def _splices(place: Place, grammar: Grammar, changes: Sequence[Change]) -> Iterator[Splice]:
-    found = list(standing(place.words, place.start, grammar))
+    made = _Making(place, grammar, settings_file(place))
     for change in changes:
+        made.change(change)
+    splices = sorted(made.splices, key=lambda one: (one.at, one.end))
+    new = _in_script(words, place, splices) if place.script else _spliced(words, splices)
+    return Edited(tuple(new), made.file, made.text)
+
+
+class _Making:
+    """Changes as they are made: splices of words, and the text of a file."""
+
+    def __init__(self, place: Place, grammar: Grammar, file: SettingsFile | None) -> None:
+        self.place, self.grammar, self.file = place, grammar, file
+        self.found = list(standing(place.words, place.start, grammar))
+        self.splices: list[Splice] = []
+        self.text: str | None = None
+
+    def change(self, change: Change) -> None:
         match change:
             case SetFlag(name, value):
-                yield from _flag(place, grammar, found, name, value)
+                flag = _known(self.grammar, name)
+                given = [one for one in self.found if one.flag == flag]
+                if given or not self._filed(self._spellings(flag), name, value):
+                    self.splices += _flag(self.place, self.grammar, given, flag, name, value)
             case DropFlag(name):
-                flag = _known(grammar, name)
-                yield from (Splice(one.at, one.end, ()) for one in found if one.flag == flag)
+                flag = _known(self.grammar, name)
+                self.splices += [Splice(one.at, one.end, ()) for one in self.found if one.flag == flag]
             case SetVariable(name, value):
-                yield _variable(place, name, value)
+                self.splices.append(_variable(self.place, name, value))
             case SetWord(name, value):
-                yield _word(place, name, value)
+                given_word = any(word.startswith(f"{name}=") for word in self.place.words)
+                if given_word or not self._filed([name], name, value):
+                    self.splices.append(_word(self.place, name, value))
+            case SetParameter(name, value):
+                if self.file is None:
+                    raise BadInput("the command names no Modelfile that is here")
+                self.text = with_parameter(self.text or self.file.text, name, value)
+
+    def _spellings(self, flag: Flag) -> list[str]:
+        return [spelling for spelling, one in self.grammar.table.flags.items() if one == flag]
+
+    def _filed(self, names: Sequence[str], name: str, value: str | None) -> bool:
+        """Whether the setting stands in the command's file, where it is changed then."""
+        if self.file is None:
+            return False
+        file = self.file._replace(text=self.text or self.file.text)
+        text = with_key(file, names, value)
+        if text is None and file.whole:
+            text = with_new_key(file, name, value)
+        self.text = text or self.text
+        return text is not None
 
 
 def _known(grammar: Grammar, name: str) -> Flag:
@@ -70,10 +125,8 @@ def _known(grammar: Grammar, name: str) -> Flag:
 
 
 def _flag(
-    place: Place, grammar: Grammar, found: Sequence[Standing], name: str, value: str | None
+    place: Place, grammar: Grammar, given: Sequence[Standing], flag: Flag, name: str, value: str | None
 ) -> Iterator[Splice]:
-    flag = _known(grammar, name)
-    given = [one for one in found if one.flag == flag]
     if given and value is None:
         last = given[-1]
         if not last.on:

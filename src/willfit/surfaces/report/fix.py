@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Sequence
-from difflib import SequenceMatcher
+from difflib import SequenceMatcher, unified_diff
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
 from willfit.fixing.command import Fixed, Remade
+from willfit.launch.editing.edit import Edited
 from willfit.planning.binding import Place
 from willfit.quantities import format_bytes
 from willfit.surfaces.report.estimate import devices_in_words
@@ -51,18 +52,22 @@ def render(found: Fixed, console: Console) -> None:
 
 def _render_best(found: Fixed, console: Console) -> None:
     best, *others = found.remade
-    for sign, words, other, style in (
-        ("-", found.words, best.words, "red"),
-        ("+", best.words, found.words, "green"),
-    ):
-        _print_line(console, Text.assemble((f" {sign} ", style), _marked(words, other, f"bold {style}")))
-    console.print()
+    new = best.edited.words
+    if new != found.words:
+        for sign, words, other, style in (("-", found.words, new, "red"), ("+", new, found.words, "green")):
+            _print_line(console, Text.assemble((f" {sign} ", style), _marked(words, other, f"bold {style}")))
+        console.print()
+    if best.edited.file is not None and best.edited.text is not None:
+        for line in _file_lines(best.edited):
+            style = {"-": "red", "+": "green"}.get(line[0], "dim")
+            _print_line(console, Text(f" {line}", style))
+        console.print()
     for edit in best.way.edits:
         print_text(console, Text.assemble((_edit(edit.candidate.name, edit.value), "bold"), f": {edit.cost}"), 1, 2)
     console.print()
     print_text(console, Text("The whole command:", style="dim"), 1)
     console.print()
-    _print_line(console, Text(shlex.join(best.words)))
+    _print_line(console, Text(shlex.join(new)))
     console.print()
     for index, one in enumerate(others):
         if not index:
@@ -121,14 +126,27 @@ def _compared(words: Sequence[str], other: Sequence[str]) -> Iterator[tuple[str,
         yield from ((word, tag == "equal") for word in words[start:end])
 
 
+def _file_lines(made: Edited) -> list[str]:
+    """What changes in the text of a file, as a unified diff."""
+    if made.file is None or made.text is None:
+        return []
+    before, after = made.file.text.splitlines(), made.text.splitlines()
+    return list(unified_diff(before, after, made.file.name, made.file.name, n=1, lineterm=""))
+
+
 def _remade_as_json(one: Remade, words: Sequence[str]) -> dict[str, Any]:
     return {
         "edits": [
             {"name": edit.candidate.name, "value": edit.value, "cost": edit.cost} for edit in one.way.edits
         ],
-        "command": list(one.words),
-        "removed": [word for word, same in _compared(words, one.words) if not same],
-        "added": [word for word, same in _compared(one.words, words) if not same],
+        "command": list(one.edited.words),
+        "removed": [word for word, same in _compared(words, one.edited.words) if not same],
+        "added": [word for word, same in _compared(one.edited.words, words) if not same],
+        **(
+            {"file": one.edited.file.name, "file_diff": "\n".join(_file_lines(one.edited))}
+            if one.edited.file is not None and one.edited.text is not None
+            else {}
+        ),
         "verdict": one.estimate.verdict,
         "peak_bytes": max((device.peak_bytes for device in one.estimate.devices), default=0),
     }
