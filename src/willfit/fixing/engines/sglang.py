@@ -39,7 +39,7 @@ def candidates(given: Given) -> list[Candidate]:
         cost = "weights are rounded to 8 bits as they load"
         found.append(ways.word("--quantization", "fp8", WEIGHTS, cost))
     if not settings.cpu_offload_gb:
-        most = max(1, int(given.subject.weight_bytes / settings.ranks / GIB))
+        most = max(1, int(given.subject.weight_bytes / settings.ranks / 2 / GIB))
         found.append(
             Candidate(
                 "--cpu-offload-gb", range(most, 0, -1),

@@ -59,8 +59,8 @@ def _dropped(flag: str) -> Candidate:
 
 
 def _offloaded(given: Given) -> Candidate:
-    """The fewest GiB of weights of each device in RAM."""
-    most = max(1, int(given.subject.weight_bytes / given.settings.replica_ranks / GIB))
+    """The fewest GiB of weights of each device in RAM, at most half of them."""
+    most = max(1, int(given.subject.weight_bytes / given.settings.replica_ranks / 2 / GIB))
     return Candidate(
         "--cpu-offload-gb", range(most, 0, -1), lambda value: (SetFlag("--cpu-offload-gb", str(value)),),
         lambda value: OFFLOAD + value / most,
