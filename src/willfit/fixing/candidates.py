@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import log2
-from typing import Any
+from typing import Any, Literal
 
 from willfit.launch.editing.changes import Change, SetFlag
 from willfit.planning.binding import EVERYWHERE, Kind
@@ -38,8 +38,9 @@ class Candidate:
         How much a value loses, to compare edits by.
     cost
         The same in words.
-    ordered
-        A value never needs less than the one before it; else each is tried, the last first.
+    order
+        `less`: a value never needs less than the one before it. `share`: with each the device lacks more, or the engine
+        refuses it, and the engine's own pool less. `each`: there are few, all of which are tried, the last first.
     fills
         Where that holds (`planning.knobs.Knob`).
     kind
@@ -51,14 +52,14 @@ class Candidate:
     changes: Callable[[Any], tuple[Change, ...]]
     loss: Callable[[Any], float]
     cost: Callable[[Any], str]
-    ordered: bool = True
+    order: Literal["less", "share", "each"] = "less"
     fills: frozenset[Kind] = EVERYWHERE
     kind: str = ""
 
     @property
     def least_loss(self) -> float:
         """At the value that loses least."""
-        return self.loss(self.values[-1])
+        return min(map(self.loss, self.values)) if self.order == "share" else self.loss(self.values[-1])
 
 
 def word(flag: str, value: str | None, loss: float, cost: str, kind: str = "") -> Candidate:
@@ -128,7 +129,7 @@ def shorter(
 def shares(flag: str, current: float, most: float = 0.95) -> list[Candidate]:
     """Another share of the device for the engine, larger or smaller: the nearest that does."""
     now = round(current * 100)
-    values = {*range(_LEAST_SHARE, now), *range(now + 1, round(most * 100) + 1)}
+    values = [value / 100 for value in range(_LEAST_SHARE, round(most * 100) + 1) if value != now]
     if not values:
         return []
 
@@ -138,9 +139,8 @@ def shares(flag: str, current: float, most: float = 0.95) -> list[Candidate]:
 
     return [
         Candidate(
-            flag, [value / 100 for value in sorted(values, key=lambda value: -abs(value - now))],
-            lambda value: (SetFlag(flag, f"{value:g}"),), lambda value: SHARE + abs(value - current), cost,
-            ordered=False,
+            flag, values, lambda value: (SetFlag(flag, f"{value:g}"),),
+            lambda value: SHARE + abs(value - current), cost, order="share",
         )
     ]  # fmt: skip
 
@@ -162,7 +162,7 @@ def spread(flag: str, current: int, others: int, available: int) -> list[Candida
         Candidate(
             flag, values, lambda value: (SetFlag(flag, str(value)),),
             lambda value: DEVICES + 0.1 * log2(value / current),
-            lambda value: f"{value * others} devices are used instead of {current * others}", ordered=False,
+            lambda value: f"{value * others} devices are used instead of {current * others}", order="each",
         )
     ]  # fmt: skip
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from willfit.asking import (
     CommandRun,
@@ -42,13 +42,15 @@ class Remade:
         The edits.
     edited
         The whole command with them.
-    estimate
-        What it takes.
     """
 
     way: Way
     edited: Edited
-    estimate: Estimate
+
+    @property
+    def estimate(self) -> Estimate:
+        """What it takes."""
+        return self.way.estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,9 @@ def fix_command(
     if now.verdict == "fits":
         return Fixed(tuple(words), now)
     if now.verdict == "unknown":
-        raise BadInput("the memory of the devices is not known", "name them with --gpu, or their size: --gpu 24GiB")
+        raise BadInput(
+            "the memory of the devices is not known", "name them with --gpu, or their size: --gpu 24GiB"
+        )
     known = {Loaded.of(run.launch): run.subject}
     asked = _Asked(tuple(words), run, machine, users, version, offline, known)
     given = Given(run, now, users)
@@ -168,11 +172,8 @@ class _Asked:
         return estimate
 
     def remade(self, way: Way) -> Remade:
-        """The command with edits made, asked about as any other."""
-        made = edited(self.words, [change for edit in way.edits for change in edit.changes])
-        run = self._again(made)
-        estimate = with_assumptions(estimate_of_run(run, self.users), run.machine)
-        return Remade(replace(way, estimate=estimate), made, estimate)
+        """The command with edits made."""
+        return Remade(way, edited(self.words, [change for edit in way.edits for change in edit.changes]))
 
     def _again(self, made: Edited) -> CommandRun:
         with standing_in(made.words, made.file, made.text) as words:

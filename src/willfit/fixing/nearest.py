@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from willfit.asking import find_subject
-from willfit.engines.base import Machine, Question
+from willfit.engines.base import Machine, Question, Subject
 from willfit.engines.table import ask
 from willfit.errors import BadInput
 from willfit.fixing.given import Given
@@ -26,30 +26,29 @@ def nearest(given: Given) -> tuple[str, ...]:
 
 def _nearest(given: Given) -> Iterator[str]:
     device = given.run.machine.devices[0] if given.run.machine.devices else None
+    training = given.run.launch.engine == "training"
     if device is not None and not device.is_cpu:
-        count = _training_devices(given) if given.run.launch.engine == "training" else _devices(given)
-        if count is not None and count > given.devices:
-            yield f"{count} x {device.name} instead of {given.devices}"
-    if given.run.launch.engine != "training":
-        name, size = _format(given)
-        if name:
-            yield f"the model in {name} ({format_bytes(size)} of weights)"
+        count, sure = _training_devices(given) if training else _devices(given, given.subject)
+        if count > given.devices:
+            yield f"{count} × {device.name} instead of {given.devices}" + ("" if sure else ", most likely")
+    if not training:
+        yield from _formats(given)
 
 
 def _question(given: Given) -> Question:
     return Question(given.context, given.users, "auto", given.estimate.engine_version)
 
 
-def _devices(given: Given) -> int | None:
-    device = given.run.machine.devices[0]
-    is_gguf = given.subject.gguf is not None
-    found = which_devices(given.subject, _question(given), given.run.launch.engine, (device,), is_gguf)
-    fitting = [one.option.count for one in found if one.option and one.option.verdict == "fits"]
-    return min(fitting, default=None)
+def _devices(given: Given, subject: Subject) -> tuple[int, bool]:
+    """The fewest devices of the kind that run a model, and whether they surely do; 0 if no number does."""
+    device, is_gguf = given.run.machine.devices[0], subject.gguf is not None
+    found = which_devices(subject, _question(given), given.run.launch.engine, (device,), is_gguf)
+    options = [one.option for one in found if one.option is not None]
+    return (options[0].count, options[0].verdict == "fits") if options else (0, False)
 
 
-def _training_devices(given: Given) -> int | None:
-    """The fewest over which weights and states can be shared (FSDP)."""
+def _training_devices(given: Given) -> tuple[int, bool]:
+    """The fewest that do with weights and states shared (FSDP), and whether they surely do; 0 if no number does."""
     from willfit.training.estimate import estimate_alone
 
     device = given.run.machine.devices[0]
@@ -59,21 +58,28 @@ def _training_devices(given: Given) -> int | None:
             try:
                 answer = estimate_alone(given.subject, Machine((device,) * count), shared)
             except BadInput:
-                return None
+                break
             if answer.verdict == "fits":
-                return count
-    return None
+                return count, True
+    return 0, False
 
 
-def _format(given: Given) -> tuple[str, int]:
-    """The finest format that fits, and its weights' bytes; an empty name if none does."""
-    launch = given.run.launch
+def _formats(given: Given) -> Iterator[str]:
+    """The finest format that fits on the devices that there are, else on the fewest of their kind."""
+    launch, machine = given.run.launch, given.run.machine
+    more = ""
     for name in _TYPES if given.subject.gguf is not None else _FORMATS:
         try:
             subject, _ = find_subject(launch.model, name, launch.revision, True)
-            answer = ask(launch.engine, subject, given.run.machine, _question(given))
+            answer = ask(launch.engine, subject, machine, _question(given))
+            count, sure = (0, False) if more or not machine.devices else _devices(given, subject)
         except BadInput:
             continue
+        what = f"a checkpoint in {name}, {format_bytes(subject.weight_bytes)} of weights"
         if answer.verdict == "fits":
-            return name, subject.weight_bytes
-    return "", 0
+            yield what
+            return
+        if sure:
+            more = f"{what}, on {count} × {machine.devices[0].name}"
+    if more:
+        yield more

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, product
+from math import inf
 
+from willfit.engines.solving import largest
 from willfit.errors import BadInput
 from willfit.estimate import Estimate
 from willfit.fixing.candidates import OFFLOAD, Candidate
 from willfit.launch.editing.changes import Change
+from willfit.planning.binding import Kind, excess_bytes
 from willfit.planning.knobs import Knob
 from willfit.planning.solving import furthest
 
@@ -18,6 +21,9 @@ Weigh = Callable[[tuple[Change, ...]], Estimate]
 
 #: How many ways are offered.
 MOST_WAYS = 3
+
+_DEVICE: frozenset[Kind] = frozenset(("device",))
+_POOL: frozenset[Kind] = frozenset(("pool",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,29 +133,54 @@ class _Search:
     def turned(self, candidates: Sequence[Candidate]) -> Way | None:
         """Candidates as far as they must be turned, those that lose most as little as possible; None if that fails."""
         costly = sorted(candidates, key=lambda one: -one.least_loss)
-        tried = ([1] if one.ordered else range(len(one.values), 0, -1) for one in costly)
-        starts = ([Edit(*pair) for pair in zip(costly, steps, strict=True)] for steps in product(*tried))
-        edits = next((start for start in starts if self.fits(start)), None)
-        if edits is None:
+        tried = (range(1, 1 + (len(one.values) if one.order == "each" else 1)) for one in costly)
+        for steps in product(*tried):
+            edits = [Edit(*pair) for pair in zip(costly, steps, strict=True)]
+            for index, edit in enumerate(edits):
+                if edit.candidate.order == "share":
+                    edits[index] = Edit(edit.candidate, _most(edit.candidate, self._at(edits, index)) or 1)
+            if self.fits(edits):
+                break
+        else:
             return None
-        for index, edit in enumerate(edits):
-            edits[index] = self._turned_back(edits, index, edit.candidate)
+        loss = inf
+        while (now := sum(edit.loss for edit in edits)) < loss:
+            # One that is turned back may leave room for another to be.
+            loss = now
+            for index in range(len(edits)):
+                edits[index] = self._turned_back(edits, index)
         alone = (self.fits([*edits[:index], *edits[index + 1 :]]) for index in range(len(edits)))
         if not self.fits(edits) or (len(edits) > 1 and any(alone)):
             return None
         order = [next(one for one in edits if one.candidate is candidate) for candidate in candidates]
         return Way(tuple(order), self.at(edits))
 
-    def _turned_back(self, edits: Sequence[Edit], index: int, candidate: Candidate) -> Edit:
-        """One edit at the value that loses least of those that fit beside the others."""
+    def _at(self, edits: Sequence[Edit], index: int) -> Callable[[int], Estimate]:
+        """The estimate at each value of one edit, beside the others."""
+        before, candidate, behind = edits[:index], edits[index].candidate, edits[index + 1 :]
+        return lambda step: self.at([*before, Edit(candidate, step), *behind])
 
-        def at(step: int) -> list[Edit]:
-            return [*edits[:index], Edit(candidate, step), *edits[index + 1 :]]
-
+    def _turned_back(self, edits: Sequence[Edit], index: int) -> Edit:
+        """One edit at the value that loses least of those that fit beside the others; as it is if none does."""
+        candidate, at = edits[index].candidate, self._at(edits, index)
         last = len(candidate.values)
-        if candidate.ordered:
-            knob = Knob(candidate.name, "", fills=candidate.fills)
-            step = furthest(knob, last, lambda step: self.at(at(step))).step
+        if candidate.order == "less":
+            step = furthest(Knob(candidate.name, "", fills=candidate.fills), last, at).step
+        elif candidate.order == "share":
+            step = _nearest(candidate, at)
         else:
-            step = next((step for step in range(last, 0, -1) if self.fits(at(step))), None)
+            step = next((step for step in range(last, 0, -1) if at(step).verdict == "fits"), None)
         return Edit(candidate, step or edits[index].step)
+
+
+def _most(candidate: Candidate, at: Callable[[int], Estimate]) -> int:
+    """The largest share that the device has room for; 0 if there is none."""
+    return largest(lambda step: excess_bytes(at(step), True, _DEVICE), len(candidate.values))
+
+
+def _nearest(candidate: Candidate, at: Callable[[int], Estimate]) -> int | None:
+    """Of the shares that fit, which lie between two, the one that loses least; None if none fits."""
+    most = _most(candidate, at)
+    count = largest(lambda count: excess_bytes(at(most + 1 - count), True, _POOL), most)
+    fitting = range(most + 1 - count, most + 1)
+    return min(fitting, key=lambda step: candidate.loss(candidate.values[step - 1]), default=None)

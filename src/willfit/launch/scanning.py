@@ -132,19 +132,16 @@ def scan(
 def meaning(word: str, table: FlagTable, dialect: Dialect) -> tuple[Flag, bool, str] | None:
     """The flag that a word is, whether it turns the flag on, and what stands before a value in the same word.
 
-    None if it is no flag.
-
-    Raises
-    ------
-    BadInput
-        If the program has no such flag.
+    None if it is no flag, or none that is known.
     """
-    reader = _Reader((), table, "the program", dialect, None)
+    reader = _Reader((), table, "", dialect, None)
     if not reader.is_flag(word):
         return None
     name, joined = reader.split(word)
-    flag, on = reader.meant(name)
-    return flag, on, word[: len(word) - len(joined)] if joined is not None else ""
+    meant = list(reader.meanings(name).values())
+    if len(meant) != 1:
+        return None
+    return *meant[0], word[: len(word) - len(joined)] if joined is not None else ""
 
 
 class _Reader:
@@ -267,24 +264,29 @@ class _Reader:
 
     def meant(self, name: str) -> tuple[Flag, bool]:
         """The flag that a word stands for, and whether it turns it on."""
+        meant = self.meanings(name)
+        if len(meant) > 1:
+            raise BadInput(f"{self.program}: {name} could be {', '.join(sorted(meant)[:4])}", "write it out")
+        if not meant:
+            raise unknown_flag(name, (*self.table.flags, *self.table.negatives), self.program)
+        return next(iter(meant.values()))
+
+    def meanings(self, name: str) -> dict[str, tuple[Flag, bool]]:
+        """The flags that a word may stand for, by a spelling of each, and whether it turns them on."""
         if self.dialect.underscores and name.startswith("--"):
             name = "--" + name[2:].replace("_", "-")
         flag = self.table.flags.get(name)
         if flag is not None:
-            return flag, True
+            return {name: (flag, True)}
         negated = self.table.negatives.get(name) or self._negated(name)
         if negated is not None:
-            return negated, False
+            return {name: (negated, False)}
         begun = self._begun(name) if self.dialect.abbreviations and name.startswith("--") else {}
         if len(begun) > 1:
             known = [spelling for spelling, (flag, _) in begun.items() if not self._absent(flag)]
             begun = {spelling: begun[spelling] for spelling in known or begun}
-        meant = {(flag.name, on): (flag, on) for flag, on in begun.values()}
-        if len(meant) > 1:
-            raise BadInput(f"{self.program}: {name} could be {', '.join(sorted(begun)[:4])}", "write it out")
-        if not meant:
-            raise unknown_flag(name, (*self.table.flags, *self.table.negatives), self.program)
-        return next(iter(meant.values()))
+        different = len({(flag.name, on) for flag, on in begun.values()}) > 1
+        return begun if different else dict(list(begun.items())[:1])
 
     def _known(self, word: str) -> bool:
         """Whether a word is the spelling of a flag."""

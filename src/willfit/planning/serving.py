@@ -145,7 +145,9 @@ def steps_of(knob: Knob, run: Serving) -> tuple[Knob, int]:
             raise BadInput(f"{run.subject.model} has no experts, so that {knob.name} changes nothing")
         return replace(knob, first=len(architecture.layers)), len(architecture.layers) + 1
     if knob == RANKS:
-        heads = {mixer.heads for layer in architecture.layers for mixer in layer.mixers if hasattr(mixer, "heads")}
+        heads = {
+            mixer.heads for layer in architecture.layers for mixer in layer.mixers if hasattr(mixer, "heads")
+        }
         counts = range(len(run.machine.devices), 0, -1)
         values = tuple(count for count in counts if all(number % count == 0 for number in heads))
         return replace(knob, values=values), len(values)
@@ -156,17 +158,21 @@ def steps_of(knob: Knob, run: Serving) -> tuple[Knob, int]:
 
 def estimates(knob: Knob, run: Serving) -> Callable[[int], Estimate]:
     """The estimate at each step of a knob, as `steps_of` gives it."""
-    if run.settings is None and knob.name in (CONTEXT.name, USERS.name):
-        field = "context" if knob.name == CONTEXT.name else "users"
-        return lambda step: ask(
-            run.engine, run.subject, run.machine, replace(run.question, **{field: step})
-        )
+    question = run.question
+    if run.settings is None and knob.name == CONTEXT.name:
+        return lambda step: ask(run.engine, run.subject, run.machine, replace(question, context=step))
+    if run.settings is None and knob.name == USERS.name:
+        return lambda step: ask(run.engine, run.subject, run.machine, replace(question, users=step))
     module = engine_module(run.engine)
     weigh = getattr(module, "estimate_alone", module.estimate)
     settings = run.settings or module.settings_for(run.subject, run.machine, run.question)
 
     def at(step: int) -> Estimate:
-        changes = _of_users(run, settings, step) if knob.name == USERS.name else _of_value(knob, run, settings, step)
+        changes = (
+            _of_users(run, settings, step)
+            if knob.name == USERS.name
+            else _of_value(knob, run, settings, step)
+        )
         users = step if knob.name == USERS.name else run.question.users
         estimate: Estimate = weigh(run.subject, run.machine, replace(settings, **changes), users)
         return estimate

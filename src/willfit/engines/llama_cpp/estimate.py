@@ -105,9 +105,7 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
     sizing, limits = found.sizing, found.limits
     held = capacity(sizing, limits, lambda asked: found.measure(asked, sizing.offload))
     longest = held.max_context if held else 0
-    return replace(
-        found.estimate, capacity=held, remedies=remedies(sizing, limits, found.measure, longest)
-    )
+    return replace(found.estimate, capacity=held, remedies=remedies(sizing, limits, found.measure, longest))
 
 
 def estimate_alone(subject: Subject, machine: Machine, settings: Settings, users: int = 1) -> Estimate:

@@ -26,7 +26,9 @@ def candidates(given: Given) -> list[Candidate]:
         )  # fmt: skip
     flash = () if details["flash_attn"] else (_flash(given),)
     if flash:
-        found.append(Candidate("-fa", ("on",), lambda _: flash, lambda _: 0.5, lambda _: "nothing, as a rule"))
+        found.append(
+            Candidate("-fa", ("on",), lambda _: flash, lambda _: 0.5, lambda _: "nothing, as a rule")
+        )
     found += ways.halved(
         "-ub", settings.n_ubatch or 512, 64, SPEED, "prompts are read {} tokens at a time, which is slower"
     )
@@ -53,7 +55,9 @@ def _experts(given: Given) -> list[Candidate]:
     """The fewest layers whose experts stay in RAM."""
     layers = given.subject.architecture.layers
     count = len(layers)
-    if given.settings.cpu_moe or not any(layer.feed_forward and layer.feed_forward.experts for layer in layers):
+    if given.settings.cpu_moe or not any(
+        layer.feed_forward and layer.feed_forward.experts for layer in layers
+    ):
         return []
     return [
         Candidate(
@@ -62,4 +66,3 @@ def _experts(given: Given) -> list[Candidate]:
             lambda value: f"experts of {value} of {count} layers run on the processor", fills=ON_DEVICES,
         )
     ]  # fmt: skip
-

@@ -43,15 +43,21 @@ def koboldcpp(given: Given) -> list[Candidate]:
                 lambda _: CACHE, lambda _: cost,
             )
         )  # fmt: skip
-    return [*found, *ways.shorter("--contextsize", given.context, _PADDING), *ways.layers("--gpulayers", given.details.get("n_gpu_layers"))]
+    return [
+        *found,
+        *ways.shorter("--contextsize", given.context, _PADDING),
+        *ways.layers("--gpulayers", given.details.get("n_gpu_layers")),
+    ]
 
 
 def llama_cpp_python(given: Given) -> list[Candidate]:
     """Flags of llama-cpp-python's server."""
-    return [*ways.shorter("--n_ctx", given.context, _PADDING), *ways.layers("--n_gpu_layers", given.details.get("n_gpu_layers"))]
+    return [
+        *ways.shorter("--n_ctx", given.context, _PADDING),
+        *ways.layers("--n_gpu_layers", given.details.get("n_gpu_layers")),
+    ]
 
 
 def lmstudio(given: Given) -> list[Candidate]:
     """Flags of `lms load`."""
     return ways.shorter("--context-length", given.context, _PADDING)
-

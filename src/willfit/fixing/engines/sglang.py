@@ -27,7 +27,9 @@ def candidates(given: Given) -> list[Candidate]:
             "--cuda-graph-max-bs", details["cuda_graph_max_bs"], 1, SPEED,
             "batches of more than {} sequences run without CUDA graphs",
         )  # fmt: skip
-        found.append(ways.word("--disable-cuda-graph", None, SLOWER, "decoding is slower without CUDA graphs"))
+        found.append(
+            ways.word("--disable-cuda-graph", None, SLOWER, "decoding is slower without CUDA graphs")
+        )
     others = settings.pp_size * settings.dp_size
     found += ways.spread("--tp-size", settings.tp_size, others, given.devices)
     if settings.kv_cache_dtype in ("auto", "bf16", "bfloat16"):
@@ -39,7 +41,7 @@ def candidates(given: Given) -> list[Candidate]:
         cost = "weights are rounded to 8 bits as they load"
         found.append(ways.word("--quantization", "fp8", WEIGHTS, cost))
     if not settings.cpu_offload_gb:
-        most = max(1, int(given.subject.weight_bytes / settings.ranks / 2 / GIB))
+        most = max(1, int(given.subject.weight_bytes / settings.ranks / 3 / GIB))
         found.append(
             Candidate(
                 "--cpu-offload-gb", range(most, 0, -1),

@@ -10,8 +10,8 @@ from willfit.fixing.candidates import OFFLOAD, SHORTEST, Candidate
 from willfit.fixing.given import Given
 from willfit.launch.editing.changes import Change, SetFlag, SetWord
 
-#: How much is lost, from the least: nothing, a little time, messages between devices, a third more time, exactness of the optimizer's states, the
-#: length of sequences, and what is learnt.
+#: How much is lost, from the least: nothing, a little time, messages between devices, a third more time, exactness of
+#: the optimizer's states; the length of sequences, exactness of the base, and what is learnt.
 _NOTHING, _BATCH, _SHARED, _RECOMPUTED, _STATES = 0.5, 1.0, 1.8, 2.0, 2.5
 _LENGTH, _ROUNDED, _ADAPTER = 4.0, 5.0, OFFLOAD
 

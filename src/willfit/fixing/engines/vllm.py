@@ -39,7 +39,9 @@ def candidates(given: Given) -> list[Candidate]:
         found += ways.shorter("--max-model-len", given.context, settings.block_size or 16)
     if given.stored_plain:
         found.append(
-            ways.word("--quantization", "fp8", WEIGHTS, "weights are rounded to 8 bits as they load", "weights")
+            ways.word(
+                "--quantization", "fp8", WEIGHTS, "weights are rounded to 8 bits as they load", "weights"
+            )
         )
         found.append(
             ways.word(
@@ -54,13 +56,17 @@ def candidates(given: Given) -> list[Candidate]:
 
 def _dropped(flag: str) -> Candidate:
     return Candidate(
-        flag, (None,), lambda _: (DropFlag(flag),), lambda _: SHARE, lambda _: "vLLM sizes the cache by itself"
+        flag,
+        (None,),
+        lambda _: (DropFlag(flag),),
+        lambda _: SHARE,
+        lambda _: "vLLM sizes the cache by itself",
     )
 
 
 def _offloaded(given: Given) -> Candidate:
-    """The fewest GiB of weights of each device in RAM, at most half of them."""
-    most = max(1, int(given.subject.weight_bytes / given.settings.replica_ranks / 2 / GIB))
+    """The fewest GiB of weights of each device in RAM, at most a third: with more, every step waits for the bus."""
+    most = max(1, int(given.subject.weight_bytes / given.settings.replica_ranks / 3 / GIB))
     return Candidate(
         "--cpu-offload-gb", range(most, 0, -1), lambda value: (SetFlag("--cpu-offload-gb", str(value)),),
         lambda value: OFFLOAD + value / most,

@@ -145,7 +145,7 @@ def _written(file: SettingsFile, value: str) -> str:
 
 @contextmanager
 def standing_in(words: Sequence[str], file: SettingsFile | None, text: str | None) -> Iterator[list[str]]:
-    """A command that names an edited copy of its file, which is there for the time being, beside links to its neighbours."""
+    """A command that names an edited copy of its file, which for the time being lies beside links to its neighbours."""
     if file is None or text is None:
         yield list(words)
         return

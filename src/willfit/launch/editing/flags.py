@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from willfit.errors import BadInput
 from willfit.launch.editing.grammars import Grammar
 from willfit.launch.flags import Flag
 from willfit.launch.scanning import meaning
@@ -35,10 +34,7 @@ def standing(words: Sequence[str], start: int, grammar: Grammar) -> Iterator[Sta
     """The flags of a command line from `start` on; words of other programs are passed over."""
     at = start
     while at < len(words) and words[at] != "--":
-        try:
-            meant = meaning(words[at], grammar.table, grammar.dialect)
-        except BadInput:
-            meant = None
+        meant = meaning(words[at], grammar.table, grammar.dialect)
         if meant is None:
             at += 1
             continue
@@ -60,13 +56,11 @@ def _values(words: Sequence[str], at: int, flag: Flag, grammar: Grammar) -> int:
         return 1
     most = 1 if flag.takes == "optional" else len(words)
     count = 0
-    while at + count < len(words) and count < most and not _begins(words[at + count], grammar):
+    while at + count < len(words) and count < most and not _begins(words[at + count]):
         count += 1
     return count
 
 
-def _begins(word: str, grammar: Grammar) -> bool:
-    try:
-        return word == "--" or meaning(word, grammar.table, grammar.dialect) is not None
-    except BadInput:
-        return True
+def _begins(word: str) -> bool:
+    """Whether a word cannot be one of several values: a flag, known or not, but no negative number."""
+    return word.startswith("-") and not word[1:2].isdigit()

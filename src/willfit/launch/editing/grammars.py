@@ -62,6 +62,8 @@ def grammar_of(launcher: str) -> Grammar | None:
         "litgpt": Grammar(("litgpt_flags.txt",), own, underscored=True),
         "torchtitan": Grammar(("torchtitan_flags.txt",), own, underscored=True),
         "megatron": Grammar(("megatron_flags.txt",)),
-        "llamafactory": Grammar(("llamafactory_flags.txt", "trainer_arguments_flags.txt"), own, underscored=True),
+        "llamafactory": Grammar(
+            ("llamafactory_flags.txt", "trainer_arguments_flags.txt"), own, underscored=True
+        ),
         "torchtune": Grammar(()),
     }.get(launcher)

@@ -1,4 +1,4 @@
-"""The words of a shell's script with the places where they stand, so that a word can be replaced and no other touched."""
+"""The words of a shell's script and where they stand, so that a word can be replaced and no other touched."""
 
 from __future__ import annotations
 

@@ -63,7 +63,9 @@ def _render_best(found: Fixed, console: Console) -> None:
             _print_line(console, Text(f" {line}", style))
         console.print()
     for edit in best.way.edits:
-        print_text(console, Text.assemble((_edit(edit.candidate.name, edit.value), "bold"), f": {edit.cost}"), 1, 2)
+        print_text(
+            console, Text.assemble((_edit(edit.candidate.name, edit.value), "bold"), f": {edit.cost}"), 1, 2
+        )
     console.print()
     print_text(console, Text("The whole command:", style="dim"), 1)
     console.print()

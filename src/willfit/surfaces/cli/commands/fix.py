@@ -10,16 +10,24 @@ from willfit.errors import BadInput
 from willfit.surfaces.cli.commands.estimate import machine_given
 from willfit.surfaces.cli.parsing import Parser, add_json, whole
 
-HELP = "The fewest edits that make a launch command fit. Status 0: it fits as it is; 1: it does not surely fit."
+HELP = (
+    "The fewest edits that make a launch command fit. Status 0: it fits as it is; 1: it does not surely fit."
+)
 
 
 def declare(parser: Parser) -> None:
     """Add the command's options."""
     parser.add_argument(
-        "command", metavar="COMMAND...", nargs="?", help="the command that you were going to run, behind the options"
+        "command",
+        metavar="COMMAND...",
+        nargs="?",
+        help="the command that you were going to run, behind the options",
     )
     parser.add_argument(
-        "-g", "--gpu", metavar="GPU", help="devices: rtx4090, 8xh100, 2x3090+4090, 24GiB; default: this machine's"
+        "-g",
+        "--gpu",
+        metavar="GPU",
+        help="devices: rtx4090, 8xh100, 2x3090+4090, 24GiB; default: this machine's",
     )
     parser.add_argument(
         "-u", "--users", metavar="N", type=whole("--users"), default=1, help="sequences at once (1)"
@@ -40,7 +48,11 @@ def run(given: Namespace, launch: Sequence[str]) -> int:
     from willfit.surfaces.report import fix as report
 
     if not launch:
-        what = "no launch command was given" if given.command is None else f"{given.command[:60]!r} is no command"
+        what = (
+            "no launch command was given"
+            if given.command is None
+            else f"{given.command[:60]!r} is no command"
+        )
         raise BadInput(what, "write willfit fix --gpu rtx4090 vllm serve MODEL ...")
     machine = require_devices(machine_given(given))
     found = fix_command(launch, machine, given.users, given.engine_version, given.offline)
