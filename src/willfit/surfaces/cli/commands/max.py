@@ -85,7 +85,7 @@ def _of_command(name: str, parts: Arranged) -> tuple[list[Row], Namespace]:
     knob = serving.knob_named(name)
     if knob is None:
         raise _no_knob(name, serving.KNOBS)
-    question = Question(users=given.users)
+    question = Question(users=given.users or 1)
     asked = serving.Serving(run.subject, run.machine, question, run.launch.engine, settings)
     return serving_rows(knob.name, asked, True), given
 
