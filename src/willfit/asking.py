@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from willfit.architectures.drafts import as_draft
 from willfit.checkpoints.config import Config
@@ -74,6 +74,48 @@ class Answer:
 
     subject: Subject
     estimate: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class CommandRun:
+    """What a launch command would start.
+
+    Attributes
+    ----------
+    launch
+        The command, read.
+    subject
+        The model that it loads.
+    machine
+        The devices that it sees.
+    hidden
+        How many others there are.
+    """
+
+    launch: Launch
+    subject: Subject
+    machine: Machine
+    hidden: int = 0
+
+
+class Loaded(NamedTuple):
+    """All that a command says of what it loads."""
+
+    engine: str
+    model: str
+    revision: str | None
+    config: str
+    format_name: str | None
+    other_files: bool
+    draft: DraftModel | None
+
+    @staticmethod
+    def of(launch: Launch) -> Loaded:
+        """What one command says of it."""
+        return Loaded(
+            launch.engine, launch.model, launch.revision, repr(launch.config), launch.format_name,
+            launch.other_files, launch.draft,
+        )  # fmt: skip
 
 
 def find_subject(
@@ -278,12 +320,57 @@ def answer_command(
     BadInput
         If the command is not understood, or anything that it names cannot be used.
     """
+    run = run_of_command(words, machine, version, offline)
+    estimate = with_assumptions(estimate_of_run(run, users), run.machine)
+    asked = run.launch.settings if run.launch.engine == "training" else None
+    return Answer(run.subject, _with_speed(estimate, run.subject, run.machine, asked))
+
+
+def run_of_command(
+    words: Sequence[str], machine: Machine, version: str | None = None, offline: bool = False
+) -> CommandRun:
+    """What a launch command would start, with the model found.
+
+    Raises
+    ------
+    BadInput
+        As `answer_command` does.
+    """
     from willfit.launch.table import parse_command
 
-    launch = parse_command(words, version)
+    return run_of_launch(parse_command(words, version), machine, offline)
+
+
+def run_of_launch(
+    launch: Launch,
+    machine: Machine,
+    offline: bool = False,
+    known: dict[Loaded, Subject] | None = None,
+) -> CommandRun:
+    """What a command that was read would start, with the model found.
+
+    Parameters
+    ----------
+    known
+        Models that were found, by what is loaded: one that is among them is taken, another is added.
+
+    Raises
+    ------
+    BadInput
+        If anything that it names cannot be used.
+    """
     visible = _visible(machine, launch)
     hidden = len(machine.devices) - len(visible)
-    machine = replace(machine, devices=visible)
+    loaded = Loaded.of(launch)
+    subject = None if known is None else known.get(loaded)
+    if subject is None:
+        subject = _subject_of_launch(launch, offline)
+        if known is not None:
+            known[loaded] = subject
+    return CommandRun(launch, subject, replace(machine, devices=visible), hidden)
+
+
+def _subject_of_launch(launch: Launch, offline: bool) -> Subject:
     if launch.config is not None:
         subject = subject_from_config(launch.model, Config(dict(launch.config), "the command"))
     else:
@@ -291,19 +378,28 @@ def answer_command(
     if launch.format_name is not None and (launch.other_files or subject.recipe.rule is None):
         # Engines quantize while loading only what is not quantized yet.
         subject, _ = find_subject(launch.model, launch.format_name, launch.revision, offline)
-    if launch.draft is not None:
-        subject = _with_draft(subject, launch.draft, offline)
-    if launch.engine == "training":
+    return subject if launch.draft is None else _with_draft(subject, launch.draft, offline)
+
+
+def estimate_of_run(run: CommandRun, users: int = 1) -> Estimate:
+    """What a command's run takes, with what its launcher noted.
+
+    Raises
+    ------
+    BadInput
+        If the engine cannot say.
+    """
+    estimate: Estimate
+    if run.launch.engine == "training":
         from willfit.training.estimate import estimate as training_estimate
 
-        estimate = training_estimate(subject, machine, launch.settings)
+        estimate = training_estimate(run.subject, run.machine, run.launch.settings)
     else:
-        estimate = engine_module(launch.engine).estimate(subject, machine, launch.settings, users)
-    unseen = (f"the command sees {len(visible)} of {len(visible) + hidden} devices",) if hidden else ()
-    estimate = replace(estimate, notes=(*unseen, *launch.notes, *estimate.notes))
-    estimate = with_assumptions(estimate, machine)
-    asked = launch.settings if launch.engine == "training" else None
-    return Answer(subject, _with_speed(estimate, subject, machine, asked))
+        module = engine_module(run.launch.engine)
+        estimate = module.estimate(run.subject, run.machine, run.launch.settings, users)
+    seen = len(run.machine.devices)
+    unseen = (f"the command sees {seen} of {seen + run.hidden} devices",) if run.hidden else ()
+    return replace(estimate, notes=(*unseen, *run.launch.notes, *estimate.notes))
 
 
 def train_about(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from willfit.asking import find_subject, machine_of
 from willfit.engines.base import Machine, Question
-from willfit.engines.table import ask
+from willfit.engines.table import ask, engine_module
 from willfit.errors import BadInput
 from willfit.estimate import DeviceEstimate, Estimate, exact
 from willfit.planning import serving, training
@@ -65,6 +65,52 @@ def test_serving_is_solved_as_by_trying_every_step(model, engine, gpu, other, da
     last = data.draw(st.integers(1, 30))
     found = furthest(knob, last, at)
     assert (found.step, found.likely) == by_brute_force(knob, last, at)
+
+
+@settings(max_examples=150)
+@given(st.sampled_from(MODELS), st.sampled_from(ENGINES[:5]), st.sampled_from(GPUS), st.booleans(), st.data())
+def test_settings_of_engines_are_solved_as_by_trying_every_step(model, engine, gpu, said, data):
+    """Said by a command or left to the engine: from what it would take by itself, one setting is turned."""
+    knobs = (serving.CONTEXT, serving.SEQUENCES, serving.BATCHED, serving.RANKS)
+    knob = data.draw(st.sampled_from([knob for knob in knobs if engine in serving.SETTINGS[knob.name]]))
+    subject, _ = find_subject(model, offline=True)
+    question = Question(context=data.draw(st.sampled_from((2048, 16384))), users=data.draw(st.integers(1, 8)))
+    run = Serving(subject, machine_of(gpu), question, engine)
+    if said:
+        run = replace(run, settings=engine_module(engine).settings_for(subject, run.machine, question))
+    if knob == serving.CONTEXT and not said:
+        return
+    turned, last = serving.steps_of(knob, run)
+    # Some way into the range, in steps as long as people would take.
+    size = data.draw(st.sampled_from((1, 16, 512) if last > 1000 else (1,)))
+    last = min(last // size, 40)
+    at = serving.estimates(turned, run)
+    found = furthest(turned, last, lambda step: at(step * size))
+    assert (found.step, found.likely) == by_brute_force(turned, last, lambda step: at(step * size))
+
+
+@pytest.mark.parametrize("gpu", ["rtx3060", "rtx4060ti-16g", "2xrtx3060", "8GiB"])
+@pytest.mark.parametrize("context", [2048, 32768])
+def test_the_fewest_layers_of_experts_stay_in_ram(gpu, context):
+    """The value is what `--n-cpu-moe` would be, so that one layer fewer does not fit, nor any fewer than that."""
+    subject, _ = find_subject("Qwen/Qwen3-30B-A3B", "q4_k_m", offline=True)
+    run = Serving(subject, machine_of(gpu), Question(context=context), "llama.cpp")
+    turned, last = serving.steps_of(serving.EXPERTS, run)
+    assert (turned.value(1), turned.value(last)) == (48, 0)
+    at = serving.estimates(turned, run)
+    found = serving.solved(serving.EXPERTS, run)
+    verdicts = {turned.value(step): at(step).verdict for step in range(1, last + 1)}
+    fitting = [value for value, verdict in verdicts.items() if verdict == "fits"]
+    assert found.value == min(fitting, default=None)
+
+
+def test_the_fewest_ranks_are_those_that_divide_the_heads():
+    """14 heads: of 8 cards 7, 2 or 1 can share them, and one is enough."""
+    subject, _ = find_subject("Qwen/Qwen2.5-0.5B", offline=True)
+    run = Serving(subject, machine_of("8xrtx4090"), Question(context=2048), "vllm")
+    turned, last = serving.steps_of(serving.RANKS, run)
+    assert [turned.value(step) for step in range(1, last + 1)] == [7, 2, 1]
+    assert serving.solved(serving.RANKS, run).value == 1
 
 
 @settings(max_examples=100)

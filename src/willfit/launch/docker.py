@@ -99,6 +99,21 @@ def parse(
     )
 
 
+def inner_command(words: Sequence[str]) -> tuple[tuple[str, ...], int]:
+    """What a container's image starts in front of the words behind it, and which word names the image.
+
+    Raises
+    ------
+    BadInput
+        For an option that `docker run` does not have.
+    """
+    program = words[0].rsplit("/", 1)[-1]
+    container = _container(_after_run(words, program), f"{program} run")
+    command = _command(container, known_image(container.image)[0], program)
+    own = len(container.command)
+    return tuple(command[: len(command) - own]), len(words) - own - 1
+
+
 def _after_run(words: Sequence[str], program: str) -> list[str]:
     rest = list(words[1:])
     if rest[:1] == ["container"]:

@@ -21,7 +21,7 @@ CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "
 _FORK_CACHE_TYPES = (*CACHE_TYPES, "q6_0", "q8_KV")
 
 #: Builds from which `-ngl -1` leaves the choice to the program, and `-fa` takes a value.
-_AUTO_LAYERS, _FLASH_VALUE = 7600, 6325
+_AUTO_LAYERS, FLASH_VALUE = 7600, 6325
 
 #: How the names of devices and of their buffers begin.
 _BACKENDS: dict[str, Backend | None] = {
@@ -205,8 +205,8 @@ class Reading:
 
     def _flash(self, value: Any) -> str:
         if value is True:
-            if self.build >= _FLASH_VALUE and not self.fork:
-                self.notes.append(f"-fa takes on, off or auto since b{_FLASH_VALUE}; it is read as on")
+            if self.build >= FLASH_VALUE and not self.fork:
+                self.notes.append(f"-fa takes on, off or auto since b{FLASH_VALUE}; it is read as on")
             return "on"
         if value in TRUE:
             return "on"

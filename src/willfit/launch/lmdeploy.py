@@ -22,7 +22,7 @@ PROGRAM = "lmdeploy serve api_server"
 
 READS_VARIABLES = True
 
-_DIALECT = Dialect(underscores=True, fields=True)
+DIALECT = Dialect(underscores=True, fields=True)
 
 #: `--speculative-num-draft-tokens`, if nothing is said (`cli/utils.py`).
 _DRAFT_TOKENS = 1
@@ -66,7 +66,7 @@ def parse(
     if any(word in ("-h", "--help") for word in rest):
         raise BadInput(f"{PROGRAM}: help is asked for, nothing is started", "leave --help out")
     table = flag_table("lmdeploy_flags.txt")
-    scanned = scan(rest[2:], table, PROGRAM, _DIALECT, version)
+    scanned = scan(rest[2:], table, PROGRAM, DIALECT, version)
     options = scanned.options
     if not scanned.positionals:
         raise BadInput(f"{PROGRAM}: no model is named", f"write {PROGRAM} MODEL ...")

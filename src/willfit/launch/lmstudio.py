@@ -25,7 +25,7 @@ from willfit.launch.values import whole
 
 PROGRAM = "lms load"
 
-_DIALECT = Dialect(abbreviations=False, greedy=True)
+DIALECT = Dialect(abbreviations=False, greedy=True)
 
 #: Tokens that are drafted at once without a word (`draftMaxTokens`).
 _DRAFTED = 3
@@ -54,7 +54,7 @@ def parse(words: Sequence[str], version: str | None = None) -> Launch:
     if words[1:2] != ["load"]:
         raise BadInput(f"lms {' '.join(words[1:2])[:40]}".rstrip() + ": nothing is loaded", "known: lms load")
     table = flag_table("lms_flags.txt")
-    scanned = scan(words[2:], table, PROGRAM, _DIALECT, version)
+    scanned = scan(words[2:], table, PROGRAM, DIALECT, version)
     if not scanned.positionals:
         raise BadInput(f"{PROGRAM}: no model is named", f"write {PROGRAM} MODEL")
     options = scanned.options

@@ -129,6 +129,21 @@ def scan(
     return reader.found
 
 
+def meaning(word: str, table: FlagTable, dialect: Dialect) -> tuple[Flag, bool, str] | None:
+    """The flag that a word is, whether it turns the flag on, and what stands before a value in the same word.
+
+    None if it is no flag, or none that is known.
+    """
+    reader = _Reader((), table, "", dialect, None)
+    if not reader.is_flag(word):
+        return None
+    name, joined = reader.split(word)
+    meant = list(reader.meanings(name).values())
+    if len(meant) != 1:
+        return None
+    return *meant[0], word[: len(word) - len(joined)] if joined is not None else ""
+
+
 class _Reader:
     """One pass over a command line."""
 
@@ -150,7 +165,7 @@ class _Reader:
             if word == "--":
                 self.found.positionals.extend(self.words[self.index :])
                 break
-            if not self._is_flag(word):
+            if not self.is_flag(word):
                 self.found.positionals.append(word)
             else:
                 self._flag(word)
@@ -170,7 +185,7 @@ class _Reader:
                 rest.append(word)
         self.words, self.index = rest, 0
 
-    def _is_flag(self, word: str) -> bool:
+    def is_flag(self, word: str) -> bool:
         """What argparse takes for a flag: words with blanks and negative numbers are none."""
         if len(word) < 2 or word[0] != "-":
             return False
@@ -179,18 +194,24 @@ class _Reader:
         name = word.partition("=")[0]
         return name in self.table.flags or not (_is_number(word) or " " in name or "\n" in name)
 
-    def _flag(self, word: str) -> None:
-        name, equals, joined = (word, "", "") if self.dialect.exact else word.partition("=")
-        short = self.table.flags.get(word[:2]) if word[:2] != "--" and not self.dialect.exact else None
+    def split(self, word: str) -> tuple[str, str | None]:
+        """A flag's spelling, and the value in the same word; None if there is none."""
+        if self.dialect.exact:
+            return word, None
+        name, equals, joined = word.partition("=")
+        short = self.table.flags.get(word[:2]) if word[:2] != "--" else None
         if name not in self.table.flags and short is not None and short.takes not in ("switch", "toggle"):
-            name, equals, joined = word[:2], "=", word[2:].removeprefix("=")  # `-qawq`
-        flag, on = self._meant(name)
+            return word[:2], word[2:].removeprefix("=")  # `-qawq`
+        return name, joined if equals else None
+
+    def _flag(self, word: str) -> None:
+        name, value = self.split(word)
+        flag, on = self.meant(name)
         if self.dialect.once and flag.name in self.found.flags and flag.takes == "value":
             raise BadInput(f"{self.program}: {flag.name} may stand once only")
         self.found.flags[flag.name] = flag
         if name in self.table.flags or name in self.table.negatives:
             self.found.spelled[flag.name] = name
-        value = joined if equals else None
         if flag.takes in ("switch", "toggle"):
             if value is not None:
                 raise BadInput(f"{self.program}: {name} takes no value", f"leave ={value[:20]} out")
@@ -219,7 +240,7 @@ class _Reader:
             text = self.words[self.index]
             self.index += 1
         name, *keys = path.split(".")
-        flag = self._meant(name)[0]
+        flag = self.meant(name)[0]
         value: Any
         if keys[-1].endswith("+"):
             keys[-1], value = keys[-1][:-1], text.split(",")
@@ -241,26 +262,31 @@ class _Reader:
         old = inside.get(keys[-1])
         inside[keys[-1]] = old + value if isinstance(old, list) and isinstance(value, list) else value
 
-    def _meant(self, name: str) -> tuple[Flag, bool]:
+    def meant(self, name: str) -> tuple[Flag, bool]:
         """The flag that a word stands for, and whether it turns it on."""
+        meant = self.meanings(name)
+        if len(meant) > 1:
+            raise BadInput(f"{self.program}: {name} could be {', '.join(sorted(meant)[:4])}", "write it out")
+        if not meant:
+            raise unknown_flag(name, (*self.table.flags, *self.table.negatives), self.program)
+        return next(iter(meant.values()))
+
+    def meanings(self, name: str) -> dict[str, tuple[Flag, bool]]:
+        """The flags that a word may stand for, by a spelling of each, and whether it turns them on."""
         if self.dialect.underscores and name.startswith("--"):
             name = "--" + name[2:].replace("_", "-")
         flag = self.table.flags.get(name)
         if flag is not None:
-            return flag, True
+            return {name: (flag, True)}
         negated = self.table.negatives.get(name) or self._negated(name)
         if negated is not None:
-            return negated, False
+            return {name: (negated, False)}
         begun = self._begun(name) if self.dialect.abbreviations and name.startswith("--") else {}
         if len(begun) > 1:
             known = [spelling for spelling, (flag, _) in begun.items() if not self._absent(flag)]
             begun = {spelling: begun[spelling] for spelling in known or begun}
-        meant = {(flag.name, on): (flag, on) for flag, on in begun.values()}
-        if len(meant) > 1:
-            raise BadInput(f"{self.program}: {name} could be {', '.join(sorted(begun)[:4])}", "write it out")
-        if not meant:
-            raise unknown_flag(name, (*self.table.flags, *self.table.negatives), self.program)
-        return next(iter(meant.values()))
+        different = len({(flag.name, on) for flag, on in begun.values()}) > 1
+        return begun if different else dict(list(begun.items())[:1])
 
     def _known(self, word: str) -> bool:
         """Whether a word is the spelling of a flag."""
@@ -335,7 +361,7 @@ class _Reader:
         return text.lower() == "true"
 
     def _next_is_value(self) -> bool:
-        return self.index < len(self.words) and not self._is_flag(self.words[self.index])
+        return self.index < len(self.words) and not self.is_flag(self.words[self.index])
 
 
 def _dashed(name: str) -> str:

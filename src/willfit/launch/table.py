@@ -140,14 +140,18 @@ def parse_command(
     if trainer is not None:
         launch = _parse_with(trainer, command, version, given)
     else:
-        wrapped = name in _WRAPPERS or _in_container(command)
-        launch = None if wrapped else _parse_plain(command, version, given)
+        launch = None if is_wrapped(command) else _parse_plain(command, version, given)
     if launch is None:
         launch = _parse_wrapped(command, version, given)
     visible = devices_of(given)
     if visible is None or launch.devices is not None:
         return launch
     return replace(launch, devices=len(visible), visible=numbers_of(visible))
+
+
+def is_wrapped(command: Sequence[str]) -> bool:
+    """Whether a command starts another one that stands behind it."""
+    return bool(command) and (basename(command[0]) in _WRAPPERS or _in_container(command))
 
 
 def devices_of(variables: Mapping[str, str]) -> list[str] | None:
@@ -173,10 +177,16 @@ def _in_container(command: Sequence[str]) -> bool:
 
 def _parse_plain(command: Sequence[str], version: str | None, variables: Mapping[str, str]) -> Launch | None:
     """What a command that begins with its program says; None if no launcher knows it."""
+    module = reader_of(command)
+    return None if module is None else _parse_with(module, command, version, variables)
+
+
+def reader_of(command: Sequence[str]) -> ModuleType | None:
+    """The launcher of an engine or a container that reads a command which begins with its program."""
     for name in LAUNCHERS if command else ():
         module = import_module(f"willfit.launch.{name}")
         if module.recognises(command):
-            return _parse_with(module, command, version, variables)
+            return module
     return None
 
 
@@ -194,7 +204,7 @@ def _parse_with(
 
 def _parse_wrapped(command: list[str], version: str | None, variables: Mapping[str, str]) -> Launch:
     """What a command says that stands behind other programs: the first that a launcher could read."""
-    start = next((index for index in range(len(command)) if starts(command[index:])), None)
+    start = start_of(command)
     if start is None:
         what = " ".join(command)[:80]
         more = ("python -m lightllm.server.api_server", "docker run", "accelerate launch", "torchrun")
@@ -232,6 +242,11 @@ def _pinned(words: Sequence[str], command: Sequence[str]) -> str | None:
         if found is not None and re.search(rf"\b{_MODULE_OF.get(found[1], found[1])}\b", started):
             return found[2]
     return None
+
+
+def start_of(command: Sequence[str]) -> int | None:
+    """Where the first command begins that a launcher could read; None if there is none."""
+    return next((index for index in range(len(command)) if starts(command[index:])), None)
 
 
 def starts(words: Sequence[str]) -> bool:

@@ -25,7 +25,7 @@ PROGRAM = "text-generation-launcher"
 #: `parse` is given the variables in front of the command as well.
 READS_VARIABLES = True
 
-_DIALECT = Dialect(abbreviations=False, once=True)
+DIALECT = Dialect(abbreviations=False, once=True)
 
 #: `--quantize` that turns a 16-bit checkpoint into this format while loading.
 _ONLINE = {
@@ -66,7 +66,7 @@ def parse(
         raise BadInput(f"{PROGRAM}: help is asked for, nothing is started", "leave --help out")
     table = flag_table("tgi_flags.txt")
     given = dict(variables or {})
-    scanned = _with_variables(scan(rest, table, PROGRAM, _DIALECT, version), given, table)
+    scanned = _with_variables(scan(rest, table, PROGRAM, DIALECT, version), given, table)
     if scanned.positionals:
         raise BadInput(
             f"{PROGRAM}: {scanned.positionals[0][:60]!r} belongs to no flag", "write --model-id MODEL"

@@ -21,7 +21,7 @@ from willfit.launch.values import choice, share, whole
 
 PROGRAM = "trtllm-serve"
 
-_DIALECT = Dialect(abbreviations=False, greedy=True)
+DIALECT = Dialect(abbreviations=False, greedy=True)
 
 #: Commands of the program that serve something else.
 _OTHERS = ("disaggregated", "disaggregated_mpi_worker", "embeddings", "mm_embedding_serve")
@@ -84,7 +84,7 @@ def parse(words: Sequence[str], version: str | None = None) -> Launch:
         rest = rest[1:]
     if any(word in ("-h", "--help") for word in rest):
         raise BadInput(f"{PROGRAM}: help is asked for, nothing is started", "leave --help out")
-    scanned = scan(rest, flag_table("trtllm_flags.txt"), PROGRAM, _DIALECT, version)
+    scanned = scan(rest, flag_table("trtllm_flags.txt"), PROGRAM, DIALECT, version)
     options = scanned.options
     if len(scanned.positionals) != 1:
         stray = (

@@ -24,7 +24,7 @@ from willfit.launch.vllm_features import VARIABLES, Reader, features
 
 PROGRAM = "vllm serve"
 
-_DIALECT = Dialect(underscores=True, fields=True, inverses=True)
+DIALECT = Dialect(underscores=True, fields=True, inverses=True)
 
 READS_VARIABLES = True
 
@@ -148,7 +148,7 @@ def parse(
     entry, rest = _entry(words)
     table = flag_table(*entry.tables, "vllm_flags.txt")
     rest, notes = with_config(rest, table, entry.program, keep_first=entry is _SERVE)
-    scanned = scan(_with_level(rest), table, entry.program, _DIALECT, version)
+    scanned = scan(_with_level(rest), table, entry.program, DIALECT, version)
     options = scanned.options
     model = _model(scanned.positionals, options.get("--model"), entry)
     options.get("--config")  # read, or noted

@@ -68,7 +68,10 @@ def training_rows(name: str, subject: Subject, machine: Machine, settings: Train
 def _held(name: str, run: Serving, users_said: bool) -> Iterator[tuple[tuple[str, int], Serving]]:
     """What is held fixed, and the run with it."""
     question = run.question
-    if name == CONTEXT.name:
+    if run.settings is not None:
+        # A command says the rest itself.
+        yield ("", 0), run
+    elif name == CONTEXT.name:
         for users in (question.users,) if users_said else _USERS:
             yield ("users", users), replace(run, question=replace(question, users=users))
     elif name == USERS.name and question.context is None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from willfit.engines.base import Machine, Question, Subject
 from willfit.engines.llama_cpp.backends.table import backend_name
@@ -30,7 +31,7 @@ from willfit.engines.llama_cpp.host import (
 from willfit.engines.llama_cpp.loading.expanded import expanded, keeps_heads, with_caches
 from willfit.engines.llama_cpp.loading.offload import Offload
 from willfit.engines.llama_cpp.loading.weights import LAYER
-from willfit.engines.llama_cpp.remedies import remedies
+from willfit.engines.llama_cpp.remedies import Measure, remedies
 from willfit.engines.llama_cpp.resolve import mla_of
 from willfit.engines.llama_cpp.settings import Settings
 from willfit.engines.llama_cpp.sizing import Sizing, devices_of, resized, size_up
@@ -100,6 +101,34 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
     BadInput
         If the subject is no GGUF file, or a setting cannot be used.
     """
+    found = _sized(subject, machine, settings, users)
+    sizing, limits = found.sizing, found.limits
+    held = capacity(sizing, limits, lambda asked: found.measure(asked, sizing.offload))
+    longest = held.max_context if held else 0
+    return replace(found.estimate, capacity=held, remedies=remedies(sizing, limits, found.measure, longest))
+
+
+def estimate_alone(subject: Subject, machine: Machine, settings: Settings, users: int = 1) -> Estimate:
+    """The estimate without capacity and remedies, which ask for many others.
+
+    Raises
+    ------
+    BadInput
+        As `estimate` does.
+    """
+    return _sized(subject, machine, settings, users).estimate
+
+
+class _Sized(NamedTuple):
+    """An estimate, and what it takes to ask for others like it."""
+
+    estimate: Estimate
+    sizing: Sizing
+    limits: list[int]
+    measure: Measure
+
+
+def _sized(subject: Subject, machine: Machine, settings: Settings, users: int) -> _Sized:
     era = era_for(settings.version, settings.fork)
     old_file = settings.fork == "llama.cpp" and keeps_heads(subject)
     if not era.latent_cache or old_file or (era.chooses_latents and not mla_of(settings, era)):
@@ -148,20 +177,18 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
         ram = (_ram(found, shared),) if len(limits) > len(devices) else ()
         return (*found.device_bytes, *ram)
 
-    held = capacity(sizing, limits, lambda asked: measure(asked, sizing.offload))
     disk = from_disk_note(sizing, host.peak_bytes, room)
-    return Estimate(
+    made = Estimate(
         model=subject.model,
         engine=settings.fork,
         engine_version=sizing.resolved.version,
         kind="serve",
         devices=devices,
         host=host,
-        capacity=held,
         notes=(*_notes(subject, sizing, settings, users), *((disk,) if disk else ())),
-        remedies=remedies(sizing, limits, measure, held.max_context if held else 0),
         details=_details(sizing, draft, pictures),
     )
+    return _Sized(made, sizing, limits, measure)
 
 
 def _ram(sizing: Sizing, shared: Sequence[int]) -> int:

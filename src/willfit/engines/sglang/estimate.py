@@ -90,6 +90,7 @@ def estimate(subject: Subject, machine: Machine, settings: Settings, users: int 
             "chunked_prefill_size": sizing.resolved.chunk,
             "max_total_num_tokens": sizing.pools.tokens,
             "max_running_requests": sizing.pools.requests,
+            "cuda_graph_max_bs": max(sizing.resolved.capture_sizes, default=0),
             "page_size": sizing.pools.page,
             "dtype": sizing.dtype,
             "kv_cache_dtype": sizing.kv_dtype,

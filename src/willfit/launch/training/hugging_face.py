@@ -42,7 +42,7 @@ _NAMES = re.compile(
 
 _FILES = (".yaml", ".yml", ".json")
 
-_DIALECT = Dialect(abbreviations=False, underscores=True)
+DIALECT = Dialect(abbreviations=False, underscores=True)
 
 #: Keys of a file that are no arguments (TRL's `env`).
 _APART = ("env", "config")
@@ -125,7 +125,7 @@ def launch_of(
     apart = told_apart(words, table)
     stray = apart.positionals
     engine = "TRL" if script.framework == "trl" else "transformers"
-    found = read(apart.known, table, program, engine, version, _DIALECT)
+    found = read(apart.known, table, program, engine, version, DIALECT)
     if found.positionals:
         raise BadInput(f"{program}: {found.positionals[0][:60]!r} belongs to no argument", "leave it out")
     own = {flag.partition("=")[0] for flag, _ in apart.own}

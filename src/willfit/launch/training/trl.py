@@ -86,8 +86,9 @@ def parse(
 
 def _own_table(command: str) -> FlagTable:
     """The arguments of one command: of its config, `TrainingArguments` and the classes that all commands have."""
-    table = flag_table("trl_flags.txt", "trainer_arguments_flags.txt")
-    return table.of_program(command)
+    own, table = flag_table("trl_flags.txt").of_program(command), flag_table("trainer_arguments_flags.txt")
+    # What one command's config says anew, others have from `TrainingArguments`.
+    return own._replace(flags={**table.flags, **own.flags}, negatives={**table.negatives, **own.negatives})
 
 
 def _launcher(file: Mapping[str, Any], own: FlagTable, program: str) -> dict[str, Any]:

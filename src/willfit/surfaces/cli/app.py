@@ -16,6 +16,7 @@ from willfit.surfaces.cli.words import TAKE_PROGRAMS, arranged, first_positional
 COMMANDS: tuple[str, ...] = (
     "estimate",
     "train",
+    "fix",
     "max",
     "plan",
     "which-gpu",

@@ -16,8 +16,11 @@ from willfit.launch.table import variables_before
 #: The command that is meant where none is named.
 DEFAULT_COMMAND = "estimate"
 
-#: Commands behind whose words, after `--`, a program may stand.
-TAKE_PROGRAMS = (DEFAULT_COMMAND, "trace")
+#: Commands behind whose words a launch command stands, as behind none.
+IN_FRONT = (DEFAULT_COMMAND, "fix")
+
+#: Commands that are given the program behind their words: of others than those above it stands after `--`.
+TAKE_PROGRAMS = (*IN_FRONT, "trace")
 
 #: Options that take no value, of all commands.
 SWITCHES: frozenset[str] = frozenset(
@@ -72,10 +75,10 @@ def arranged(words: Sequence[str], commands: Collection[str]) -> Arranged:
     elif rest[0] in commands:
         # `willfit --json inspect MODEL`: options may stand before the command as well.
         command, options, rest = rest[0], [*options, *rest[1:]], []
-        if command != DEFAULT_COMMAND:
+        if command not in IN_FRONT:
             ends = options.index("--") if command in TAKE_PROGRAMS and "--" in options else len(options)
             return Arranged(command, options[:ends], options[ends + 1 :])
-        return arranged(options, ())
+        return arranged(options, ())._replace(command=command)
     started = variables_before(rest)[1]
     if (started and is_program(started[0])) or (separated and len(rest) > 1):
         return Arranged(DEFAULT_COMMAND, options, rest)

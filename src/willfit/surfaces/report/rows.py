@@ -111,10 +111,11 @@ def _values(found: Furthest) -> tuple[Text, Text]:
 def _in_the_way(found: Furthest) -> str:
     place = found.beyond
     if place is None:
-        return "nothing: it is the most that the model has"
+        least = found.knob.size < 0 or found.knob.values
+        return "nothing: it cannot be less" if least else "nothing: it is the most that the model has"
     if place.kind == "refusal":
         return place.name
-    room = format_bytes(place.room_bytes)
+    room = format_bytes(max(0, place.room_bytes))
     where = {"pool": "the cache has", "device": f"{place.name} has", "host": "the host has"}[place.kind]
     more = "the next step" if found.step else "even the first step"
     return f"{where} {room}, {more} needs up to {format_bytes(place.surely_bytes)}"

@@ -158,21 +158,7 @@ def _chosen(given: Namespace) -> tuple[str | None, str | None, str | None, bool]
 def _answer_command(given: Namespace, launch: Sequence[str], machine: Machine | None) -> Answer:
     from willfit.asking import answer_command, require_devices
 
-    for option in (
-        "model",
-        "context",
-        "format",
-        "engine",
-        "revision",
-        "prompt_file",
-        "new_tokens",
-        "tokenizer",
-    ):
-        if getattr(given, option) is not None:
-            raise BadInput(
-                f"--{option.replace('_', '-')} does not go with a launch command",
-                "the command itself says so",
-            )
+    require_no_question(given)
     try:
         return answer_command(
             launch, require_devices(machine), given.users or 1, given.engine_version, given.offline
@@ -192,6 +178,31 @@ def _answer_command(given: Namespace, launch: Sequence[str], machine: Machine | 
             raise
         what = f"{late} is read as an option of the command" if late == "--gpu" else error.message
         raise BadInput(what, f"options of willfit stand before {launch[0]}") from None
+
+
+def require_no_question(given: Namespace) -> None:
+    """Refuse options that say what a launch command says itself.
+
+    Raises
+    ------
+    BadInput
+        For such an option.
+    """
+    for option in (
+        "model",
+        "context",
+        "format",
+        "engine",
+        "revision",
+        "prompt_file",
+        "new_tokens",
+        "tokenizer",
+    ):
+        if getattr(given, option) is not None:
+            raise BadInput(
+                f"--{option.replace('_', '-')} does not go with a launch command",
+                "the command itself says so",
+            )
 
 
 def _show(answer: Estimate, given: Namespace) -> int:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 from argparse import Namespace
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from willfit.errors import BadInput
 from willfit.surfaces.cli.commands import estimate, train
 from willfit.surfaces.cli.parsing import Parser
+from willfit.surfaces.cli.words import Arranged, arranged
 
 if TYPE_CHECKING:
     from willfit.engines.base import AskedPrompt
     from willfit.planning.rows import Row
 
-HELP = "How far can it go? The largest context, users, batch, rank, ... that fit."
+HELP = "How far can it go? The largest context, users, batch, rank, ... that fit; the fewest ranks, ..."
 
 #: A word that may stand before the model of a training run.
 _TRAIN = "train"
@@ -26,13 +28,15 @@ def declare(parser: Parser) -> None:
     parser.add_argument(
         "knob",
         metavar="KNOB",
-        help="of serving: context, users, gpu-memory-utilization, n-gpu-layers; of training: batch, seq-len, rank",
+        help="of serving: context, users, gpu-memory-utilization, max-num-seqs, max-num-batched-tokens, "
+        "tensor-parallel (fewest ranks), n-gpu-layers, n-cpu-moe (fewest layers); of training: batch, seq-len, rank",
     )
     parser.add_argument(
         "words",
-        metavar="MODEL ...",
+        metavar="MODEL ... | COMMAND...",
         nargs=argparse.REMAINDER,
-        help="the model and options of willfit MODEL, or of willfit train",
+        help="the model and options of willfit MODEL, or of willfit train; or options and a launch command, whose "
+        "setting is replaced",
     )
 
 
@@ -41,6 +45,9 @@ def run(given: Namespace) -> int:
     from willfit.planning import serving, training
 
     words = list(given.words)
+    parts = arranged(words, ())
+    if parts.launch:
+        return _shown(*_of_command(given.knob, parts))
     trained = words[:1] == [_TRAIN]
     knob = None if trained else serving.knob_named(given.knob)
     if knob is not None:
@@ -49,8 +56,38 @@ def run(given: Namespace) -> int:
     knob = training.knob_named(given.knob)
     if knob is not None:
         return _shown(*_of_training(knob.name, words[1:] if trained else words))
-    known = training.KNOBS if trained else {**serving.KNOBS, **training.KNOBS}
-    raise BadInput(f"there is no knob {given.knob[:40]!r}", f"known: {', '.join(known)}")
+    raise _no_knob(given.knob, [*([] if trained else serving.KNOBS), *training.KNOBS])
+
+
+def _no_knob(name: str, known: Iterable[str]) -> BadInput:
+    return BadInput(f"there is no knob {name[:40]!r}", f"known: {', '.join(known)}")
+
+
+def _of_command(name: str, parts: Arranged) -> tuple[list[Row], Namespace]:
+    """How far a knob of a launch command goes, with all else as the command says it."""
+    from willfit.asking import require_devices, run_of_command
+    from willfit.engines.base import Question
+    from willfit.planning import serving, training
+    from willfit.planning.rows import serving_rows, training_rows
+
+    parser = Parser(f"max {name}", HELP)
+    estimate.declare(parser)
+    given = parser.read(parts.words)
+    estimate.require_no_question(given)
+    machine = require_devices(estimate.machine_given(given))
+    run = run_of_command(parts.launch, machine, given.engine_version, given.offline)
+    settings = run.launch.settings
+    if run.launch.engine == "training":
+        knob = training.knob_named(name)
+        if knob is None:
+            raise _no_knob(name, training.KNOBS)
+        return training_rows(knob.name, run.subject, run.machine, settings), given
+    knob = serving.knob_named(name)
+    if knob is None:
+        raise _no_knob(name, serving.KNOBS)
+    question = Question(users=given.users or 1)
+    asked = serving.Serving(run.subject, run.machine, question, run.launch.engine, settings)
+    return serving_rows(knob.name, asked, True), given
 
 
 def _of_serving(name: str, words: list[str]) -> tuple[list[Row], Namespace, AskedPrompt | None]:

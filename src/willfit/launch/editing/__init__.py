@@ -1,0 +1,1 @@
+"""Editing launch commands: the words that must change, and no others."""
