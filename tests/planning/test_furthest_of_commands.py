@@ -29,7 +29,7 @@ LLAMA = "llama-server -m qwen3-30b-a3b-q4_k_m.gguf -c 16384 -ngl 99"
         ("mem-fraction-static", "rtx4090", "sglang serve Qwen/Qwen3-8B --context-length 4096",
          "--mem-fraction-static", 0.01),
         ("tp-size", "4xl40s", "sglang serve Qwen/Qwen3-32B --context-length 4096", "--tp-size", None),
-        ("max-batch-size", "rtx4090", "lmdeploy serve api_server Qwen/Qwen3-4B --session-len 4096",
+        ("max-batch-size", "a100-80g", "lmdeploy serve api_server Qwen/Qwen3-4B --session-len 4096",
          "--max-batch-size", 1),
         ("n-cpu-moe", "rtx3060", LLAMA, "--n-cpu-moe", -1),
         ("n-gpu-layers", "rtx3060", LLAMA, "-ngl", 1),

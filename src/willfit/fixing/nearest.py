@@ -10,13 +10,10 @@ from willfit.engines.base import Machine, Question, Subject
 from willfit.engines.table import ask
 from willfit.errors import BadInput
 from willfit.fixing.given import Given
-from willfit.planning.options import COUNTS
-from willfit.planning.which import together, which_devices
+from willfit.planning.formats import ladder
+from willfit.planning.search.layouts import COUNTS, together
+from willfit.planning.which import which_devices
 from willfit.quantities import format_bytes
-
-#: Formats that checkpoints are published in, and types of GGUF files, the finest first.
-_FORMATS = ("fp8", "awq", "nvfp4")
-_TYPES = ("q8_0", "q6_k", "q5_k_m", "q4_k_m", "q3_k_m", "q2_k", "iq2_xxs")
 
 
 def nearest(given: Given) -> tuple[str, ...]:
@@ -43,8 +40,8 @@ def _devices(given: Given, subject: Subject) -> tuple[int, bool]:
     """The fewest devices of the kind that run a model, and whether they surely do; 0 if no number does."""
     device, is_gguf = given.run.machine.devices[0], subject.gguf is not None
     found = which_devices(subject, _question(given), given.run.launch.engine, (device,), is_gguf)
-    options = [one.option for one in found if one.option is not None]
-    return (options[0].count, options[0].verdict == "fits") if options else (0, False)
+    fitting = [one.way for one in found if one.way is not None]
+    return (fitting[0].count, fitting[0].verdict == "fits") if fitting else (0, False)
 
 
 def _training_devices(given: Given) -> tuple[int, bool]:
@@ -68,7 +65,7 @@ def _formats(given: Given) -> Iterator[str]:
     """The finest format that fits on the devices that there are, else on the fewest of their kind."""
     launch, machine = given.run.launch, given.run.machine
     more = ""
-    for name in _TYPES if given.subject.gguf is not None else _FORMATS:
+    for name in [name for name, _ in ladder(launch.engine) if name is not None]:
         try:
             subject, _ = find_subject(launch.model, name, launch.revision, True)
             answer = ask(launch.engine, subject, machine, _question(given))
