@@ -11,7 +11,7 @@ from willfit.surfaces.cli.commands.estimate import machine_given
 from willfit.surfaces.cli.parsing import Parser, add_json, whole
 
 HELP = (
-    "The fewest edits that make a launch command fit. Status 0: it fits as it is; 1: it does not surely fit."
+    "The fewest edits that make a launch command fit. 0: fits as it is; 1: does not surely fit; 2: bad input."
 )
 
 
