@@ -16,6 +16,7 @@ from willfit.checkpoints.safetensors import StoredTensor
 from willfit.engines.base import Machine, Question, Subject
 from willfit.engines.subject import subject_from_config, subject_of
 from willfit.engines.vllm import Settings, answer, estimate
+from willfit.engines.vllm.devices.support import device_refusal
 from willfit.engines.vllm.loading.buffers import buffer_bytes
 from willfit.engines.vllm.loading.pieces import is_loaded, layout_bytes, on_rank
 from willfit.engines.vllm.loading.slack import slack_bytes
@@ -450,8 +451,8 @@ def test_settings_that_models_with_states_refuse() -> None:
 
 def test_kernels_that_cards_or_versions_lack() -> None:
     sparse = subject("deepseek-ai/DeepSeek-V3.2")
-    assert "before Hopper" in refusal(sparse, Settings(), A100)
-    assert refusal(sparse, Settings(), H100) == ""
+    assert "before Hopper" in device_refusal(sparse, Settings(), A100)
+    assert device_refusal(sparse, Settings(), H100) == refusal(sparse, Settings()) == ""
     assert "8 bits" in refusal(subject("deepseek-ai/DeepSeek-V4-Flash"), Settings(kv_cache_dtype="bf16"))
     ordered = subject("TheBloke/Mistral-7B-Instruct-v0.2-GPTQ")
     assert "desc_act" in refusal(ordered, Settings())

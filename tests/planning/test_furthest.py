@@ -82,7 +82,11 @@ def test_settings_of_engines_are_solved_as_by_trying_every_step(model, engine, g
         return
     turned, last = serving.steps_of(knob, run)
     # Some way into the range, in steps as long as people would take.
-    size = data.draw(st.sampled_from((1, 16, 512) if last > 1000 else (1,)))
+    sizes = (1, 16, 512) if last > 1000 else (1,)
+    if knob == serving.CONTEXT:
+        # TensorRT-LLM rehearses so many requests of fewer tokens than a block that these need more.
+        sizes = sizes[1:]
+    size = data.draw(st.sampled_from(sizes))
     last = min(last // size, 40)
     at = serving.estimates(turned, run)
     found = furthest(turned, last, lambda step: at(step * size))
