@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from willfit.asking import find_subject, machine_of
-from willfit.engines.base import Machine, Question, Subject
-from willfit.engines.table import FALLBACK_ENGINE, ask, default_engine, engine_name
+from willfit.engines.base import Question, Subject
+from willfit.engines.table import FALLBACK_ENGINE, default_engine, engine_name
 from willfit.errors import BadInput
-from willfit.estimate import Estimate
 from willfit.hardware.device import Device
 from willfit.hardware.prices import Price, bundled_prices, read_prices
 from willfit.planning.formats import stored
@@ -18,7 +17,7 @@ from willfit.planning.search.figures import limit_of
 from willfit.planning.search.searching import Plan, Searched, Wanted, search
 from willfit.planning.search.settling import Settled, longest_context, settled
 from willfit.planning.serving import CONTEXT
-from willfit.speed.answer import Speed, speed_of
+from willfit.planning.together import Together, on_all
 
 #: The engine that splits layers over devices of several kinds, and the rest into RAM.
 _DEALS_OUT = "llama.cpp"
@@ -68,24 +67,6 @@ class Asked:
     revision: str | None = None
     offline: bool = False
     most: int = 12
-
-
-@dataclass(frozen=True, slots=True)
-class Together:
-    """A model on devices of several kinds, or beside layers in the host's RAM: in the finest format that fits.
-
-    Attributes
-    ----------
-    name
-        The format; None for the checkpoint's own.
-    estimate, speed
-        The answer in that format, or in the coarsest where none fits; None for the speed where that cannot be said.
-    """
-
-    name: str | None
-    subject: Subject
-    estimate: Estimate
-    speed: Speed | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,21 +152,11 @@ def _together(asked: Asked, question: Question, first: Subject, is_gguf: bool) -
         return []
     usual = asked.engine or default_engine(first, machine, is_gguf)
     engines = dict.fromkeys((engine_name(usual), *(() if asked.engine else (_DEALS_OUT,))))
-    found = (_finest(asked, question, machine, engine) for engine in engines)
+    found = (
+        on_all([subject for _, subject in _subjects(asked, engine)], machine, question, engine)
+        for engine in engines
+    )
     return [one for one in found if one is not None]
-
-
-def _finest(asked: Asked, question: Question, machine: Machine, engine: str) -> Together | None:
-    answer: Together | None = None
-    for name, subject in _subjects(asked, engine):
-        try:
-            estimate = ask(engine, subject, machine, question)
-        except BadInput:
-            continue
-        answer = Together(name, subject, estimate, speed_of(subject, machine, estimate))
-        if estimate.verdict == "fits":
-            break
-    return answer
 
 
 def _subjects(asked: Asked, engine: str) -> list[tuple[str | None, Subject]]:

@@ -270,3 +270,46 @@ def test_slices_share_the_price_of_their_card(capsys):
     whole = prices["H100 SXM5 80GB"]
     assert prices["H100 SXM5 80GB MIG 1g.20gb"] == pytest.approx(whole / 4)
     assert prices["H100 SXM5 80GB MIG 3g.40gb"] == pytest.approx(whole / 2)
+
+
+def test_devices_of_several_kinds_hold_a_model_together(capsys):
+    status, found = asked(capsys, "Qwen/Qwen3-32B", "--context", "16k", "--within", "1xrtx4090,1xrtx3060-12g")
+    assert (status, found["plans"]) == (0, [])
+    one = next(one for one in found["together"] if one["engine"] == "llama.cpp")
+    assert one["verdict"] == "fits"
+    words = ["--gpu", "rtx4090,rtx3060-12g", "--engine", "llama.cpp", "--context", "16k", "--offline"]
+    for finer, fits in (("q8_0", 1), (one["format"].split()[-1].lower(), 0)):
+        assert main(["Qwen/Qwen3-32B", *words, "--format", finer]) == fits
+
+
+def test_what_does_not_go_on_devices_goes_into_ram(capsys):
+    within = ("--within", "1xrtx4060ti-16g", "--host-ram", "64GiB")
+    status, found = asked(capsys, "Qwen/Qwen3-32B", "--context", "8k", *within)
+    assert status == 0
+    one = next(one for one in found["together"] if one["engine"] == "llama.cpp")
+    (layers,) = one["knob"].values()
+    words = [
+        "n-gpu-layers",
+        "Qwen/Qwen3-32B",
+        "--format",
+        one["format"].split()[-1].lower(),
+        "--engine",
+        "llama.cpp",
+    ]
+    main(
+        [
+            "max",
+            *words,
+            "--gpu",
+            "rtx4060ti-16g",
+            "--host-ram",
+            "64GiB",
+            "--context",
+            "8k",
+            "--offline",
+            "--json",
+        ]
+    )
+    assert json.loads(capsys.readouterr().out)["rows"][0]["value"] == layers
+    with pytest.raises(BadInput, match="--within"):
+        main(["plan", "Qwen/Qwen3-32B", "--host-ram", "64GiB", "--offline"])

@@ -16,7 +16,8 @@ from willfit.hardware.device import Device
 from willfit.planning.search.figures import BY_NAME
 from willfit.planning.search.searching import Plan, Rejected
 from willfit.planning.search.ways import Way
-from willfit.planning.serving_plans import Planned, Together
+from willfit.planning.serving_plans import Planned
+from willfit.planning.together import Together
 from willfit.quantities import GIB, format_bytes
 from willfit.surfaces.report.estimate import VERDICT_STYLE
 from willfit.surfaces.report.lines import print_text
@@ -60,6 +61,7 @@ def as_json(found: Planned) -> dict[str, Any]:
                 "format": one.subject.recipe.name,
                 "verdict": one.estimate.verdict,
                 "probability": one.estimate.probability,
+                "knob": None if one.knob is None else {one.knob.name: one.value},
                 "speed": None if one.speed is None else one.speed.as_json(),
             }
             for one in found.together
@@ -182,6 +184,8 @@ def _together_words(one: Together) -> Text:
         f"{format_bytes(place.peak_bytes)} on {place.name}"
         for place in (*estimate.devices, *([estimate.host] if estimate.host.peak_bytes else []))
     )
+    if one.knob is not None:
+        line.append(f" with {one.knob.name} at {one.value}")
     line.append(f"; {held}" if not estimate.refusal else f"; {estimate.refusal}")
     if one.speed is not None:
         line.append(f"; {one.speed.figures['tokens_per_s_per_user'].value:,.1f} tok/s of each user")
