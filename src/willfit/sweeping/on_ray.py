@@ -104,19 +104,26 @@ def _require_same_code(ray: Any, run: Run) -> None:
     ask = ray.remote(num_cpus=0, max_retries=_RETRIES)(ready)
     asked = [  # by nodes, as several may be on one host
         (
-            node["NodeManagerAddress"],
+            node,
             ask.options(scheduling_strategy=Strategy(node["NodeID"], soft=False)).remote(run),
         )
         for node in nodes
     ]
-    for host, reference in asked:
+    for node, reference in asked:
+        host = node["NodeManagerAddress"]
         try:
             has = ray.get(reference)
         except ray.exceptions.RayError as error:
+            if not _is_alive(ray, node):
+                continue  # lost since, or before and only noticed now: it will do nothing
             said = str(error).strip().splitlines()[-1][:200]
             raise BadInput(f"node {host} of the cluster cannot answer: {said}", _SAME) from None
         if has != own:
             raise BadInput(f"node {host} of the cluster has {has}, and this machine {own}", _SAME)
+
+
+def _is_alive(ray: Any, node: Any) -> bool:
+    return any(one["Alive"] for one in ray.nodes() if one["NodeID"] == node["NodeID"])
 
 
 def _answers(ray: Any, texts: Sequence[str], workers: int | None) -> Iterator[tuple[int, bytes]]:

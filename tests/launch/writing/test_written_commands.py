@@ -120,7 +120,7 @@ def test_formats_are_made_or_named(engine: str, format_name: str, tmp_path: Path
 )
 def test_what_no_flag_does_is_refused(engine: str, format_name: str | None, why: str) -> None:
     with pytest.raises(BadInput, match=why):
-        launch_about("Qwen/Qwen3-8B", machine_of("2xl40s"), Question(4096), engine, format_name, offline=True)
+        launch_about("Qwen/Qwen3-8B", machine_of("2xb200"), Question(4096), engine, format_name, offline=True)
 
 
 def test_formats_of_checkpoints() -> None:
