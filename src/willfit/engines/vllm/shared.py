@@ -6,6 +6,7 @@ from collections.abc import Hashable
 from dataclasses import replace
 
 from willfit.engines.base import Subject
+from willfit.engines.vllm.devices.support import device_refusal
 from willfit.engines.vllm.loading.loaded import Loaded, loaded
 from willfit.engines.vllm.loading.pieces import runs_triton_mxfp4
 from willfit.engines.vllm.profiling.run import Run, run_of
@@ -28,6 +29,8 @@ class Shared:
         self._runs: dict[tuple[object, ...], Run] = {}
         self._loaded: dict[tuple[object, ...], Loaded] = {}
         self._refusals: dict[tuple[int, int], str] = {}
+        self._refused: dict[tuple[int, int, int], str] = {}
+        self._of_devices: dict[int, Settings] = {}
         self._of_weights: dict[int, Settings] = {}
         self._padded: dict[int, bool] = {}
         self._numbers: dict[int, tuple[object, int]] = {}
@@ -76,6 +79,20 @@ class Shared:
         known = self._refusals.get(key)
         if known is None:
             known = self._refusals[key] = refusal(subject, settings)
+        return known
+
+    def device_refusal(self, subject: Subject, settings: Settings, device: Device) -> str:
+        """`devices.support.device_refusal`, which knows nothing of layouts."""
+        number = self._number(settings)
+        of = self._of_devices.get(number)
+        if of is None:
+            of = self._of_devices[number] = replace(
+                settings, tensor_parallel=1, pipeline_parallel=1, data_parallel=1, expert_parallel=False
+            )
+        key = id(subject), self._number(of), self._number(device)
+        known = self._refused.get(key)
+        if known is None:
+            known = self._refused[key] = device_refusal(subject, of, device)
         return known
 
     def _number(self, one: object, hashed: bool = True) -> int:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 from willfit.engines.base import Subject
 from willfit.engines.vllm.cache.plan import CachePlan
-from willfit.engines.vllm.devices.support import device_refusal
 from willfit.engines.vllm.features.drafts import buffer_term, draft_term, falls_back
 from willfit.engines.vllm.features.experts import all_to_all_term, balance_term
 from willfit.engines.vllm.features.lora import lora_era, lora_term
@@ -95,7 +94,7 @@ def profiled(subject: Subject, device: Device, settings: Settings, shared: Share
         plan=run.plan,
         after_loading_bytes=load.after_loading_bytes,
         moved=load.moved,
-        refusal=shared.refusal(subject, settings) or device_refusal(subject, settings, device),
+        refusal=shared.refusal(subject, settings) or shared.device_refusal(subject, settings, device),
     )
 
 
