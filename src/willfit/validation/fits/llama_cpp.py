@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from willfit.engines.llama_cpp import estimate
+from willfit.engines.llama_cpp import estimate_alone
 from willfit.file_types import known_quantization
 from willfit.hardware.table import find_device
 from willfit.quantities import GIB, MIB
@@ -61,7 +61,7 @@ def _beside(case: Case) -> float | None:
         return None
     build = builds_of(case)[1]
     settings = settings_of(case, build, programs_of(case, build)[0])
-    answer = estimate(subject_of(case), machine_of(case), settings)
+    answer = estimate_alone(subject_of(case), machine_of(case), settings)
     return float(shown) * GIB - sum(term.bytes for term in answer.devices[0].terms if term.name != "context")
 
 

@@ -9,7 +9,7 @@ from typing import Any, get_args
 from willfit.checkpoints.catalogue import find
 from willfit.engines.base import Machine, Subject
 from willfit.engines.gguf_files import subject_of_file
-from willfit.engines.llama_cpp import Settings, estimate
+from willfit.engines.llama_cpp import Settings, estimate_alone
 from willfit.engines.llama_cpp.eras import era_for
 from willfit.engines.llama_cpp.graph.pictures import Encoder
 from willfit.engines.llama_cpp.graph.tensor import OWN_BUFFERS
@@ -87,10 +87,10 @@ def _answer(subject: Subject, machine: Machine, settings: Settings, case: Case) 
     given = case.settings
     if given.get("flash_attn") == "auto" and given.get("flash_attn_resolved") is False:
         # Values are not transposed where it was open at first.
-        answer = estimate(subject, machine, replace(settings, flash_attn="auto"))
+        answer = estimate_alone(subject, machine, replace(settings, flash_attn="auto"))
         if not answer.details["flash_attn"]:
             return answer
-    return estimate(subject, machine, settings)
+    return estimate_alone(subject, machine, settings)
 
 
 def subject_of(case: Case) -> Subject:
